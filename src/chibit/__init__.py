@@ -1,0 +1,1 @@
+"""chibit: offline reinforcement learning as sequence modelling, with pre-trained weights."""

@@ -1,0 +1,1 @@
+"""Configuration, run time, schedules, checkpoints and run directories."""

@@ -1,0 +1,1 @@
+"""Trajectories, stores, samplers and corpora."""

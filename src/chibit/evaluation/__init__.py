@@ -1,0 +1,1 @@
+"""Rolling policies out in real environments."""

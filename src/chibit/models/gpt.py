@@ -1,0 +1,225 @@
+"""A pre-norm causal transformer without embedding tables: the backbone under every initialiser.
+
+It maps input embeddings to hidden states and nothing else, so the same blocks serve word tokens (`language_model`) and
+trajectory tokens (`decision_transformer`). Norm, activation and sizes are selectable, which is what GPT-2, the CLIP text
+tower and ImageGPT need. Everything is a pure function of its inputs (no data-dependent control flow, nothing in place), so
+`torch.func` can stack several models of one shape.
+
+Dimensions: B batch · T tokens · T' tokens whose output is asked for · D width · H heads · E = D / H.
+Sources: Radford et al. (2019) for the block; transformers' GPT2Model for the initialisation that parity tests hold it to.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from chibit.core.errors import InputError
+
+Activation = Literal["relu", "gelu", "gelu_new", "quick_gelu"]
+Norm = Literal["layernorm", "rms"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GPTConfig:
+    """Shape of a backbone. Defaults: Table 7 of Reid et al. (2022), the size of ChibiT and of the Decision Transformer."""
+
+    n_layer: int = 3
+    """Blocks."""
+    n_head: int = 1
+    """Attention heads; must divide `n_embd`."""
+    n_embd: int = 128
+    """Width D of the residual stream."""
+    n_inner: int | None = None
+    """Width of the MLP's hidden layer; None is four times `n_embd`."""
+    activation: Activation = "relu"
+    """Non-linearity of the MLP; `gelu_new` is GPT-2's tanh form, `quick_gelu` CLIP's and ImageGPT's."""
+    norm: Norm = "layernorm"
+    """`layernorm`, or `rms` (no mean, no bias) as ImageGPT has it."""
+    norm_eps: float = 1e-5
+    """Added to the variance inside every norm."""
+    attn_dropout: float = 0.1
+    """Probability of dropping an attention weight."""
+    resid_dropout: float = 0.1
+    """Probability of dropping an output of a sub-layer before it is added to the residual stream."""
+    embd_dropout: float = 0.1
+    """Probability of dropping an input embedding's coordinate."""
+
+    def __post_init__(self) -> None:
+        for name in ("n_layer", "n_head", "n_embd"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}, expected at least 1")
+        if self.n_embd % self.n_head:
+            raise InputError(f"n_head is {self.n_head}, expected a divisor of n_embd = {self.n_embd}")
+        if self.activation not in ("relu", "gelu", "gelu_new", "quick_gelu"):
+            raise InputError(f"activation is {self.activation!r}, expected relu, gelu, gelu_new or quick_gelu")
+        if self.norm not in ("layernorm", "rms"):
+            raise InputError(f"norm is {self.norm!r}, expected layernorm or rms")
+        for name in ("attn_dropout", "resid_dropout", "embd_dropout"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise InputError(f"{name} is {getattr(self, name)}, expected a probability below 1")
+
+    @property
+    def inner_width(self) -> int:
+        """Width of the MLP's hidden layer."""
+        return 4 * self.n_embd if self.n_inner is None else self.n_inner
+
+
+def dropout(x: Tensor, p: float, *, training: bool) -> Tensor:
+    """Drop each coordinate with probability p (rounded to 1/65536) and rescale the rest to keep the mean.
+
+    On CPU one 64-bit draw of the global generator decides four coordinates, which costs a tenth of `F.dropout`; elsewhere
+    it is `F.dropout`.
+
+    Args:
+        x: any shape.
+        p: probability in [0, 1).
+        training: False returns x itself.
+    """
+    if not training or p == 0.0:
+        return x
+    if x.device.type != "cpu":
+        return F.dropout(x, p)
+    dropped = max(1, round(p * 65536))
+    words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+    draws = words.view(torch.int16)[: x.numel()].view(x.shape)
+    keep = draws >= dropped - 32768
+    return x * (keep.to(x.dtype) * (65536 / (65536 - dropped)))
+
+
+def _activate(x: Tensor, activation: Activation) -> Tensor:
+    if activation == "relu":
+        return F.relu(x)
+    if activation == "quick_gelu":
+        return x * torch.sigmoid(1.702 * x)
+    return F.gelu(x, approximate="tanh" if activation == "gelu_new" else "none")
+
+
+def _make_norm(config: GPTConfig) -> nn.Module:
+    kind = nn.LayerNorm if config.norm == "layernorm" else nn.RMSNorm
+    return kind(config.n_embd, eps=config.norm_eps)
+
+
+class CausalSelfAttention(nn.Module):
+    """Masked multi-head attention with one fused projection to queries, keys and values."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.qkv = nn.Linear(config.n_embd, 3 * config.n_embd)
+        self.projection = nn.Linear(config.n_embd, config.n_embd)
+
+    def forward(self, x: Tensor, allowed: Tensor, positions: slice | None) -> tuple[Tensor, Tensor]:
+        """Attend from the tokens at `positions` to the tokens that `allowed` (… , T', T) marks True.
+
+        Returns:
+            The mixed values (B, T', D) and the attention weights (B, H, T', T) before dropout.
+        """
+        n_head, width = self.config.n_head, self.config.n_embd
+        if positions is None:
+            query, key, value = self.qkv(x).split(width, dim=-1)  # 3 x (B, T, D)
+        else:
+            weight, bias = self.qkv.weight, self.qkv.bias
+            query = F.linear(x[:, positions], weight[:width], bias[:width])
+            key, value = F.linear(x, weight[width:], bias[width:]).split(width, dim=-1)
+        query, key, value = (y.unflatten(-1, (n_head, -1)).transpose(1, 2) for y in (query, key, value))
+        scores = query @ key.transpose(-2, -1) * (1.0 / math.sqrt(width // n_head))  # (B, H, T', T)
+        # A finite lowest value, not -inf: a row of padding alone then stays finite and its gradient stays zero.
+        scores = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min)
+        weights = scores.softmax(dim=-1)
+        mixed = dropout(weights.to(value.dtype), self.config.attn_dropout, training=self.training) @ value
+        return self.projection(mixed.transpose(1, 2).flatten(-2)), weights
+
+
+class Block(nn.Module):
+    """Attention, then an MLP, each behind a norm and added to the residual stream."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.attention_norm = _make_norm(config)
+        self.attention = CausalSelfAttention(config)
+        self.mlp_norm = _make_norm(config)
+        self.expand = nn.Linear(config.n_embd, config.inner_width)
+        self.contract = nn.Linear(config.inner_width, config.n_embd)
+
+    def forward(self, x: Tensor, allowed: Tensor, positions: slice | None = None) -> tuple[Tensor, Tensor]:
+        """Map (B, T, D) to (B, T', D); also the attention weights (B, H, T', T)."""
+        p = self.config.resid_dropout
+        mixed, weights = self.attention(self.attention_norm(x), allowed, positions)
+        x = (x if positions is None else x[:, positions]) + dropout(mixed, p, training=self.training)
+        hidden = _activate(self.expand(self.mlp_norm(x)), self.config.activation)
+        return x + dropout(self.contract(hidden), p, training=self.training), weights
+
+
+class GPT(nn.Module):
+    """A stack of blocks and a final norm: a Backbone. It holds no token and no position table.
+
+    The default size has 594,816 parameters in its blocks and 256 in the final norm.
+    """
+
+    def __init__(self, config: GPTConfig) -> None:
+        """Build a backbone with GPT-2's initialisation, drawn from torch's global generator."""
+        super().__init__()
+        self.config = config
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.norm = _make_norm(config)
+        self.reset_parameters()
+
+    @property
+    def width(self) -> int:
+        """Width D of the embeddings it takes and of the hidden states it returns."""
+        return self.config.n_embd
+
+    def reset_parameters(self) -> None:
+        """Draw weights from N(0, 0.02), those that write to the residual stream from N(0, 0.02 / sqrt(2 n_layer))."""
+        residual_std = 0.02 / math.sqrt(2 * self.config.n_layer)
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            elif "norm" in name:
+                nn.init.ones_(parameter)
+            else:
+                writes_residual = name.endswith(("projection.weight", "contract.weight"))
+                nn.init.normal_(parameter, std=residual_std if writes_residual else 0.02)
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        positions: slice | None = None,
+        return_attentions: bool = False,
+    ) -> Tensor | tuple[Tensor, tuple[Tensor, ...]]:
+        """Map input embeddings to normalised hidden states.
+
+        Args:
+            embeddings: (B, T, D).
+            attention_mask: (B, T) bool, True for real tokens; None if all are real, or if padding is on the right and its
+                outputs are not used (no real token can see it).
+            positions: compute the last layer's queries, projection and MLP for these tokens only. The result is that of
+                the full computation at these tokens; None is all of them.
+            return_attentions: also return the attention weights of each layer, before dropout.
+
+        Returns:
+            (B, T', D) hidden states; with `return_attentions` also a tuple of (B, H, T, T) weights, one per layer, of
+            which the last has only the T' rows of `positions`.
+        """
+        tokens = embeddings.shape[1]
+        allowed = torch.ones(tokens, tokens, dtype=torch.bool, device=embeddings.device).tril()  # (T, T)
+        if attention_mask is not None:
+            allowed = allowed & attention_mask[:, None, None, :]  # (B, 1, T, T)
+        x = dropout(embeddings, self.config.embd_dropout, training=self.training)
+        attentions = []
+        for block in self.blocks[:-1]:
+            x, weights = block(x, allowed)
+            attentions.append(weights)
+        rows = allowed if positions is None else allowed[..., positions, :]
+        x, weights = self.blocks[-1](x, rows, positions)
+        hidden = self.norm(x)
+        return (hidden, (*attentions, weights)) if return_attentions else hidden

@@ -1,0 +1,1 @@
+"""Reads run directories and writes tables, figures and pages; imports no torch."""

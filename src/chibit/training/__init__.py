@@ -1,0 +1,1 @@
+"""The loops: pre-training and offline training."""
