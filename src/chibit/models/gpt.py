@@ -54,6 +54,10 @@ class GPTConfig:
         for name in ("n_layer", "n_head", "n_embd"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}, expected at least 1")
+        if self.inner_width < 1:
+            raise InputError(f"n_inner is {self.n_inner}, expected at least 1")
+        if self.norm_eps <= 0:
+            raise InputError(f"norm_eps is {self.norm_eps}, expected a positive number")
         if self.n_embd % self.n_head:
             raise InputError(f"n_head is {self.n_head}, expected a divisor of n_embd = {self.n_embd}")
         if self.activation not in ("relu", "gelu", "gelu_new", "quick_gelu"):
