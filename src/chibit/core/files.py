@@ -1,0 +1,180 @@
+"""Writing without loss and naming without surprise: atomic files and folders, hashes, checked names.
+
+A write goes to a temporary name beside its target, is flushed to the disk, and is renamed over the target; the folder is
+flushed as well, so that after a power failure either the old or the new content is there, whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import errno
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from chibit.core.errors import InputError, ResourceError
+
+_NAME_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+_MAX_NAME_LENGTH = 200
+TEMPORARY_PREFIX = ".tmp-"
+
+
+def resource_error(path: Path | str, error: OSError) -> ResourceError:
+    """One line for an operating-system refusal: what could not be written, why, and what to do."""
+    remedy = {
+        errno.ENOSPC: "free some space or choose another folder with --out",
+        errno.EDQUOT: "the disk quota is used up; free some space or choose another folder",
+        errno.EFBIG: "a file-size limit was reached; raise it or choose another folder",
+        errno.EROFS: "the file system is read-only; choose another folder",
+        errno.EACCES: "no permission; choose a folder you may write to",
+        errno.EPERM: "no permission; choose a folder you may write to",
+        errno.EMFILE: "too many open files; raise the limit with ulimit -n",
+        errno.ENFILE: "too many open files on this machine",
+    }.get(error.errno or 0, "check the disk and the folder")
+    return ResourceError(f"{path}: cannot write ({error.strerror or error}); {remedy}")
+
+
+def fsync_folder(folder: Path) -> None:
+    """Flush a folder's entries, so that a rename in it survives a power failure."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def fsync_file(path: Path) -> None:
+    """Flush one file's content to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(folder: Path) -> Path:
+    """Create a folder and its parents; ResourceError in one line where that is not allowed."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise InputError(f"{folder}: a file is in the way of this folder; choose another --out") from error
+    except OSError as error:
+        raise resource_error(folder, error) from error
+    return folder
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write a whole file or nothing.
+
+    Args:
+        path: target file; its folder must exist.
+        data: bytes, or text written as UTF-8.
+
+    Raises:
+        ResourceError: when the system refuses (space, permission, quota); the old file is then untouched.
+    """
+    payload = data.encode() if isinstance(data, str) else data
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        fsync_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise resource_error(path, error) from error
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Fill a folder that appears under its name only when it is whole.
+
+    Args:
+        path: final name. Its parents are created.
+        replace: remove an existing folder of that name just before the rename; without it, the folder that is there already
+            wins and ours is dropped (concurrent writers of the same content).
+
+    Yields:
+        A temporary sibling folder to write into.
+    """
+    make_folder(path.parent)
+    try:
+        temporary = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY_PREFIX}{path.name}-", dir=path.parent))
+        temporary.chmod(0o777 & ~_umask())
+    except OSError as error:
+        raise resource_error(path, error) from error
+    try:
+        yield temporary
+        for file in sorted(temporary.rglob("*")):
+            if file.is_file():
+                fsync_file(file)
+        fsync_folder(temporary)
+        if replace and path.exists():
+            old = path.with_name(f"{TEMPORARY_PREFIX}old-{os.getpid()}-{path.name}")
+            os.replace(path, old)
+            os.replace(temporary, path)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            _rename_unless_present(temporary, path)
+        fsync_folder(path.parent)
+    except OSError as error:
+        raise resource_error(path, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _rename_unless_present(temporary: Path, path: Path) -> None:
+    try:
+        os.rename(temporary, path)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal, read in blocks of 1 MiB."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def check_name(name: str, what: str) -> str:
+    """Admit a name that may become part of a path: parts of letters, digits and ``. _ + -``, joined by single slashes.
+
+    Args:
+        name: the name as given by a user or found in a file.
+        what: what it names, for the message, for example "data set".
+
+    Returns:
+        The same name.
+
+    Raises:
+        InputError: for anything that could leave a folder or confuse a shell, a log or a page.
+    """
+    parts = name.split("/")
+    if len(name) > _MAX_NAME_LENGTH or not all(_NAME_PART.fullmatch(part) for part in parts):
+        shown = repr(name if len(name) <= 60 else name[:60] + "...")
+        raise InputError(f"{what} name {shown} is not allowed; use letters, digits and . _ + - (at most {_MAX_NAME_LENGTH})")
+    return name
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint for an unknown name: ``; did you mean 'hopper-medium'?`` or the empty string."""
+    matches = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(repr(match) for match in matches)}?" if matches else ""

@@ -1,0 +1,85 @@
+"""Device, precision, threads and torch's random state: decided once, passed on explicitly."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from chibit.core.errors import InputError
+
+Precision = Literal["fp32", "bf16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """Where and how precisely tensors are computed."""
+
+    device: str = "cpu"
+    """"cpu", "cuda" or "cuda:N"."""
+    precision: Precision = "fp32"
+    """"bf16" runs the forward pass in bfloat16 autocast; parameters and optimizer state stay fp32."""
+    num_threads: int = 1
+    """Threads inside one operation on the CPU. Small models are fastest with one; run several seeds side by side instead."""
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The device as torch names it."""
+        return torch.device(self.device)
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """Context of the forward pass: bfloat16 autocast, or nothing in fp32."""
+        if self.precision == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.torch_device.type, dtype=torch.bfloat16)
+
+
+def resolve_runtime(device: str = "auto", precision: str = "fp32", num_threads: int = 1) -> Runtime:
+    """Check what was asked for against this machine and set the number of threads.
+
+    Args:
+        device: "auto" (CUDA where present, else CPU), "cpu", "cuda" or "cuda:N".
+        precision: "fp32" or "bf16".
+        num_threads: threads inside one operation, at least 1.
+
+    Raises:
+        InputError: for an unknown device or precision, or a CUDA device that is not there.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"device: got {device!r}, expected auto, cpu, cuda or cuda:N") from error
+    if kind.type not in ("cpu", "cuda"):
+        raise InputError(f"device: got {device!r}, expected auto, cpu, cuda or cuda:N")
+    if kind.type == "cuda" and (not torch.cuda.is_available() or (kind.index or 0) >= torch.cuda.device_count()):
+        raise InputError(f"device: {device!r} is not on this machine; use --device cpu")
+    if precision not in ("fp32", "bf16"):
+        raise InputError(f"precision: got {precision!r}, expected fp32 or bf16")
+    if num_threads < 1:
+        raise InputError(f"num_threads: got {num_threads}, expected at least 1")
+    torch.set_num_threads(num_threads)
+    return Runtime(device=device, precision=precision, num_threads=num_threads)  # type: ignore[arg-type]
+
+
+def seed_torch(seed: int) -> None:
+    """Seed torch's global generators (initialisation and dropout draw from them)."""
+    torch.manual_seed(seed)
+
+
+def capture_rng() -> dict[str, Any]:
+    """The state of torch's global generators, for a checkpoint."""
+    state: dict[str, Any] = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    return state
+
+
+def restore_rng(state: dict[str, Any]) -> None:
+    """Put torch's global generators back; raises RuntimeError on a state of the wrong length."""
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
