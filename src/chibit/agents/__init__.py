@@ -1,1 +1,48 @@
-"""Agents: what learns; each yields a policy."""
+"""Agents by name. A new method is one file here and one line in `AGENTS`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from chibit.agents.base import Agent, AgentConfig, AgentEntry, AgentState, Policy, Sampler, require_finite
+from chibit.core.errors import InputError
+
+if TYPE_CHECKING:
+    from chibit.core.runtime import Runtime
+    from chibit.data.trajectory import DatasetSpec
+
+AGENTS: dict[str, AgentEntry] = {}
+"""Key of a method to its config and agent classes."""
+
+
+def make_agent(config: AgentConfig, spec: DatasetSpec, runtime: Runtime) -> Agent:
+    """Build the agent that a config names.
+
+    Args:
+        config: an instance of a config class in `AGENTS`.
+        spec: what depends on the data: sizes, normalisation, action bounds.
+        runtime: device and precision.
+
+    Raises:
+        InputError: if the config's class is not the one registered under its key.
+    """
+    entry = AGENTS.get(config.agent)
+    if entry is None or not isinstance(config, entry.config):
+        raise InputError(
+            f"agent {config.agent!r} has no config {type(config).__name__}, expected one of {', '.join(AGENTS)}"
+        )
+    agent: Agent = entry.agent(config, spec, runtime)
+    return agent
+
+
+__all__ = [
+    "AGENTS",
+    "Agent",
+    "AgentConfig",
+    "AgentEntry",
+    "AgentState",
+    "Policy",
+    "Sampler",
+    "make_agent",
+    "require_finite",
+]

@@ -31,3 +31,5 @@ class DivergenceError(UserError):
     """A loss or gradient became NaN or infinite (exit code 5)."""
 
     exit_code = 5
+    rows: tuple[int, ...] = ()
+    """Rows of the store that the batch came from, where the error came from a batch."""

@@ -1,0 +1,164 @@
+"""What the offline loop and the rollout know of an agent, and the check before each step.
+
+Dimensions: B batch · E episodes rolled out at once · S state_dim · A act_dim.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+
+import numpy as np
+from torch import Tensor, nn
+
+from chibit.core.errors import DivergenceError
+
+if TYPE_CHECKING:
+    from chibit.data.trajectory import TrajectoryDataset
+
+Batch_co = TypeVar("Batch_co", covariant=True)
+
+
+class Sampler(Protocol[Batch_co]):
+    """Draws batches of one type from a data set; its state makes the draws resumable."""
+
+    def sample(self) -> Batch_co:
+        """Draw the next batch."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that decides the next draws, as plain data."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a state that `state_dict` gave."""
+        ...
+
+
+class Policy(Protocol):
+    """Acts in E episodes in lockstep."""
+
+    def reset(self, num_envs: int) -> None:
+        """Forget everything and begin `num_envs` episodes."""
+        ...
+
+    def act(self, observations: np.ndarray) -> np.ndarray:
+        """Choose an action for each episode.
+
+        Args:
+            observations: (E, S), as the environment gives them (not normalised); rows of finished episodes are
+                ignored.
+
+        Returns:
+            (E, A) float32, or (E,) int64 where actions are discrete; rows of finished episodes are arbitrary but
+            finite.
+        """
+        ...
+
+    def observe(self, rewards: np.ndarray, dones: np.ndarray) -> None:
+        """Take in what the last actions brought.
+
+        Args:
+            rewards: (E,) raw rewards; those of finished episodes are ignored.
+            dones: (E,) bool, True from the step on which an episode ended.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class AgentState:
+    """A snapshot of an agent from which training goes on as if it had never stopped."""
+
+    tensors: dict[str, Tensor]
+    """Parameters and buffers of `modules()`, by name."""
+    training: dict[str, Any] = field(default_factory=dict)
+    """Optimizers, step, generators: what a policy does not need. Only tensors and plain data."""
+
+
+class Agent(Protocol):
+    """Learns from batches of logged steps; owns its networks, optimizers and step count."""
+
+    batch_type: ClassVar[type]
+    """SequenceBatch or TransitionBatch."""
+
+    def sampler(self, dataset: TrajectoryDataset, generator: np.random.Generator) -> Sampler[Any]:
+        """Make a sampler of `batch_type` over a data set, drawing from `generator`."""
+        ...
+
+    def update(self, batch: Any) -> dict[str, float]:
+        """Take one gradient step.
+
+        Returns:
+            Metrics whose names begin with `train/`.
+
+        Raises:
+            DivergenceError: if a loss or a gradient norm is not finite; the parameters are then as they were.
+        """
+        ...
+
+    def policy(self, target_returns: Sequence[float] | None) -> Policy:
+        """Give a policy that acts with the current parameters.
+
+        Args:
+            target_returns: what to condition on; `reset(num_envs)` then takes a multiple of their number, and
+                episode e gets target e // (num_envs / len(target_returns)). None asks for the data's defaults, and
+                is all that an agent which is not return-conditioned takes.
+        """
+        ...
+
+    def modules(self) -> nn.Module:
+        """Everything that has parameters, for counting, saving and loading."""
+        ...
+
+    def state_dict(self) -> AgentState:
+        """Snapshot for a checkpoint. Its tensors are the live ones: write them before the next update."""
+        ...
+
+    def load_state_dict(self, state: AgentState) -> None:
+        """Take over a snapshot of an agent with the same config and data."""
+        ...
+
+
+class AgentConfig(Protocol):
+    """What every agent's config dataclass has."""
+
+    agent: ClassVar[str]
+    """Key of the agent in `AGENTS`."""
+
+    @property
+    def batch_size(self) -> int:
+        """Windows or transitions in a batch."""
+        ...
+
+
+@dataclass(frozen=True)
+class AgentEntry:
+    """A line of the registry."""
+
+    config: type
+    """Config dataclass; its `agent` is the key."""
+    agent: type
+    """Class that is built as `agent(config, spec, runtime)`."""
+
+
+def require_finite(step: int, rows: Tensor, **values: float) -> None:
+    """Stop before a step that would spoil the parameters.
+
+    Args:
+        step: steps taken so far, for the message.
+        rows: (B,) rows of the store that the batch came from; the error carries them as `rows`.
+        values: losses and gradient norms by name.
+
+    Raises:
+        DivergenceError: if a value is NaN or infinite.
+    """
+    for name, value in values.items():
+        if not math.isfinite(value):
+            error = DivergenceError(
+                f"{name} is {value} at step {step}, expected a finite number; lower the learning rate, "
+                "or look at the data"
+            )
+            error.rows = tuple(rows.tolist())
+            raise error
