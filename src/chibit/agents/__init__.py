@@ -29,7 +29,7 @@ def make_agent(config: AgentConfig, spec: DatasetSpec, runtime: Runtime) -> Agen
     entry = AGENTS.get(config.agent)
     if entry is None or not isinstance(config, entry.config):
         raise InputError(
-            f"agent {config.agent!r} has no config {type(config).__name__}, expected one of {', '.join(AGENTS)}"
+            f"agent {config.agent!r} takes no {type(config).__name__}; known agents: {', '.join(AGENTS)}"
         )
     agent: Agent = entry.agent(config, spec, runtime)
     return agent

@@ -48,12 +48,12 @@ class Policy(Protocol):
         """Choose an action for each episode.
 
         Args:
-            observations: (E, S), as the environment gives them (not normalised); rows of finished episodes are
-                ignored.
+            observations: (E, S), as the environment gives them (not normalised); rows of finished
+                episodes are ignored.
 
         Returns:
-            (E, A) float32, or (E,) int64 where actions are discrete; rows of finished episodes are arbitrary but
-            finite.
+            (E, A) float32, or (E,) int64 where actions are discrete; rows of finished episodes are
+            arbitrary but finite.
         """
         ...
 
@@ -102,9 +102,9 @@ class Agent(Protocol):
         """Give a policy that acts with the current parameters.
 
         Args:
-            target_returns: what to condition on; `reset(num_envs)` then takes a multiple of their number, and
-                episode e gets target e // (num_envs / len(target_returns)). None asks for the data's defaults, and
-                is all that an agent which is not return-conditioned takes.
+            target_returns: what to condition on; `reset(num_envs)` then takes a multiple of their number,
+                and episode e gets target e // (num_envs / len(target_returns)). None asks for the data's
+                defaults, and is all that an agent which is not return-conditioned takes.
         """
         ...
 
