@@ -1,0 +1,207 @@
+"""Checkpoints that are whole or absent, and known to be whole.
+
+A checkpoint is a folder ``<step>/`` with ``model.safetensors`` (the weights), ``training_state.pt`` (optimizers, generators,
+samplers, counters; read with ``weights_only=True``) and ``manifest.json`` (SHA-256 of both). It is filled under a temporary
+name and renamed; older ones are removed only afterwards, so at every moment at least one whole checkpoint exists.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from chibit.core.config import read_json
+from chibit.core.errors import DamagedFileError, InputError, UserError
+from chibit.core.files import TEMPORARY_PREFIX, atomic_folder, make_folder, write_atomic
+
+SCHEMA = 1
+_FILES = ("model.safetensors", "training_state.pt")
+_log = logging.getLogger("chibit")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What was saved at one step."""
+
+    step: int
+    """Gradient steps done."""
+    tensors: dict[str, torch.Tensor]
+    """The weights, by name, on the CPU."""
+    state: dict[str, Any]
+    """Optimizers, generators, samplers and counters."""
+
+
+def save_checkpoint(
+    folder: Path,
+    step: int,
+    tensors: Mapping[str, torch.Tensor],
+    state: Mapping[str, Any],
+    *,
+    keep: int = 2,
+) -> Path:
+    """Save one checkpoint atomically and prune older ones.
+
+    Args:
+        folder: the run's ``checkpoints`` folder.
+        step: gradient steps done; names the checkpoint.
+        tensors: weights by name; tensors that share memory are stored twice.
+        state: tensors, numbers, strings, lists and dicts only, so that it loads with ``weights_only=True``.
+        keep: how many of the newest to keep, at least 1; those named by `mark` are kept besides.
+
+    Returns:
+        The checkpoint's folder.
+
+    Raises:
+        ResourceError: when the disk refuses; the earlier checkpoints are then untouched.
+    """
+    make_folder(folder)
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    contents = {
+        "model.safetensors": safetensors.torch.save(_independent(tensors)),
+        "training_state.pt": buffer.getbuffer(),
+    }
+    manifest = {
+        "schema": SCHEMA,
+        "step": step,
+        "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()},
+    }
+    target = folder / f"{step:010d}"
+    with atomic_folder(target, replace=True) as temporary:
+        for name, data in contents.items():
+            (temporary / name).write_bytes(data)
+        (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1))
+    _prune(folder, keep)
+    return target
+
+
+def checkpoint_steps(folder: Path) -> list[int]:
+    """Steps of the checkpoints in a folder, oldest first, whole or not."""
+    if not folder.is_dir():
+        return []
+    return sorted(int(path.name) for path in folder.iterdir() if path.is_dir() and path.name.isdigit())
+
+
+def load_checkpoint(folder: Path, step: int | None = None) -> Checkpoint | None:
+    """Load the checkpoint of one step, or the newest that is whole.
+
+    Args:
+        folder: the run's ``checkpoints`` folder.
+        step: which one; None takes the newest whole one and warns about each damaged one it passes over.
+
+    Returns:
+        The checkpoint, or None when `step` is None and the folder holds none at all.
+
+    Raises:
+        InputError: when `step` is not there.
+        DamagedFileError: when the one asked for, or every one there is, does not match its manifest.
+    """
+    if step is not None:
+        path = folder / f"{step:010d}"
+        if not path.is_dir():
+            have = ", ".join(map(str, checkpoint_steps(folder))) or "none"
+            raise InputError(f"{folder}: no checkpoint of step {step}; there are: {have}")
+        return _load(path)
+    failure: UserError | None = None
+    for candidate in reversed(checkpoint_steps(folder)):
+        try:
+            checkpoint = _load(folder / f"{candidate:010d}")
+        except (DamagedFileError, InputError) as error:
+            _log.warning("%s; trying the one before", error)
+            failure = failure or error
+        else:
+            return checkpoint
+    if failure is not None:
+        raise DamagedFileError(f"{folder}: no whole checkpoint is left ({failure}); start again without --resume")
+    return None
+
+
+def mark(folder: Path, name: str, step: int) -> None:
+    """Write down that a checkpoint is, for example, the best: a small file `name` that holds its step."""
+    write_atomic(folder / name, f"{step}\n")
+
+
+def marked(folder: Path, name: str) -> int | None:
+    """The step that `mark` wrote down under this name, or None."""
+    try:
+        text = (folder / name).read_text()
+    except FileNotFoundError:
+        return None
+    if not text.strip().isdigit():
+        raise DamagedFileError(f"{folder / name}: holds {text[:40]!r}, expected a step number; remove the file")
+    return int(text)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what an interrupted save left behind. Call it only while holding the run's lock."""
+    if folder.is_dir():
+        for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
+
+
+def _independent(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Contiguous CPU tensors of which no two share memory, as safetensors wants them."""
+    seen: set[int] = set()
+    result = {}
+    for name, tensor in tensors.items():
+        value = tensor.detach().cpu().contiguous()
+        if value.data_ptr() in seen:
+            value = value.clone()
+        seen.add(value.data_ptr())
+        result[name] = value
+    return result
+
+
+def _load(path: Path) -> Checkpoint:
+    manifest = read_json(path / "manifest.json")
+    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
+        schema = manifest.get("schema") if isinstance(manifest, dict) else manifest
+        raise DamagedFileError(f"{path / 'manifest.json'}: schema {schema!r}, expected {SCHEMA}; written by another version?")
+    contents = {name: _verified(path / name, manifest.get("sha256")) for name in _FILES}
+    if manifest.get("step") != int(path.name):
+        raise DamagedFileError(f"{path / 'manifest.json'}: says step {manifest.get('step')!r}, its folder says {path.name}")
+    try:
+        tensors = safetensors.torch.load(contents["model.safetensors"])
+        state = torch.load(io.BytesIO(contents["training_state.pt"]), weights_only=True)
+    except (SafetensorError, RuntimeError, EOFError, ValueError) as error:
+        raise DamagedFileError(f"{path}: cannot be read ({type(error).__name__})") from error
+    return Checkpoint(step=manifest["step"], tensors=tensors, state=state)
+
+
+def _verified(path: Path, hashes: Any) -> bytes:
+    expected = hashes.get(path.name) if isinstance(hashes, dict) else None
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise DamagedFileError(f"{path}: missing") from error
+    if hashlib.sha256(data).hexdigest() != expected:
+        raise DamagedFileError(f"{path}: content does not match the SHA-256 in its manifest")
+    return data
+
+
+def _prune(folder: Path, keep: int) -> None:
+    steps = checkpoint_steps(folder)
+    protected = set(steps[-max(1, keep) :])
+    for file in folder.iterdir():
+        if file.is_file() and not file.name.startswith("."):
+            protected.add(marked(folder, file.name) or -1)
+    for step in steps:
+        if step not in protected:
+            # Renamed first: a folder under a number is whole, also while it is being removed.
+            old = folder / f"{TEMPORARY_PREFIX}prune-{step}"
+            (folder / f"{step:010d}").rename(old)
+            shutil.rmtree(old, ignore_errors=True)

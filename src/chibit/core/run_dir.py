@@ -1,0 +1,184 @@
+"""The run directory: the only thing training writes and the only thing reporting reads. No torch in here.
+
+Its format is in docs/architecture.md. Logs are JSON lines; a line that was cut off by a crash is dropped on reading, and
+`rewind` takes the logs back to the step of a checkpoint, so that a resumed run neither loses nor repeats a step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from chibit.core.config import read_json
+from chibit.core.errors import DamagedFileError, InputError, ResourceError
+from chibit.core.files import make_folder, resource_error, write_atomic
+
+SCHEMA = 1
+LOGS = ("metrics.jsonl", "evaluations.jsonl")
+
+
+class RunDir:
+    """One run's folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path, *, arm: str, study: str, config: dict[str, Any]) -> RunDir:
+        """Make a run directory, or open the one that is there with the same configuration.
+
+        Raises:
+            InputError: when the folder holds a run with another configuration, or something that is no run.
+            ResourceError: when the folder cannot be written.
+        """
+        description = {"schema": SCHEMA, "arm": arm, "study": study, "config": config}
+        make_folder(path)
+        run = cls(path)
+        if (path / "config.json").exists():
+            if run.description() != json.loads(json.dumps(description)):
+                raise InputError(f"{path}: holds a run with another configuration; choose another --out")
+        elif any(entry.name != ".lock" and not entry.name.startswith(".tmp-") for entry in path.iterdir()):
+            raise InputError(f"{path}: is not empty and not a run directory; choose another --out")
+        else:
+            write_atomic(path / "config.json", dump(description, indent=1))
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> RunDir:
+        """Open an existing run directory.
+
+        Raises:
+            InputError: when there is none.
+            DamagedFileError: when its config.json is damaged or of another schema.
+        """
+        if not (path / "config.json").is_file():
+            raise InputError(f"{path}: not a run directory (it has no config.json)")
+        run = cls(path)
+        run.description()
+        return run
+
+    def description(self) -> dict[str, Any]:
+        """The content of config.json: schema, arm, study, config."""
+        data = read_json(self.path / "config.json")
+        if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+            found = data.get("schema") if isinstance(data, dict) else type(data).__name__
+            raise DamagedFileError(f"{self.path / 'config.json'}: schema {found!r}, expected {SCHEMA}")
+        return data
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether result.json, which is written last, is there."""
+        return (self.path / "result.json").is_file()
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for this process; released by the system when the process ends, however it ends.
+
+        Raises:
+            ResourceError: when another process holds it.
+        """
+        try:
+            file = open(self.path / ".lock", "a+")  # noqa: SIM115 - held open for as long as the lock
+        except OSError as error:
+            raise resource_error(self.path / ".lock", error) from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ResourceError(
+                    f"{self.path}: another process is working on this run; wait for it or choose another --out"
+                ) from error
+            yield
+
+    def append_metrics(self, record: dict[str, Any]) -> None:
+        """Add a line to metrics.jsonl."""
+        self._append("metrics.jsonl", record)
+
+    def append_evaluation(self, record: dict[str, Any]) -> None:
+        """Add a line to evaluations.jsonl."""
+        self._append("evaluations.jsonl", record)
+
+    def log(self, message: str) -> None:
+        """Add a line of text to train.log."""
+        self._append_text("train.log", message.replace("\n", " ") + "\n")
+
+    def read_log(self, name: str) -> list[dict[str, Any]]:
+        """All whole records of a JSON-lines log; a last line that was cut off is left out.
+
+        Raises:
+            DamagedFileError: when a line before the last is not a JSON object with a step.
+        """
+        path = self.path / name
+        if not path.exists():
+            return []
+        lines = path.read_bytes().split(b"\n")
+        records = []
+        for number, line in enumerate(lines, start=1):
+            try:
+                record = json.loads(line)
+                whole = isinstance(record, dict) and isinstance(record["step"], int)
+            except (ValueError, KeyError):
+                whole = False
+            if whole:
+                records.append(record)
+            elif number < len(lines):  # the last piece follows the last newline: empty, or cut off
+                raise DamagedFileError(f"{path}: line {number} is not a log record; restore the file")
+        return records
+
+    def rewind(self, step: int) -> None:
+        """Take the logs back to a step: drop records of later steps and a line that was cut off."""
+        for name in LOGS:
+            if (self.path / name).exists():
+                kept = [record for record in self.read_log(name) if record["step"] <= step]
+                write_atomic(self.path / name, "".join(dump(record) + "\n" for record in kept))
+
+    def sync(self) -> None:
+        """Flush the logs to the disk; called before a checkpoint, so that no log is behind one."""
+        for name in LOGS:
+            if (self.path / name).exists():
+                try:
+                    with open(self.path / name, "ab") as file:
+                        os.fsync(file.fileno())
+                except OSError as error:
+                    raise resource_error(self.path / name, error) from error
+
+    def write_provenance(self, record: dict[str, Any]) -> None:
+        """Write provenance.json."""
+        write_atomic(self.path / "provenance.json", dump(record, indent=1))
+
+    def write_result(self, record: dict[str, Any]) -> None:
+        """Write result.json: the run is finished."""
+        self.sync()
+        write_atomic(self.path / "result.json", dump({"schema": SCHEMA, **record}, indent=1))
+
+    def result(self) -> dict[str, Any]:
+        """The content of result.json."""
+        data = read_json(self.path / "result.json")
+        if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+            raise DamagedFileError(f"{self.path / 'result.json'}: not a result of schema {SCHEMA}")
+        return data
+
+    def _append(self, name: str, record: dict[str, Any]) -> None:
+        self._append_text(name, dump(record) + "\n")
+
+    def _append_text(self, name: str, text: str) -> None:
+        try:
+            with open(self.path / name, "a", encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:
+            raise resource_error(self.path / name, error) from error
+
+
+def dump(record: Any, indent: int | None = None) -> str:
+    """JSON without NaN or infinity, which JSON does not have."""
+    return json.dumps(record, indent=indent, allow_nan=False)
