@@ -1,0 +1,125 @@
+"""What a run is: data, agent, budget, evaluation, seed. One dataclass for every agent."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from chibit.agents import AGENTS
+from chibit.core.config import config_hash, from_json, to_json
+from chibit.core.errors import InputError
+from chibit.core.files import check_name, nearest
+from chibit.core.runtime import Precision
+
+AgentConfigT = TypeVar("AgentConfigT")
+MAX_SEED = 2**32 - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(Generic[AgentConfigT]):
+    """One training run. Defaults: section 4.3 and Table 7 of Reid et al. (2022)."""
+
+    data: str
+    """Data set: an id (hopper-medium, hopper-medium-v2, mujoco/hopper/medium-v0), a file or a folder."""
+    agent: AgentConfigT
+    """Hyper-parameters of the method."""
+    arm: str = ""
+    """Name in tables and folders; empty takes the recipe's or the agent's name."""
+    num_steps: int = 100_000
+    """Gradient steps."""
+    evaluate_every: int = 5_000
+    """Gradient steps between evaluations; 0 evaluates only at the end."""
+    num_episodes: int = 10
+    """Episodes for each target return at each evaluation; 0 turns evaluation off."""
+    target_returns: tuple[float, ...] | None = None
+    """Returns to ask for, raw; all are evaluated and kept. None takes the data set's usual ones."""
+    seed: int = 0
+    """Seed of initialisation, batches and evaluation episodes; runs that share it see the same batches and episodes."""
+    precision: Precision = "fp32"
+    """bf16 runs the forward pass in bfloat16 autocast: about twice as fast on recent processors."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    num_threads: int = 1
+    """Threads inside one operation on the CPU; one is fastest for small models."""
+    checkpoint_every: int = 0
+    """Gradient steps between checkpoints; 0 saves at each evaluation and at the end."""
+    log_every: int = 100
+    """Gradient steps between lines of metrics.jsonl; each is the mean since the line before."""
+    tensorboard: bool = False
+    """Write TensorBoard event files into the run directory as well (extra: tb)."""
+    wandb: str | None = None
+    """Weights & Biases project to log to as well (extra: wandb)."""
+
+    def __post_init__(self) -> None:
+        _at_least("num_steps", self.num_steps, 1)
+        _at_least("evaluate_every", self.evaluate_every, 0)
+        _at_least("num_episodes", self.num_episodes, 0)
+        _at_least("checkpoint_every", self.checkpoint_every, 0)
+        _at_least("log_every", self.log_every, 1)
+        _at_least("num_threads", self.num_threads, 1)
+        if not 0 <= self.seed <= MAX_SEED:
+            raise InputError(f"seed: got {self.seed}, expected 0 to {MAX_SEED}")
+        if self.target_returns is not None and (
+            not self.target_returns or any(target != target or abs(target) == float("inf") for target in self.target_returns)
+        ):
+            raise InputError(f"target_returns: got {self.target_returns}, expected one or more finite numbers")
+        if self.arm:
+            check_name(self.arm, "arm")
+
+    @property
+    def arm_name(self) -> str:
+        """`arm`, or the agent's own name for it: the initialiser of the sequence model, else the agent's key."""
+        if self.arm:
+            return self.arm
+        name: str = getattr(self.agent, "arm_name", "") or self.agent.agent  # type: ignore[attr-defined]
+        return name
+
+
+def _at_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise InputError(f"{name}: got {value}, expected at least {least}")
+
+
+def to_record(config: RunConfig[Any]) -> dict[str, Any]:
+    """A run configuration as JSON values, with the agent's key."""
+    return {"agent_name": config.agent.agent, **to_json(config)}
+
+
+def from_record(record: dict[str, Any], where: str = "config") -> RunConfig[Any]:
+    """Read back what `to_record` gave, strictly.
+
+    Raises:
+        InputError: for an unknown agent, an unknown field or a value of the wrong type.
+    """
+    if not isinstance(record, dict):
+        raise InputError(f"{where}: got {type(record).__name__}, expected an object")
+    record = dict(record)
+    name = record.pop("agent_name", None)
+    if name not in AGENTS:
+        raise InputError(f"{where}.agent_name: got {name!r}{nearest(str(name), AGENTS)}; known: {', '.join(AGENTS)}")
+    agent = from_json(AGENTS[name].config, record.pop("agent", {}), f"{where}.agent")
+    plain = from_json(_PlainFields, {**record}, where)
+    return RunConfig(agent=agent, **{f.name: getattr(plain, f.name) for f in dataclasses.fields(plain)})
+
+
+def run_path(config: RunConfig[Any], root: Path, study: str) -> Path:
+    """Where a run lives: ``root/study/<arm>-<data>-s<seed>-<hash>``; the hash is over the whole configuration."""
+    data_name = Path(config.data).name if Path(config.data).exists() else config.data
+    readable = "".join(c if c.isalnum() or c in "._-" else "-" for c in data_name)[:60].strip(".-") or "data"
+    digest = config_hash({**to_record(config), "tensorboard": None, "wandb": None})
+    return root / check_name(study, "study") / f"{config.arm_name}-{readable}-s{config.seed}-{digest}"
+
+
+_PlainFields = dataclasses.make_dataclass(
+    "_PlainFields",
+    [
+        (field.name, field.type, field if field.default is dataclasses.MISSING else dataclasses.field(default=field.default))
+        for field in dataclasses.fields(RunConfig)
+        if field.name != "agent"
+    ],
+    frozen=True,
+    kw_only=True,
+    namespace={"__module__": __name__},
+)
