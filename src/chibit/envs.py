@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from difflib import get_close_matches
 from typing import Any
 
 import gymnasium as gym
 
 from chibit.core.errors import InputError
+from chibit.core.files import nearest
 
 _MUJOCO_BOTH_VERSIONS = (
     "Ant",
@@ -45,9 +45,8 @@ def check_env_id(env_id: str) -> str:
     """
     if env_id in ALLOWED:
         return env_id
-    near = get_close_matches(env_id, sorted(ALLOWED), n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(sorted(ALLOWED))}"
-    raise InputError(f"environment {env_id!r} is not one that can be built here; {hint}")
+    hint = nearest(env_id, sorted(ALLOWED)) or f"; known are {', '.join(sorted(ALLOWED))}"
+    raise InputError(f"environment {env_id!r} is not one that can be built here{hint}")
 
 
 def make_env(
