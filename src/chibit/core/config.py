@@ -34,18 +34,19 @@ def to_json(config: Any) -> Any:
     return config
 
 
-def from_json(cls: type[T], data: Any, where: str = "config") -> T:
+def from_json(cls: type[T], data: Any, where: str = "config", ready: Mapping[str, Any] | None = None) -> T:
     """Build a dataclass from JSON values.
 
     Args:
         cls: the dataclass.
         data: what ``json.load`` gave.
         where: what is being read, for the message, for example "config.json".
+        ready: fields whose values are objects already, for those whose class depends on the data.
 
     Raises:
         InputError: naming the field, what was given and what was expected.
     """
-    value: T = _convert(cls, data, where)
+    value: T = _convert_dataclass(cls, data, where, ready or {})
     return value
 
 
@@ -137,11 +138,12 @@ def _convert_tuple(kind: Any, value: Any, where: str) -> tuple:
     return tuple(_convert(item, v, f"{where}[{i}]") for i, (item, v) in enumerate(zip(item_kinds, value, strict=True)))
 
 
-def _convert_dataclass(kind: Any, value: Any, where: str) -> Any:
+def _convert_dataclass(kind: Any, value: Any, where: str, ready: Mapping[str, Any] | None = None) -> Any:
+    ready = ready or {}
     if not isinstance(value, dict):
         raise _refusal(where, value, "an object")
     hints = typing.get_type_hints(kind)
-    fields = {field.name: field for field in dataclasses.fields(kind) if field.init}
+    fields = {field.name: field for field in dataclasses.fields(kind) if field.init and field.name not in ready}
     for key in value:
         if key not in fields:
             raise InputError(f"{where}: unknown field {key!r}{nearest(str(key), fields)}")
@@ -155,7 +157,7 @@ def _convert_dataclass(kind: Any, value: Any, where: str) -> Any:
     if missing:
         raise InputError(f"{where}: missing field {missing[0]!r}")
     converted = {key: _convert(hints[key], item, f"{where}.{key}") for key, item in value.items()}
-    return kind(**converted)
+    return kind(**converted, **ready)
 
 
 def _refusal(where: str, value: Any, expected: str) -> InputError:

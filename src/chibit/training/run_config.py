@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -100,8 +99,7 @@ def from_record(record: dict[str, Any], where: str = "config") -> RunConfig[Any]
     if name not in AGENTS:
         raise InputError(f"{where}.agent_name: got {name!r}{nearest(str(name), AGENTS)}; known: {', '.join(AGENTS)}")
     agent = from_json(AGENTS[name].config, record.pop("agent", {}), f"{where}.agent")
-    plain = from_json(_PlainFields, {**record}, where)
-    return RunConfig(agent=agent, **{f.name: getattr(plain, f.name) for f in dataclasses.fields(plain)})
+    return from_json(RunConfig, record, where, ready={"agent": agent})
 
 
 def run_path(config: RunConfig[Any], root: Path, study: str) -> Path:
@@ -111,15 +109,3 @@ def run_path(config: RunConfig[Any], root: Path, study: str) -> Path:
     digest = config_hash({**to_record(config), "tensorboard": None, "wandb": None})
     return root / check_name(study, "study") / f"{config.arm_name}-{readable}-s{config.seed}-{digest}"
 
-
-_PlainFields = dataclasses.make_dataclass(
-    "_PlainFields",
-    [
-        (field.name, field.type, field if field.default is dataclasses.MISSING else dataclasses.field(default=field.default))
-        for field in dataclasses.fields(RunConfig)
-        if field.name != "agent"
-    ],
-    frozen=True,
-    kw_only=True,
-    namespace={"__module__": __name__},
-)

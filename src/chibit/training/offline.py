@@ -1,0 +1,253 @@
+"""The one offline loop, for every agent: batches, steps, evaluations, checkpoints, exact resume.
+
+A resumed run equals the uninterrupted one to the bit on the CPU: a checkpoint holds the weights, the optimizers, torch's
+generators, the sampler's generator and the sums of the metrics that are not yet written.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from chibit.agents import Agent, AgentState, Sampler, make_agent
+from chibit.core.checkpoint import load_checkpoint, mark, save_checkpoint, sweep
+from chibit.core.errors import DamagedFileError, DivergenceError, InputError
+from chibit.core.files import write_atomic
+from chibit.core.run_dir import RunDir, dump
+from chibit.core.runtime import capture_rng, resolve_runtime, restore_rng, seed_torch
+from chibit.data.catalog import load_dataset
+from chibit.data.trajectory import DatasetSpec, TrajectoryDataset
+from chibit.evaluation.rollout import Evaluation, evaluate
+from chibit.training.progress import RunProgress
+from chibit.training.provenance import provenance
+from chibit.training.result import summarise
+from chibit.training.run_config import RunConfig, to_record
+from chibit.training.stopping import Stopped, StopRequests
+from chibit.training.trackers import Tracker, make_trackers
+
+
+@dataclass
+class LoopState:
+    """Where the loop stands; part of a checkpoint."""
+
+    step: int = 0
+    """Gradient steps done."""
+    train_seconds: float = 0.0
+    """Wall seconds of training, without evaluation."""
+    evaluation_seconds: float = 0.0
+    """Wall seconds of evaluation."""
+    best_score: float | None = None
+    """Best score so far at the first target."""
+    sums: dict[str, float] = field(default_factory=dict)
+    """Sums of the metrics since the last line of the log."""
+    count: int = 0
+    """Steps in those sums."""
+
+
+def train(
+    config: RunConfig[Any], path: Path, *, study: str = "runs", resume: bool = True, progress: bool = True
+) -> dict[str, Any]:
+    """Train one agent on one data set, evaluate it on schedule, and write the run directory.
+
+    Args:
+        config: the run.
+        path: its directory. A finished run is not run again; its result is returned.
+        study: name of the study it belongs to.
+        resume: continue from the newest whole checkpoint; False starts anew when there is none, and refuses when there is.
+        progress: show a progress bar.
+
+    Returns:
+        The content of result.json.
+
+    Raises:
+        UserError: bad data or configuration, damaged files, no resources, divergence; each with its exit code.
+        Stopped: after SIGINT or SIGTERM, with a checkpoint saved.
+    """
+    run = RunDir.create(path, arm=config.arm_name, study=study, config=to_record(config))
+    with run.lock():
+        if run.is_finished:
+            return run.result()
+        return _OfflineRun(config, run, resume=resume, progress=progress).run_to_end()
+
+
+class _OfflineRun:
+    """One run's moving parts, held while the lock is."""
+
+    def __init__(self, config: RunConfig[Any], run: RunDir, *, resume: bool, progress: bool) -> None:
+        self.config, self.run = config, run
+        self.runtime = resolve_runtime(config.device, config.precision, config.num_threads)
+        self.dataset: TrajectoryDataset = load_dataset(config.data, progress=progress)
+        self.spec: DatasetSpec = self.dataset.spec
+        seed_torch(config.seed)
+        self.agent: Agent = make_agent(config.agent, self.spec, self.runtime)
+        generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([config.seed, 1])))
+        self.sampler: Sampler[Any] = self.agent.sampler(self.dataset, generator)
+        self.targets = _targets(config, self.spec, self.agent)
+        self.state = LoopState()
+        sweep(run.checkpoints)
+        self._resume(resume)
+        self.trackers: list[Tracker] = make_trackers(
+            run.path, run.path.name, tensorboard=config.tensorboard, wandb=config.wandb, config=to_record(config)
+        )
+        self.progress = RunProgress(config.num_steps, run.path.name, enabled=progress)
+
+    def run_to_end(self) -> dict[str, Any]:
+        """The loop: step, log, evaluate, save, until the last step."""
+        with StopRequests() as stop, self.progress:
+            self.progress.start(self.state.step)
+            while self.state.step < self.config.num_steps:
+                self._step()
+                step, done = self.state.step, self.state.step == self.config.num_steps
+                if step % self.config.log_every == 0 or done:
+                    self._write_metrics()
+                evaluated = done or (self.config.evaluate_every > 0 and step % self.config.evaluate_every == 0)
+                best = self._evaluate() if evaluated else False
+                every = self.config.checkpoint_every
+                if done or (step % every == 0 if every else evaluated) or stop.signal_number:
+                    self._save(best=best)
+                elif best:
+                    self._save(best=True)
+                if stop.signal_number and not done:
+                    raise Stopped(stop.signal_number, f"{self.run.path}: stopped after step {step}, checkpoint saved")
+        result = summarise(self.run, self.state.step, self.state.train_seconds, self.state.evaluation_seconds, self.dataset)
+        self.run.write_result(result)
+        return self.run.result()
+
+    def _step(self) -> None:
+        started = time.perf_counter()
+        batch = self.sampler.sample()
+        try:
+            metrics = self.agent.update(batch)
+        except DivergenceError as error:
+            rows = [int(row) for row in getattr(error, "rows", ())]
+            record = {"step": self.state.step, "message": str(error), "rows": rows}
+            write_atomic(self.run.path / "divergence.json", dump(record, indent=1))
+            raise DivergenceError(f"{error}; the rows of its batch are in {self.run.path / 'divergence.json'}") from error
+        for name, value in metrics.items():
+            self.state.sums[name] = self.state.sums.get(name, 0.0) + value
+        self.state.count += 1
+        self.state.step += 1
+        self.state.train_seconds += time.perf_counter() - started
+        self.progress.advance(metrics.get("train/loss"))
+
+    def _write_metrics(self) -> None:
+        means = {name: total / self.state.count for name, total in self.state.sums.items()}
+        self.run.append_metrics({"step": self.state.step, "seconds": round(self.state.train_seconds, 3), **means})
+        self._track(means)
+        self.state.sums, self.state.count = {}, 0
+
+    def _track(self, metrics: Mapping[str, float]) -> None:
+        for tracker in self.trackers:
+            tracker(self.state.step, metrics)
+
+    def _evaluate(self) -> bool:
+        """Evaluate every target; True when the first one's score is the best so far."""
+        if not self.config.num_episodes or self.spec.env_id is None:
+            return False
+        rng = capture_rng()
+        with self.progress.evaluating():
+            evaluations = evaluate_agent(
+                self.agent, self.spec, self.targets, num_episodes=self.config.num_episodes, seed=self.config.seed
+            )
+        restore_rng(rng)
+        for evaluation in evaluations:
+            self.run.append_evaluation(evaluation_record(evaluation, self.state.step, self.state.train_seconds))
+            self._track({f"eval/{evaluation.target_return}/normalized_score": evaluation_score(evaluation)})
+        self.state.evaluation_seconds += evaluations[0].seconds
+        score = evaluation_score(evaluations[0])
+        self.progress.evaluated(evaluations)
+        if self.state.best_score is not None and score <= self.state.best_score:
+            return False
+        self.state.best_score = score
+        return True
+
+    def _save(self, *, best: bool) -> None:
+        self.run.sync()
+        agent_state = self.agent.state_dict()
+        state = {
+            "loop": {**vars(self.state), "sums": dict(self.state.sums)},
+            "agent": agent_state.training,
+            "sampler": self.sampler.state_dict(),
+            "rng": capture_rng(),
+            "data_hash": self.dataset.content_hash,
+        }
+        save_checkpoint(self.run.checkpoints, self.state.step, agent_state.tensors, state)
+        mark(self.run.checkpoints, "last", self.state.step)
+        if best:
+            mark(self.run.checkpoints, "best", self.state.step)
+
+    def _resume(self, resume: bool) -> None:
+        checkpoint = load_checkpoint(self.run.checkpoints)
+        if checkpoint is None:
+            self.run.rewind(0)
+            self.run.write_provenance(provenance(self.config, self.dataset, self.agent))
+            return
+        if not resume:
+            raise InputError(f"{self.run.path}: holds a run at step {checkpoint.step}; use --resume, or choose another --out")
+        if checkpoint.state["data_hash"] != self.dataset.content_hash:
+            raise DamagedFileError(
+                f"{self.run.path}: the data set {self.config.data} has changed since the checkpoint; "
+                "bring the old data back or choose another --out"
+            )
+        try:
+            self.agent.load_state_dict(AgentState(tensors=checkpoint.tensors, training=checkpoint.state["agent"]))
+            self.sampler.load_state_dict(checkpoint.state["sampler"])
+            restore_rng(checkpoint.state["rng"])
+        except (KeyError, RuntimeError, ValueError, TypeError) as error:
+            reason = str(error).splitlines()[0]
+            raise DamagedFileError(
+                f"{self.run.checkpoints}: step {checkpoint.step} does not fit this run ({reason}); start again in another --out"
+            ) from error
+        self.state = LoopState(**checkpoint.state["loop"])
+        self.run.rewind(checkpoint.step)
+        self.run.log(f"resumed at step {checkpoint.step}")
+
+
+def _targets(config: RunConfig[Any], spec: DatasetSpec, agent: Agent) -> tuple[float, ...] | None:
+    if not agent.is_return_conditioned:
+        return None
+    return config.target_returns or spec.default_target_returns
+
+
+def evaluate_agent(
+    agent: Agent, spec: DatasetSpec, targets: Sequence[float] | None, *, num_episodes: int, seed: int
+) -> list[Evaluation]:
+    """Roll an agent's policy out in the environment of its data; one record per target, one where there is none."""
+    assert spec.env_id is not None
+    return evaluate(
+        agent.policy(targets),
+        spec.env_id,
+        target_returns=targets if targets is not None else (None,),
+        num_episodes=num_episodes,
+        seed=seed,
+        d4rl_physics=spec.d4rl_physics,
+        max_episode_steps=spec.max_episode_steps,
+        score_reference=spec.score_reference,
+    )
+
+
+def evaluation_score(evaluation: Evaluation) -> float:
+    """The normalised score, or the mean return where the environment has no reference."""
+    if evaluation.normalized_score is not None:
+        return evaluation.normalized_score
+    return float(np.mean(evaluation.episode_returns))
+
+
+def evaluation_record(evaluation: Evaluation, step: int, seconds: float) -> dict[str, Any]:
+    """A line of evaluations.jsonl; `seconds` is training time, `evaluation_seconds` what this evaluation took."""
+    return {
+        "step": step,
+        "seconds": round(seconds, 3),
+        "target_return": evaluation.target_return,
+        "normalized_score": evaluation.normalized_score,
+        "episode_returns": [float(value) for value in evaluation.episode_returns],
+        "episode_lengths": [int(value) for value in evaluation.episode_lengths],
+        "env_seeds": [int(value) for value in evaluation.env_seeds],
+        "failed_episodes": [int(value) for value in evaluation.failed_episodes],
+        "evaluation_seconds": round(evaluation.seconds, 3),
+    }
