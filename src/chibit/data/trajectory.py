@@ -1,0 +1,273 @@
+"""Trajectories as flat columns: one row for each step, episodes end to end, and a description for models.
+
+Dimensions: N steps of the data set · E episodes · T steps of one episode · S state_dim · A act_dim · W
+columns of a record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from chibit.core.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSpec:
+    """What depends on the data and not on the method: plain JSON values that travel with every model."""
+
+    name: str
+    """As its source spells it: hopper-medium-v2, mujoco/hopper/medium-v0, or the file's name."""
+    state_dim: int
+    """Width of an observation."""
+    act_dim: int
+    """Width of an action; 0 where actions are discrete."""
+    num_actions: int | None
+    """Number of discrete actions; None where actions are continuous."""
+    env_id: str | None
+    """Environment it is evaluated in, only ever one of `chibit.envs.ALLOWED`; None where there is none."""
+    d4rl_physics: bool
+    """Evaluate with the contact margins that MuJoCo had before 3.5 (they matter in Hopper and Ant)."""
+    max_episode_steps: int
+    """Time limit of an episode, in environment steps."""
+    score_reference: tuple[float, float] | None
+    """Raw returns that count as normalised scores of 0 and of 100."""
+    state_mean: tuple[float, ...]
+    """Mean of each observation dimension over all kept steps."""
+    state_std: tuple[float, ...]
+    """Population standard deviation + 1e-6; 1 for a dimension that never changes."""
+    action_low: tuple[float, ...]
+    """Lower bounds of actions, the environment's where known, else -1; empty where actions are
+    discrete."""
+    action_high: tuple[float, ...]
+    """Upper bounds of actions, the environment's where known, else 1; empty where actions are discrete."""
+    default_target_returns: tuple[float, ...]
+    """Raw returns to ask for: the environment's usual ones, else the data's best and half of it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory:
+    """One episode."""
+
+    observations: np.ndarray
+    """(T, S) float32."""
+    actions: np.ndarray
+    """(T, A) float32, or (T,) int64 where actions are discrete."""
+    rewards: np.ndarray
+    """(T,) float32."""
+    terminations: np.ndarray
+    """(T,) bool; True where the environment ended the episode."""
+    truncations: np.ndarray
+    """(T,) bool; True where a time limit or the logger cut the episode."""
+    final_observation: np.ndarray | None
+    """(S,) what was seen after the last action; None where the data do not hold it."""
+
+
+def returns_to_go(rewards: np.ndarray, episode_starts: np.ndarray) -> np.ndarray:
+    """Undiscounted sum of the rewards from each step to the end of its episode.
+
+    Args:
+        rewards: (N,) raw rewards.
+        episode_starts: (E + 1,) first row of each episode, then N.
+
+    Returns:
+        (N,) float32, summed in float64. Each episode is summed by itself: no rounding leaks out of it.
+    """
+    sums = np.empty(len(rewards), np.float64)
+    for start, end in zip(episode_starts[:-1], episode_starts[1:], strict=True):
+        np.cumsum(rewards[start:end][::-1], dtype=np.float64, out=sums[start:end][::-1])
+    with np.errstate(over="ignore"):  # an overflow becomes an infinity, which the store refuses by name
+        return sums.astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class StateNormalizer:
+    """Affine map of observations to zero mean and unit spread."""
+
+    mean: np.ndarray
+    """(S,) float32."""
+    std: np.ndarray
+    """(S,) float32, positive."""
+
+    @classmethod
+    def from_spec(cls, spec: DatasetSpec) -> StateNormalizer:
+        """Take mean and spread from a data set's description."""
+        return cls(np.asarray(spec.state_mean, np.float32), np.asarray(spec.state_std, np.float32))
+
+    def __call__(self, observations: np.ndarray) -> np.ndarray:
+        """Normalise (..., S) raw observations; the result is float32."""
+        return ((observations - self.mean) / self.std).astype(np.float32, copy=False)
+
+    def inverse(self, states: np.ndarray) -> np.ndarray:
+        """Give back raw observations from (..., S) normalised states; the result is float32."""
+        return (states * self.std + self.mean).astype(np.float32, copy=False)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrajectoryDataset:
+    """Episodes behind one another in one array of records, usually a read-only memory map of a store.
+
+    A record is a row of W float32 numbers: return-to-go, S observations, A actions (one column where actions
+    are discrete), reward. Columns are views of it.
+    """
+
+    spec: DatasetSpec
+    folder: Path
+    """The store it was opened from."""
+    content_hash: str
+    """SHA-256 over the data, the same wherever and whenever the data set is converted."""
+    records: np.ndarray
+    """(N, W) float32."""
+    episode_starts: np.ndarray
+    """(E + 1,) int64 first row of each episode, then N."""
+    episode_ends: np.ndarray
+    """(E, 2) bool: whether an episode ended in a termination, and whether in a truncation."""
+    final_observations: np.ndarray | None
+    """(E, S) float32 raw observation after the last action of each episode; None where the data do not hold
+    them."""
+    notes: tuple[str, ...] = ()
+    """What was decided or left out while the data were read, one sentence each."""
+    provenance: dict[str, Any] = field(default_factory=dict)
+    """Where the data came from."""
+
+    @property
+    def num_steps(self) -> int:
+        """N."""
+        return len(self.records)
+
+    @property
+    def num_episodes(self) -> int:
+        """E."""
+        return len(self.episode_ends)
+
+    @property
+    def is_discrete(self) -> bool:
+        """Whether actions are numbers 0 to num_actions - 1."""
+        return self.spec.num_actions is not None
+
+    @property
+    def returns_to_go(self) -> np.ndarray:
+        """(N,) float32 raw."""
+        return self.records[:, 0]
+
+    @property
+    def observations(self) -> np.ndarray:
+        """(N, S) float32 raw."""
+        return self.records[:, 1 : 1 + self.spec.state_dim]
+
+    @cached_property
+    def actions(self) -> np.ndarray:
+        """(N, A) float32, or (N,) int64 where actions are discrete."""
+        columns = self.records[:, 1 + self.spec.state_dim : -1]
+        return columns[:, 0].astype(np.int64) if self.is_discrete else columns
+
+    @property
+    def rewards(self) -> np.ndarray:
+        """(N,) float32 raw."""
+        return self.records[:, -1]
+
+    @cached_property
+    def terminations(self) -> np.ndarray:
+        """(N,) bool; True on the last step of an episode that the environment ended."""
+        return self._at_last_steps(self.episode_ends[:, 0])
+
+    @cached_property
+    def truncations(self) -> np.ndarray:
+        """(N,) bool; True on the last step of an episode that was cut."""
+        return self._at_last_steps(self.episode_ends[:, 1])
+
+    @cached_property
+    def timesteps(self) -> np.ndarray:
+        """(N,) int64 steps since the start of the episode."""
+        return np.arange(self.num_steps) - np.repeat(self.episode_starts[:-1], self.episode_lengths)
+
+    @cached_property
+    def episode_lengths(self) -> np.ndarray:
+        """(E,) int64."""
+        return np.diff(self.episode_starts)
+
+    @cached_property
+    def episode_returns(self) -> np.ndarray:
+        """(E,) float32 undiscounted returns."""
+        return np.asarray(self.returns_to_go[self.episode_starts[:-1]])
+
+    def trajectory(self, index: int) -> Trajectory:
+        """Give one episode.
+
+        Args:
+            index: 0 to num_episodes - 1, or negative from the end.
+
+        Raises:
+            IndexError: if there is no such episode.
+        """
+        index = range(self.num_episodes)[index]
+        rows = slice(int(self.episode_starts[index]), int(self.episode_starts[index + 1]))
+        final = None if self.final_observations is None else self.final_observations[index]
+        return Trajectory(
+            observations=self.observations[rows],
+            actions=self.actions[rows],
+            rewards=self.rewards[rows],
+            terminations=self.terminations[rows],
+            truncations=self.truncations[rows],
+            final_observation=final,
+        )
+
+    def top_fraction(self, fraction: float) -> TrajectoryDataset:
+        """Keep the best episodes, for cloning a percentage of the data (%BC of Chen et al., 2021).
+
+        Args:
+            fraction: share of all steps to keep, in (0, 1].
+
+        Returns:
+            Whole episodes from the best return down, as many as fit into the share but at least one, in their
+            old order; in memory. Normalisation and targets stay those of the whole data set.
+
+        Raises:
+            InputError: if the fraction is not in (0, 1].
+        """
+        if not 0.0 < fraction <= 1.0:
+            raise InputError(f"fraction: got {fraction}, expected more than 0 and at most 1")
+        best_first = np.argsort(-self.episode_returns, kind="stable")
+        total = np.cumsum(self.episode_lengths[best_first])
+        num_kept = max(1, int(np.searchsorted(total, fraction * self.num_steps, side="right")))
+        kept = np.sort(best_first[:num_kept])
+        rows = np.concatenate([np.arange(self.episode_starts[e], self.episode_starts[e + 1]) for e in kept])
+        return replace(
+            self,
+            records=self.records[rows],
+            episode_starts=np.concatenate([[0], np.cumsum(self.episode_lengths[kept])]),
+            episode_ends=self.episode_ends[kept],
+            final_observations=None if self.final_observations is None else self.final_observations[kept],
+            content_hash=self._derived_hash(f"top {fraction!r}"),
+            notes=(*self.notes, f"kept the best {num_kept} of {self.num_episodes} episodes"),
+        )
+
+    def delay_rewards(self) -> TrajectoryDataset:
+        """Move all reward of an episode to its last step, the delayed setting of Chen et al. (2021).
+
+        Returns:
+            The same steps, in memory; the return-to-go is the episode's return at every step.
+        """
+        records = np.array(self.records)
+        records[:, 0] = np.repeat(self.episode_returns, self.episode_lengths)
+        records[:, -1] = 0.0
+        records[self.episode_starts[1:] - 1, -1] = self.episode_returns
+        return replace(
+            self,
+            records=records,
+            content_hash=self._derived_hash("delayed"),
+            notes=(*self.notes, "all reward of an episode is on its last step"),
+        )
+
+    def _at_last_steps(self, ends: np.ndarray) -> np.ndarray:
+        flags = np.zeros(self.num_steps, bool)
+        flags[self.episode_starts[1:] - 1] = ends
+        return flags
+
+    def _derived_hash(self, change: str) -> str:
+        return hashlib.sha256(f"{self.content_hash} {change}".encode()).hexdigest()
