@@ -123,7 +123,9 @@ def load_checkpoint(folder: Path, step: int | None = None) -> Checkpoint | None:
         else:
             return checkpoint
     if failure is not None:
-        raise DamagedFileError(f"{folder}: no whole checkpoint is left ({failure}); start again without --resume")
+        raise DamagedFileError(
+            f"{folder}: no whole checkpoint is left ({failure}); start again without --resume"
+        )
     return None
 
 
@@ -139,7 +141,9 @@ def marked(folder: Path, name: str) -> int | None:
     except FileNotFoundError:
         return None
     if not text.strip().isdigit():
-        raise DamagedFileError(f"{folder / name}: holds {text[:40]!r}, expected a step number; remove the file")
+        raise DamagedFileError(
+            f"{folder / name}: holds {text[:40]!r}, expected a step number; remove the file"
+        )
     return int(text)
 
 
@@ -170,10 +174,14 @@ def _load(path: Path) -> Checkpoint:
     manifest = read_json(path / "manifest.json")
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
         schema = manifest.get("schema") if isinstance(manifest, dict) else manifest
-        raise DamagedFileError(f"{path / 'manifest.json'}: schema {schema!r}, expected {SCHEMA}; written by another version?")
+        raise DamagedFileError(
+            f"{path / 'manifest.json'}: schema {schema!r}, expected {SCHEMA}; written by another version?"
+        )
     contents = {name: _verified(path / name, manifest.get("sha256")) for name in _FILES}
     if manifest.get("step") != int(path.name):
-        raise DamagedFileError(f"{path / 'manifest.json'}: says step {manifest.get('step')!r}, its folder says {path.name}")
+        raise DamagedFileError(
+            f"{path / 'manifest.json'}: says step {manifest.get('step')!r}, its folder says {path.name}"
+        )
     try:
         tensors = safetensors.torch.load(contents["model.safetensors"])
         state = torch.load(io.BytesIO(contents["training_state.pt"]), weights_only=True)

@@ -135,7 +135,9 @@ def _convert_tuple(kind: Any, value: Any, where: str) -> tuple:
         item_kinds = (item_kinds[0],) * len(value)
     if len(item_kinds) != len(value):
         raise _refusal(where, value, f"{len(item_kinds)} values")
-    return tuple(_convert(item, v, f"{where}[{i}]") for i, (item, v) in enumerate(zip(item_kinds, value, strict=True)))
+    return tuple(
+        _convert(item, v, f"{where}[{i}]") for i, (item, v) in enumerate(zip(item_kinds, value, strict=True))
+    )
 
 
 def _convert_dataclass(kind: Any, value: Any, where: str, ready: Mapping[str, Any] | None = None) -> Any:
@@ -143,7 +145,9 @@ def _convert_dataclass(kind: Any, value: Any, where: str, ready: Mapping[str, An
     if not isinstance(value, dict):
         raise _refusal(where, value, "an object")
     hints = typing.get_type_hints(kind)
-    fields = {field.name: field for field in dataclasses.fields(kind) if field.init and field.name not in ready}
+    fields = {
+        field.name: field for field in dataclasses.fields(kind) if field.init and field.name not in ready
+    }
     for key in value:
         if key not in fields:
             raise InputError(f"{where}: unknown field {key!r}{nearest(str(key), fields)}")

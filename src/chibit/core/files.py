@@ -170,7 +170,9 @@ def check_name(name: str, what: str) -> str:
     parts = name.split("/")
     if len(name) > _MAX_NAME_LENGTH or not all(_NAME_PART.fullmatch(part) for part in parts):
         shown = repr(name if len(name) <= 60 else name[:60] + "...")
-        raise InputError(f"{what} name {shown} is not allowed; use letters, digits and . _ + - (at most {_MAX_NAME_LENGTH})")
+        raise InputError(
+            f"{what} name {shown} is not allowed; use letters, digits and . _ + - (at most {_MAX_NAME_LENGTH})"
+        )
     return name
 
 

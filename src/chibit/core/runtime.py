@@ -55,7 +55,9 @@ def resolve_runtime(device: str = "auto", precision: str = "fp32", num_threads: 
         raise InputError(f"device: got {device!r}, expected auto, cpu, cuda or cuda:N") from error
     if kind.type not in ("cpu", "cuda"):
         raise InputError(f"device: got {device!r}, expected auto, cpu, cuda or cuda:N")
-    if kind.type == "cuda" and (not torch.cuda.is_available() or (kind.index or 0) >= torch.cuda.device_count()):
+    if kind.type == "cuda" and (
+        not torch.cuda.is_available() or (kind.index or 0) >= torch.cuda.device_count()
+    ):
         raise InputError(f"device: {device!r} is not on this machine; use --device cpu")
     if precision not in ("fp32", "bf16"):
         raise InputError(f"precision: got {precision!r}, expected fp32 or bf16")

@@ -92,7 +92,11 @@ class _OfflineRun:
         sweep(run.checkpoints)
         self._resume(resume)
         self.trackers: list[Tracker] = make_trackers(
-            run.path, run.path.name, tensorboard=config.tensorboard, wandb=config.wandb, config=to_record(config)
+            run.path,
+            run.path.name,
+            tensorboard=config.tensorboard,
+            wandb=config.wandb,
+            config=to_record(config),
         )
         self.progress = RunProgress(config.num_steps, run.path.name, enabled=progress)
 
@@ -105,7 +109,9 @@ class _OfflineRun:
                 step, done = self.state.step, self.state.step == self.config.num_steps
                 if step % self.config.log_every == 0 or done:
                     self._write_metrics()
-                evaluated = done or (self.config.evaluate_every > 0 and step % self.config.evaluate_every == 0)
+                evaluated = done or (
+                    self.config.evaluate_every > 0 and step % self.config.evaluate_every == 0
+                )
                 best = self._evaluate() if evaluated else False
                 every = self.config.checkpoint_every
                 if done or (step % every == 0 if every else evaluated) or stop.signal_number:
@@ -113,8 +119,12 @@ class _OfflineRun:
                 elif best:
                     self._save(best=True)
                 if stop.signal_number and not done:
-                    raise Stopped(stop.signal_number, f"{self.run.path}: stopped after step {step}, checkpoint saved")
-        result = summarise(self.run, self.state.step, self.state.train_seconds, self.state.evaluation_seconds, self.dataset)
+                    raise Stopped(
+                        stop.signal_number, f"{self.run.path}: stopped after step {step}, checkpoint saved"
+                    )
+        result = summarise(
+            self.run, self.state.step, self.state.train_seconds, self.state.evaluation_seconds, self.dataset
+        )
         self.run.write_result(result)
         return self.run.result()
 
@@ -127,7 +137,9 @@ class _OfflineRun:
             rows = [int(row) for row in getattr(error, "rows", ())]
             record = {"step": self.state.step, "message": str(error), "rows": rows}
             write_atomic(self.run.path / "divergence.json", dump(record, indent=1))
-            raise DivergenceError(f"{error}; the rows of its batch are in {self.run.path / 'divergence.json'}") from error
+            raise DivergenceError(
+                f"{error}; the rows of its batch are in {self.run.path / 'divergence.json'}"
+            ) from error
         for name, value in metrics.items():
             self.state.sums[name] = self.state.sums.get(name, 0.0) + value
         self.state.count += 1
@@ -137,7 +149,9 @@ class _OfflineRun:
 
     def _write_metrics(self) -> None:
         means = {name: total / self.state.count for name, total in self.state.sums.items()}
-        self.run.append_metrics({"step": self.state.step, "seconds": round(self.state.train_seconds, 3), **means})
+        self.run.append_metrics(
+            {"step": self.state.step, "seconds": round(self.state.train_seconds, 3), **means}
+        )
         self._track(means)
         self.state.sums, self.state.count = {}, 0
 
@@ -152,11 +166,17 @@ class _OfflineRun:
         rng = capture_rng()
         with self.progress.evaluating():
             evaluations = evaluate_agent(
-                self.agent, self.spec, self.targets, num_episodes=self.config.num_episodes, seed=self.config.seed
+                self.agent,
+                self.spec,
+                self.targets,
+                num_episodes=self.config.num_episodes,
+                seed=self.config.seed,
             )
         restore_rng(rng)
         for evaluation in evaluations:
-            self.run.append_evaluation(evaluation_record(evaluation, self.state.step, self.state.train_seconds))
+            self.run.append_evaluation(
+                evaluation_record(evaluation, self.state.step, self.state.train_seconds)
+            )
             self._track({f"eval/{evaluation.target_return}/normalized_score": evaluation_score(evaluation)})
         self.state.evaluation_seconds += evaluations[0].seconds
         score = evaluation_score(evaluations[0])
@@ -188,14 +208,18 @@ class _OfflineRun:
             self.run.write_provenance(provenance(self.config, self.dataset, self.agent))
             return
         if not resume:
-            raise InputError(f"{self.run.path}: holds a run at step {checkpoint.step}; use --resume, or choose another --out")
+            raise InputError(
+                f"{self.run.path}: holds a run at step {checkpoint.step}; use --resume, or choose another --out"
+            )
         if checkpoint.state["data_hash"] != self.dataset.content_hash:
             raise DamagedFileError(
                 f"{self.run.path}: the data set {self.config.data} has changed since the checkpoint; "
                 "bring the old data back or choose another --out"
             )
         try:
-            self.agent.load_state_dict(AgentState(tensors=checkpoint.tensors, training=checkpoint.state["agent"]))
+            self.agent.load_state_dict(
+                AgentState(tensors=checkpoint.tensors, training=checkpoint.state["agent"])
+            )
             self.sampler.load_state_dict(checkpoint.state["sampler"])
             restore_rng(checkpoint.state["rng"])
         except (KeyError, RuntimeError, ValueError, TypeError) as error:

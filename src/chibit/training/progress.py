@@ -7,7 +7,15 @@ import time
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from chibit.evaluation.rollout import Evaluation
 
@@ -20,7 +28,9 @@ class RunProgress:
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]:>5.1f} steps/s  loss {task.fields[loss]:.4f}  {task.fields[note]}"),
+            TextColumn(
+                "{task.fields[rate]:>5.1f} steps/s  loss {task.fields[loss]:.4f}  {task.fields[note]}"
+            ),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
@@ -61,7 +71,9 @@ class RunProgress:
     def evaluating(self) -> Iterator[None]:
         """Say that episodes are being played."""
         if self._task is not None:
-            self._bar.update(self._task, advance=self._steps, note="evaluating", loss=self._loss, rate=self._rate)
+            self._bar.update(
+                self._task, advance=self._steps, note="evaluating", loss=self._loss, rate=self._rate
+            )
         yield
         if self._task is not None:
             self._bar.update(self._task, note="")
@@ -75,7 +87,9 @@ class RunProgress:
             if not len(returns):
                 continue
             target = "" if evaluation.target_return is None else f"target {evaluation.target_return:g}: "
-            score = "" if evaluation.normalized_score is None else f" = {evaluation.normalized_score:.1f} of 100"
+            score = (
+                "" if evaluation.normalized_score is None else f" = {evaluation.normalized_score:.1f} of 100"
+            )
             parts.append(f"{target}return {sum(returns) / len(returns):.0f}{score}")
         if self._task is not None and not self._bar.disable:
             done = int(self._bar.tasks[self._task].completed)

@@ -27,7 +27,11 @@ def provenance(config: RunConfig[Any], dataset: TrajectoryDataset, agent: Agent)
         "commit": commit(),
         "argv": sys.argv,
         "versions": versions(),
-        "host": {"platform": platform.platform(), "processor": _processor(), "python": platform.python_version()},
+        "host": {
+            "platform": platform.platform(),
+            "processor": _processor(),
+            "python": platform.python_version(),
+        },
         "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "data_name": spec.name,
         "data_hash": dataset.content_hash,
@@ -56,13 +60,21 @@ def commit() -> str | None:
     folder = Path(__file__).resolve().parent
     try:
         head = subprocess.run(
-            ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True
+            ["git", "-C", str(folder), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
         ).stdout.strip()
         tracked = subprocess.run(
-            ["git", "-C", str(folder), "ls-files", "--error-unmatch", __file__], capture_output=True, timeout=5
+            ["git", "-C", str(folder), "ls-files", "--error-unmatch", __file__],
+            capture_output=True,
+            timeout=5,
         )
         changed = subprocess.run(
-            ["git", "-C", str(folder), "diff", "--quiet", "HEAD", "--", str(folder)], capture_output=True, timeout=5
+            ["git", "-C", str(folder), "diff", "--quiet", "HEAD", "--", str(folder)],
+            capture_output=True,
+            timeout=5,
         )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -61,9 +61,12 @@ class RunConfig(Generic[AgentConfigT]):
         if not 0 <= self.seed <= MAX_SEED:
             raise InputError(f"seed: got {self.seed}, expected 0 to {MAX_SEED}")
         if self.target_returns is not None and (
-            not self.target_returns or any(target != target or abs(target) == float("inf") for target in self.target_returns)
+            not self.target_returns
+            or any(target != target or abs(target) == float("inf") for target in self.target_returns)
         ):
-            raise InputError(f"target_returns: got {self.target_returns}, expected one or more finite numbers")
+            raise InputError(
+                f"target_returns: got {self.target_returns}, expected one or more finite numbers"
+            )
         if self.arm:
             check_name(self.arm, "arm")
 
@@ -97,7 +100,9 @@ def from_record(record: dict[str, Any], where: str = "config") -> RunConfig[Any]
     record = dict(record)
     name = record.pop("agent_name", None)
     if name not in AGENTS:
-        raise InputError(f"{where}.agent_name: got {name!r}{nearest(str(name), AGENTS)}; known: {', '.join(AGENTS)}")
+        raise InputError(
+            f"{where}.agent_name: got {name!r}{nearest(str(name), AGENTS)}; known: {', '.join(AGENTS)}"
+        )
     agent = from_json(AGENTS[name].config, record.pop("agent", {}), f"{where}.agent")
     return from_json(RunConfig, record, where, ready={"agent": agent})
 
@@ -108,4 +113,3 @@ def run_path(config: RunConfig[Any], root: Path, study: str) -> Path:
     readable = "".join(c if c.isalnum() or c in "._-" else "-" for c in data_name)[:60].strip(".-") or "data"
     digest = config_hash({**to_record(config), "tensorboard": None, "wandb": None})
     return root / check_name(study, "study") / f"{config.arm_name}-{readable}-s{config.seed}-{digest}"
-

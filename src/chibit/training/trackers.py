@@ -11,7 +11,9 @@ from chibit.core.errors import InputError
 Tracker = Callable[[int, Mapping[str, float]], None]
 
 
-def make_trackers(path: Path, name: str, *, tensorboard: bool, wandb: str | None, config: dict[str, Any]) -> list[Tracker]:
+def make_trackers(
+    path: Path, name: str, *, tensorboard: bool, wandb: str | None, config: dict[str, Any]
+) -> list[Tracker]:
     """Open the loggers that were asked for.
 
     Args:
@@ -52,7 +54,9 @@ def _wandb(path: Path, name: str, project: str, config: dict[str, Any]) -> Track
         import wandb
     except ImportError as error:
         raise InputError("wandb: not installed; pip install 'chibit[wandb]'") from error
-    run = wandb.init(project=project, name=name, dir=str(path), config=config, resume="allow", id=path.name[-64:])
+    run = wandb.init(
+        project=project, name=name, dir=str(path), config=config, resume="allow", id=path.name[-64:]
+    )
 
     def track(step: int, metrics: Mapping[str, float]) -> None:
         run.log(dict(metrics), step=step)

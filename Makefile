@@ -1,0 +1,41 @@
+# `make quickstart` and `make test` need nothing but Python 3.10+ and make: each builds .venv and installs what it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: quickstart test test-slow lint types clean help
+
+help:
+	@echo "make quickstart   collect data, fine-tune two arms, evaluate, write a page (about 6 minutes)"
+	@echo "make test         lint, types and all quick tests"
+	@echo "make test-slow    the tests that take longer than ten seconds each"
+
+$(VENV)/base.stamp: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[lm,video]"
+	@touch $@
+
+$(VENV)/test.stamp: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
+	@touch $(VENV)/base.stamp $@
+
+quickstart: $(VENV)/base.stamp
+	$(BIN)/chibit quickstart
+
+test: $(VENV)/test.stamp lint types
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+test-slow: $(VENV)/test.stamp
+	$(BIN)/python -m pytest -q -m slow
+
+lint: $(VENV)/test.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/test.stamp
+	$(BIN)/mypy
+
+clean:
+	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,138 @@
+"""The command line: verbs to functions, refusals to one line and an exit code. No logic of its own."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import logging
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.logging import RichHandler
+
+from chibit.core.errors import InputError, UserError
+from chibit.core.files import nearest
+
+VERBS: dict[str, tuple[str, str, str]] = {
+    "quickstart": (
+        "chibit.verbs.start",
+        "quickstart",
+        "the main job on a laptop: collect, fine-tune two arms, evaluate, report",
+    ),
+    "data collect": (
+        "chibit.verbs.data",
+        "collect",
+        "make a D4RL-style data set with the shipped behaviour policies",
+    ),
+    "data list": (
+        "chibit.verbs.data",
+        "list_known",
+        "data sets that can be made, downloaded, or are here already",
+    ),
+    "data inspect": (
+        "chibit.verbs.data",
+        "inspect",
+        "episodes, returns, sizes, environment and score references of a data set",
+    ),
+    "pretrain": ("chibit.verbs.train", "pretrain", "train a language model on text or on a synthetic corpus"),
+    "train": ("chibit.verbs.train", "train", "fine-tune an agent on logged trajectories and evaluate it"),
+    "evaluate": (
+        "chibit.verbs.evaluate",
+        "evaluate",
+        "play episodes with a trained run, at any target returns",
+    ),
+    "attention": (
+        "chibit.verbs.evaluate",
+        "attention",
+        "attention maps of a trained run, as arrays and a figure",
+    ),
+    "export": ("chibit.verbs.evaluate", "export", "write a run's policy as a folder to deploy or share"),
+    "report": ("chibit.verbs.report", "report", "tables, figures and one HTML page from run directories"),
+    "recipes": ("chibit.verbs.start", "recipes", "named configurations, one line each, or one whole"),
+    "show": ("chibit.verbs.start", "show", "a run's or a recipe's model: configuration and parameter counts"),
+}
+"""Verb to module, function and help line. Modules are imported when their verb is called: `--help` stays quick."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        The exit code: 0 done, 2 bad input or usage, 3 damaged or untrusted file, 4 out of a resource, 5 training diverged,
+        130 or 143 stopped on request.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    _route_warnings(errors)
+    try:
+        return _dispatch(arguments)
+    except UserError as error:
+        errors.print(f"chibit: {error}", markup=False)
+        return error.exit_code
+    except MemoryError:
+        errors.print("chibit: out of memory; use a smaller batch, model or data set", markup=False)
+        return 4
+    except KeyboardInterrupt:
+        errors.print("chibit: stopped", markup=False)
+        return 130
+    except BrokenPipeError:
+        return 0
+    except Exception as error:
+        if hasattr(
+            error, "exit_code"
+        ):  # training.stopping.Stopped, which lives above core and may not be imported yet
+            errors.print(f"chibit: {error}", markup=False)
+            return int(error.exit_code)
+        raise
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if arguments[0] == "--version":
+        print(importlib.metadata.version("chibit"))
+        return 0
+    verb, rest = _split_verb(arguments)
+    module, function, _ = VERBS[verb]
+    getattr(importlib.import_module(module), function)(rest, f"chibit {verb}")
+    return 0
+
+
+def _split_verb(arguments: list[str]) -> tuple[str, list[str]]:
+    for length in (2, 1):
+        verb = " ".join(arguments[:length])
+        if verb in VERBS:
+            return verb, arguments[length:]
+    group = [verb for verb in VERBS if verb.startswith(arguments[0] + " ")]
+    if group:
+        if len(arguments) > 1 and arguments[1] not in ("-h", "--help"):
+            raise InputError(f"unknown command {' '.join(arguments[:2])!r}; known: {', '.join(group)}")
+        print("\n".join(f"  chibit {verb:<14} {VERBS[verb][2]}" for verb in group))
+        raise SystemExit(0)
+    raise InputError(f"unknown command {arguments[0]!r}{nearest(arguments[0], VERBS)}; see chibit --help")
+
+
+def usage() -> str:
+    """The text of ``chibit --help``."""
+    lines = [f"  chibit {verb:<14} {text}" for verb, (_, _, text) in VERBS.items()]
+    return "\n".join(
+        [
+            "chibit: offline reinforcement learning as sequence modelling, with weights pre-trained on something else",
+            "",
+            *lines,
+            "",
+            "chibit VERB --help shows a verb's flags and an example. Start with: chibit quickstart",
+        ]
+    )
+
+
+def _route_warnings(console: Console) -> None:
+    """Warnings of ours go to stderr in one plain line each."""
+    log = logging.getLogger("chibit")
+    log.handlers = [
+        RichHandler(console=console, show_time=False, show_path=False, show_level=True, markup=False)
+    ]
+    log.setLevel(logging.INFO)
+    log.propagate = False
