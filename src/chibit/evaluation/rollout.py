@@ -1,0 +1,289 @@
+"""Evaluation in lockstep: every episode of every target return advances together, one model call a step.
+
+Environments are a plain list and never reset by themselves, so no reward of a next episode can be counted.
+Each episode has its own seed, derived from the evaluation's seed and the episode's index alone: targets, arms
+and methods that are compared start from the same states. Episodes do not touch each other, so each is the one
+that would be played alone.
+
+Dimensions: E episodes played at once · S state_dim · A act_dim.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from chibit.agents.base import Policy
+from chibit.core.errors import InputError
+from chibit.data.scores import normalized_score
+from chibit.evaluation.pool import EnvironmentPool
+
+log = logging.getLogger(__name__)
+
+MAX_LOCKSTEP = 256
+"""Most episodes played at once; more run in waves. It bounds memory, and larger batches gain nothing."""
+
+Progress = Callable[[int, int], None]
+"""Called once a lockstep step with the environment steps done and the number of episodes still running."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Episode:
+    """One episode, whole or cut short by a fault of its environment."""
+
+    seed: int
+    """Seed the environment was reset with."""
+    raw_return: float
+    """Sum of raw rewards, undiscounted; of a failed episode up to the fault."""
+    length: int
+    """Environment steps."""
+    fault: str | None
+    """None, or what went wrong."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """All episodes that were played for one target return."""
+
+    target_return: float | None
+    """Raw return that was asked for; None where the policy takes none."""
+    episode_returns: tuple[float, ...]
+    """Raw return of every episode, in the order of `env_seeds`; of a failed one up to its fault."""
+    episode_lengths: tuple[int, ...]
+    """Environment steps of every episode."""
+    env_seeds: tuple[int, ...]
+    """Seed of every episode; the same for all targets and arms."""
+    normalized_score: float | None
+    """0 to 100 (random to expert) for `mean_return`; None without a reference, or if every episode failed."""
+    failed_episodes: tuple[int, ...]
+    """Indices of the episodes whose environment failed."""
+    seconds: float
+    """Wall seconds of the rollout, which all targets of one `evaluate` share."""
+
+    @property
+    def mean_return(self) -> float | None:
+        """Mean raw return of the episodes that did not fail; None if all did."""
+        kept = [value for i, value in enumerate(self.episode_returns) if i not in self.failed_episodes]
+        return sum(kept) / len(kept) if kept else None
+
+
+def evaluate(
+    policy: Policy,
+    env_id: str,
+    *,
+    target_returns: Sequence[float | None],
+    num_episodes: int,
+    seed: int,
+    d4rl_physics: bool = False,
+    max_episode_steps: int | None = None,
+    score_reference: tuple[float, float] | None = None,
+    environments: EnvironmentPool | None = None,
+    progress: Progress | None = None,
+) -> list[Evaluation]:
+    """Play `num_episodes` episodes for each target return, all at once.
+
+    Args:
+        policy: made for the same target returns, in this order.
+        env_id: an id from `chibit.envs.ALLOWED`.
+        target_returns: raw returns to ask for; `[None]` for a policy that takes none.
+        num_episodes: episodes for each target.
+        seed: episode i starts from a seed that depends on `seed` and i only.
+        d4rl_physics: contact margins as before MuJoCo 3.5.
+        max_episode_steps: time limit in environment steps; None is the environment's own.
+        score_reference: raw returns (random, expert) that mean 0 and 100.
+        environments: a pool of the same kind to play in; it stays open. None builds one and closes it.
+        progress: told of every lockstep step.
+
+    Returns:
+        One evaluation for each target, in order.
+
+    Raises:
+        InputError: for an unknown environment, a policy that does not fit it, or numbers out of range.
+    """
+    if environments is None:
+        with EnvironmentPool(
+            env_id, d4rl_physics=d4rl_physics, max_episode_steps=max_episode_steps
+        ) as environments:
+            return _evaluate(
+                policy, environments, target_returns, num_episodes, seed, score_reference, progress
+            )
+    given = (environments.env_id, environments.d4rl_physics, environments.max_episode_steps)
+    asked = (env_id, d4rl_physics, max_episode_steps)
+    if given != asked:
+        raise InputError(
+            f"environments are {given}, the evaluation is in {asked}; pass a pool of the same kind"
+        )
+    return _evaluate(policy, environments, target_returns, num_episodes, seed, score_reference, progress)
+
+
+def episode_seeds(seed: int, num_episodes: int) -> list[int]:
+    """Seeds of episodes 0 to num_episodes - 1; each depends on `seed` and its own index only."""
+    if seed < 0:
+        raise InputError(f"seed is {seed}, expected 0 or more")
+    return [int(np.random.SeedSequence((seed, i)).generate_state(1)[0]) for i in range(num_episodes)]
+
+
+def rollout(
+    policy: Policy, environments: Sequence[gym.Env], seeds: Sequence[int], *, progress: Progress | None = None
+) -> list[Episode]:
+    """Play one episode in each environment, in lockstep, until all are over.
+
+    Args:
+        policy: acts in all episodes at once; it is reset first.
+        environments: E environments with one shape of observations, which do not reset themselves.
+        seeds: E seeds for `env.reset`.
+        progress: told of every lockstep step.
+
+    Returns:
+        E episodes. One whose environment raises an error, or gives a number that is not finite, ends there
+        with a fault, and the others go on.
+
+    Raises:
+        InputError: if the policy's actions do not have the shape that the environments take.
+    """
+    number, shape = len(environments), environments[0].observation_space.shape
+    assert shape is not None
+    # float32 as in data sets: a policy must see in the environment what it saw in training.
+    observations = np.zeros((number, *shape), dtype=np.float32)
+    returns, rewards = np.zeros(number), np.zeros(number)
+    lengths, dones = np.zeros(number, dtype=np.int64), np.zeros(number, dtype=bool)
+    faults: list[str | None] = [None] * number
+    for e, env in enumerate(environments):
+        observations[e] = env.reset(seed=seeds[e])[0]
+    policy.reset(number)
+    running = list(range(number))
+    while running:
+        actions = policy.act(observations)
+        if not lengths.any():
+            _check_actions(actions, environments[0].action_space, number)
+        for e in running:
+            outcome = _step(environments[e], actions[e])
+            if isinstance(outcome, str):
+                faults[e], dones[e] = outcome, True
+                continue
+            observations[e], rewards[e], dones[e] = outcome
+            returns[e] += rewards[e]
+            lengths[e] += 1
+        policy.observe(rewards, dones)
+        running = [e for e in running if not dones[e]]
+        if progress is not None:
+            progress(int(lengths.sum()), len(running))
+    return [
+        Episode(seed=seeds[e], raw_return=float(returns[e]), length=int(lengths[e]), fault=faults[e])
+        for e in range(number)
+    ]
+
+
+def _evaluate(
+    policy: Policy,
+    pool: EnvironmentPool,
+    target_returns: Sequence[float | None],
+    num_episodes: int,
+    seed: int,
+    score_reference: tuple[float, float] | None,
+    progress: Progress | None,
+) -> list[Evaluation]:
+    num_targets = len(target_returns)
+    if num_episodes < 1 or num_targets < 1:
+        raise InputError(
+            f"{num_episodes} episodes for {num_targets} target returns, expected at least 1 of each"
+        )
+    seeds = episode_seeds(seed, num_episodes)
+    played: list[list[Episode]] = [[] for _ in target_returns]
+    started = time.perf_counter()
+    in_wave = max(1, MAX_LOCKSTEP // num_targets)
+    for first in range(0, num_episodes, in_wave):
+        wave = seeds[first : first + in_wave]
+        done = sum(episode.length for episodes in played for episode in episodes)
+        environments = pool.take(len(wave) * num_targets)
+        episodes = rollout(policy, environments, wave * num_targets, progress=_counted_from(done, progress))
+        pool.drop([env for env, episode in zip(environments, episodes, strict=True) if episode.fault])
+        for target in range(num_targets):
+            played[target] += episodes[target * len(wave) : (target + 1) * len(wave)]
+    seconds = time.perf_counter() - started
+    return [
+        _summarise(pool.env_id, target, episodes, score_reference, seconds)
+        for target, episodes in zip(target_returns, played, strict=True)
+    ]
+
+
+def _counted_from(done: int, progress: Progress | None) -> Progress | None:
+    return None if progress is None else lambda steps, running: progress(done + steps, running)
+
+
+def _summarise(
+    env_id: str,
+    target_return: float | None,
+    episodes: Sequence[Episode],
+    score_reference: tuple[float, float] | None,
+    seconds: float,
+) -> Evaluation:
+    for i, episode in enumerate(episodes):
+        if episode.fault:
+            log.warning(
+                "%s: episode %d (seed %d, target %s) failed after %d steps and is not counted: %s",
+                env_id, i, episode.seed, target_return, episode.length, episode.fault,
+            )  # fmt: skip
+    kept = [episode.raw_return for episode in episodes if not episode.fault]
+    score = normalized_score(sum(kept) / len(kept), score_reference) if kept and score_reference else None
+    return Evaluation(
+        target_return=target_return,
+        episode_returns=tuple(episode.raw_return for episode in episodes),
+        episode_lengths=tuple(episode.length for episode in episodes),
+        env_seeds=tuple(episode.seed for episode in episodes),
+        normalized_score=score,
+        failed_episodes=tuple(i for i, episode in enumerate(episodes) if episode.fault),
+        seconds=seconds,
+    )
+
+
+def _check_actions(actions: np.ndarray, space: gym.Space[Any], number: int) -> None:
+    expected = (number, *(space.shape or ()))
+    if actions.shape != expected:
+        raise InputError(
+            f"the policy gives actions of shape {actions.shape}, the environment takes {expected}; "
+            "evaluate in the environment that the data comes from"
+        )
+
+
+def _step(env: gym.Env, action: np.ndarray) -> tuple[np.ndarray, float, bool] | str:
+    """One step: (observation (S,), reward, whether the episode is over), or what went wrong."""
+    if not np.isfinite(action).all():
+        return "the policy's action is not finite"
+    try:
+        observation, reward, terminated, truncated, _ = env.step(action)
+    except _breakdowns() as error:
+        return f"the environment raised {type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    with np.errstate(over="ignore"):  # a value beyond float32 becomes infinite and is refused below
+        observation, reward = np.asarray(observation, dtype=np.float32), float(reward)
+    if not (np.isfinite(observation).all() and math.isfinite(reward)):
+        return "the environment gave a value that is not finite"
+    over = bool(terminated or truncated)
+    if over and _simulation_was_reset(env):
+        return "the simulation became unstable"
+    return observation, reward, over
+
+
+def _breakdowns() -> tuple[type[Exception], ...]:
+    """Errors that mean a broken simulation; MuJoCo's own two derive from nothing narrower than Exception."""
+    mujoco = sys.modules.get("mujoco")
+    errors = (ArithmeticError, LookupError, RuntimeError, ValueError, gym.error.Error)
+    return errors if mujoco is None else (*errors, mujoco.FatalError, mujoco.UnexpectedError)
+
+
+def _simulation_was_reset(env: gym.Env) -> bool:
+    """Whether MuJoCo met a state that is not finite: it then silently starts again from the initial pose."""
+    data = getattr(env.unwrapped, "data", None)
+    if data is None or "mujoco" not in sys.modules:
+        return False
+    kinds = sys.modules["mujoco"].mjtWarning
+    bad = [kinds.mjWARN_BADQPOS, kinds.mjWARN_BADQVEL, kinds.mjWARN_BADQACC]
+    return bool(np.asarray(data.warning.number)[[int(kind) for kind in bad]].any())

@@ -1,0 +1,311 @@
+"""Lockstep evaluation: the same episodes as one at a time, nothing counted twice, faults contained."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.spaces import Box, Dict, Discrete
+
+from chibit.core.config import to_json
+from chibit.core.errors import InputError
+from chibit.envs import make_env
+from chibit.evaluation import rollout as rollout_module
+from chibit.evaluation.pool import EnvironmentPool
+from chibit.evaluation.rollout import episode_seeds, evaluate, rollout
+
+
+class FixedActions:
+    """Plays action t of a fixed list at step t, in every episode."""
+
+    def __init__(self, actions: np.ndarray) -> None:
+        self.actions = actions
+        self.observed: list[tuple[np.ndarray, np.ndarray]] = []
+        self.seen: list[np.ndarray] = []
+
+    def reset(self, num_envs: int) -> None:
+        self.num_envs, self.t = num_envs, 0
+
+    def act(self, observations: np.ndarray) -> np.ndarray:
+        self.seen.append(observations.copy())
+        return np.repeat(self.actions[self.t % len(self.actions)][None], self.num_envs, axis=0)
+
+    def observe(self, rewards: np.ndarray, dones: np.ndarray) -> None:
+        self.observed.append((rewards.copy(), dones.copy()))
+        self.t += 1
+
+
+class Countdown(gym.Env):
+    """Lasts `length` steps, reward 1 each; a step past its end is an error."""
+
+    observation_space = Box(-np.inf, np.inf, (2,))
+    action_space = Box(-1, 1, (1,))
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def reset(self, *, seed=None, options=None):
+        self.left = self.length
+        return np.array([self.left, 0.0]), {}
+
+    def step(self, action):
+        assert self.left > 0, "stepped after its end"
+        self.left -= 1
+        return self.observation(), 1.0, self.left == 0, False, {}
+
+    def observation(self) -> np.ndarray:
+        return np.array([self.left, 0.0])
+
+
+class Broken(Countdown):
+    """Goes wrong at its third step in one of several ways."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__(5)
+        self.how = how
+
+    def step(self, action):
+        observation, reward, terminated, truncated, info = super().step(action)
+        if self.left == 2:
+            if self.how == "raises":
+                raise RuntimeError("simulation lost\nsecond line")
+            if self.how == "observation":
+                observation = np.array([np.nan, 0.0])
+            if self.how == "overflow":
+                observation = np.array([1e300, 0.0])
+            if self.how == "reward":
+                reward = float("inf")
+        return observation, reward, terminated, truncated, info
+
+
+ZERO = np.zeros((1, 1), np.float32)
+
+
+@pytest.mark.parametrize("env_id", ["Hopper-v5", "Walker2d-v4", "HalfCheetah-v5"])
+def test_lockstep_episodes_are_bit_identical_to_episodes_played_alone(env_id):
+    with EnvironmentPool(env_id, max_episode_steps=60) as pool:
+        shape = pool.take(1)[0].action_space.shape
+        actions = np.random.default_rng(0).uniform(-0.8, 0.8, (60, *shape)).astype(np.float32)
+        results = evaluate(
+            FixedActions(actions), env_id, target_returns=[3600.0, 1800.0], num_episodes=3, seed=7,
+            max_episode_steps=60, environments=pool,
+        )  # fmt: skip
+    for result in results:
+        for i, seed in enumerate(result.env_seeds):
+            env = make_env(env_id)
+            env.reset(seed=seed)
+            total, length, over = 0.0, 0, False
+            while not over and length < 60:
+                _, reward, terminated, truncated, _ = env.step(actions[length])
+                total, length, over = total + float(reward), length + 1, terminated or truncated
+            env.close()
+            assert result.episode_returns[i] == total
+            assert result.episode_lengths[i] == length
+    assert results[0].episode_returns == results[1].episode_returns
+    assert len(set(results[0].episode_returns)) == 3
+
+
+def test_each_episode_is_counted_once_and_never_stepped_past_its_end():
+    policy = FixedActions(ZERO)
+    episodes = rollout(policy, [Countdown(n) for n in (3, 1, 7, 2)], [10, 11, 12, 13])
+    assert [e.raw_return for e in episodes] == [3.0, 1.0, 7.0, 2.0]
+    assert [e.length for e in episodes] == [3, 1, 7, 2]
+    assert [e.seed for e in episodes] == [10, 11, 12, 13]
+    assert len(policy.observed) == 7
+    assert [dones.tolist() for _, dones in policy.observed[:3]] == [
+        [False, True, False, False],
+        [False, True, False, True],
+        [True, True, False, True],
+    ]
+
+
+def test_policy_sees_the_observation_of_its_own_episode():
+    policy = FixedActions(ZERO)
+    rollout(policy, [Countdown(2), Countdown(3)], [0, 0])
+    assert [seen[:, 0].tolist() for seen in policy.seen] == [[2.0, 3.0], [1.0, 2.0], [0.0, 1.0]]
+    assert policy.seen[0].dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("raises", "RuntimeError: simulation lost"),
+        ("observation", "not finite"),
+        ("overflow", "not finite"),
+        ("reward", "not finite"),
+    ],
+)
+def test_a_broken_environment_ends_its_episode_only(how, said):
+    policy = FixedActions(ZERO)
+    broken, whole = rollout(policy, [Broken(how), Countdown(5)], [0, 0])
+    assert said in broken.fault and "\n" not in broken.fault
+    assert (broken.raw_return, broken.length) == (2.0, 2)
+    assert (whole.raw_return, whole.length, whole.fault) == (5.0, 5, None)
+    assert all(np.isfinite(seen).all() for seen in policy.seen)
+    assert policy.observed[2][1].tolist() == [True, False]
+
+
+def test_an_action_that_is_not_finite_fails_the_episode():
+    policy = FixedActions(np.array([[0.0], [np.nan]], np.float32))
+    (episode,) = rollout(policy, [Countdown(5)], [0])
+    assert episode.length == 1
+    assert episode.fault == "the policy's action is not finite"
+
+
+def test_mujoco_resetting_itself_is_noticed():
+    class Unstable(gym.Wrapper):
+        def step(self, action):
+            self.count = getattr(self, "count", 0) + 1
+            if self.count == 3:
+                self.unwrapped.data.qvel[0] = 1e15
+            return super().step(action)
+
+    environments = [make_env("HalfCheetah-v5", max_episode_steps=6) for _ in range(2)]
+    environments[0] = Unstable(environments[0])
+    unstable, stable = rollout(FixedActions(np.zeros((1, 6), np.float32)), environments, [1, 1])
+    assert unstable.fault == "the simulation became unstable"
+    assert stable.fault is None
+
+
+def test_failed_episodes_are_said_kept_and_not_scored(monkeypatch, caplog):
+    made = iter([Countdown(4), Broken("observation"), Countdown(6)])
+    monkeypatch.setattr("chibit.evaluation.pool.make_env", lambda *args, **kwargs: next(made))
+    with EnvironmentPool("Hopper-v5") as pool, caplog.at_level(logging.WARNING):
+        (result,) = evaluate(
+            FixedActions(ZERO), "Hopper-v5", target_returns=[None], num_episodes=3, seed=0,
+            score_reference=(0.0, 10.0), environments=pool,
+        )  # fmt: skip
+        assert len(pool._environments) == 2
+    assert result.failed_episodes == (1,)
+    assert result.episode_returns == (4.0, 2.0, 6.0)
+    assert result.mean_return == 5.0
+    assert result.normalized_score == 50.0
+    assert "episode 1" in caplog.text and "not finite" in caplog.text
+
+
+def test_when_every_episode_fails_there_is_no_score(monkeypatch):
+    monkeypatch.setattr("chibit.evaluation.pool.make_env", lambda *args, **kwargs: Broken("raises"))
+    (result,) = evaluate(
+        FixedActions(ZERO), "Hopper-v5", target_returns=[None], num_episodes=2, seed=0,
+        score_reference=(0.0, 10.0),
+    )  # fmt: skip
+    assert result.mean_return is None and result.normalized_score is None
+    assert result.failed_episodes == (0, 1)
+
+
+def test_seeds_depend_on_the_seed_and_the_index_only():
+    assert episode_seeds(3, 4) == episode_seeds(3, 9)[:4]
+    assert len({*episode_seeds(0, 100), *episode_seeds(1, 100)}) == 200
+    with pytest.raises(InputError, match="seed is -1"):
+        episode_seeds(-1, 2)
+
+
+def test_waves_play_the_same_episodes(monkeypatch):
+    def play():
+        policy = FixedActions(np.linspace(-1, 1, 60, dtype=np.float32).reshape(20, 3))
+        progress: list[tuple[int, int]] = []
+        results = evaluate(
+            policy, "Hopper-v5", target_returns=[2.0, 1.0], num_episodes=5, seed=1, max_episode_steps=20,
+            progress=lambda steps, running: progress.append((steps, running)),
+        )  # fmt: skip
+        assert progress[-1] == (sum(sum(r.episode_lengths) for r in results), 0)
+        assert progress == sorted(progress, key=lambda item: item[0])
+        return [dataclasses.replace(result, seconds=0.0) for result in results]
+
+    whole = play()
+    monkeypatch.setattr(rollout_module, "MAX_LOCKSTEP", 4)
+    assert play() == whole
+
+
+def test_reused_environments_give_the_same_episodes_and_are_closed():
+    actions = np.random.default_rng(1).uniform(-1, 1, (50, 6)).astype(np.float32)
+    with EnvironmentPool("Walker2d-v5", max_episode_steps=50) as pool:
+        runs = [
+            evaluate(
+                FixedActions(actions), "Walker2d-v5", target_returns=[None], num_episodes=2, seed=5,
+                max_episode_steps=50, environments=pool,
+            )[0].episode_returns
+            for _ in range(3)
+        ]  # fmt: skip
+        built = pool.take(2)
+    assert runs[0] == runs[1] == runs[2]
+    assert pool._environments == [] and len(built) == 2
+
+
+def test_a_pool_of_another_kind_is_refused():
+    with EnvironmentPool("CartPole-v1") as pool, pytest.raises(InputError, match="same kind"):
+        evaluate(
+            FixedActions(np.zeros(1, np.int64)), "CartPole-v1", target_returns=[None], num_episodes=1, seed=0,
+            max_episode_steps=9, environments=pool,
+        )  # fmt: skip
+
+
+def test_cartpole_takes_integer_actions_and_scores():
+    policy = FixedActions(np.array([0, 1], np.int64))
+    (result,) = evaluate(
+        policy, "CartPole-v1", target_returns=[None], num_episodes=4, seed=0, score_reference=(0.0, 500.0)
+    )
+    assert result.normalized_score == pytest.approx(np.mean(result.episode_returns) / 5)
+    assert result.episode_lengths == tuple(int(r) for r in result.episode_returns)
+    assert json.loads(json.dumps(to_json(result)))["env_seeds"] == list(result.env_seeds)
+
+
+def test_pendulum_runs_to_its_own_limit():
+    (result,) = evaluate(FixedActions(ZERO), "Pendulum-v1", target_returns=[None], num_episodes=2, seed=0)
+    assert result.episode_lengths == (200, 200)
+    assert result.normalized_score is None
+    assert result.seconds > 0
+
+
+def test_contact_margin_reaches_the_environments():
+    with EnvironmentPool("Hopper-v4") as after, EnvironmentPool("Hopper-v4", d4rl_physics=True) as before:
+        margins = [pool.take(1)[0].unwrapped.model.geom_margin.max() for pool in (after, before)]
+    assert margins[1] == margins[0] / 2
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        ({"state_dim": 17, "act_dim": 3, "num_actions": None}, "have 11 numbers, the data has 17"),
+        ({"state_dim": 11, "act_dim": 6, "num_actions": None}, "takes actions of 3 numbers, .* actions of 6"),
+        ({"state_dim": 11, "act_dim": 0, "num_actions": 4}, "takes actions of 3 numbers, .* 4 discrete"),
+    ],
+)
+def test_sizes_unlike_the_environments_are_refused(sizes, said):
+    with EnvironmentPool("Hopper-v5") as pool:
+        pool.check_sizes(state_dim=11, act_dim=3, num_actions=None)
+        with pytest.raises(InputError, match=said):
+            pool.check_sizes(**sizes)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        ({"env_id": "Hoper-v5"}, "did you mean"),
+        ({"num_episodes": 0}, "at least 1"),
+        ({"target_returns": []}, "at least 1"),
+        ({"max_episode_steps": 0}, "max_episode_steps is 0"),
+        ({"policy": FixedActions(np.zeros((1, 2), np.float32))}, r"shape \(1, 2\), .* takes \(1, 3\)"),
+    ],
+)
+def test_bad_calls_are_refused_in_one_line(call, said):
+    policy = FixedActions(np.zeros((1, 3), np.float32))
+    given = {"policy": policy, "env_id": "Hopper-v5", "target_returns": [None], "num_episodes": 1, "seed": 0}
+    with pytest.raises(InputError, match=said) as refusal:
+        evaluate(**{**given, **call})
+    assert "\n" not in str(refusal.value)
+
+
+def test_spaces_that_no_policy_can_use_are_refused(monkeypatch):
+    env = Countdown(1)
+    monkeypatch.setattr("chibit.evaluation.pool.make_env", lambda *args, **kwargs: env)
+    env.observation_space = Dict({"x": Discrete(2)})
+    with pytest.raises(InputError, match="expected a Box"):
+        EnvironmentPool("Hopper-v5")
+    env.observation_space, env.action_space = Box(-1, 1, (2,)), Dict({"x": Discrete(2)})
+    with pytest.raises(InputError, match="expected a vector or integers"):
+        EnvironmentPool("Hopper-v5")
