@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import logging
+import pickle
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -185,7 +186,7 @@ def _load(path: Path) -> Checkpoint:
     try:
         tensors = safetensors.torch.load(contents["model.safetensors"])
         state = torch.load(io.BytesIO(contents["training_state.pt"]), weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, ValueError) as error:
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         raise DamagedFileError(f"{path}: cannot be read ({type(error).__name__})") from error
     return Checkpoint(step=manifest["step"], tensors=tensors, state=state)
 

@@ -1,0 +1,94 @@
+import json
+import subprocess
+import sys
+
+import pytest
+from chibit.core.errors import DamagedFileError, InputError, ResourceError
+from chibit.core.run_dir import RunDir
+
+
+def make(path, **config):
+    return RunDir.create(path, arm="dt", study="s", config=config or {"a": 1})
+
+
+def test_create_and_open(tmp_path):
+    run = make(tmp_path / "run")
+    assert RunDir.open(tmp_path / "run").description() == run.description()
+    assert run.description() == {"schema": 1, "arm": "dt", "study": "s", "config": {"a": 1}}
+    assert not run.is_finished
+    make(tmp_path / "run")
+
+
+def test_another_configuration_is_refused(tmp_path):
+    make(tmp_path / "run")
+    with pytest.raises(InputError, match="another configuration"):
+        make(tmp_path / "run", a=2)
+
+
+def test_a_foreign_folder_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="not empty and not a run directory"):
+        make(tmp_path)
+    with pytest.raises(InputError, match="not a run directory"):
+        RunDir.open(tmp_path)
+
+
+def test_a_newer_schema_is_refused(tmp_path):
+    make(tmp_path / "run")
+    (tmp_path / "run" / "config.json").write_text(json.dumps({"schema": 2}))
+    with pytest.raises(DamagedFileError, match="schema 2, expected 1"):
+        RunDir.open(tmp_path / "run")
+
+
+def test_logs_survive_a_torn_line_and_rewind_to_a_step(tmp_path):
+    run = make(tmp_path / "run")
+    for step in (10, 20, 30):
+        run.append_metrics({"step": step, "train/loss": 1.0 / step})
+    with open(run.path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 40, "train/l')
+    assert [record["step"] for record in run.read_log("metrics.jsonl")] == [10, 20, 30]
+    run.rewind(20)
+    run.append_metrics({"step": 30, "train/loss": 0.5})
+    assert [record["step"] for record in run.read_log("metrics.jsonl")] == [10, 20, 30]
+    assert run.read_log("evaluations.jsonl") == []
+
+
+def test_a_damaged_line_in_the_middle_is_reported(tmp_path):
+    run = make(tmp_path / "run")
+    (run.path / "metrics.jsonl").write_text('{"step": 1}\nrubbish\n{"step": 3}\n')
+    with pytest.raises(DamagedFileError, match="line 2"):
+        run.read_log("metrics.jsonl")
+
+
+def test_nan_never_enters_a_log(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        make(tmp_path / "run").append_metrics({"step": 1, "train/loss": float("nan")})
+
+
+def test_a_second_process_is_refused_and_a_dead_one_holds_nothing(tmp_path):
+    run = make(tmp_path / "run")
+    code = (
+        "import sys, pathlib\nfrom chibit.core.run_dir import RunDir\n"
+        f"run = RunDir.open(pathlib.Path({str(run.path)!r}))\n"
+        "with run.lock():\n    print('held', flush=True)\n    sys.stdin.read()\n"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert child.stdout.readline() == "held\n"
+    with pytest.raises(ResourceError, match="another process"), run.lock():
+        pass
+    child.kill()
+    child.wait()
+    child.stdin.close()
+    child.stdout.close()
+    with run.lock():
+        pass
+
+
+def test_result_is_the_sign_of_being_finished(tmp_path):
+    run = make(tmp_path / "run")
+    run.write_result({"status": "finished"})
+    assert run.is_finished
+    assert run.result() == {"schema": 1, "status": "finished"}
+    (run.path / "result.json").write_text("[]")
+    with pytest.raises(DamagedFileError, match="not a result"):
+        run.result()
