@@ -1,0 +1,270 @@
+"""Trajectory tokens in, actions out: the Decision Transformer on any backbone.
+
+A trajectory becomes (R_1, s_1, a_1, R_2, s_2, a_2, ...), Eq. 6 of Reid et al. (2022), with R the
+return-to-go. The action a_t is read from the hidden state of s_t, so it cannot see a_t. Token order is
+fixed in one place, `interleave`.
+
+Padding is on the right. A real token then never attends to padding, and positions are absolute
+timesteps, so no mask is needed to keep padding out of the predictions at real steps; one is accepted
+for windows that are padded elsewhere.
+
+Dimensions: B batch · K context in timesteps · T = 3K tokens · D backbone width · H heads · S state_dim ·
+A act_dim or num_actions.
+Source: Chen et al. (2021), whose model the defaults of `DecisionTransformerModelConfig` are;
+docs/deviations.md lists the switches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from chibit.core.errors import InputError
+from chibit.models.encoders import Bounded, Projections, make_action_head, make_projection
+
+TimestepPosition = Literal["before_norm", "after_norm"]
+TimestepTable = Literal["fresh", "given", "matched", "random"]
+Head = Literal["own", "shared"]
+
+_UNTRAINED_POSITION_STD = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecisionTransformerModelConfig:
+    """What surrounds the backbone. Defaults: Chen et al. (2021)."""
+
+    return_scale: float = 1000.0
+    """Returns-to-go are divided by this before they are embedded."""
+    timestep_position: TimestepPosition = "before_norm"
+    """Where the timestep embedding is added: before the embedding norm (Chen et al.) or after it
+    (released code)."""
+    head: Head = "own"
+    """Own weights, or the transposed action projection without a bias (released run script)."""
+    projections: Projections = "linear"
+    """Linear L_r, L_s, L_a and a linear head with tanh, or residual MLPs and an MLP head without tanh
+    (LaMo)."""
+
+    def __post_init__(self) -> None:
+        if not self.return_scale > 0:
+            raise InputError(f"return_scale is {self.return_scale}, expected a positive number")
+        if self.head == "shared" and self.projections != "linear":
+            raise InputError(f"head 'shared' needs projections 'linear', got {self.projections!r}")
+
+
+def interleave(returns_to_go: Tensor, states: Tensor, actions: Tensor) -> Tensor:
+    """Order tokens as Eq. 6 does: R_1, s_1, a_1, R_2, ...
+
+    Args:
+        returns_to_go: (B, K, D).
+        states: (B, K, D).
+        actions: (B, K, D).
+
+    Returns:
+        (B, 3K, D).
+    """
+    return torch.stack((returns_to_go, states, actions), dim=2).flatten(1, 2)
+
+
+def make_timestep_table(
+    form: TimestepTable, rows: int, width: int, given: Tensor | None = None
+) -> nn.Embedding:
+    """Build the table that is indexed by the timestep within the episode.
+
+    Args:
+        form: `fresh`, drawn from N(0, 1) as Chen et al. do; `given`, a pre-trained position table;
+            `matched`, directions drawn at random with the row norms of the given table; `random`, drawn
+            from N(0, 0.02) as the position table of an untrained language model is.
+        rows: timesteps it must at least cover.
+        width: D.
+        given: (P, D) pre-trained position table. Row t past its end is its row t mod P.
+
+    Returns:
+        A table of max(rows, P) rows for `given` and `matched`, else of `rows`.
+
+    Raises:
+        InputError: if a form needs a table and none of the right width is given.
+    """
+    if form == "fresh":
+        return nn.Embedding(rows, width)
+    if form == "random":
+        return _embedding(torch.randn(rows, width) * _UNTRAINED_POSITION_STD)
+    if given is None or given.shape[-1] != width:
+        found = "none" if given is None else f"one of width {given.shape[-1]}"
+        raise InputError(
+            f"timestep_table {form!r} needs a pre-trained position table of width {width}, "
+            f"the initialiser has {found}; use fresh or random"
+        )
+    table = given.detach().float()
+    if form == "matched":
+        table = F.normalize(torch.randn_like(table), dim=-1) * table.norm(dim=-1, keepdim=True)
+    return _embedding(table[torch.arange(max(rows, len(table))) % len(table)])
+
+
+def _embedding(table: Tensor) -> nn.Embedding:
+    return nn.Embedding.from_pretrained(table, freeze=False)
+
+
+class DecisionTransformerModel(nn.Module):
+    """Predicts the action of every step from the returns-to-go, states and actions before it.
+
+    Attributes:
+        embed_return: L_r, (B, K, 1) to (B, K, D).
+        embed_state: L_s, or another encoder of states.
+        embed_action: L_a, or an embedding table where actions are discrete.
+        timesteps: table of timestep embeddings.
+        backbone: any module with `width` and GPT's forward.
+        action_head: from hidden states to actions or logits; None where the head is shared.
+    """
+
+    def __init__(
+        self,
+        config: DecisionTransformerModelConfig,
+        backbone: nn.Module,
+        *,
+        state_dim: int,
+        act_dim: int,
+        num_actions: int | None = None,
+        action_bounds: tuple[Tensor, Tensor] | None = None,
+        timesteps: nn.Embedding,
+        state_encoder: nn.Module | None = None,
+    ) -> None:
+        """Surround a backbone.
+
+        Args:
+            config: the switches.
+            backbone: maps (B, T, D) to (B, T', D).
+            state_dim: S; unused where `state_encoder` is given.
+            act_dim: A; unused where actions are discrete.
+            num_actions: number of discrete actions; None where actions are continuous.
+            action_bounds: lowest and highest action, each (A,); None is -1 and 1.
+            timesteps: table made by `make_timestep_table`.
+            state_encoder: maps (B, K, ...) to (B, K, D) in place of L_s.
+
+        Raises:
+            InputError: if an action bound is not finite.
+        """
+        super().__init__()
+        self.config = config
+        self.num_actions = num_actions
+        width: int = backbone.width  # type: ignore[assignment]
+        self.embed_return = make_projection(config.projections, 1, width)
+        self.embed_state = state_encoder or make_projection(config.projections, state_dim, width)
+        outputs = act_dim if num_actions is None else num_actions
+        self.embed_action: nn.Module
+        if num_actions is None:
+            self.embed_action = make_projection(config.projections, act_dim, width)
+        else:
+            self.embed_action = nn.Embedding(num_actions, width)
+        self.timesteps = timesteps
+        self.embedding_norm = nn.LayerNorm(width)
+        self.backbone = backbone
+        own_head = config.head == "own"
+        self.action_head = make_action_head(config.projections, width, outputs) if own_head else None
+        is_bounded = num_actions is None and config.projections == "linear"
+        self.bound = _make_bound(action_bounds, act_dim) if is_bounded else None
+
+    def forward(
+        self,
+        returns_to_go: Tensor,
+        states: Tensor,
+        actions: Tensor,
+        timesteps: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        last_only: bool = False,
+    ) -> Tensor:
+        """Predict actions.
+
+        Args:
+            returns_to_go: (B, K) raw, not divided by the scale.
+            states: (B, K, S) normalised.
+            actions: (B, K, A), or (B, K) int64 where they are discrete; the last one is not looked at.
+            timesteps: (B, K) int64 from 0; what is past the end of the table gets its last row.
+            attention_mask: (B, K) bool, True = real; not needed where padding is on the right.
+            last_only: predict for the last step only.
+
+        Returns:
+            (B, K, A), or (B, 1, A) with `last_only`: actions within the bounds, or logits where actions
+            are discrete.
+        """
+        tokens = self.embed(returns_to_go, states, actions, timesteps)
+        return self.decode(tokens, timesteps, attention_mask, last_only=last_only)
+
+    def embed(self, returns_to_go: Tensor, states: Tensor, actions: Tensor, timesteps: Tensor) -> Tensor:
+        """Project and normalise: the input representations I of Eq. 8.
+
+        Returns:
+            (B, 3K, D) tokens, to which `decode` adds the timesteps where they come after the norm.
+        """
+        embedded = (
+            self.embed_return((returns_to_go / self.config.return_scale).unsqueeze(-1)),
+            self.embed_state(states),
+            self.embed_action(actions),
+        )  # 3 x (B, K, D)
+        if self.config.timestep_position == "before_norm":
+            time = self._embed_timesteps(timesteps)
+            embedded = tuple(x + time for x in embedded)  # type: ignore[assignment]
+        return self.embedding_norm(interleave(*embedded))
+
+    def decode(
+        self,
+        tokens: Tensor,
+        timesteps: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        last_only: bool = False,
+    ) -> Tensor:
+        """Predict actions from the tokens that `embed` gave; arguments and result as in `forward`."""
+        inputs, mask = self._backbone_inputs(tokens, timesteps, attention_mask)
+        # Without the last action token, the last token is the last state.
+        positions = slice(-1, None) if last_only else slice(1, None, 3)
+        return self.read_actions(self.backbone(inputs, mask, positions=positions))
+
+    def attentions(
+        self,
+        returns_to_go: Tensor,
+        states: Tensor,
+        actions: Tensor,
+        timesteps: Tensor,
+        attention_mask: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
+        """Attention weights of each layer, (B, H, 3K - 1, 3K - 1), without the last action token."""
+        tokens = self.embed(returns_to_go, states, actions, timesteps)
+        inputs, mask = self._backbone_inputs(tokens, timesteps, attention_mask)
+        return self.backbone(inputs, mask, return_attentions=True)[1]
+
+    def read_actions(self, hidden: Tensor) -> Tensor:
+        """Read actions or logits (..., A) from the hidden states (..., D) of state tokens."""
+        if self.action_head is None:
+            weight = self.embed_action.weight  # (A, D) of an embedding, (D, A) of a projection
+            actions = F.linear(hidden, weight if self.num_actions is not None else weight.T)
+        else:
+            actions = self.action_head(hidden)
+        return actions if self.bound is None else self.bound(actions)
+
+    def _embed_timesteps(self, timesteps: Tensor) -> Tensor:
+        return self.timesteps(timesteps.clamp(max=self.timesteps.num_embeddings - 1))
+
+    def _backbone_inputs(
+        self, tokens: Tensor, timesteps: Tensor, attention_mask: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        if self.config.timestep_position == "after_norm":
+            tokens = tokens + self._embed_timesteps(timesteps).repeat_interleave(3, dim=1)
+        mask = None if attention_mask is None else attention_mask.repeat_interleave(3, dim=1)[:, :-1]
+        # Nothing is read after the last state, and causality lets nothing before it see the last
+        # action.
+        return tokens[:, :-1], mask
+
+
+def _make_bound(action_bounds: tuple[Tensor, Tensor] | None, act_dim: int) -> Bounded:
+    low, high = action_bounds or (-torch.ones(act_dim), torch.ones(act_dim))
+    if not (torch.isfinite(low).all() and torch.isfinite(high).all()):
+        raise InputError(
+            f"action bounds are {low.tolist()} and {high.tolist()}, expected finite ones for a head with "
+            "tanh; use projections residual_mlp"
+        )
+    return Bounded(low, high)
