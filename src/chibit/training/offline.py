@@ -6,6 +6,8 @@ generators, the sampler's generator and the sums of the metrics that are not yet
 
 from __future__ import annotations
 
+import contextlib
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +24,7 @@ from chibit.core.run_dir import RunDir, dump
 from chibit.core.runtime import capture_rng, resolve_runtime, restore_rng, seed_torch
 from chibit.data.catalog import load_dataset
 from chibit.data.trajectory import DatasetSpec, TrajectoryDataset
+from chibit.evaluation.pool import EnvironmentPool
 from chibit.evaluation.rollout import Evaluation, evaluate
 from chibit.training.progress import RunProgress
 from chibit.training.provenance import provenance
@@ -88,6 +91,7 @@ class _OfflineRun:
         generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([config.seed, 1])))
         self.sampler: Sampler[Any] = self.agent.sampler(self.dataset, generator)
         self.targets = _targets(config, self.spec, self.agent)
+        self.environments = open_environments(self.spec) if config.num_episodes else None
         self.state = LoopState()
         sweep(run.checkpoints)
         self._resume(resume)
@@ -102,7 +106,7 @@ class _OfflineRun:
 
     def run_to_end(self) -> dict[str, Any]:
         """The loop: step, log, evaluate, save, until the last step."""
-        with StopRequests() as stop, self.progress:
+        with StopRequests() as stop, self.progress, self.environments or contextlib.nullcontext():
             self.progress.start(self.state.step)
             while self.state.step < self.config.num_steps:
                 self._step()
@@ -161,7 +165,7 @@ class _OfflineRun:
 
     def _evaluate(self) -> bool:
         """Evaluate every target; True when the first one's score is the best so far."""
-        if not self.config.num_episodes or self.spec.env_id is None:
+        if self.environments is None:
             return False
         rng = capture_rng()
         with self.progress.evaluating():
@@ -177,7 +181,7 @@ class _OfflineRun:
             self.run.append_evaluation(
                 evaluation_record(evaluation, self.state.step, self.state.train_seconds)
             )
-            self._track({f"eval/{evaluation.target_return}/normalized_score": evaluation_score(evaluation)})
+            self._track({f"eval/{evaluation.target_return}/score": evaluation_score(evaluation)})
         self.state.evaluation_seconds += evaluations[0].seconds
         score = evaluation_score(evaluations[0])
         self.progress.evaluated(evaluations)
@@ -238,20 +242,41 @@ def _targets(config: RunConfig[Any], spec: DatasetSpec, agent: Agent) -> tuple[f
     return config.target_returns or spec.default_target_returns
 
 
+def open_environments(spec: DatasetSpec) -> EnvironmentPool | None:
+    """Open the environments of a data set and check that its states and actions fit; None where it has none.
+
+    Raises:
+        InputError: when sizes differ.
+    """
+    if spec.env_id is None:
+        return None
+    pool = EnvironmentPool(
+        spec.env_id, d4rl_physics=spec.d4rl_physics, max_episode_steps=spec.max_episode_steps
+    )
+    pool.check_sizes(state_dim=spec.state_dim, act_dim=spec.act_dim, num_actions=spec.num_actions)
+    return pool
+
+
 def evaluate_agent(
-    agent: Agent, spec: DatasetSpec, targets: Sequence[float] | None, *, num_episodes: int, seed: int
+    agent: Agent,
+    spec: DatasetSpec,
+    targets: Sequence[float] | None,
+    *,
+    num_episodes: int,
+    seed: int,
+    environments: EnvironmentPool,
 ) -> list[Evaluation]:
-    """Roll an agent's policy out in the environment of its data; one record per target, one where there is none."""
-    assert spec.env_id is not None
+    """Roll an agent's policy out in its data's environment; one record per target, one where it takes none."""
     return evaluate(
         agent.policy(targets),
-        spec.env_id,
-        target_returns=targets if targets is not None else (None,),
+        environments.env_id,
+        target_returns=(None,) if targets is None else targets,
         num_episodes=num_episodes,
         seed=seed,
-        d4rl_physics=spec.d4rl_physics,
-        max_episode_steps=spec.max_episode_steps,
+        d4rl_physics=environments.d4rl_physics,
+        max_episode_steps=environments.max_episode_steps,
         score_reference=spec.score_reference,
+        environments=environments,
     )
 
 
@@ -259,7 +284,7 @@ def evaluation_score(evaluation: Evaluation) -> float:
     """The normalised score, or the mean return where the environment has no reference."""
     if evaluation.normalized_score is not None:
         return evaluation.normalized_score
-    return float(np.mean(evaluation.episode_returns))
+    return -math.inf if evaluation.mean_return is None else evaluation.mean_return
 
 
 def evaluation_record(evaluation: Evaluation, step: int, seconds: float) -> dict[str, Any]:

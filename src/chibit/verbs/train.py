@@ -1,0 +1,120 @@
+"""``chibit train`` and ``chibit pretrain``."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from chibit.core.config import read_json
+from chibit.core.errors import InputError
+from chibit.core.files import nearest
+from chibit.verbs.parsing import parse, take_option
+
+
+@dataclass(frozen=True, kw_only=True)
+class Destination:
+    """Where a run is written."""
+
+    out: Path | None = None
+    """Run directory; None makes runs/STUDY/<arm>-<data>-s<seed>-<hash>."""
+    study: str = "runs"
+    """Name of the group of runs it belongs to; chibit report takes the group's folder."""
+    resume: bool = True
+    """Go on from the newest checkpoint in the run directory, if there is one."""
+    quiet: bool = False
+    """No progress bar."""
+
+
+def train(argv: Sequence[str], prog: str) -> None:
+    """``chibit train``."""
+    from chibit.training.offline import train as train_offline
+    from chibit.training.run_config import run_path
+
+    config, destination = parse_run(list(argv), prog)
+    path = destination.out or run_path(config, Path("runs"), destination.study)
+    result = train_offline(
+        config, path, study=destination.study, resume=destination.resume, progress=not destination.quiet
+    )
+    console = Console()
+    console.print(result_table(result))
+    console.print(f"run directory: {path}", highlight=False, soft_wrap=True)
+
+
+def parse_run(argv: list[str], prog: str) -> tuple[Any, Destination]:
+    """Flags to a run configuration. Precedence: field default < recipe < ``--config`` file < flag."""
+    from chibit.agents import AGENTS
+    from chibit.recipes import RECIPES
+    from chibit.training.run_config import RunConfig, from_record
+
+    agent_name = take_option(argv, "--agent")
+    recipe_name = take_option(argv, "--recipe")
+    config_file = take_option(argv, "--config")
+    if sum(value is not None for value in (agent_name, recipe_name, config_file)) > 1:
+        raise InputError("--agent, --recipe and --config each choose the method; give one of them")
+    if agent_name is not None and agent_name not in AGENTS:
+        raise InputError(f"--agent: unknown {agent_name!r}{nearest(agent_name, AGENTS)}; known: {', '.join(AGENTS)}")
+    if recipe_name is not None and recipe_name not in RECIPES:
+        raise InputError(f"--recipe: unknown {recipe_name!r}{nearest(recipe_name, RECIPES)}; see chibit recipes")
+    if config_file is not None:
+        record = read_json(Path(config_file))
+        base = from_record(record.get("config", record) if isinstance(record, dict) else record, config_file)
+    elif recipe_name is not None:
+        base = RECIPES[recipe_name].run(data=tyro.MISSING)
+    else:
+        base = RunConfig(data=tyro.MISSING, agent=AGENTS[agent_name or "dt"].config())
+    arguments = parse(_arguments_class(type(base.agent)), argv, prog, _arguments_class(type(base.agent))(run=base))
+    return arguments.run, arguments.destination
+
+
+def _arguments_class(agent_config: type) -> Any:
+    from chibit.training.run_config import RunConfig
+
+    made = dataclasses.make_dataclass(
+        "TrainArguments",
+        [
+            ("run", RunConfig[agent_config]),  # type: ignore[valid-type]
+            ("destination", Destination, dataclasses.field(default=Destination())),
+        ],
+        frozen=True,
+    )
+    made.__doc__ = (
+        "Fine-tune an agent on logged trajectories and evaluate it.\n\n"
+        "--agent NAME chooses the method (dt is the sequence model), --recipe NAME a named configuration "
+        "(chibit recipes lists them), --config FILE the config.json of an earlier run. "
+        "The flags below are those of the method chosen.\n\n"
+        "Example: chibit train --data hopper-medium --init chibit --seed 0 --precision bf16"
+    )
+    return made
+
+
+def result_table(result: dict[str, Any]) -> Table:
+    """The scores of a finished run, a line per target."""
+    unit = "normalised, 0 to 100" if result["score_unit"] == "normalized" else "raw return"
+    table = Table(title=f"scores ({unit}) after {result['steps']} steps, one seed")
+    for column in ("target return", "last", "last 4", "best", "at step", "last mean return"):
+        table.add_column(column, justify="right")
+    for row in result["scores"]:
+        target = "none" if row["target_return"] is None else f"{row['target_return']:g}"
+        scores = [f"{row[key]:.1f}" for key in ("last", "last4", "best")]
+        table.add_row(target, *scores, str(row["best_step"]), f"{row['mean_return_last']:.0f}")
+    behaviour = f"{result['behaviour_mean_return']:.0f}"
+    if result["behaviour_score"] is not None:
+        behaviour += f", score {result['behaviour_score']:.1f}"
+    table.caption = f"the data's own mean return: {behaviour}"
+    if not result["scores"]:
+        table.caption += "; not evaluated (no environment, or --num-episodes 0)"
+    return table
+
+
+def pretrain(argv: Sequence[str], prog: str) -> None:
+    """``chibit pretrain``."""
+    from chibit.training.pretrain import pretrain_command
+
+    pretrain_command(argv, prog)
