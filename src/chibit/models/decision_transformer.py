@@ -17,7 +17,7 @@ docs/deviations.md lists the switches.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -105,7 +105,9 @@ def make_timestep_table(
 
 
 def _embedding(table: Tensor) -> nn.Embedding:
-    return nn.Embedding.from_pretrained(table, freeze=False)
+    embedding = nn.Embedding(*table.shape)
+    embedding.weight.data = table
+    return embedding
 
 
 class DecisionTransformerModel(nn.Module):
@@ -150,7 +152,7 @@ class DecisionTransformerModel(nn.Module):
         super().__init__()
         self.config = config
         self.num_actions = num_actions
-        width: int = backbone.width  # type: ignore[assignment]
+        width = cast(int, backbone.width)
         self.embed_return = make_projection(config.projections, 1, width)
         self.embed_state = state_encoder or make_projection(config.projections, state_dim, width)
         outputs = act_dim if num_actions is None else num_actions
@@ -200,15 +202,15 @@ class DecisionTransformerModel(nn.Module):
         Returns:
             (B, 3K, D) tokens, to which `decode` adds the timesteps where they come after the norm.
         """
-        embedded = (
+        tokens = interleave(
             self.embed_return((returns_to_go / self.config.return_scale).unsqueeze(-1)),
             self.embed_state(states),
             self.embed_action(actions),
-        )  # 3 x (B, K, D)
+        )
         if self.config.timestep_position == "before_norm":
-            time = self._embed_timesteps(timesteps)
-            embedded = tuple(x + time for x in embedded)  # type: ignore[assignment]
-        return self.embedding_norm(interleave(*embedded))
+            tokens = self._add_timesteps(tokens, timesteps)
+        normalised: Tensor = self.embedding_norm(tokens)
+        return normalised
 
     def decode(
         self,
@@ -235,28 +237,31 @@ class DecisionTransformerModel(nn.Module):
         """Attention weights of each layer, (B, H, 3K - 1, 3K - 1), without the last action token."""
         tokens = self.embed(returns_to_go, states, actions, timesteps)
         inputs, mask = self._backbone_inputs(tokens, timesteps, attention_mask)
-        return self.backbone(inputs, mask, return_attentions=True)[1]
+        attentions: tuple[Tensor, ...] = self.backbone(inputs, mask, return_attentions=True)[1]
+        return attentions
 
     def read_actions(self, hidden: Tensor) -> Tensor:
         """Read actions or logits (..., A) from the hidden states (..., D) of state tokens."""
         if self.action_head is None:
-            weight = self.embed_action.weight  # (A, D) of an embedding, (D, A) of a projection
+            weight = cast(Tensor, self.embed_action.weight)  # (A, D) of an embedding, (D, A) of L_a
             actions = F.linear(hidden, weight if self.num_actions is not None else weight.T)
         else:
             actions = self.action_head(hidden)
         return actions if self.bound is None else self.bound(actions)
 
-    def _embed_timesteps(self, timesteps: Tensor) -> Tensor:
-        return self.timesteps(timesteps.clamp(max=self.timesteps.num_embeddings - 1))
+    def _add_timesteps(self, tokens: Tensor, timesteps: Tensor) -> Tensor:
+        """Add one vector to the return, state and action of a step; (B, 3K, D) either way."""
+        time = self.timesteps(timesteps.clamp(max=self.timesteps.num_embeddings - 1))  # (B, K, D)
+        steps = tokens.reshape(*timesteps.shape, 3, -1)  # (B, K, 3, D)
+        return (steps + time.unsqueeze(2)).flatten(1, 2)
 
     def _backbone_inputs(
         self, tokens: Tensor, timesteps: Tensor, attention_mask: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         if self.config.timestep_position == "after_norm":
-            tokens = tokens + self._embed_timesteps(timesteps).repeat_interleave(3, dim=1)
+            tokens = self._add_timesteps(tokens, timesteps)
         mask = None if attention_mask is None else attention_mask.repeat_interleave(3, dim=1)[:, :-1]
-        # Nothing is read after the last state, and causality lets nothing before it see the last
-        # action.
+        # Nothing is read after the last state, and nothing before the last action can see it.
         return tokens[:, :-1], mask
 
 

@@ -26,8 +26,9 @@ class ResidualMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., I) to (..., D)."""
-        x = self.linear(x)
-        return x + self.contract(F.gelu(self.expand(x)))
+        linear: Tensor = self.linear(x)
+        residual: Tensor = self.contract(F.gelu(self.expand(linear)))
+        return linear + residual
 
 
 def make_projection(kind: Projections, in_features: int, width: int) -> nn.Module:

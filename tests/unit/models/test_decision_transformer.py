@@ -155,7 +155,8 @@ def test_forward_equals_transformers_at_equal_weights() -> None:
     transformers = pytest.importorskip("transformers")
     config = transformers.DecisionTransformerConfig(
         state_dim=S, act_dim=A, hidden_size=16, n_embd=16, n_layer=2, n_head=2, max_ep_len=50, n_inner=None,
-        activation_function="relu", resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, attn_implementation="eager",
+        activation_function="relu", resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+        attn_implementation="eager",
     )  # fmt: skip
     theirs = transformers.DecisionTransformerModel(config).eval()
     nn.init.zeros_(theirs.encoder.wpe.weight)
