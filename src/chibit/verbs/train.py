@@ -59,9 +59,13 @@ def parse_run(argv: list[str], prog: str) -> tuple[Any, Destination]:
     if sum(value is not None for value in (agent_name, recipe_name, config_file)) > 1:
         raise InputError("--agent, --recipe and --config each choose the method; give one of them")
     if agent_name is not None and agent_name not in AGENTS:
-        raise InputError(f"--agent: unknown {agent_name!r}{nearest(agent_name, AGENTS)}; known: {', '.join(AGENTS)}")
+        raise InputError(
+            f"--agent: unknown {agent_name!r}{nearest(agent_name, AGENTS)}; known: {', '.join(AGENTS)}"
+        )
     if recipe_name is not None and recipe_name not in RECIPES:
-        raise InputError(f"--recipe: unknown {recipe_name!r}{nearest(recipe_name, RECIPES)}; see chibit recipes")
+        raise InputError(
+            f"--recipe: unknown {recipe_name!r}{nearest(recipe_name, RECIPES)}; see chibit recipes"
+        )
     if config_file is not None:
         record = read_json(Path(config_file))
         base = from_record(record.get("config", record) if isinstance(record, dict) else record, config_file)
@@ -69,7 +73,9 @@ def parse_run(argv: list[str], prog: str) -> tuple[Any, Destination]:
         base = RECIPES[recipe_name].run(data=tyro.MISSING)
     else:
         base = RunConfig(data=tyro.MISSING, agent=AGENTS[agent_name or "dt"].config())
-    arguments = parse(_arguments_class(type(base.agent)), argv, prog, _arguments_class(type(base.agent))(run=base))
+    arguments = parse(
+        _arguments_class(type(base.agent)), argv, prog, _arguments_class(type(base.agent))(run=base)
+    )
     return arguments.run, arguments.destination
 
 

@@ -1,0 +1,91 @@
+"""The main job on a laptop: collect a data set, fine-tune two arms on it, evaluate both, write a page."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from chibit.core.errors import UserError
+from chibit.core.files import make_folder
+from chibit.recipes import RECIPES
+from chibit.sweep import Outcome, run_all
+from chibit.training.run_config import RunConfig
+
+ARMS = ("random", "chibit")
+DATASET = "hopper-medium"
+
+
+def quickstart_configs(data: str, num_steps: int, seed: int) -> list[RunConfig[Any]]:
+    """One run an arm: a short schedule, the same batches and evaluation episodes for both."""
+    configs = []
+    for arm in ARMS:
+        base = RECIPES[arm].run(data=data)
+        agent = dataclasses.replace(base.agent, warmup_steps=100, learning_rate=1e-3)
+        configs.append(
+            dataclasses.replace(
+                base,
+                agent=agent,
+                arm=arm,
+                num_steps=num_steps,
+                evaluate_every=max(1, num_steps // 3),
+                num_episodes=5,
+                log_every=20,
+                seed=seed,
+                precision="bf16",
+                device="cpu",
+            )
+        )
+    return configs
+
+
+def run_quickstart(out: Path, *, num_steps: int, collect_steps: int, num_processes: int, seed: int) -> Path:
+    """Collect, train, evaluate and report.
+
+    Args:
+        out: folder for everything.
+        num_steps: gradient steps of each arm.
+        collect_steps: environment steps to collect.
+        num_processes: processes side by side.
+        seed: seed of everything.
+
+    Returns:
+        The page.
+
+    Raises:
+        UserError: when a run fails, with its reason.
+    """
+    from chibit.data.collect import collect
+
+    console, started = Console(), time.perf_counter()
+    make_folder(out)
+    console.rule(f"1 of 3: collect {DATASET} ({collect_steps:,} steps of Hopper-v5)")
+    data = collect(
+        DATASET, num_steps=collect_steps, seed=seed, num_processes=num_processes, out=out / "data", progress=True
+    )
+    console.rule(f"2 of 3: fine-tune {' and '.join(ARMS)} ({num_steps:,} steps each), evaluate in Hopper-v5")
+    configs = quickstart_configs(str(data), num_steps, seed)
+    outcomes = run_all(configs, root=out, study="arms", num_processes=num_processes)
+    for outcome in outcomes:
+        if outcome.status in ("failed", "stopped"):
+            raise UserError(f"{outcome.path}: {outcome.status}: {outcome.message}")
+    console.rule("3 of 3: the page")
+    _record_video(outcomes[-1], console)
+    from chibit.verbs.report import write_report
+
+    page = write_report(out / "arms")
+    console.print(f"done in {time.perf_counter() - started:.0f} s; open {page} in a browser", highlight=False)
+    return page
+
+
+def _record_video(outcome: Outcome, console: Console) -> None:
+    """A short film of the last arm; where nothing can render, say so and go on."""
+    from chibit.evaluation.video import record_run_video
+
+    try:
+        record_run_video(outcome.path)
+    except UserError as error:
+        console.print(f"no video: {error}", highlight=False)

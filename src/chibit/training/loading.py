@@ -1,0 +1,75 @@
+"""Open what a run has learned: its agent with the weights of one checkpoint, without its data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from chibit.agents import Agent, make_agent
+from chibit.core.checkpoint import load_checkpoint, marked
+from chibit.core.config import from_json, read_json
+from chibit.core.errors import DamagedFileError, InputError
+from chibit.core.run_dir import RunDir
+from chibit.core.runtime import resolve_runtime
+from chibit.data.trajectory import DatasetSpec
+from chibit.training.run_config import RunConfig, from_record
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A run's agent at one checkpoint."""
+
+    run: RunDir
+    config: RunConfig[Any]
+    spec: DatasetSpec
+    agent: Agent
+    step: int
+    """Gradient steps of the checkpoint."""
+
+
+def load_run(path: Path, which: str = "last", *, device: str = "auto") -> LoadedRun:
+    """Load a run's agent.
+
+    Args:
+        path: the run directory.
+        which: "last", "best", or a step.
+        device: where to put it.
+
+    Raises:
+        InputError: when there is no such run or checkpoint.
+        DamagedFileError: when its files are damaged or do not fit together.
+    """
+    run = RunDir.open(path)
+    config = from_record(run.description()["config"], str(path / "config.json"))
+    provenance = read_json(path / "provenance.json")
+    if not isinstance(provenance, dict) or "dataset" not in provenance:
+        raise DamagedFileError(f"{path / 'provenance.json'}: holds no data set description; restore the file")
+    spec = from_json(DatasetSpec, provenance["dataset"], str(path / "provenance.json"))
+    checkpoint = load_checkpoint(run.checkpoints, _step(run, which))
+    if checkpoint is None:
+        raise InputError(f"{path}: has no checkpoint yet; let it train on, or choose another run")
+    runtime = resolve_runtime(device, config.precision, config.num_threads)
+    agent = make_agent(config.agent, spec, runtime)
+    try:
+        with torch.no_grad():
+            agent.modules().load_state_dict(checkpoint.tensors)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DamagedFileError(f"{path}: weights of step {checkpoint.step} do not fit config.json ({reason})") from error
+    return LoadedRun(run, config, spec, agent, checkpoint.step)
+
+
+def _step(run: RunDir, which: str) -> int | None:
+    if which == "last":
+        return None
+    if which == "best":
+        step = marked(run.checkpoints, "best")
+        if step is None:
+            raise InputError(f"{run.path}: has no best checkpoint (it was never evaluated); use last")
+        return step
+    if not which.isdigit():
+        raise InputError(f"checkpoint: got {which!r}, expected last, best or a step")
+    return int(which)

@@ -1,0 +1,129 @@
+"""``chibit quickstart``, ``chibit recipes`` and ``chibit show``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from chibit.core.errors import InputError
+from chibit.core.files import nearest
+from chibit.verbs.parsing import parse
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuickstartArguments:
+    """The main job in a few minutes: collect data, fine-tune two arms, evaluate them, write a page.
+
+    Example: chibit quickstart
+    """
+
+    out: Path = Path("runs/quickstart")
+    """Folder for the data, the runs and the page."""
+    num_steps: int = 1_500
+    """Gradient steps of each arm."""
+    collect_steps: int = 100_000
+    """Environment steps to collect."""
+    num_processes: int = 2
+    """Processes; each arm uses one."""
+    seed: int = 0
+    """Seed of data, training and evaluation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipesArguments:
+    """List the named configurations, or show one as JSON.
+
+    Example: chibit recipes chibit
+    """
+
+    name: Annotated[str, tyro.conf.Positional] = ""
+    """A recipe's name; empty lists all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowArguments:
+    """Show a model: its configuration and how many parameters it has, with and without embeddings.
+
+    Example: chibit show chibit
+    """
+
+    what: Annotated[str, tyro.conf.Positional]
+    """A recipe's name, or a run directory."""
+    data: str = "hopper-medium-v2"
+    """For a recipe: data set whose sizes it is built for (a D4RL id; nothing is downloaded)."""
+
+
+def quickstart(argv: Sequence[str], prog: str) -> None:
+    """``chibit quickstart``."""
+    arguments = parse(QuickstartArguments, argv, prog)
+    from chibit.quickstart import run_quickstart
+
+    run_quickstart(
+        arguments.out,
+        num_steps=arguments.num_steps,
+        collect_steps=arguments.collect_steps,
+        num_processes=arguments.num_processes,
+        seed=arguments.seed,
+    )
+
+
+def recipes(argv: Sequence[str], prog: str) -> None:
+    """``chibit recipes``."""
+    from chibit.recipes import RECIPES
+    from chibit.training.run_config import to_record
+
+    arguments = parse(RecipesArguments, argv, prog)
+    console = Console()
+    if arguments.name:
+        if arguments.name not in RECIPES:
+            raise InputError(f"recipe: unknown {arguments.name!r}{nearest(arguments.name, RECIPES)}; see chibit recipes")
+        console.print_json(json.dumps(to_record(RECIPES[arguments.name].run(data=""))))
+        return
+    table = Table(title="recipes: chibit train --recipe NAME --data DATA")
+    table.add_column("name", no_wrap=True)
+    table.add_column("what it is")
+    for name, recipe in RECIPES.items():
+        table.add_row(name, recipe.summary)
+    console.print(table)
+
+
+def show(argv: Sequence[str], prog: str) -> None:
+    """``chibit show``."""
+    arguments = parse(ShowArguments, argv, prog)
+    from chibit.models.counting import count_parameters
+
+    console = Console()
+    agent, config = _agent_of(arguments)
+    console.print_json(json.dumps(config))
+    table = Table(title=f"parameters of {arguments.what}")
+    table.add_column("counted")
+    table.add_column("number", justify="right")
+    for name, number in count_parameters(agent.modules()).items():
+        table.add_row(name.replace("_", " "), f"{number:,}")
+    console.print(table)
+
+
+def _agent_of(arguments: ShowArguments):  # type: ignore[no-untyped-def]
+    from chibit.core.config import to_json
+
+    if (Path(arguments.what) / "config.json").is_file():
+        from chibit.training.loading import load_run
+
+        loaded = load_run(Path(arguments.what))
+        return loaded.agent, to_json(loaded.config.agent)
+    from chibit.agents import make_agent
+    from chibit.core.runtime import Runtime
+    from chibit.data.catalog import example_spec
+    from chibit.recipes import RECIPES
+
+    if arguments.what not in RECIPES:
+        raise InputError(f"{arguments.what}: neither a run directory nor a recipe{nearest(arguments.what, RECIPES)}")
+    config = RECIPES[arguments.what].run(data=arguments.data).agent
+    return make_agent(config, example_spec(arguments.data), Runtime()), to_json(config)
