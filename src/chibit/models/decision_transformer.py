@@ -251,7 +251,7 @@ class DecisionTransformerModel(nn.Module):
 
     def _add_timesteps(self, tokens: Tensor, timesteps: Tensor) -> Tensor:
         """Add one vector to the return, state and action of a step; (B, 3K, D) either way."""
-        time = self.timesteps(timesteps.clamp(max=self.timesteps.num_embeddings - 1))  # (B, K, D)
+        time: Tensor = self.timesteps(timesteps.clamp(max=self.timesteps.num_embeddings - 1))  # (B, K, D)
         steps = tokens.reshape(*timesteps.shape, 3, -1)  # (B, K, 3, D)
         return (steps + time.unsqueeze(2)).flatten(1, 2)
 
