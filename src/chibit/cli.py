@@ -48,6 +48,11 @@ VERBS: dict[str, tuple[str, str, str]] = {
         "attention maps of a trained run, as arrays and a figure",
     ),
     "export": ("chibit.verbs.evaluate", "export", "write a run's policy as a folder to deploy or share"),
+    "study": (
+        "chibit.verbs.study",
+        "study",
+        "a table of the paper, or another study: many runs, then a report",
+    ),
     "report": ("chibit.verbs.report", "report", "tables, figures and one HTML page from run directories"),
     "recipes": ("chibit.verbs.start", "recipes", "named configurations, one line each, or one whole"),
     "show": ("chibit.verbs.start", "show", "a run's or a recipe's model: configuration and parameter counts"),

@@ -83,7 +83,9 @@ def recipes(argv: Sequence[str], prog: str) -> None:
     console = Console()
     if arguments.name:
         if arguments.name not in RECIPES:
-            raise InputError(f"recipe: unknown {arguments.name!r}{nearest(arguments.name, RECIPES)}; see chibit recipes")
+            raise InputError(
+                f"recipe: unknown {arguments.name!r}{nearest(arguments.name, RECIPES)}; see chibit recipes"
+            )
         console.print_json(json.dumps(to_record(RECIPES[arguments.name].run(data=""))))
         return
     table = Table(title="recipes: chibit train --recipe NAME --data DATA")
@@ -124,6 +126,8 @@ def _agent_of(arguments: ShowArguments):  # type: ignore[no-untyped-def]
     from chibit.recipes import RECIPES
 
     if arguments.what not in RECIPES:
-        raise InputError(f"{arguments.what}: neither a run directory nor a recipe{nearest(arguments.what, RECIPES)}")
+        raise InputError(
+            f"{arguments.what}: neither a run directory nor a recipe{nearest(arguments.what, RECIPES)}"
+        )
     config = RECIPES[arguments.what].run(data=arguments.data).agent
     return make_agent(config, example_spec(arguments.data), Runtime()), to_json(config)

@@ -1,0 +1,143 @@
+"""Studies: each table and figure of the paper, and the controls it lacks, as a cross product of arms, data sets and seeds."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from chibit.core.errors import InputError
+from chibit.core.files import nearest
+from chibit.recipes import RECIPES
+from chibit.training.run_config import RunConfig
+
+ENVIRONMENTS = ("hopper", "halfcheetah", "walker2d")
+MEDIUM = tuple(f"{name}-medium-v2" for name in ENVIRONMENTS)
+MEDIUM_EXPERT = tuple(f"{name}-medium-expert-v2" for name in ENVIRONMENTS)
+MEDIUM_REPLAY = tuple(f"{name}-medium-replay-v2" for name in ENVIRONMENTS)
+NINE = MEDIUM_EXPERT + MEDIUM + MEDIUM_REPLAY
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """Arms, data sets and seeds to cross."""
+
+    summary: str
+    """One line for ``chibit study --list``."""
+    arms: tuple[str, ...]
+    """Names of recipes."""
+    data: tuple[str, ...]
+    """Data sets."""
+    num_steps: int = 100_000
+    """Gradient steps of every arm."""
+    evaluate_every: int = 5_000
+    """Same cadence for every arm."""
+
+
+STUDIES: dict[str, Study] = {
+    "table2": Study(
+        summary="Table 2: pre-trained models and baselines on nine D4RL data sets",
+        arms=(
+            "chibit_paper",
+            "gpt2",
+            "clip",
+            "igpt",
+            "dt",
+            "cql",
+            "td3_bc",
+            "brac_v",
+            "awr",
+            "bc",
+            "iql",
+            "rebrac",
+            "random",
+        ),
+        data=NINE,
+    ),
+    "table3": Study(
+        summary="Table 3: steps and seconds to within 2 points of the best, medium-expert",
+        arms=("dt", "chibit_paper", "gpt2"),
+        data=MEDIUM_EXPERT,
+    ),
+    "table4": Study(
+        summary="Table 4: context of 20 and 60 steps, medium",
+        arms=("chibit_paper", "chibit_context60", "dt", "dt_context60"),
+        data=MEDIUM,
+    ),
+    "table5": Study(
+        summary="Table 5: fine-tuned or frozen, medium", arms=("chibit_paper", "chibit_frozen"), data=MEDIUM
+    ),
+    "table6": Study(
+        summary="Table 6: without each technique, medium",
+        arms=("chibit_paper", "chibit_no_similarity", "chibit_no_language", "chibit_random_positions"),
+        data=MEDIUM,
+    ),
+    "policies": Study(
+        summary="a policy on our own medium data of each environment, beside the data's own return",
+        arms=("random",),
+        data=tuple(f"{name}-medium" for name in ENVIRONMENTS),
+        num_steps=5_000,
+        evaluate_every=1_000,
+    ),
+    "initialisers": Study(
+        summary="initialisers and techniques on our own Hopper medium-replay data",
+        arms=(
+            "random",
+            "random_matched",
+            "chibit",
+            "chibit_similarity",
+            "chibit_language",
+            "chibit_random_positions_plain",
+            "chibit_paper",
+            "markov",
+        ),
+        data=("hopper-medium-replay",),
+        num_steps=3_000,
+        evaluate_every=500,
+    ),
+    "baselines": Study(
+        summary="continuous baselines on our own Hopper medium and medium-replay data",
+        arms=("bc", "bc_top10", "td3_bc", "cql", "brac_v", "awr", "iql", "rebrac"),
+        data=("hopper-medium", "hopper-medium-replay"),
+        num_steps=20_000,
+        evaluate_every=2_500,
+    ),
+}
+"""Name to study."""
+
+
+def study_configs(
+    name: str,
+    *,
+    seeds: Sequence[int],
+    arms: Sequence[str] = (),
+    data: Sequence[str] = (),
+    **overrides: Any,
+) -> list[RunConfig[Any]]:
+    """The runs of a study, seeds outermost, so that an early stop leaves whole seeds.
+
+    Args:
+        name: a key of `STUDIES`.
+        seeds: one run for each.
+        arms: recipes in place of the study's own.
+        data: data sets in place of the study's own.
+        overrides: fields of RunConfig in place of the study's and the recipes', such as num_steps; None is no override.
+
+    Raises:
+        InputError: for an unknown study or arm, with the nearest names.
+    """
+    if name not in STUDIES:
+        raise InputError(f"study: unknown {name!r}{nearest(name, STUDIES)}; known: {', '.join(STUDIES)}")
+    study = STUDIES[name]
+    fields = {"num_steps": study.num_steps, "evaluate_every": study.evaluate_every}
+    fields |= {key: value for key, value in overrides.items() if value is not None}
+    configs = []
+    for seed in seeds:
+        for data_name in data or study.data:
+            for arm in arms or study.arms:
+                if arm not in RECIPES:
+                    raise InputError(f"arm: unknown {arm!r}{nearest(arm, RECIPES)}; see chibit recipes")
+                run = RECIPES[arm].run(data=data_name)
+                configs.append(dataclasses.replace(run, arm=arm, seed=seed, **fields))
+    return configs
