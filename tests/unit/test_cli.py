@@ -1,0 +1,63 @@
+import importlib
+import subprocess
+import sys
+
+import pytest
+from chibit.cli import VERBS, main
+
+
+def test_help_lists_every_verb(capsys):
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"chibit {verb}" in text for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_with_an_example(verb, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([*verb.split(), "--help"])
+    assert stopped.value.code == 0
+    assert f"Example: chibit {verb}" in " ".join(capsys.readouterr().out.split())
+    module, function, _ = VERBS[verb]
+    assert callable(getattr(importlib.import_module(module), function))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "unknown command 'trian'; did you mean 'train'"),
+        (["data", "colect"], "unknown command 'data colect'"),
+        (["train", "--agent", "td3bc", "--data", "x"], "unknown 'td3bc'; did you mean 'td3_bc'"),
+        (["train", "--recipe", "chibitt", "--data", "x"], "did you mean 'chibit'"),
+        (["train", "--agent", "dt", "--recipe", "dt"], "give one of them"),
+        (["train", "--agent"], "--agent: needs a value"),
+        (["train", "--config", "absent.json"], "absent.json: no such file"),
+        (["evaluate", "absent"], "not a run directory"),
+        (["recipes", "chibitt"], "did you mean 'chibit'"),
+        (["study", "table22"], "did you mean 'table2'"),
+        (["study", "table2", "--arms", "chibitt"], "did you mean 'chibit'"),
+    ],
+)
+def test_refusals_are_one_line_and_exit_2(arguments, message, capsys):
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [["train", "--num-stps", "3", "--data", "x"], ["train"], ["data", "inspect"]])
+def test_usage_errors_exit_2(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err
+
+
+def test_help_does_not_import_torch():
+    code = "import sys; from chibit.cli import main; main(['--help']); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_module_is_the_command_line():
+    done = subprocess.run([sys.executable, "-m", "chibit", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip()
