@@ -1,1 +1,75 @@
-"""chibit: offline reinforcement learning as sequence modelling, with pre-trained weights."""
+"""chibit: offline reinforcement learning as sequence modelling, with weights that were pre-trained on something else.
+
+The names below are the public API; each is imported when it is first used, so that ``import chibit`` is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from chibit.agents import AGENTS, make_agent
+    from chibit.agents.saved_policy import Policy
+    from chibit.core.errors import UserError
+    from chibit.data.catalog import from_arrays, load_dataset
+    from chibit.data.collect import collect
+    from chibit.envs import make_env
+    from chibit.evaluation.rollout import evaluate
+    from chibit.models.gpt import GPT, GPTConfig
+    from chibit.models.language_model import LanguageModel
+    from chibit.models.pretrained import load_initialiser
+    from chibit.recipes import RECIPES
+    from chibit.reporting import build_report
+    from chibit.training.offline import train
+    from chibit.training.run_config import RunConfig
+
+_HOME = {
+    "AGENTS": "chibit.agents",
+    "GPT": "chibit.models.gpt",
+    "GPTConfig": "chibit.models.gpt",
+    "LanguageModel": "chibit.models.language_model",
+    "Policy": "chibit.agents.saved_policy",
+    "RECIPES": "chibit.recipes",
+    "RunConfig": "chibit.training.run_config",
+    "UserError": "chibit.core.errors",
+    "build_report": "chibit.reporting",
+    "collect": "chibit.data.collect",
+    "evaluate": "chibit.evaluation.rollout",
+    "from_arrays": "chibit.data.catalog",
+    "load_dataset": "chibit.data.catalog",
+    "load_initialiser": "chibit.models.pretrained",
+    "make_agent": "chibit.agents",
+    "make_env": "chibit.envs",
+    "train": "chibit.training.offline",
+}
+
+__all__ = [
+    "AGENTS",
+    "GPT",
+    "RECIPES",
+    "GPTConfig",
+    "LanguageModel",
+    "Policy",
+    "RunConfig",
+    "UserError",
+    "build_report",
+    "collect",
+    "evaluate",
+    "from_arrays",
+    "load_dataset",
+    "load_initialiser",
+    "make_agent",
+    "make_env",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'chibit' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
