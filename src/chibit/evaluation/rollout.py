@@ -233,7 +233,9 @@ def _summarise(
                 env_id, i, episode.seed, target_return, episode.length, episode.fault,
             )  # fmt: skip
     kept = [episode.raw_return for episode in episodes if not episode.fault]
-    score = normalized_score(sum(kept) / len(kept), score_reference) if kept and score_reference else None
+    score = None
+    if kept and score_reference:
+        score = float(normalized_score(sum(kept) / len(kept), score_reference))
     return Evaluation(
         target_return=target_return,
         episode_returns=tuple(episode.raw_return for episode in episodes),

@@ -156,7 +156,9 @@ def test_an_action_that_is_not_finite_fails_the_episode():
     assert episode.fault == "the policy's action is not finite"
 
 
-def test_mujoco_resetting_itself_is_noticed():
+def test_mujoco_resetting_itself_is_noticed(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # MuJoCo writes its log there
+
     class Unstable(gym.Wrapper):
         def step(self, action):
             self.count = getattr(self, "count", 0) + 1
@@ -172,6 +174,7 @@ def test_mujoco_resetting_itself_is_noticed():
 
 
 def test_failed_episodes_are_said_kept_and_not_scored(monkeypatch, caplog):
+    monkeypatch.setattr(logging.getLogger("chibit"), "propagate", True)  # the command line turns it off
     made = iter([Countdown(4), Broken("observation"), Countdown(6)])
     monkeypatch.setattr("chibit.evaluation.pool.make_env", lambda *args, **kwargs: next(made))
     with EnvironmentPool("Hopper-v5") as pool, caplog.at_level(logging.WARNING):

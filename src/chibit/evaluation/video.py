@@ -1,0 +1,224 @@
+"""A short video of a policy at work, rendered without a display.
+
+MuJoCo draws through OpenGL: EGL or OSMesa where there is no screen. Whether one of them works depends on
+system libraries and can end a process, so it is tried in another process first.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Generator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from chibit.agents.base import Policy
+from chibit.core.errors import InputError, ResourceError
+from chibit.core.files import TEMPORARY_PREFIX, make_folder, resource_error
+from chibit.envs import MUJOCO_ENV_IDS, check_env_id, make_env
+from chibit.evaluation.rollout import rollout
+
+_PROBE = "import mujoco; mujoco.Renderer(mujoco.MjModel.from_xml_string('<mujoco/>'), 16, 16).render()"
+_PROBE_SECONDS = 30.0
+_MAX_FPS = 25.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Video:
+    """What was filmed."""
+
+    path: Path
+    """The mp4 file."""
+    frames: int
+    """Pictures in it."""
+    steps: int
+    """Environment steps they cover."""
+    raw_return: float
+    """Sum of the raw rewards of those steps."""
+
+
+def renderer_available(env_id: str = "Hopper-v5") -> bool:
+    """Whether `record_video` can draw this environment here. The first call for MuJoCo takes some seconds."""
+    try:
+        require_renderer(env_id)
+    except (InputError, ResourceError):
+        return False
+    return True
+
+
+def require_renderer(env_id: str = "Hopper-v5") -> None:
+    """Refuse, in a line that names what to install, where `record_video` cannot work.
+
+    Raises:
+        InputError: if a Python package is missing.
+        ResourceError: if the system has no OpenGL without a display.
+    """
+    check_env_id(env_id)
+    if importlib.util.find_spec("imageio_ffmpeg") is None:
+        raise InputError("video: needs the extra video; pip install 'chibit[video]'")
+    if env_id not in MUJOCO_ENV_IDS:
+        if importlib.util.find_spec("pygame") is None:
+            raise InputError(f"video: {env_id} is drawn by pygame; pip install pygame")
+    elif _working_backend(os.environ.get("MUJOCO_GL", "")) is None:
+        raise ResourceError(
+            "video: MuJoCo finds no OpenGL without a display; install libegl1 libegl-mesa0 libgl1-mesa-dri, "
+            "or libosmesa6 (apt-get install), or go without video"
+        )
+
+
+def record_video(
+    policy: Policy,
+    env_id: str,
+    path: Path,
+    *,
+    seed: int = 0,
+    d4rl_physics: bool = False,
+    max_seconds: float = 8.0,
+    size: int = 240,
+) -> Video:
+    """Film one episode, or its beginning, at the speed of real time.
+
+    Args:
+        policy: made for one target return.
+        env_id: an id from `chibit.envs.ALLOWED`.
+        path: mp4 file to write; its folder is created.
+        seed: seed of the environment.
+        d4rl_physics: contact margins as before MuJoCo 3.5.
+        max_seconds: longest video, in seconds of the environment's time.
+        size: width and height of a MuJoCo picture in pixels, a multiple of 16.
+
+    Raises:
+        InputError: for an unknown environment, a missing Python package, or numbers out of range.
+        ResourceError: if nothing can draw here, or the file cannot be written.
+    """
+    if size < 16 or size % 16 or not max_seconds > 0:
+        raise InputError(
+            f"video: size {size}, {max_seconds} seconds; expected a multiple of 16, and more than 0 seconds"
+        )
+    require_renderer(env_id)
+    _use_working_backend()
+    make_folder(path.parent)
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.stem}.mp4")
+    filmed = _Filmed(env_id, temporary, d4rl_physics=d4rl_physics, max_seconds=max_seconds, size=size)
+    try:
+        (episode,) = rollout(policy, [filmed], [seed])
+        filmed.finish()
+        os.replace(temporary, path)
+    except OSError as error:
+        raise resource_error(path, error) from error
+    finally:
+        filmed.close()
+        temporary.unlink(missing_ok=True)
+    return Video(path=path, frames=filmed.frames, steps=episode.length, raw_return=episode.raw_return)
+
+
+class _Filmed(gym.Wrapper):
+    """Writes a picture of every n-th state to a video, n such that at most 25 pictures make a second."""
+
+    def __init__(self, env_id: str, path: Path, *, d4rl_physics: bool, max_seconds: float, size: int) -> None:
+        steps_per_second = _steps_per_second(env_id)
+        super().__init__(
+            make_env(
+                env_id,
+                d4rl_physics=d4rl_physics,
+                render_mode="rgb_array",
+                max_episode_steps=_shortest(env_id, max_seconds * steps_per_second),
+            )
+        )
+        self._every = max(1, round(steps_per_second / _MAX_FPS))
+        self._fps = steps_per_second / self._every
+        self._path = path
+        self._writer: Generator[None, Any, None] | None = None
+        self._steps = 0
+        self.frames = 0
+        if env_id in MUJOCO_ENV_IDS:
+            _draw_quickly(self.env.unwrapped, size)
+
+    def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
+        result = self.env.reset(**options)
+        self._take_picture()
+        return result
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        result = self.env.step(action)
+        self._steps += 1
+        if self._steps % self._every == 0:
+            self._take_picture()
+        return result
+
+    def finish(self) -> None:
+        """Complete the file."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def close(self) -> None:
+        self.finish()
+        super().close()
+
+    def _take_picture(self) -> None:
+        picture = np.ascontiguousarray(self.env.render())
+        if self._writer is None:
+            self._writer = _open_writer(self._path, picture.shape[1::-1], self._fps)
+        self._writer.send(picture)
+        self.frames += 1
+
+
+def _open_writer(path: Path, size: tuple[int, ...], fps: float) -> Generator[None, Any, None]:
+    from imageio_ffmpeg import write_frames
+
+    writer: Generator[None, Any, None] = write_frames(
+        str(path), size, fps=fps, quality=6, macro_block_size=2, ffmpeg_log_level="error",
+        output_params=["-movflags", "+faststart"],  # browsers then play it while it loads
+    )  # fmt: skip
+    writer.send(None)
+    return writer
+
+
+def _steps_per_second(env_id: str) -> float:
+    env = make_env(env_id)
+    env.close()
+    return float(env.metadata["render_fps"])
+
+
+def _shortest(env_id: str, steps: float) -> int:
+    limit = gym.spec(env_id).max_episode_steps
+    return max(1, min(int(steps), limit or int(steps)))
+
+
+def _draw_quickly(env: Any, size: int) -> None:
+    """Small pictures without shadows and reflections: a sixth of the time where the processor draws them."""
+    env.mujoco_renderer.width = env.mujoco_renderer.height = size
+    env.model.light_castshadow[:] = 0
+    env.model.mat_reflectance[:] = 0
+
+
+def _use_working_backend() -> None:
+    # Gymnasium asks for it when the first picture is drawn.
+    backend = _working_backend(os.environ.get("MUJOCO_GL", ""))
+    if backend:
+        os.environ["MUJOCO_GL"] = backend
+
+
+@cache
+def _working_backend(wanted: str) -> str | None:
+    """The first way to draw that works in a process of its own; only `wanted` is tried where it is set."""
+    headless = ["egl", "osmesa"] if sys.platform == "linux" else ["glfw"]
+    for backend in [wanted] if wanted else headless:
+        environment = {**os.environ, "MUJOCO_GL": backend}
+        try:
+            probe = subprocess.run(
+                [sys.executable, "-c", _PROBE], env=environment, capture_output=True, timeout=_PROBE_SECONDS
+            )
+        except subprocess.TimeoutExpired:
+            continue
+        if probe.returncode == 0:
+            return backend
+    return None
