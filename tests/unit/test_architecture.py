@@ -17,6 +17,7 @@ ALLOWED = {
     "data": ("core", "data"),
     "data.collect": ("core", "data", "behaviour", "envs"),
     "data.catalog": ("core", "data", "envs"),
+    "data.environment": ("core", "data", "envs"),
     "data.minari": ("core", "data", "envs"),
     "models": ("core", "models"),
     "losses": ("core", "losses"),

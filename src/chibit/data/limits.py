@@ -1,0 +1,52 @@
+"""How much a file from elsewhere may ask for, checked on what it declares, before anything is read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from chibit.core.errors import DamagedFileError, ResourceError
+
+MAX_RATIO = 200
+"""Declared over stored bytes. Logged floats compress by less than twenty, a bomb by a thousand and more."""
+SMALL = 64 << 20
+"""Bytes below which the ratio does not matter."""
+
+
+def memory_budget() -> int:
+    """Half of this machine's memory, in bytes."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+def check_declared_size(path: Path, declared: int, stored: int) -> None:
+    """Refuse a file whose arrays would not fit into memory, or that is far too small to hold them.
+
+    Args:
+        path: the file, for the message.
+        declared: bytes of all arrays that are to be read, by the file's own account.
+        stored: bytes of the file.
+
+    Raises:
+        DamagedFileError: if the arrays are more than `MAX_RATIO` times the file: damaged, or a decompression
+            bomb.
+        ResourceError: if they are more than half of this machine's memory.
+    """
+    if declared > max(SMALL, MAX_RATIO * stored):
+        raise DamagedFileError(
+            f"{path}: declares {_size(declared)} of data in a file of {_size(stored)}; it is damaged or not "
+            "to be trusted"
+        )
+    if declared > memory_budget():
+        raise ResourceError(
+            f"{path}: holds {_size(declared)}, more than half of this machine's memory "
+            f"({_size(memory_budget())}); use a part of the data or a larger machine"
+        )
+
+
+def _size(num_bytes: int) -> str:
+    size = float(num_bytes)
+    for unit in ("bytes", "kB", "MB", "GB", "TB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.0f} PB"

@@ -1,0 +1,113 @@
+"""What a source says of itself, and how that becomes a data set's description."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from chibit.data.recording import Recording
+from chibit.data.scores import score_reference
+from chibit.data.trajectory import DatasetSpec
+
+USUAL_TARGET_RETURNS = {
+    "Hopper": (3600.0, 1800.0),
+    "HalfCheetah": (12000.0, 6000.0),
+    "Walker2d": (5000.0, 2500.0),
+}
+"""Returns that Chen et al. (2021) ask for, by environment."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What is known of a data set beside its steps."""
+
+    name: str
+    """See `DatasetSpec.name`."""
+    env_id: str | None = None
+    """Environment of evaluation, on the allow-list."""
+    d4rl_physics: bool = False
+    """See `DatasetSpec.d4rl_physics`."""
+    score_reference: tuple[float, float] | None = None
+    """From the data's own metadata; None looks the environment up."""
+    num_actions: int | None = None
+    """Number of discrete actions; None takes the largest that occurs, plus one."""
+    action_bounds: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    """Lowest and highest continuous actions; None takes -1 and 1."""
+    max_episode_steps: int | None = None
+    """Time limit; None takes the longest episode."""
+    notes: tuple[str, ...] = ()
+    """What was decided while the description was read, one sentence each."""
+    provenance: dict[str, Any] = field(default_factory=dict)
+    """Where the data came from, as JSON values."""
+
+
+def make_spec(
+    origin: Origin,
+    recording: Recording,
+    *,
+    state_mean: np.ndarray,
+    state_std: np.ndarray,
+    episode_returns: np.ndarray,
+    num_actions: int | None,
+) -> DatasetSpec:
+    """Describe a data set.
+
+    Args:
+        origin: what its source and its environment say.
+        recording: its steps.
+        state_mean: (S,) float64.
+        state_std: (S,) float64 population standard deviation.
+        episode_returns: (E,) raw.
+        num_actions: number of discrete actions, None where they are continuous.
+    """
+    act_dim = 0 if num_actions is not None else recording.num_action_columns
+    low, high = origin.action_bounds or ((-1.0,) * act_dim, (1.0,) * act_dim)
+    lengths = np.diff(recording.episode_starts)
+    reference = origin.score_reference
+    if reference is None:
+        reference = score_reference(origin.name) or (
+            score_reference(origin.env_id) if origin.env_id else None
+        )
+    return DatasetSpec(
+        name=origin.name,
+        state_dim=recording.state_dim,
+        act_dim=act_dim,
+        num_actions=num_actions,
+        env_id=origin.env_id,
+        d4rl_physics=origin.d4rl_physics,
+        max_episode_steps=origin.max_episode_steps or int(lengths.max()),
+        score_reference=reference,
+        state_mean=_floats(state_mean),
+        state_std=_floats(spread(state_mean, state_std)),
+        action_low=low if act_dim else (),
+        action_high=high if act_dim else (),
+        default_target_returns=default_target_returns(origin.env_id, float(episode_returns.max())),
+    )
+
+
+def spread(mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    """Return what observations are divided by: std + 1e-6 (Chen et al., 2021), but 1 for a constant.
+
+    Divided by 1e-6, a constant would turn any deviation that is met later into millions. A spread within the
+    rounding of float32 counts as none.
+    """
+    is_constant = std <= 1e-6 * np.maximum(np.abs(mean), 1e-6)
+    return np.where(is_constant, 1.0, std + 1e-6)
+
+
+def default_target_returns(env_id: str | None, best_return: float) -> tuple[float, ...]:
+    """Returns to ask for: the usual ones of the environment, else the best of the data and one half as good.
+
+    Half as good as a negative return is twice that return.
+    """
+    usual = USUAL_TARGET_RETURNS.get(env_id.split("-")[0]) if env_id else None
+    if usual is not None:
+        return usual
+    half = best_return / 2 if best_return > 0 else best_return * 2
+    return tuple(dict.fromkeys((best_return, half)))
+
+
+def _floats(values: np.ndarray) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)

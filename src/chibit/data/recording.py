@@ -1,0 +1,303 @@
+"""What a reader hands to the store: where episodes begin and end, and the steps in blocks, in order.
+
+Steps come as flat columns (D4RL files, arrays) or episode by episode (Minari); the store sees blocks either
+way and never holds more than one of them.
+
+Dimensions: N steps · E episodes · n steps of a block · S state_dim · A act_dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from chibit.core.errors import InputError
+
+BLOCK_ROWS = 1 << 15
+"""Rows of a block of flat columns; 2 MB for Hopper, small enough for the cache and large enough for the disk.
+"""
+
+
+REQUIRED_COLUMNS = ("observations", "actions", "rewards", "terminations")
+COLUMN_NAMES = {
+    "observations": ("observations",),
+    "actions": ("actions",),
+    "rewards": ("rewards",),
+    "terminations": ("terminations", "terminals", "dones"),
+    "truncations": ("truncations", "timeouts"),
+    "next_observations": ("next_observations",),
+}
+"""Our name of a column and those that files give it: Gymnasium's, D4RL's, and that of older loggers."""
+
+
+class Column(Protocol):
+    """An array, in memory or in a file, that gives its rows when sliced."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows first."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of its elements."""
+        ...
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """Read rows."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Consecutive steps, as the source holds them."""
+
+    observations: np.ndarray
+    """(n, S)."""
+    actions: np.ndarray
+    """(n, A), (n, 1) where actions are discrete."""
+    next_observations: np.ndarray | None
+    """(n, S) what was seen after each action; None where the source does not hold it."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Recording:
+    """Logged episodes, not yet converted."""
+
+    rewards: np.ndarray
+    """(N,) float64 or float32."""
+    episode_starts: np.ndarray
+    """(E + 1,) int64 first row of each episode, then N."""
+    episode_ends: np.ndarray
+    """(E, 2) bool termination and truncation."""
+    state_dim: int
+    """S."""
+    num_action_columns: int
+    """A, or 1 where actions are discrete."""
+    is_discrete: bool
+    """Whether actions are integers."""
+    has_next_observations: bool
+    """Whether blocks hold next observations."""
+    blocks: Callable[[], Iterator[Block]]
+    """Gives the steps from the first to the last, N in all."""
+    notes: tuple[str, ...] = ()
+    """What was decided or left out, one sentence each."""
+
+
+def name_columns(found: Iterable[str], where: str) -> dict[str, str]:
+    """Find the columns of a file under the names that different writers give them.
+
+    Args:
+        found: names in the file.
+        where: the file, for the message.
+
+    Returns:
+        Our name of each column that is there, and the file's.
+
+    Raises:
+        InputError: if one that is needed is missing; the message lists what is there.
+    """
+    there = set(found)
+    names = {ours: next((n for n in theirs if n in there), None) for ours, theirs in COLUMN_NAMES.items()}
+    for ours in REQUIRED_COLUMNS:
+        if names[ours] is None:
+            accepted = " or ".join(COLUMN_NAMES[ours])
+            listed = ", ".join(sorted(there)[:20]) or "nothing"
+            raise InputError(f"{where}: no {accepted}; found {listed}")
+    return {ours: name for ours, name in names.items() if name is not None}
+
+
+def find_episodes(
+    terminations: np.ndarray, truncations: np.ndarray, where: str
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Cut flat steps into episodes after each termination and each truncation.
+
+    Args:
+        terminations: (M,) bool.
+        truncations: (M,) bool.
+        where: the file or data set, for the message.
+
+    Returns:
+        Starts (E + 1,), ends (E, 2) and notes. Steps after the last end belong to an episode whose return is
+        unknown; they are left out, and a note says so.
+
+    Raises:
+        InputError: if no step ends an episode.
+    """
+    last_rows = np.flatnonzero(terminations | truncations)
+    if len(last_rows) == 0:
+        raise InputError(
+            f"{where}: none of {len(terminations)} steps ends an episode; mark terminations or truncations"
+        )
+    starts = np.concatenate([[0], last_rows + 1]).astype(np.int64)
+    ends = np.stack([terminations[last_rows], truncations[last_rows]], axis=1)
+    tail = len(terminations) - int(starts[-1])
+    notes = (f"left out the last {_count(tail, 'step')}: an episode without an end",) if tail else ()
+    return starts, ends, notes
+
+
+def truncate_at_limit(terminations: np.ndarray, limit: int) -> np.ndarray:
+    """Mark the steps at which a time limit must have cut an episode, for data that do not record it.
+
+    Args:
+        terminations: (M,) bool.
+        limit: steps of the longest episode.
+
+    Returns:
+        (M,) bool, True on the limit-th step since the last end unless the episode terminated there.
+    """
+    truncations = np.zeros(len(terminations), bool)
+    start = 0
+    for end in [*np.flatnonzero(terminations).tolist(), len(terminations)]:
+        truncations[start + limit - 1 : end : limit] = True
+        start = end + 1
+    return truncations
+
+
+def record_columns(
+    columns: Mapping[str, Column],
+    *,
+    where: str,
+    time_limit: int | None = None,
+    num_state_columns: int | None = None,
+) -> Recording:
+    """Make a recording of flat columns.
+
+    Args:
+        columns: observations (M, S), actions (M, A) or (M,), rewards (M,), terminations (M,) and, if known,
+            truncations (M,) and next_observations (M, S).
+        where: the file or data set, for messages.
+        time_limit: steps after which an episode was cut, used where there are no truncations.
+        num_state_columns: how many observation columns to keep, from the left; None keeps all.
+
+    Raises:
+        InputError: if columns have other shapes or different lengths, or if no episode ends.
+    """
+    num_rows = _check_lengths(columns, where)
+    state_dim = check_observations(columns["observations"].shape, where)
+    num_action_columns, is_discrete = check_actions(columns["actions"].shape, columns["actions"].dtype, where)
+    following = columns.get("next_observations")
+    if following is not None and following.shape[1:] != columns["observations"].shape[1:]:
+        found, expected = following.shape, columns["observations"].shape
+        raise InputError(f"{where}: next_observations have shape {found}, expected {expected}")
+    terminations = read_flags(columns["terminations"], f"{where}: terminations")
+    notes: tuple[str, ...] = ()
+    if "truncations" in columns:
+        truncations = read_flags(columns["truncations"], f"{where}: truncations")
+    elif time_limit is not None:
+        truncations = truncate_at_limit(terminations, time_limit)
+        notes = (f"no truncations recorded: episodes were cut at the limit of {time_limit} steps",)
+    else:
+        truncations = np.zeros(num_rows, bool)
+        notes = ("no truncations recorded: episodes end at terminations only",)
+    starts, ends, tail_notes = find_episodes(terminations, truncations, where)
+    state_dim = min(state_dim, num_state_columns or state_dim)
+    return Recording(
+        rewards=read_rewards(columns["rewards"], f"{where}: rewards")[: starts[-1]],
+        episode_starts=starts,
+        episode_ends=ends,
+        state_dim=state_dim,
+        num_action_columns=num_action_columns,
+        is_discrete=is_discrete,
+        has_next_observations=following is not None,
+        blocks=lambda: _column_blocks(columns, int(starts[-1]), state_dim),
+        notes=(*notes, *tail_notes),
+    )
+
+
+def _column_blocks(columns: Mapping[str, Column], num_steps: int, state_dim: int) -> Iterator[Block]:
+    following = columns.get("next_observations")
+    for start in range(0, num_steps, BLOCK_ROWS):
+        rows = slice(start, min(start + BLOCK_ROWS, num_steps))
+        yield Block(
+            observations=_matrix(columns["observations"][rows])[:, :state_dim],
+            actions=_matrix(columns["actions"][rows]),
+            next_observations=None if following is None else _matrix(following[rows])[:, :state_dim],
+        )
+
+
+def check_observations(shape: tuple[int, ...], where: str) -> int:
+    """Return the width of observations.
+
+    Raises:
+        InputError: if they are not vectors.
+    """
+    if len(shape) == 1:
+        return 1
+    if len(shape) != 2 or shape[1] == 0:
+        raise InputError(
+            f"{where}: observations have shape {shape}; expected (steps, width): vectors, not images"
+        )
+    return shape[1]
+
+
+def check_actions(shape: tuple[int, ...], dtype: np.dtype[Any], where: str) -> tuple[int, bool]:
+    """Return the number of action columns and whether actions are discrete (integers in one column).
+
+    Raises:
+        InputError: if they are neither vectors of floats nor single integers.
+    """
+    width = 1 if len(shape) == 1 else shape[1] if len(shape) == 2 else 0
+    is_discrete = dtype.kind in "iub"
+    if width == 0 or (is_discrete and width > 1):
+        kind = "integers" if is_discrete else "numbers"
+        raise InputError(
+            f"{where}: actions are {kind} of shape {shape}; expected floats (N, width) or integers (N,)"
+        )
+    return width, is_discrete
+
+
+def read_flags(column: Column, where: str) -> np.ndarray:
+    """Read (M,) flags as bool.
+
+    Raises:
+        InputError: if a value is neither 0 nor 1.
+    """
+    values = read_vector(column, where)
+    if values.dtype == bool:
+        return values
+    wrong = np.flatnonzero((values != 0) & (values != 1))
+    if len(wrong):
+        raise InputError(f"{where}: row {wrong[0]} is {values[wrong[0]]}, expected 0 or 1")
+    return values != 0
+
+
+def read_rewards(column: Column, where: str) -> np.ndarray:
+    """Read (M,) rewards as they are; the store checks their values."""
+    values = read_vector(column, where)
+    return values.astype(np.float64) if values.dtype.kind in "iub" else values
+
+
+def read_vector(column: Column, where: str) -> np.ndarray:
+    """Read a column of shape (M,) or (M, 1) whole.
+
+    Raises:
+        InputError: if it has another shape.
+    """
+    if len(column.shape) not in (1, 2) or (len(column.shape) == 2 and column.shape[1] != 1):
+        raise InputError(
+            f"{where}: shape {column.shape}, expected ({column.shape[0] if column.shape else 'steps'},)"
+        )
+    return np.asarray(column[0 : column.shape[0]]).reshape(-1)
+
+
+def _check_lengths(columns: Mapping[str, Column], where: str) -> int:
+    lengths = {name: (column.shape[0] if column.shape else 0) for name, column in columns.items()}
+    if len(set(lengths.values())) != 1:
+        listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise InputError(f"{where}: columns differ in length ({listed}); expected one row for each step")
+    num_rows = next(iter(lengths.values()))
+    if num_rows == 0:
+        raise InputError(f"{where}: no steps")
+    return num_rows
+
+
+def _matrix(values: np.ndarray) -> np.ndarray:
+    return values[:, None] if values.ndim == 1 else values
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -1,0 +1,37 @@
+"""Mean and spread of columns that arrive in blocks."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+class RunningMoments:
+    """Mean and population standard deviation in one pass, as exact as in two.
+
+    Blocks are merged by the pairwise update of Chan, Golub and LeVeque (1983), in float64.
+    """
+
+    def __init__(self, num_columns: int) -> None:
+        """Begin with no rows."""
+        self._count = 0
+        self.mean = np.zeros(num_columns)
+        """(columns,) float64."""
+        self._squares = np.zeros(num_columns)  # sum of squared deviations from the mean
+
+    def add(self, rows: np.ndarray) -> None:
+        """Take in (n, columns) more rows, n at least 1."""
+        block = rows.astype(np.float64)
+        count, mean = len(block), block.mean(axis=0)
+        block -= mean
+        squares = np.einsum("ij,ij->j", block, block)
+        total = self._count + count
+        difference = mean - self.mean
+        self.mean += difference * (count / total)
+        self._squares += squares + difference**2 * (self._count * count / total)
+        self._count = total
+
+    @property
+    def std(self) -> np.ndarray:
+        """(columns,) float64 population standard deviation."""
+        result: np.ndarray = np.sqrt(self._squares / self._count)
+        return result

@@ -1,0 +1,277 @@
+"""The store: a folder of flat arrays that opens as memory maps, with a manifest that says what they are.
+
+    records.npy             (N, W) float32: return-to-go, observation, action, reward of each step
+    episode_starts.npy      (E + 1,) int64 first row of each episode, then N
+    episode_ends.npy        (E, 2) bool: terminated, truncated
+    final_observations.npy  (E, S) float32, where the source holds them
+    manifest.json           schema, files with shapes and SHA-256, description, notes, provenance, its own
+    SHA-256
+
+A store is written once, whole or not at all, and never changed. Any number of processes share the pages of
+one copy.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import numpy as np
+
+from chibit.core.config import from_json, read_json, to_json
+from chibit.core.errors import DamagedFileError, InputError, UserError
+from chibit.core.files import atomic_folder, sha256_file
+from chibit.data.origin import Origin, make_spec
+from chibit.data.recording import Block, Recording
+from chibit.data.statistics import RunningMoments
+from chibit.data.trajectory import DatasetSpec, TrajectoryDataset, returns_to_go
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+RECORDS, STARTS, ENDS, FINAL = "records", "episode_starts", "episode_ends", "final_observations"
+_REMEDY = "remove the folder and convert the data again"
+_MAX_EXACT_ACTION = 1 << 24  # beyond it, float32 cannot tell an integer from the next
+
+
+def write_store(folder: Path, recording: Recording, origin: Origin) -> Path:
+    """Convert a recording, one block at a time.
+
+    Args:
+        folder: where the store is to be; if another process finishes the same store first, its copy stays.
+        recording: the steps.
+        origin: what is known of them.
+
+    Returns:
+        `folder`.
+
+    Raises:
+        InputError: if a value is NaN or infinite (the message says where), or an action is no valid number.
+        ResourceError: if the disk is full or the folder cannot be written.
+    """
+    with atomic_folder(folder) as temporary:
+        writer = _RecordWriter(recording, origin.name)
+        with open(temporary / f"{RECORDS}.npy", "wb") as file:
+            writer.write(file)
+        arrays = {STARTS: recording.episode_starts, ENDS: recording.episode_ends}
+        if writer.final_observations is not None:
+            arrays[FINAL] = writer.final_observations
+        for name, array in arrays.items():
+            np.save(temporary / f"{name}.npy", array)
+        spec = make_spec(
+            origin,
+            recording,
+            state_mean=writer.moments.mean,
+            state_std=writer.moments.std,
+            episode_returns=writer.returns_to_go[recording.episode_starts[:-1]],
+            num_actions=_count_actions(origin, recording, writer.action_range),
+        )
+        files = {
+            path.stem: {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+            for path in sorted(temporary.glob("*.npy"))
+        }
+        manifest = {
+            "schema": SCHEMA,
+            "files": files,
+            "content_hash": _content_hash(files),
+            "spec": to_json(spec),
+            "notes": [*origin.notes, *recording.notes],
+            "provenance": origin.provenance,
+        }
+        manifest["manifest_sha256"] = _manifest_hash(manifest)
+        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    return folder
+
+
+def open_store(folder: Path, verify: Literal["size", "hash"] = "size") -> TrajectoryDataset:
+    """Open a store read-only.
+
+    Args:
+        folder: as `write_store` gave it.
+        verify: `size` checks the manifest, every file's size and shape and the order of episodes; `hash`
+        reads the files and
+            checks every byte as well (once for an unchanged file in one process).
+
+    Raises:
+        InputError: if the folder is not a store.
+        DamagedFileError: if anything is not as it was written.
+    """
+    manifest = _read_manifest(folder)
+    try:
+        spec = from_json(DatasetSpec, manifest["spec"], "spec")
+        files: dict[str, dict[str, Any]] = manifest["files"]
+        arrays = {name: _open_array(folder, name, files[name], verify) for name in (RECORDS, STARTS, ENDS)}
+        arrays[FINAL] = _open_array(folder, FINAL, files[FINAL], verify) if FINAL in files else None
+        dataset = TrajectoryDataset(
+            spec=spec,
+            folder=folder,
+            content_hash=manifest["content_hash"],
+            records=arrays[RECORDS],
+            episode_starts=np.array(arrays[STARTS]),
+            episode_ends=np.array(arrays[ENDS]),
+            final_observations=arrays[FINAL],
+            notes=tuple(manifest["notes"]),
+            provenance=manifest["provenance"],
+        )
+    except (InputError, KeyError, TypeError) as error:
+        raise DamagedFileError(f"{folder / MANIFEST}: not a valid manifest ({error}); {_REMEDY}") from error
+    _check_layout(dataset)
+    return dataset
+
+
+def is_store(folder: Path) -> bool:
+    """Whether a folder looks like a store."""
+    return (folder / MANIFEST).is_file() and (folder / f"{RECORDS}.npy").is_file()
+
+
+class _RecordWriter:
+    """Writes the rows of a recording, and gathers on the way what needs every one of them."""
+
+    def __init__(self, recording: Recording, name: str) -> None:
+        self._recording = recording
+        self._name = name
+        starts = recording.episode_starts
+        self._check_finite(recording.rewards[:, None], 0, "rewards")
+        self.returns_to_go = returns_to_go(recording.rewards, starts)
+        self._check_finite(self.returns_to_go[:, None], 0, "the sum of rewards")
+        self.moments = RunningMoments(recording.state_dim)
+        self.action_range = (0, 0)
+        self.final_observations: np.ndarray | None = None
+        if recording.has_next_observations:
+            self.final_observations = np.empty((len(starts) - 1, recording.state_dim), np.float32)
+
+    def write(self, file: IO[bytes]) -> None:
+        """Write all rows as one .npy array."""
+        recording = self._recording
+        num_steps = int(recording.episode_starts[-1])
+        width = 2 + recording.state_dim + recording.num_action_columns
+        header = {"descr": "<f4", "fortran_order": False, "shape": (num_steps, width)}
+        np.lib.format.write_array_header_1_0(file, header)
+        row = 0
+        for block in recording.blocks():
+            rows = np.empty((len(block.observations), width), np.float32)
+            with np.errstate(over="ignore"):  # too large for float32 becomes infinite, which is refused below
+                self._fill(rows, block, row)
+            file.write(rows.data)
+            row += len(rows)
+        assert row == num_steps
+
+    def _fill(self, rows: np.ndarray, block: Block, first: int) -> None:
+        last = first + len(rows)
+        state_dim = self._recording.state_dim
+        rows[:, 0] = self.returns_to_go[first:last]
+        rows[:, 1 : 1 + state_dim] = block.observations
+        rows[:, 1 + state_dim : -1] = block.actions
+        rows[:, -1] = self._recording.rewards[first:last]
+        self._check_finite(rows[:, 1 : 1 + state_dim], first, "observations")
+        self._check_finite(rows[:, 1 + state_dim : -1], first, "actions")
+        self._check_finite(rows[:, -1:], first, "rewards")
+        self.moments.add(rows[:, 1 : 1 + state_dim])
+        if self._recording.is_discrete:
+            low, high = self.action_range
+            self.action_range = (min(low, int(block.actions.min())), max(high, int(block.actions.max())))
+        if block.next_observations is not None and self.final_observations is not None:
+            starts = self._recording.episode_starts
+            episodes = slice(*np.searchsorted(starts[1:] - 1, [first, last]).tolist())
+            final = block.next_observations[starts[1:][episodes] - 1 - first].astype(np.float32)
+            if not np.isfinite(final).all():
+                row = int(starts[1:][episodes][~np.isfinite(final).all(axis=1)][0]) - 1
+                raise InputError(f"{self._name}: the observation after {self._place(row)} is not finite")
+            self.final_observations[episodes] = final
+
+    def _check_finite(self, values: np.ndarray, first: int, column: str) -> None:
+        is_finite = np.isfinite(values)
+        if is_finite.all():
+            return
+        row, dimension = np.argwhere(~is_finite)[0].tolist()
+        where = f", column {dimension}" if values.shape[1] > 1 else ""
+        raise InputError(
+            f"{self._name}: {column}{where} of {self._place(first + row)} is {values[row, dimension]}; "
+            "expected finite numbers; repair the data or leave that episode out"
+        )
+
+    def _place(self, row: int) -> str:
+        episode = int(np.searchsorted(self._recording.episode_starts, row, side="right")) - 1
+        return f"row {row} (episode {episode}, step {row - int(self._recording.episode_starts[episode])})"
+
+
+def _count_actions(origin: Origin, recording: Recording, action_range: tuple[int, int]) -> int | None:
+    if not recording.is_discrete:
+        return None
+    low, high = action_range
+    count = origin.num_actions or high + 1
+    if low < 0 or high >= count or count > _MAX_EXACT_ACTION:
+        raise InputError(f"{origin.name}: actions go from {low} to {high}, expected 0 to {count - 1}")
+    return count
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    path = folder / MANIFEST
+    manifest = read_json(path)
+    if not isinstance(manifest, dict) or "schema" not in manifest:
+        raise InputError(f"{path}: not the manifest of a store")
+    if manifest["schema"] != SCHEMA:
+        raise DamagedFileError(
+            f"{path}: written in form {manifest['schema']}, this version reads {SCHEMA}; {_REMEDY}"
+        )
+    if manifest.get("manifest_sha256") != _manifest_hash(manifest):
+        raise DamagedFileError(f"{path}: changed since it was written; {_REMEDY}")
+    return manifest
+
+
+def _open_array(folder: Path, name: str, expected: Mapping[str, Any], verify: str) -> Any:
+    path = folder / f"{name}.npy"
+    try:
+        status = path.stat()
+        if status.st_size != expected["bytes"]:
+            raise DamagedFileError(f"{path}: {status.st_size} bytes, expected {expected['bytes']}; {_REMEDY}")
+        if verify == "hash" and _file_hash(path, status.st_size, status.st_mtime_ns) != expected["sha256"]:
+            raise DamagedFileError(f"{path}: content differs from its SHA-256; {_REMEDY}")
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise DamagedFileError(f"{path}: cannot be read ({error}); {_REMEDY}") from error
+
+
+def _check_layout(dataset: TrajectoryDataset) -> None:
+    """Check all that indexing relies on."""
+    spec, starts = dataset.spec, dataset.episode_starts
+    num_episodes = len(starts) - 1
+    width = 2 + spec.state_dim + (1 if dataset.is_discrete else spec.act_dim)
+    expected = {
+        RECORDS: (dataset.records, (len(dataset.records), width), np.float32),
+        STARTS: (starts, (num_episodes + 1,), np.int64),
+        ENDS: (dataset.episode_ends, (num_episodes, 2), np.bool_),
+    }
+    if dataset.final_observations is not None:
+        expected[FINAL] = (dataset.final_observations, (num_episodes, spec.state_dim), np.float32)
+    for name, (array, shape, dtype) in expected.items():
+        if array.shape != shape or array.dtype != dtype:
+            found, wanted = f"{array.dtype} {array.shape}", f"{np.dtype(dtype)} {shape}"
+            raise DamagedFileError(f"{dataset.folder / name}.npy: {found}, expected {wanted}; {_REMEDY}")
+    in_order = num_episodes > 0 and starts[0] == 0 and starts[-1] == len(dataset.records)
+    if not in_order or (np.diff(starts) <= 0).any() or len(spec.state_mean) != spec.state_dim:
+        raise DamagedFileError(f"{dataset.folder / STARTS}.npy: episodes are not in order; {_REMEDY}")
+
+
+def _content_hash(files: Mapping[str, Mapping[str, Any]]) -> str:
+    return hashlib.sha256(
+        json.dumps({name: files[name]["sha256"] for name in sorted(files)}).encode()
+    ).hexdigest()
+
+
+def _manifest_hash(manifest: Mapping[str, Any]) -> str:
+    content = {key: value for key, value in manifest.items() if key != "manifest_sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+@functools.lru_cache(maxsize=256)
+def _file_hash(path: Path, size: int, modified: int) -> str:
+    """Hash a file once for each of its states."""
+    return sha256_file(path)
