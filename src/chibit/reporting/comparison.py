@@ -1,0 +1,249 @@
+"""What runs say: one rule and one choice of target for all arms, aggregates, and paired differences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from chibit.core.errors import InputError
+from chibit.core.files import nearest
+from chibit.reporting.results import Study
+from chibit.reporting.run_reader import Curve
+from chibit.reporting.statistics import (
+    Estimate,
+    bootstrap,
+    interquartile_mean,
+    mean_over_tasks,
+    optimality_gap,
+    paired_difference,
+    probability_of_improvement,
+)
+
+Rule = Literal["last4", "last", "best"]
+TargetChoice = Literal["first", "best"]
+
+RULES: dict[Rule, str] = {
+    "last4": "mean of the last 4 evaluations",
+    "last": "last evaluation",
+    "best": "best evaluation (optimistic: it is picked by looking at the test score)",
+}
+"""The score rules and what they are called; the first one decides the verdict."""
+
+TARGET_CHOICES: dict[TargetChoice, str] = {
+    "first": "the first listed target return",
+    "best": "on each data set the target return with the highest mean over all arms and seeds",
+}
+"""How one target return is chosen where several were evaluated, and what that is called."""
+
+BASELINES = ("random", "dt", "bc")
+"""Arms that others are compared with, by preference: the matched control first."""
+_BOOTSTRAP_SEED = 0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scores:
+    """Every run as one number, under one rule and one choice of target."""
+
+    study: Study
+    """The runs."""
+    rule: Rule
+    """Which evaluations count."""
+    curves: dict[tuple[str, str], dict[int, Curve]]
+    """For each arm and data set, by seed: the curve at the chosen target."""
+    values: dict[tuple[str, str], dict[int, float]]
+    """The same curves under the rule: normalised scores, or raw returns where there is no reference."""
+
+    def cell(self, arm: str, dataset: str) -> np.ndarray:
+        """(n,) values of an arm's runs on a data set, by rising seed; empty where there are none."""
+        by_seed = self.values.get((arm, dataset), {})
+        return np.array([by_seed[seed] for seed in sorted(by_seed)])
+
+    def target(self, arm: str, dataset: str) -> float | None:
+        """Target return of the cell; None for policies without one."""
+        curves = self.curves.get((arm, dataset), {})
+        return next((curve.target_return for curve in curves.values()), None)
+
+    @property
+    def aggregated(self) -> tuple[str, ...]:
+        """Data sets that may be averaged: those with normalised scores, or the only one there is."""
+        if len(self.study.datasets) == 1:
+            return self.study.datasets
+        return tuple(name for name in self.study.datasets if self.study.is_normalized(name))
+
+    def strata(self, arm: str) -> list[np.ndarray] | None:
+        """Values of an arm on every data set that is averaged; None where it lacks one."""
+        cells = [self.cell(arm, dataset) for dataset in self.aggregated]
+        return cells if cells and all(cell.size for cell in cells) else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Aggregates:
+    """One arm over all data sets that are averaged."""
+
+    mean: Estimate
+    """Mean over data sets of the mean over runs."""
+    interquartile_mean: Estimate
+    """Mean of the middle half of all runs."""
+    optimality_gap: Estimate | None
+    """Mean shortfall from a score of 100; None where scores are raw returns."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """One arm against the baseline, on the seeds that both have."""
+
+    treatment: str
+    """Arm."""
+    baseline: str
+    """Arm it is compared with."""
+    by_dataset: dict[str, Estimate]
+    """Mean paired difference on each data set where both have a seed in common."""
+    num_pairs: dict[str, int]
+    """Seeds in common."""
+    overall: Estimate | None
+    """Mean over the averaged data sets of the mean paired difference; None where they have none in common."""
+    probability: Estimate | None
+    """Probability that a run of the arm beats one of the baseline on the same data set."""
+    datasets: tuple[str, ...]
+    """Data sets behind `overall`."""
+    num_unpaired: int
+    """Runs of either arm left out because the other lacks their seed."""
+
+    @property
+    def fewest_pairs(self) -> int:
+        """Fewest seeds in common on any data set behind `overall`."""
+        return min((self.num_pairs[dataset] for dataset in self.datasets), default=0)
+
+
+def collect_scores(study: Study, rule: Rule = "last4", target: TargetChoice = "first") -> Scores:
+    """Apply one score rule and one choice of target to every run.
+
+    Raises:
+        InputError: for an unknown choice of target.
+    """
+    if target not in get_args(TargetChoice):
+        raise InputError(f"target: got {target!r}, expected one of {', '.join(TARGET_CHOICES)}")
+    curves: dict[tuple[str, str], dict[int, Curve]] = {}
+    for dataset in study.datasets:
+        best = best_target(study, dataset, rule) if target == "best" else None
+        for arm in study.arms:
+            for seed, run in study.cells.get((arm, dataset), {}).items():
+                chosen = [curve for curve in run.curves if curve.target_return == best]
+                curve = chosen[0] if target == "best" and chosen else run.curves[0]
+                curves.setdefault((arm, dataset), {})[seed] = curve
+    values = {
+        (arm, dataset): {seed: curve_value(study, dataset, curve, rule) for seed, curve in cell.items()}
+        for (arm, dataset), cell in curves.items()
+    }
+    return Scores(study=study, rule=rule, curves=curves, values=values)
+
+
+def curve_points(study: Study, dataset: str, curve: Curve) -> np.ndarray:
+    """(N,) normalised scores, or raw returns when any run on the data set has no normalised scores."""
+    return curve.values if study.is_normalized(dataset) else curve.mean_returns
+
+
+def curve_value(study: Study, dataset: str, curve: Curve, rule: Rule) -> float:
+    """One curve under a rule, in the data set's unit."""
+    rules = curve.rules if study.is_normalized(dataset) else curve.return_rules
+    value: float = getattr(rules, rule)
+    return value
+
+
+def best_target(study: Study, dataset: str, rule: Rule) -> float | None:
+    """The target with the highest mean over all return-conditioned runs, of those that all have."""
+    runs = [run for run in study.runs if run.dataset == dataset and run.curves[0].target_return is not None]
+    if not runs:
+        return None
+    common = [curve.target_return for curve in runs[0].curves]
+    for run in runs[1:]:
+        theirs = {curve.target_return for curve in run.curves}
+        common = [target for target in common if target in theirs]
+    means = {
+        target: np.mean(
+            [
+                curve_value(study, dataset, curve, rule)
+                for run in runs
+                for curve in run.curves
+                if curve.target_return == target
+            ]
+        )
+        for target in common
+    }
+    return max(means, key=lambda target: means[target]) if means else None
+
+
+def choose_baseline(arms: Sequence[str], baseline: str | None = None) -> str | None:
+    """The arm that others are compared with.
+
+    Args:
+        arms: arms of the study, at least one.
+        baseline: the one that was asked for; None takes the first of `BASELINES`, else the first arm.
+
+    Raises:
+        InputError: for an arm that the study does not have.
+    """
+    if baseline is not None:
+        if baseline not in arms:
+            raise InputError(
+                f"baseline: got {baseline!r}, expected one of {', '.join(arms)}{nearest(baseline, arms)}"
+            )
+        return baseline
+    return next((arm for arm in BASELINES if arm in arms), arms[0] if arms else None)
+
+
+def aggregate(scores: Scores, arm: str) -> Aggregates | None:
+    """An arm over all averaged data sets; None where it lacks one of them."""
+    strata = scores.strata(arm)
+    if strata is None:
+        return None
+    normalized = all(scores.study.is_normalized(dataset) for dataset in scores.aggregated)
+    return Aggregates(
+        mean=bootstrap(mean_over_tasks, strata, rng=_rng()),
+        interquartile_mean=bootstrap(interquartile_mean, strata, rng=_rng()),
+        optimality_gap=bootstrap(optimality_gap, strata, rng=_rng()) if normalized else None,
+    )
+
+
+def compare(scores: Scores, treatment: str, baseline: str) -> Comparison:
+    """One arm against another, paired by seed."""
+    pairs: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    unpaired = 0
+    for dataset in scores.study.datasets:
+        ours = scores.values.get((treatment, dataset), {})
+        theirs = scores.values.get((baseline, dataset), {})
+        seeds = sorted(set(ours) & set(theirs))
+        unpaired += len(set(ours) ^ set(theirs))
+        if seeds:
+            pairs[dataset] = (
+                np.array([ours[seed] for seed in seeds]),
+                np.array([theirs[seed] for seed in seeds]),
+            )
+    datasets = tuple(dataset for dataset in scores.aggregated if dataset in pairs)
+    x = [pairs[dataset][0] for dataset in datasets]
+    y = [pairs[dataset][1] for dataset in datasets]
+    return Comparison(
+        treatment=treatment,
+        baseline=baseline,
+        by_dataset={name: paired_difference([a], [b], rng=_rng()) for name, (a, b) in pairs.items()},
+        num_pairs={name: a.size for name, (a, _) in pairs.items()},
+        overall=paired_difference(x, y, rng=_rng()) if datasets else None,
+        probability=bootstrap(probability_of_improvement, x, y, rng=_rng(), resamples=2_000)
+        if datasets
+        else None,
+        datasets=datasets,
+        num_unpaired=unpaired,
+    )
+
+
+def compare_all(scores: Scores, baseline: str) -> list[Comparison]:
+    """Every other arm against the baseline, in the order of arms."""
+    return [compare(scores, arm, baseline) for arm in scores.study.arms if arm != baseline]
+
+
+def _rng() -> np.random.Generator:
+    # Each interval starts from the same seed: adding an arm or a data set does not move the other intervals.
+    return np.random.default_rng(_BOOTSTRAP_SEED)

@@ -1,0 +1,240 @@
+"""A folder of run directories as one `Study`: arms, data sets, seeds, and what is missing and why.
+
+Nothing is averaged that does not belong together. Runs of one arm whose configurations differ become arms of
+their own, named by the difference; data sets of one name whose content differs become data sets of their
+own, named by their hash.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from chibit.core.errors import InputError
+from chibit.reporting.run_reader import Excluded, Run, read_run
+
+ARM_ORDER = (
+    "dt",
+    "random",
+    "random_matched",
+    "chibit",
+    "gpt2",
+    "clip",
+    "igpt",
+    "markov",
+    "iid",
+    "ngram",
+    "shuffled_text",
+) + ("bc", "td3_bc", "cql", "brac_v", "awr", "iql", "rebrac", "discrete_bc", "discrete_cql", "qr_dqn", "rem")
+"""Order of well-known arms in tables and figures; others follow by name."""
+
+_NO_CHANGE = {
+    "seed",
+    "data",
+    "arm",
+    "device",
+    "num_threads",
+    "checkpoint_every",
+    "log_every",
+    "tensorboard",
+    "wandb",
+}
+"""Settings that may differ between runs that are averaged: the seed is what is averaged over, the data are
+compared by their content, and the others do not change what is computed."""
+_HASH_DIGITS = 8
+_MAX_DEPTH = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gap:
+    """Seeds that other arms or data sets have and this one lacks."""
+
+    arm: str
+    dataset: str
+    seeds: tuple[int, ...]
+    reasons: tuple[str, ...]
+    """For each missing seed: what its folder says, or that there is none."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Study:
+    """All runs of a folder."""
+
+    folder: Path
+    """The folder."""
+    runs: tuple[Run, ...]
+    """Finished, evaluated runs, by arm, data set and seed; no two share all three."""
+    excluded: tuple[Excluded, ...]
+    """Everything else that was found, with the reason."""
+
+    @property
+    def name(self) -> str:
+        """Name of the folder."""
+        return self.folder.resolve().name
+
+    @cached_property
+    def arms(self) -> tuple[str, ...]:
+        """Arms with at least one run, in the order of tables."""
+        return tuple(sorted({run.arm for run in self.runs}, key=arm_rank))
+
+    @cached_property
+    def datasets(self) -> tuple[str, ...]:
+        """Data sets with at least one run, by name."""
+        return tuple(sorted({run.dataset for run in self.runs}))
+
+    @cached_property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds of any run, finished or not."""
+        excluded = {run.seed for run in self.excluded if run.seed is not None}
+        return tuple(sorted({run.seed for run in self.runs} | excluded))
+
+    @cached_property
+    def cells(self) -> dict[tuple[str, str], dict[int, Run]]:
+        """Runs by seed, for each arm and data set that has any."""
+        cells: dict[tuple[str, str], dict[int, Run]] = defaultdict(dict)
+        for run in self.runs:
+            cells[run.arm, run.dataset][run.seed] = run
+        return dict(cells)
+
+    def is_normalized(self, dataset: str) -> bool:
+        """Whether all runs on a data set have normalised scores; where not, raw returns are compared."""
+        curves = [curve for run in self.runs if run.dataset == dataset for curve in run.curves]
+        return all(curve.scores is not None for curve in curves)
+
+    def gaps(self) -> list[Gap]:
+        """Missing seeds of every arm on every data set; nothing is filled in for them."""
+        reasons = {
+            (run.arm, run.dataset, run.seed): f"{run.kind}: {run.reason}"
+            for run in self.excluded
+            if run.kind != "duplicate"
+        }
+        gaps = []
+        for arm in self.arms:
+            for dataset in self.datasets:
+                present = self.cells.get((arm, dataset), {})
+                missing = tuple(seed for seed in self.seeds if seed not in present)
+                if missing:
+                    why = tuple(reasons.get((arm, dataset, seed), "no run") for seed in missing)
+                    gaps.append(Gap(arm=arm, dataset=dataset, seeds=missing, reasons=why))
+        return gaps
+
+
+def read_study(folder: Path) -> Study:
+    """Read every run directory in a folder, or the one that the folder is.
+
+    Args:
+        folder: a study's folder, or a single run directory.
+
+    Returns:
+        The runs, and all that could not be used with the reason.
+
+    Raises:
+        InputError: when there is no such folder, or it holds no folder at all.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; give the folder of a study, for example runs/quickstart")
+    if (folder / "config.json").is_file():
+        candidates = [folder]
+    else:
+        candidates = sorted(
+            entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")
+        )
+    if not candidates:
+        raise InputError(
+            f"{folder}: it holds no run directories; give the folder of a study, for example runs/quickstart"
+        )
+    found = [read_run(candidate) for candidate in candidates]
+    runs = _name_data_apart([entry for entry in found if isinstance(entry, Run)])
+    runs = _name_variants_apart(runs)
+    kept, duplicates = _drop_duplicates(runs)
+    excluded = [entry for entry in found if isinstance(entry, Excluded)]
+    return Study(folder=folder, runs=tuple(kept), excluded=tuple(excluded + duplicates))
+
+
+def arm_rank(arm: str) -> tuple[int, str]:
+    """Sort key of an arm: its place in `ARM_ORDER`, then its name; variants follow their arm."""
+    base = arm.partition(" (")[0]
+    return (ARM_ORDER.index(base) if base in ARM_ORDER else len(ARM_ORDER), arm)
+
+
+def flatten(config: dict[str, Any], prefix: str = "", depth: int = 0) -> dict[str, Any]:
+    """A nested configuration as dotted keys: ``{"agent": {"lr": 1}}`` becomes ``{"agent.lr": 1}``."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict) and depth < _MAX_DEPTH:
+            flat.update(flatten(value, f"{prefix}{key}.", depth + 1))
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def differing_keys(configs: Iterable[dict[str, Any]]) -> list[str]:
+    """Dotted keys whose values are not the same in all configurations, in order of appearance."""
+    configs = list(configs)
+    keys = dict.fromkeys(key for config in configs for key in config)
+    return [key for key in keys if len({_canonical(config.get(key)) for config in configs}) > 1]
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    return {key: value for key, value in flatten(run.config).items() if key not in _NO_CHANGE}
+
+
+def _name_data_apart(runs: list[Run]) -> list[Run]:
+    hashes: dict[str, set[str]] = defaultdict(set)
+    for run in runs:
+        hashes[run.dataset].add(run.provenance["data_hash"])
+    return [
+        replace(run, dataset=f"{run.dataset} ({run.provenance['data_hash'][:_HASH_DIGITS]})")
+        if len(hashes[run.dataset]) > 1
+        else run
+        for run in runs
+    ]
+
+
+def _name_variants_apart(runs: list[Run]) -> list[Run]:
+    """An arm has one configuration on a data set; a second one is another arm, named by what differs."""
+    differing: dict[str, dict[str, None]] = defaultdict(dict)
+    groups: dict[tuple[str, str], list[Run]] = defaultdict(list)
+    for run in runs:
+        groups[run.arm, run.dataset].append(run)
+    for (arm, _), group in groups.items():
+        differing[arm].update(dict.fromkeys(differing_keys(_settings(run) for run in group)))
+    named = []
+    for run in runs:
+        settings = _settings(run)
+        suffix = ", ".join(f"{key}={_plain(settings.get(key))}" for key in differing[run.arm])
+        named.append(replace(run, arm=f"{run.arm} ({suffix})") if suffix else run)
+    return named
+
+
+def _drop_duplicates(runs: list[Run]) -> tuple[list[Run], list[Excluded]]:
+    kept: dict[tuple[str, str, int], Run] = {}
+    dropped = []
+    for run in sorted(runs, key=lambda run: (arm_rank(run.arm), run.dataset, run.seed, run.name)):
+        first = kept.setdefault((run.arm, run.dataset, run.seed), run)
+        if first is not run:
+            reason = f"the same arm, data set, settings and seed as {first.name}"
+            dropped.append(
+                Excluded(
+                    name=run.name,
+                    kind="duplicate",
+                    reason=reason,
+                    arm=run.arm,
+                    dataset=run.dataset,
+                    seed=run.seed,
+                )
+            )
+    return list(kept.values()), dropped
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,272 @@
+"""One run directory to one `Run`, strictly: what is damaged or foreign is refused with a reason.
+
+The format is in docs/architecture.md. A refusal's reason names the file and what is wrong with it; it is
+shown in the report's list of excluded runs.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from chibit.core.run_dir import SCHEMA
+from chibit.core.score_rules import LAST_COUNT, CurveScores, curve_scores
+from chibit.reporting.strict_json import (
+    Kind,
+    Refused,
+    quoted,
+    read_lines,
+    read_object,
+    require,
+    require_name,
+    require_number,
+)
+
+_METRIC_LINES = 200
+"""Lines of metrics.jsonl that are read, evenly spaced: enough for a curve, quick for logs of any length."""
+_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Curve:
+    """All evaluations of one run at one target return, in the order of steps."""
+
+    target_return: float | None
+    """Raw return that was asked for; None for a policy without one."""
+    steps: np.ndarray
+    """(N,) int64 gradient steps, rising."""
+    seconds: np.ndarray
+    """(N,) seconds of training up to each evaluation, without evaluation."""
+    mean_returns: np.ndarray
+    """(N,) mean raw return of the episodes that did not fail."""
+    scores: np.ndarray | None
+    """(N,) normalised scores, 0 to 100; None where the data set has no reference."""
+    final_returns: np.ndarray
+    """(M,) raw returns of all episodes of the last four evaluations."""
+    num_failed: int
+    """Episodes whose environment failed, over all evaluations; left out of every mean."""
+
+    @property
+    def values(self) -> np.ndarray:
+        """(N,) normalised scores, or mean raw returns where there are none."""
+        return self.mean_returns if self.scores is None else self.scores
+
+    @cached_property
+    def rules(self) -> CurveScores:
+        """`values` under the three score rules."""
+        return curve_scores(self.values.tolist())
+
+    @cached_property
+    def return_rules(self) -> CurveScores:
+        """Mean raw returns under the three score rules."""
+        return curve_scores(self.mean_returns.tolist())
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Run:
+    """One finished, evaluated run."""
+
+    folder: Path
+    """Its run directory."""
+    arm: str
+    """Arm it belongs to."""
+    dataset: str
+    """Data set it was trained on."""
+    seed: int
+    """Seed of initialisation, batches and evaluation episodes."""
+    config: dict[str, Any]
+    """RunConfig as JSON."""
+    provenance: dict[str, Any]
+    """Commit, command, versions, machine, data and physics."""
+    curves: tuple[Curve, ...]
+    """One per target return, in the order in which they were listed."""
+    loss: np.ndarray
+    """(N, 2) steps and training losses, thinned; N is 0 where no loss was logged."""
+    result: dict[str, Any]
+    """Content of result.json."""
+
+    @property
+    def name(self) -> str:
+        """Name of the run directory."""
+        return self.folder.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Excluded:
+    """A folder that is no finished run of this study, and why."""
+
+    name: str
+    """Name of the folder."""
+    kind: Kind
+    """What is wrong, in a word."""
+    reason: str
+    """What is wrong, in a sentence."""
+    arm: str | None = None
+    """Arm, where config.json could be read."""
+    dataset: str | None = None
+    """Data set, where provenance.json could be read."""
+    seed: int | None = None
+    """Seed, where config.json could be read."""
+
+
+def read_run(folder: Path) -> Run | Excluded:
+    """Read one folder of a study.
+
+    Args:
+        folder: any folder.
+
+    Returns:
+        The run, or why it is none.
+    """
+    known: dict[str, Any] = {}
+    try:
+        return _read_run(folder, known)
+    except Refused as refusal:
+        return Excluded(name=folder.name, kind=refusal.kind, reason=refusal.reason, **known)
+
+
+def _read_run(folder: Path, known: dict[str, Any]) -> Run:
+    if not (folder / "config.json").is_file():
+        raise Refused("foreign", "not a run directory: it has no config.json")
+    description = read_object(folder, "config.json")
+    _check_schema(description, "config.json")
+    config = require(description, "config", dict, "config.json")
+    known["arm"] = require_name(description, "arm", "config.json")
+    known["seed"] = require(config, "seed", int, "config.json: config")
+    if (folder / "provenance.json").is_file():
+        provenance = read_object(folder, "provenance.json")
+        known["dataset"] = require_name(provenance, "data_name", "provenance.json")
+    if not (folder / "result.json").is_file():
+        raise _unfinished(folder, config)
+    if "dataset" not in known:
+        raise Refused("damaged", "provenance.json is missing")
+    require_name(provenance, "data_hash", "provenance.json")
+    result = read_object(folder, "result.json")
+    _check_schema(result, "result.json")
+    if result.get("status") != "finished":
+        raise Refused(
+            "unfinished", f"result.json: status {quoted(result.get('status'))}, expected 'finished'"
+        )
+    curves = _read_curves(folder)
+    _check_result(result, curves)
+    return Run(
+        folder=folder,
+        arm=known["arm"],
+        dataset=known["dataset"],
+        seed=known["seed"],
+        config=config,
+        provenance=provenance,
+        curves=curves,
+        loss=_read_loss(folder),
+        result=result,
+    )
+
+
+def _unfinished(folder: Path, config: dict[str, Any]) -> Refused:
+    """Why a run without result.json has none: it diverged, or it is still going or was stopped."""
+    if (folder / "divergence.json").is_file():
+        record = read_object(folder, "divergence.json")
+        return Refused(
+            "diverged", f"diverged after step {quoted(record.get('step'))}: {record.get('message')}"
+        )
+    lines = read_lines(folder, "metrics.jsonl", at_most=_METRIC_LINES, cut_allowed=True)
+    steps = [record["step"] for _, record in lines]
+    planned = config.get("num_steps")
+    reached = f"logged up to step {max(steps):,}" if steps else "nothing logged yet"
+    of = f" of {planned:,}" if steps and isinstance(planned, int) else ""
+    return Refused("unfinished", f"no result.json, so it did not finish: {reached}{of}")
+
+
+def _read_curves(folder: Path) -> tuple[Curve, ...]:
+    records: dict[float | None, list[dict[str, Any]]] = {}
+    for where, record in read_lines(folder, "evaluations.jsonl"):
+        target = record.get("target_return")
+        if target is not None:
+            target = require_number(target, f"{where}: target_return")
+        evaluation = _read_evaluation(record, where)
+        earlier = records.setdefault(target, [])
+        if earlier and evaluation["step"] <= earlier[-1]["step"]:
+            raise Refused("damaged", f"{where}: step {evaluation['step']} follows step {earlier[-1]['step']}")
+        earlier.append(evaluation)
+    if not records:
+        raise Refused("not evaluated", "it finished without an evaluation, so it has no score")
+    return tuple(_make_curve(target, evaluations) for target, evaluations in records.items())
+
+
+def _read_evaluation(record: dict[str, Any], where: str) -> dict[str, Any]:
+    returns = require(record, "episode_returns", list, where)
+    failed = record.get("failed_episodes", [])
+    if not isinstance(failed, list) or not all(type(i) is int and 0 <= i < len(returns) for i in failed):
+        raise Refused("damaged", f"{where}: failed_episodes is not a list of episode numbers")
+    values = [require_number(value, f"{where}: episode_returns") for value in returns]
+    kept = [value for i, value in enumerate(values) if i not in failed]
+    if not kept:
+        raise Refused("damaged", f"{where}: no episode was played to its end, so there is no score")
+    score = record.get("normalized_score")
+    return {
+        "step": record["step"],
+        "seconds": require_number(record.get("seconds"), f"{where}: seconds"),
+        "returns": kept,
+        "score": None if score is None else require_number(score, f"{where}: normalized_score"),
+        "num_failed": len(failed),
+    }
+
+
+def _make_curve(target: float | None, evaluations: list[dict[str, Any]]) -> Curve:
+    scores = [evaluation["score"] for evaluation in evaluations]
+    if any(score is None for score in scores) and any(score is not None for score in scores):
+        raise Refused(
+            "damaged", "evaluations.jsonl: some evaluations have a normalised score and some have none"
+        )
+    return Curve(
+        target_return=target,
+        steps=np.array([evaluation["step"] for evaluation in evaluations], dtype=np.int64),
+        seconds=np.array([evaluation["seconds"] for evaluation in evaluations]),
+        mean_returns=np.array([np.mean(evaluation["returns"]) for evaluation in evaluations]),
+        scores=None if scores[0] is None else np.array(scores),
+        final_returns=np.concatenate([evaluation["returns"] for evaluation in evaluations[-LAST_COUNT:]]),
+        num_failed=sum(evaluation["num_failed"] for evaluation in evaluations),
+    )
+
+
+def _check_result(result: dict[str, Any], curves: tuple[Curve, ...]) -> None:
+    """result.json closes the run, so it must say what the evaluations say."""
+    entries = require(result, "scores", list, "result.json")
+    for curve in curves:
+        if curve.scores is None and curve.num_failed:
+            continue  # result.json then averages over failed episodes as well
+        found = [
+            e for e in entries if isinstance(e, dict) and e.get("target_return", "") == curve.target_return
+        ]
+        if not found:
+            raise Refused("damaged", f"result.json has no scores for target {quoted(curve.target_return)}")
+        for rule in ("last", "last4", "best"):
+            ours = getattr(curve.rules, rule)
+            theirs = require_number(found[0].get(rule), f"result.json: {rule}")
+            if not math.isclose(ours, theirs, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE):
+                raise Refused(
+                    "damaged", f"result.json says {rule} = {theirs:.6g}, evaluations.jsonl gives {ours:.6g}"
+                )
+
+
+def _read_loss(folder: Path) -> np.ndarray:
+    points = [
+        (record["step"], require_number(record["train/loss"], f"{where}: train/loss"))
+        for where, record in read_lines(folder, "metrics.jsonl", at_most=_METRIC_LINES)
+        if "train/loss" in record
+    ]
+    return np.array(points, dtype=float).reshape(-1, 2)
+
+
+def _check_schema(data: dict[str, Any], where: str) -> None:
+    if "schema" not in data:
+        raise Refused("foreign", f"{where}: it has no schema number, so chibit did not write it")
+    if data["schema"] != SCHEMA:
+        raise Refused(
+            "other schema", f"{where}: schema {quoted(data['schema'])}; this version reads {SCHEMA}"
+        )

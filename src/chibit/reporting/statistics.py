@@ -1,0 +1,259 @@
+"""Statistics over runs: estimates and bootstrap intervals. Every formula is in docs/statistics.md.
+
+The one data type is a list of strata, one per data set: an array of scores, one per run (seed). Statistics
+work on the last axis of each stratum and keep the axes before it, so that the same function gives the point
+estimate, from (n,), and all bootstrap replicates at once, from (R, n).
+
+References: Agarwal et al. (2021), "Deep Reinforcement Learning at the Edge of the Statistical Precipice",
+for the interquartile mean, the optimality gap, the probability of improvement, performance profiles and the
+stratified bootstrap.
+
+Dimensions: D data sets (strata) · n runs in a stratum · R bootstrap replicates · T thresholds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+Strata = Sequence[np.ndarray]
+Statistic = Callable[..., np.ndarray]
+
+RESAMPLES = 10_000
+"""Bootstrap replicates of a published interval; its ends then vary by about 1 % of its width."""
+CONFIDENCE = 0.95
+MIN_RUNS = 2
+"""Fewest runs in a stratum for an interval: one run says nothing about the spread between runs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A figure with its bootstrap interval, or with the reason why it has none."""
+
+    value: float
+    """Point estimate, from the runs as they are."""
+    low: float | None = None
+    """Lower end of the 95 % interval; None where there is no interval."""
+    high: float | None = None
+    """Upper end of the 95 % interval; None where there is no interval."""
+    why_no_interval: str = ""
+    """Reason for a missing interval; empty where there is one."""
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether an interval could be computed."""
+        return self.low is not None
+
+    def excludes(self, reference: float) -> bool:
+        """Whether there is an interval and the reference lies outside it."""
+        return self.low is not None and self.high is not None and not self.low <= reference <= self.high
+
+
+def mean_and_std(scores: np.ndarray) -> tuple[float, float | None]:
+    """Mean and sample standard deviation (divisor n - 1) of one arm's runs on one data set.
+
+    Args:
+        scores: (n,) one score per run.
+
+    Returns:
+        The mean, and the standard deviation between runs; None for a single run.
+
+    Raises:
+        ValueError: without scores.
+    """
+    if scores.size == 0:
+        raise ValueError("mean_and_std needs at least one score")
+    return float(scores.mean()), float(scores.std(ddof=1)) if scores.size > 1 else None
+
+
+def mean_over_tasks(strata: Strata) -> np.ndarray:
+    """Mean over data sets of the mean over runs: every data set counts the same, whatever its number of runs.
+
+    Args:
+        strata: D arrays (..., n).
+
+    Returns:
+        (...) means.
+    """
+    return np.mean([stratum.mean(axis=-1) for stratum in strata], axis=0)
+
+
+def interquartile_mean(strata: Strata) -> np.ndarray:
+    """Mean of the middle half of all runs of all data sets together; every run counts the same.
+
+    A quarter of the runs, rounded down, is left out at either end.
+
+    Args:
+        strata: D arrays (..., n).
+
+    Returns:
+        (...) interquartile means.
+    """
+    pooled = np.sort(np.concatenate(strata, axis=-1), axis=-1)
+    size = pooled.shape[-1]
+    cut = size // 4
+    return pooled[..., cut : size - cut].mean(axis=-1)
+
+
+def optimality_gap(strata: Strata, target: float = 100.0) -> np.ndarray:
+    """How far runs stay below the target on average; scores above it count as the target. Lower is better.
+
+    Args:
+        strata: D arrays (..., n) of scores on one scale.
+        target: score that counts as solved; 100 is the expert's in normalised scores.
+
+    Returns:
+        (...) gaps, at least 0.
+    """
+    return target - mean_over_tasks([np.minimum(stratum, target) for stratum in strata])
+
+
+def probability_of_improvement(treatment: Strata, control: Strata) -> np.ndarray:
+    """Probability that a run of the treatment beats one of the control on the same data set; ties count half.
+
+    The mean over data sets of the Mann-Whitney statistic U / (n m).
+
+    Args:
+        treatment: D arrays (..., n).
+        control: D arrays (..., m), data sets in the same order.
+
+    Returns:
+        (...) probabilities in [0, 1].
+
+    Raises:
+        ValueError: when the two have different numbers of data sets.
+    """
+    if len(treatment) != len(control):
+        raise ValueError(f"treatment has {len(treatment)} data sets, control {len(control)}")
+    return np.mean([_win_rate(x, y) for x, y in zip(treatment, control, strict=True)], axis=0)
+
+
+def _win_rate(treatment: np.ndarray, control: np.ndarray) -> np.ndarray:
+    difference = treatment[..., :, None] - control[..., None, :]
+    return (np.sign(difference).mean(axis=(-2, -1)) + 1.0) / 2.0
+
+
+def performance_profile(strata: Strata, thresholds: np.ndarray) -> np.ndarray:
+    """Share of all runs whose score is above each threshold.
+
+    Args:
+        strata: D arrays (n,).
+        thresholds: (T,) scores.
+
+    Returns:
+        (T,) shares in [0, 1], falling.
+    """
+    pooled = np.concatenate(strata)
+    return (pooled[:, None] > thresholds).mean(axis=0)
+
+
+def performance_profile_band(
+    strata: Strata, thresholds: np.ndarray, rng: np.random.Generator, resamples: int = 2_000
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pointwise 95 % interval of `performance_profile`, by the stratified bootstrap.
+
+    Args:
+        strata: D arrays (n,), n >= 2.
+        thresholds: (T,) scores.
+        rng: generator of the replicates.
+        resamples: replicates.
+
+    Returns:
+        Two (T,) arrays, low and high.
+    """
+    total = sum(stratum.size for stratum in strata)
+    shares = np.zeros((resamples, thresholds.size))
+    for stratum in strata:
+        above = (stratum[:, None] > thresholds).astype(float)
+        shares += _resampling_weights(stratum.size, rng, resamples) @ above * (stratum.size / total)
+    return _percentiles(shares)
+
+
+def mean_band(
+    curves: np.ndarray, rng: np.random.Generator, resamples: int = 2_000
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pointwise 95 % bootstrap interval of the mean learning curve over runs.
+
+    With two or three runs this is the range from the lowest run to the highest.
+
+    Args:
+        curves: (n, T) one curve per run, n >= 2, at the same steps.
+        rng: generator of the replicates.
+        resamples: replicates.
+
+    Returns:
+        Two (T,) arrays, low and high.
+    """
+    return _percentiles(_resampling_weights(len(curves), rng, resamples) @ curves)
+
+
+def bootstrap(
+    statistic: Statistic,
+    *groups: Strata,
+    rng: np.random.Generator,
+    resamples: int = RESAMPLES,
+) -> Estimate:
+    """Stratified percentile bootstrap of a statistic of one or more groups.
+
+    In each replicate the runs of every data set of every group are drawn anew, with replacement,
+    independently.
+
+    Args:
+        statistic: maps as many groups to an array over the leading axes, as the functions above do.
+        groups: each a list of D arrays (n,).
+        rng: generator of the replicates; the same seed gives the same interval.
+        resamples: replicates.
+
+    Returns:
+        The estimate with its 95 % percentile interval; without one where a data set has fewer than two runs.
+    """
+    value = float(statistic(*groups))
+    fewest = min(stratum.size for group in groups for stratum in group)
+    if fewest < MIN_RUNS:
+        return Estimate(
+            value=value,
+            why_no_interval="one seed only: a single run says nothing about the spread between runs",
+        )
+    replicates = statistic(*[[_resample(stratum, rng, resamples) for stratum in group] for group in groups])
+    low, high = _percentiles(replicates)
+    return Estimate(value=value, low=float(low), high=float(high))
+
+
+def paired_difference(
+    treatment: Strata, control: Strata, *, rng: np.random.Generator, resamples: int = RESAMPLES
+) -> Estimate:
+    """Mean over data sets of the paired difference, treatment minus control, with its bootstrap interval.
+
+    Pairs (two runs with one seed) are drawn together, stratified by data set, so that what a seed does to
+    both arms cancels.
+
+    Args:
+        treatment: D arrays (n,).
+        control: D arrays (n,); entry i of a stratum has the same seed as entry i of the treatment's.
+        rng: generator of the replicates.
+        resamples: replicates.
+
+    Raises:
+        ValueError: when the shapes differ.
+    """
+    if [x.shape for x in treatment] != [y.shape for y in control]:
+        raise ValueError("paired arms need the same seeds on the same data sets")
+    differences = [x - y for x, y in zip(treatment, control, strict=True)]
+    return bootstrap(mean_over_tasks, differences, rng=rng, resamples=resamples)
+
+
+def _resample(stratum: np.ndarray, rng: np.random.Generator, resamples: int) -> np.ndarray:
+    return stratum[rng.integers(stratum.size, size=(resamples, stratum.size))]
+
+
+def _resampling_weights(size: int, rng: np.random.Generator, resamples: int) -> np.ndarray:
+    """(R, n) shares of the runs in each replicate: all replicate means are then one matrix product."""
+    return rng.multinomial(size, np.full(size, 1.0 / size), size=resamples) / size
+
+
+def _percentiles(replicates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    tail = 100.0 * (1.0 - CONFIDENCE) / 2.0
+    low, high = np.percentile(replicates, [tail, 100.0 - tail], axis=0)
+    return low, high
