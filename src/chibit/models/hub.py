@@ -1,0 +1,199 @@
+"""Files of a foreign model: found in a folder or on the Hugging Face Hub, and read without running them.
+
+Weights are read from safetensors only. A pickle (`pytorch_model.bin`, `*.pt`) can run code when it is opened
+and is refused.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from chibit.core.errors import DamagedFileError, InputError, ResourceError
+from chibit.core.files import check_name
+
+PROBE_SECONDS = 5.0
+"""How long the Hub may take to answer a first request before it counts as unreachable."""
+
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+_MODEL_FILES = ["*.json", "model*.safetensors", "*.gguf", "tokenizer.model", "merges.txt", "vocab.txt"]
+_CONVERSION_TITLE = "Adding `safetensors` variant of this model"
+_CONVERSION_AUTHOR = "SFconvertbot"
+
+
+def model_folder(source: str, *, flag: str) -> Path:
+    """Find a model's files.
+
+    Args:
+        source: a folder, or an id on the Hub ("gpt2", "organisation/model").
+        flag: what a user would write to give a folder, for messages, for example "gpt2:FOLDER".
+
+    Returns:
+        The folder itself, or the Hub's snapshot in its local cache. With HF_HUB_OFFLINE=1 only the cache is
+        looked at.
+
+    Raises:
+        InputError: if a path does not exist, or the Hub knows no such model.
+        ResourceError: if the Hub does not answer and its cache has no copy; this takes seconds.
+    """
+    folder = Path(source).expanduser()
+    if source and folder.is_dir():
+        return folder
+    if folder.exists() or folder.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1:
+        raise InputError(
+            f"{source}: no such folder; give a folder with config.json and model.safetensors, or a Hub id"
+        )
+    return _download(check_name(source, "Hub model"), flag)
+
+
+def _download(repo_id: str, flag: str) -> Path:
+    """Snapshot of a model repository in the Hub's local cache."""
+    try:
+        from huggingface_hub import constants, snapshot_download
+        from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+    except ImportError as error:
+        raise InputError(
+            f"{repo_id}: downloading needs the extra hf: pip install 'chibit[hf]'; or give a folder: {flag}"
+        ) from error
+    failure = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else _unreachable(constants.ENDPOINT)
+    try:
+        if failure is not None:
+            return Path(snapshot_download(repo_id, allow_patterns=_MODEL_FILES, local_files_only=True))
+        folder = Path(snapshot_download(repo_id, allow_patterns=_MODEL_FILES))
+        return folder if _has_safe_weights(folder) else _converted(repo_id)
+    except GatedRepoError as error:
+        raise InputError(
+            f"{repo_id}: the Hub wants you to accept this model's terms first; or give a folder: {flag}"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise InputError(
+            f"{repo_id}: the Hub has no such model, or it is private; check the name or give a folder: {flag}"
+        ) from error
+    except OSError as error:
+        cause = failure or str(error).partition("\n")[0]
+        raise ResourceError(
+            f"{repo_id}: not in the local cache, and the Hub cannot be reached ({cause}); "
+            f"give a folder: {flag}"
+        ) from error
+
+
+def _unreachable(endpoint: str) -> str | None:
+    """Why the Hub does not answer, or None.
+
+    The Hub's own client waits for minutes where a server accepts and stays silent.
+    """
+    try:
+        request = urllib.request.Request(endpoint, method="HEAD")
+        with urllib.request.urlopen(request, timeout=PROBE_SECONDS):
+            return None
+    except (urllib.error.HTTPError, http.client.HTTPException):  # an answer, whatever it says
+        return None
+    except OSError as error:
+        return str(getattr(error, "reason", error))
+
+
+def _converted(repo_id: str) -> Path:
+    """The safetensors copy that the Hub's conversion bot has proposed for a repository of pickles."""
+    from huggingface_hub import get_repo_discussions, snapshot_download
+
+    for proposal in get_repo_discussions(repo_id, discussion_type="pull_request", discussion_status="open"):
+        if proposal.title == _CONVERSION_TITLE and proposal.author == _CONVERSION_AUTHOR:
+            return Path(
+                snapshot_download(repo_id, revision=proposal.git_reference, allow_patterns=_MODEL_FILES)
+            )
+    raise DamagedFileError(
+        f"{repo_id}: the Hub has its weights as a pickle only, which can run code and is not opened; "
+        "convert it to safetensors and give the folder"
+    )
+
+
+def _has_safe_weights(folder: Path) -> bool:
+    return any(folder.glob("model*.safetensors")) or any(folder.glob("*.gguf"))
+
+
+def require_safe_weights(folder: Path) -> None:
+    """Refuse a folder whose weights are a pickle, or that has none.
+
+    Raises:
+        DamagedFileError: if there is a pickle and no safetensors or GGUF file.
+        InputError: if there is none of them.
+    """
+    if _has_safe_weights(folder):
+        return
+    pickles = sorted(file.name for pattern in _PICKLES for file in folder.glob(pattern))
+    if pickles:
+        raise DamagedFileError(
+            f"{folder / pickles[0]}: a pickle can run code and is not opened; "
+            "convert it to model.safetensors (save_pretrained writes that)"
+        )
+    raise InputError(f"{folder}: no model.safetensors in it; give the folder that save_pretrained wrote")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read `config.json`.
+
+    Raises:
+        InputError: if it is missing.
+        DamagedFileError: if it is not a JSON object.
+    """
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: missing; give the folder that save_pretrained wrote") from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DamagedFileError(f"{path}: not readable as JSON ({error}); fetch it again") from error
+    if not isinstance(config, dict):
+        raise DamagedFileError(
+            f"{path}: holds a {type(config).__name__}, expected a JSON object; fetch it again"
+        )
+    return config
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """Read every tensor of `model.safetensors`, or of the shards that its index names, as float32.
+
+    Raises:
+        DamagedFileError: for a pickle, a damaged file, or a shard outside the folder.
+        InputError: if there are no weights, or a shard is missing.
+    """
+    require_safe_weights(folder)
+    index = folder / "model.safetensors.index.json"
+    tensors: dict[str, Tensor] = {}
+    for name in _shard_names(index) if index.exists() else ["model.safetensors"]:
+        tensors.update(_read_shard(folder / name))
+    return tensors
+
+
+def _shard_names(index: Path) -> list[str]:
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedFileError(f"{index}: not an index of shards ({error}); fetch it again") from error
+    for name in names:
+        if not isinstance(name, str) or os.path.basename(name) != name or not name.endswith(".safetensors"):
+            raise DamagedFileError(
+                f"{index}: names the shard {name!r}, expected a safetensors file beside it"
+            )
+    return names
+
+
+def _read_shard(path: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: missing; fetch the model again") from error
+    except (SafetensorError, OSError) as error:
+        raise DamagedFileError(f"{path}: damaged ({error}); fetch it again") from error
+    # A copy: the tensors that safetensors gives are views of the mapped file.
+    return {name: tensor.to(torch.float32, copy=True) for name, tensor in tensors.items()}
