@@ -57,15 +57,16 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "recipes": ("chibit.verbs.start", "recipes", "named configurations, one line each, or one whole"),
     "show": ("chibit.verbs.start", "show", "a run's or a recipe's model: configuration and parameter counts"),
 }
-"""Verb to module, function and help line. Modules are imported when their verb is called: `--help` stays quick."""
+"""Verb to module, function and help line. Modules are imported when their verb is called: `--help` stays
+quick."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        The exit code: 0 done, 2 bad input or usage, 3 damaged or untrusted file, 4 out of a resource, 5 training diverged,
-        130 or 143 stopped on request.
+        The exit code: 0 done, 2 bad input or usage, 3 damaged or untrusted file, 4 out of a resource, 5
+        training diverged, 130 or 143 stopped on request.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -136,8 +137,6 @@ def usage() -> str:
 def _route_warnings(console: Console) -> None:
     """Warnings of ours go to stderr in one plain line each."""
     log = logging.getLogger("chibit")
-    log.handlers = [
-        RichHandler(console=console, show_time=False, show_path=False, show_level=True, markup=False)
-    ]
+    log.handlers = [RichHandler(console=console, show_time=False, show_path=False)]
     log.setLevel(logging.INFO)
     log.propagate = False

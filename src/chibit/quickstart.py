@@ -64,9 +64,14 @@ def run_quickstart(out: Path, *, num_steps: int, collect_steps: int, num_process
     make_folder(out)
     console.rule(f"1 of 3: collect {DATASET} ({collect_steps:,} steps of Hopper-v5)")
     data = collect(
-        DATASET, num_steps=collect_steps, seed=seed, num_processes=num_processes, out=out / "data", progress=True
+        DATASET,
+        num_steps=collect_steps,
+        seed=seed,
+        num_processes=num_processes,
+        out=out / "data",
+        progress=True,
     )
-    console.rule(f"2 of 3: fine-tune {' and '.join(ARMS)} ({num_steps:,} steps each), evaluate in Hopper-v5")
+    console.rule(f"2 of 3: fine-tune {' and '.join(ARMS)}, {num_steps:,} steps each, evaluate in Hopper-v5")
     configs = quickstart_configs(str(data), num_steps, seed)
     outcomes = run_all(configs, root=out, study="arms", num_processes=num_processes)
     for outcome in outcomes:

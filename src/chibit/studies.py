@@ -1,4 +1,4 @@
-"""Studies: each table and figure of the paper, and the controls it lacks, as a cross product of arms, data sets and seeds."""
+"""Studies: the tables and figures of the paper, and the controls it lacks, as arms x data sets x seeds."""
 
 from __future__ import annotations
 
@@ -122,7 +122,8 @@ def study_configs(
         seeds: one run for each.
         arms: recipes in place of the study's own.
         data: data sets in place of the study's own.
-        overrides: fields of RunConfig in place of the study's and the recipes', such as num_steps; None is no override.
+        overrides: fields of RunConfig in place of the study's and the recipes', such as num_steps; None is no
+            override.
 
     Raises:
         InputError: for an unknown study or arm, with the nearest names.

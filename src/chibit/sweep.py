@@ -1,14 +1,14 @@
 """Run a list of configurations, side by side in local processes, one thread each.
 
-A run directory is named after the content of its configuration and locked while it is worked on: finished runs are skipped,
-killed ones go on from their checkpoint, and a run that fails is reported and does not stop the others.
+A run directory is named after the content of its configuration and locked while it is worked on: finished
+runs are skipped, killed ones go on from their checkpoint, and a run that fails is reported and does not stop
+the others.
 """
 
 from __future__ import annotations
 
 import json
 import multiprocessing
-
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
@@ -93,7 +93,9 @@ def _collect(future: Future[Outcome], path: Path) -> Outcome:
 
 
 def _run_one(config: RunConfig[Any], path: Path, study: str) -> Outcome:
-    """The work of one process; every refusal becomes an outcome, anything else is raised and reported by name."""
+    """The work of one process; every refusal becomes an outcome, anything else is raised and reported by
+    name.
+    """
     from chibit.training.offline import train
     from chibit.training.stopping import Stopped
 
@@ -107,7 +109,7 @@ def _run_one(config: RunConfig[Any], path: Path, study: str) -> Outcome:
 
 
 class _SweepProgress:
-    """A bar a run, read from the logs of the run directories; the runs themselves are in other processes."""
+    """A bar a run, read from the logs in the run directories; the runs are in other processes."""
 
     def __init__(self, configs: Sequence[RunConfig[Any]], paths: Sequence[Path], *, enabled: bool) -> None:
         self._bars = Progress(

@@ -78,7 +78,10 @@ def test_files_and_functions_stay_short(path):
 def calls_of(tree):
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
-            yield ast.unparse(node.func), {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            yield (
+                ast.unparse(node.func),
+                {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords},
+            )
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_name)

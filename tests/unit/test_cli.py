@@ -45,7 +45,9 @@ def test_refusals_are_one_line_and_exit_2(arguments, message, capsys):
     assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", [["train", "--num-stps", "3", "--data", "x"], ["train"], ["data", "inspect"]])
+@pytest.mark.parametrize(
+    "arguments", [["train", "--num-stps", "3", "--data", "x"], ["train"], ["data", "inspect"]]
+)
 def test_usage_errors_exit_2(arguments, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
@@ -59,5 +61,7 @@ def test_help_does_not_import_torch():
 
 
 def test_module_is_the_command_line():
-    done = subprocess.run([sys.executable, "-m", "chibit", "--version"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "chibit", "--version"], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip()

@@ -58,7 +58,8 @@ def test_physics_record_names_the_margin_rule() -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "adds"), [("2.3.7", False), ("3.4.0", False), ("3.5.0", True), ("3.10.1", True), ("4.0.0", True)]
+    ("version", "adds"),
+    [("2.3.7", False), ("3.4.0", False), ("3.5.0", True), ("3.10.1", True), ("4.0.0", True)],
 )
 def test_margin_rule_by_mujoco_version(version: str, adds: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = make_env("Hopper-v5").unwrapped.model.geom_margin.copy()

@@ -22,4 +22,6 @@ def test_the_list_is_the_map():
 
 
 def test_importing_chibit_is_quick_and_imports_no_torch():
-    subprocess.run([sys.executable, "-c", "import sys, chibit; assert 'torch' not in sys.modules"], check=True)
+    subprocess.run(
+        [sys.executable, "-c", "import sys, chibit; assert 'torch' not in sys.modules"], check=True
+    )

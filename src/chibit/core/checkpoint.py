@@ -1,8 +1,9 @@
 """Checkpoints that are whole or absent, and known to be whole.
 
-A checkpoint is a folder ``<step>/`` with ``model.safetensors`` (the weights), ``training_state.pt`` (optimizers, generators,
-samplers, counters; read with ``weights_only=True``) and ``manifest.json`` (SHA-256 of both). It is filled under a temporary
-name and renamed; older ones are removed only afterwards, so at every moment at least one whole checkpoint exists.
+A checkpoint is a folder ``<step>/`` with ``model.safetensors`` (the weights), ``training_state.pt``
+(optimizers, generators, samplers, counters; read with ``weights_only=True``) and ``manifest.json`` (SHA-256
+of both). It is filled under a temporary name and renamed; older ones are removed only afterwards, so at every
+moment at least one whole checkpoint exists.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Configuration as frozen dataclasses: to JSON, strictly back from JSON, and a content hash.
 
-Strict means: an unknown key, a missing required key or a value of the wrong type is refused by name. Nothing is converted
-"just in case"; the one exception is JSON's own: an integer where a float is expected, and a list where a tuple is.
+Strict means: an unknown key, a missing required key or a value of the wrong type is refused by name. Nothing
+is converted "just in case"; the one exception is JSON's own: an integer where a float is expected, and a list
+where a tuple is.
 """
 
 from __future__ import annotations

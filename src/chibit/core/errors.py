@@ -1,4 +1,4 @@
-"""Errors that a user can cause, each with its exit code; the command line prints their one line and nothing else."""
+"""Errors that a user can cause, each with its exit code; the command line prints their one line."""
 
 from __future__ import annotations
 

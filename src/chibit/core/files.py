@@ -1,7 +1,8 @@
 """Writing without loss and naming without surprise: atomic files and folders, hashes, checked names.
 
-A write goes to a temporary name beside its target, is flushed to the disk, and is renamed over the target; the folder is
-flushed as well, so that after a power failure either the old or the new content is there, whole.
+A write goes to a temporary name beside its target, is flushed to the disk, and is renamed over the target;
+the folder is flushed as well, so that after a power failure either the old or the new content is there,
+whole.
 """
 
 from __future__ import annotations
@@ -99,8 +100,8 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
 
     Args:
         path: final name. Its parents are created.
-        replace: remove an existing folder of that name just before the rename; without it, the folder that is there already
-            wins and ours is dropped (concurrent writers of the same content).
+        replace: remove an existing folder of that name just before the rename; without it, the folder that is
+            there already wins and ours is dropped (concurrent writers of the same content).
 
     Yields:
         A temporary sibling folder to write into.
@@ -155,7 +156,7 @@ def sha256_file(path: Path) -> str:
 
 
 def check_name(name: str, what: str) -> str:
-    """Admit a name that may become part of a path: parts of letters, digits and ``. _ + -``, joined by single slashes.
+    """Admit a name that may become part of a path: letters, digits and ``. _ + -``, single slashes between.
 
     Args:
         name: the name as given by a user or found in a file.
@@ -171,7 +172,7 @@ def check_name(name: str, what: str) -> str:
     if len(name) > _MAX_NAME_LENGTH or not all(_NAME_PART.fullmatch(part) for part in parts):
         shown = repr(name if len(name) <= 60 else name[:60] + "...")
         raise InputError(
-            f"{what} name {shown} is not allowed; use letters, digits and . _ + - (at most {_MAX_NAME_LENGTH})"
+            f"{what} name {shown} is not allowed; use letters, digits and . _ + -, at most {_MAX_NAME_LENGTH}"
         )
     return name
 

@@ -1,7 +1,8 @@
 """The run directory: the only thing training writes and the only thing reporting reads. No torch in here.
 
-Its format is in docs/architecture.md. Logs are JSON lines; a line that was cut off by a crash is dropped on reading, and
-`rewind` takes the logs back to the step of a checkpoint, so that a resumed run neither loses nor repeats a step.
+Its format is in docs/architecture.md. Logs are JSON lines; a line that was cut off by a crash is dropped on
+reading, and `rewind` takes the logs back to the step of a checkpoint, so that a resumed run neither loses nor
+repeats a step.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ class RunDir:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise ResourceError(
-                    f"{self.path}: another process is working on this run; wait for it or choose another --out"
+                    f"{self.path}: another process works on this run; wait for it or choose another --out"
                 ) from error
             yield
 

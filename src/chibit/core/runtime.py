@@ -22,7 +22,8 @@ class Runtime:
     precision: Precision = "fp32"
     """"bf16" runs the forward pass in bfloat16 autocast; parameters and optimizer state stay fp32."""
     num_threads: int = 1
-    """Threads inside one operation on the CPU. Small models are fastest with one; run several seeds side by side instead."""
+    """Threads inside one operation on the CPU. Small models are fastest with one; run several seeds side by
+    side instead."""
 
     @property
     def torch_device(self) -> torch.device:

@@ -16,7 +16,7 @@ def linear_to_zero(step: int, decay_steps: int) -> float:
 
 
 def sigmoid_decay(step: int, decay_steps: int) -> float:
-    """The released code's decay, ``sigmoid((decay_steps - step) / 500 - 5)``: one half 2500 steps before the end, never 0."""
+    """The released code's decay, ``sigmoid((decay_steps - step) / 500 - 5)``; it never reaches 0."""
     exponent = (decay_steps - step) / 500.0 - 5.0
     return 1.0 / (1.0 + math.exp(-exponent)) if exponent > -700 else 0.0
 

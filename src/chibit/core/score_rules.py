@@ -1,6 +1,7 @@
-"""The rules that turn a curve of evaluations into one number; one place for all arms, for training and for reports.
+"""The rules that turn a curve of evaluations into one number, for training and for reports.
 
-A curve is the list of normalised scores (0 to 100) of one run at one target return, in the order of evaluation.
+A curve is the list of normalised scores (0 to 100) of one run at one target return, in the order of
+evaluation.
 """
 
 from __future__ import annotations

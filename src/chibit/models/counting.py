@@ -1,4 +1,4 @@
-"""How many parameters a model has, counted both ways: with the tables of tokens and positions, and without."""
+"""How many parameters a model has, with its tables of tokens and positions and without."""
 
 from __future__ import annotations
 

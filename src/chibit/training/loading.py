@@ -58,7 +58,9 @@ def load_run(path: Path, which: str = "last", *, device: str = "auto") -> Loaded
             agent.modules().load_state_dict(checkpoint.tensors)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
-        raise DamagedFileError(f"{path}: weights of step {checkpoint.step} do not fit config.json ({reason})") from error
+        raise DamagedFileError(
+            f"{path}: weights of step {checkpoint.step} do not fit config.json ({reason})"
+        ) from error
     return LoadedRun(run, config, spec, agent, checkpoint.step)
 
 

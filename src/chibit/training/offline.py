@@ -1,7 +1,7 @@
 """The one offline loop, for every agent: batches, steps, evaluations, checkpoints, exact resume.
 
-A resumed run equals the uninterrupted one to the bit on the CPU: a checkpoint holds the weights, the optimizers, torch's
-generators, the sampler's generator and the sums of the metrics that are not yet written.
+A resumed run equals the uninterrupted one to the bit on the CPU: a checkpoint holds the weights, the
+optimizers, torch's generators, the sampler's generator and the sums of the metrics that are not yet written.
 """
 
 from __future__ import annotations
@@ -61,14 +61,16 @@ def train(
         config: the run.
         path: its directory. A finished run is not run again; its result is returned.
         study: name of the study it belongs to.
-        resume: continue from the newest whole checkpoint; False starts anew when there is none, and refuses when there is.
+        resume: continue from the newest whole checkpoint; False starts anew when there is none, and refuses
+            when there is.
         progress: show a progress bar.
 
     Returns:
         The content of result.json.
 
     Raises:
-        UserError: bad data or configuration, damaged files, no resources, divergence; each with its exit code.
+        UserError: bad data or configuration, damaged files, no resources, divergence; each with its exit
+            code.
         Stopped: after SIGINT or SIGTERM, with a checkpoint saved.
     """
     run = RunDir.create(path, arm=config.arm_name, study=study, config=to_record(config))
@@ -213,7 +215,7 @@ class _OfflineRun:
             return
         if not resume:
             raise InputError(
-                f"{self.run.path}: holds a run at step {checkpoint.step}; use --resume, or choose another --out"
+                f"{self.run.path}: holds a run at step {checkpoint.step}; use --resume or another --out"
             )
         if checkpoint.state["data_hash"] != self.dataset.content_hash:
             raise DamagedFileError(
@@ -229,7 +231,7 @@ class _OfflineRun:
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
             reason = str(error).splitlines()[0]
             raise DamagedFileError(
-                f"{self.run.checkpoints}: step {checkpoint.step} does not fit this run ({reason}); start again in another --out"
+                f"{self.run.checkpoints}: step {checkpoint.step} does not fit this run ({reason}); use another --out"
             ) from error
         self.state = LoopState(**checkpoint.state["loop"])
         self.run.rewind(checkpoint.step)
@@ -266,7 +268,7 @@ def evaluate_agent(
     seed: int,
     environments: EnvironmentPool,
 ) -> list[Evaluation]:
-    """Roll an agent's policy out in its data's environment; one record per target, one where it takes none."""
+    """Roll an agent's policy out; one record per target, or one where it takes none."""
     return evaluate(
         agent.policy(targets),
         environments.env_id,
@@ -288,7 +290,7 @@ def evaluation_score(evaluation: Evaluation) -> float:
 
 
 def evaluation_record(evaluation: Evaluation, step: int, seconds: float) -> dict[str, Any]:
-    """A line of evaluations.jsonl; `seconds` is training time, `evaluation_seconds` what this evaluation took."""
+    """A line of evaluations.jsonl; `seconds` is training time alone."""
     return {
         "step": step,
         "seconds": round(seconds, 3),

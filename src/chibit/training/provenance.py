@@ -56,7 +56,7 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """The commit of the source tree this package is imported from, with "+changes" when it is modified; None elsewhere."""
+    """The commit this package is imported from, "+changes" when modified; None outside a checkout."""
     folder = Path(__file__).resolve().parent
     try:
         head = subprocess.run(

@@ -35,7 +35,8 @@ class RunConfig(Generic[AgentConfigT]):
     target_returns: tuple[float, ...] | None = None
     """Returns to ask for, raw; all are evaluated and kept. None takes the data set's usual ones."""
     seed: int = 0
-    """Seed of initialisation, batches and evaluation episodes; runs that share it see the same batches and episodes."""
+    """Seed of initialisation, batches and evaluation episodes; runs that share it see the same batches and
+    episodes."""
     precision: Precision = "fp32"
     """bf16 runs the forward pass in bfloat16 autocast: about twice as fast on recent processors."""
     device: str = "auto"
@@ -72,7 +73,7 @@ class RunConfig(Generic[AgentConfigT]):
 
     @property
     def arm_name(self) -> str:
-        """`arm`, or the agent's own name for it: the initialiser of the sequence model, else the agent's key."""
+        """`arm`, or the agent's own name: the initialiser of the sequence model, else the agent's key."""
         if self.arm:
             return self.arm
         name: str = getattr(self.agent, "arm_name", "") or self.agent.agent  # type: ignore[attr-defined]
@@ -108,7 +109,7 @@ def from_record(record: dict[str, Any], where: str = "config") -> RunConfig[Any]
 
 
 def run_path(config: RunConfig[Any], root: Path, study: str) -> Path:
-    """Where a run lives: ``root/study/<arm>-<data>-s<seed>-<hash>``; the hash is over the whole configuration."""
+    """Where a run lives: ``root/study/<arm>-<data>-s<seed>-<hash of the configuration>``."""
     data_name = Path(config.data).name if Path(config.data).exists() else config.data
     readable = "".join(c if c.isalnum() or c in "._-" else "-" for c in data_name)[:60].strip(".-") or "data"
     digest = config_hash({**to_record(config), "tensorboard": None, "wandb": None})

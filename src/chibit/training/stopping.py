@@ -8,7 +8,7 @@ from types import FrameType, TracebackType
 
 
 class Stopped(Exception):
-    """The run was stopped on request, after saving; `exit_code` is 128 plus the signal's number (130 or 143)."""
+    """The run was stopped on request, after saving; exits with 128 plus the signal's number."""
 
     def __init__(self, signal_number: int, message: str) -> None:
         super().__init__(message)
@@ -16,7 +16,7 @@ class Stopped(Exception):
 
 
 class StopRequests:
-    """Context in which the first SIGINT or SIGTERM only sets `signal_number`; a second one acts as it normally would.
+    """The first SIGINT or SIGTERM only sets `signal_number`; a second one acts as it normally would.
 
     Outside the main thread, where Python takes no signal handlers, it does nothing.
     """

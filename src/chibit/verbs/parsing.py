@@ -1,4 +1,4 @@
-"""Flags to dataclasses through tyro; ``--agent``, ``--recipe`` and ``--config`` are read first, for they decide the rest."""
+"""Flags to dataclasses through tyro; ``--agent``, ``--recipe`` and ``--config`` are read first."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def parse(kind: type[T], argv: Sequence[str], prog: str, default: T | None = Non
 
 
 def take_option(argv: list[str], name: str) -> str | None:
-    """Remove ``--name VALUE`` or ``--name=VALUE`` from `argv` and return the value, or None where it is absent.
+    """Remove ``--name VALUE`` or ``--name=VALUE`` from `argv`; its value, or None where it is absent.
 
     Raises:
         InputError: for a flag without a value, or given twice.

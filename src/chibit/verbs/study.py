@@ -17,7 +17,7 @@ from chibit.verbs.parsing import parse
 
 @dataclass(frozen=True, kw_only=True)
 class StudyArguments:
-    """Run a table of the paper, or another study, and report it. Finished runs are skipped; killed ones go on.
+    """Run a table of the paper or another study, and report it. Finished runs are skipped.
 
     Example: chibit study table2 --seeds 0 1 --num-steps 200 --data hopper-medium --arms random chibit
     """

@@ -128,7 +128,9 @@ def test_code_in_a_training_state_does_not_run_even_with_a_matching_manifest(tmp
     sentinel = str(tmp_path / "sentinel")
     torch.save(Exploit(sentinel), path / "training_state.pt")
     manifest = json.loads((path / "manifest.json").read_text())
-    manifest["sha256"]["training_state.pt"] = hashlib.sha256((path / "training_state.pt").read_bytes()).hexdigest()
+    manifest["sha256"]["training_state.pt"] = hashlib.sha256(
+        (path / "training_state.pt").read_bytes()
+    ).hexdigest()
     (path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(DamagedFileError):
         load_checkpoint(tmp_path, 1)

@@ -97,7 +97,23 @@ def test_plain_names_pass(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["", "../x", "a/../b", "/etc", "a//b", "a\0b", "a#b", "a\nb", ".hidden", "a b", "x" * 4096, "-rf", "a/", "é"]
+    "name",
+    [
+        "",
+        "../x",
+        "a/../b",
+        "/etc",
+        "a//b",
+        "a\0b",
+        "a#b",
+        "a\nb",
+        ".hidden",
+        "a b",
+        "x" * 4096,
+        "-rf",
+        "a/",
+        "é",
+    ],
 )
 def test_names_that_could_leave_a_folder_are_refused_in_one_line(name):
     with pytest.raises(InputError) as caught:
@@ -112,5 +128,7 @@ def test_sha256_of_a_known_text(tmp_path):
 
 
 def test_nearest_names():
-    assert nearest("hoper-medium", ["hopper-medium", "walker2d-medium"]).startswith("; did you mean 'hopper-medium'")
+    assert nearest("hoper-medium", ["hopper-medium", "walker2d-medium"]).startswith(
+        "; did you mean 'hopper-medium'"
+    )
     assert nearest("zzz", ["hopper"]) == ""

@@ -72,7 +72,9 @@ def test_a_second_process_is_refused_and_a_dead_one_holds_nothing(tmp_path):
         f"run = RunDir.open(pathlib.Path({str(run.path)!r}))\n"
         "with run.lock():\n    print('held', flush=True)\n    sys.stdin.read()\n"
     )
-    child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     assert child.stdout.readline() == "held\n"
     with pytest.raises(ResourceError, match="another process"), run.lock():
         pass

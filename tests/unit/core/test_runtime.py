@@ -13,7 +13,8 @@ def test_bf16_runs_matrix_products_in_bfloat16():
 
 
 @pytest.mark.parametrize(
-    "arguments", [("tpu", "fp32", 1), ("cuda:9", "fp32", 1), ("cpu", "fp16", 1), ("cpu", "fp32", 0), ("meta", "fp32", 1)]
+    "arguments",
+    [("tpu", "fp32", 1), ("cuda:9", "fp32", 1), ("cpu", "fp16", 1), ("cpu", "fp32", 0), ("meta", "fp32", 1)],
 )
 def test_what_this_machine_cannot_do_is_refused(arguments):
     with pytest.raises(InputError):

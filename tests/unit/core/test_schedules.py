@@ -31,4 +31,6 @@ def test_linear_and_cosine_decay_start_at_one_and_end_at_zero():
         assert decay(100, 100, 10) == pytest.approx(0.0)
     assert linear_decay(55, 100, 10) == 0.5
     assert cosine_decay(55, 100, 10) == pytest.approx(0.5)
-    assert cosine_decay(32, 100, 10, floor=0.1) == pytest.approx(0.1 + 0.9 * (1 + math.cos(math.pi * 22 / 90)) / 2)
+    assert cosine_decay(32, 100, 10, floor=0.1) == pytest.approx(
+        0.1 + 0.9 * (1 + math.cos(math.pi * 22 / 90)) / 2
+    )

@@ -10,7 +10,9 @@ from chibit.training.run_config import RunConfig, from_record, run_path, to_reco
 
 @pytest.mark.parametrize("name", AGENTS)
 def test_json_round_trip_for_every_agent(name):
-    config = RunConfig(data="hopper-medium", agent=AGENTS[name].config(), target_returns=(3600.0, 1800.0), seed=7)
+    config = RunConfig(
+        data="hopper-medium", agent=AGENTS[name].config(), target_returns=(3600.0, 1800.0), seed=7
+    )
     record = json.loads(json.dumps(to_record(config)))
     assert record["agent_name"] == name
     assert from_record(record) == config

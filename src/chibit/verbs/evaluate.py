@@ -1,0 +1,234 @@
+"""``chibit evaluate``, ``chibit attention`` and ``chibit export``: what one does with a trained run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from chibit.core.errors import InputError
+from chibit.core.files import make_folder, write_atomic
+from chibit.verbs.parsing import parse
+
+if TYPE_CHECKING:
+    from chibit.data.trajectory import TrajectoryDataset
+    from chibit.evaluation.rollout import Evaluation
+    from chibit.training.loading import LoadedRun
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateArguments:
+    """Play episodes with a trained run, at any target returns.
+
+    Example: chibit evaluate runs/quickstart/arms/chibit-... --target-returns 3600 1800 --num-episodes 100
+    --video
+    """
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """The run directory."""
+    target_returns: tuple[float, ...] = ()
+    """Raw returns to ask for; empty takes the run's own. Agents without target returns ignore it."""
+    num_episodes: int = 10
+    """Episodes for each target."""
+    seed: int = 1
+    """Seed of the episodes; another than the training's gives episodes it has not been chosen by."""
+    checkpoint: str = "last"
+    """last, best, or a step."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    video: bool = False
+    """Film one episode for each target, into the run's videos folder."""
+    out: Path | None = None
+    """JSON file to write every episode's return to."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionArguments:
+    """Draw where a trained sequence model looks: early, middle and last layer.
+
+    Example: chibit attention RUN
+    """
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """The run directory; arrays and figure go to its attention folder."""
+    data: str = ""
+    """Data set to take windows from; empty takes the run's own."""
+    num_windows: int = 64
+    """Windows to average over."""
+    temperature: float = 0.1
+    """Sharpens the picture as Appendix B of the paper does; 1 shows the weights as they are."""
+    checkpoint: str = "last"
+    """last, best, or a step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportArguments:
+    """Write a run's policy as a folder: weights, configuration, normalisation, model card.
+
+    Example: chibit export RUN --out hopper-policy
+    """
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """The run directory."""
+    out: Path
+    """The folder to write."""
+    target_return: float | None = None
+    """Raw return the policy asks for; None takes the run's first."""
+    checkpoint: str = "last"
+    """last, best, or a step."""
+
+
+def evaluate(argv: Sequence[str], prog: str) -> None:
+    """``chibit evaluate``."""
+    arguments = parse(EvaluateArguments, argv, prog)
+    from chibit.training.loading import load_run
+    from chibit.training.offline import evaluate_agent, open_environments
+
+    if arguments.num_episodes < 1:
+        raise InputError(f"num_episodes: got {arguments.num_episodes}, expected at least 1")
+    loaded = load_run(arguments.run, arguments.checkpoint, device=arguments.device)
+    targets = _targets(loaded, arguments.target_returns)
+    environments = open_environments(loaded.spec)
+    if environments is None:
+        raise InputError(f"{arguments.run}: its data name no environment that chibit knows")
+    with environments, Progress(transient=True) as progress:
+        task = progress.add_task("episodes", total=arguments.num_episodes * len(targets or (None,)))
+        evaluations = evaluate_agent(
+            loaded.agent,
+            loaded.spec,
+            targets,
+            num_episodes=arguments.num_episodes,
+            seed=arguments.seed,
+            environments=environments,
+            progress=lambda done, live: progress.update(task, completed=done),
+        )
+    console = Console()
+    console.print(_evaluation_table(evaluations, loaded, arguments))
+    if arguments.out is not None:
+        _write_json(arguments.out, evaluations, loaded, arguments.seed)
+        console.print(f"written: {arguments.out}", highlight=False, soft_wrap=True)
+    if arguments.video:
+        for path in film(loaded, targets, arguments.seed):
+            console.print(f"video: {path}", highlight=False, soft_wrap=True)
+
+
+def _targets(loaded: LoadedRun, asked: tuple[float, ...]) -> tuple[float, ...] | None:
+    if not loaded.agent.is_return_conditioned:
+        return None
+    return asked or loaded.config.target_returns or loaded.spec.default_target_returns
+
+
+def _evaluation_table(
+    evaluations: Sequence[Evaluation], loaded: LoadedRun, arguments: EvaluateArguments
+) -> Table:
+    spec = loaded.spec
+    table = Table(title=f"{spec.env_id}, step {loaded.step}, {arguments.num_episodes} episodes a target")
+    for column in ("target return", "mean return", "std", "min", "max", "mean length", "score"):
+        table.add_column(column, justify="right")
+    for evaluation in evaluations:
+        returns = np.array(evaluation.episode_returns)
+        target = "none" if evaluation.target_return is None else f"{evaluation.target_return:g}"
+        score = "" if evaluation.normalized_score is None else f"{evaluation.normalized_score:.1f}"
+        numbers = [
+            returns.mean(),
+            returns.std(),
+            returns.min(),
+            returns.max(),
+            np.mean(evaluation.episode_lengths),
+        ]
+        table.add_row(target, *(f"{number:.0f}" for number in numbers), score)
+    failed = sum(len(evaluation.failed_episodes) for evaluation in evaluations)
+    table.caption = "score: normalised, 0 random to 100 expert" + (
+        f"; {failed} episodes failed" if failed else ""
+    )
+    return table
+
+
+def _write_json(path: Path, evaluations: Sequence[Evaluation], loaded: LoadedRun, seed: int) -> None:
+    from chibit.training.offline import evaluation_record
+
+    records = [evaluation_record(evaluation, loaded.step, 0.0) for evaluation in evaluations]
+    make_folder(path.parent)
+    write_atomic(
+        path, json.dumps({"run": str(loaded.run.path), "seed": seed, "evaluations": records}, indent=1)
+    )
+
+
+def film(loaded: LoadedRun, targets: Sequence[float] | None, seed: int) -> list[Path]:
+    """Film one episode for each target into the run's videos folder.
+
+    Raises:
+        UserError: where nothing can render, with what to install.
+    """
+    from chibit.evaluation.video import record_video
+
+    assert loaded.spec.env_id is not None
+    paths = []
+    for target in targets or (None,):
+        name = "policy" if target is None else f"target-{target:g}"
+        path = loaded.run.path / "videos" / f"{name}.mp4"
+        policy = loaded.agent.policy(None if target is None else (target,))
+        record_video(policy, loaded.spec.env_id, path, seed=seed, d4rl_physics=loaded.spec.d4rl_physics)
+        paths.append(path)
+    return paths
+
+
+def attention(argv: Sequence[str], prog: str) -> None:
+    """``chibit attention``."""
+    arguments = parse(AttentionArguments, argv, prog)
+    from chibit.agents.decision_transformer import DecisionTransformer
+    from chibit.data.catalog import load_dataset
+    from chibit.evaluation.attention import attention_maps, save_attention
+    from chibit.training.loading import load_run
+
+    if arguments.num_windows < 1:
+        raise InputError(f"num_windows: got {arguments.num_windows}, expected at least 1")
+    loaded = load_run(arguments.run, arguments.checkpoint, device="cpu")
+    if not isinstance(loaded.agent, DecisionTransformer):
+        raise InputError(
+            f"{arguments.run}: agent {loaded.config.agent.agent} has no attention; give a dt run"
+        )
+    dataset = load_dataset(arguments.data or loaded.config.data)
+    sampler = loaded.agent.sampler(dataset, np.random.default_rng(0))
+    rows = _whole_windows(dataset, loaded.config.agent.context_length)
+    if not len(rows):
+        raise InputError(f"{dataset.spec.name}: no episode is as long as the context; nothing to draw")
+    number = min(arguments.num_windows, len(rows))
+    rows = np.sort(np.random.default_rng(0).choice(rows, size=number, replace=False))
+    maps = attention_maps(loaded.agent.model, sampler.windows(rows), temperature=arguments.temperature)
+    for path in save_attention(maps, loaded.run.path / "attention"):
+        Console().print(f"{path}", highlight=False, soft_wrap=True)
+
+
+def _whole_windows(dataset: TrajectoryDataset, context_length: int) -> np.ndarray:
+    """First rows of all windows that need no padding."""
+    remaining = np.repeat(dataset.episode_starts[1:], dataset.episode_lengths) - np.arange(dataset.num_steps)
+    return np.flatnonzero(remaining >= context_length)
+
+
+def export(argv: Sequence[str], prog: str) -> None:
+    """``chibit export``."""
+    arguments = parse(ExportArguments, argv, prog)
+    from chibit.agents.saved_policy import export_policy
+    from chibit.training.loading import load_run
+
+    loaded = load_run(arguments.run, arguments.checkpoint, device="cpu")
+    targets = _targets(loaded, () if arguments.target_return is None else (arguments.target_return,))
+    scores = loaded.run.result()["scores"] if loaded.run.is_finished else []
+    path = export_policy(
+        loaded.agent,
+        loaded.config.agent,
+        loaded.spec,
+        arguments.out,
+        target_return=None if targets is None else targets[0],
+        scores=scores,
+    )
+    Console().print(f"{path}", highlight=False, soft_wrap=True)
