@@ -125,7 +125,7 @@ def usage() -> str:
     lines = [f"  chibit {verb:<14} {text}" for verb, (_, _, text) in VERBS.items()]
     return "\n".join(
         [
-            "chibit: offline reinforcement learning as sequence modelling, with weights pre-trained on something else",
+            "chibit: offline reinforcement learning as sequence modelling, with pre-trained weights",
             "",
             *lines,
             "",

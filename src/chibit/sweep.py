@@ -93,9 +93,7 @@ def _collect(future: Future[Outcome], path: Path) -> Outcome:
 
 
 def _run_one(config: RunConfig[Any], path: Path, study: str) -> Outcome:
-    """The work of one process; every refusal becomes an outcome, anything else is raised and reported by
-    name.
-    """
+    """The work of one process; a refusal becomes an outcome, anything else is raised."""
     from chibit.training.offline import train
     from chibit.training.stopping import Stopped
 

@@ -2,8 +2,9 @@ import inspect
 import subprocess
 import sys
 
-import chibit
 import pytest
+
+import chibit
 
 
 @pytest.mark.parametrize("name", chibit.__all__)

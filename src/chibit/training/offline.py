@@ -230,9 +230,8 @@ class _OfflineRun:
             restore_rng(checkpoint.state["rng"])
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
             reason = str(error).splitlines()[0]
-            raise DamagedFileError(
-                f"{self.run.checkpoints}: step {checkpoint.step} does not fit this run ({reason}); use another --out"
-            ) from error
+            where = f"{self.run.checkpoints}: step {checkpoint.step}"
+            raise DamagedFileError(f"{where} does not fit this run ({reason}); use another --out") from error
         self.state = LoopState(**checkpoint.state["loop"])
         self.run.rewind(checkpoint.step)
         self.run.log(f"resumed at step {checkpoint.step}")

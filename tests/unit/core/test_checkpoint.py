@@ -3,6 +3,7 @@ import os
 
 import pytest
 import torch
+
 from chibit.core.checkpoint import checkpoint_steps, load_checkpoint, mark, marked, save_checkpoint, sweep
 from chibit.core.errors import DamagedFileError, InputError
 

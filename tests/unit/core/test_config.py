@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from chibit.core.config import config_hash, from_json, read_json, to_json
-from chibit.core.errors import DamagedFileError, InputError
 from hypothesis import given
 from hypothesis import strategies as st
+
+from chibit.core.config import config_hash, from_json, read_json, to_json
+from chibit.core.errors import DamagedFileError, InputError
 
 
 @dataclass(frozen=True, kw_only=True)

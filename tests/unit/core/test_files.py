@@ -6,6 +6,7 @@ import sys
 import threading
 
 import pytest
+
 from chibit.core.errors import InputError, ResourceError
 from chibit.core.files import atomic_folder, check_name, make_folder, nearest, sha256_file, write_atomic
 

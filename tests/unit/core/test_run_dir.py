@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import pytest
+
 from chibit.core.errors import DamagedFileError, InputError, ResourceError
 from chibit.core.run_dir import RunDir
 

@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from chibit.core.errors import InputError
 from chibit.core.runtime import capture_rng, resolve_runtime, restore_rng, seed_torch
 

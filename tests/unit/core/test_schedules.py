@@ -1,6 +1,7 @@
 import math
 
 import pytest
+
 from chibit.core.schedules import cosine_decay, linear_decay, linear_to_zero, sigmoid_decay, warmup
 
 

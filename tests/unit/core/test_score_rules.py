@@ -1,4 +1,5 @@
 import pytest
+
 from chibit.core.score_rules import curve_scores
 
 

@@ -3,6 +3,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from chibit.agents import AGENTS
 from chibit.core.errors import InputError
 from chibit.training.run_config import RunConfig, from_record, run_path, to_record

@@ -3,6 +3,7 @@ import signal
 import threading
 
 import pytest
+
 from chibit.training.stopping import Stopped, StopRequests
 
 
