@@ -107,7 +107,7 @@ def test_there_are_no_drawers():
 
 def test_reporting_and_the_help_text_need_no_torch():
     code = (
-        "import sys, chibit.reporting, chibit.cli, chibit.core.run_dir, chibit.core.score_rules, chibit.data.scores\n"
+        "import sys, chibit.reporting, chibit.cli, chibit.core.run_dir, chibit.data.scores\n"
         "import importlib, pkgutil\n"
         "for module in pkgutil.iter_modules(chibit.reporting.__path__):\n"
         "    importlib.import_module('chibit.reporting.' + module.name)\n"

@@ -70,7 +70,7 @@ def save_checkpoint(
     make_folder(folder)
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
-    contents = {
+    contents: dict[str, bytes | memoryview] = {
         "model.safetensors": safetensors.torch.save(_independent(tensors)),
         "training_state.pt": buffer.getbuffer(),
     }
