@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from rich.console import Console
@@ -15,6 +15,10 @@ from rich.table import Table
 from chibit.core.errors import InputError
 from chibit.core.files import nearest
 from chibit.verbs.parsing import parse
+
+if TYPE_CHECKING:
+    from chibit.agents import Agent
+    from chibit.data.trajectory import DatasetSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +59,7 @@ class ShowArguments:
     """
 
     what: Annotated[str, tyro.conf.Positional]
-    """A recipe's name, or a run directory."""
-    data: str = "hopper-medium-v2"
-    """For a recipe: data set whose sizes it is built for (a D4RL id; nothing is downloaded)."""
+    """A recipe's name (built with the sizes of Hopper: 11 states, 3 actions), or a run directory."""
 
 
 def quickstart(argv: Sequence[str], prog: str) -> None:
@@ -112,7 +114,7 @@ def show(argv: Sequence[str], prog: str) -> None:
     console.print(table)
 
 
-def _agent_of(arguments: ShowArguments):  # type: ignore[no-untyped-def]
+def _agent_of(arguments: ShowArguments) -> tuple[Agent, dict[str, Any]]:
     from chibit.core.config import to_json
 
     if (Path(arguments.what) / "config.json").is_file():
@@ -122,12 +124,30 @@ def _agent_of(arguments: ShowArguments):  # type: ignore[no-untyped-def]
         return loaded.agent, to_json(loaded.config.agent)
     from chibit.agents import make_agent
     from chibit.core.runtime import Runtime
-    from chibit.data.catalog import example_spec
     from chibit.recipes import RECIPES
 
     if arguments.what not in RECIPES:
-        raise InputError(
-            f"{arguments.what}: neither a run directory nor a recipe{nearest(arguments.what, RECIPES)}"
-        )
-    config = RECIPES[arguments.what].run(data=arguments.data).agent
-    return make_agent(config, example_spec(arguments.data), Runtime()), to_json(config)
+        hint = nearest(arguments.what, RECIPES)
+        raise InputError(f"{arguments.what}: neither a run directory nor a recipe{hint}")
+    config = RECIPES[arguments.what].run(data="").agent
+    return make_agent(config, _hopper_sizes(), Runtime()), to_json(config)
+
+
+def _hopper_sizes() -> DatasetSpec:
+    from chibit.data.trajectory import DatasetSpec
+
+    return DatasetSpec(
+        name="hopper",
+        state_dim=11,
+        act_dim=3,
+        num_actions=None,
+        env_id="Hopper-v5",
+        d4rl_physics=True,
+        max_episode_steps=1000,
+        score_reference=None,
+        state_mean=(0.0,) * 11,
+        state_std=(1.0,) * 11,
+        action_low=(-1.0,) * 3,
+        action_high=(1.0,) * 3,
+        default_target_returns=(3600.0, 1800.0),
+    )
