@@ -1,0 +1,288 @@
+"""Any causal language model that `transformers` can load, as a Backbone with GPT's forward.
+
+The word embeddings and the output head are taken off: trajectory tokens come in as embeddings and hidden
+states go out. `HuggingFaceLanguageModel` keeps both beside the backbone, for the similarity loss and
+co-training.
+
+Dimensions: B batch · T tokens · T' tokens whose output is asked for · D width · H heads · V vocabulary.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from chibit.core.errors import DamagedFileError, InputError
+from chibit.models.hub import model_folder, require_safe_weights
+from chibit.models.vocabulary_loss import vocabulary_loss
+
+PreTrainedModel = Any
+"""A model of `transformers`, whose own annotations are too loose to check against."""
+
+
+class HuggingFaceBackbone(nn.Module):
+    """The body of a causal language model; position ids run from 0, padding is on the right.
+
+    Attributes:
+        body: the model without its head and without its table of word embeddings.
+        width: D of the embeddings it takes and of the hidden states it returns.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        """Take over the body of a model, which loses its table of word embeddings.
+
+        Args:
+            model: a `transformers` model with a language-modelling head.
+
+        Raises:
+            InputError: if a token's output depends on a later token, or the model takes no embeddings.
+        """
+        super().__init__()
+        name = type(model).__name__
+        if model.base_model is model or model.get_output_embeddings() is None:
+            raise InputError(f"{name} has no language-modelling head; give a causal language model")
+        self.body = model.base_model
+        table = model.get_input_embeddings()
+        self.width = int(table.embedding_dim)
+        parameters = inspect.signature(self.body.forward).parameters
+        if "inputs_embeds" not in parameters:
+            raise InputError(f"{name} takes no input embeddings; give another causal language model")
+        self._takes_positions = "position_ids" in parameters
+        text_config = model.config.get_text_config()
+        self.max_tokens: int | None = getattr(text_config, "max_position_embeddings", None)
+        model.config.use_cache = text_config.use_cache = False
+        # Attention weights come from the eager form alone.
+        model.set_attn_implementation("eager")
+        # The table stays with whoever holds the language model; one row keeps the body's structure whole.
+        row = nn.Embedding(1, self.width, _weight=table.weight.new_zeros(1, self.width))
+        model.set_input_embeddings(row.requires_grad_(False))
+        self._require_causal(name)
+
+    @torch.no_grad()
+    def _require_causal(self, name: str) -> None:
+        """Change the last token of a sequence and see whether an earlier output moves."""
+        was_training = self.body.training
+        self.body.eval()
+        generator = torch.Generator().manual_seed(0)
+        tokens = torch.randn(1, 4, self.width, generator=generator).to(next(self.body.parameters()))
+        changed = tokens.clone()
+        changed[:, -1] *= -1
+        before, after = self(tokens), self(changed)
+        self.body.train(was_training)
+        if before.shape != tokens.shape:
+            raise InputError(
+                f"{name} turns width {self.width} into {before.shape[-1]}; give a model that keeps its width"
+            )
+        if not torch.allclose(before[:, :-1], after[:, :-1], atol=1e-5):
+            raise InputError(
+                f"{name} is not causal: a token's output depends on later tokens; "
+                "give a causal language model"
+            )
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        positions: slice | None = None,
+        return_attentions: bool = False,
+    ) -> Tensor | tuple[Tensor, tuple[Tensor, ...]]:
+        """Map input embeddings to normalised hidden states.
+
+        Args:
+            embeddings: (B, T, D).
+            attention_mask: (B, T) bool, True for real tokens; None if all are real, or padding is on the
+                right.
+            positions: return the outputs of these tokens only.
+            return_attentions: also return the attention weights of each layer.
+
+        Returns:
+            (B, T', D) hidden states; with `return_attentions` also a tuple of (B, H, T, T) weights, one per
+            layer, of which the last has only the T' rows of `positions`.
+
+        Raises:
+            InputError: if T exceeds the model's table of positions.
+        """
+        tokens = embeddings.shape[1]
+        if self.max_tokens is not None and tokens > self.max_tokens:
+            raise InputError(
+                f"{tokens} tokens, but {type(self.body).__name__} has {self.max_tokens} positions; "
+                "use a shorter context"
+            )
+        extra: dict[str, Any] = {"output_attentions": True} if return_attentions else {}
+        if self._takes_positions:
+            extra["position_ids"] = torch.arange(tokens, device=embeddings.device)[None]
+        mask = None if attention_mask is None else attention_mask.long()
+        output = self.body(inputs_embeds=embeddings, attention_mask=mask, **extra)
+        rows = slice(None) if positions is None else positions
+        hidden: Tensor = output.last_hidden_state[:, rows]
+        if not return_attentions:
+            return hidden
+        if not output.get("attentions"):
+            raise InputError(
+                f"{type(self.body).__name__} gives no attention maps; use another model for them"
+            )
+        *earlier, last = output.attentions
+        return hidden, (*earlier, last[:, :, rows])
+
+
+class HuggingFaceLanguageModel(nn.Module):
+    """A causal language model as its backbone, its word embeddings and its head.
+
+    Attributes:
+        tokens: table of word embeddings (V, D).
+        gpt: the backbone.
+        head: map from hidden states to logits, or None where it is the transposed table.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        """Take a model apart; it cannot be used any more afterwards."""
+        super().__init__()
+        self.name = type(model).__name__
+        table, head = model.get_input_embeddings(), model.get_output_embeddings()
+        probe = torch.arange(8).remainder(len(table.weight))[None]
+        expected = _own_loss(model, probe)
+        self.gpt = HuggingFaceBackbone(model)
+        self.tokens: nn.Embedding = table
+        self.head: nn.Linear | None = None if head.weight is table.weight else head
+        # Some models scale, bound or shift their logits; theirs is then not the loss computed here.
+        self._has_plain_head = True
+        self._has_plain_head = math.isclose(math.log(self.perplexity(probe)), expected, rel_tol=1e-4)
+
+    @property
+    def vocab_size(self) -> int:
+        """V."""
+        return self.tokens.num_embeddings
+
+    def loss(self, token_ids: Tensor) -> Tensor:
+        """Mean negative log-likelihood of each token after the first, given those before it.
+
+        Args:
+            token_ids: (B, T) int64, T at least 2.
+
+        Returns:
+            Scalar in nats.
+
+        Raises:
+            InputError: if the model turns hidden states into logits by more than a matrix.
+        """
+        if not self._has_plain_head:
+            raise InputError(
+                f"{self.name} does more than a matrix product for its logits, which is not supported here; "
+                "set language_weight to 0"
+            )
+        hidden = self.gpt(self.tokens(token_ids[:, :-1]))
+        table = self.tokens.weight if self.head is None else self.head.weight
+        return vocabulary_loss(hidden.flatten(0, 1), table, token_ids[:, 1:].flatten())
+
+    @torch.no_grad()
+    def perplexity(self, token_ids: Tensor) -> float:
+        """Exponential of the loss of (B, T) tokens, without dropout."""
+        was_training = self.training
+        self.eval()
+        result = math.exp(self.loss(token_ids).item())
+        self.train(was_training)
+        return result
+
+
+@torch.no_grad()
+def _own_loss(model: PreTrainedModel, token_ids: Tensor) -> float:
+    was_training = model.training
+    model.eval()
+    logits = model(input_ids=token_ids[:, :-1]).logits.float()
+    model.train(was_training)
+    return float(nn.functional.cross_entropy(logits.flatten(0, 1), token_ids[:, 1:].flatten()))
+
+
+def load_huggingface(source: str) -> HuggingFaceLanguageModel:
+    """Load a causal language model in float32.
+
+    Args:
+        source: a folder of `save_pretrained`, a folder with one GGUF file, a GGUF file, or a Hub id.
+
+    Raises:
+        InputError: for a model that is not causal or not known to `transformers`, and for a missing extra.
+        DamagedFileError: for pickles, damaged files and missing tensors.
+        ResourceError: if the Hub is needed and cannot be reached.
+    """
+    folder, extra = _locate(source)
+    transformers = _import_transformers()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            model, report = transformers.AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=torch.float32,
+                attn_implementation="eager",
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
+                **extra,
+            )
+    except (SafetensorError, RuntimeError, KeyError, EOFError) as error:
+        raise DamagedFileError(
+            f"{folder}: cannot be loaded ({_first_line(error)}); fetch it again"
+        ) from error
+    except (ValueError, OSError) as error:
+        raise InputError(f"{folder}: not a causal language model ({_first_line(error)})") from error
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
+        raise DamagedFileError(
+            f"{folder}: {len(missing)} tensors are missing, first {missing[0]}; fetch it again"
+        )
+    return HuggingFaceLanguageModel(model)
+
+
+def load_tokenizer(source: str) -> Any:
+    """Load the tokenizer of a model that `load_huggingface` loads, from the same source.
+
+    Raises:
+        InputError: if its files are missing.
+    """
+    folder, extra = _locate(source)
+    try:
+        return _import_transformers().AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, **extra
+        )
+    except (ValueError, OSError) as error:
+        raise InputError(f"{folder}: no tokenizer that can be loaded ({_first_line(error)})") from error
+
+
+def _locate(source: str) -> tuple[Path, dict[str, str]]:
+    """Folder of a model, and the argument that names the GGUF file in it, if that is what it has."""
+    path = Path(source).expanduser()
+    if path.suffix == ".gguf" and path.is_file():
+        folder, files = path.parent, [path.name]
+    else:
+        folder = model_folder(source, flag="hf:FOLDER")
+        require_safe_weights(folder)
+        files = sorted(file.name for file in folder.glob("*.gguf"))
+        if any(folder.glob("model*.safetensors")):
+            return folder, {}
+    if len(files) > 1:
+        raise InputError(f"{folder}: has several GGUF files ({', '.join(files)}); give one of them")
+    for package in ("gguf", "accelerate"):
+        if importlib.util.find_spec(package) is None:
+            raise InputError(f"{folder}: GGUF files need the extra gguf: pip install 'chibit[gguf]'")
+    return folder, {"gguf_file": files[0]}
+
+
+def _import_transformers() -> Any:
+    try:
+        transformers: Any = importlib.import_module("transformers")
+    except ImportError as error:
+        raise InputError("hf: models need the extra hf: pip install 'chibit[hf]'") from error
+    transformers.utils.logging.disable_progress_bar()
+    return transformers
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
