@@ -1,0 +1,211 @@
+"""The offline loop on real data of a real environment: schedule, logs, exact resume, stops and divergence."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from chibit.agents import AGENTS
+from chibit.core.checkpoint import checkpoint_steps, load_checkpoint, marked
+from chibit.core.errors import DamagedFileError, DivergenceError, InputError, ResourceError
+from chibit.core.run_dir import RunDir
+from chibit.training.offline import train
+from chibit.training.run_config import RunConfig
+
+SMALL = {
+    "dt": {"context_length": 4, "batch_size": 4, "n_layer": 1, "n_embd": 16, "warmup_steps": 5},
+    "td3_bc": {"hidden_sizes": (16, 16), "batch_size": 8},
+}
+
+
+def config_of(agent, data, **fields):
+    known = {field.name for field in dataclasses.fields(AGENTS[agent].config)}
+    small = {key: value for key, value in SMALL[agent].items() if key in known}
+    defaults = {"num_steps": 12, "evaluate_every": 6, "num_episodes": 2, "log_every": 4, "device": "cpu"}
+    return RunConfig(data=str(data), agent=AGENTS[agent].config(**small), **{**defaults, **fields})
+
+
+def weights(path, step):
+    checkpoint = load_checkpoint(path / "checkpoints", step)
+    return checkpoint.tensors, checkpoint.state
+
+
+def assert_equal_states(first, second, where=""):
+    if isinstance(first, torch.Tensor):
+        assert torch.equal(first, second), where
+    elif isinstance(first, dict):
+        assert first.keys() == second.keys(), where
+        for key in first:
+            if "seconds" not in str(key):
+                assert_equal_states(first[key], second[key], f"{where}.{key}")
+    elif isinstance(first, (list, tuple)):
+        assert len(first) == len(second), where
+        for i, (a, b) in enumerate(zip(first, second, strict=True)):
+            assert_equal_states(a, b, f"{where}[{i}]")
+    else:
+        assert first == second, where
+
+
+def log_without_times(path, name):
+    records = RunDir(path).read_log(name)
+    return [{key: value for key, value in record.items() if "seconds" not in key} for record in records]
+
+
+@pytest.mark.parametrize("agent", SMALL)
+def test_a_run_writes_exactly_its_directory(pendulum_file, tmp_path, agent):
+    path = tmp_path / "run"
+    result = train(config_of(agent, pendulum_file), path, progress=False)
+    files = {str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()}
+    steps = [f"checkpoints/{step:010d}/{name}" for step in (6, 12) for name in _CHECKPOINT]
+    logs = ["metrics.jsonl", "evaluations.jsonl"]
+    ends = ["config.json", "provenance.json", "result.json", ".lock", "checkpoints/last", "checkpoints/best"]
+    assert files == set(steps + logs + ends)
+    assert [record["step"] for record in RunDir(path).read_log("metrics.jsonl")] == [4, 8, 12]
+    targets = {record["target_return"] for record in RunDir(path).read_log("evaluations.jsonl")}
+    assert len(targets) == (2 if AGENTS[agent].agent.is_return_conditioned else 1)
+    for row in result["scores"]:
+        curve = [
+            np.mean(record["episode_returns"])
+            for record in RunDir(path).read_log("evaluations.jsonl")
+            if record["target_return"] == row["target_return"]
+        ]
+        assert row["last"] == pytest.approx(curve[-1])
+        assert row["best"] == pytest.approx(max(curve))
+    assert result["score_unit"] == "return"
+    assert result["behaviour_mean_return"] < 0
+    assert marked(path / "checkpoints", "last") == 12
+
+
+_CHECKPOINT = ("model.safetensors", "training_state.pt", "manifest.json")
+
+
+@pytest.mark.parametrize("agent", SMALL)
+def test_resumed_equals_uninterrupted_to_the_bit(pendulum_file, tmp_path, agent):
+    config = config_of(agent, pendulum_file, checkpoint_every=5, log_every=3)
+    train(config, tmp_path / "whole", progress=False)
+    _interrupt(config, tmp_path / "parts", after=5)
+    assert checkpoint_steps(tmp_path / "parts" / "checkpoints") == [5]
+    train(config, tmp_path / "parts", progress=False)
+    for step in (10, 12):
+        assert_equal_states(weights(tmp_path / "whole", step), weights(tmp_path / "parts", step))
+    for name in ("metrics.jsonl", "evaluations.jsonl"):
+        assert log_without_times(tmp_path / "whole", name) == log_without_times(tmp_path / "parts", name)
+
+
+def _interrupt(config, path, after):
+    """Run until the checkpoint of step `after` and lose what came later, as a kill between two checkpoints does."""
+    from chibit.training import offline
+
+    class Killed(BaseException):
+        pass
+
+    original = offline._OfflineRun._step
+
+    def step(self):
+        if self.state.step == after + 2:
+            raise Killed
+        original(self)
+
+    offline._OfflineRun._step = step
+    try:
+        with pytest.raises(Killed):
+            train(config, path, progress=False)
+    finally:
+        offline._OfflineRun._step = original
+
+
+def test_a_finished_run_is_not_run_again(pendulum_file, tmp_path):
+    config = config_of("td3_bc", pendulum_file)
+    first = train(config, tmp_path / "run", progress=False)
+    before = (tmp_path / "run" / "metrics.jsonl").stat().st_mtime_ns
+    assert train(config, tmp_path / "run", progress=False) == first
+    assert (tmp_path / "run" / "metrics.jsonl").stat().st_mtime_ns == before
+
+
+def test_same_seed_same_run_other_seed_other_run(pendulum_file, tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train(config_of("dt", pendulum_file, seed=seed), tmp_path / name, progress=False)
+    logs = [log_without_times(tmp_path / name, "metrics.jsonl") for name in "abc"]
+    assert logs[0] == logs[1] != logs[2]
+
+
+def test_the_newest_damaged_checkpoint_is_passed_over(pendulum_file, tmp_path, caplog):
+    config = config_of("dt", pendulum_file, checkpoint_every=3)
+    train(config, tmp_path / "whole", progress=False)
+    train(dataclasses.replace(config), tmp_path / "hurt", progress=False)
+    (tmp_path / "hurt" / "result.json").unlink()
+    newest = tmp_path / "hurt" / "checkpoints" / "0000000012" / "model.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-1] + b"\x00\x00")
+    train(config, tmp_path / "hurt", progress=False)
+    assert_equal_states(weights(tmp_path / "whole", 12), weights(tmp_path / "hurt", 12))
+
+
+def test_changed_data_is_noticed_on_resume(pendulum_file, tmp_path):
+    data = tmp_path / "data.npz"
+    data.write_bytes(pendulum_file.read_bytes())
+    config = config_of("td3_bc", data)
+    train(config, tmp_path / "run", progress=False)
+    (tmp_path / "run" / "result.json").unlink()
+    columns = dict(np.load(data))
+    columns["rewards"] = columns["rewards"] + 1
+    np.savez(data, **columns)
+    with pytest.raises(DamagedFileError, match="has changed since the checkpoint"):
+        train(config, tmp_path / "run", progress=False)
+
+
+def test_divergence_stops_with_the_rows_of_the_batch(pendulum_file, tmp_path):
+    config = config_of("dt", pendulum_file, checkpoint_every=2, num_steps=50)
+    config = dataclasses.replace(config, agent=dataclasses.replace(config.agent, learning_rate=1e30, warmup_steps=0))
+    with pytest.raises(DivergenceError) as caught:
+        train(config, tmp_path / "run", progress=False)
+    assert caught.value.exit_code == 5
+    record = json.loads((tmp_path / "run" / "divergence.json").read_text())
+    assert len(record["rows"]) == 4
+    assert str(tmp_path / "run") in str(caught.value)
+
+
+def test_not_resuming_over_an_earlier_run_is_refused(pendulum_file, tmp_path):
+    config = config_of("td3_bc", pendulum_file)
+    train(config, tmp_path / "run", progress=False)
+    (tmp_path / "run" / "result.json").unlink()
+    with pytest.raises(InputError, match="holds a run at step 12"):
+        train(config, tmp_path / "run", resume=False, progress=False)
+
+
+def test_a_locked_run_is_refused(pendulum_file, tmp_path):
+    config = config_of("td3_bc", pendulum_file)
+    train(config, tmp_path / "run", progress=False)
+    with RunDir.open(tmp_path / "run").lock(), pytest.raises(ResourceError, match="another process"):
+        train(config, tmp_path / "run", progress=False)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_says_how_it_ended(pendulum_file, tmp_path, number, code):
+    path = tmp_path / "run"
+    flags = ["--data", str(pendulum_file), "--out", str(path), "--num-steps", "1000000", "--batch-size", "4"]
+    flags += ["--num-episodes", "0", "--log-every", "10", "--device", "cpu", "--quiet", "True"]
+    child = subprocess.Popen(
+        [sys.executable, "-m", "chibit", "train", "--agent", "td3_bc", *flags],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    deadline = time.monotonic() + 120
+    while not (path / "metrics.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    child.send_signal(number)
+    _, error = child.communicate(timeout=60)
+    assert child.returncode == code, error
+    assert "checkpoint saved" in error
+    assert error.count("\n") == 1
+    saved = load_checkpoint(path / "checkpoints")
+    assert saved.state["loop"]["step"] == saved.step > 0
+    assert not (path / "result.json").exists()
