@@ -27,6 +27,8 @@ class Origin:
     """See `DatasetSpec.name`."""
     env_id: str | None = None
     """Environment of evaluation, on the allow-list."""
+    env_options: str = ""
+    """What it was made with beyond its defaults, in words; empty where nothing."""
     d4rl_physics: bool = False
     """See `DatasetSpec.d4rl_physics`."""
     score_reference: tuple[float, float] | None = None

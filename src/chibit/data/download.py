@@ -1,0 +1,130 @@
+"""Fetch one file over HTTP: with progress, resumed where it stopped, and whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import http.client
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from chibit.core.errors import ResourceError
+from chibit.core.files import fsync_file, fsync_folder, make_folder, resource_error
+
+TIMEOUT_SECONDS = 10.0
+"""Silence after which a server counts as unreachable."""
+_BLOCK = 1 << 18
+_NUM_ATTEMPTS = 3
+
+
+def download(url: str, target: Path, *, progress: bool = True) -> Path:
+    """Fetch a file.
+
+    What has arrived is kept beside the target as `<name>.part`, and a later call goes on from there. Of
+    several processes that want the same file one fetches, and the others wait for it.
+
+    Args:
+        url: http or https.
+        target: where it is to be; an existing file is kept.
+        progress: show a bar on standard error.
+
+    Returns:
+        `target`.
+
+    Raises:
+        ResourceError: if the server cannot be reached or does not send the whole file, or the disk is full;
+            the message names the URL and the folder.
+    """
+    make_folder(target.parent)
+    part = target.with_name(target.name + ".part")
+    with _only_one(target.with_name(target.name + ".lock")):
+        if target.exists():
+            return target
+        with _bar(target.name, progress) as show:
+            for attempt in range(1, _NUM_ATTEMPTS + 1):
+                try:
+                    _fetch(url, part, show)
+                    break
+                except (http.client.HTTPException, ConnectionError, TimeoutError, EOFError) as error:
+                    # The connection broke on the way: go on from what is there.
+                    if attempt == _NUM_ATTEMPTS:
+                        raise _failure(url, target, error) from error
+                except urllib.error.URLError as error:
+                    raise _failure(url, target, error) from error
+                except OSError as error:
+                    raise resource_error(part, error) from error
+        fsync_file(part)
+        os.replace(part, target)
+        fsync_folder(target.parent)
+    return target
+
+
+def _fetch(url: str, part: Path, show: Callable[[int, int], None]) -> None:
+    """Append what is missing from `part`; EOFError if the server stops before the end."""
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise
+        if error.headers.get("Content-Range") == f"bytes */{have}":
+            return  # all of it had arrived before
+        have = 0
+        response = urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS)
+    with response:
+        if response.status != http.client.PARTIAL_CONTENT:
+            have = 0  # the server sends the file from its beginning
+        length = response.headers.get("Content-Length")
+        if length is None:
+            raise http.client.HTTPException("the server does not say how long the file is")
+        total = have + int(length)
+        with open(part, "ab" if have else "wb") as file:
+            while block := response.read(_BLOCK):
+                file.write(block)
+                have += len(block)
+                show(have, total)
+    if have != total:
+        raise EOFError(f"{have} of {total} bytes arrived")
+
+
+def _failure(url: str, target: Path, error: BaseException) -> ResourceError:
+    reason = getattr(error, "reason", None) or error
+    return ResourceError(
+        f"{url}: cannot be fetched ({reason}); fetch it by other means and put it into {target.parent}"
+    )
+
+
+@contextlib.contextmanager
+def _only_one(lock: Path) -> Iterator[None]:
+    """Wait until no other process fetches the same file."""
+    try:
+        descriptor = os.open(lock, os.O_CREAT | os.O_RDWR)
+    except OSError as error:
+        raise resource_error(lock, error) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _bar(name: str, shown: bool) -> Iterator[Callable[[int, int], None]]:
+    """Give the function that takes bytes so far and in all."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (
+        TextColumn("downloading {task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), disable=not shown, transient=True) as bar:
+        task = bar.add_task(name, total=None)
+        yield lambda have, total: bar.update(task, completed=have, total=total)

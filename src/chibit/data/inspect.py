@@ -1,0 +1,194 @@
+"""What a data set holds, in numbers and as a page of text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from chibit.data.scores import normalized_score
+from chibit.data.trajectory import DatasetSpec, TrajectoryDataset
+
+NUM_BINS = 20
+_BAR_WIDTH = 40
+_BLOCK_ROWS = 1 << 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """Smallest, mean, standard deviation and largest of some numbers."""
+
+    min: float
+    mean: float
+    std: float
+    max: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSummary:
+    """What `describe` finds."""
+
+    spec: DatasetSpec
+    """Dimensions, environment, score reference, targets."""
+    folder: Path
+    """The store."""
+    content_hash: str
+    """SHA-256 over the data."""
+    num_steps: int
+    """Steps in all."""
+    num_episodes: int
+    """Episodes in all."""
+    num_terminated: int
+    """Episodes that the environment ended."""
+    num_truncated: int
+    """Episodes that were cut and did not terminate."""
+    has_final_observations: bool
+    """Whether the observation after the last action of an episode is known."""
+    lengths: Spread
+    """Steps of an episode."""
+    returns: Spread
+    """Undiscounted return of an episode, raw."""
+    histogram_counts: tuple[int, ...]
+    """Episodes by return, in `NUM_BINS` bins of equal width."""
+    histogram_edges: tuple[float, ...]
+    """Bounds of the bins, one more than bins."""
+    rewards: Spread
+    """Reward of a step."""
+    actions: Spread | None
+    """Action values; None where actions are discrete."""
+    action_counts: tuple[int, ...] | None
+    """How often each discrete action occurs; None where actions are continuous."""
+    constant_dimensions: tuple[int, ...]
+    """Observation dimensions that never change; they are not scaled."""
+    num_not_finite: int
+    """NaN and infinite values. A source that holds any is refused, so this is 0."""
+    notes: tuple[str, ...]
+    """What was decided or left out while the source was read."""
+
+
+def describe(dataset: TrajectoryDataset) -> DatasetSummary:
+    """Look through a data set."""
+    returns = dataset.episode_returns.astype(np.float64)
+    counts, edges = np.histogram(returns, bins=NUM_BINS)
+    blocks = [dataset.records[i : i + _BLOCK_ROWS] for i in range(0, dataset.num_steps, _BLOCK_ROWS)]
+    low = np.min([block.min(axis=0) for block in blocks], axis=0)
+    high = np.max([block.max(axis=0) for block in blocks], axis=0)
+    state_dim = dataset.spec.state_dim
+    terminated, truncated = dataset.episode_ends.T
+    return DatasetSummary(
+        spec=dataset.spec,
+        folder=dataset.folder,
+        content_hash=dataset.content_hash,
+        num_steps=dataset.num_steps,
+        num_episodes=dataset.num_episodes,
+        num_terminated=int(terminated.sum()),
+        num_truncated=int((truncated & ~terminated).sum()),
+        has_final_observations=dataset.final_observations is not None,
+        lengths=_spread(dataset.episode_lengths),
+        returns=_spread(returns),
+        histogram_counts=tuple(counts.tolist()),
+        histogram_edges=tuple(edges.tolist()),
+        rewards=_spread(dataset.rewards),
+        actions=None if dataset.is_discrete else _spread(dataset.actions),
+        action_counts=(
+            tuple(np.bincount(dataset.actions, minlength=dataset.spec.num_actions or 0).tolist())
+            if dataset.is_discrete
+            else None
+        ),
+        constant_dimensions=tuple(np.flatnonzero((low == high)[1 : 1 + state_dim]).tolist()),
+        num_not_finite=sum(int((~np.isfinite(block)).sum()) for block in blocks),
+        notes=dataset.notes,
+    )
+
+
+def render_summary(summary: DatasetSummary) -> Group:
+    """Lay a summary out for a rich console. Names from files are shown as they are, never as markup."""
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column()
+    table.add_column(overflow="fold")
+    for label, value in _rows(summary):
+        table.add_row(Text(label, style="bold"), Text(value))
+    parts: list[RenderableType] = [
+        table,
+        Text("\nreturns of episodes", style="bold"),
+        Text(_histogram(summary)),
+    ]
+    if summary.notes:
+        parts += [Text("\nnotes", style="bold"), Text("\n".join(f"- {note}" for note in summary.notes))]
+    return Group(*parts)
+
+
+def _rows(summary: DatasetSummary) -> list[tuple[str, str]]:
+    spec = summary.spec
+    actions = f"{spec.num_actions} discrete" if spec.num_actions is not None else f"{spec.act_dim}"
+    environment = spec.env_id or "none: training only"
+    if spec.env_id and spec.d4rl_physics:
+        environment += ", contact margins as in MuJoCo before 3.5"
+    final = "known" if summary.has_final_observations else "not known"
+    rows = [
+        ("name", spec.name),
+        ("store", f"{summary.folder} ({summary.content_hash[:12]})"),
+        ("steps", f"{summary.num_steps:,}"),
+        (
+            "episodes",
+            f"{summary.num_episodes:,}: {summary.num_terminated:,} terminated, {summary.num_truncated:,} "
+            f"truncated; last observations {final}",
+        ),
+        ("lengths", _show(summary.lengths, 0)),
+        ("returns", _show(summary.returns, 1)),
+        ("rewards of a step", _show(summary.rewards, 3)),
+        ("observations", f"{spec.state_dim}" + _constants(summary.constant_dimensions)),
+        ("actions", actions + (f"; {_show(summary.actions, 3)}" if summary.actions else "")),
+        ("NaN or infinite", f"{summary.num_not_finite}"),
+        ("environment", f"{environment}; at most {spec.max_episode_steps:,} steps"),
+        ("score reference", _reference(summary)),
+        ("target returns", ", ".join(f"{target:g}" for target in spec.default_target_returns)),
+    ]
+    if summary.action_counts is not None:
+        rows.insert(9, ("action counts", ", ".join(f"{count:,}" for count in summary.action_counts[:20])))
+    return rows
+
+
+def _histogram(summary: DatasetSummary) -> str:
+    """Draw a bar for each bin; a bin with any episode shows at least a sliver."""
+    most = max(summary.histogram_counts)
+    lines = []
+    for i, count in enumerate(summary.histogram_counts):
+        bar = "█" * round(_BAR_WIDTH * count / most) or ("▏" if count else "")
+        lines.append(f"{summary.histogram_edges[i]:>12,.1f}  {bar} {count or ''}".rstrip())
+    lines.append(f"{summary.histogram_edges[-1]:>12,.1f}")
+    return "\n".join(lines)
+
+
+def _reference(summary: DatasetSummary) -> str:
+    reference = summary.spec.score_reference
+    if reference is None:
+        return "none: raw returns only"
+    mean, best = (normalized_score(value, reference) for value in (summary.returns.mean, summary.returns.max))
+    return f"0 at {reference[0]:g}, 100 at {reference[1]:g}; these data: mean {mean:.1f}, best {best:.1f}"
+
+
+def _constants(dimensions: tuple[int, ...]) -> str:
+    if not dimensions:
+        return ""
+    shown = ", ".join(map(str, dimensions[:10])) + (", ..." if len(dimensions) > 10 else "")
+    return f"; {len(dimensions)} never change ({shown})"
+
+
+def _show(spread: Spread, digits: int) -> str:
+    values = (spread.min, spread.mean, spread.std, spread.max)
+    low, mean, std, high = (f"{value:,.{digits}f}" for value in values)
+    return f"{low} to {high}, mean {mean}, std {std}"
+
+
+def _spread(values: np.ndarray) -> Spread:
+    return Spread(
+        min=float(values.min()),
+        mean=float(values.mean(dtype=np.float64)),
+        std=float(values.std(dtype=np.float64)),
+        max=float(values.max()),
+    )

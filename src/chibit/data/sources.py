@@ -1,0 +1,158 @@
+"""From a name or a path to the files it means and the reader that knows them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from chibit.core.errors import InputError
+from chibit.core.files import check_name, nearest
+from chibit.data.origin import Origin
+from chibit.data.recording import Recording
+from chibit.data.store import MANIFEST
+
+Reader = Callable[[Path], AbstractContextManager[tuple[Recording, Origin]]]
+
+SUFFIXES = (".hdf5", ".h5", ".pkl", ".pickle", ".npz")
+_FORMATS = ".hdf5 or .h5 (D4RL's layout), .pkl (list of trajectories), .npz, a Minari folder or a store"
+_OWN_NAME = re.compile(r"(chibit/\w+/|\w+-)(random|expert|medium(-replay|-expert)?)(-v0)?")
+_REMOTE_MINARI_ID = re.compile(r".+/.+-v\d+")
+_MAX_DEPTH = 4  # of namespaces above a Minari data set
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set in a form that some reader knows."""
+
+    path: Path
+    """A file or folder."""
+    reader: Reader | None
+    """Opens it; None where it is a store already."""
+
+
+def home_folder(cache: Path | None = None) -> Path:
+    """Give the folder of stores and downloads: `cache`, else $CHIBIT_HOME, else ~/.cache/chibit."""
+    configured = os.environ.get("CHIBIT_HOME")
+    return cache or (Path(configured) if configured else Path.home() / ".cache" / "chibit")
+
+
+def find_source(
+    name_or_path: str | Path, data_folder: Path | None, home: Path, download: bool, progress: bool
+) -> Source:
+    """Find out what is meant, and fetch or collect it if it is not here.
+
+    Arguments are those of `load_dataset`. A known name goes before a path of the same spelling.
+
+    Raises:
+        InputError: for an unknown name, a missing file, or one of an unknown kind.
+        ResourceError: if it is not here and cannot be fetched.
+    """
+    if isinstance(name_or_path, str):
+        from chibit.data import d4rl
+
+        if name_or_path in d4rl.IDS:
+            folder = data_folder or home / "d4rl"
+            path = d4rl.find_or_download(name_or_path, folder, allow_download=download, progress=progress)
+            return Source(path, d4rl.read_d4rl)
+        found = _find_own(name_or_path, data_folder, progress)
+        if found is not None:
+            return found
+    path = Path(os.path.expanduser(name_or_path))
+    shown = repr(str(name_or_path)[:300])
+    try:
+        exists = bool(str(name_or_path).strip()) and path.exists()
+    except OSError as error:
+        raise InputError(f"{shown}: cannot read ({error.strerror})") from error
+    if exists:
+        return _by_path(path)
+    if isinstance(name_or_path, Path) or path.suffix in SUFFIXES or name_or_path.startswith((".", "/", "~")):
+        raise InputError(f"{shown}: no such file or folder")
+    return _find_minari(name_or_path, data_folder, download, progress)
+
+
+def _find_own(name: str, data_folder: Path | None, progress: bool) -> Source | None:
+    """Find one of our own levels, and collect it if need be; None if the name is none."""
+    if not _OWN_NAME.fullmatch(name):
+        return None
+    from chibit.data.collect import collect, list_collectable
+
+    entry = next((e for e in list_collectable() if name in (e.name, e.dataset_id)), None)
+    if entry is None:
+        return None
+    folder = _minari_folder(entry.dataset_id, data_folder)
+    if folder is None:
+        num_processes = len(os.sched_getaffinity(0))
+        folder = collect(entry.dataset_id, num_processes=num_processes, progress=progress)
+    return _by_path(folder)
+
+
+def _find_minari(name: str, data_folder: Path | None, download: bool, progress: bool) -> Source:
+    check_name(name, "data set")
+    folder = _minari_folder(name, data_folder)
+    if folder is None:
+        hint = nearest(name, _known_names(data_folder))
+        is_own = name.startswith("chibit/")
+        if is_own or not download or not _REMOTE_MINARI_ID.fullmatch(name):
+            raise InputError(f"unknown data set {name!r}{hint}")
+        from chibit.data.minari_download import download_minari
+        from chibit.data.minari_writer import minari_root
+
+        folder = download_minari(name, minari_root(), hint=hint, progress=progress)
+    return _by_path(folder)
+
+
+def _minari_folder(dataset_id: str, data_folder: Path | None) -> Path | None:
+    from chibit.data.minari_writer import minari_root
+
+    places = [minari_root()] if data_folder is None else [data_folder, minari_root()]
+    return next((place / dataset_id for place in places if (place / dataset_id).is_dir()), None)
+
+
+def _by_path(path: Path) -> Source:
+    if (path / MANIFEST).is_file():
+        return Source(path, None)
+    from chibit.data import arrays, d4rl, minari, trajectory_lists
+
+    if path.is_dir():
+        folder = minari.find_data_folder(path)
+        if folder is None:
+            raise InputError(
+                f"{path}: neither a Minari data set (data/metadata.json) nor a store ({MANIFEST})"
+            )
+        return Source(folder, minari.read_minari)
+    if path.name == "main_data.hdf5":
+        return _by_path(path.absolute().parent)
+    readers: dict[str, Reader] = {
+        ".hdf5": d4rl.read_d4rl,
+        ".h5": d4rl.read_d4rl,
+        ".pkl": trajectory_lists.read_trajectory_list,
+        ".pickle": trajectory_lists.read_trajectory_list,
+        ".npz": arrays.read_npz,
+    }
+    if path.suffix not in readers:
+        raise InputError(f"{path}: unknown kind of file; expected {_FORMATS}")
+    return Source(path, readers[path.suffix])
+
+
+def _known_names(data_folder: Path | None) -> list[str]:
+    from chibit.data.collect import list_collectable
+    from chibit.data.d4rl import IDS
+
+    return [*IDS, *(entry.name for entry in list_collectable()), *local_minari_ids(data_folder)]
+
+
+def local_minari_ids(data_folder: Path | None) -> list[str]:
+    """List the Minari data sets in `data_folder` and in Minari's own folder."""
+    from chibit.data.minari_writer import minari_root
+
+    roots = [minari_root()] if data_folder is None else [data_folder, minari_root()]
+    found = set()
+    for root in roots:
+        for depth in range(1, _MAX_DEPTH + 1):
+            for path in root.glob("*/" * depth + "data/metadata.json"):
+                found.add(path.parent.parent.relative_to(root).as_posix())
+    return sorted(name for name in found if not name.startswith("."))
