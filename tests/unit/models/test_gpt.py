@@ -135,7 +135,9 @@ def test_trimmed_rows_equal_the_full_computation(positions: slice, masked: bool)
     torch.testing.assert_close(trimmed, full, atol=1e-6, rtol=0)
     parameters = list(model.parameters())
     expected = torch.autograd.grad(full.square().sum(), parameters)
-    torch.testing.assert_close(torch.autograd.grad(trimmed.square().sum(), parameters), expected, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(
+        torch.autograd.grad(trimmed.square().sum(), parameters), expected, atol=1e-4, rtol=1e-5
+    )
 
 
 def test_attentions_have_one_row_for_each_position() -> None:
@@ -145,6 +147,31 @@ def test_attentions_have_one_row_for_each_position() -> None:
     for weights in attentions:
         torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]))
         assert weights[..., 0, 3:].max() == 0  # token 1 or token 0 sees nothing after token 2
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_fused_and_explicit_attention_agree(masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny()
+    x = inputs(tokens=9)
+    mask = torch.ones(3, 9, dtype=torch.bool)
+    mask[1, :4] = False
+    results = []
+    for fused in (True, False):
+        monkeypatch.setattr("chibit.models.gpt._use_fused", lambda *_, fused=fused: fused)
+        for positions in (None, slice(1, None, 3)):
+            hidden = model(x, mask if masked else None, positions=positions)
+            assert bool(hidden.isfinite().all())
+            # Rows of padding have no meaning, and the kernels may differ there.
+            hidden = hidden * (mask if positions is None else mask[:, positions])[..., None]
+            results.append((hidden, torch.autograd.grad(hidden.square().sum(), list(model.parameters()))))
+    torch.testing.assert_close(results[:2], results[2:], atol=1e-4, rtol=1e-5)
+
+
+def test_long_sequences_take_the_fused_kernel_and_agree() -> None:
+    model = tiny().eval()
+    x = inputs(tokens=300, batch=1)
+    hidden, _ = model(x, return_attentions=True)
+    torch.testing.assert_close(model(x), hidden, atol=1e-5, rtol=0)
 
 
 def test_rms_norm_by_hand() -> None:
@@ -228,9 +255,18 @@ def test_every_parameter_has_a_gradient() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("n_head", 3), ("n_layer", 0), ("n_embd", 0), ("activation", "swish"), ("norm", "batch"), ("attn_dropout", 1.0),
-     ("resid_dropout", -0.1), ("n_inner", 0), ("norm_eps", 0.0)],
-)  # fmt: skip
+    [
+        ("n_head", 3),
+        ("n_layer", 0),
+        ("n_embd", 0),
+        ("activation", "swish"),
+        ("norm", "batch"),
+        ("attn_dropout", 1.0),
+        ("resid_dropout", -0.1),
+        ("n_inner", 0),
+        ("norm_eps", 0.0),
+    ],
+)
 def test_impossible_configs_are_refused(field: str, value: object) -> None:
     with pytest.raises(InputError, match=field):
         replace(TINY, **{field: value})

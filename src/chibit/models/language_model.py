@@ -1,0 +1,218 @@
+"""A GPT with word and position embeddings and a tied head: what `chibit pretrain` trains.
+
+ChibiT is one: 50,257 words and 1,024 positions of width 128 under three blocks. A language model is kept as a
+folder of two files, `model.safetensors` and `config.json`.
+
+Dimensions: B batch · T tokens · D width · V vocabulary · P positions.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from chibit.core.config import from_json, read_json, to_json
+from chibit.core.errors import DamagedFileError, InputError
+from chibit.core.files import atomic_folder, nearest
+from chibit.models.gpt import GPT, GPTConfig
+from chibit.models.vocabulary_loss import CHUNK_TOKENS, Candidates, vocabulary_loss
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+SHIPPED = ("chibit", "markov")
+"""Language models that come with the package."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageModelConfig:
+    """Shape of a language model. Defaults: ChibiT, GPT-2's vocabulary and positions."""
+
+    gpt: GPTConfig = field(default_factory=GPTConfig)
+    """The backbone."""
+    vocab_size: int = 50_257
+    """Words V."""
+    n_positions: int = 1024
+    """Positions P, the longest block the model can read."""
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "n_positions"):
+            if getattr(self, name) < 2:
+                raise InputError(f"{name} is {getattr(self, name)}, expected at least 2")
+
+
+class LanguageModel(nn.Module):
+    """Predicts the next token; the head is the word embeddings themselves."""
+
+    def __init__(self, config: LanguageModelConfig) -> None:
+        """Build a model with GPT-2's initialisation, drawn from torch's global generator."""
+        super().__init__()
+        self.config = config
+        self.tokens = nn.Embedding(config.vocab_size, config.gpt.n_embd)
+        self.positions = nn.Embedding(config.n_positions, config.gpt.n_embd)
+        nn.init.normal_(self.tokens.weight, std=0.02)
+        nn.init.normal_(self.positions.weight, std=0.02)
+        self.gpt = GPT(config.gpt)
+
+    def forward(
+        self, token_ids: Tensor, *, offsets: Tensor | None = None, positions: slice | None = None
+    ) -> Tensor:
+        """Map token ids to normalised hidden states.
+
+        Args:
+            token_ids: (B, T) int64, T at most P.
+            offsets: (B,) int64, the position of each sequence's first token; None is 0.
+            positions: as in `GPT.forward`.
+
+        Returns:
+            (B, T', D).
+
+        Raises:
+            InputError: when a sequence is longer than the position table.
+        """
+        length = token_ids.shape[1]
+        if length > self.config.n_positions:
+            raise InputError(f"{length} tokens in a block, expected at most {self.config.n_positions}")
+        rows = torch.arange(length, device=token_ids.device)
+        if offsets is not None:
+            rows = rows + offsets[:, None]  # (B, T)
+        return self.gpt(self.tokens(token_ids) + self.positions(rows), positions=positions)
+
+    def logits(self, token_ids: Tensor, *, positions: slice | None = None) -> Tensor:
+        """(B, T', V) scores of the next token; all of them at once, so for short inputs."""
+        return self(token_ids, positions=positions) @ self.tokens.weight.T
+
+    def loss(
+        self,
+        token_ids: Tensor,
+        *,
+        offsets: Tensor | None = None,
+        candidates: Candidates | None = None,
+        chunk: int = CHUNK_TOKENS,
+    ) -> Tensor:
+        """Mean negative log-likelihood of each next token, in nats.
+
+        Args:
+            token_ids: (B, T + 1) int64; the model reads the first T and is asked for the last T.
+            offsets: as in `forward`.
+            candidates: a sample of the vocabulary to estimate the loss from; None is the exact loss.
+            chunk: tokens whose logits exist at a time.
+        """
+        hidden = self(token_ids[:, :-1], offsets=offsets)
+        targets = token_ids[:, 1:].reshape(-1)
+        return vocabulary_loss(
+            hidden.flatten(0, 1), self.tokens.weight, targets, candidates=candidates, chunk=chunk
+        )
+
+    @torch.no_grad()
+    def generate(
+        self, token_ids: Tensor, num_tokens: int, *, generator: torch.Generator, temperature: float = 1.0
+    ) -> Tensor:
+        """Continue a text by sampling; what is older than the position table is forgotten.
+
+        Args:
+            token_ids: (B, T) int64, T at least 1.
+            num_tokens: how many to add.
+            generator: source of the draws, on the model's device.
+            temperature: divides the scores; 0 always takes the likeliest token.
+
+        Returns:
+            (B, T + num_tokens) int64.
+        """
+        for _ in range(num_tokens):
+            window = token_ids[:, -self.config.n_positions :]
+            scores = self.logits(window, positions=slice(-1, None))[:, -1].float()
+            if temperature == 0.0:
+                drawn = scores.argmax(-1, keepdim=True)
+            else:
+                drawn = torch.multinomial((scores / temperature).softmax(-1), 1, generator=generator)
+            token_ids = torch.cat((token_ids, drawn), dim=1)
+        return token_ids
+
+
+def save_language_model(
+    model: LanguageModel,
+    folder: Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    extra: dict[str, str] | None = None,
+) -> Path:
+    """Write a language model as a folder, replacing one of that name.
+
+    Args:
+        model: what to save.
+        folder: where to.
+        dtype: precision on disk; loading always gives float32.
+        extra: further text files of the folder, by name.
+    """
+    state = {
+        name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in model.state_dict().items()
+    }
+    with atomic_folder(folder, replace=True) as temporary:
+        (temporary / WEIGHTS).write_bytes(safetensors.torch.save(state))
+        (temporary / CONFIG).write_text(json.dumps(to_json(model.config), indent=1) + "\n")
+        for name, text in (extra or {}).items():
+            (temporary / name).write_text(text, encoding="utf-8")
+    return folder
+
+
+def load_language_model(folder: Path) -> LanguageModel:
+    """Read a language model's folder; keys, shapes and numbers must be those its config.json promises.
+
+    Raises:
+        InputError: when a file is missing or is not of this kind.
+        DamagedFileError: when a file is damaged, or its tensors do not fit the configuration.
+    """
+    config = from_json(LanguageModelConfig, read_json(folder / CONFIG), str(folder / CONFIG))
+    state = _read_tensors(folder / WEIGHTS)
+    with torch.device("meta"):
+        model = LanguageModel(config)
+    expected = model.state_dict()
+    if state.keys() != expected.keys():
+        odd = sorted(state.keys() ^ expected.keys())
+        found = "an unknown" if odd[0] in state else "no"
+        raise DamagedFileError(f"{folder / WEIGHTS}: {found} tensor {odd[0]!r}; {CONFIG} is of another model")
+    for name, tensor in state.items():
+        if tensor.shape != expected[name].shape:
+            given, wanted = tuple(tensor.shape), tuple(expected[name].shape)
+            raise DamagedFileError(
+                f"{folder / WEIGHTS}: {name} has shape {given}, {CONFIG} promises {wanted}"
+            )
+        if not tensor.is_floating_point() or not bool(tensor.isfinite().all()):
+            raise DamagedFileError(f"{folder / WEIGHTS}: {name} holds what is not a finite number")
+    model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    return model
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load(path.read_bytes())
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; expected a folder with {WEIGHTS} and {CONFIG}") from error
+    except (SafetensorError, ValueError, OverflowError) as error:
+        raise DamagedFileError(f"{path}: not a whole safetensors file ({error})") from error
+
+
+def shipped_folder(name: str) -> Path:
+    """Folder of a language model that comes with the package.
+
+    Raises:
+        InputError: for a name that is not one of `SHIPPED`.
+    """
+    if name not in SHIPPED:
+        hint = nearest(name, SHIPPED)
+        raise InputError(f"shipped language model {name!r}: expected {' or '.join(SHIPPED)}{hint}")
+    return Path(str(resources.files("chibit"))) / "assets" / name
+
+
+def load_shipped(name: str) -> LanguageModel:
+    """A language model that comes with the package: `chibit` (Wikipedia text) or `markov` (a Markov chain)."""
+    return load_language_model(shipped_folder(name))
