@@ -1,0 +1,312 @@
+"""Initialisers: where the trajectory model's weights come from, by one name.
+
+    random                      drawn as GPT-2's are; the control that has the architecture and nothing else
+    random_matched[:SOURCE]     each tensor drawn with its mean and standard deviation in SOURCE (chibit)
+    chibit, markov              shipped: pre-trained on Wikipedia text, and on a Markov chain
+    iid, ngram, shuffled_text   other synthetic sources, made by `chibit pretrain`
+    FOLDER                      a run of `chibit pretrain`, or the language model it wrote
+    gpt2, clip, igpt[:FOLDER]   GPT-2, CLIP's text tower, ImageGPT: from the Hub or a folder
+    hf:ID or hf:FOLDER          any causal language model that transformers can load
+
+Source of the controls: Reid et al. (2022), §5; Takagi (2022); Wang et al. (2024).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from chibit.core.errors import InputError
+from chibit.core.files import nearest
+from chibit.models.conversion import Family, load_converted
+from chibit.models.gpt import GPT, Block, CausalSelfAttention, GPTConfig, Norm
+from chibit.models.hub import model_folder
+from chibit.models.huggingface import HuggingFaceLanguageModel, load_huggingface
+from chibit.models.language_model import (
+    CONFIG,
+    SHIPPED,
+    WEIGHTS,
+    LanguageModel,
+    LanguageModelConfig,
+    load_language_model,
+    load_shipped,
+)
+
+Transfer = Literal["whole", "blocks", "positions", "shuffled"]
+TRANSFERS: tuple[Transfer, ...] = ("whole", "blocks", "positions", "shuffled")
+
+HUB_IDS: dict[Family, str] = {
+    "gpt2": "openai-community/gpt2",
+    "clip": "openai/clip-vit-base-patch32",
+    "igpt": "openai/imagegpt-small",
+}
+"""Where the named foreign models are, if no folder is given."""
+
+SYNTHETIC = ("iid", "markov", "ngram", "shuffled_text")
+_SHAPE = ("n_layer", "n_head", "n_embd", "inner_width", "activation", "norm", "norm_eps")
+_KNOWN = ("random", "random_matched", *dict.fromkeys((*SHIPPED, *SYNTHETIC)), *HUB_IDS, "hf:")
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Weights to start from. No tensor is shared with another call's, nor with a file."""
+
+    backbone: nn.Module
+    """A GPT or a HuggingFaceBackbone."""
+    token_embeddings: Tensor | None
+    """(V, D) as loaded, for the centres of the similarity loss; None where there are none."""
+    position_embeddings: Tensor | None
+    """(P, D) as loaded; None where there are none, or where the backbone keeps its own."""
+    language_model: LanguageModel | HuggingFaceLanguageModel | None
+    """The language model around `backbone` (the same object, trained with it); None where there is none."""
+    name: str
+    """The name it was asked for under, and the transfer mask if it is not `whole`."""
+    hash: str
+    """SHA-256 over all tensors and their names."""
+
+    def require_vocabulary(self, vocab_size: int, what: str) -> None:
+        """Refuse text of another vocabulary.
+
+        Args:
+            vocab_size: of the text.
+            what: the text, for the message.
+
+        Raises:
+            InputError: if there is no language model, or it knows another number of words.
+        """
+        if self.language_model is None:
+            raise InputError(
+                f"{self.name} has no language model to train on {what}; set language_weight to 0"
+            )
+        own = self.language_model.tokens.num_embeddings
+        if own != vocab_size:
+            raise InputError(
+                f"{what} has a vocabulary of {vocab_size} tokens, {self.name} one of {own}; "
+                "use text of the initialiser's own vocabulary"
+            )
+
+
+def load_initialiser(
+    spec: str,
+    *,
+    gpt_config: GPTConfig | None = None,
+    transfer: Transfer = "whole",
+    image_gpt_norm: Norm = "rms",
+    seed: int = 0,
+) -> Pretrained:
+    """Load or draw the weights that a name stands for.
+
+    Args:
+        spec: one of the names above.
+        gpt_config: shape and dropout of a random backbone; None is Table 7's. For weights that bring their
+            shape it may be left out; given, it must agree with them, and its dropouts are put in.
+        transfer: `whole`; `blocks` alone, with a fresh final norm and no tables; `positions` alone, over a
+            random backbone; or `shuffled`, everything with each tensor's entries permuted.
+        image_gpt_norm: `rms` as ImageGPT has it, or `layernorm` as GPT-2's code would load it.
+        seed: of all draws; torch's global generators are left as they were.
+
+    Raises:
+        InputError: for an unknown name or transfer, a missing folder or extra, or shapes that do not agree.
+        DamagedFileError: for pickles and damaged files.
+        ResourceError: if the Hub is needed and cannot be reached.
+    """
+    if transfer not in TRANSFERS:
+        raise InputError(
+            f"transfer is {transfer!r}, expected {', '.join(TRANSFERS)}{nearest(transfer, TRANSFERS)}"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if spec == "random":
+            if transfer != "whole":
+                raise InputError(
+                    f"transfer is {transfer!r}, but random has no weights to transfer; use whole"
+                )
+            loaded = _Loaded(GPT(gpt_config or GPTConfig()))
+        else:
+            loaded = _transferred(_load(spec, gpt_config, image_gpt_norm), transfer, spec)
+    if gpt_config is not None:
+        _apply_config(loaded, gpt_config, spec)
+    tables = {"tokens": loaded.tokens, "positions": loaded.positions}
+    tensors = {name: table for name, table in tables.items() if table is not None}
+    return Pretrained(
+        backbone=loaded.backbone,
+        token_embeddings=loaded.tokens,
+        position_embeddings=loaded.positions,
+        language_model=loaded.language_model,
+        name=spec if transfer == "whole" else f"{spec} {transfer}",
+        hash=_hash(loaded.backbone.state_dict() | tensors),
+    )
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """Weights before they have a name."""
+
+    backbone: nn.Module
+    tokens: Tensor | None = None
+    positions: Tensor | None = None
+    language_model: LanguageModel | HuggingFaceLanguageModel | None = None
+
+
+def _load(spec: str, gpt_config: GPTConfig | None, image_gpt_norm: Norm) -> _Loaded:
+    """Weights as their source has them."""
+    kind, _, rest = spec.partition(":")
+    if kind == "random_matched":
+        source = _load(rest or "chibit", gpt_config, image_gpt_norm)
+        return _redrawn(
+            source, lambda tensor: tensor.mean() + tensor.std(correction=0) * torch.randn_like(tensor)
+        )
+    if kind == "hf" and rest:
+        return _from_language_model(load_huggingface(rest))
+    if kind in HUB_IDS:
+        return _foreign(kind, rest or HUB_IDS[kind], image_gpt_norm)
+    if spec in SHIPPED:
+        return _from_language_model(load_shipped(spec))
+    if spec in SYNTHETIC:
+        raise InputError(
+            f"{spec} is not shipped; make it with `chibit pretrain --corpus {spec} --out FOLDER` "
+            "and give that folder"
+        )
+    if spec and Path(spec).expanduser().is_dir():
+        return _from_language_model(load_language_model(_language_model_folder(Path(spec).expanduser())))
+    hint = nearest(kind, _KNOWN) or f"; expected {', '.join(_KNOWN)}ID, or a folder"
+    raise InputError(f"initialiser {spec!r} is neither a known name nor a folder{hint}")
+
+
+def _foreign(family: Family, source: str, image_gpt_norm: Norm) -> _Loaded:
+    converted = load_converted(
+        family, model_folder(source, flag=f"{family}:FOLDER"), image_gpt_norm=image_gpt_norm
+    )
+    backbone, tokens, positions = (
+        converted.backbone,
+        converted.token_embeddings,
+        converted.position_embeddings,
+    )
+    if family != "gpt2":  # CLIP's tower and ImageGPT have no tied head over words
+        return _Loaded(backbone, tokens, positions)
+    config = LanguageModelConfig(gpt=backbone.config, vocab_size=len(tokens), n_positions=len(positions))
+    with torch.device("meta"):
+        model = LanguageModel(config)
+    model.gpt = backbone
+    model.tokens = nn.Embedding(len(tokens), backbone.width, _weight=tokens)
+    model.positions = nn.Embedding(len(positions), backbone.width, _weight=positions)
+    return _from_language_model(model)
+
+
+def _from_language_model(model: LanguageModel | HuggingFaceLanguageModel) -> _Loaded:
+    positions = model.positions.weight if isinstance(model, LanguageModel) else None
+    return _Loaded(
+        backbone=model.gpt,
+        tokens=model.tokens.weight.detach().clone(),
+        positions=None if positions is None else positions.detach().clone(),
+        language_model=model,
+    )
+
+
+def _language_model_folder(folder: Path) -> Path:
+    """The folder itself, or the language model that a run of `chibit pretrain` wrote into it."""
+    for candidate in (folder / "language_model", folder):
+        if (candidate / WEIGHTS).exists() and (candidate / CONFIG).exists():
+            return candidate
+    raise InputError(
+        f"{folder}: no language model in it ({WEIGHTS} and {CONFIG}); let `chibit pretrain` write one, "
+        "or use hf:FOLDER for a model of transformers"
+    )
+
+
+def _transferred(loaded: _Loaded, transfer: Transfer, spec: str) -> _Loaded:
+    """What a transfer mask leaves of the weights."""
+    if transfer == "whole":
+        return loaded
+    if transfer == "shuffled":
+        return _redrawn(
+            loaded, lambda tensor: tensor.flatten()[torch.randperm(tensor.numel())].view_as(tensor)
+        )
+    if not isinstance(loaded.backbone, GPT):
+        raise InputError(f"transfer is {transfer!r}, but {spec} cannot be taken apart; use whole or shuffled")
+    fresh = GPT(loaded.backbone.config)
+    if transfer == "positions":
+        return _Loaded(fresh, positions=loaded.positions)
+    fresh.blocks = loaded.backbone.blocks
+    return _Loaded(fresh)
+
+
+@torch.no_grad()
+def _redrawn(loaded: _Loaded, draw: Callable[[Tensor], Tensor]) -> _Loaded:
+    """Replace every tensor by a draw that depends on it, in place; a tied tensor is drawn once."""
+    for parameter in _parameters(loaded):
+        parameter.copy_(draw(parameter))
+    if loaded.language_model is not None:
+        return _from_language_model(loaded.language_model)
+    return replace(
+        loaded,
+        tokens=None if loaded.tokens is None else draw(loaded.tokens),
+        positions=None if loaded.positions is None else draw(loaded.positions),
+    )
+
+
+def _parameters(loaded: _Loaded) -> Iterator[nn.Parameter]:
+    return (loaded.language_model or loaded.backbone).parameters()
+
+
+def _apply_config(loaded: _Loaded, config: GPTConfig, spec: str) -> None:
+    """Hold a shape against the weights', and put its dropouts in."""
+    backbone = loaded.backbone
+    if not isinstance(backbone, GPT):
+        if config.n_embd != backbone.width:
+            raise InputError(f"n_embd is {config.n_embd}, but {spec} has {backbone.width}; leave it out")
+        return
+    for name in _SHAPE:
+        given, own = getattr(config, name), getattr(backbone.config, name)
+        if given != own:
+            field = "n_inner" if name == "inner_width" else name
+            raise InputError(f"{field} is {given!r}, but {spec} has {own!r}; leave it out, or use random")
+    set_dropout(
+        backbone,
+        attn_dropout=config.attn_dropout,
+        resid_dropout=config.resid_dropout,
+        embd_dropout=config.embd_dropout,
+    )
+    if isinstance(loaded.language_model, LanguageModel):
+        loaded.language_model.config = replace(loaded.language_model.config, gpt=backbone.config)
+
+
+def set_dropout(
+    gpt: GPT,
+    *,
+    attn_dropout: float | None = None,
+    resid_dropout: float | None = None,
+    embd_dropout: float | None = None,
+) -> None:
+    """Change a backbone's dropout probabilities in place; None leaves one as it is.
+
+    Args:
+        gpt: the backbone.
+        attn_dropout: of attention weights.
+        resid_dropout: of what is added to the residual stream.
+        embd_dropout: of input embeddings.
+    """
+    own = gpt.config
+    config = replace(
+        own,
+        attn_dropout=own.attn_dropout if attn_dropout is None else attn_dropout,
+        resid_dropout=own.resid_dropout if resid_dropout is None else resid_dropout,
+        embd_dropout=own.embd_dropout if embd_dropout is None else embd_dropout,
+    )
+    for module in gpt.modules():
+        if isinstance(module, GPT | Block | CausalSelfAttention):
+            module.config = config
+
+
+def _hash(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
