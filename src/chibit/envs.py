@@ -1,8 +1,10 @@
-"""Environments by name: an allow-list, Hopper's contact margin, and nothing that a data file could smuggle in."""
+"""Environments by name: an allow-list, so that no file can smuggle in another, and the contact margin."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium as gym
@@ -34,7 +36,7 @@ CLASSIC_CONTROL_ENV_IDS: frozenset[str] = frozenset(
 )
 
 ALLOWED: frozenset[str] = MUJOCO_ENV_IDS | CLASSIC_CONTROL_ENV_IDS
-"""Every environment that may be built. Data sets name environments; only names found here are ever passed on."""
+"""Every environment that may be built. Data sets name environments; only names found here are used."""
 
 
 def check_env_id(env_id: str) -> str:
@@ -71,7 +73,7 @@ def make_env(
         InputError: The id is not on the allow-list.
     """
     check_env_id(env_id)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _quiet_model_compiler():
         # v4 is chosen on purpose: it is the version that D4RL data belong to.
         warnings.filterwarnings("ignore", message=r".*is out of date", category=DeprecationWarning)
         env = gym.make(
@@ -100,6 +102,26 @@ def physics_record(env_id: str, d4rl_physics: bool) -> dict[str, Any]:
             "contact_margin": "sum" if sums else "max",
         }
     return record
+
+
+@contextmanager
+def _quiet_model_compiler() -> Iterator[None]:
+    """Drop MuJoCo 4's notice that HalfCheetah's model file uses `settotalmass`; pass on any other warning.
+
+    Without this every environment built prints it, and leaves a MUJOCO_LOG.TXT in the working folder.
+    """
+    import mujoco
+
+    messages: list[str] = []
+    previous = mujoco.get_mju_user_warning()
+    mujoco.set_mju_user_warning(messages.append)
+    try:
+        yield
+    finally:
+        mujoco.set_mju_user_warning(previous)
+    for message in messages:
+        if "settotalmass" not in message:
+            warnings.warn(message, RuntimeWarning, stacklevel=4)
 
 
 def _mujoco_version() -> str:

@@ -3,8 +3,8 @@
     python -m venv mujoco34 && mujoco34/bin/pip install mujoco==3.4.0 gymnasium==1.4.0 imageio packaging
     mujoco34/bin/python tests/golden/make_physics_fixture.py
 
-Every trajectory starts from a stored position and velocity and repeats stored actions, so that only the physics is
-compared and no random generator.
+Every trajectory starts from a stored position and velocity and repeats stored actions, so that only the
+physics is compared and no random generator.
 """
 
 from __future__ import annotations

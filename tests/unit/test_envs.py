@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
+import gymnasium as gym
 import mujoco
 import numpy as np
 import pytest
@@ -93,6 +94,28 @@ def test_time_limit_can_be_changed() -> None:
     env.reset(seed=0)
     truncated = [env.step(env.action_space.sample())[3] for _ in range(3)]
     assert truncated == [False, False, True]
+
+
+def test_half_cheetah_is_made_without_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_env("HalfCheetah-v5")
+    assert capfd.readouterr() == ("", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_warnings_of_the_model_compiler_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = gym.make
+
+    def make(*args: object, **kwargs: object) -> gym.Env:
+        mujoco.get_mju_user_warning()("something else")
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(gym, "make", make)
+    with pytest.warns(RuntimeWarning, match="something else"):
+        make_env("Hopper-v5")
+    assert mujoco.get_mju_user_warning() is None
 
 
 def test_v4_is_made_without_deprecation_warning() -> None:

@@ -1,5 +1,5 @@
 """The shipped behaviour policies that collect data."""
 
-from chibit.behaviour.ladder import BehaviourPolicy, PolicyRecord
+from chibit.behaviour.ladder import BehaviourPolicy, Ladder, PolicyRecord, load_ladder
 
-__all__ = ["BehaviourPolicy", "PolicyRecord"]
+__all__ = ["BehaviourPolicy", "Ladder", "PolicyRecord", "load_ladder"]
