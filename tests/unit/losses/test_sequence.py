@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chibit.losses.sequence import action_cross_entropy, action_mse
@@ -33,6 +33,7 @@ def test_steps_weigh_the_same_whatever_the_window_they_are_in() -> None:
     assert action_mse(predictions, actions, mask).item() == (1 + 1 + 16) / 3
 
 
+@settings(deadline=None)
 @given(padding=st.integers(1, 5), seed=st.integers(0, 100))
 def test_more_padding_leaves_losses_and_gradients_unchanged(padding: int, seed: int) -> None:
     draw = torch.Generator().manual_seed(seed)
