@@ -5,13 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from chibit.agents.base import Agent, AgentConfig, AgentEntry, AgentState, Policy, Sampler, require_finite
+from chibit.agents.decision_transformer import DecisionTransformer
+from chibit.agents.decision_transformer_config import DecisionTransformerConfig
 from chibit.core.errors import InputError
 
 if TYPE_CHECKING:
     from chibit.core.runtime import Runtime
     from chibit.data.trajectory import DatasetSpec
 
-AGENTS: dict[str, AgentEntry] = {}
+AGENTS: dict[str, AgentEntry] = {
+    "dt": AgentEntry(DecisionTransformerConfig, DecisionTransformer),
+}
 """Key of a method to its config and agent classes."""
 
 

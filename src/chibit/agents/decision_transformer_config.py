@@ -1,0 +1,150 @@
+"""Hyper-parameters of the sequence family: Decision Transformer, ChibiT and every other initialiser."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from chibit.agents.return_conditioned import RewardMode
+from chibit.core.errors import InputError
+from chibit.losses.similarity import SimilarityForm
+from chibit.models.decision_transformer import Head, TimestepPosition
+from chibit.models.encoders import Projections
+from chibit.models.gpt import Activation, GPTConfig, Norm
+from chibit.models.pretrained import Transfer
+
+_SHAPE = ("n_layer", "n_head", "n_embd", "n_inner", "activation", "norm", "norm_eps")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecisionTransformerConfig:
+    """Hyper-parameters. Defaults: Table 7 and section 4 of Reid et al. (2022), without its three
+    techniques."""
+
+    agent: ClassVar[str] = "dt"
+
+    init: str = "random"
+    """Initialiser: random, random_matched, chibit, markov, gpt2, clip, igpt, hf:ID, or a folder."""
+    transfer: Transfer = "whole"
+    """Which of its weights are taken: whole, blocks, positions, or shuffled."""
+    image_gpt_norm: Norm = "rms"
+    """For igpt: rms as ImageGPT has it, or layernorm as GPT-2's code would load it."""
+    n_layer: int = 3
+    """Blocks of a random backbone; other initialisers bring their own shape."""
+    n_head: int = 1
+    """Attention heads of a random backbone."""
+    n_embd: int = 128
+    """Width of a random backbone."""
+    n_inner: int | None = None
+    """Width of its MLPs; None is four times its width."""
+    activation: Activation = "relu"
+    """Activation of its MLPs."""
+    norm: Norm = "layernorm"
+    """Its norms."""
+    norm_eps: float = 1e-5
+    """Added to the variance in its norms."""
+    dropout: float = 0.2
+    """Probability, for embeddings, attention and residual branches (Table 7; the released parser has 0.1)."""
+
+    context_length: int = 20
+    """K: timesteps the model sees; three times as many tokens."""
+    return_scale: float = 1000.0
+    """Returns-to-go are divided by this."""
+    timestep_position: TimestepPosition = "after_norm"
+    """Timestep embeddings are added after the embedding norm (released code) or before it (Chen et al.)."""
+    timestep_table: Literal["auto", "fresh", "given", "matched", "random"] = "auto"
+    """given: the initialiser's positions; matched: random with their norms; random: N(0, 0.02); fresh:
+    N(0, 1); auto: given where there are positions, else random."""
+    max_timesteps: int = 0
+    """Rows of that table; 0 is the data's episode limit."""
+    head: Head = "own"
+    """Linear with tanh, or the transposed action projection (released run script)."""
+    projections: Projections = "linear"
+    """Linear, or residual MLPs without tanh at the end (LaMo)."""
+    mode: RewardMode = "normal"
+    """delayed moves all reward to the last step and holds the return-to-go constant when acting."""
+
+    batch_size: int = 64
+    """Windows in a batch."""
+    learning_rate: float = 1e-4
+    """AdamW's step size after the warm-up."""
+    backbone_learning_rate: float | None = None
+    """Step size of the pre-trained weights; None is `learning_rate`."""
+    weight_decay: float = 1e-4
+    """AdamW's weight decay, on every parameter."""
+    warmup_steps: int = 5_000
+    """Linear warm-up, in gradient steps (the released parser has 10,000)."""
+    grad_clip: float = 0.25
+    """Largest global norm of the gradient."""
+    tuning: Literal["full", "frozen", "frozen_blocks", "lora"] = "full"
+    """frozen trains L_r, L_s, L_a and the head only (paper); frozen_blocks all but the blocks (released)."""
+    lora_rank: int = 16
+    """Rank of LoRA's corrections."""
+    lora_alpha: float = 32.0
+    """LoRA's corrections are scaled by this over the rank."""
+    lora_dropout: float = 0.1
+    """Dropout in LoRA's corrections."""
+
+    similarity_weight: float = 0.0
+    """λ1 of Eq. 9 at step 0; the paper uses 0.1 or 0.2."""
+    similarity_form: SimilarityForm = "mean_max_cosine"
+    """Eq. 8 as a mean (default), as printed, with mean pooling (footnote 2), or as the released code has
+    it."""
+    num_clusters: int = 1_000
+    """K-means centres that stand for the word embeddings."""
+    language_weight: float = 0.0
+    """λ2 of Eq. 9 at step 0; the paper uses 0, 0.2 or 0.4."""
+    language_corpus: str = ""
+    """Text to train on beside trajectories: a corpus that chibit pretrain built, or a folder of text."""
+    language_every: int = 1
+    """Gradient steps for each one that has a language batch."""
+    language_batch_size: int = 2
+    """Text blocks in a language batch."""
+    language_block: int = 1_024
+    """Tokens in a block."""
+    perplexity_every: int = 0
+    """Gradient steps between perplexities on fixed blocks of `language_corpus`; 0 is never."""
+    auxiliary_decay: Literal["linear_to_zero", "sigmoid"] = "linear_to_zero"
+    """How λ1 and λ2 decay: linearly to 0 (paper), or as the released code does."""
+    auxiliary_decay_steps: int = 5_000
+    """Gradient steps until λ1 and λ2 reach 0 (section 4.1)."""
+
+    def __post_init__(self) -> None:
+        at_least = dict.fromkeys(("context_length", "batch_size", "num_clusters", "language_every"), 1)
+        at_least |= {
+            "language_batch_size": 1,
+            "language_block": 2,
+            "lora_rank": 1,
+            "auxiliary_decay_steps": 1,
+        }
+        zero = ("similarity_weight", "language_weight", "weight_decay", "warmup_steps", "max_timesteps")
+        at_least |= dict.fromkeys((*zero, "perplexity_every"), 0)
+        for name, least in at_least.items():
+            if not getattr(self, name) >= least:
+                raise InputError(f"{name}: got {getattr(self, name)}, expected at least {least}")
+        for name in ("learning_rate", "grad_clip", "return_scale"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name}: got {getattr(self, name)}, expected a positive number")
+        if (self.language_weight or self.perplexity_every) and not self.language_corpus:
+            raise InputError("language_corpus: missing; language_weight and perplexity_every need text")
+        self._random_gpt()
+
+    @property
+    def arm_name(self) -> str:
+        """Name in tables: the initialiser's, or dt for Chen et al.'s own model."""
+        if self.init == "random" and self.timestep_position == "before_norm":
+            return "dt"
+        return Path(self.init.partition(":")[0]).name or "random"
+
+    def gpt_config(self) -> GPTConfig | None:
+        """Shape of a random backbone; None where the initialiser brings its own and none was asked for."""
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        if self.init == "random" or any(getattr(self, name) != defaults[name] for name in _SHAPE):
+            return self._random_gpt()
+        return None
+
+    def _random_gpt(self) -> GPTConfig:
+        dropouts = dict.fromkeys(("attn_dropout", "resid_dropout", "embd_dropout"), self.dropout)
+        return GPTConfig(**{name: getattr(self, name) for name in _SHAPE}, **dropouts)

@@ -1,0 +1,128 @@
+"""Acting with a trajectory model: it is told what return to reach, and keeps count of what is left of it.
+
+All episodes step in lockstep, so their windows have the same length and are never padded. Episodes that are
+over leave the batch. Dimensions: E episodes · K context in timesteps · S state_dim · A act_dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from chibit.core.errors import InputError
+from chibit.core.runtime import Runtime
+from chibit.data.trajectory import DatasetSpec, StateNormalizer
+from chibit.models.decision_transformer import DecisionTransformerModel
+
+RewardMode = Literal["normal", "delayed"]
+_SLACK = 8
+"""The history buffer is this many contexts long, so that it is moved back only once in 7K steps."""
+
+
+class ReturnConditionedPolicy:
+    """Policy of a `DecisionTransformerModel` (Chen et al. 2021, Algorithm 1)."""
+
+    def __init__(
+        self,
+        model: DecisionTransformerModel,
+        spec: DatasetSpec,
+        target_returns: Sequence[float],
+        *,
+        context_length: int,
+        runtime: Runtime,
+        mode: RewardMode = "normal",
+    ) -> None:
+        """Wrap a model.
+
+        Args:
+            model: acts with its current weights.
+            spec: sizes and normalisation.
+            target_returns: raw returns to ask for; episode e of `reset(num_envs)` gets number
+                e // (num_envs / len(target_returns)).
+            context_length: K.
+            runtime: device and precision.
+            mode: `delayed` holds the return-to-go constant, for data whose reward comes at the last step.
+
+        Raises:
+            InputError: for no target return, or one that is not finite.
+        """
+        if not len(target_returns) or not np.isfinite(np.asarray(target_returns, float)).all():
+            raise InputError(
+                f"target_returns are {list(target_returns)}, expected one or more finite numbers"
+            )
+        self._model, self._spec, self._runtime = model, spec, runtime
+        self._targets = np.asarray(target_returns, np.float64)
+        self._context_length, self._mode = context_length, mode
+        self._normalize = StateNormalizer.from_spec(spec)
+        self._generator = torch.Generator()
+
+    def reset(self, num_envs: int) -> None:
+        """Begin `num_envs` episodes; see `target_returns` for who asks for what.
+
+        Raises:
+            InputError: if `num_envs` is not a multiple of the number of targets.
+        """
+        if num_envs % len(self._targets):
+            raise InputError(
+                f"num_envs is {num_envs}, expected a multiple of the {len(self._targets)} targets"
+            )
+        capacity, spec = _SLACK * self._context_length, self._spec
+        discrete = spec.num_actions is not None
+        self._left = np.repeat(self._targets, num_envs // len(self._targets))
+        self._live = np.arange(num_envs)
+        self._returns_to_go = torch.zeros(num_envs, capacity)
+        self._states = torch.zeros(num_envs, capacity, spec.state_dim)
+        self._actions = (
+            torch.zeros(num_envs, capacity, dtype=torch.int64)
+            if discrete
+            else torch.zeros(num_envs, capacity, spec.act_dim)
+        )
+        self._column, self._step = 0, 0
+        self._generator.manual_seed(0)
+
+    def act(self, observations: np.ndarray) -> np.ndarray:
+        """Choose an action for each episode: (E, S) raw observations to (E, A) float32 or (E,) int64."""
+        column = self._column
+        live = torch.from_numpy(self._live)
+        self._states[live, column] = torch.from_numpy(self._normalize(observations[self._live]))
+        self._returns_to_go[live, column] = torch.from_numpy(self._left[self._live].astype(np.float32))
+        self._actions[live, column] = self._choose(live).to(self._actions.dtype)
+        actions: np.ndarray = self._actions[:, column].numpy().copy()
+        return actions
+
+    def observe(self, rewards: np.ndarray, dones: np.ndarray) -> None:
+        """Lower what is left to reach by (E,) raw rewards, and drop the episodes that are over."""
+        if self._mode == "normal":
+            self._left[self._live] -= np.asarray(rewards, np.float64)[self._live]
+        self._live = self._live[~np.asarray(dones, bool)[self._live]]
+        self._column += 1
+        self._step += 1
+        if self._column == self._states.shape[1]:
+            self._move_back()
+
+    def _choose(self, live: Tensor) -> Tensor:
+        """(L, A) actions, or (L,) indices drawn from the model's distribution."""
+        window = slice(max(0, self._column + 1 - self._context_length), self._column + 1)
+        length = window.stop - window.start
+        timesteps = torch.arange(self._step + 1 - length, self._step + 1).expand(len(live), length)
+        inputs = (self._returns_to_go[live, window], self._states[live, window], self._actions[live, window])
+        device = self._runtime.torch_device
+        was_training = self._model.training
+        self._model.eval()
+        with torch.inference_mode(), self._runtime.autocast():
+            output = self._model(*(x.to(device) for x in (*inputs, timesteps)), last_only=True)[:, 0]
+        self._model.train(was_training)
+        output = output.float().cpu()
+        if self._spec.num_actions is None:
+            return output
+        return torch.multinomial(output.softmax(-1), 1, generator=self._generator)[:, 0]
+
+    def _move_back(self) -> None:
+        kept = self._context_length - 1
+        for history in (self._returns_to_go, self._states, self._actions):
+            history[:, :kept] = history[:, history.shape[1] - kept :].clone()
+        self._column = kept
