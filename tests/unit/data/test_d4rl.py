@@ -1,0 +1,180 @@
+import numpy as np
+import pytest
+
+from chibit.core.errors import InputError, ResourceError
+from chibit.data import d4rl
+from chibit.data.catalog import load_dataset
+from chibit.data.d4rl import find_id, find_or_download, read_d4rl
+from chibit.data.download import download
+
+
+def test_all_published_ids_are_known():
+    assert len(d4rl.IDS) == 24
+    assert {"hopper-medium-v2", "walker2d-medium-replay-v2", "ant-full-replay-v2"} <= set(d4rl.IDS)
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("hopper_medium_replay-v2", "hopper-medium-replay-v2"),
+        ("hopper-medium-v2", "hopper-medium-v2"),
+        ("hopper-medium-v0", None),
+        ("mydata", None),
+    ],
+)
+def test_ids_are_found_in_file_names(name, found):
+    assert find_id(name) == found
+
+
+def test_a_file_becomes_the_data_set_of_its_name(write_hdf5, hopper_columns, hopper_episodes, home):
+    dataset = load_dataset(write_hdf5(hopper_columns, compression="gzip"))
+    spec = dataset.spec
+    assert (spec.name, spec.env_id, spec.d4rl_physics) == ("hopper-medium-v2", "Hopper-v4", True)
+    assert (spec.state_dim, spec.act_dim, spec.num_actions, spec.max_episode_steps) == (11, 3, None, 1000)
+    assert spec.score_reference == (-20.272305, 3234.3)
+    assert spec.default_target_returns == (3600.0, 1800.0)
+    assert (spec.action_low, spec.action_high) == ((-1.0,) * 3, (1.0,) * 3)
+    assert dataset.num_episodes == len(hopper_episodes)
+    for index, episode in enumerate(hopper_episodes):
+        trajectory = dataset.trajectory(index)
+        assert np.array_equal(trajectory.observations, episode["observations"][:-1].astype(np.float32))
+        assert np.array_equal(trajectory.final_observation, episode["observations"][-1].astype(np.float32))
+        assert np.array_equal(trajectory.actions, episode["actions"])
+        assert trajectory.terminations[-1] == episode["terminations"][-1]
+        assert trajectory.truncations[-1] == episode["truncations"][-1]
+
+
+def test_the_tail_is_dropped_and_said(write_hdf5, hopper_columns, home):
+    hopper_columns["timeouts"][-1] = hopper_columns["terminals"][-1] = False
+    dataset = load_dataset(write_hdf5(hopper_columns))
+    assert dataset.num_steps < len(hopper_columns["rewards"])
+    assert any("an episode without an end" in note for note in dataset.notes)
+
+
+def test_without_timeouts_the_registered_limit_cuts(write_hdf5, home):
+    num_steps = 2500
+    rng = np.random.default_rng(0)
+    columns = {
+        "observations": rng.normal(size=(num_steps, 17)),
+        "actions": rng.uniform(-1, 1, (num_steps, 6)),
+        "rewards": rng.normal(size=num_steps),
+        "terminals": np.arange(num_steps) == 1299,
+    }
+    dataset = load_dataset(write_hdf5(columns, "halfcheetah_expert-v2.hdf5"))
+    assert dataset.episode_lengths.tolist() == [1000, 300, 1000]
+    assert dataset.episode_ends.tolist() == [[False, True], [True, False], [False, True]]
+    assert any("limit of 1000 steps" in note for note in dataset.notes)
+    assert dataset.final_observations is None
+
+
+def test_an_episode_may_be_longer_than_the_limit(write_hdf5, home):
+    rng = np.random.default_rng(0)
+    columns = {
+        "observations": rng.normal(size=(1500, 17)),
+        "actions": rng.uniform(-1, 1, (1500, 6)),
+        "rewards": rng.normal(size=1500),
+        "terminals": np.zeros(1500, bool),
+        "timeouts": np.arange(1500) == 1499,
+    }
+    dataset = load_dataset(write_hdf5(columns, "walker2d-expert-v2.hdf5"))
+    assert dataset.episode_lengths.tolist() == [1500]
+    assert dataset.timesteps[-1] == 1499
+
+
+def test_contact_forces_of_the_ant_are_left_out(write_hdf5, home):
+    rng = np.random.default_rng(0)
+    columns = {
+        "observations": rng.normal(size=(30, 111)),
+        "next_observations": rng.normal(size=(30, 111)),
+        "actions": rng.uniform(-1, 1, (30, 8)),
+        "rewards": rng.normal(size=30),
+        "terminals": np.arange(30) == 29,
+        "timeouts": np.zeros(30, bool),
+    }
+    dataset = load_dataset(write_hdf5(columns, "ant_medium-v2.hdf5"))
+    assert (dataset.spec.state_dim, dataset.spec.env_id) == (27, "Ant-v4")
+    assert np.array_equal(dataset.observations, columns["observations"][:, :27].astype(np.float32))
+    assert any("27 of 111" in note for note in dataset.notes)
+
+
+def test_a_file_of_another_name_has_no_environment(write_hdf5, hopper_columns, home):
+    dataset = load_dataset(write_hdf5(hopper_columns, "mine.hdf5"))
+    assert (dataset.spec.name, dataset.spec.env_id) == ("mine", None)
+    assert dataset.spec.max_episode_steps == dataset.episode_lengths.max()
+    best = float(dataset.episode_returns.max())
+    assert dataset.spec.default_target_returns == (best, best / 2)
+    assert any("no environment" in note for note in dataset.notes)
+
+
+@pytest.mark.parametrize(
+    ("column", "width", "message"),
+    [
+        ("observations", 12, "observations have 12 values, those of Hopper-v4 have 11"),
+        ("actions", 2, "actions have 2 values, those of Hopper-v4 have 3"),
+    ],
+)
+def test_sizes_unlike_the_environment_are_refused(write_hdf5, hopper_columns, home, column, width, message):
+    del hopper_columns["next_observations"]
+    hopper_columns[column] = np.zeros((len(hopper_columns["rewards"]), width), np.float32)
+    with pytest.raises(InputError, match=message):
+        load_dataset(write_hdf5(hopper_columns))
+    assert not (home / "stores").exists() or not list((home / "stores").iterdir())
+
+
+def test_integer_actions_are_refused_for_hopper(write_hdf5, hopper_columns, home):
+    hopper_columns["actions"] = np.zeros(len(hopper_columns["rewards"]), int)
+    with pytest.raises(InputError, match="actions are integers, those of Hopper-v4 have 3 values"):
+        load_dataset(write_hdf5(hopper_columns))
+
+
+@pytest.mark.parametrize("missing", ["observations", "actions", "rewards", "terminals"])
+def test_missing_columns_are_named(write_hdf5, hopper_columns, missing):
+    del hopper_columns[missing]
+    with pytest.raises(InputError, match=f"no .*{missing}.*; found "), read_d4rl(write_hdf5(hopper_columns)):
+        pass
+
+
+def test_columns_of_unequal_length_are_refused(write_hdf5, hopper_columns):
+    hopper_columns["rewards"] = hopper_columns["rewards"][:-1]
+    with pytest.raises(InputError, match="columns differ in length"), read_d4rl(write_hdf5(hopper_columns)):
+        pass
+
+
+@pytest.mark.parametrize("name", ["hopper_medium-v2.hdf5", "hopper-medium-v2.hdf5"])
+@pytest.mark.parametrize("place", ["given", "d4rl"])
+def test_an_id_is_found_in_the_data_folder_and_in_that_of_d4rl(
+    write_hdf5, hopper_columns, home, tmp_path, name, place
+):
+    folder = tmp_path / place  # D4RL_DATASET_DIR is tmp_path / "d4rl"
+    folder.mkdir()
+    write_hdf5(hopper_columns).rename(folder / name)
+    dataset = load_dataset("hopper-medium-v2", data_folder=tmp_path / "given", download=False)
+    assert dataset.spec.name == "hopper-medium-v2"
+    assert dataset.provenance == {"kind": "d4rl", "path": str(folder / name)}
+
+
+def test_without_network_the_message_says_what_to_fetch_and_where_to_put_it(home, tmp_path):
+    with pytest.raises(InputError, match=r"put http://.*/hopper_medium-v2\.hdf5 there"):
+        load_dataset("hopper-medium-v2", data_folder=tmp_path, download=False)
+    closed = "http://127.0.0.1:9"
+    with pytest.raises(ResourceError, match=r"hopper_medium-v2\.hdf5: cannot be fetched .* put it into"):
+        find_or_download("hopper-medium-v2", tmp_path, allow_download=True, progress=False, url=closed)
+
+
+def test_a_missing_id_is_fetched_and_kept(write_hdf5, hopper_columns, home, monkeypatch):
+    source = write_hdf5(hopper_columns)
+    asked = []
+
+    def fetch(url, target, *, progress):
+        asked.append(url)
+        target.parent.mkdir(parents=True)
+        target.write_bytes(source.read_bytes())
+        return target
+
+    assert download is d4rl.download
+    monkeypatch.setattr(d4rl, "download", fetch)
+    first = load_dataset("hopper-medium-v2", progress=False)
+    second = load_dataset("hopper-medium-v2", progress=False)
+    assert asked == [f"{d4rl.URL}/hopper_medium-v2.hdf5"]
+    assert first.folder == second.folder
+    assert first.content_hash == second.content_hash

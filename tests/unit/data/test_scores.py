@@ -1,0 +1,65 @@
+"""Score references and the normalised score."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from chibit.data.scores import D4RL, GAMER, normalized_score, score_reference
+
+
+def test_references_are_0_and_100() -> None:
+    for reference in (*D4RL.values(), *GAMER.values()):
+        assert normalized_score(reference[0], reference) == 0.0
+        assert normalized_score(reference[1], reference) == pytest.approx(100.0)
+
+
+def test_hand_computed_scores() -> None:
+    # (1422.06 + 20.272305) / (3234.3 + 20.272305), the mean return of D4RL's hopper-medium-v2
+    assert normalized_score(1422.06, D4RL["hopper"]) == pytest.approx(44.3171, abs=1e-3)
+    assert normalized_score(4770.33, D4RL["halfcheetah"]) == pytest.approx(40.6794, abs=1e-3)
+    np.testing.assert_allclose(normalized_score(np.array([1.7, 30.5, 16.1]), GAMER["breakout"]), [0, 100, 50])
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("Hopper-v5", "hopper"),
+        ("hopper-medium-replay-v2", "hopper"),
+        ("chibit/halfcheetah/medium-v0", "halfcheetah"),
+        ("mujoco/walker2d/expert-v0", "walker2d"),
+        ("Ant-v4", "ant"),
+        ("hopper_medium-v2.hdf5", "hopper"),
+        ("HalfCheetah-v4", "halfcheetah"),
+    ],
+)
+def test_lookup_of_locomotion(name: str, key: str) -> None:
+    assert score_reference(name) == D4RL[key]
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("ALE/Breakout-v5", "breakout"),
+        ("Qbert", "qbert"),
+        ("SeaquestNoFrameskip-v4", "seaquest"),
+        ("Pong", "pong"),
+    ],
+)
+def test_lookup_of_atari(name: str, key: str) -> None:
+    assert score_reference(name) == GAMER[key]
+
+
+@pytest.mark.parametrize(
+    "name", ["Reacher-v5", "CartPole-v1", "antmaze-umaze-v2", "hopperish", "", "D4RL/door/human-v2"]
+)
+def test_nothing_is_made_up(name: str) -> None:
+    assert score_reference(name) is None
+
+
+def test_scores_need_no_torch() -> None:
+    code = "import sys, chibit.data.scores; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

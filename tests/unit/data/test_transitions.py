@@ -1,0 +1,99 @@
+import numpy as np
+import pytest
+import torch
+
+from chibit.core.errors import InputError
+from chibit.data.catalog import from_arrays
+from chibit.data.transitions import TransitionSampler
+
+
+def make_dataset(tmp_path, with_next=False, discrete=False):
+    """Steps 0 to 9: a terminated, a truncated, a one-step truncated and a terminated episode."""
+    observations = np.arange(10.0)[:, None]
+    return from_arrays(
+        observations=observations,
+        actions=np.arange(10) % 3 if discrete else -observations / 10,
+        rewards=np.arange(10) * 2,
+        terminations=[0, 0, 1, 0, 0, 0, 0, 0, 0, 1],
+        truncations=[0, 0, 0, 0, 0, 1, 1, 0, 0, 0],
+        next_observations=observations + 100 if with_next else None,
+        cache=tmp_path,
+    )
+
+
+def make_sampler(dataset, batch_size=4000, **options):
+    return TransitionSampler(dataset, batch_size=batch_size, generator=np.random.default_rng(0), **options)
+
+
+def raw(states, dataset):
+    return np.round(states.numpy() * dataset.spec.state_std + dataset.spec.state_mean, 3)[:, 0].tolist()
+
+
+def test_truncated_ends_without_a_next_observation_are_left_out(tmp_path):
+    dataset = make_dataset(tmp_path)
+    sampler = make_sampler(dataset)
+    assert sampler.num_left_out == 2
+    counts = np.bincount(sampler.sample().rows, minlength=10)
+    assert counts[[5, 6]].tolist() == [0, 0]
+    assert counts[[0, 1, 2, 3, 4, 7, 8, 9]].min() > 400  # 500 expected
+
+
+def test_truncation_bootstraps_and_termination_does_not(tmp_path):
+    dataset = make_dataset(tmp_path, with_next=True)
+    sampler = make_sampler(dataset)
+    assert sampler.num_left_out == 0
+    batch = sampler.transitions(np.arange(10))
+    assert batch.terminations.tolist() == [0, 0, 1, 0, 0, 0, 0, 0, 0, 1]
+    # Within an episode the next row counts; at an end, what was observed after the last action.
+    assert raw(batch.next_states, dataset) == [1, 2, 102, 4, 5, 105, 106, 8, 9, 109]
+    assert raw(batch.states, dataset) == list(range(10))
+    assert batch.rewards.tolist() == [0, 2, 4, 6, 8, 10, 12, 14, 16, 18]
+    assert batch.actions[:, 0].numpy() == pytest.approx(-np.arange(10) / 10)
+
+
+def test_after_a_termination_the_state_stands_in(tmp_path):
+    dataset = make_dataset(tmp_path)
+    batch = make_sampler(dataset).transitions(np.array([2, 9, 8]))
+    assert raw(batch.next_states, dataset) == [2, 9, 9]
+    assert batch.terminations.tolist() == [1, 1, 0]
+
+
+def test_types_and_discrete_actions(tmp_path):
+    batch = make_sampler(make_dataset(tmp_path, discrete=True), batch_size=7).sample()
+    assert batch.actions.dtype == batch.rows.dtype == torch.int64
+    assert batch.actions.tolist() == (batch.rows % 3).tolist()
+    for name in ("states", "rewards", "next_states", "terminations"):
+        assert getattr(batch, name).dtype == torch.float32
+    assert batch.states.shape == batch.next_states.shape == (7, 1)
+
+
+def test_rewards_may_be_transformed(tmp_path):
+    sampler = make_sampler(make_dataset(tmp_path), reward_transform=lambda rewards: (rewards - 1) * 4)
+    batch = sampler.sample()
+    assert batch.rewards.tolist() == ((batch.rows * 2 - 1) * 4).tolist()
+    assert batch.rewards.dtype == torch.float32
+
+
+def test_all_drawable_rows_are_equally_likely(tmp_path):
+    rows = make_sampler(make_dataset(tmp_path, with_next=True), batch_size=100_000).sample().rows
+    counts = np.bincount(rows, minlength=10)
+    assert ((counts - 10_000) ** 2 / 10_000).sum() < 30  # chi-square, 9 degrees of freedom: p = 0.0004
+
+
+def test_resumed_draws_are_the_uninterrupted_ones(tmp_path):
+    dataset = make_dataset(tmp_path)
+    sampler = make_sampler(dataset, batch_size=16)
+    sampler.sample()
+    state = sampler.state_dict()
+    expected = sampler.sample()
+    resumed = make_sampler(dataset, batch_size=16)
+    resumed.load_state_dict(state)
+    assert torch.equal(resumed.sample().rows, expected.rows)
+
+
+def test_what_cannot_be_sampled_is_refused(tmp_path):
+    with pytest.raises(InputError, match="batch_size"):
+        make_sampler(make_dataset(tmp_path), batch_size=0)
+    single = from_arrays([[1.0], [2.0]], [[0.0], [0.0]], [0, 0], [0, 0], [1, 1], cache=tmp_path)
+    with pytest.raises(InputError, match="no step has a next observation"):
+        make_sampler(single)

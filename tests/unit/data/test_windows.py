@@ -1,0 +1,150 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chibit.core.errors import DamagedFileError, InputError
+from chibit.data.catalog import from_arrays
+from chibit.data.windows import WindowSampler
+
+
+def make_dataset(lengths, tmp_path, discrete=False, seed=0):
+    rng = np.random.default_rng(seed)
+    num_steps = sum(lengths)
+    ends = np.zeros(num_steps, bool)
+    ends[np.cumsum(lengths) - 1] = True
+    return from_arrays(
+        observations=rng.normal(3, 2, (num_steps, 3)),
+        actions=rng.integers(0, 4, num_steps) if discrete else rng.uniform(-1, 1, (num_steps, 2)),
+        rewards=rng.normal(size=num_steps),
+        terminations=ends,
+        cache=tmp_path,
+    )
+
+
+def make_sampler(dataset, seed=0, context_length=5, batch_size=64):
+    generator = np.random.default_rng(seed)
+    return WindowSampler(dataset, context_length=context_length, batch_size=batch_size, generator=generator)
+
+
+def plain_window(dataset, row, context_length):
+    """One window with nothing clever: the definition that the sampler is held against."""
+    episode = max(e for e in range(dataset.num_episodes) if dataset.episode_starts[e] <= row)
+    end = min(row + context_length, int(dataset.episode_starts[episode + 1]))
+    mean, std = np.array(dataset.spec.state_mean), np.array(dataset.spec.state_std)
+    action_shape = dataset.actions.shape[1:]
+    states, actions = np.zeros((context_length, 3)), np.zeros((context_length, *action_shape))
+    returns, timesteps, mask = (np.zeros(context_length) for _ in range(3))
+    for k, step in enumerate(range(row, end)):
+        states[k] = (dataset.observations[step] - mean) / std
+        actions[k] = dataset.actions[step]
+        returns[k] = dataset.rewards[step : dataset.episode_starts[episode + 1]].sum(dtype=np.float64)
+        timesteps[k] = step - dataset.episode_starts[episode]
+        mask[k] = 1
+    return returns, states, actions, timesteps, mask
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    lengths=st.lists(st.integers(1, 12), min_size=1, max_size=6),
+    context_length=st.integers(1, 15),
+    discrete=st.booleans(),
+)
+def test_every_window_is_the_plain_one(tmp_path_factory, lengths, context_length, discrete):
+    dataset = make_dataset(lengths, tmp_path_factory.mktemp("home"), discrete)
+    batch = make_sampler(dataset, context_length=context_length).windows(np.arange(dataset.num_steps))
+    for row in range(dataset.num_steps):
+        returns, states, actions, timesteps, mask = plain_window(dataset, row, context_length)
+        assert batch.returns_to_go[row].numpy() == pytest.approx(returns, abs=1e-5)
+        assert batch.states[row].numpy() == pytest.approx(states, abs=1e-5)
+        assert batch.actions[row].numpy() == pytest.approx(actions, abs=1e-6)
+        assert batch.timesteps[row].tolist() == timesteps.tolist()
+        assert batch.attention_mask[row].tolist() == mask.astype(bool).tolist()
+    # The first steps of all windows are the whole data set, each step once.
+    assert batch.attention_mask[:, 0].all()
+    assert batch.timesteps[:, 0].tolist() == dataset.timesteps.tolist()
+
+
+def test_types_and_shapes(tmp_path):
+    batch = make_sampler(make_dataset([4, 9], tmp_path)).sample()
+    assert batch.returns_to_go.shape == batch.timesteps.shape == batch.attention_mask.shape == (64, 5)
+    assert (batch.states.shape, batch.actions.shape, batch.rows.shape) == ((64, 5, 3), (64, 5, 2), (64,))
+    assert batch.states.dtype == batch.actions.dtype == batch.returns_to_go.dtype == torch.float32
+    assert batch.timesteps.dtype == batch.rows.dtype == torch.int64
+    assert batch.attention_mask.dtype == torch.bool
+    discrete = make_sampler(make_dataset([4, 9], tmp_path, discrete=True)).sample()
+    assert (discrete.actions.shape, discrete.actions.dtype) == ((64, 5), torch.int64)
+
+
+def test_mask_counts_the_real_steps(tmp_path):
+    dataset = make_dataset([2, 7], tmp_path)
+    batch = make_sampler(dataset, context_length=5).windows(np.arange(9))
+    assert batch.attention_mask.sum(dim=1).tolist() == [2, 1, 5, 5, 5, 4, 3, 2, 1]
+    assert not batch.states[~batch.attention_mask].any()
+    assert not batch.actions[~batch.attention_mask].any()
+    assert not batch.returns_to_go[~batch.attention_mask].any()
+
+
+def reference_starts(lengths, num_draws, seed):
+    """Starts as the gym code of Chen et al. (2021) draws them: an episode by length, then a step."""
+    rng = np.random.default_rng(seed)
+    lengths = np.array(lengths)
+    episodes = rng.choice(len(lengths), size=num_draws, replace=True, p=lengths / lengths.sum())
+    within = np.array([rng.integers(0, lengths[e]) for e in episodes])
+    return np.concatenate([[0], np.cumsum(lengths)])[episodes] + within
+
+
+def chi_square(counts, other):
+    """Two-sample statistic for equal totals, standardised: about normal under equal distributions."""
+    statistic = ((counts - other) ** 2 / (counts + other)).sum()
+    degrees = len(counts) - 1
+    return (statistic - degrees) / np.sqrt(2 * degrees)
+
+
+def test_windows_are_distributed_as_in_the_decision_transformer(tmp_path):
+    lengths = [1, 3, 60, 11, 25]
+    dataset = make_dataset(lengths, tmp_path)
+    sampler = make_sampler(dataset, seed=1, batch_size=1000)
+    rows = np.concatenate([sampler.sample().rows.numpy() for _ in range(50)])
+    counts = np.bincount(rows, minlength=dataset.num_steps)
+    assert abs(chi_square(counts, np.bincount(reference_starts(lengths, 50_000, seed=2), minlength=100))) < 4
+    # The test can tell: leaving out the last step of each episode is found at once.
+    shortened = reference_starts([length - (length > 1) for length in lengths], 50_000, seed=2)
+    assert chi_square(counts, np.bincount(shortened, minlength=100)) > 20
+
+
+def test_resumed_draws_are_the_uninterrupted_ones(tmp_path):
+    dataset = make_dataset([5, 8, 20], tmp_path)
+    whole, first = make_sampler(dataset, seed=3), make_sampler(dataset, seed=3)
+    expected = [whole.sample() for _ in range(6)]
+    for _ in range(3):
+        first.sample()
+    resumed = make_sampler(dataset, seed=99)
+    resumed.load_state_dict(first.state_dict())
+    for batch in expected[3:]:
+        found = resumed.sample()
+        for field in ("returns_to_go", "states", "actions", "timesteps", "attention_mask", "rows"):
+            assert torch.equal(getattr(found, field), getattr(batch, field))
+
+
+def test_a_state_does_not_change_with_later_draws(tmp_path):
+    sampler = make_sampler(make_dataset([5, 8], tmp_path))
+    state = sampler.state_dict()
+    first = sampler.sample().rows
+    sampler.load_state_dict(state)
+    assert torch.equal(sampler.sample().rows, first)
+
+
+@pytest.mark.parametrize("state", [{}, {"generator": 3}, {"generator": {"bit_generator": "MT19937"}}])
+def test_a_foreign_state_is_refused(tmp_path, state):
+    with pytest.raises(DamagedFileError, match="sampler state"):
+        make_sampler(make_dataset([5], tmp_path)).load_state_dict(state)
+
+
+def test_sizes_below_one_are_refused(tmp_path):
+    dataset = make_dataset([5], tmp_path)
+    with pytest.raises(InputError, match="context_length"):
+        make_sampler(dataset, context_length=0)
+    with pytest.raises(InputError, match="batch_size"):
+        make_sampler(dataset, batch_size=0)
