@@ -20,8 +20,7 @@ _SHAPE = ("n_layer", "n_head", "n_embd", "n_inner", "activation", "norm", "norm_
 
 @dataclass(frozen=True, kw_only=True)
 class DecisionTransformerConfig:
-    """Hyper-parameters. Defaults: Table 7 and section 4 of Reid et al. (2022), without its three
-    techniques."""
+    """Hyper-parameters. Defaults: Table 7 of Reid et al. (2022), without its three techniques."""
 
     agent: ClassVar[str] = "dt"
 

@@ -25,7 +25,7 @@ from chibit.core.runtime import capture_rng, resolve_runtime, restore_rng, seed_
 from chibit.data.catalog import load_dataset
 from chibit.data.trajectory import DatasetSpec, TrajectoryDataset
 from chibit.evaluation.pool import EnvironmentPool
-from chibit.evaluation.rollout import Evaluation, evaluate
+from chibit.evaluation.rollout import Evaluation, Progress, evaluate
 from chibit.training.progress import RunProgress
 from chibit.training.provenance import provenance
 from chibit.training.result import summarise
@@ -48,8 +48,8 @@ class LoopState:
     """Best score so far at the first target."""
     sums: dict[str, float] = field(default_factory=dict)
     """Sums of the metrics since the last line of the log."""
-    count: int = 0
-    """Steps in those sums."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """Steps in each of those sums; a metric need not be there at every step."""
 
 
 def train(
@@ -148,18 +148,18 @@ class _OfflineRun:
             ) from error
         for name, value in metrics.items():
             self.state.sums[name] = self.state.sums.get(name, 0.0) + value
-        self.state.count += 1
+            self.state.counts[name] = self.state.counts.get(name, 0) + 1
         self.state.step += 1
         self.state.train_seconds += time.perf_counter() - started
         self.progress.advance(metrics.get("train/loss"))
 
     def _write_metrics(self) -> None:
-        means = {name: total / self.state.count for name, total in self.state.sums.items()}
+        means = {name: total / self.state.counts[name] for name, total in self.state.sums.items()}
         self.run.append_metrics(
             {"step": self.state.step, "seconds": round(self.state.train_seconds, 3), **means}
         )
         self._track(means)
-        self.state.sums, self.state.count = {}, 0
+        self.state.sums, self.state.counts = {}, {}
 
     def _track(self, metrics: Mapping[str, float]) -> None:
         for tracker in self.trackers:
@@ -177,6 +177,7 @@ class _OfflineRun:
                 self.targets,
                 num_episodes=self.config.num_episodes,
                 seed=self.config.seed,
+                environments=self.environments,
             )
         restore_rng(rng)
         for evaluation in evaluations:
@@ -196,7 +197,7 @@ class _OfflineRun:
         self.run.sync()
         agent_state = self.agent.state_dict()
         state = {
-            "loop": {**vars(self.state), "sums": dict(self.state.sums)},
+            "loop": dict(vars(self.state)),
             "agent": agent_state.training,
             "sampler": self.sampler.state_dict(),
             "rng": capture_rng(),
@@ -266,6 +267,7 @@ def evaluate_agent(
     num_episodes: int,
     seed: int,
     environments: EnvironmentPool,
+    progress: Progress | None = None,
 ) -> list[Evaluation]:
     """Roll an agent's policy out; one record per target, or one where it takes none."""
     return evaluate(
@@ -278,6 +280,7 @@ def evaluate_agent(
         max_episode_steps=environments.max_episode_steps,
         score_reference=spec.score_reference,
         environments=environments,
+        progress=progress,
     )
 
 

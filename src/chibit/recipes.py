@@ -1,0 +1,125 @@
+"""Named run configurations: the arms of the paper's tables, its controls, and the baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from chibit.agents import AGENTS
+from chibit.training.run_config import RunConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A method with settings."""
+
+    summary: str
+    """One line for ``chibit recipes``."""
+    agent: str = "dt"
+    """Key of the method."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of its config that differ from their defaults."""
+
+    def run(self, data: str) -> RunConfig[Any]:
+        """The run configuration for one data set."""
+        return RunConfig(data=data, agent=AGENTS[self.agent].config(**self.settings))
+
+
+CHEN = {"timestep_position": "before_norm", "timestep_table": "fresh", "dropout": 0.1, "warmup_steps": 10_000}
+"""Chen et al. (2021): the plain Decision Transformer."""
+SIMILARITY = {"similarity_weight": 0.1}
+LANGUAGE = {"language_weight": 0.2, "language_corpus": "wikitext-103"}
+PAPER = {"init": "chibit", **SIMILARITY, **LANGUAGE}
+RELEASED = {
+    **SIMILARITY,
+    "similarity_form": "released",
+    "auxiliary_decay": "sigmoid",
+    "head": "shared",
+    "warmup_steps": 10_000,
+}
+"""The choices of the released run script."""
+LAMO = {
+    "tuning": "lora",
+    "projections": "residual_mlp",
+    "timestep_table": "fresh",
+    "dropout": 0.1,
+    "weight_decay": 1e-5,
+    "warmup_steps": 2_500,
+}
+"""Shi et al. (2024)."""
+
+RECIPES: dict[str, Recipe] = {
+    "dt": Recipe(summary="Decision Transformer of Chen et al. (2021), to the letter", settings=CHEN),
+    "dt_context60": Recipe(summary="the same with a context of 60", settings={**CHEN, "context_length": 60}),
+    "random": Recipe(summary="the paper's wrapper, untrained GPT: what pre-training is judged against"),
+    "random_matched": Recipe(
+        summary="as random, each tensor with ChibiT's mean and standard deviation",
+        settings={"init": "random_matched:chibit"},
+    ),
+    "chibit": Recipe(summary="pre-trained on Wikipedia, no further technique", settings={"init": "chibit"}),
+    "chibit_similarity": Recipe(
+        summary="chibit with the similarity loss (λ1 = 0.1)", settings={"init": "chibit", **SIMILARITY}
+    ),
+    "chibit_language": Recipe(
+        summary="chibit with language co-training (λ2 = 0.2; needs --language-corpus or wikitext-103)",
+        settings={"init": "chibit", **LANGUAGE},
+    ),
+    "chibit_random_positions_plain": Recipe(
+        summary="chibit with positions drawn anew at the pre-trained ones' norms",
+        settings={"init": "chibit", "timestep_table": "matched"},
+    ),
+    "chibit_paper": Recipe(summary="chibit with all three techniques, as in Tables 2 and 6", settings=PAPER),
+    "chibit_no_similarity": Recipe(
+        summary="Table 6: without L_cos", settings={**PAPER, "similarity_weight": 0.0}
+    ),
+    "chibit_no_language": Recipe(summary="Table 6: without L_LM", settings={"init": "chibit", **SIMILARITY}),
+    "chibit_random_positions": Recipe(
+        summary="Table 6: random positions", settings={**PAPER, "timestep_table": "matched"}
+    ),
+    "chibit_context60": Recipe(summary="Table 4: context of 60", settings={**PAPER, "context_length": 60}),
+    "chibit_frozen": Recipe(
+        summary="Table 5: only L_r, L_s, L_a and the head are trained",
+        settings={"init": "chibit", **SIMILARITY, "tuning": "frozen"},
+    ),
+    "chibit_released": Recipe(
+        summary="chibit with the choices of the released run script", settings={"init": "chibit", **RELEASED}
+    ),
+    "chibit_lora": Recipe(summary="LaMo's recipe on ChibiT", settings={"init": "chibit", **LAMO}),
+    "chibit_blocks": Recipe(
+        summary="control: only the blocks are transferred", settings={"init": "chibit", "transfer": "blocks"}
+    ),
+    "chibit_positions": Recipe(
+        summary="control: only the positions are transferred",
+        settings={"init": "chibit", "transfer": "positions"},
+    ),
+    "chibit_shuffled": Recipe(
+        summary="control: each pre-trained tensor with its entries permuted",
+        settings={"init": "chibit", "transfer": "shuffled"},
+    ),
+    "chibit_no_context": Recipe(
+        summary="control: K = 1 (Takagi 2022)", settings={"init": "chibit", "context_length": 1}
+    ),
+    "random_no_context": Recipe(summary="its control: random with K = 1", settings={"context_length": 1}),
+    "markov": Recipe(summary="pre-trained on a Markov chain (Wang et al. 2024)", settings={"init": "markov"}),
+    "gpt2": Recipe(
+        summary="GPT-2 small, similarity loss; from the Hub", settings={"init": "gpt2", **SIMILARITY}
+    ),
+    "gpt2_lamo": Recipe(summary="LaMo: GPT-2, LoRA, MLP projections", settings={"init": "gpt2", **LAMO}),
+    "clip": Recipe(
+        summary="CLIP's text tower with the similarity loss; from the Hub",
+        settings={"init": "clip", **SIMILARITY},
+    ),
+    "igpt": Recipe(summary="ImageGPT small, with its own norm; from the Hub", settings={"init": "igpt"}),
+    "igpt_layernorm": Recipe(
+        summary="ImageGPT read by GPT-2's code",
+        settings={"init": "igpt", "image_gpt_norm": "layernorm"},
+    ),
+}
+"""Name to recipe. Baselines are added below: a recipe for each method with its defaults, and variants."""
+
+RECIPES |= {
+    name: Recipe(summary=f"{entry.agent.__name__}: {entry.agent.__doc__.strip().splitlines()[0]}", agent=name)
+    for name, entry in AGENTS.items()
+    if name != "dt"
+}
