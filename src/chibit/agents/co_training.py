@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,14 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from chibit.core.runtime import Runtime
+from chibit.data.corpus import load_corpus
+from chibit.data.text import TokenDataset, TokenSampler
+from chibit.models.huggingface import HuggingFaceLanguageModel
 from chibit.models.language_model import LanguageModel
 from chibit.models.pretrained import Pretrained
 
 if TYPE_CHECKING:
     from chibit.agents.decision_transformer_config import DecisionTransformerConfig
 
-_HELD_BLOCKS = 4
-_SEED = 20_220_128
+_FIXED_BLOCKS = 4
+_SEED = 2_201_12122
+_MAX_EXPONENT = 700.0
 
 
 class LanguageTask:
@@ -30,67 +33,82 @@ class LanguageTask:
         tables: the parameters that are not the backbone's.
     """
 
-    def __init__(self, config: DecisionTransformerConfig, model: Any, text: Any, tables: nn.Module) -> None:
+    def __init__(
+        self,
+        config: DecisionTransformerConfig,
+        model: LanguageModel | HuggingFaceLanguageModel,
+        text: TokenDataset,
+        tables: nn.ModuleDict,
+    ) -> None:
         """Draw blocks of `text`; see `make_language_task`."""
-        self.model, self.tables, self._config, self._text = model, tables, config, text
-        self._generator = np.random.Generator(np.random.PCG64(_SEED))
-        held = np.random.Generator(np.random.PCG64(_SEED + 1))
-        self._held = text.sample(_HELD_BLOCKS, config.language_block, held).tokens
+        self.model, self.tables, self._every = model, tables, config.perplexity_every
+        self._sampler = _sampler(text, config, config.language_batch_size, seed=0)
+        self._fixed = _sampler(text, config, _FIXED_BLOCKS, seed=1).sample().tokens
 
     def loss(self, runtime: Runtime) -> Tensor:
         """Mean negative log-likelihood, in nats, of the next batch of text."""
-        batch = self._text.sample(
-            self._config.language_batch_size, self._config.language_block, self._generator
-        )
+        tokens = self._sampler.sample().tokens.to(runtime.torch_device)
         with runtime.autocast():
-            loss: Tensor = self.model.loss(batch.tokens.to(runtime.torch_device))
-        return loss.float()
+            return self.model.loss(tokens).float()
 
     def perplexity(self, step: int, runtime: Runtime) -> dict[str, float]:
-        """Perplexity on fixed blocks, on schedule; random state and mode are left as they were."""
-        every = self._config.perplexity_every
-        if not every or step % every:
+        """Perplexity of fixed blocks without dropout, on schedule; random state and mode stay as they are."""
+        if not self._every or step % self._every:
             return {}
         was_training = self.model.training
         self.model.eval()
         with torch.no_grad(), runtime.autocast():
-            loss = self.model.loss(self._held.to(runtime.torch_device)).item()
+            loss = self.model.loss(self._fixed.to(runtime.torch_device)).item()
         self.model.train(was_training)
-        return {"train/perplexity": math.exp(min(loss, 700.0))}
+        return {"train/perplexity": math.exp(min(loss, _MAX_EXPONENT))}
 
     def state_dict(self) -> dict[str, Any]:
-        """The generator that draws text."""
-        return {"generator": dict(self._generator.bit_generator.state)}
+        """Place in the text."""
+        return self._sampler.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on drawing from a state."""
-        self._generator.bit_generator.state = state["generator"]
+        """Go on in the text from a place that `state_dict` gave."""
+        self._sampler.load_state_dict(state)
+
+
+def _sampler(
+    text: TokenDataset, config: DecisionTransformerConfig, batch_size: int, *, seed: int
+) -> TokenSampler:
+    return TokenSampler(
+        text,
+        block_length=config.language_block,
+        batch_size=batch_size,
+        generator=np.random.Generator(np.random.PCG64(np.random.SeedSequence([_SEED, seed]))),
+    )
 
 
 def make_language_task(
-    config: DecisionTransformerConfig, pretrained: Pretrained, timesteps: nn.Embedding
+    config: DecisionTransformerConfig, pretrained: Pretrained, timesteps: nn.Embedding | None
 ) -> LanguageTask | None:
     """Open the text and tie the tables; None where no text is asked for.
 
     Args:
         config: names the corpus.
         pretrained: has the language model.
-        timesteps: the trajectory model's table; becomes the language model's positions where it is theirs.
+        timesteps: becomes the language model's position table; None leaves it its own.
 
     Raises:
         UserError: if the corpus cannot be opened, or its vocabulary is not the initialiser's.
     """
     if not config.language_corpus:
         return None
-    from chibit.data.text import open_corpus
-
-    text = open_corpus(Path(config.language_corpus))
+    text = load_corpus(config.language_corpus)
     pretrained.require_vocabulary(text.vocab_size, config.language_corpus)
     model = pretrained.language_model
-    assert model is not None
+    assert model is not None  # require_vocabulary has seen to it
     tables = nn.ModuleDict({"tokens": model.tokens})
     if isinstance(model, LanguageModel):
-        if config.timestep_table in ("auto", "given"):
+        if timesteps is not None:
             model.positions = timesteps
         tables["positions"] = model.positions
+    elif model.head is not None:
+        tables["head"] = model.head
+    if config.tuning == "lora":  # a frozen language model's words stay as they are
+        for table in tables.values():
+            table.requires_grad_(table is timesteps)
     return LanguageTask(config, model, text, tables)

@@ -15,6 +15,8 @@ from chibit.models.encoders import Projections
 from chibit.models.gpt import Activation, GPTConfig, Norm
 from chibit.models.pretrained import Transfer
 
+Decay = Literal["linear_to_zero", "sigmoid", "constant"]
+
 _SHAPE = ("n_layer", "n_head", "n_embd", "n_inner", "activation", "norm", "norm_eps")
 
 
@@ -46,6 +48,8 @@ class DecisionTransformerConfig:
     """Added to the variance in its norms."""
     dropout: float = 0.2
     """Probability, for embeddings, attention and residual branches (Table 7; the released parser has 0.1)."""
+    attention_dropout: float | None = None
+    """Probability for attention weights alone; None is `dropout` (the released code always has 0.1)."""
 
     context_length: int = 20
     """K: timesteps the model sees; three times as many tokens."""
@@ -93,6 +97,8 @@ class DecisionTransformerConfig:
     it."""
     num_clusters: int = 1_000
     """K-means centres that stand for the word embeddings."""
+    similarity_source: str = ""
+    """Initialiser whose word embeddings are meant; empty is `init`'s own, a random one needs another's."""
     language_weight: float = 0.0
     """λ2 of Eq. 9 at step 0; the paper uses 0, 0.2 or 0.4."""
     language_corpus: str = ""
@@ -105,8 +111,10 @@ class DecisionTransformerConfig:
     """Tokens in a block."""
     perplexity_every: int = 0
     """Gradient steps between perplexities on fixed blocks of `language_corpus`; 0 is never."""
-    auxiliary_decay: Literal["linear_to_zero", "sigmoid"] = "linear_to_zero"
-    """How λ1 and λ2 decay: linearly to 0 (paper), or as the released code does."""
+    auxiliary_decay: Decay = "linear_to_zero"
+    """How λ1 and λ2 decay: linearly to 0 (paper), by a sigmoid (the released code's λ1), or not at all."""
+    language_decay: Decay | None = None
+    """How λ2 decays; None is `auxiliary_decay` (it is constant in the released code and in LaMo)."""
     auxiliary_decay_steps: int = 5_000
     """Gradient steps until λ1 and λ2 reach 0 (section 4.1)."""
 
@@ -123,9 +131,16 @@ class DecisionTransformerConfig:
         for name, least in at_least.items():
             if not getattr(self, name) >= least:
                 raise InputError(f"{name}: got {getattr(self, name)}, expected at least {least}")
-        for name in ("learning_rate", "grad_clip", "return_scale"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name}: got {getattr(self, name)}, expected a positive number")
+        for name in ("learning_rate", "backbone_learning_rate", "grad_clip", "return_scale"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise InputError(f"{name}: got {value}, expected a positive number")
+        if self.head == "shared" and self.projections != "linear":
+            raise InputError(f"head: 'shared' needs linear projections, got {self.projections!r}")
+        if self.language_weight and self.tuning == "frozen":
+            raise InputError(
+                "language_weight: tuning 'frozen' leaves no language model to train; set it to 0"
+            )
         if (self.language_weight or self.perplexity_every) and not self.language_corpus:
             raise InputError("language_corpus: missing; language_weight and perplexity_every need text")
         self._random_gpt()
@@ -145,5 +160,9 @@ class DecisionTransformerConfig:
         return None
 
     def _random_gpt(self) -> GPTConfig:
-        dropouts = dict.fromkeys(("attn_dropout", "resid_dropout", "embd_dropout"), self.dropout)
-        return GPTConfig(**{name: getattr(self, name) for name in _SHAPE}, **dropouts)
+        return GPTConfig(**{name: getattr(self, name) for name in _SHAPE}, **self.dropouts())
+
+    def dropouts(self) -> dict[str, float]:
+        """The backbone's three dropout probabilities, by GPTConfig's names."""
+        attention = self.dropout if self.attention_dropout is None else self.attention_dropout
+        return {"attn_dropout": attention, "resid_dropout": self.dropout, "embd_dropout": self.dropout}

@@ -58,6 +58,8 @@ class ReturnConditionedPolicy:
         self._targets = np.asarray(target_returns, np.float64)
         self._context_length, self._mode = context_length, mode
         self._normalize = StateNormalizer.from_spec(spec)
+        # Heads without tanh can leave the action space; others cannot, but for rounding.
+        self._action_low, self._action_high = torch.tensor(spec.action_low), torch.tensor(spec.action_high)
         self._generator = torch.Generator()
 
     def reset(self, num_envs: int) -> None:
@@ -118,7 +120,7 @@ class ReturnConditionedPolicy:
         self._model.train(was_training)
         output = output.float().cpu()
         if self._spec.num_actions is None:
-            return output
+            return output.clamp(self._action_low, self._action_high)
         return torch.multinomial(output.softmax(-1), 1, generator=self._generator)[:, 0]
 
     def _move_back(self) -> None:
