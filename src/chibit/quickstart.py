@@ -13,6 +13,8 @@ from chibit.core.errors import UserError
 from chibit.core.files import make_folder
 from chibit.recipes import RECIPES
 from chibit.sweep import Outcome, run_all
+from chibit.training.filming import film
+from chibit.training.loading import load_run
 from chibit.training.run_config import RunConfig
 
 ARMS = ("random", "chibit")
@@ -78,7 +80,7 @@ def run_quickstart(out: Path, *, num_steps: int, collect_steps: int, num_process
         if outcome.status in ("failed", "stopped"):
             raise UserError(f"{outcome.path}: {outcome.status}: {outcome.message}")
     console.rule("3 of 3: the page")
-    _record_video(outcomes[-1], console)
+    _record_video(outcomes[-1], seed, console)
     from chibit.verbs.report import write_report
 
     page = write_report(out / "arms")
@@ -86,11 +88,10 @@ def run_quickstart(out: Path, *, num_steps: int, collect_steps: int, num_process
     return page
 
 
-def _record_video(outcome: Outcome, console: Console) -> None:
+def _record_video(outcome: Outcome, seed: int, console: Console) -> None:
     """A short film of the last arm; where nothing can render, say so and go on."""
-    from chibit.evaluation.video import record_run_video
-
+    loaded = load_run(outcome.path, device="cpu")
     try:
-        record_run_video(outcome.path)
+        film(loaded, loaded.spec.default_target_returns[:1], seed)
     except UserError as error:
         console.print(f"no video: {error}", highlight=False)

@@ -89,6 +89,7 @@ class ExportArguments:
 def evaluate(argv: Sequence[str], prog: str) -> None:
     """``chibit evaluate``."""
     arguments = parse(EvaluateArguments, argv, prog)
+    from chibit.training.filming import film
     from chibit.training.loading import load_run
     from chibit.training.offline import evaluate_agent, open_environments
 
@@ -160,25 +161,6 @@ def _write_json(path: Path, evaluations: Sequence[Evaluation], loaded: LoadedRun
     write_atomic(
         path, json.dumps({"run": str(loaded.run.path), "seed": seed, "evaluations": records}, indent=1)
     )
-
-
-def film(loaded: LoadedRun, targets: Sequence[float] | None, seed: int) -> list[Path]:
-    """Film one episode for each target into the run's videos folder.
-
-    Raises:
-        UserError: where nothing can render, with what to install.
-    """
-    from chibit.evaluation.video import record_video
-
-    assert loaded.spec.env_id is not None
-    paths = []
-    for target in targets or (None,):
-        name = "policy" if target is None else f"target-{target:g}"
-        path = loaded.run.path / "videos" / f"{name}.mp4"
-        policy = loaded.agent.policy(None if target is None else (target,))
-        record_video(policy, loaded.spec.env_id, path, seed=seed, d4rl_physics=loaded.spec.d4rl_physics)
-        paths.append(path)
-    return paths
 
 
 def attention(argv: Sequence[str], prog: str) -> None:
