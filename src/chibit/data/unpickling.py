@@ -34,6 +34,20 @@ COLUMNS = {
 }
 OPTIONAL = ("truncations", "next_observations")
 MALFORMED, REFUSED, NO_SPACE = 2, 3, 4
+DAMAGE = (
+    pickle.UnpicklingError,
+    EOFError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    KeyError,
+    OverflowError,
+    ImportError,
+    RecursionError,
+    AssertionError,
+)
+"""What bytes out of place make of an unpickler."""
 _MAX_DIMENSIONS = 4
 
 
@@ -234,19 +248,7 @@ def main(arguments: list[str]) -> int:
     except MemoryError:
         print("it asks for more memory than its size allows", file=sys.stderr)
         return REFUSED
-    except (
-        pickle.UnpicklingError,
-        EOFError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        IndexError,
-        KeyError,
-        OverflowError,
-        ImportError,
-        RecursionError,
-        AssertionError,
-    ) as error:  # whatever bytes out of place make of an unpickler
+    except DAMAGE as error:
         print(f"not a whole pickle ({type(error).__name__}: {error})".splitlines()[0], file=sys.stderr)
         return REFUSED
     return 0

@@ -1,0 +1,373 @@
+import json
+import shutil
+
+import gymnasium as gym
+import h5py
+import numpy as np
+import pytest
+
+from chibit.core.errors import DamagedFileError, InputError, ResourceError
+from chibit.data.catalog import load_dataset
+from chibit.data.minari import read_origin
+
+
+def edit_metadata(folder, **changes):
+    """Change metadata of a written set; None removes a field."""
+    path = folder / "data" / "metadata.json"
+    metadata = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({key: value for key, value in metadata.items() if value is not None}))
+
+
+def edit_spec(folder, **changes):
+    metadata = json.loads((folder / "data" / "metadata.json").read_text())
+    spec = json.dumps(json.loads(metadata["env_spec"]) | changes)
+    edit_metadata(folder, env_spec=spec, eval_env_spec=None)
+
+
+def edit_episodes(folder):
+    return h5py.File(folder / "data" / "main_data.hdf5", "a")
+
+
+def test_a_real_set_comes_through_unchanged(write_minari, hopper_episodes, home):
+    folder = write_minari(hopper_episodes, requirements=["mujoco==3.2.3"], author="someone")
+    dataset = load_dataset("test/hopper/random-v0")
+    spec = dataset.spec
+    assert (spec.name, spec.env_id, spec.d4rl_physics) == ("test/hopper/random-v0", "Hopper-v5", True)
+    assert (spec.state_dim, spec.act_dim, spec.max_episode_steps) == (11, 3, 1000)
+    assert spec.default_target_returns == (3600.0, 1800.0)
+    assert dataset.num_episodes == len(hopper_episodes)
+    for index, episode in enumerate(hopper_episodes):
+        trajectory = dataset.trajectory(index)
+        assert np.array_equal(trajectory.observations, episode["observations"][:-1].astype(np.float32))
+        assert np.array_equal(trajectory.final_observation, episode["observations"][-1].astype(np.float32))
+        assert np.array_equal(trajectory.actions, episode["actions"])
+        assert np.array_equal(trajectory.rewards, episode["rewards"].astype(np.float32))
+        assert np.array_equal(trajectory.terminations, episode["terminations"])
+        assert np.array_equal(trajectory.truncations, episode["truncations"])
+    for path in (folder, folder / "data", folder / "data" / "main_data.hdf5"):
+        assert load_dataset(path).content_hash == dataset.content_hash
+
+
+def test_discrete_actions(write_minari, cartpole_episodes, home):
+    dataset = load_dataset(write_minari(cartpole_episodes, "CartPole-v1", "test/cart/random-v0"))
+    assert (dataset.spec.num_actions, dataset.spec.act_dim, dataset.spec.env_id) == (2, 0, "CartPole-v1")
+    assert dataset.actions.tolist() == np.concatenate([e["actions"] for e in cartpole_episodes]).tolist()
+    assert dataset.episode_ends[:, 0].all()
+    assert dataset.spec.max_episode_steps == 500
+
+
+def test_bounds_and_limit_are_the_environments(write_minari, pendulum_episodes, home):
+    dataset = load_dataset(write_minari(pendulum_episodes, "Pendulum-v1", "test/pendulum/random-v0"))
+    assert (dataset.spec.action_low, dataset.spec.action_high) == ((-2.0,), (2.0,))
+    assert dataset.spec.max_episode_steps == 200
+    assert dataset.episode_ends.tolist() == [[False, True]] * 3
+    best = float(dataset.episode_returns.max())
+    assert best < 0
+    assert dataset.spec.default_target_returns == (best, 2 * best)
+    assert dataset.spec.score_reference is None
+
+
+def test_score_references_come_from_the_metadata_first(write_minari, hopper_episodes, home):
+    folder = write_minari(hopper_episodes)
+    assert load_dataset(folder).spec.score_reference == (-20.272305, 3234.3)
+    edit_metadata(folder, ref_min_score=10.0, ref_max_score=20)
+    assert load_dataset(folder).spec.score_reference == (10.0, 20.0)
+    edit_metadata(folder, ref_min_score=20.0, ref_max_score=float("nan"))
+    assert load_dataset(folder).spec.score_reference == (-20.272305, 3234.3)
+
+
+@pytest.mark.parametrize(
+    ("requirements", "physics", "expected"),
+    [
+        (["mujoco==3.2.3"], None, True),
+        (["gymnasium>=1", "mujoco>=3.1.0,<3.2.0"], None, True),
+        (["mujoco<3.5"], None, True),
+        (["mujoco==3.5.0"], None, False),
+        (["mujoco>=3.1"], None, False),
+        (["mujoco==4.0.0"], None, False),
+        (None, None, False),
+        (["not a requirement!", 3], None, False),
+        (["mujoco==4.0.0"], {"d4rl_physics": True}, True),
+        (["mujoco==3.2.3"], {"d4rl_physics": False}, False),
+        (["mujoco==3.2.3"], {"d4rl_physics": "yes"}, True),
+    ],
+)
+def test_contact_margins_follow_the_record_or_the_required_mujoco(
+    write_minari, hopper_episodes, home, requirements, physics, expected
+):
+    folder = write_minari(hopper_episodes)
+    edit_metadata(folder, requirements=requirements, physics=physics)
+    assert load_dataset(folder).spec.d4rl_physics is expected
+
+
+def test_an_environment_outside_the_list_leaves_training_only(write_minari, hopper_episodes, home, tmp_path):
+    folder = write_minari(hopper_episodes)
+    sentinel = tmp_path / "executed"
+    edit_spec(folder, id="Strange-v0", entry_point="os:system", kwargs={"command": f"touch {sentinel}"})
+    dataset = load_dataset(folder)
+    assert dataset.spec.env_id is None
+    assert any("'Strange-v0' is not one that can be built here" in note for note in dataset.notes)
+    assert dataset.spec.max_episode_steps == 1000
+    assert not sentinel.exists()
+
+
+def test_an_entry_point_is_never_looked_at(write_minari, hopper_episodes, home, tmp_path):
+    folder = write_minari(hopper_episodes)
+    sentinel = tmp_path / "executed"
+    edit_spec(folder, entry_point="os:system", kwargs={"command": f"touch {sentinel}"})
+    assert load_dataset(folder).spec.env_id == "Hopper-v5"
+    assert not sentinel.exists()
+
+
+@pytest.mark.parametrize("env_id", ["os:system", "gymnasium.envs.mujoco:Hopper-v5", ["Hopper-v5"], 7])
+def test_ids_that_are_no_plain_names_are_not_used(write_minari, hopper_episodes, home, env_id):
+    folder = write_minari(hopper_episodes)
+    edit_spec(folder, id=env_id)
+    assert load_dataset(folder).spec.env_id is None
+
+
+def test_options_of_the_environment_are_said(write_minari, hopper_episodes, home):
+    folder = write_minari(hopper_episodes)
+    edit_spec(folder, kwargs={"ctrl_cost_weight": 0.5, "render_mode": "rgb_array"})
+    dataset = load_dataset(folder)
+    assert dataset.spec.env_id == "Hopper-v5"
+    assert any("with ctrl_cost_weight=0.5: evaluated without" in note for note in dataset.notes)
+    assert not any("render_mode" in note for note in dataset.notes)
+
+
+def test_options_that_change_the_shape_leave_training_only(write_minari, home):
+    rng = np.random.default_rng(0)
+    episode = {
+        "observations": rng.normal(size=(11, 12)),
+        "actions": rng.uniform(-1, 1, (10, 3)).astype(np.float32),
+        "rewards": rng.normal(size=10),
+        "terminations": np.arange(10) == 9,
+        "truncations": np.zeros(10, bool),
+    }
+    spaces = {
+        "observation_space": gym.spaces.Box(-np.inf, np.inf, (12,)),
+        "action_space": gym.spaces.Box(-1, 1, (3,)),
+    }
+    folder = write_minari([episode], **spaces)
+    with pytest.raises(InputError, match="observations have 12 values, those of Hopper-v5 have 11"):
+        load_dataset(folder)
+    edit_spec(folder, kwargs={"exclude_current_positions_from_observation": False})
+    dataset = load_dataset(folder)
+    assert (dataset.spec.env_id, dataset.spec.state_dim) == (None, 12)
+    assert any("observations have 12 values" in note for note in dataset.notes)
+
+
+def test_a_time_limit_in_the_metadata_counts(write_minari, hopper_episodes, home):
+    folder = write_minari(hopper_episodes)
+    edit_spec(folder, max_episode_steps=25)
+    assert load_dataset(folder).spec.max_episode_steps == 25
+
+
+def test_without_an_environment_the_spaces_give_the_bounds(write_minari, home):
+    rng = np.random.default_rng(0)
+    episode = {
+        "observations": rng.normal(size=(11, 2)).astype(np.float32),
+        "actions": rng.uniform(-3, 3, (10, 1)).astype(np.float32),
+        "rewards": rng.normal(size=10),
+        "terminations": np.arange(10) == 9,
+        "truncations": np.zeros(10, bool),
+    }
+    spaces = {
+        "observation_space": gym.spaces.Box(-np.inf, np.inf, (2,)),
+        "action_space": gym.spaces.Box(-3, 3, (1,)),
+    }
+    dataset = load_dataset(write_minari([episode], env_id=None, **spaces))
+    assert dataset.spec.env_id is None
+    assert (dataset.spec.action_low, dataset.spec.action_high) == ((-3.0,), (3.0,))
+    assert dataset.spec.max_episode_steps == 10
+
+
+def test_dictionary_observations_are_flattened_as_gymnasium_does(write_minari, home):
+    rng = np.random.default_rng(0)
+    space = gym.spaces.Dict(
+        {
+            "observation": gym.spaces.Box(-np.inf, np.inf, (4,)),
+            "desired_goal": gym.spaces.Box(-np.inf, np.inf, (2,)),
+            "achieved_goal": gym.spaces.Dict({"x": gym.spaces.Box(-np.inf, np.inf, (1,))}),
+        }
+    )
+    observations = {
+        "observation": rng.normal(size=(11, 4)).astype(np.float32),
+        "desired_goal": rng.normal(size=(11, 2)).astype(np.float32),
+        "achieved_goal": {"x": rng.normal(size=(11, 1)).astype(np.float32)},
+    }
+    episode = {
+        "observations": observations,
+        "actions": rng.uniform(-1, 1, (10, 2)).astype(np.float32),
+        "rewards": rng.normal(size=10),
+        "terminations": np.zeros(10, bool),
+        "truncations": np.arange(10) == 9,
+    }
+    action_space = gym.spaces.Box(-1, 1, (2,))
+    folder = write_minari([episode], env_id=None, observation_space=space, action_space=action_space)
+    dataset = load_dataset(folder)
+    first = {
+        "observation": observations["observation"][0],
+        "desired_goal": observations["desired_goal"][0],
+        "achieved_goal": {"x": observations["achieved_goal"]["x"][0]},
+    }
+    assert np.array_equal(dataset.observations[0], gym.spaces.flatten(space, first))
+    assert dataset.spec.state_dim == 7
+
+
+def test_episodes_without_steps_are_left_out_and_said(write_minari, hopper_episodes, home):
+    folder = write_minari(hopper_episodes)
+    with edit_episodes(folder) as file:
+        for name in ("actions", "rewards", "terminations", "truncations"):
+            values = file["episode_2"][name][:0]
+            del file["episode_2"][name]
+            file["episode_2"][name] = values
+    edit_metadata(folder, total_steps=None)
+    dataset = load_dataset(folder)
+    assert dataset.num_episodes == len(hopper_episodes) - 1
+    assert "left out 1 of 8 episodes: they have no steps" in dataset.notes
+
+
+def test_an_episode_without_a_mark_at_its_end_counts_as_truncated(write_minari, hopper_episodes, home):
+    folder = write_minari(hopper_episodes)
+    with edit_episodes(folder) as file:
+        for name in ("terminations", "truncations"):
+            file["episode_3"][name][-1] = False
+    dataset = load_dataset(folder)
+    assert dataset.num_episodes == len(hopper_episodes)
+    assert dataset.episode_ends[3].tolist() == [False, True]
+    assert "1 of 8 episodes have no mark at their end: taken as truncated" in dataset.notes
+
+
+def test_an_episode_that_ends_and_goes_on_is_cut(write_minari, hopper_episodes, home):
+    folder = write_minari(hopper_episodes)
+    with edit_episodes(folder) as file:
+        file["episode_0"]["terminations"][4] = True
+    dataset = load_dataset(folder)
+    assert dataset.num_episodes == len(hopper_episodes) + 1
+    assert dataset.episode_lengths[0] == 5
+    expected = hopper_episodes[0]["observations"][5].astype(np.float32)
+    assert np.array_equal(dataset.final_observations[0], expected)
+    assert np.array_equal(dataset.observations[5], expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("rewards", lambda x: x[:-1], "episode_1: columns differ in length"),
+        ("observations", lambda x: x[:-1], "one observation more"),
+        ("actions", lambda x: x[:, :2], "differ in shape from earlier"),
+        ("observations", lambda x: x[:, None], "vectors, not images"),
+        ("terminations", lambda x: x * 0.5 + 0.5, "expected 0 or 1"),
+    ],
+)
+def test_episodes_that_do_not_fit_are_refused(write_minari, hopper_episodes, home, name, change, message):
+    folder = write_minari(hopper_episodes)
+    with edit_episodes(folder) as file:
+        values = change(file["episode_1"][name][:])
+        del file["episode_1"][name]
+        file["episode_1"][name] = values
+    with pytest.raises(InputError, match=message):
+        load_dataset(folder)
+
+
+def test_a_value_that_is_not_finite_is_refused_with_its_place(write_minari, hopper_episodes, home):
+    folder = write_minari(hopper_episodes)
+    with edit_episodes(folder) as file:
+        file["episode_1"]["observations"][3, 7] = np.nan
+    with pytest.raises(InputError, match=r"observations, column 7 of row \d+ \(episode 1, step 3\) is nan"):
+        load_dataset(folder)
+
+
+@pytest.mark.parametrize("missing", ["rewards", "observations", "truncations"])
+def test_a_missing_column_is_named(write_minari, hopper_episodes, home, missing):
+    folder = write_minari(hopper_episodes)
+    with edit_episodes(folder) as file:
+        del file["episode_0"][missing]
+    with pytest.raises(InputError, match=f"episode_0 has no {missing}; found actions"):
+        load_dataset(folder)
+
+
+def test_an_incomplete_set_is_noticed(write_minari, hopper_episodes, home):
+    folder = write_minari(hopper_episodes)
+    edit_metadata(folder, total_steps=10**6)
+    with pytest.raises(DamagedFileError, match=r"total_steps is \d+, metadata.json says 1000000"):
+        load_dataset(folder)
+    with edit_episodes(folder) as file:
+        del file["episode_7"]
+    with pytest.raises(DamagedFileError, match=r"total_episodes is 7, metadata.json says 8"):
+        load_dataset(folder)
+    with edit_episodes(folder) as file:
+        del file["episode_3"]
+    with pytest.raises(DamagedFileError, match="episode_3 is missing"):
+        load_dataset(folder)
+
+
+def test_links_between_files_are_not_followed(write_minari, hopper_episodes, home, tmp_path):
+    folder = write_minari(hopper_episodes)
+    shutil.copy(folder / "data" / "main_data.hdf5", tmp_path / "other.hdf5")
+    with edit_episodes(folder) as file:
+        del file["episode_1"]
+        file["episode_1"] = h5py.ExternalLink(str(tmp_path / "other.hdf5"), "/episode_1")
+    with pytest.raises(
+        DamagedFileError, match="'episode_1' is a external link|'episode_1' is an external link"
+    ):
+        load_dataset(folder)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "3", "{" * 100_000, '{"env_spec": "x"}', '{"env_spec": "[]"}']
+)
+def test_damaged_metadata_are_refused(write_minari, hopper_episodes, home, content):
+    folder = write_minari(hopper_episodes)
+    (folder / "data" / "metadata.json").write_text(content)
+    with pytest.raises(DamagedFileError, match=r"metadata\.json"):
+        load_dataset(folder)
+
+
+def test_a_missing_main_file_is_refused(write_minari, hopper_episodes, home):
+    folder = write_minari(hopper_episodes)
+    (folder / "data" / "main_data.hdf5").unlink()
+    with pytest.raises(InputError, match=r"main_data\.hdf5: cannot read \(No such file"):
+        load_dataset(folder)
+
+
+@pytest.mark.parametrize("name", ["../../escape-v0", "a\nb-v0", "x" * 4000, "a#b"])
+def test_names_in_metadata_cannot_become_paths(write_minari, hopper_episodes, home, name):
+    folder = write_minari(hopper_episodes)
+    edit_metadata(folder, dataset_id=name)
+    with pytest.raises(InputError, match="data set name .* is not allowed"):
+        load_dataset(folder)
+
+
+def test_actions_must_begin_at_zero(tmp_path):
+    space = json.dumps({"type": "Discrete", "start": 1, "n": 3})
+    with pytest.raises(InputError, match="actions begin at 1, expected 0"):
+        read_origin({"action_space": space, "dataset_id": "x-v0"}, tmp_path)
+
+
+def test_another_format_is_read_by_minari_or_refused(write_minari, hopper_episodes, home):
+    folder = write_minari(hopper_episodes)
+    edit_metadata(folder, data_format="zarr")
+    with pytest.raises(InputError, match="data format 'zarr'; expected hdf5, arrow or parquet"):
+        load_dataset(folder)
+    # Without both spaces Minari itself would build the environment, from the file's entry point.
+    edit_metadata(folder, data_format="arrow", observation_space=None)
+    with pytest.raises(DamagedFileError, match="no observation_space"):
+        load_dataset(folder)
+
+
+@pytest.mark.parametrize("data_format", ["arrow", "parquet"])
+def test_arrow_sets_are_those_of_hdf5(write_minari, hopper_episodes, home, data_format):
+    pytest.importorskip("pyarrow", reason="needs minari[arrow]")
+    name = f"test/hopper/{data_format}-v0"
+    arrow = load_dataset(write_minari(hopper_episodes, dataset_id=name, data_format=data_format))
+    assert arrow.content_hash == load_dataset(write_minari(hopper_episodes)).content_hash
+
+
+def test_an_unknown_remote_set_is_refused_within_seconds(home, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(ResourceError, match=r"mujoco/hopper/medium-v0: not in .* `minari download"):
+        load_dataset("mujoco/hopper/medium-v0", progress=False)
+    with pytest.raises(InputError, match="unknown data set 'mujoco/hopper/medium-v0'"):
+        load_dataset("mujoco/hopper/medium-v0", download=False)
