@@ -120,7 +120,8 @@ class ReturnConditionedPolicy:
         self._model.train(was_training)
         output = output.float().cpu()
         if self._spec.num_actions is None:
-            return output.clamp(self._action_low, self._action_high)
+            bounded: Tensor = output.clamp(self._action_low, self._action_high)
+            return bounded
         return torch.multinomial(output.softmax(-1), 1, generator=self._generator)[:, 0]
 
     def _move_back(self) -> None:

@@ -1,0 +1,364 @@
+"""The sequence agent: Eq. 9, what is trained, clipping, divergence, schedules, exact resume."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from chibit.agents.decision_transformer import DecisionTransformer
+from chibit.core.errors import DivergenceError, InputError
+from chibit.core.runtime import Runtime, capture_rng, restore_rng
+from chibit.data.windows import SequenceBatch
+from chibit.losses.sequence import action_mse
+from chibit.losses.similarity import similarity_loss, spherical_kmeans
+from chibit.models.pretrained import load_initialiser
+from sequence_toys import corpus_folder, language_model_folder, make_small, target_return_data
+
+
+def with_language(**settings: object) -> dict:
+    return {
+        "init": language_model_folder(), "language_weight": 0.4, "language_corpus": corpus_folder(),
+        "language_block": 16, **settings,
+    }  # fmt: skip
+
+
+def with_similarity(**settings: object) -> dict:
+    return {"init": language_model_folder(), "similarity_weight": 0.1, "num_clusters": 5, **settings}
+
+
+def parameters_of(agent: DecisionTransformer) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in agent.modules().named_parameters()}
+
+
+class TestLoss:
+    def test_is_the_mean_squared_error_where_nothing_else_is_asked_for(self) -> None:
+        agent, sampler = make_small(dropout=0.0)
+        batch = sampler.sample()
+        predictions = agent.model(batch.returns_to_go, batch.states, batch.actions, batch.timesteps)
+        expected = action_mse(predictions, batch.actions, batch.attention_mask).item()
+        metrics = agent.update(batch)
+        assert metrics["train/action_loss"] == metrics["train/loss"] == pytest.approx(expected, rel=1e-6)
+        assert "train/similarity_loss" not in metrics
+        assert "train/language_loss" not in metrics
+
+    def test_is_equation_9(self) -> None:
+        settings = with_language() | with_similarity(similarity_weight=0.2)
+        agent, sampler = make_small(dropout=0.0, auxiliary_decay_steps=10, **settings)
+        agent.step = 5
+        batch = sampler.sample()
+        tokens = agent.model.embed(batch.returns_to_go, batch.states, batch.actions, batch.timesteps)
+        words = load_initialiser(language_model_folder()).token_embeddings
+        centers = spherical_kmeans(words, 5)
+        real = batch.attention_mask.repeat_interleave(3, dim=1)
+        similarity = similarity_loss(tokens, centers, real).item()
+        other, _ = make_small(dropout=0.0, auxiliary_decay_steps=10, **settings)
+        language = other.language.model.loss(other.language._sampler.sample().tokens).item()
+        metrics = agent.update(batch)
+        assert metrics["train/similarity_loss"] == pytest.approx(similarity, rel=1e-5)
+        assert metrics["train/language_loss"] == pytest.approx(language, rel=1e-5)
+        expected = metrics["train/action_loss"] + 0.5 * 0.2 * similarity + 0.5 * 0.4 * language
+        assert metrics["train/loss"] == pytest.approx(expected, rel=1e-5)
+
+    def test_padding_neither_counts_nor_is_seen(self) -> None:
+        agent, sampler = make_small(dropout=0.0, **with_similarity())
+        batch = sampler.windows(np.array([7, 8, 9, 16]))
+        assert batch.attention_mask.sum(dim=1).tolist() == [3, 2, 1, 4]
+        pad = 2
+        junk = dataclasses.replace(
+            batch,
+            returns_to_go=torch.cat((batch.returns_to_go, torch.full((4, pad), 50.0)), dim=1),
+            states=torch.cat((batch.states, torch.full((4, pad, 1), -9.0)), dim=1),
+            actions=torch.cat((batch.actions, torch.full((4, pad, 1), -10.0)), dim=1),
+            timesteps=torch.cat((batch.timesteps, torch.zeros(4, pad, dtype=torch.int64)), dim=1),
+            attention_mask=torch.cat((batch.attention_mask, torch.zeros(4, pad, dtype=torch.bool)), dim=1),
+        )
+        before, after = agent.losses(batch), agent.losses(junk)
+        assert before.keys() == after.keys() == {"action", "similarity"}
+        for name in before:
+            torch.testing.assert_close(after[name], before[name])
+
+    def test_language_batches_come_at_their_steps_only(self) -> None:
+        agent, sampler = make_small(**with_language(language_every=3))
+        seen = ["train/language_loss" in agent.update(sampler.sample()) for _ in range(7)]
+        assert seen == [True, False, False, True, False, False, True]
+
+    def test_nothing_is_computed_once_the_weights_are_zero(self) -> None:
+        agent, sampler = make_small(auxiliary_decay_steps=2, **with_language() | with_similarity())
+        metrics = [agent.update(sampler.sample()) for _ in range(3)]
+        assert "train/similarity_loss" in metrics[1]
+        assert {"train/similarity_loss", "train/language_loss"}.isdisjoint(metrics[2])
+
+
+@pytest.mark.parametrize(
+    ("decay", "expected"),
+    [
+        ("linear_to_zero", {0: 1.0, 2500: 0.5, 5000: 0.0, 9000: 0.0}),
+        ("sigmoid", {0: 0.9933, 1250: 0.9241, 2500: 0.5, 3750: 0.0759, 5000: 0.0067, 9000: 2e-6}),
+        ("constant", {0: 1.0, 9000: 1.0}),
+    ],
+)
+def test_auxiliary_weights_over_time(decay: str, expected: dict[int, float]) -> None:
+    agent, _ = make_small(**with_language() | with_similarity(), auxiliary_decay=decay)
+    for step, factor in expected.items():
+        agent.step = step
+        weights = agent.weights()
+        assert weights["similarity"] == pytest.approx(0.1 * factor, abs=1e-5)
+        assert weights["language"] == pytest.approx(0.4 * factor, abs=4e-5)
+
+
+def test_language_can_decay_otherwise() -> None:
+    agent, _ = make_small(
+        **with_language() | with_similarity(), auxiliary_decay="sigmoid", language_decay="constant"
+    )
+    agent.step = 2500
+    assert agent.weights() == {"action": 1.0, "similarity": 0.05, "language": 0.4}
+
+
+def test_learning_rate_warms_up_linearly_and_stays() -> None:
+    agent, sampler = make_small(warmup_steps=4, backbone_learning_rate=1e-4)
+    rates = [agent.update(sampler.sample())["train/learning_rate"] for _ in range(6)]
+    assert rates == pytest.approx([0.25e-3, 0.5e-3, 0.75e-3, 1e-3, 1e-3, 1e-3])
+    assert [group["lr"] for group in agent.optimizer.param_groups] == pytest.approx([1e-4, 1e-3])
+
+
+TUNINGS = {
+    "full": ({}, set()),
+    "shared_head": ({"head": "shared"}, set()),
+    "chen": ({"timestep_position": "before_norm", "timestep_table": "fresh"}, set()),
+    "lamo": ({"projections": "residual_mlp", "tuning": "lora", "timestep_table": "fresh"}, {"frozen"}),
+    "frozen": ({"tuning": "frozen"}, {"backbone", "timesteps", "embedding_norm"}),
+    "frozen_blocks": ({"tuning": "frozen_blocks"}, {"blocks"}),
+    "lora": ({"tuning": "lora"}, {"frozen"}),
+    "co_training": (with_language(), set()),
+    "co_training_lora": (with_language(tuning="lora"), {"frozen"}),
+    "similarity": (with_similarity(), set()),
+}
+
+
+@pytest.mark.parametrize(("settings", "frozen"), TUNINGS.values(), ids=TUNINGS)
+def test_one_update_moves_every_trainable_parameter_and_no_other(settings: dict, frozen: set) -> None:
+    agent, sampler = make_small(dropout=0.0, **settings)
+    lora = settings.get("tuning") == "lora"
+    if lora:  # A has no gradient while B is at its start, zero
+        for name, p in agent.model.named_parameters():
+            if name.endswith(".up"):
+                torch.nn.init.normal_(p, std=0.02)
+    before = parameters_of(agent)
+    agent.update(sampler.sample())
+    trainable = {name for name, p in agent.modules().named_parameters() if p.requires_grad}
+    moved = {
+        name for name, p in agent.modules().named_parameters() if not torch.equal(p.detach(), before[name])
+    }
+    assert moved == trainable
+    parts = {name: set(name.split(".")) for name in before}
+    if lora:
+        wrapped = {n for n, p in parts.items() if "backbone" in p and not p & {"up", "down"}}
+        trained_biases = {n for n in wrapped if n.endswith("qkv.bias")}
+        untouched = wrapped - trained_biases
+        if "language_weight" in settings:
+            untouched.add("language.tokens.weight")
+    else:
+        untouched = {name for name, p in parts.items() if p & frozen}
+    assert before.keys() - moved == untouched
+
+
+@pytest.mark.parametrize("settings", [value[0] for value in TUNINGS.values()], ids=TUNINGS)
+def test_optimizer_groups_partition_the_trainable_parameters(settings: dict) -> None:
+    agent, _ = make_small(**settings)
+    grouped = [p for group in agent.optimizer.param_groups for p in group["params"]]
+    trainable = [p for p in agent.modules().parameters() if p.requires_grad]
+    assert len(grouped) == len({id(p) for p in grouped})
+    assert {id(p) for p in grouped} == {id(p) for p in trainable}
+    backbone = {id(p) for p in agent.groups["backbone"][0]}
+    assert {id(p) for p in agent.model.backbone.parameters() if p.requires_grad} <= backbone
+    assert id(agent.model.embed_state) not in backbone
+    projections = [*agent.model.embed_state.parameters(), *agent.model.embed_return.parameters()]
+    assert backbone.isdisjoint(id(p) for p in projections)
+
+
+def test_pre_trained_tables_are_in_the_backbones_group_and_fresh_ones_are_not() -> None:
+    for form, belongs in (("given", True), ("fresh", False), ("matched", False)):
+        agent, _ = make_small(**with_language(timestep_table=form))
+        ids = {id(p) for p in agent.groups["backbone"][0]}
+        assert (id(agent.model.timesteps.weight) in ids) == belongs
+        assert id(agent.language.model.tokens.weight) in ids
+        assert id(agent.language.model.positions.weight) in ids
+
+
+def test_applied_gradient_is_clipped_after_the_backward_pass() -> None:
+    agent, sampler = make_small(return_scale=1e-3, grad_clip=0.25)
+    batch = sampler.sample()
+    batch = dataclasses.replace(batch, actions=batch.actions * 1e3)
+    metrics = agent.update(batch)
+    assert metrics["train/grad_norm"] > 25.0
+    applied = torch.stack([p.grad.norm() for p in agent.modules().parameters() if p.grad is not None]).norm()
+    assert applied.item() == pytest.approx(0.25, rel=1e-3)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 1e30])
+def test_divergence_stops_before_the_step_and_names_the_rows(bad: float) -> None:
+    agent, sampler = make_small()
+    agent.update(sampler.sample())
+    before = copy.deepcopy(agent.state_dict())
+    batch = sampler.sample()
+    batch.actions[0, 0, 0] = bad
+    with pytest.raises(DivergenceError, match="step 1") as caught:
+        agent.update(batch)
+    assert caught.value.rows == tuple(batch.rows.tolist())
+    assert caught.value.exit_code == 5
+    after = agent.state_dict()
+    assert all(torch.equal(after.tensors[name], tensor) for name, tensor in before.tensors.items())
+    assert after.training["step"] == 1
+
+
+def test_update_leaves_the_batch_as_it_was() -> None:
+    agent, sampler = make_small()
+    batch = sampler.sample()
+    before = {field.name: getattr(batch, field.name).clone() for field in dataclasses.fields(SequenceBatch)}
+    agent.update(batch)
+    assert all(torch.equal(getattr(batch, name), value) for name, value in before.items())
+
+
+ALL_PARTS = with_language(perplexity_every=2) | with_similarity()
+
+
+@pytest.mark.parametrize("settings", [{}, ALL_PARTS, {"tuning": "lora"}], ids=["plain", "all", "lora"])
+def test_resumed_training_equals_uninterrupted_training_to_the_bit(settings: dict) -> None:
+    agent, sampler = make_small(**settings)
+    whole = [agent.update(sampler.sample()) for _ in range(6)]
+    first, sampler = make_small(**settings)
+    metrics = [first.update(sampler.sample()) for _ in range(3)]
+    saved = copy.deepcopy((first.state_dict(), sampler.state_dict(), capture_rng()))
+    second, sampler = make_small(seed=5, **settings)
+    second.load_state_dict(saved[0])
+    sampler.load_state_dict(saved[1])
+    restore_rng(saved[2])
+    metrics += [second.update(sampler.sample()) for _ in range(3)]
+    assert metrics == whole
+    expected = agent.state_dict().tensors
+    assert second.state_dict().tensors.keys() == expected.keys()
+    assert all(torch.equal(second.state_dict().tensors[name], expected[name]) for name in expected)
+
+
+def test_equal_seeds_give_equal_runs_and_others_do_not() -> None:
+    runs = []
+    for seed in (0, 0, 1):
+        agent, sampler = make_small(seed=seed)
+        runs.append([agent.update(sampler.sample())["train/loss"] for _ in range(3)])
+    assert runs[0] == runs[1] != runs[2]
+
+
+def test_bf16_trains_about_as_fp32_does() -> None:
+    (exact, sampler), (rough, _) = make_small(dropout=0.0), make_small(dropout=0.0, precision="bf16")
+    for _ in range(5):
+        batch = sampler.sample()
+        expected, got = exact.update(batch), rough.update(batch)
+        assert got["train/loss"] == pytest.approx(expected["train/loss"], rel=0.02)
+    assert all(p.dtype == torch.float32 for p in rough.modules().parameters())
+
+
+class TestInitialisers:
+    def test_arms_that_share_a_seed_share_their_projections(self) -> None:
+        arms = [{}, {"init": language_model_folder()}, {"timestep_table": "fresh"}]
+        agents = [make_small(seed=3, **settings)[0] for settings in arms]
+        for first, second in itertools.pairwise(agents):
+            assert torch.equal(first.model.embed_state.weight, second.model.embed_state.weight)
+            assert torch.equal(first.model.action_head.weight, second.model.action_head.weight)
+        backbones = [next(agent.model.backbone.parameters()) for agent in agents]
+        assert torch.equal(backbones[0], backbones[2])
+        assert not torch.equal(agents[0].model.timesteps.weight[0], agents[2].model.timesteps.weight[0])
+
+    def test_auto_takes_the_initialisers_positions_where_it_has_some(self) -> None:
+        agent, _ = make_small(init=language_model_folder())
+        source = load_initialiser(language_model_folder())
+        assert torch.equal(agent.model.timesteps.weight, source.position_embeddings)
+        assert agent.initialiser["timestep_table"] == "given"
+        assert agent.initialiser["hash"] == source.hash
+        assert make_small()[0].initialiser["timestep_table"] == "random"
+
+    def test_timesteps_are_the_language_models_positions_in_co_training(self) -> None:
+        shared, _ = make_small(**with_language())
+        assert shared.language.model.positions is shared.model.timesteps
+        assert shared.language.model.gpt is shared.model.backbone
+        apart, _ = make_small(**with_language(timestep_table="fresh"))
+        assert apart.language.model.positions is not apart.model.timesteps
+
+    def test_a_table_that_was_extended_serves_both(self) -> None:
+        agent, sampler = make_small(**with_language(max_timesteps=40))
+        assert agent.model.timesteps.num_embeddings == 40
+        assert math.isfinite(agent.update(sampler.sample())["train/language_loss"])
+
+    def test_dropouts_reach_the_backbone(self) -> None:
+        for init in ("random", language_model_folder()):
+            agent, _ = make_small(init=init, dropout=0.3, attention_dropout=0.1)
+            config = agent.model.backbone.config
+            assert (config.attn_dropout, config.resid_dropout, config.embd_dropout) == (0.1, 0.3, 0.3)
+            assert agent.model.backbone.blocks[0].attention.config.attn_dropout == 0.1
+
+    def test_words_can_come_from_another_initialiser(self) -> None:
+        agent, sampler = make_small(
+            similarity_weight=0.1, num_clusters=5, similarity_source=language_model_folder()
+        )
+        own, _ = make_small(**with_similarity())
+        torch.testing.assert_close(agent.centers, own.centers)
+        assert "train/similarity_loss" in agent.update(sampler.sample())
+
+    def test_similarity_without_words_is_refused(self) -> None:
+        with pytest.raises(InputError, match="no word embeddings"):
+            make_small(similarity_weight=0.1)
+
+    def test_words_of_another_width_are_refused(self) -> None:
+        with pytest.raises(InputError, match="width 16, expected 8"):
+            make_small(n_embd=8, similarity_weight=0.1, similarity_source=language_model_folder())
+
+    def test_co_training_without_a_language_model_is_refused(self) -> None:
+        with pytest.raises(InputError, match="language model"):
+            make_small(language_weight=0.1, language_corpus=corpus_folder())
+
+
+class TestPerplexity:
+    def test_is_measured_on_schedule_on_the_same_text(self) -> None:
+        settings = with_language(language_weight=0.0, perplexity_every=2)
+        agent, sampler = make_small(**settings)
+        with torch.no_grad():
+            expected = math.exp(agent.language.model.eval().loss(agent.language._fixed).item())
+        metrics = [agent.update(sampler.sample()) for _ in range(4)]
+        assert ["train/perplexity" in m for m in metrics] == [False, True, False, True]
+        assert metrics[1]["train/perplexity"] == pytest.approx(expected, rel=0.1)
+
+    def test_does_not_disturb_training(self) -> None:
+        losses = []
+        for every in (0, 1):
+            agent, sampler = make_small(**with_language(perplexity_every=every))
+            losses.append([agent.update(sampler.sample())["train/loss"] for _ in range(3)])
+        assert losses[0] == losses[1]
+
+
+def test_delayed_mode_trains_on_the_episodes_whole_return() -> None:
+    agent, sampler = make_small(mode="delayed")
+    dataset = target_return_data()
+    batch = sampler.windows(np.array([3, 27]))
+    expected = torch.from_numpy(dataset.episode_returns[[0, 2]])[:, None]
+    torch.testing.assert_close(
+        batch.returns_to_go * batch.attention_mask, expected * batch.attention_mask.float()
+    )
+    plain = make_small()[1].windows(np.array([3, 27]))
+    assert not torch.allclose(plain.returns_to_go, batch.returns_to_go)
+
+
+def test_an_acting_config_rebuilds_the_model_without_its_source() -> None:
+    agent, sampler = make_small(**with_language() | with_similarity(tuning="lora"))
+    agent.update(sampler.sample())
+    torch.manual_seed(9)
+    copy_of = DecisionTransformer(agent.acting_config, agent.spec, Runtime())
+    copy_of.acting_modules().load_state_dict(agent.acting_modules().state_dict())
+    batch = sampler.sample()
+    inputs = (batch.returns_to_go, batch.states, batch.actions, batch.timesteps)
+    assert torch.equal(copy_of.model.eval()(*inputs), agent.model.eval()(*inputs))
