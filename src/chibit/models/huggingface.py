@@ -241,6 +241,29 @@ def load_huggingface(source: str) -> HuggingFaceLanguageModel:
     return HuggingFaceLanguageModel(model)
 
 
+def build_huggingface(folder: str) -> HuggingFaceLanguageModel:
+    """Build a causal language model with untrained weights, for a saved policy to be loaded into.
+
+    Args:
+        folder: has the `config.json` of a model of `transformers`.
+
+    Raises:
+        InputError: if there is none, or it is not of a causal language model.
+    """
+    transformers = _import_transformers()
+    try:
+        config = transformers.AutoConfig.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+        with torch.random.fork_rng(devices=[]):
+            model = transformers.AutoModelForCausalLM.from_config(
+                config, dtype=torch.float32, attn_implementation="eager", trust_remote_code=False
+            )
+    except (ValueError, OSError, KeyError) as error:
+        raise InputError(f"{folder}: not a causal language model ({_first_line(error)})") from error
+    return HuggingFaceLanguageModel(model)
+
+
 def load_tokenizer(source: str) -> Any:
     """Load the tokenizer of a model that `load_huggingface` loads, from the same source.
 

@@ -7,6 +7,7 @@
     FOLDER                      a run of `chibit pretrain`, or the language model it wrote
     gpt2, clip, igpt[:FOLDER]   GPT-2, CLIP's text tower, ImageGPT: from the Hub or a folder
     hf:ID or hf:FOLDER          any causal language model that transformers can load
+    hf_config:FOLDER            its architecture with untrained weights; saved policies use it
 
 Source of the controls: Reid et al. (2022), §5; Takagi (2022); Wang et al. (2024).
 """
@@ -27,7 +28,7 @@ from chibit.core.files import nearest
 from chibit.models.conversion import Family, load_converted
 from chibit.models.gpt import GPT, Block, CausalSelfAttention, GPTConfig, Norm
 from chibit.models.hub import model_folder
-from chibit.models.huggingface import HuggingFaceLanguageModel, load_huggingface
+from chibit.models.huggingface import HuggingFaceLanguageModel, build_huggingface, load_huggingface
 from chibit.models.language_model import (
     CONFIG,
     SHIPPED,
@@ -164,6 +165,8 @@ def _load(spec: str, gpt_config: GPTConfig | None, image_gpt_norm: Norm) -> _Loa
         )
     if kind == "hf" and rest:
         return _from_language_model(load_huggingface(rest))
+    if kind == "hf_config" and rest:
+        return _from_language_model(build_huggingface(rest))
     if kind in HUB_IDS:
         return _foreign(kind, rest or HUB_IDS[kind], image_gpt_norm)
     if spec in SHIPPED:

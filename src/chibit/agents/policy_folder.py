@@ -1,0 +1,233 @@
+"""The folder of a saved policy: written whole, checked when it is read, and none of it ever run.
+
+It has `config.json` (agent, its configuration, and what depends on the data: sizes, normalisation, action
+bounds, environment), `model.safetensors`, and `README.md`, a model card. Around a model of `transformers` it
+has that model's own configuration too, in `backbone/`. The weights are checked against the SHA-256 in
+`config.json`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from chibit.agents import AGENTS, make_agent
+from chibit.agents.base import Agent
+from chibit.agents.model_card import PolicyScore, model_card
+from chibit.core.config import from_json, read_json, to_json
+from chibit.core.errors import DamagedFileError, InputError
+from chibit.core.files import atomic_folder, nearest
+from chibit.core.runtime import resolve_runtime
+from chibit.data.trajectory import DatasetSpec
+from chibit.models.huggingface import HuggingFaceBackbone
+
+SCHEMA = 1
+_CONFIG, _WEIGHTS, _BACKBONE = "config.json", "model.safetensors", "backbone"
+_WRAPPED = "hf_config:"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedPolicy:
+    """Content of a policy's `config.json`."""
+
+    schema: int
+    """Version of this layout."""
+    chibit: str
+    """Version of the package that wrote it."""
+    agent: str
+    """Key of the method in `chibit.agents.AGENTS`."""
+    config: dict[str, Any]
+    """The method's configuration."""
+    spec: DatasetSpec
+    """What depends on the data."""
+    target_return: float | None
+    """Raw return to ask for; None where the method takes none."""
+    sha256: str
+    """Of `model.safetensors`."""
+    scores: tuple[PolicyScore, ...] = ()
+    """Evaluations of this policy."""
+
+
+def export_policy(
+    agent: Agent,
+    spec: DatasetSpec,
+    folder: str | Path,
+    *,
+    target_return: float | None = None,
+    scores: Sequence[PolicyScore] = (),
+) -> Path:
+    """Write an agent's policy as a folder, in place of what is there.
+
+    Args:
+        agent: its current weights are written.
+        spec: of the data it was trained on.
+        folder: where to.
+        target_return: raw return it shall ask for; None is the data's first default.
+        scores: evaluations for the model card.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: for a target return that is not finite, or given to a method that takes none.
+        ResourceError: if it cannot be written; what was there is then untouched.
+    """
+    weights = safetensors.torch.save(_separate(_acting_modules(agent).state_dict()))
+    config, backbone = _acting_config(agent)
+    saved = SavedPolicy(
+        schema=SCHEMA,
+        chibit=importlib.metadata.version("chibit"),
+        agent=config.agent,
+        config=to_json(config),
+        spec=spec,
+        target_return=checked_target(agent, spec, target_return),
+        sha256=hashlib.sha256(weights).hexdigest(),
+        scores=tuple(scores),
+    )
+    target = Path(folder)
+    with atomic_folder(target, replace=True) as temporary:
+        (temporary / _WEIGHTS).write_bytes(weights)
+        if backbone is not None:
+            backbone.save_pretrained(temporary / _BACKBONE)
+        (temporary / _CONFIG).write_text(json.dumps(to_json(saved), indent=1, allow_nan=False))
+        (temporary / "README.md").write_text(model_card(saved.agent, spec, saved.target_return, saved.scores))
+    return target
+
+
+def checked_target(agent: Agent, spec: DatasetSpec, target_return: float | None) -> float | None:
+    """Raw return to ask for: the given one, or the data's first default; None where the method takes none.
+
+    Raises:
+        InputError: for one that is not finite, or given to a method that takes none.
+    """
+    if not agent.is_return_conditioned:
+        if target_return is not None:
+            raise InputError(f"target_return is {target_return}, but this method takes none")
+        return None
+    target = spec.default_target_returns[0] if target_return is None else float(target_return)
+    if not np.isfinite(target):
+        raise InputError(f"target_return is {target}, expected a finite number")
+    return target
+
+
+def read_policy(folder: Path) -> SavedPolicy:
+    """Read a policy's `config.json`.
+
+    Raises:
+        InputError: if there is none, or it is another program's, or a newer version's.
+        DamagedFileError: if it is not JSON.
+    """
+    path = folder / _CONFIG
+    record = read_json(path)
+    version = record.get("schema") if isinstance(record, dict) else None
+    if isinstance(version, int) and version > SCHEMA:
+        raise InputError(f"{path}: schema {version}, this version reads up to {SCHEMA}; upgrade chibit")
+    if version != SCHEMA:
+        raise InputError(f"{path}: is not a policy's; give a folder that chibit export wrote")
+    return from_json(SavedPolicy, record, str(path))
+
+
+def load_agent(saved: SavedPolicy, folder: Path, device: str) -> Agent:
+    """Rebuild the agent that a folder holds, ready to act.
+
+    Args:
+        saved: what `read_policy` gave for this folder.
+        folder: where the weights are.
+        device: "cpu", "cuda", "cuda:N" or "auto".
+
+    Raises:
+        InputError: for a method or a configuration that is unknown.
+        DamagedFileError: for weights that are damaged or do not fit.
+    """
+    path = folder / _CONFIG
+    if saved.agent not in AGENTS:
+        hint = nearest(saved.agent, AGENTS) or f"; known: {', '.join(AGENTS)}"
+        raise InputError(f"{path}: agent {saved.agent!r} is unknown{hint}")
+    tensors = _read_tensors(folder / _WEIGHTS, saved.sha256)
+    config = _located(saved, folder)
+    # The number of threads is the caller's business: acting must not change it.
+    runtime = resolve_runtime(device, num_threads=torch.get_num_threads())
+    try:
+        agent = make_agent(config, saved.spec, runtime)
+    except (RuntimeError, MemoryError) as error:  # sizes beyond all memory
+        reason = str(error).strip().partition("\n")[0]
+        raise DamagedFileError(
+            f"{path}: the model cannot be built ({reason}); fetch the folder again"
+        ) from error
+    _fill(_acting_modules(agent), tensors, folder / _WEIGHTS)
+    return agent
+
+
+def _acting_modules(agent: Agent) -> torch.nn.Module:
+    """What a policy needs: less than `modules` where an agent trains something beside it."""
+    narrowed: Any = getattr(agent, "acting_modules", agent.modules)
+    modules: torch.nn.Module = narrowed()
+    return modules
+
+
+def _acting_config(agent: Agent) -> tuple[Any, Any]:
+    """A config that rebuilds these modules without an initialiser, and a wrapped backbone's own config."""
+    config: Any = getattr(agent, "acting_config", None) or agent.config  # type: ignore[attr-defined]
+    backbone = getattr(getattr(agent, "model", None), "backbone", None)
+    if isinstance(backbone, HuggingFaceBackbone):
+        return replace(config, init=f"{_WRAPPED}{_BACKBONE}"), backbone.body.config
+    return config, None
+
+
+def _located(saved: SavedPolicy, folder: Path) -> Any:
+    """The agent's config; the only files it may name are the folder's own."""
+    where = f"{folder / _CONFIG}: config"
+    config: Any = from_json(AGENTS[saved.agent].config, saved.config, where)
+    init = getattr(config, "init", "random")
+    if init == f"{_WRAPPED}{_BACKBONE}":
+        return replace(config, init=f"{_WRAPPED}{folder / _BACKBONE}")
+    if init != "random":
+        raise DamagedFileError(f"{where}.init is {init!r}, expected 'random'; export the policy again")
+    return config
+
+
+def _read_tensors(path: Path, sha256: str) -> dict[str, torch.Tensor]:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DamagedFileError(f"{path}: cannot read ({error.strerror}); fetch the folder again") from error
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise DamagedFileError(
+            f"{path}: content does not match the SHA-256 in {_CONFIG}; fetch the folder again"
+        )
+    try:
+        return safetensors.torch.load(content)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise DamagedFileError(
+            f"{path}: is not a safetensors file ({error}); fetch the folder again"
+        ) from error
+
+
+def _fill(modules: torch.nn.Module, tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Copy weights into modules; nothing may be missing, left over, of another shape, or not finite."""
+    expected = modules.state_dict()
+    for name in [*expected, *tensors]:
+        found = tuple(tensors[name].shape) if name in tensors else "nothing"
+        wanted = tuple(expected[name].shape) if name in expected else "nothing"
+        if found != wanted:
+            raise DamagedFileError(
+                f"{path}: {name} has {found}, expected {wanted}; it does not fit {_CONFIG}"
+            )
+        if not torch.isfinite(tensors[name]).all():
+            raise DamagedFileError(f"{path}: {name} has a value that is not finite; train again")
+    modules.load_state_dict(tensors)
+
+
+def _separate(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Copies on the CPU: safetensors takes no tensors that share memory."""
+    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
