@@ -75,7 +75,7 @@ def run_quickstart(out: Path, *, num_steps: int, collect_steps: int, num_process
     )
     console.rule(f"2 of 3: fine-tune {' and '.join(ARMS)}, {num_steps:,} steps each, evaluate in Hopper-v5")
     configs = quickstart_configs(str(data), num_steps, seed)
-    outcomes = run_all(configs, root=out, study="arms", num_processes=num_processes)
+    outcomes = run_all(configs, root=out, study=DATASET, num_processes=num_processes)
     for outcome in outcomes:
         if outcome.status in ("failed", "stopped"):
             raise UserError(f"{outcome.path}: {outcome.status}: {outcome.message}")
@@ -83,7 +83,7 @@ def run_quickstart(out: Path, *, num_steps: int, collect_steps: int, num_process
     _record_video(outcomes[-1], seed, console)
     from chibit.verbs.report import write_report
 
-    page = write_report(out / "arms")
+    page = write_report(out / DATASET)
     console.print(f"done in {time.perf_counter() - started:.0f} s; open {page} in a browser", highlight=False)
     return page
 
