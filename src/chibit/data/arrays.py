@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -23,13 +24,15 @@ _MAX_ENV_ID_BYTES = 1000
 _LIBRARY_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
+    tokenize.TokenError,  # of numpy's reader of headers, as are the syntax and type errors
+    SyntaxError,
+    TypeError,
     OSError,
     ValueError,
     EOFError,
     KeyError,
     RuntimeError,
     MemoryError,
-    SyntaxError,
 )
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import tokenize
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -233,9 +234,9 @@ def _open_array(folder: Path, name: str, expected: Mapping[str, Any], verify: st
         if verify == "hash" and _file_hash(path, status.st_size, status.st_mtime_ns) != expected["sha256"]:
             raise DamagedFileError(f"{path}: content differs from its SHA-256; {_REMEDY}")
         return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        if isinstance(error, UserError):
-            raise
+    except UserError:
+        raise
+    except (OSError, ValueError, EOFError, SyntaxError, TypeError, tokenize.TokenError) as error:
         raise DamagedFileError(f"{path}: cannot be read ({error}); {_REMEDY}") from error
 
 

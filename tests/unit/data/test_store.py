@@ -104,6 +104,22 @@ def test_every_file_that_is_cut_is_noticed_on_opening(store, name, damage):
 
 
 @pytest.mark.parametrize("name", ["records", "episode_starts", "episode_ends", "final_observations"])
+def test_a_header_that_changed_never_escapes_as_another_error(store, name):
+    path = store / f"{name}.npy"
+    content = path.read_bytes()
+    shape = open_store(store).records.shape
+    for position in range(128):
+        for bit in (1, 16, 128):
+            changed = bytearray(content)
+            changed[position] ^= bit
+            path.write_bytes(changed)
+            try:
+                assert open_store(store).records.shape == shape
+            except DamagedFileError as error:
+                assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("name", ["records", "episode_starts", "episode_ends", "final_observations"])
 def test_every_flipped_bit_is_noticed_by_its_hash(store, name):
     path = store / f"{name}.npy"
     content = bytearray(path.read_bytes())

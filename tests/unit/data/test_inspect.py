@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+from rich.console import Console
+
+from chibit.data.catalog import from_arrays, load_dataset
+from chibit.data.inspect import describe, render_summary
+
+
+def shown(summary):
+    console = Console(width=100)
+    with console.capture() as capture:
+        console.print(render_summary(summary))
+    return capture.get()
+
+
+@pytest.fixture
+def summary(tmp_path):
+    """Episodes of returns 3, 10 and 6, lengths 3, 2 and 4; the second observation never changes."""
+    observations = np.stack([np.arange(9.0), np.full(9, 0.3)], axis=1)
+    return describe(
+        from_arrays(
+            observations=observations,
+            actions=np.linspace(-1, 1, 9)[:, None],
+            rewards=[1, 1, 1, 4, 6, 0, 0, 0, 6],
+            terminations=[0, 0, 1, 0, 0, 0, 0, 0, 1],
+            truncations=[0, 0, 0, 0, 1, 0, 0, 0, 1],
+            name="three[bold]".replace("[bold]", "-episodes"),
+            score_reference=(0.0, 10.0),
+            cache=tmp_path,
+        )
+    )
+
+
+def test_numbers_by_hand(summary):
+    assert (summary.num_steps, summary.num_episodes) == (9, 3)
+    assert (summary.num_terminated, summary.num_truncated) == (2, 1)
+    assert (summary.lengths.min, summary.lengths.mean, summary.lengths.max) == (2, 3, 4)
+    assert summary.returns.mean == pytest.approx(19 / 3)
+    assert summary.returns.std == pytest.approx(np.std([3, 10, 6]))
+    assert (summary.actions.min, summary.actions.max) == (-1, 1)
+    assert summary.constant_dimensions == (1,)
+    assert summary.num_not_finite == 0
+    assert not summary.has_final_observations
+    assert sum(summary.histogram_counts) == 3
+    assert summary.histogram_counts[0] == summary.histogram_counts[-1] == 1
+    assert (summary.histogram_edges[0], summary.histogram_edges[-1]) == (3, 10)
+
+
+def test_the_page_shows_all_of_it(summary):
+    page = shown(summary)
+    for text in (
+        "three-episodes",
+        "3: 2 terminated, 1 truncated; last observations not known",
+        "3.0 to 10.0, mean 6.3",
+        "2; 1 never change (1)",
+        "none: training only; at most 4 steps",
+        "0 at 0, 100 at 10; these data: mean 63.3, best 100.0",
+        "10, 5",
+        "NaN or infinite",
+    ):
+        assert text in page, text
+    assert page.count("█" * 40) == 3
+
+
+def test_a_real_set(write_minari, cartpole_episodes, home):
+    dataset = load_dataset(write_minari(cartpole_episodes, "CartPole-v1", "test/cart/random-v0"))
+    summary = describe(dataset)
+    actions = np.concatenate([episode["actions"] for episode in cartpole_episodes])
+    assert summary.action_counts == tuple(np.bincount(actions).tolist())
+    page = shown(summary)
+    assert "CartPole-v1; at most 500 steps" in page
+    assert "2 discrete" in page
+
+
+def test_names_from_files_are_not_markup(write_npz_named, home):
+    page = shown(describe(load_dataset(write_npz_named("[red]x[/red]"))))
+    assert "[red]x[/red]" in page
+
+
+@pytest.fixture
+def write_npz_named(tmp_path, hopper_columns):
+    def write(name):
+        folder = tmp_path / name.replace("/", "_")
+        path = folder.with_name("x.npz")
+        np.savez(path, env_id=name, **hopper_columns)
+        return path
+
+    return write
+
+
+def test_one_episode_is_enough(tmp_path):
+    page = shown(describe(from_arrays([[1.0]], [[0.0]], [0.0], [True], cache=tmp_path)))
+    assert "1: 1 terminated" in page
