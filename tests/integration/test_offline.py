@@ -162,7 +162,9 @@ def test_changed_data_is_noticed_on_resume(pendulum_file, tmp_path):
 
 def test_divergence_stops_with_the_rows_of_the_batch(pendulum_file, tmp_path):
     config = config_of("dt", pendulum_file, checkpoint_every=2, num_steps=50)
-    config = dataclasses.replace(config, agent=dataclasses.replace(config.agent, learning_rate=1e30, warmup_steps=0))
+    config = dataclasses.replace(
+        config, agent=dataclasses.replace(config.agent, learning_rate=1e30, warmup_steps=0)
+    )
     with pytest.raises(DivergenceError) as caught:
         train(config, tmp_path / "run", progress=False)
     assert caught.value.exit_code == 5
@@ -190,7 +192,7 @@ def test_a_locked_run_is_refused(pendulum_file, tmp_path):
 def test_a_signal_saves_and_says_how_it_ended(pendulum_file, tmp_path, number, code):
     path = tmp_path / "run"
     flags = ["--data", str(pendulum_file), "--out", str(path), "--num-steps", "1000000", "--batch-size", "4"]
-    flags += ["--num-episodes", "0", "--log-every", "10", "--device", "cpu", "--quiet", "True"]
+    flags += ["--num-episodes", "0", "--log-every", "10", "--device", "cpu", "--quiet"]
     child = subprocess.Popen(
         [sys.executable, "-m", "chibit", "train", "--agent", "td3_bc", *flags],
         stderr=subprocess.PIPE,

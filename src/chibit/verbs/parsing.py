@@ -26,7 +26,7 @@ def parse(kind: type[T], argv: Sequence[str], prog: str, default: T | None = Non
         kind,
         args=list(argv),
         prog=prog,
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff),
+        config=(tyro.conf.OmitArgPrefixes,),
         **extra,
     )
 
