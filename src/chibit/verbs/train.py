@@ -70,7 +70,7 @@ def parse_run(argv: list[str], prog: str) -> tuple[Any, Destination]:
         record = read_json(Path(config_file))
         base = from_record(record.get("config", record) if isinstance(record, dict) else record, config_file)
     elif recipe_name is not None:
-        base = RECIPES[recipe_name].run(data=tyro.MISSING)
+        base = dataclasses.replace(RECIPES[recipe_name].run(data=tyro.MISSING), arm=recipe_name)
     else:
         base = RunConfig(data=tyro.MISSING, agent=AGENTS[agent_name or "dt"].config())
     arguments = parse(
