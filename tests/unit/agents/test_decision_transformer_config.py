@@ -1,0 +1,73 @@
+"""Settings of the sequence agent: the paper's defaults, refusals, JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from chibit.agents.decision_transformer_config import DecisionTransformerConfig
+from chibit.core.config import from_json, to_json
+from chibit.core.errors import InputError
+
+
+def test_defaults_are_table_7() -> None:
+    config = DecisionTransformerConfig()
+    assert (config.n_layer, config.n_head, config.n_embd, config.activation) == (3, 1, 128, "relu")
+    assert (config.batch_size, config.context_length, config.dropout) == (64, 20, 0.2)
+    assert (config.learning_rate, config.warmup_steps, config.grad_clip) == (1e-4, 5000, 0.25)
+    assert (config.weight_decay, config.return_scale) == (1e-4, 1000.0)
+    assert (config.auxiliary_decay, config.auxiliary_decay_steps) == ("linear_to_zero", 5000)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"context_length": 0}, "context_length: got 0"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"learning_rate": 0.0}, "learning_rate: got 0.0"),
+        ({"learning_rate": float("nan")}, "learning_rate"),
+        ({"backbone_learning_rate": -1.0}, "backbone_learning_rate"),
+        ({"grad_clip": float("inf")}, "grad_clip"),
+        ({"return_scale": -1.0}, "return_scale"),
+        ({"weight_decay": -0.1}, "weight_decay"),
+        ({"weight_decay": float("nan")}, "weight_decay"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"attention_dropout": -0.1}, "attn_dropout"),
+        ({"n_embd": 10, "n_head": 3}, "n_head"),
+        ({"head": "shared", "projections": "residual_mlp"}, "shared"),
+        ({"language_weight": 0.1}, "language_corpus"),
+        ({"perplexity_every": 5}, "language_corpus"),
+        ({"language_weight": 0.1, "language_corpus": "x", "tuning": "frozen"}, "frozen"),
+        ({"num_clusters": 0}, "num_clusters"),
+        ({"language_block": 1}, "language_block"),
+        ({"lora_rank": 0}, "lora_rank"),
+        ({"auxiliary_decay_steps": 0}, "auxiliary_decay_steps"),
+    ],
+)
+def test_what_cannot_work_is_refused_by_name(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        DecisionTransformerConfig(**settings)
+
+
+def test_survives_json() -> None:
+    config = DecisionTransformerConfig(
+        init="gpt2", tuning="lora", similarity_weight=0.2, backbone_learning_rate=1e-5, attention_dropout=0.1
+    )
+    assert from_json(DecisionTransformerConfig, to_json(config)) == config
+    with pytest.raises(InputError, match="similarity_form"):
+        from_json(DecisionTransformerConfig, {"similarity_form": "cosine"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({}, "random"),
+        ({"timestep_position": "before_norm"}, "dt"),
+        ({"init": "chibit"}, "chibit"),
+        ({"init": "hf:some/model"}, "hf"),
+        ({"init": "some/folder/markov-run"}, "markov-run"),
+    ],
+)
+def test_arms_are_named_after_the_initialiser(settings: dict[str, Any], name: str) -> None:
+    assert DecisionTransformerConfig(**settings).arm_name == name
