@@ -88,12 +88,12 @@ _CHECKPOINT = ("model.safetensors", "training_state.pt", "manifest.json")
 
 @pytest.mark.parametrize("agent", SMALL)
 def test_resumed_equals_uninterrupted_to_the_bit(pendulum_file, tmp_path, agent):
-    config = config_of(agent, pendulum_file, checkpoint_every=5, log_every=3)
+    config = config_of(agent, pendulum_file, checkpoint_every=4, log_every=3)
     train(config, tmp_path / "whole", progress=False)
-    _interrupt(config, tmp_path / "parts", after=5)
-    assert checkpoint_steps(tmp_path / "parts" / "checkpoints") == [5]
+    _interrupt(config, tmp_path / "parts", after=4)
+    assert checkpoint_steps(tmp_path / "parts" / "checkpoints") == [4]
     train(config, tmp_path / "parts", progress=False)
-    for step in (10, 12):
+    for step in (8, 12):
         assert_equal_states(weights(tmp_path / "whole", step), weights(tmp_path / "parts", step))
     for name in ("metrics.jsonl", "evaluations.jsonl"):
         assert log_without_times(tmp_path / "whole", name) == log_without_times(tmp_path / "parts", name)
@@ -109,7 +109,7 @@ def _interrupt(config, path, after):
     original = offline._OfflineRun._step
 
     def step(self):
-        if self.state.step == after + 2:
+        if self.state.step == after + 1:
             raise Killed
         original(self)
 
