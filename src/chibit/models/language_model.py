@@ -214,5 +214,5 @@ def shipped_folder(name: str) -> Path:
 
 
 def load_shipped(name: str) -> LanguageModel:
-    """A language model that comes with the package: `chibit` (Wikipedia text) or `markov` (a Markov chain)."""
+    """Load a model that comes with the package: `chibit` (Wikipedia text) or `markov` (a Markov chain)."""
     return load_language_model(shipped_folder(name))

@@ -117,10 +117,3 @@ def result_table(result: dict[str, Any]) -> Table:
     if not result["scores"]:
         table.caption += "; not evaluated (no environment, or --num-episodes 0)"
     return table
-
-
-def pretrain(argv: Sequence[str], prog: str) -> None:
-    """``chibit pretrain``."""
-    from chibit.training.pretrain import pretrain_command
-
-    pretrain_command(argv, prog)

@@ -1,0 +1,198 @@
+"""Corpora without language: independent tokens, Markov chains of any order, and text with shuffled words.
+
+Wang et al. (2024) pre-train on them in place of Wikipedia. A chain's next token has logits drawn once
+from U(0, 1) for each context and divided by a temperature; at temperature 1 the likeliest token is at
+most e times as likely as the least. The logits are a hash of (seed, context, token), not a table, so a
+chain may have any number of states and any order; tokens are drawn by rejection from the uniform
+distribution.
+
+Sources: Wang et al., "Pre-training with Synthetic Data Helps Offline Reinforcement Learning" (ICLR 2024).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from chibit.core.config import to_json
+from chibit.core.errors import InputError
+from chibit.data.sources import home_folder
+from chibit.data.text import MAX_VOCAB_SIZE, TokenDataset, is_corpus, open_corpus, write_corpus
+
+SYNTHETIC = ("iid", "markov", "ngram", "shuffled_text")
+LOWEST_TEMPERATURE = 0.01
+_ROWS = 4096
+"""Sequences that are drawn side by side."""
+_GENERATOR = 1
+"""Raised when the same configuration would give other tokens."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticConfig:
+    """What a made-up corpus looks like. Defaults: the setting of Wang et al.'s main table."""
+
+    num_states: int = 100
+    """Different tokens."""
+    temperature: float = 1.0
+    """Divides the logits of a chain; `inf` is the uniform distribution."""
+    order: int = 1
+    """Tokens that the next one depends on; 1 for `markov`, 2 to 5 for `ngram` in Wang et al."""
+    num_sequences: int = 16_000
+    """Sequences; Wang et al. have 128,000."""
+    sequence_length: int = 1024
+    """Tokens in each."""
+    corpus_seed: int = 0
+    """Of the chain and of the draws from it."""
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.num_states <= MAX_VOCAB_SIZE:
+            raise InputError(f"num_states is {self.num_states}, expected 2 to {MAX_VOCAB_SIZE}")
+        if not self.temperature >= LOWEST_TEMPERATURE:
+            raise InputError(f"temperature is {self.temperature}, expected at least {LOWEST_TEMPERATURE}")
+        for name in ("order", "num_sequences", "sequence_length"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}, expected at least 1")
+        if self.corpus_seed < 0:
+            raise InputError(f"corpus_seed is {self.corpus_seed}, expected at least 0")
+
+
+class MarkovChain:
+    """A chain over `num_states` tokens whose next token depends on the last `order` ones."""
+
+    def __init__(self, config: SyntheticConfig) -> None:
+        self.config = config
+        self._salt = int(_mix(np.array([config.corpus_seed], np.uint64) ^ np.uint64(0x9E3779B97F4A7C15))[0])
+
+    def logits(self, contexts: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        """Logits in [0, 1) of tokens after contexts, before the temperature.
+
+        Args:
+            contexts: (..., order) integers, oldest first; -1 stands for what is before the start.
+            tokens: (...) integers.
+        """
+        with np.errstate(over="ignore"):  # numbers wrap at 2^64, as they are meant to
+            state = np.full(contexts.shape[:-1], self._salt, np.uint64)
+            for place in range(contexts.shape[-1]):
+                state = _mix(state ^ (contexts[..., place].astype(np.int64) + 1).astype(np.uint64))
+            state = _mix(state ^ (tokens.astype(np.uint64) << np.uint64(32)))
+        return (state >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+    def probabilities(self, context: tuple[int, ...]) -> np.ndarray:
+        """(num_states,) distribution of the next token after one context."""
+        tokens = np.arange(self.config.num_states)
+        logits = self.logits(np.broadcast_to(np.array(context), (len(tokens), len(context))), tokens)
+        weights = np.exp((logits - logits.max()) / self.config.temperature)
+        return weights / weights.sum()
+
+    def sample(self, num_sequences: int, generator: np.random.Generator) -> np.ndarray:
+        """(num_sequences, sequence_length) uint16 tokens."""
+        order, length = self.config.order, self.config.sequence_length
+        drawn = np.full((num_sequences, order + length), -1, np.int64)
+        for place in range(order, order + length):
+            drawn[:, place] = self._next(drawn[:, place - order : place], generator)
+        return drawn[:, order:].astype(np.uint16)
+
+    def _next(self, contexts: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """One next token for each context: proposed uniformly, kept with probability e^((logit - 1) / T)."""
+        tokens = np.empty(len(contexts), np.int64)
+        waiting = np.arange(len(contexts))
+        while len(waiting):
+            proposal = generator.integers(0, self.config.num_states, len(waiting))
+            excess = (self.logits(contexts[waiting], proposal) - 1.0) / self.config.temperature
+            kept = generator.random(len(waiting)) < np.exp(excess)
+            tokens[waiting[kept]] = proposal[kept]
+            waiting = waiting[~kept]
+        return tokens
+
+
+def _mix(x: np.ndarray) -> np.ndarray:
+    """Scramble 64-bit numbers one to one (the finaliser of SplitMix64, Steele et al. 2014)."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def build_synthetic(
+    kind: Literal["iid", "markov", "ngram", "shuffled_text"],
+    config: SyntheticConfig,
+    out: Path,
+    *,
+    text: TokenDataset | None = None,
+) -> TokenDataset:
+    """Make up a corpus, or open the one that is at `out`.
+
+    Args:
+        kind: `iid` draws tokens uniformly and independently, `markov` and `ngram` from a chain of the
+            configured order, and `shuffled_text` permutes the tokens of each sequence of a text.
+        config: its shape; `shuffled_text` takes only `sequence_length` and `corpus_seed` from it.
+        out: folder of the corpus; it appears only when it is whole.
+        text: the text to shuffle.
+
+    Raises:
+        InputError: for an unknown kind, or a missing text.
+        ResourceError: if the disk is full.
+    """
+    if kind not in SYNTHETIC:
+        raise InputError(f"synthetic corpus {kind!r}: expected one of {', '.join(SYNTHETIC)}")
+    if kind == "ngram" and config.order < 2:
+        raise InputError(f"order is {config.order}, expected at least 2 for ngram; markov has order 1")
+    if is_corpus(out):
+        return open_corpus(out)
+    generator = np.random.default_rng([config.corpus_seed, SYNTHETIC.index(kind)])
+    provenance: dict[str, object] = {"kind": kind, "source": kind, "config": _finite(config)}
+    if kind == "shuffled_text":
+        if text is None:
+            raise InputError("shuffled_text: needs a text to shuffle; give one with --text")
+        return _shuffle(text, config.sequence_length, generator, out, provenance)
+    chain = MarkovChain(config)
+    with write_corpus(out, vocab_size=config.num_states, tokenizer=None, provenance=provenance) as writer:
+        for start in range(0, config.num_sequences, _ROWS):
+            rows = min(_ROWS, config.num_sequences - start)
+            if kind == "iid":
+                tokens = generator.integers(0, config.num_states, (rows, config.sequence_length))
+            else:
+                tokens = chain.sample(rows, generator)
+            writer.write(tokens.reshape(-1))
+            writer.num_documents += rows
+    return open_corpus(out)
+
+
+def load_synthetic(
+    kind: Literal["iid", "markov", "ngram", "shuffled_text"],
+    config: SyntheticConfig,
+    *,
+    text: TokenDataset | None = None,
+    cache: Path | None = None,
+) -> TokenDataset:
+    """Open a made-up corpus, after making it in the cache if need be; see `build_synthetic`."""
+    key = json.dumps([_GENERATOR, kind, _finite(config), None if text is None else text.content_hash])
+    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+    return build_synthetic(kind, config, home_folder(cache) / "corpora" / f"{kind}-{digest}", text=text)
+
+
+def _finite(config: SyntheticConfig) -> dict[str, object]:
+    """The configuration as JSON values; JSON has no infinity."""
+    return {name: str(value) if value == np.inf else value for name, value in to_json(config).items()}
+
+
+def _shuffle(
+    text: TokenDataset, length: int, generator: np.random.Generator, out: Path, provenance: dict[str, object]
+) -> TokenDataset:
+    if len(text) < length:
+        raise InputError(
+            f"{text.folder}: holds {len(text)} tokens, expected at least one sequence of {length}"
+        )
+    source = {"text": text.content_hash, "tokenizer": text.tokenizer, **provenance}
+    with write_corpus(out, vocab_size=text.vocab_size, tokenizer=None, provenance=source) as writer:
+        whole = len(text) // length * length
+        step = max(1, (1 << 20) // length) * length
+        for start in range(0, whole, step):
+            rows = np.array(text.tokens[start : min(start + step, whole)]).reshape(-1, length)
+            writer.write(generator.permuted(rows, axis=1).reshape(-1))
+            writer.num_documents += len(rows)
+    return open_corpus(out)

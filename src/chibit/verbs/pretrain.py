@@ -1,0 +1,61 @@
+"""``chibit pretrain``."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from chibit.core.config import config_hash
+from chibit.core.errors import InputError
+from chibit.core.files import nearest
+from chibit.verbs.parsing import parse, take_option
+from chibit.verbs.train import Destination
+
+
+def pretrain(argv: Sequence[str], prog: str) -> None:
+    """``chibit pretrain``."""
+    from chibit.training.pretrain import pretrain as pretrain_model
+    from chibit.training.pretrain_config import SIZES, PretrainConfig
+
+    rest = list(argv)
+    size = take_option(rest, "--size")
+    if size is not None and size not in SIZES:
+        raise InputError(f"--size: unknown {size!r}{nearest(size, SIZES)}; known: {', '.join(SIZES)}")
+    kind = _arguments_class(PretrainConfig)
+    defaults = PretrainConfig() if size is None else PretrainConfig(gpt=SIZES[size])
+    arguments = parse(kind, rest, prog, kind(config=defaults))
+    config, destination = arguments.config, arguments.destination
+    name = f"{Path(config.corpus).name}-s{config.seed}-{config_hash(config)}"
+    path = destination.out or Path("runs") / "pretrain" / name
+    result = pretrain_model(
+        config, path, study="pretrain", resume=destination.resume, progress=not destination.quiet
+    )
+    console = Console()
+    for key in ("tokens", "validation_loss", "perplexity", "unigram_perplexity", "untrained_perplexity"):
+        if isinstance(result.get(key), (int, float)):
+            console.print(f"{key.replace('_', ' ')}: {result[key]:,.4g}", highlight=False)
+    console.print(f"language model: {path / 'language_model'}", highlight=False, soft_wrap=True)
+    console.print(
+        f"fine-tune it: chibit train --data hopper-medium --init {path}", highlight=False, soft_wrap=True
+    )
+
+
+def _arguments_class(config: type) -> Any:
+    made = dataclasses.make_dataclass(
+        "PretrainArguments",
+        [
+            ("config", config),
+            ("destination", Destination, dataclasses.field(default=Destination())),
+        ],
+        frozen=True,
+    )
+    made.__doc__ = (
+        "Train a language model on text or on a synthetic corpus.\n\n"
+        "--size chibit, 3M, 18M or 84M sets the backbone as in Table 9.\n\n"
+        "Example: chibit pretrain --corpus markov --num-steps 1000 --precision bf16"
+    )
+    return made
