@@ -153,6 +153,16 @@ def curve_value(study: Study, dataset: str, curve: Curve, rule: Rule) -> float:
     return value
 
 
+def behaviour_mean(study: Study, dataset: str, *, normalized: bool) -> float | None:
+    """Mean score or raw return of the training data's own episodes; None where no run says it."""
+    key = "behaviour_score" if normalized else "behaviour_mean_return"
+    for run in study.runs:
+        value = run.result.get(key)
+        if run.dataset == dataset and isinstance(value, (int, float)) and np.isfinite(value):
+            return float(value)
+    return None
+
+
 def best_target(study: Study, dataset: str, rule: Rule) -> float | None:
     """The target with the highest mean over all return-conditioned runs, of those that all have."""
     runs = [run for run in study.runs if run.dataset == dataset and run.curves[0].target_return is not None]

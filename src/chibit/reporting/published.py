@@ -164,12 +164,16 @@ def published_scores() -> tuple[PublishedScore, ...]:
 
 
 def find_published(arm: str, task: str) -> list[PublishedScore]:
-    """Scores that others report for an arm on a task; empty where there are none."""
-    return [
-        score
-        for score in published_scores()
-        if score.arm == arm and score.task == task and score.unit == "score"
-    ]
+    """Scores that others report for an arm on a task; empty where there are none.
+
+    Where a later table of the paper repeats a number of an earlier one, only the earlier is kept.
+    """
+    found: dict[tuple[object, ...], PublishedScore] = {}
+    for score in published_scores():
+        if (score.arm, score.task, score.unit) == (arm, task, "score"):
+            publication = score.source.partition("-")[0]
+            found.setdefault((publication, score.rule, score.mean, score.spread), score)
+    return list(found.values())
 
 
 def task_of(dataset: str) -> tuple[str | None, Origin]:

@@ -89,9 +89,8 @@ class Study:
 
     @cached_property
     def seeds(self) -> tuple[int, ...]:
-        """Seeds of any run, finished or not."""
-        excluded = {run.seed for run in self.excluded if run.seed is not None}
-        return tuple(sorted({run.seed for run in self.runs} | excluded))
+        """Seeds of all finished runs."""
+        return tuple(sorted({run.seed for run in self.runs}))
 
     @cached_property
     def cells(self) -> dict[tuple[str, str], dict[int, Run]]:
@@ -108,19 +107,18 @@ class Study:
 
     def gaps(self) -> list[Gap]:
         """Missing seeds of every arm on every data set; nothing is filled in for them."""
-        reasons = {
-            (run.arm, run.dataset, run.seed): f"{run.kind}: {run.reason}"
-            for run in self.excluded
-            if run.kind != "duplicate"
-        }
+        reasons: dict[tuple[str, str], dict[int, str]] = defaultdict(dict)
+        for entry in self.excluded:
+            if entry.kind != "duplicate" and entry.seed is not None:
+                reasons[entry.arm or "", entry.dataset or ""][entry.seed] = f"{entry.kind}: {entry.reason}"
         gaps = []
         for arm in self.arms:
             for dataset in self.datasets:
-                present = self.cells.get((arm, dataset), {})
-                missing = tuple(seed for seed in self.seeds if seed not in present)
+                known = reasons.get((arm, dataset), {})
+                missing = sorted({*self.seeds, *known} - self.cells.get((arm, dataset), {}).keys())
+                why = tuple(known.get(seed, "no run") for seed in missing)
                 if missing:
-                    why = tuple(reasons.get((arm, dataset, seed), "no run") for seed in missing)
-                    gaps.append(Gap(arm=arm, dataset=dataset, seeds=missing, reasons=why))
+                    gaps.append(Gap(arm=arm, dataset=dataset, seeds=tuple(missing), reasons=why))
         return gaps
 
 

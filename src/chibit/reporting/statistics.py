@@ -35,9 +35,9 @@ class Estimate:
     value: float
     """Point estimate, from the runs as they are."""
     low: float | None = None
-    """Lower end of the 95 % interval; None where there is no interval."""
+    """Lower end of the 95% interval; None where there is no interval."""
     high: float | None = None
-    """Upper end of the 95 % interval; None where there is no interval."""
+    """Upper end of the 95% interval; None where there is no interval."""
     why_no_interval: str = ""
     """Reason for a missing interval; empty where there is one."""
 
@@ -152,7 +152,7 @@ def performance_profile(strata: Strata, thresholds: np.ndarray) -> np.ndarray:
 def performance_profile_band(
     strata: Strata, thresholds: np.ndarray, rng: np.random.Generator, resamples: int = 2_000
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pointwise 95 % interval of `performance_profile`, by the stratified bootstrap.
+    """Pointwise 95% interval of `performance_profile`, by the stratified bootstrap.
 
     Args:
         strata: D arrays (n,), n >= 2.
@@ -174,7 +174,7 @@ def performance_profile_band(
 def mean_band(
     curves: np.ndarray, rng: np.random.Generator, resamples: int = 2_000
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pointwise 95 % bootstrap interval of the mean learning curve over runs.
+    """Pointwise 95% bootstrap interval of the mean learning curve over runs.
 
     With two or three runs this is the range from the lowest run to the highest.
 
@@ -207,7 +207,7 @@ def bootstrap(
         resamples: replicates.
 
     Returns:
-        The estimate with its 95 % percentile interval; without one where a data set has fewer than two runs.
+        The estimate with its 95% percentile interval; without one where a data set has fewer than two runs.
     """
     value = float(statistic(*groups))
     fewest = min(stratum.size for group in groups for stratum in group)

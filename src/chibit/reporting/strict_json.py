@@ -1,4 +1,4 @@
-"""JSON from run directories, read strictly: what is not as it should be is `Refused` with place and reason."""
+"""JSON from run directories, read strictly: what is not as it should be is `Refused`, with the reason."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def read_lines(
     *lines, rest = _read_bytes(folder, name).split(b"\n")
     if rest and not cut_allowed:
         raise Refused("damaged", f"{name}: its last line is cut off")
-    chosen = range(len(lines))
+    chosen = list(range(len(lines)))
     if at_most is not None and len(lines) > at_most:
-        chosen = sorted({round(i) for i in np.linspace(0, len(lines) - 1, at_most)})  # type: ignore[assignment]
+        chosen = sorted({round(i) for i in np.linspace(0, len(lines) - 1, at_most)})
     for i in chosen:
         where = f"{name}, line {i + 1}"
         record = _parse(lines[i], where)

@@ -1,4 +1,4 @@
-"""Writes run directories as training does, from made-up learning curves: for the tests and the benchmark of reports."""
+"""Writes run directories as training does, from made-up curves, for tests and benchmarks of reports."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def write_run(
     finished: bool = True,
     name: str | None = None,
 ) -> Path:
-    """One run directory whose final score is the data set's difficulty + `gain` + noise; equal arguments, equal files."""
+    """One run directory; its final score is the data set's difficulty + `gain` + noise."""
     digest = hashlib.sha256(repr((arm, dataset, seed, settings)).encode()).digest()
     rng = np.random.default_rng(int.from_bytes(digest[:8], "little"))
     env = next((env for env in REFERENCES if env in dataset), "hopper")

@@ -133,7 +133,7 @@ class TestInvariants:
             assert statistic(shuffled) == pytest.approx(float(statistic(groups)))
 
     def test_replicates_are_drawn_within_data_sets_only(self):
-        """Runs of one data set are all equal: no resample can move the mean, though data sets differ by 100."""
+        """Runs of one data set are all equal: no resample moves the mean, though data sets differ by 100."""
         estimate = bootstrap(mean_over_tasks, strata([0, 0, 0], [100, 100, 100]), rng=rng())
         assert estimate.low == estimate.high == 50.0
 

@@ -1,0 +1,130 @@
+"""Everything a report says, computed once: the page, the files and the console only show it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from chibit.reporting.comparison import (
+    RULES,
+    Aggregates,
+    Comparison,
+    Rule,
+    Scores,
+    TargetChoice,
+    aggregate,
+    choose_baseline,
+    collect_scores,
+    compare_all,
+)
+from chibit.reporting.published_tables import convergence_table, published_table
+from chibit.reporting.results import Study
+from chibit.reporting.run_tables import (
+    data_table,
+    excluded_table,
+    gaps_table,
+    provenance_table,
+    runs_table,
+    settings_tables,
+)
+from chibit.reporting.score_tables import differences_table, scores_table, targets_table
+from chibit.reporting.tables import Table
+from chibit.reporting.verdict import Verdict, state_finding, state_verdict
+
+HEADLINE: Rule = "last4"
+"""The rule of the verdict: the least noisy of the three, and not chosen by looking at the score."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Analysis:
+    """A study under every rule, at one choice of target."""
+
+    study: Study
+    """The runs."""
+    target: TargetChoice
+    """How one target return was chosen where several were evaluated."""
+    baseline: str | None
+    """Arm that others are compared with; None without runs."""
+    scores: dict[Rule, Scores]
+    """The study's numbers under each rule."""
+    aggregates: dict[Rule, dict[str, Aggregates | None]]
+    """Each arm over all data sets."""
+    comparisons: dict[Rule, list[Comparison]]
+    """Every other arm against the baseline."""
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """The study in one sentence."""
+        return state_verdict(self.scores[HEADLINE], self.comparisons[HEADLINE], self.baseline, self.target)
+
+    @cached_property
+    def other_findings(self) -> dict[Rule, str]:
+        """What the other rules say of the arms of the verdict."""
+        return {
+            rule: state_finding(
+                self.scores[HEADLINE], self.scores[rule], self.comparisons[rule], self.baseline
+            )
+            for rule in RULES
+            if rule != HEADLINE and self.comparisons[rule]
+        }
+
+    @cached_property
+    def tables(self) -> dict[str, Any]:
+        """All tables by name; those that exist once for each rule as a dictionary by rule."""
+        if not self.study.runs:
+            return {"excluded": excluded_table(self.study)}
+        headline = self.scores[HEADLINE]
+        settings, shared = settings_tables(self.study)
+        gaps = gaps_table(self.study)
+        return {
+            "scores": {rule: scores_table(self.scores[rule], self.aggregates[rule]) for rule in RULES},
+            "differences": {
+                rule: differences_table(self.scores[rule], self.comparisons[rule]) for rule in RULES
+            },
+            "targets": {rule: targets_table(self.scores[rule]) for rule in RULES},
+            "published": published_table(self.scores),
+            "convergence": convergence_table(headline),
+            "gaps": [gaps] if gaps else [],
+            "excluded": excluded_table(self.study),
+            "settings": settings,
+            "shared": shared,
+            "data": data_table(self.study),
+            "provenance": provenance_table(self.study),
+            "runs": runs_table(headline),
+        }
+
+    def flat_tables(self) -> list[Table]:
+        """All tables in reading order, for files that show them below each other."""
+        flat: list[Table] = []
+        for entry in self.tables.values():
+            if isinstance(entry, dict):
+                flat += [table for table in entry.values() if table is not None and table.rows]
+            elif isinstance(entry, list):
+                flat += entry
+            elif entry is not None and entry.rows:
+                flat.append(entry)
+        return flat
+
+
+def analyse(study: Study, *, target: TargetChoice = "first", baseline: str | None = None) -> Analysis:
+    """Compute everything a report says.
+
+    Args:
+        study: the runs.
+        target: how one target return is chosen where several were evaluated.
+        baseline: arm that others are compared with; None takes the matched control where there is one.
+
+    Raises:
+        InputError: for an unknown arm or choice of target.
+    """
+    scores = {rule: collect_scores(study, rule, target) for rule in RULES}
+    against = choose_baseline(study.arms, baseline)
+    return Analysis(
+        study=study,
+        target=target,
+        baseline=against,
+        scores=scores,
+        aggregates={rule: {arm: aggregate(scores[rule], arm) for arm in study.arms} for rule in RULES},
+        comparisons={rule: compare_all(scores[rule], against) if against else [] for rule in RULES},
+    )

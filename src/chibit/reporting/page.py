@@ -1,0 +1,197 @@
+"""One self-contained HTML page of a study: it loads nothing, and everything that comes from files is escaped.
+
+Jinja escapes all text, and behind it stands a content security policy that allows only this page's script:
+a hostile name in a foreign run directory is text and nothing else.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from chibit.reporting.analysis import HEADLINE, Analysis
+from chibit.reporting.comparison import RULES, TARGET_CHOICES, Comparison, Rule, Scores
+from chibit.reporting.media import attention_panels, embed_videos
+from chibit.reporting.plots import (
+    ForestRow,
+    Panel,
+    forest,
+    learning_curves,
+    profile,
+    return_histogram,
+    target_sweep,
+    training_loss,
+)
+from chibit.reporting.published import SOURCES, arm_label, find_published, task_of
+from chibit.reporting.results import Study
+from chibit.reporting.svg import MARKERS, NUM_COLOURS, Canvas, style
+
+_TEMPLATES = Path(__file__).with_name("templates")
+_RULE_NAMES: dict[Rule, str] = {"last4": "Last 4", "last": "Last", "best": "Best"}
+_MARKER_PATHS = {
+    "o": "M13 2.4a3.6 3.6 0 1 0 .01 0z",
+    "s": "M9.8 2.8h6.4v6.4h-6.4z",
+    "^": "M13 1.8l4.2 7.4h-8.4z",
+    "D": "M13 1.6l4.4 4.4-4.4 4.4-4.4-4.4z",
+    "v": "M13 10.2l4.2-7.4h-8.4z",
+    "P": "M11.6 2h2.8v2.6h2.6v2.8h-2.6v2.6h-2.8v-2.6h-2.6v-2.8h2.6z",
+    "X": "M10.6 2l2.4 2.2 2.4-2.2 1.6 1.6-2.2 2.4 2.2 2.4-1.6 1.6-2.4-2.2-2.4 2.2-1.6-1.6 2.2-2.4-2.2-2.4z",
+    "<": "M8.8 6l7.4-4.2v8.4z",
+}
+_DASH_ARRAYS = ("none", "6 3", "1.5 2.5", "6 2 1.5 2")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LegendEntry:
+    """An arm in the page's list of arms, which is the legend of all figures."""
+
+    label: str
+    """Its name."""
+    colour: int
+    """Number of its colour."""
+    marker: str
+    """SVG path of its marker, centred in 26 x 12."""
+    dashes: str
+    """SVG dash array of its line."""
+
+
+def render_page(analysis: Analysis) -> str:
+    """The page as HTML.
+
+    Args:
+        analysis: the study, its scores under every rule, comparisons, verdicts and tables.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    study = analysis.study
+    script = (_TEMPLATES / "page.js").read_text(encoding="utf-8")
+    attention, refused = attention_panels(study)
+    videos, left_out = embed_videos(study)
+    return environment.get_template("page.html.j2").render(
+        study=study,
+        verdict=analysis.verdict,
+        other_rules=_other_rules(analysis),
+        baseline=arm_label(analysis.baseline or ""),
+        rules=list(RULES),
+        rule_names=_RULE_NAMES,
+        legend=[_legend_entry(i, arm) for i, arm in enumerate(study.arms)],
+        tables=analysis.tables,
+        figures=_figures(analysis),
+        sources=_sources(study),
+        target_note=f"At {TARGET_CHOICES[analysis.target]}.",
+        attention=attention,
+        refused=refused,
+        videos=videos,
+        left_out=left_out,
+        css=Markup((_TEMPLATES / "page.css").read_text(encoding="utf-8")),
+        script=Markup(script),
+        script_hash=_content_hash(script),
+        version=version("chibit"),
+        made=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+
+
+def _content_hash(script: str) -> str:
+    """The script's name in the content security policy."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+
+
+def _legend_entry(place: int, arm: str) -> LegendEntry:
+    return LegendEntry(
+        label=arm_label(arm),
+        colour=place % NUM_COLOURS,
+        marker=_MARKER_PATHS[MARKERS[place % len(MARKERS)]],
+        dashes=_DASH_ARRAYS[place // NUM_COLOURS % len(_DASH_ARRAYS)],
+    )
+
+
+def _other_rules(analysis: Analysis) -> list[tuple[Rule, str]]:
+    """What the rules other than the verdict's say of the same two arms."""
+    names = {rule: name.partition(" (")[0] for rule, name in RULES.items()}
+    return [(rule, f"By the {names[rule]}: {finding}") for rule, finding in analysis.other_findings.items()]
+
+
+def _figures(analysis: Analysis) -> dict[str, Any]:
+    study, scores = analysis.study, analysis.scores
+    if not study.runs:
+        return {}
+    first = scores[HEADLINE]
+    numbered = list(enumerate(study.datasets))
+    with style():
+        canvas = Canvas()
+        return {
+            "curves": [learning_curves(canvas, first, name, f"curve-{i}") for i, name in numbered],
+            "histograms": [return_histogram(canvas, first, name, f"returns-{i}") for i, name in numbered],
+            "loss": _present(training_loss(canvas, first, name, f"loss-{i}") for i, name in numbered),
+            "sweep": _present(target_sweep(canvas, first, name, f"sweep-{i}") for i, name in numbered),
+            "profile": {rule: profile(canvas, scores[rule], f"profile-{rule}") for rule in scores},
+            "forest": {rule: _forests(scores[rule], analysis.comparisons[rule]) for rule in scores}
+            if analysis.comparisons[HEADLINE]
+            else {},
+        }
+
+
+def _present(panels: Iterable[Panel | None]) -> list[Panel]:
+    return [panel for panel in panels if panel is not None]
+
+
+def _forests(scores: Scores, comparisons: list[Comparison]) -> list[Panel]:
+    """All arms over all data sets in one panel; with several data sets one more panel for each arm."""
+    arms, rule, baseline = scores.study.arms, scores.rule, comparisons[0].baseline
+    normalized = all(scores.study.is_normalized(dataset) for dataset in scores.aggregated)
+    overall = [
+        ForestRow(
+            label=arm_label(comparison.treatment),
+            estimate=comparison.overall,
+            arm=arms.index(comparison.treatment),
+            normalized=normalized,
+            strong=True,
+        )
+        for comparison in comparisons
+        if comparison.overall is not None
+    ]
+    single = len(scores.study.datasets) == 1
+    title = scores.study.datasets[0] if single else f"{len(scores.aggregated)} data sets together"
+    panels = [forest(overall, f"forest-{rule}", title, baseline)] if overall else []
+    if single:
+        return panels
+    for comparison in comparisons:
+        place = arms.index(comparison.treatment)
+        rows = [
+            ForestRow(
+                label=dataset,
+                estimate=estimate,
+                arm=place,
+                normalized=scores.study.is_normalized(dataset),
+            )
+            for dataset, estimate in comparison.by_dataset.items()
+        ]
+        if rows:
+            label = arm_label(comparison.treatment)
+            panels.append(forest(rows, f"forest-{rule}-{place}", label, baseline, arm=place))
+    return panels
+
+
+def _sources(study: Study) -> list[Any]:
+    """Sources of the published numbers that the page shows."""
+    used = {
+        score.source
+        for arm in study.arms
+        for dataset in study.datasets
+        for score in find_published(arm, task_of(dataset)[0] or "")
+    }
+    return [source for key, source in SOURCES.items() if key in used]

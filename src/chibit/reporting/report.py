@@ -1,0 +1,160 @@
+"""A folder of runs to one HTML page, Markdown, LaTeX and CSV, and to a table for a terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Group
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from chibit.core.errors import InputError
+from chibit.core.files import make_folder, nearest, write_atomic
+from chibit.reporting.analysis import HEADLINE, Analysis, analyse
+from chibit.reporting.comparison import TargetChoice
+from chibit.reporting.results import read_study
+from chibit.reporting.tables import csv_safe, markdown_text, to_latex, to_markdown
+
+FORMATS = ("html", "md", "csv", "tex")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportPaths:
+    """Files that a report wrote; None for formats that were not asked for."""
+
+    html: Path | None = None
+    """The page."""
+    markdown: Path | None = None
+    """All tables as Markdown, below the verdict."""
+    csv: Path | None = None
+    """One line for each run and target return."""
+    latex: Path | None = None
+    """All tables as LaTeX (booktabs)."""
+
+
+def build_report(
+    folder: Path,
+    out: Path | None = None,
+    *,
+    formats: Sequence[str] = FORMATS,
+    target: TargetChoice = "first",
+    baseline: str | None = None,
+) -> ReportPaths:
+    """Read a study and write its report.
+
+    Args:
+        folder: a study's folder, or a single run directory.
+        out: where to write; None is the folder itself.
+        formats: which of ``html``, ``md``, ``csv`` and ``tex``.
+        target: ``first`` listed target return, or on each data set the ``best`` by the mean of all runs.
+        baseline: arm that others are compared with; None takes the matched control if there is one.
+
+    Returns:
+        Paths of ``report.html``, ``report.md``, ``scores.csv`` and ``report.tex``.
+
+    Raises:
+        InputError: for a folder without runs, an unknown format, arm or choice of target.
+        ResourceError: when a file cannot be written.
+    """
+    for name in formats:
+        if name not in FORMATS:
+            raise InputError(
+                f"formats: got {name!r}, expected some of {', '.join(FORMATS)}{nearest(name, FORMATS)}"
+            )
+    analysis = analyse(read_study(folder), target=target, baseline=baseline)
+    return write_report_files(analysis, make_folder(out or folder), formats)
+
+
+def write_report_files(analysis: Analysis, out: Path, formats: Sequence[str] = FORMATS) -> ReportPaths:
+    """Write an analysis as files into a folder that exists."""
+    written: dict[str, Path] = {}
+    if "html" in formats:
+        from chibit.reporting.page import (
+            render_page,  # brings matplotlib, which the other formats do not need
+        )
+
+        written["html"] = _write(out / "report.html", render_page(analysis))
+    if "md" in formats:
+        written["markdown"] = _write(out / "report.md", render_markdown(analysis))
+    if "csv" in formats:
+        written["csv"] = _write(out / "scores.csv", render_csv(analysis))
+    if "tex" in formats:
+        written["latex"] = _write(out / "report.tex", to_latex(analysis.flat_tables()))
+    return ReportPaths(**written)
+
+
+def render_markdown(analysis: Analysis) -> str:
+    """The verdict and all tables as Markdown."""
+    verdict = analysis.verdict
+    lines = [f"**{markdown_text(verdict.sentence)}**", "", markdown_text(verdict.basis)]
+    lines += [f"- {markdown_text(caution)}" for caution in verdict.cautions]
+    tables = to_markdown(analysis.flat_tables())
+    return f"# {markdown_text(analysis.study.name)}\n\n" + "\n".join(lines) + "\n\n" + tables
+
+
+def render_csv(analysis: Analysis) -> str:
+    """One line for each run and target return, with all three scores."""
+    study = analysis.study
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(
+        ("arm", "dataset", "seed", "target_return", "unit", "last4", "last", "best", "best_step")
+        + ("mean_return_last", "steps_to_converge", "seconds_to_converge", "steps", "folder")
+    )
+    for run in study.runs:
+        for curve in run.curves:
+            normalized = study.is_normalized(run.dataset)
+            rules = curve.rules if normalized else curve.return_rules
+            writer.writerow(
+                (csv_safe(run.arm), csv_safe(run.dataset), run.seed)
+                + ("" if curve.target_return is None else curve.target_return,)
+                + ("score" if normalized else "return", rules.last4, rules.last, rules.best)
+                + (curve.steps[rules.best_index], curve.mean_returns[-1])
+                + (curve.steps[rules.converged_index], curve.seconds[rules.converged_index])
+                + (curve.steps[-1], csv_safe(run.name))
+            )
+    return buffer.getvalue()
+
+
+def render_console_table(
+    folder: Path, *, target: TargetChoice = "first", baseline: str | None = None
+) -> Group:
+    """The verdict and the table of scores for a terminal.
+
+    Args:
+        folder: a study's folder, or a single run directory.
+        target: as in `build_report`.
+        baseline: as in `build_report`.
+
+    Returns:
+        Something rich's console prints. Text from files is never read as markup.
+    """
+    analysis = analyse(read_study(folder), target=target, baseline=baseline)
+    parts: list[RichTable | Text] = []
+    if analysis.study.runs:
+        table = analysis.tables["scores"][HEADLINE]
+        shown = RichTable(title=Text(table.title), title_justify="left")
+        for column in table.columns:
+            shown.add_column(Text(column.label), justify="right" if column.numeric else "left")
+        for row in table.rows:
+            shown.add_row(*[_rich_cell(cell.text, cell.note, cell.strong) for cell in row.cells])
+        parts.append(shown)
+    parts.append(Text(analysis.verdict.sentence, style="bold"))
+    parts += [Text(caution) for caution in analysis.verdict.cautions]
+    if analysis.study.excluded:
+        parts.append(Text(f"{len(analysis.study.excluded)} folders are not counted; the page says why."))
+    return Group(*parts)
+
+
+def _rich_cell(text: str, note: str, strong: bool) -> Text:
+    shown = Text(text, style="bold" if strong else "")
+    return shown.append(f"\n{note}", style="dim") if note else shown
+
+
+def _write(path: Path, content: str) -> Path:
+    write_atomic(path, content)
+    return path

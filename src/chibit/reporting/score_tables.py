@@ -1,0 +1,200 @@
+"""The tables of scores: by data set, against the baseline, and by target return."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from chibit.reporting.comparison import RULES, Aggregates, Comparison, Scores, behaviour_mean, curve_value
+from chibit.reporting.published import arm_label
+from chibit.reporting.results import Study
+from chibit.reporting.statistics import Estimate, mean_and_std
+from chibit.reporting.tables import EMPTY, Cell, Column, Row, Table, text
+from chibit.reporting.verdict import format_interval, format_score
+
+SPREAD = "± is the sample standard deviation between seeds"
+
+
+def score_cell(values: np.ndarray, *, normalized: bool, num_seeds: int, strong: bool = False) -> Cell:
+    """``61.2 ± 3.1``; without a spread for one seed, and with the number of seeds where some are missing."""
+    if values.size == 0:
+        return EMPTY
+    mean, std = mean_and_std(values)
+    shown = format_score(mean, normalized=normalized)
+    if std is not None:
+        shown += f" ± {format_score(std, normalized=normalized)}"
+    note = "" if values.size == num_seeds else f"{values.size} of {num_seeds} seeds"
+    return Cell(text=shown, sort=mean, note=note, strong=strong)
+
+
+def scores_table(scores: Scores, aggregates: Mapping[str, Aggregates | None]) -> Table:
+    """Data sets down, arms across, and at the foot the aggregates with their intervals."""
+    study = scores.study
+    columns = [Column(label="Data set", numeric=False), Column(label="Data's mean")]
+    columns += [Column(label=arm_label(arm), arm=i) for i, arm in enumerate(study.arms)]
+    rows = []
+    for dataset in study.datasets:
+        cells = [scores.cell(arm, dataset) for arm in study.arms]
+        normalized = study.is_normalized(dataset)
+        best = max(float(values.mean()) for values in cells if values.size)
+        shown = [
+            score_cell(
+                values,
+                normalized=normalized,
+                num_seeds=len(study.seeds),
+                strong=len(study.arms) > 1 and values.size > 0 and float(values.mean()) == best,
+            )
+            for values in cells
+        ]
+        name = Cell(text=dataset, note="" if normalized else "raw return")
+        rows.append(Row(cells=(name, _behaviour_cell(study, dataset), *shown)))
+    rows += _aggregate_rows(scores, aggregates)
+    one = len(study.seeds) == 1
+    spread = "One seed, so no spread" if one else f"Mean of {len(study.seeds)} seeds; {SPREAD}"
+    return Table(
+        key=f"scores-{scores.rule}",
+        title=f"Scores: {RULES[scores.rule].partition(' (')[0]}",
+        caption=f"Normalised scores (0 random, 100 expert) where the data set has a reference. {spread}. "
+        "Data's mean: the training data's own episodes. Bold: highest mean of a row, whether or not the "
+        "difference is real. Small print at the foot: 95% intervals.",
+        columns=tuple(columns),
+        rows=tuple(rows),
+    )
+
+
+def _behaviour_cell(study: Study, dataset: str) -> Cell:
+    normalized = study.is_normalized(dataset)
+    value = behaviour_mean(study, dataset, normalized=normalized)
+    return EMPTY if value is None else Cell(text=format_score(value, normalized=normalized), sort=value)
+
+
+def _aggregate_rows(scores: Scores, aggregates: Mapping[str, Aggregates | None]) -> list[Row]:
+    study = scores.study
+    normalized = all(study.is_normalized(dataset) for dataset in scores.aggregated)
+    kinds = [
+        ("mean", "Mean"),
+        ("interquartile_mean", "Interquartile mean"),
+        ("optimality_gap", "Optimality gap"),
+    ]
+    if len(study.datasets) == 1:
+        kinds = kinds[:1]
+    rows = []
+    for attribute, label in kinds:
+        cells = []
+        for arm in study.arms:
+            found = aggregates[arm]
+            estimate = getattr(found, attribute) if found is not None else None
+            cells.append(EMPTY if estimate is None else estimate_cell(estimate, normalized=normalized))
+        if any(cell is not EMPTY for cell in cells):
+            note = "lower is better" if attribute == "optimality_gap" else ""
+            rows.append(Row(cells=(Cell(text=label, note=note), EMPTY, *cells), summary=True))
+    return rows
+
+
+def estimate_cell(estimate: Estimate, *, normalized: bool, signed: bool = False) -> Cell:
+    """A figure with its interval below."""
+    return Cell(
+        text=format_score(estimate.value, normalized=normalized, signed=signed),
+        sort=estimate.value,
+        note=format_interval(estimate, normalized=normalized, signed=signed) or "no interval",
+    )
+
+
+def differences_table(scores: Scores, comparisons: Sequence[Comparison]) -> Table:
+    """Every arm minus the baseline: over all data sets and on each."""
+    study = scores.study
+    rows = []
+    for comparison in comparisons:
+        place = study.arms.index(comparison.treatment)
+        if comparison.overall is not None and len(comparison.datasets) > 1:
+            label = f"all {len(comparison.datasets)}"
+            rows.append(_difference_row(scores, comparison, label, comparison.overall, place))
+        for dataset, estimate in comparison.by_dataset.items():
+            rows.append(_difference_row(scores, comparison, dataset, estimate, place))
+    baseline = arm_label(comparisons[0].baseline) if comparisons else "the baseline"
+    return Table(
+        key=f"differences-{scores.rule}",
+        title=f"Differences from {baseline}: {RULES[scores.rule].partition(' (')[0]}",
+        caption="Mean paired difference (arm minus baseline, same seeds) with its 95% paired bootstrap "
+        "interval, stratified by data set; bold where it excludes zero. P(better): probability that a run of "
+        "the arm beats one of the baseline on the same data set.",
+        columns=(
+            Column(label="Arm", numeric=False),
+            Column(label="Data set", numeric=False),
+            Column(label="Difference"),
+            Column(label="95% interval"),
+            Column(label="Pairs"),
+            Column(label="P(better)"),
+        ),
+        rows=tuple(rows),
+    )
+
+
+def _difference_row(
+    scores: Scores, comparison: Comparison, label: str, estimate: Estimate, place: int
+) -> Row:
+    overall = label not in comparison.by_dataset
+    datasets = comparison.datasets if overall else (label,)
+    normalized = all(scores.study.is_normalized(dataset) for dataset in datasets)
+    pairs = sum(comparison.num_pairs[dataset] for dataset in datasets)
+    chance = comparison.probability if overall or len(comparison.by_dataset) == 1 else None
+    probability = EMPTY
+    if chance is not None:
+        note = "" if chance.low is None or chance.high is None else f"{chance.low:.2f} to {chance.high:.2f}"
+        probability = Cell(text=f"{chance.value:.2f}", sort=chance.value, note=note)
+    interval = format_interval(estimate, normalized=normalized, signed=True)
+    cells = (
+        text(arm_label(comparison.treatment)),
+        text(label),
+        Cell(
+            text=format_score(estimate.value, normalized=normalized, signed=True),
+            sort=estimate.value,
+            strong=estimate.excludes(0.0),
+        ),
+        Cell(
+            text=interval or "none (one seed)", sort=estimate.value if estimate.low is None else estimate.low
+        ),
+        Cell(text=str(pairs), sort=pairs),
+        probability,
+    )
+    return Row(cells=cells, arm=place)
+
+
+def targets_table(scores: Scores) -> Table | None:
+    """Scores at every target return that was evaluated; None where no run has more than one."""
+    study = scores.study
+    if all(len(run.curves) == 1 for run in study.runs):
+        return None
+    rows = []
+    for dataset in study.datasets:
+        runs = [run for run in study.runs if run.dataset == dataset]
+        targets = dict.fromkeys(curve.target_return for run in runs for curve in run.curves)
+        for target in targets:
+            cells = []
+            for arm in study.arms:
+                cell = study.cells.get((arm, dataset), {})
+                found = [
+                    curve_value(study, dataset, curve, scores.rule)
+                    for run in cell.values()
+                    for curve in run.curves
+                    if curve.target_return == target
+                ]
+                cells.append(
+                    score_cell(
+                        np.array(found), normalized=study.is_normalized(dataset), num_seeds=len(study.seeds)
+                    )
+                )
+            label = (
+                Cell(text="none", sort=-1.0) if target is None else Cell(text=f"{target:,.0f}", sort=target)
+            )
+            rows.append(Row(cells=(text(dataset), label, *cells)))
+    columns = [Column(label="Data set", numeric=False), Column(label="Target return")]
+    columns += [Column(label=arm_label(arm), arm=i) for i, arm in enumerate(study.arms)]
+    return Table(
+        key=f"targets-{scores.rule}",
+        title=f"Scores by target return: {RULES[scores.rule].partition(' (')[0]}",
+        caption=f"What was asked for, and the score that came of it. {SPREAD}.",
+        columns=tuple(columns),
+        rows=tuple(rows),
+    )

@@ -1,0 +1,181 @@
+"""A table once, written as Markdown, CSV or LaTeX (the page draws the same object as HTML)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column."""
+
+    label: str
+    """Heading."""
+    numeric: bool = True
+    """Numbers stand at the right, text at the left."""
+    arm: int | None = None
+    """Place of the arm that the column belongs to, so that a page can hide it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One cell."""
+
+    text: str
+    """What is shown."""
+    sort: float | str | None = None
+    """What the column is sorted by; None is the text, and empty cells come last."""
+    note: str = ""
+    """Second line in small type: an interval, a number of seeds."""
+    strong: bool = False
+    """Set in bold."""
+
+
+_SIGNED_NUMBERS = re.compile(r"[+-][\d.,]+( to [+−-]?[\d.,]+)?")
+
+EMPTY = Cell(text="—", sort=float("-inf"))
+"""A cell for which there is nothing: no run, no published number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One row."""
+
+    cells: tuple[Cell, ...]
+    """As many as there are columns."""
+    arm: int | None = None
+    """Place of the arm that the row belongs to."""
+    summary: bool = False
+    """A mean over the rows above: it stays at the foot when the table is sorted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table with its title and what a reader must know to read it."""
+
+    key: str
+    """Name in the page and in file names: letters, digits and dashes."""
+    title: str
+    """Heading."""
+    caption: str
+    """What the numbers are."""
+    columns: tuple[Column, ...]
+    """Columns from left to right; the first one names the row."""
+    rows: tuple[Row, ...]
+    """Rows from top to bottom."""
+
+
+def text(value: str) -> Cell:
+    """A cell of text that sorts by itself."""
+    return Cell(text=value)
+
+
+def to_markdown(tables: Sequence[Table]) -> str:
+    """Tables as GitHub-flavoured Markdown, each under its title."""
+    return "\n".join(_markdown(table) for table in tables)
+
+
+def to_latex(tables: Sequence[Table]) -> str:
+    """Tables as LaTeX for the booktabs package, each a table environment with its caption."""
+    head = "% Needs \\usepackage{booktabs}.\n"
+    return head + "\n".join(_latex(table) for table in tables)
+
+
+def to_csv(tables: Sequence[Table]) -> str:
+    """Tables as CSV, one after the other, each with its title in a line before and an empty line after it."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    for table in tables:
+        writer.writerow([csv_safe(table.title)])
+        writer.writerow([csv_safe(column.label) for column in table.columns])
+        for row in table.rows:
+            writer.writerow([csv_safe(_joined(cell)) for cell in row.cells])
+        writer.writerow([])
+    return buffer.getvalue()
+
+
+def csv_safe(value: str) -> str:
+    """A text that no spreadsheet takes for a formula."""
+    risky = value[:1] in {"=", "+", "-", "@", "\t", "\r"} and not _SIGNED_NUMBERS.fullmatch(value)
+    return "'" + value if risky else value
+
+
+def _joined(cell: Cell) -> str:
+    return f"{cell.text} ({cell.note})" if cell.note else cell.text
+
+
+def _markdown(table: Table) -> str:
+    lines = [f"## {markdown_text(table.title)}", "", markdown_text(table.caption), ""]
+    lines.append(_markdown_row([column.label for column in table.columns]))
+    lines.append("|" + "|".join("---:" if column.numeric else "---" for column in table.columns) + "|")
+    for row in table.rows:
+        lines.append(
+            _markdown_row([_joined(cell) for cell in row.cells], [cell.strong for cell in row.cells])
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _markdown_row(cells: Sequence[str], strong: Sequence[bool] | None = None) -> str:
+    marks = strong or [False] * len(cells)
+    shown = [
+        f"**{markdown_text(cell)}**" if mark else markdown_text(cell)
+        for cell, mark in zip(cells, marks, strict=True)
+    ]
+    return "| " + " | ".join(shown) + " |"
+
+
+def markdown_text(value: str) -> str:
+    """Text that Markdown shows as it is."""
+    escaped = re.sub(r"([\\`*_\[\]|~#!$])", r"\\\1", value)
+    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\n", " ")
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "±": r"$\pm$",
+    "−": "$-$",
+    "—": "---",
+    "·": r"$\cdot$",
+    "×": r"$\times$",
+}
+
+
+def _latex_text(value: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in value).replace("\n", " ")
+
+
+def _latex(table: Table) -> str:
+    alignment = "".join("r" if column.numeric else "l" for column in table.columns)
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{_latex_text(table.title)}. {_latex_text(table.caption)}}}",
+    ]
+    lines += [rf"\label{{tab:{table.key}}}", rf"\begin{{tabular}}{{{alignment}}}", r"\toprule"]
+    lines += [" & ".join(_latex_text(column.label) for column in table.columns) + r" \\", r"\midrule"]
+    for previous, row in zip((None, *table.rows), table.rows, strict=False):
+        if row.summary and previous is not None and not previous.summary:
+            lines.append(r"\midrule")
+        lines.append(" & ".join(_latex_cell(cell) for cell in row.cells) + r" \\")
+    lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}", ""]
+    return "\n".join(lines)
+
+
+def _latex_cell(cell: Cell) -> str:
+    shown = _latex_text(_joined(cell))
+    return rf"\textbf{{{shown}}}" if cell.strong else shown

@@ -1,0 +1,212 @@
+"""The study in one sentence with its interval, and as much certainty as its seeds allow and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from chibit.reporting.comparison import (
+    RULES,
+    TARGET_CHOICES,
+    Comparison,
+    Rule,
+    Scores,
+    TargetChoice,
+    aggregate,
+)
+from chibit.reporting.published import arm_label
+from chibit.reporting.statistics import Estimate
+
+Tone = Literal["higher", "lower", "open", "empty"]
+
+FEW_SEEDS = 5
+"""With fewer seeds than this a bootstrap interval is too narrow to settle anything (Agarwal et al. 2021)."""
+_FOCUS = ("chibit", "gpt2")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What the page says first."""
+
+    sentence: str
+    """The finding with its interval."""
+    basis: str
+    """Rule, target, pairing, data sets and seeds behind it."""
+    cautions: tuple[str, ...]
+    """What keeps it from being settled."""
+    tone: Tone
+    """Direction of the finding; open where nothing can be told."""
+
+
+def format_score(value: float, *, normalized: bool = True, signed: bool = False) -> str:
+    """A score with one decimal, or a raw return without any; with a real minus sign."""
+    text = f"{value:{'+' if signed else ''},.{1 if normalized else 0}f}"
+    if text.lstrip("+-").strip("0.,") == "":
+        text = text.lstrip("+-")  # no signed zero
+    return text.replace("-", "−")
+
+
+def format_interval(estimate: Estimate, *, normalized: bool = True, signed: bool = False) -> str:
+    """``58.1 to 63.9``; empty where there is no interval."""
+    if estimate.low is None or estimate.high is None:
+        return ""
+    low = format_score(estimate.low, normalized=normalized, signed=signed)
+    return f"{low} to {format_score(estimate.high, normalized=normalized, signed=signed)}"
+
+
+def choose_focus(scores: Scores, baseline: str) -> str | None:
+    """The arm the verdict is about: a pre-trained one by preference, else the best of the others."""
+    others = [arm for arm in scores.study.arms if arm != baseline]
+    for arm in _FOCUS:
+        if arm in others:
+            return arm
+    means = {arm: found.mean.value for arm in others if (found := aggregate(scores, arm)) is not None}
+    return max(means, key=lambda arm: means[arm]) if means else next(iter(others), None)
+
+
+def state_verdict(
+    scores: Scores, comparisons: Sequence[Comparison], baseline: str | None, target: TargetChoice
+) -> Verdict:
+    """The finding of a study under one rule.
+
+    Args:
+        scores: the study's numbers under the rule.
+        comparisons: every other arm against the baseline.
+        baseline: the arm compared with; None without runs.
+        target: how targets were chosen, to be stated.
+    """
+    study = scores.study
+    if baseline is None or not study.runs:
+        return Verdict(
+            sentence="No run has finished yet, so there is nothing to say.",
+            basis=f"{len(study.excluded)} folders were found; the reasons are listed below.",
+            cautions=(),
+            tone="empty",
+        )
+    if not comparisons:
+        return _one_arm(scores, baseline, target)
+    focus = choose_focus(scores, baseline)
+    comparison = next(entry for entry in comparisons if entry.treatment == focus)
+    return _against_baseline(scores, comparison, comparisons, target)
+
+
+def state_finding(
+    headline: Scores, scores: Scores, comparisons: Sequence[Comparison], baseline: str | None
+) -> str:
+    """Under another rule: the difference of the arms that the verdict is about."""
+    focus = choose_focus(headline, baseline or "")
+    comparison = next(entry for entry in comparisons if entry.treatment == focus)
+    if comparison.overall is None:
+        return "no seed in common."
+    normalized = _is_normalized(scores, comparison.datasets)
+    value = format_score(comparison.overall.value, normalized=normalized, signed=True)
+    interval = format_interval(comparison.overall, normalized=normalized, signed=True)
+    return f"{value} ({interval})." if interval else f"{value}, no interval."
+
+
+def _one_arm(scores: Scores, arm: str, target: TargetChoice) -> Verdict:
+    found = aggregate(scores, arm)
+    datasets = scores.aggregated
+    seeds = min((scores.cell(arm, dataset).size for dataset in datasets), default=0)
+    if found is None:
+        sentence = f"{arm_label(arm)} has no scores that can be averaged over data sets; see the table."
+    else:
+        normalized = _is_normalized(scores, datasets)
+        value = format_score(found.mean.value, normalized=normalized)
+        unit = "a score" if normalized else "a return"
+        where = _where(datasets)
+        sentence = (
+            f"{arm_label(arm)} reaches {unit} of {value} on {where}{_parenthesis(found.mean, normalized)}."
+        )
+    basis = _basis(scores.rule, target, datasets, seeds, paired=False)
+    return Verdict(sentence=sentence, basis=basis, cautions=_cautions(scores, seeds), tone="open")
+
+
+def _against_baseline(
+    scores: Scores, comparison: Comparison, comparisons: Sequence[Comparison], target: TargetChoice
+) -> Verdict:
+    pairs = comparison.fewest_pairs
+    basis = _basis(scores.rule, target, comparison.datasets, pairs, paired=True)
+    cautions = list(_cautions(scores, pairs))
+    if comparison.num_unpaired:
+        count = comparison.num_unpaired
+        are = "run is" if count == 1 else "runs are"
+        cautions.append(f"{count} {are} left out of the comparison, because the other arm lacks the seed.")
+    if len(comparisons) > 1 and comparison.treatment not in _FOCUS:
+        cautions.append(
+            f"{arm_label(comparison.treatment)} is named for being the highest of {len(comparisons)} arms, "
+            "and the highest of several is flattered by chance."
+        )
+    sentence, tone = _sentence(scores, comparison, pairs)
+    return Verdict(sentence=sentence, basis=basis, cautions=tuple(cautions), tone=tone)
+
+
+def _sentence(scores: Scores, comparison: Comparison, pairs: int) -> tuple[str, Tone]:
+    treatment, baseline = arm_label(comparison.treatment), arm_label(comparison.baseline)
+    estimate = comparison.overall
+    if estimate is None:
+        return (
+            f"{treatment} and {baseline} share no seed on any data set, so they cannot be compared.",
+            "open",
+        )
+    normalized = _is_normalized(scores, comparison.datasets)
+    unit = "points" if normalized else "in return"
+    size = format_score(abs(estimate.value), normalized=normalized)
+    direction = "higher" if estimate.value > 0 else "lower"
+    signed = format_score(estimate.value, normalized=normalized, signed=True)
+    if not estimate.has_interval:
+        return (
+            f"One seed cannot settle it: {treatment} scores {size} {unit} {direction} than {baseline}, "
+            "and no interval can be given.",
+            "open",
+        )
+    interval = format_interval(estimate, normalized=normalized, signed=True)
+    if not estimate.excludes(0.0):
+        return (
+            f"No difference can be told between {treatment} and {baseline}: "
+            f"{signed} {unit}, 95% interval {interval}.",
+            "open",
+        )
+    start = f"{treatment} scores {size} {unit} {direction} than {baseline} (95% interval {interval})"
+    if pairs < FEW_SEEDS:
+        return f"{start}, but {pairs} seeds are too few to settle it.", "open"
+    return f"{start}.", "higher" if estimate.value > 0 else "lower"
+
+
+def _cautions(scores: Scores, seeds: int) -> tuple[str, ...]:
+    cautions = []
+    if seeds == 1:
+        cautions.append(
+            "One seed says nothing about the spread between runs; use at least 5, better 10 to 20."
+        )
+    elif seeds < FEW_SEEDS:
+        cautions.append(f"With {seeds} seeds the interval is too narrow; use at least 5, better 10 to 20.")
+    raw = [dataset for dataset in scores.study.datasets if dataset not in scores.aggregated]
+    if raw:
+        cautions.append(f"Left out of all means, because scored in raw returns: {', '.join(raw)}.")
+    num_failed = sum(curve.num_failed for cell in scores.curves.values() for curve in cell.values())
+    if num_failed:
+        cautions.append(f"In {num_failed} episodes the environment failed; they are left out.")
+    return tuple(cautions)
+
+
+def _basis(rule: Rule, target: TargetChoice, datasets: Sequence[str], seeds: int, *, paired: bool) -> str:
+    pairing = "paired by seed, " if paired else ""
+    sets = datasets[0] if len(datasets) == 1 else f"{len(datasets)} data sets"
+    number = f"{seeds} seed{'' if seeds == 1 else 's'}"
+    least = "" if len(datasets) == 1 else "at least "
+    return f"By the {RULES[rule]}, at {TARGET_CHOICES[target]}; {pairing}{sets}, {least}{number}."
+
+
+def _parenthesis(estimate: Estimate, normalized: bool) -> str:
+    interval = format_interval(estimate, normalized=normalized)
+    return f" (95% interval {interval})" if interval else ", from one seed and so without an interval"
+
+
+def _where(datasets: Sequence[str]) -> str:
+    return datasets[0] if len(datasets) == 1 else f"average over {len(datasets)} data sets"
+
+
+def _is_normalized(scores: Scores, datasets: Sequence[str]) -> bool:
+    return all(scores.study.is_normalized(dataset) for dataset in datasets)

@@ -1,0 +1,293 @@
+"""The page in a real headless Chromium: no errors, no requests, toggles, sorting, themes, hostile names."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from chibit.reporting import build_report
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed (apt-get install chromium)")
+
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+FLAGS += ["--disable-component-update", "--disable-sync"]
+PROBLEMS = """() => {
+  const problems = [], ids = new Set();
+  const all = selector => document.querySelectorAll(selector);
+  for (const e of all('[id]')) {
+    if (ids.has(e.id)) problems.push('id twice: ' + e.id);
+    ids.add(e.id);
+  }
+  for (const e of all('figure > svg'))
+    if (e.getAttribute('role') !== 'img' || !e.getAttribute('aria-label')) problems.push('mute figure');
+  for (const name of ['aria-labelledby', 'aria-describedby'])
+    for (const e of all(`[${name}]`))
+      if (!ids.has(e.getAttribute(name))) problems.push(name + ': ' + e.getAttribute(name));
+  for (const e of all('button, a, label'))
+    if (!e.textContent.trim()) problems.push('no name: ' + e.outerHTML);
+  for (const e of all('use, [clip-path]')) {
+    const target = (e.getAttribute('xlink:href') || e.getAttribute('clip-path')).match(/#([^)]+)/)[1];
+    if (!ids.has(target)) problems.push('dangling ' + target);
+  }
+  let level = 0;
+  for (const e of all('h1, h2, h3')) {
+    if (+e.tagName[1] > level + 1) problems.push('heading jumps: ' + e.textContent);
+    level = +e.tagName[1];
+  }
+  for (const table of all('table'))
+    for (const row of table.rows)
+      if (row.cells.length !== table.rows[0].cells.length) problems.push('ragged ' + row.textContent);
+  return problems;
+}"""
+HOSTILE = '"><img src=x onerror=window.hacked=1><script>window.hacked=2</script>'
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def study_page(tmp_path_factory, runs):
+    """Three arms on two data sets, with gaps, attention maps and folders that are not counted."""
+    study = tmp_path_factory.mktemp("browser") / "table2"
+    arms = {"random": 0.0, "chibit": 6.0, "dt": -2.0}
+    runs.write_study(study, arms, ["hopper-medium-v2", "walker2d-medium-v2"], range(5), num_evaluations=6)
+    runs.write_run(study, "dt", "hopper-medium-v2", 7, num_evaluations=6, finished=False)
+    runs.write_attention(next(study.glob("chibit-*")), tokens=23)
+    (study / "notes").mkdir()
+    return build_report(study).html
+
+
+@pytest.fixture(scope="module")
+def hostile_page(tmp_path_factory, runs):
+    """Arm, data set, folder, settings and reasons that all try to break out of the page."""
+    study = tmp_path_factory.mktemp("browser") / "<b>study & co"
+    name = "</style></script>" + HOSTILE
+    for seed in (0, 1):
+        runs.write_run(study, "dt", name, seed, num_evaluations=4)
+        runs.write_run(
+            study, name, name, seed, num_evaluations=4, settings={HOSTILE: HOSTILE}, data_hash="x" * 20
+        )
+    for seed in (0, 1):
+        runs.write_run(study, "$\\frac{$ 中文 __x__ {{ 7*7 }}", name, seed, num_evaluations=4)
+    (study / "<img src=x onerror=window.hacked=3>").mkdir()
+    return build_report(study).html
+
+
+class Visit:
+    """A page in a fresh context, with everything it said and asked for."""
+
+    def __init__(self, browser, path, **context):
+        self.context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **context})
+        self.page = self.context.new_page()
+        self.messages, self.requests, self.dialogs = [], [], []
+        self.page.on("console", lambda message: self.messages.append(message.text))
+        self.page.on("pageerror", lambda error: self.messages.append(str(error)))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("dialog", lambda dialog: (self.dialogs.append(dialog.message), dialog.dismiss()))
+        self.url = Path(path).as_uri()
+        self.page.goto(self.url)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.context.close()
+
+    def visible(self, selector):
+        """How many elements that match can be seen."""
+        return self.page.evaluate(
+            """s => [...document.querySelectorAll(s)]
+               .filter(e => e.checkVisibility() && getComputedStyle(e).display !== 'none').length""",
+            selector,
+        )
+
+    def column(self, table, number):
+        """First lines of a column's cells, from top to bottom, without the foot."""
+        return self.page.evaluate(
+            """([table, number]) => [...document.querySelectorAll(`#${table} tbody tr`)]
+               .map(row => row.cells[number].innerText.split("\\n")[0])""",
+            [table, number],
+        )
+
+    def open_details(self):
+        """Open everything that is folded."""
+        self.page.evaluate("document.querySelectorAll('details').forEach(e => e.open = true)")
+
+    def outside_requests(self):
+        return [url for url in self.requests if url != self.url and not url.startswith("data:")]
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_renders_without_a_word_a_request_or_a_sideways_scroll(browser, study_page, width, scheme):
+    size = {"width": width, "height": 844}
+    with Visit(browser, study_page, viewport=size, color_scheme=scheme) as visit:
+        visit.open_details()
+        assert visit.messages == []
+        assert visit.outside_requests() == []
+        assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
+        assert "ChibiT" in visit.page.inner_text("#verdict")
+
+
+def test_an_arm_can_be_hidden_and_shown_everywhere(browser, study_page):
+    with Visit(browser, study_page) as visit:
+        box = visit.page.get_by_label("ChibiT", exact=True)
+        place = box.get_attribute("value")
+        marked = f'[data-arm="{place}"]'
+        assert visit.visible(f"svg {marked}")
+        assert visit.visible(f"th{marked}")
+        box.uncheck()
+        assert not visit.visible(marked)
+        assert visit.visible('svg [data-arm="0"]')
+        box.focus()
+        visit.page.keyboard.press("Space")
+        assert visit.visible(f"svg {marked}")
+
+
+def test_one_score_rule_is_shown_at_a_time(browser, study_page):
+    with Visit(browser, study_page) as visit:
+        assert visit.visible("#table-scores-last4")
+        assert not visit.visible("#table-scores-best")
+        visit.page.get_by_label("Best", exact=True).check()
+        assert visit.visible("#table-scores-best")
+        assert not visit.visible("#table-scores-last4")
+        assert visit.visible('[data-rule="best"]') >= 2
+        assert not visit.visible('[data-rule="last"], [data-rule="last4"]')
+
+
+def test_tables_sort_by_mouse_and_by_keyboard(browser, study_page):
+    with Visit(browser, study_page) as visit:
+        before = visit.column("table-scores-last4", 0)
+        foot = visit.page.inner_text("#table-scores-last4 tfoot")
+        assert before == sorted(before)
+        head = visit.page.locator("#table-scores-last4 thead th").nth(0)
+        head.locator("button").click()
+        assert head.get_attribute("aria-sort") == "ascending"
+        head.locator("button").click()
+        assert head.get_attribute("aria-sort") == "descending"
+        assert visit.column("table-scores-last4", 0) == before[::-1]
+        number = visit.page.locator("#table-scores-last4 thead th").nth(3)
+        number.locator("button").focus()
+        visit.page.keyboard.press("Enter")
+        assert number.get_attribute("aria-sort") == "descending"
+        assert head.get_attribute("aria-sort") is None
+        means = [float(cell.split(" ± ")[0]) for cell in visit.column("table-scores-last4", 3)]
+        assert means == sorted(means, reverse=True)
+        assert visit.page.inner_text("#table-scores-last4 tfoot") == foot
+
+
+def test_empty_cells_come_last_in_either_direction(browser, study_page):
+    with Visit(browser, study_page) as visit:
+        button = visit.page.locator("#table-published thead button").nth(5)
+        for _ in range(2):
+            button.click()
+            column = visit.column("table-published", 5)
+            assert "—" in column
+            assert column == sorted(column, key=lambda cell: cell == "—")
+
+
+def luminance(colour):
+    channels = [int(part) / 255 for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(first, second):
+    high, low = sorted((luminance(first), luminance(second)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_colours_can_be_told_from_their_background(browser, study_page, theme):
+    """WCAG 2.1: 4.5 for text, 3 for graphics; by the button, against what the system prefers."""
+    other = "dark" if theme == "light" else "light"
+    with Visit(browser, study_page, color_scheme=other) as visit:
+        button = visit.page.locator("#theme")
+        while theme not in button.inner_text():
+            button.click()
+        resolve = """name => { const probe = document.createElement('i'); probe.style.color = `var(${name})`;
+                     document.body.append(probe); const colour = getComputedStyle(probe).color;
+                     probe.remove(); return colour; }"""
+        colour = {
+            name: visit.page.evaluate(resolve, f"--{name}")
+            for name in ["bg", "surface", "ink", "muted", "accent", "bad", *(f"arm-{i}" for i in range(8))]
+        }
+        assert (luminance(colour["surface"]) > 0.5) == (theme == "light")
+        for background in ("bg", "surface"):
+            for name in ("ink", "muted", "accent", "bad"):
+                assert contrast(colour[name], colour[background]) >= 4.5, (name, background)
+            for arm in range(8):
+                assert contrast(colour[f"arm-{arm}"], colour[background]) >= 3.0, (arm, background)
+
+
+def test_the_page_is_sound_for_those_who_hear_it(browser, study_page):
+    with Visit(browser, study_page) as visit:
+        problems = visit.page.evaluate(PROBLEMS)
+        assert problems == []
+
+
+def test_without_scripts_everything_is_there(browser, study_page):
+    with Visit(browser, study_page, java_script_enabled=False) as visit:
+        for rule in ("last4", "last", "best"):
+            assert visit.visible(f"#table-scores-{rule}")
+        assert not visit.visible("#theme")
+
+
+def test_it_prints(browser, study_page):
+    with Visit(browser, study_page, color_scheme="dark") as visit:
+        assert visit.page.pdf().startswith(b"%PDF")
+        visit.page.emulate_media(media="print")
+        assert not visit.visible("#theme, #arms input")
+        background = visit.page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert luminance(background) > 0.9
+
+
+def test_hostile_names_are_text(browser, hostile_page):
+    with Visit(browser, hostile_page) as visit:
+        visit.open_details()
+        assert visit.page.evaluate("window.hacked") is None
+        assert visit.messages == []
+        assert visit.dialogs == []
+        assert visit.outside_requests() == []
+        assert visit.page.query_selector("img") is None
+        assert visit.page.inner_text("h1") == "<b>study & co"
+        text = visit.page.inner_text("body")
+        assert HOSTILE in text
+        assert "{{ 7*7 }}" in text
+        assert "onerror=window.hacked=3" in text
+
+
+def test_a_script_that_got_in_would_not_run(browser, study_page):
+    with Visit(browser, study_page) as visit:
+        visit.page.evaluate(
+            """() => { const s = document.createElement('script'); s.textContent = 'window.hacked = 1';
+               document.head.append(s);
+               const image = '<img src="data:,x" onerror="window.hacked = 2">';
+               document.body.insertAdjacentHTML('beforeend', image); }"""
+        )
+        visit.page.wait_for_timeout(200)
+        assert visit.page.evaluate("window.hacked") is None
+        assert visit.page.evaluate("fetch('data:,x').then(() => 'loaded', () => 'blocked')") == "blocked"
+
+
+def test_a_video_is_inside_the_page_and_loads(browser, tmp_path, runs):
+    imageio = pytest.importorskip("imageio", reason="imageio is not installed")
+    pytest.importorskip("imageio_ffmpeg", reason="imageio-ffmpeg is not installed")
+    import numpy as np
+
+    run = runs.write_run(tmp_path / "s", "dt", "hopper-medium-v2", 0, num_evaluations=3)
+    (run / "videos").mkdir()
+    frames = [np.full((64, 64, 3), 20 * i, dtype=np.uint8) for i in range(10)]
+    imageio.mimwrite(run / "videos" / "target-3600.mp4", frames, fps=10)
+    with Visit(browser, build_report(tmp_path / "s").html) as visit:
+        visit.page.wait_for_function("document.querySelector('video').readyState >= 1", timeout=10_000)
+        assert visit.page.evaluate("document.querySelector('video').duration") == pytest.approx(1.0, abs=0.2)
+        assert visit.outside_requests() == []
