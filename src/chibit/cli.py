@@ -35,7 +35,11 @@ VERBS: dict[str, tuple[str, str, str]] = {
         "inspect",
         "episodes, returns, sizes, environment and score references of a data set",
     ),
-    "pretrain": ("chibit.verbs.train", "pretrain", "train a language model on text or on a synthetic corpus"),
+    "pretrain": (
+        "chibit.verbs.pretrain",
+        "pretrain",
+        "train a language model on text or on a synthetic corpus",
+    ),
     "train": ("chibit.verbs.train", "train", "fine-tune an agent on logged trajectories and evaluate it"),
     "evaluate": (
         "chibit.verbs.evaluate",
