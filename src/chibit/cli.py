@@ -38,7 +38,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "pretrain": (
         "chibit.verbs.pretrain",
         "pretrain",
-        "train a language model on text or on a synthetic corpus",
+        "train a language model on text or a synthetic corpus",
     ),
     "train": ("chibit.verbs.train", "train", "fine-tune an agent on logged trajectories and evaluate it"),
     "evaluate": (
