@@ -1,6 +1,6 @@
-"""chibit: offline reinforcement learning as sequence modelling, with weights that were pre-trained on something else.
+"""chibit: offline reinforcement learning as sequence modelling, with pre-trained weights.
 
-The names below are the public API; each is imported when it is first used, so that ``import chibit`` is quick.
+The names below are the public API; each is imported when it is first used, so ``import chibit`` is quick.
 """
 
 from __future__ import annotations
