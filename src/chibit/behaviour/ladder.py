@@ -41,12 +41,12 @@ class PolicyRecord:
     """Environment steps that its training had seen."""
     activation: str = "relu"
     """Of the hidden layers: `relu` or `tanh`."""
-    mean_score: float = float("nan")
+    mean_score: float = 0.0
     """Mean normalised return (0 is D4RL's random, 100 its expert), measured with the action noise on."""
-    std_score: float = float("nan")
+    std_score: float = 0.0
     """Population standard deviation of the normalised return over episodes."""
     num_episodes: int = 0
-    """Episodes that were measured."""
+    """Episodes that were measured; with none, the scores mean nothing."""
 
 
 class BehaviourPolicy:
