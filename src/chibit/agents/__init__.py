@@ -5,8 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from chibit.agents.base import Agent, AgentConfig, AgentEntry, AgentState, Policy, Sampler, require_finite
+from chibit.agents.bc import BC, BCConfig
+from chibit.agents.cql import CQL, CQLConfig
 from chibit.agents.decision_transformer import DecisionTransformer
 from chibit.agents.decision_transformer_config import DecisionTransformerConfig
+from chibit.agents.iql import IQL, IQLConfig
+from chibit.agents.td3_bc import TD3BC, TD3BCConfig
 from chibit.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -15,6 +19,10 @@ if TYPE_CHECKING:
 
 AGENTS: dict[str, AgentEntry] = {
     "dt": AgentEntry(DecisionTransformerConfig, DecisionTransformer),
+    "bc": AgentEntry(BCConfig, BC),
+    "td3_bc": AgentEntry(TD3BCConfig, TD3BC),
+    "cql": AgentEntry(CQLConfig, CQL),
+    "iql": AgentEntry(IQLConfig, IQL),
 }
 """Key of a method to its config and agent classes."""
 

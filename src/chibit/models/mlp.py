@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 FUSED_MIN_ROWS = 512
 """From this many rows on, the hand-written gradient of a stack is the faster one on CPU."""
+BLOCK_ROWS = 512
+"""Rows that it treats at a time."""
 
 
 class MLP(nn.Module):
@@ -94,66 +96,103 @@ class StackedMLP(nn.Module):
         norm_sizes = hidden_sizes if layer_norm else ()
         self.gains = nn.ParameterList(nn.Parameter(torch.ones(num_members, 1, h)) for h in norm_sizes)
         self.shifts = nn.ParameterList(nn.Parameter(torch.zeros(num_members, 1, h)) for h in norm_sizes)
+        self.is_scalar = out_features == 1
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map inputs (B, I), the same for every member, to (E, B, O), unbounded."""
+    def forward(self, x: Tensor, num_members: int | None = None) -> Tensor:
+        """Evaluate the members on the same inputs.
+
+        Args:
+            x: (B, I).
+            num_members: evaluate only the first ones; None is all.
+
+        Returns:
+            (E, B, O), unbounded.
+        """
+        parts = (self.weights, self.biases, self.gains, self.shifts)
+        weights, biases, gains, shifts = (
+            list(part) if num_members is None else [p[:num_members] for p in part] for part in parts
+        )
         if self._fused_is_faster(x):
-            fused: Tensor = _FusedStack.apply(x, *self.weights, *self.biases)
+            fused: Tensor = _FusedStack.apply(x, *weights, *biases)  # type: ignore[no-untyped-call]
             return fused
-        x = x.expand(len(self.weights[0]), *x.shape)
-        last = len(self.weights) - 1
-        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            x = torch.baddbmm(bias, x, weight)
-            if i < last:
-                x = torch.relu_(x)
-                if self.gains:
-                    x = torch.addcmul(self.shifts[i], F.layer_norm(x, x.shape[-1:]), self.gains[i])
-        return x
+        x = x.expand(len(weights[0]), *x.shape)
+        for i, (weight, bias) in enumerate(zip(weights[:-1], biases[:-1], strict=True)):
+            x = torch.relu_(torch.baddbmm(bias, x, weight))
+            if gains:
+                x = torch.addcmul(shifts[i], F.layer_norm(x, x.shape[-1:]), gains[i])
+        if self.is_scalar:
+            # One column: faster elementwise, and in fp32: bfloat16 would round values of hundreds to twos.
+            return (x * weights[-1].mT).sum(dim=-1, keepdim=True) + biases[-1]
+        return torch.baddbmm(biases[-1], x, weights[-1])
 
     def _fused_is_faster(self, x: Tensor) -> bool:
         # Not where the input has a gradient: it is then the only one asked for, and autograd leaves the
         # weights' products out, which a Function cannot.
         return (
             len(x) >= FUSED_MIN_ROWS
+            and self.is_scalar
             and x.device.type == "cpu"
             and not self.gains
             and not x.requires_grad
             and torch.is_grad_enabled()
-            and not torch.is_autocast_enabled("cpu")
         )
 
 
 class _FusedStack(torch.autograd.Function):
-    """A stack's value and gradient, member by member and in place: equal to autograd's, a tenth faster."""
+    """Value and gradient of a stack with one output, in place and in blocks of rows that stay in the cache.
+
+    Under autocast the hidden layers are in bfloat16; the last one, and each gradient that leaves, is in fp32.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> Tensor:
         num_layers = len(parameters) // 2
         weights, biases = parameters[:num_layers], parameters[num_layers:]
-        hidden, outputs = [], []
-        for member in range(len(weights[0])):
-            h = x
-            for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
-                h = torch.addmm(bias[member], h, weight[member]).relu_()
-                hidden.append(h)
-            outputs.append(torch.addmm(biases[-1][member], h, weights[-1][member]))
-        ctx.save_for_backward(x, *weights, *hidden)
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+        x, *inner = (tensor.to(dtype) for tensor in (x, *weights[:-1], *biases[:-1]))
+        values = torch.empty(len(weights[0]), len(x), 1)
+        hidden = []
+        with torch.autocast("cpu", enabled=False):
+            for member, of_member in enumerate(values):
+                layers = [
+                    (inner[i][member], inner[num_layers - 1 + i][member]) for i in range(num_layers - 1)
+                ]
+                for h, of_block in zip(x.split(BLOCK_ROWS), of_member.split(BLOCK_ROWS), strict=True):
+                    for weight, bias in layers:
+                        h = torch.addmm(bias, h, weight).relu_()
+                        hidden.append(h)
+                    torch.mv(h.float(), weights[-1][member, :, 0], out=of_block[:, 0])
+        ctx.save_for_backward(x, *inner[: num_layers - 1], weights[-1], *hidden)
         ctx.num_layers = num_layers
-        return torch.stack(outputs)
+        return values.add_(biases[-1])
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        num_layers = ctx.num_layers
+        depth = ctx.num_layers - 1
         x, *saved = ctx.saved_tensors
-        weights, hidden = saved[:num_layers], saved[num_layers:]
-        grad_weights = [torch.empty_like(weight) for weight in weights]
-        grad_biases = [torch.empty_like(weight[:, :1]) for weight in weights]
-        for member, grad in enumerate(grad_outputs[0]):
-            inputs = [x, *hidden[member * (num_layers - 1) : (member + 1) * (num_layers - 1)]]
-            for i in reversed(range(num_layers)):
-                torch.mm(inputs[i].t(), grad, out=grad_weights[i][member])
-                torch.sum(grad, 0, keepdim=True, out=grad_biases[i][member])
-                if i:
-                    grad = grad @ weights[i][member].t()
-                    torch.ops.aten.threshold_backward(grad, inputs[i], 0, grad_input=grad)  # ReLU, in place
+        weights, hidden = saved[: depth + 1], saved[depth + 1 :]
+        grad_weights = [torch.zeros_like(weight, dtype=torch.float32) for weight in weights]
+        grad_biases = [torch.zeros_like(grad[:, :1]) for grad in grad_weights]
+        blocks = iter(hidden)
+        for member, grad_values in enumerate(grad_outputs[0]):  # (B, 1)
+            last, *others = (weight[member].t() for weight in reversed(weights))
+            grad_biases[-1][member] = grad_values.sum(0)
+            for h, block_grad in zip(x.split(BLOCK_ROWS), grad_values.split(BLOCK_ROWS), strict=True):
+                inputs = [h, *(next(blocks) for _ in range(depth))]
+                grad_weights[-1][member, :, 0] += torch.mv(inputs[-1].float().t(), block_grad[:, 0])
+                grad = (block_grad * last).to(x.dtype)
+                for i in reversed(range(depth)):
+                    torch.ops.aten.threshold_backward(grad, inputs[i + 1], 0, grad_input=grad)  # ReLU
+                    _add_product(grad_weights[i][member], inputs[i].t(), grad)
+                    grad_biases[i][member] += grad.sum(0)
+                    if i:
+                        grad = grad @ others[depth - 1 - i]
         return (None, *grad_weights, *grad_biases)
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add left @ right in place; the product itself may be in bfloat16."""
+    if left.dtype == total.dtype:
+        total.addmm_(left, right)
+    else:
+        total += left @ right

@@ -115,6 +115,7 @@ class TanhGaussianActor(nn.Module):
         hidden_sizes: Sequence[int],
         *,
         log_std_range: tuple[float, float],
+        bend: bool = False,
     ) -> None:
         """Build the network.
 
@@ -122,16 +123,21 @@ class TanhGaussianActor(nn.Module):
             state_dim: S.
             act_dim: A.
             hidden_sizes: widths of the hidden layers.
-            log_std_range: log standard deviations are cut to it.
+            log_std_range: smallest and largest log standard deviation.
+            bend: keep to that range with tanh (BRAC) instead of cutting (CQL).
         """
         super().__init__()
         self.mlp = MLP(state_dim, hidden_sizes, 2 * act_dim)
         self.log_std_range = log_std_range
+        self.bend = bend
 
     def forward(self, states: Tensor) -> TanhGaussian:
         """Give the distribution of actions in states (B, S)."""
         mean, log_std = self.mlp(states).float().chunk(2, dim=-1)
-        return TanhGaussian(mean, log_std.clamp(*self.log_std_range))
+        low, high = self.log_std_range
+        if self.bend:
+            return TanhGaussian(mean, low + 0.5 * (high - low) * (torch.tanh(log_std) + 1.0))
+        return TanhGaussian(mean, log_std.clamp(low, high))
 
 
 class GaussianActor(nn.Module):

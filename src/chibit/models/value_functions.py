@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from chibit.models.mlp import MLP, Encoder, StackedMLP
+from chibit.models.mlp import Encoder, StackedMLP
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -41,12 +41,13 @@ class Critics(nn.Module):
         super().__init__()
         self.mlp = StackedMLP(num_critics, state_dim + act_dim, hidden_sizes, 1, layer_norm=layer_norm)
 
-    def forward(self, states: Tensor, actions: Tensor) -> Tensor:
+    def forward(self, states: Tensor, actions: Tensor, *, num_critics: int | None = None) -> Tensor:
         """Value actions in states.
 
         Args:
             states: (B, S).
             actions: (B, A), or (B, M, A) for several actions of each state in one call.
+            num_critics: ask only the first ones; None is all.
 
         Returns:
             (E, B) or (E, B, M) float32.
@@ -54,7 +55,7 @@ class Critics(nn.Module):
         if actions.dim() == 3:
             states = states[:, None].expand(-1, actions.shape[1], -1)
         inputs = torch.cat([states, actions], dim=-1).flatten(0, -2)
-        values: Tensor = self.mlp(inputs).float()
+        values: Tensor = self.mlp(inputs, num_critics).float()
         return values.view(-1, *actions.shape[:-1])
 
 
@@ -64,12 +65,12 @@ class StateValue(nn.Module):
     def __init__(self, state_dim: int, hidden_sizes: Sequence[int]) -> None:
         """Map a state to one number through hidden layers of the given widths."""
         super().__init__()
-        self.mlp = MLP(state_dim, hidden_sizes, 1)
+        self.mlp = StackedMLP(1, state_dim, hidden_sizes, 1)
 
     def forward(self, states: Tensor) -> Tensor:
         """Map states (B, S) to values (B,) float32."""
         values: Tensor = self.mlp(states).float()
-        return values.squeeze(-1)
+        return values[0, :, 0]
 
 
 class HeadedCritic(nn.Module):
@@ -85,7 +86,7 @@ class HeadedCritic(nn.Module):
     def forward(self, states: Tensor) -> Tensor:
         """Map states (B, ...) to values (B, A, H) float32."""
         values: Tensor = self.head(self.encoder(states)).float()
-        return values.unflatten(-1, (-1, self.num_heads))
+        return values.view(len(values), -1, self.num_heads)
 
 
 def frozen_copy(module: ModuleT) -> ModuleT:

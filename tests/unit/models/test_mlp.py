@@ -54,10 +54,20 @@ def test_gradient_of_the_input_flows_for_any_number_of_rows(rows):
     torch.testing.assert_close(ours, expected)
 
 
-def test_fused_stack_is_left_under_autocast():
-    stack = StackedMLP(2, 3, (8,), 1)
+def test_autocast_reaches_the_hidden_layers_and_leaves_the_value_in_full_precision():
+    stack = StackedMLP(2, 3, (64, 64), 1)
+    x = torch.randn(FUSED_MIN_ROWS, 3)
     with torch.autocast("cpu", torch.bfloat16):
-        assert stack(torch.randn(FUSED_MIN_ROWS, 3)).dtype == torch.bfloat16
+        half = stack(x)
+    assert half.dtype == torch.float32
+    assert not torch.equal(half, stack(x))
+    torch.testing.assert_close(half, stack(x), atol=0.02, rtol=0.02)
+
+
+def test_the_first_members_can_be_asked_alone():
+    stack = StackedMLP(3, 4, (8, 6), 1, layer_norm=True)
+    x = torch.randn(5, 4)
+    torch.testing.assert_close(stack(x, 2), stack(x)[:2])
 
 
 def test_members_start_differently_and_within_the_uniform_bound():

@@ -1,0 +1,225 @@
+"""Conservative Q-learning (Kumar et al., 2020) on soft actor-critic: low values for actions outside the data.
+
+Dimensions: B batch · S state_dim · A act_dim · E critics · M actions sampled for each state.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from chibit.agents.base import AgentState, Policy, Sampler
+from chibit.agents.critic_pretraining import pretrain_critics
+from chibit.agents.learner import Learner, Loss, adam, check_ranges
+from chibit.agents.markov import ActionScaler, MarkovPolicy, check_actions, return_range_scale
+from chibit.core.runtime import Runtime
+from chibit.data.trajectory import DatasetSpec, TrajectoryDataset
+from chibit.data.transitions import TransitionBatch, TransitionSampler
+from chibit.losses.value import conservative_gap, entropy_temperature_loss, td_loss, td_target
+from chibit.models.policies import TanhGaussian, TanhGaussianActor
+from chibit.models.value_functions import Critics, frozen_copy, polyak_update
+
+
+@dataclass(frozen=True, kw_only=True)
+class CQLConfig:
+    """Hyper-parameters. Defaults: the authors' code for locomotion, without its 40,000 steps of cloning."""
+
+    agent: ClassVar[str] = "cql"
+
+    conservative_weight: float = 10.0
+    """Weight of the gap between sampled and logged actions; the authors use 5 or 10."""
+    num_sampled_actions: int = 10
+    """Actions for each state from the uniform law, from the policy in it, and from the policy in s'."""
+    hidden_sizes: tuple[int, ...] = (256, 256, 256)
+    """Widths of the hidden layers of actor and critics."""
+    actor_learning_rate: float = 1e-4
+    """Adam's step size for actor and temperature."""
+    critic_learning_rate: float = 3e-4
+    """Adam's step size for the critics."""
+    scale_rewards: bool = False
+    """Multiply rewards by 1000 / (best return - worst return); CORL does so for hopper-medium."""
+    batch_size: int = 256
+    """Transitions in a batch."""
+    discount: float = 0.99
+    """Discount of rewards, for each step."""
+    tau: float = 0.005
+    """Share of the way that target critics move at each update."""
+    pretraining: Literal["none", "markov", "iid"] = "none"
+    """Synthetic transitions whose next state the critics first learn to predict (Wang et al., 2024)."""
+    pretraining_steps: int = 100_000
+    """Gradient steps of that, before the first update and not counted as updates."""
+
+    def __post_init__(self) -> None:
+        check_ranges(
+            self,
+            conservative_weight=(0, inf),
+            num_sampled_actions=(1, inf),
+            batch_size=(1, inf),
+            discount=(0, 1),
+            tau=(0, 1),
+            pretraining_steps=(1, inf),
+        )
+
+
+@dataclass(frozen=True)
+class ConservativeBatch:
+    """All that the critics' loss needs; constants."""
+
+    states: Tensor
+    """(B, S)."""
+    actions: Tensor
+    """(B, M + 1, A) sampled actions, then the data's."""
+    log_densities: Tensor
+    """(B, M) of the sampled actions."""
+    target: Tensor
+    """(B,) one-step target."""
+
+
+class CQL:
+    """Twin critics, a tanh-Gaussian actor and its entropy temperature."""
+
+    batch_type: ClassVar[type] = TransitionBatch
+    is_return_conditioned: ClassVar[bool] = False
+
+    def __init__(self, config: CQLConfig, spec: DatasetSpec, runtime: Runtime) -> None:
+        """Build networks and optimizers for a data set.
+
+        Raises:
+            InputError: if its actions are discrete or unbounded.
+        """
+        self.config, self.spec, self.runtime = config, spec, runtime
+        self.scaler = ActionScaler(config.agent, spec, runtime.torch_device)
+        self.actor = TanhGaussianActor(
+            spec.state_dim, spec.act_dim, config.hidden_sizes, log_std_range=(-20.0, 2.0)
+        )
+        self.critics = Critics(spec.state_dim, spec.act_dim, config.hidden_sizes)
+        self.target_critics = frozen_copy(self.critics)
+        self.temperature = nn.ParameterDict({"log": nn.Parameter(torch.zeros(()))})
+        self.learner = Learner(
+            {
+                "actor": self.actor,
+                "critics": self.critics,
+                "target_critics": self.target_critics,
+                "temperature": self.temperature,
+            },
+            {
+                "critic": adam(self.critics, config.critic_learning_rate),
+                "actor": adam(self.actor, config.actor_learning_rate),
+                "temperature": adam(self.temperature, config.actor_learning_rate),
+            },
+            runtime.torch_device,
+        )
+
+    def sampler(self, dataset: TrajectoryDataset, generator: np.random.Generator) -> Sampler[TransitionBatch]:
+        """Draw transitions uniformly.
+
+        Raises:
+            InputError: if actions lie outside assumed bounds.
+        """
+        check_actions(dataset)
+        scale = return_range_scale(dataset) if self.config.scale_rewards else 1.0
+        return TransitionSampler(
+            dataset,
+            batch_size=self.config.batch_size,
+            generator=generator,
+            reward_transform=lambda rewards: rewards * scale,
+        )
+
+    def critic_loss(self, batch: ConservativeBatch) -> Loss:
+        """Squared error to the target, and the gap of sampled to logged actions, in one stacked call."""
+        values = self.critics(batch.states, batch.actions)  # (E, B, M + 1)
+        data_values = values[..., -1]
+        gap = conservative_gap(values[..., :-1], batch.log_densities, data_values).sum()
+        loss = td_loss(data_values, batch.target) + self.config.conservative_weight * gap
+        return loss, {"value": data_values.detach().mean(), "conservative_gap": gap.detach()}
+
+    def actor_loss(self, states: Tensor, actions: Tensor, log_probs: Tensor) -> Loss:
+        """Soft value of the policy's own actions: temperature · log pi - the smaller Q."""
+        values = self.critics(states, actions).amin(dim=0)
+        temperature = self.temperature["log"].detach().exp()
+        return (temperature * log_probs - values).mean(), {"entropy": -log_probs.detach().mean()}
+
+    def temperature_loss(self, log_probs: Tensor) -> Loss:
+        """Hold the policy's entropy at -A."""
+        log_temperature = self.temperature["log"]
+        loss = entropy_temperature_loss(log_temperature, log_probs, -float(self.spec.act_dim))
+        return loss, {"temperature": log_temperature.detach().exp()}
+
+    def update(self, batch: TransitionBatch) -> dict[str, float]:
+        """Take one step of critics, actor and temperature; the first pre-trains the critics if asked to."""
+        if self.learner.step == 0 and self.config.pretraining != "none":
+            self._pretrain()
+        batch = self.scaler.to_unit(batch)
+        with self.runtime.autocast():
+            current = self.actor(batch.states)
+            actions, log_probs = (x[:, 0] for x in current.sample(1))
+            losses = {
+                "actor": self.actor_loss(batch.states, actions, log_probs),
+                "temperature": self.temperature_loss(log_probs),
+            }
+            losses["critic"] = self.critic_loss(self.conservative_batch(batch, current))
+        metrics = self.learner.descend(batch.rows, losses)
+        polyak_update(self.target_critics, self.critics, self.config.tau)
+        return metrics
+
+    @torch.no_grad()
+    def conservative_batch(self, batch: TransitionBatch, current: TanhGaussian) -> ConservativeBatch:
+        """Draw the actions to hold down, and compute the target, into which no entropy is backed up.
+
+        Args:
+            batch: with actions in [-1, 1].
+            current: the policy in its states.
+        """
+        num_samples = self.config.num_sampled_actions
+        following = self.actor(batch.next_states)
+        uniform = torch.rand_like(batch.actions[:, None].expand(-1, num_samples, -1)).mul_(2.0).sub_(1.0)
+        current_actions, current_log_probs = current.sample(num_samples)
+        next_actions, next_log_probs = following.sample(num_samples + 1)  # the last one is for the target
+        next_values = self.target_critics(batch.next_states, next_actions[:, -1]).amin(dim=0)
+        uniform_log_probs = torch.full_like(current_log_probs, -math.log(2.0) * self.spec.act_dim)
+        return ConservativeBatch(
+            states=batch.states,
+            actions=torch.cat(
+                [uniform, current_actions, next_actions[:, :-1], batch.actions[:, None]], dim=1
+            ),
+            log_densities=torch.cat([uniform_log_probs, current_log_probs, next_log_probs[:, :-1]], dim=1),
+            target=td_target(batch.rewards, batch.terminations, next_values, self.config.discount),
+        )
+
+    def _pretrain(self) -> None:
+        assert self.config.pretraining != "none"
+        pretrain_critics(
+            self.critics,
+            kind=self.config.pretraining,
+            num_steps=self.config.pretraining_steps,
+            state_dim=self.spec.state_dim,
+            act_dim=self.spec.act_dim,
+        )
+        polyak_update(self.target_critics, self.critics, 1.0)
+
+    def policy(self, target_returns: Sequence[float] | None = None) -> Policy:
+        """Act with tanh of the actor's mean."""
+        return MarkovPolicy(
+            self.spec,
+            self.runtime.torch_device,
+            lambda states: self.scaler.from_unit(self.actor(states).mode()),
+        )
+
+    def modules(self) -> nn.Module:
+        """Actor, critics, target critics and temperature."""
+        return self.learner.networks
+
+    def state_dict(self) -> AgentState:
+        """Snapshot for a checkpoint."""
+        return self.learner.state_dict()
+
+    def load_state_dict(self, state: AgentState) -> None:
+        """Take over a snapshot."""
+        self.learner.load_state_dict(state)
