@@ -44,7 +44,9 @@ def quickstart_configs(data: str, num_steps: int, seed: int) -> list[RunConfig[A
     return configs
 
 
-def run_quickstart(out: Path, *, num_steps: int, collect_steps: int, num_processes: int, seed: int) -> Path:
+def run_quickstart(
+    out: Path, *, num_steps: int, collect_steps: int, num_processes: int, seed: int
+) -> Path | None:
     """Collect, train, evaluate and report.
 
     Args:

@@ -119,7 +119,9 @@ RECIPES: dict[str, Recipe] = {
 """Name to recipe. Baselines are added below: a recipe for each method with its defaults, and variants."""
 
 RECIPES |= {
-    name: Recipe(summary=f"{entry.agent.__name__}: {entry.agent.__doc__.strip().splitlines()[0]}", agent=name)
+    name: Recipe(
+        summary=f"{entry.agent.__name__}: {(entry.agent.__doc__ or '').strip().splitlines()[0]}", agent=name
+    )
     for name, entry in AGENTS.items()
     if name != "dt"
 }

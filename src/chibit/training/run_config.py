@@ -104,7 +104,7 @@ def from_record(record: dict[str, Any], where: str = "config") -> RunConfig[Any]
         raise InputError(
             f"{where}.agent_name: got {name!r}{nearest(str(name), AGENTS)}; known: {', '.join(AGENTS)}"
         )
-    agent = from_json(AGENTS[name].config, record.pop("agent", {}), f"{where}.agent")
+    agent: Any = from_json(AGENTS[name].config, record.pop("agent", {}), f"{where}.agent")
     return from_json(RunConfig, record, where, ready={"agent": agent})
 
 

@@ -19,6 +19,7 @@ from chibit.core.files import make_folder, write_atomic
 from chibit.verbs.parsing import parse
 
 if TYPE_CHECKING:
+    from chibit.agents.model_card import PolicyScore
     from chibit.data.trajectory import TrajectoryDataset
     from chibit.evaluation.rollout import Evaluation
     from chibit.training.loading import LoadedRun
@@ -204,13 +205,30 @@ def export(argv: Sequence[str], prog: str) -> None:
 
     loaded = load_run(arguments.run, arguments.checkpoint, device="cpu")
     targets = _targets(loaded, () if arguments.target_return is None else (arguments.target_return,))
-    scores = loaded.run.result()["scores"] if loaded.run.is_finished else []
     path = export_policy(
         loaded.agent,
-        loaded.config.agent,
         loaded.spec,
         arguments.out,
         target_return=None if targets is None else targets[0],
-        scores=scores,
+        scores=_scores(loaded),
     )
     Console().print(f"{path}", highlight=False, soft_wrap=True)
+
+
+def _scores(loaded: LoadedRun) -> list[PolicyScore]:
+    """The run's evaluations at the step of the checkpoint."""
+    from chibit.agents.model_card import PolicyScore
+
+    records = loaded.run.read_log("evaluations.jsonl")
+    return [
+        PolicyScore(
+            env_id=loaded.spec.env_id or "",
+            target_return=record["target_return"],
+            num_episodes=len(record["episode_returns"]),
+            mean_return=float(np.mean(record["episode_returns"])),
+            std_return=float(np.std(record["episode_returns"])),
+            normalized_score=record["normalized_score"],
+        )
+        for record in records
+        if record["step"] == loaded.step
+    ]

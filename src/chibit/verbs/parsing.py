@@ -22,13 +22,14 @@ def parse(kind: type[T], argv: Sequence[str], prog: str, default: T | None = Non
         default: values under the flags.
     """
     extra: dict[str, Any] = {} if default is None else {"default": default}
-    return tyro.cli(
+    parsed: T = tyro.cli(
         kind,
         args=list(argv),
         prog=prog,
         config=(tyro.conf.OmitArgPrefixes,),
         **extra,
     )
+    return parsed
 
 
 def take_option(argv: list[str], name: str) -> str | None:

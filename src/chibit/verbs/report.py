@@ -32,7 +32,7 @@ def report(argv: Sequence[str], prog: str) -> None:
     write_report(arguments.folder, arguments.out)
 
 
-def write_report(folder: Path, out: Path | None = None) -> Path:
+def write_report(folder: Path, out: Path | None = None) -> Path | None:
     """Build the report of a folder of runs, print its table and where the page is."""
     from chibit.reporting import build_report, render_console_table
 
