@@ -9,7 +9,7 @@ from pathlib import Path
 
 from chibit.core.errors import InputError
 from chibit.data.download import download
-from chibit.data.hdf5 import Hdf5Column, check_budget, names, open_hdf5
+from chibit.data.hdf5 import check_budget, open_hdf5
 from chibit.data.origin import Origin
 from chibit.data.recording import Recording, name_columns, record_columns
 
@@ -76,8 +76,8 @@ def read_d4rl(path: Path) -> Iterator[tuple[Recording, Origin]]:
     """
     dataset_id = find_id(path.stem)
     with open_hdf5(path) as file:
-        found = name_columns(names(file, path), str(path))
-        columns = {ours: Hdf5Column(file, theirs, path) for ours, theirs in found.items()}
+        found = name_columns(file.names(), str(path))
+        columns = {ours: file.column(theirs) for ours, theirs in found.items()}
         check_budget(path, columns.values())
         recording = record_columns(
             columns,

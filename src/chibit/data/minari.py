@@ -20,7 +20,7 @@ from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.files import check_name
 from chibit.data.environment import choose_environment
 from chibit.data.hdf5 import open_hdf5
-from chibit.data.minari_episodes import array_episode, hdf5_episodes, record_episodes
+from chibit.data.minari_episodes import ArrayEpisode, hdf5_episodes, record_episodes
 from chibit.data.origin import Origin
 from chibit.data.recording import Recording
 from chibit.envs import MUJOCO_ENV_IDS
@@ -207,7 +207,7 @@ def _record_other_format(folder: Path, metadata: dict[str, Any]) -> Recording:
 
     try:
         storage = MinariStorage.read(folder)
-        episodes = [array_episode(episode, folder) for episode in storage.get_episodes(range(count))]
+        episodes = [ArrayEpisode(episode, str(folder)) for episode in storage.get_episodes(range(count))]
     except ImportError as error:
         raise InputError(f"{folder}: Arrow files need an extra: pip install 'minari[arrow]'") from error
     except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:

@@ -6,17 +6,17 @@ alphabetical order, as `gymnasium.wrappers.FlattenObservation` gives them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import h5py
 import numpy as np
 
 from chibit.core.errors import DamagedFileError, InputError
-from chibit.data.hdf5 import Hdf5Column, is_group, names, subgroup
-from chibit.data.limits import check_declared_size
+from chibit.data.hdf5 import Hdf5Column, Hdf5Group
+from chibit.data.limits import check_declared_size, memory_budget
 from chibit.data.recording import (
     BLOCK_ROWS,
     Block,
@@ -29,20 +29,20 @@ from chibit.data.recording import (
     read_rewards,
 )
 
+_COLUMNS = ("actions", "rewards", "terminations", "truncations")
 _MAX_DEPTH = 4  # of nested dictionary observations
 
 
-@dataclass(frozen=True, eq=False)
-class MinariEpisode:
-    """Columns of one episode of T steps, not yet read."""
+class MinariEpisode(Protocol):
+    """Columns of one episode of T steps."""
 
-    observations: Sequence[Column]
-    """Each (T + 1, width): the parts of an observation, side by side."""
-    actions: Column
-    """(T, A), or (T,) where actions are discrete."""
-    rewards: Column
-    terminations: Column
-    truncations: Column
+    def observations(self) -> list[Column]:
+        """Parts of an observation, to be put side by side, each (T + 1, width)."""
+        ...
+
+    def column(self, name: str) -> Column:
+        """Actions (T, A) or (T,), rewards (T,), terminations (T,) or truncations (T,)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,51 @@ class _Layout:
     is_discrete: bool
 
 
-def hdf5_episodes(file: h5py.File, path: Path) -> tuple[int, Callable[[int], MinariEpisode]]:
+class Hdf5Episode:
+    """An episode in a file of Minari's own form, HDF5."""
+
+    def __init__(self, group: Hdf5Group, where: str) -> None:
+        """Wrap the group of an episode; `where` is for messages."""
+        self._group = group
+        self._where = where
+
+    def observations(self) -> list[Column]:
+        """Open the parts of observations."""
+        return _leaves(self._group.member("observations"), self._where)
+
+    def column(self, name: str) -> Column:
+        """Open another column."""
+        member = self._group.member(name)
+        if isinstance(member, Hdf5Group):
+            kind = "dictionaries or tuples; expected vectors or integers"
+            raise InputError(f"{self._where}: {name} are {kind}")
+        return member
+
+
+class ArrayEpisode:
+    """An episode as Minari's own reader gives it, for its other forms."""
+
+    def __init__(self, episode: Mapping[str, Any], where: str) -> None:
+        """Wrap observations (an array, or dictionaries of arrays), actions, rewards and flags."""
+        self._episode = episode
+        self._where = where
+
+    def observations(self) -> list[Column]:
+        """Give the parts of observations."""
+        return [self._numeric(part, "observations") for part in _flat_parts(self._episode["observations"])]
+
+    def column(self, name: str) -> Column:
+        """Give another column."""
+        return self._numeric(self._episode[name], name)
+
+    def _numeric(self, value: Any, name: str) -> np.ndarray:
+        array = np.asarray(value)
+        if array.dtype.kind not in "fiub":
+            raise InputError(f"{self._where}: {name} have type {array.dtype}; expected plain numbers")
+        return array
+
+
+def hdf5_episodes(file: Hdf5Group, path: Path) -> tuple[int, Callable[[int], Hdf5Episode]]:
     """Find the episodes of an open Minari file.
 
     Args:
@@ -68,48 +112,16 @@ def hdf5_episodes(file: h5py.File, path: Path) -> tuple[int, Callable[[int], Min
     Raises:
         DamagedFileError: if episodes are missing in between.
     """
-    numbers = {name for name in names(file, path) if name.startswith("episode_")}
+    numbers = {name for name in file.names() if name.startswith("episode_")}
     wanted = {f"episode_{index}" for index in range(len(numbers))}
     if numbers != wanted:
         missing = min(wanted - numbers, key=lambda name: int(name.removeprefix("episode_")))
         raise DamagedFileError(f"{path}: {missing} is missing; copy or download the data set again")
 
-    def open_episode(index: int) -> MinariEpisode:
-        group = subgroup(file, f"episode_{index}", path)
-        present = set(names(group, path))
-        for name in ("observations", "actions", "rewards", "terminations", "truncations"):
-            if name not in present:
-                raise InputError(f"{path}: episode_{index} has no {name}; found {', '.join(sorted(present))}")
-        if is_group(group, "actions", path):
-            raise InputError(
-                f"{path}: actions are dictionaries or tuples; expected vectors or single integers"
-            )
-        return MinariEpisode(
-            observations=_leaves(group, "observations", path),
-            **{
-                name: Hdf5Column(group, name, path)
-                for name in ("actions", "rewards", "terminations", "truncations")
-            },
-        )
+    def open_episode(index: int) -> Hdf5Episode:
+        return Hdf5Episode(file.group(f"episode_{index}"), f"{path}: episode_{index}")
 
     return len(numbers), open_episode
-
-
-def array_episode(episode: Mapping[str, Any], path: Path) -> MinariEpisode:
-    """Take an episode as Minari's own reader gives it.
-
-    Args:
-        episode: observations (an array, or dictionaries of arrays), actions, rewards, terminations,
-            truncations.
-        path: the data set, for messages.
-    """
-    return MinariEpisode(
-        observations=[_numeric(part, "observations", path) for part in _flat_parts(episode["observations"])],
-        actions=_numeric(episode["actions"], "actions", path),
-        rewards=_numeric(episode["rewards"], "rewards", path),
-        terminations=_numeric(episode["terminations"], "terminations", path),
-        truncations=_numeric(episode["truncations"], "truncations", path),
-    )
 
 
 def record_episodes(count: int, open_episode: Callable[[int], MinariEpisode], path: Path) -> Recording:
@@ -128,25 +140,28 @@ def record_episodes(count: int, open_episode: Callable[[int], MinariEpisode], pa
     layout: _Layout | None = None
     kept: list[int] = []
     num_unmarked = declared = 0
+    stored = path.stat().st_size if path.is_file() else memory_budget()
     for index in range(count):
         where = f"{path}: episode_{index}"
         episode = open_episode(index)
-        declared += _declared_bytes(episode)
-        check_declared_size(path, declared, path.stat().st_size if path.is_file() else declared)
-        num_steps = _check_lengths(episode, where)
+        parts = episode.observations()
+        columns = {name: episode.column(name) for name in _COLUMNS}
+        declared += sum(_declared_bytes(column) for column in (*parts, *columns.values()))
+        check_declared_size(path, declared, stored)
+        num_steps = _check_lengths(parts, columns, where)
         if num_steps == 0:
             continue
-        found = _layout(episode, where)
+        found = _layout(parts, columns["actions"], where)
         if layout is not None and found != layout:
             raise InputError(f"{where}: observations or actions differ in shape from earlier episodes")
         layout = found
-        ends = [read_flags(column, where) for column in (episode.terminations, episode.truncations)]
+        ends = [read_flags(columns[name], where) for name in ("terminations", "truncations")]
         if not (ends[0][-1] or ends[1][-1]):
             ends[1] = ends[1].copy()
             ends[1][-1] = True
             num_unmarked += 1
         kept.append(index)
-        rewards.append(read_rewards(episode.rewards, where))
+        rewards.append(read_rewards(columns["rewards"], where))
         terminations.append(ends[0])
         truncations.append(ends[1])
     if layout is None:
@@ -175,9 +190,9 @@ def record_episodes(count: int, open_episode: Callable[[int], MinariEpisode], pa
 def _blocks(kept: Iterable[int], open_episode: Callable[[int], MinariEpisode]) -> Iterator[Block]:
     for index in kept:
         episode = open_episode(index)
-        parts = [_rows(column) for column in episode.observations]
+        parts = [_rows(column) for column in episode.observations()]
         observations = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-        yield Block(observations[:-1], _rows(episode.actions), observations[1:])
+        yield Block(observations[:-1], _rows(episode.column("actions")), observations[1:])
 
 
 def _merged(blocks: Iterable[Block]) -> Iterator[Block]:
@@ -205,17 +220,15 @@ def _rows(column: Column) -> np.ndarray:
     return values[:, None] if values.ndim == 1 else values
 
 
-def _layout(episode: MinariEpisode, where: str) -> _Layout:
-    widths = tuple(check_observations(part.shape, where) for part in episode.observations)
-    return _Layout(widths, *check_actions(episode.actions.shape, episode.actions.dtype, where))
+def _layout(parts: Sequence[Column], actions: Column, where: str) -> _Layout:
+    widths = tuple(check_observations(part.shape, where) for part in parts)
+    return _Layout(widths, *check_actions(actions.shape, actions.dtype, where))
 
 
-def _check_lengths(episode: MinariEpisode, where: str) -> int:
-    columns = {"rewards": episode.rewards, "actions": episode.actions}
-    columns |= {"terminations": episode.terminations, "truncations": episode.truncations}
+def _check_lengths(parts: Sequence[Column], columns: Mapping[str, Column], where: str) -> int:
     lengths = {name: column.shape[0] if column.shape else 0 for name, column in columns.items()}
     num_steps = lengths["rewards"]
-    observed = {part.shape[0] if part.shape else 0 for part in episode.observations}
+    observed = {part.shape[0] if part.shape else 0 for part in parts}
     if set(lengths.values()) != {num_steps} or (num_steps and observed != {num_steps + 1}):
         listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
         raise InputError(
@@ -225,31 +238,22 @@ def _check_lengths(episode: MinariEpisode, where: str) -> int:
     return num_steps
 
 
-def _declared_bytes(episode: MinariEpisode) -> int:
-    columns = [*episode.observations, episode.actions, episode.rewards]
-    return sum(int(np.prod(column.shape, dtype=object)) * column.dtype.itemsize for column in columns)
+def _declared_bytes(column: Column) -> int:
+    return math.prod(column.shape) * max(column.dtype.itemsize, 4)
 
 
-def _leaves(group: h5py.Group, name: str, path: Path, depth: int = 0) -> list[Column]:
-    if not is_group(group, name, path):
-        return [Hdf5Column(group, name, path)]
-    inner = subgroup(group, name, path)
-    members = sorted(names(inner, path))
-    if depth == _MAX_DEPTH or not members or members[0].startswith("_index_"):
+def _leaves(member: Hdf5Group | Hdf5Column, where: str, depth: int = 0) -> list[Column]:
+    if isinstance(member, Hdf5Column):
+        return [member]
+    names = sorted(member.names())
+    if depth == _MAX_DEPTH or not names or names[0].startswith("_index_"):
         raise InputError(
-            f"{path}: observations are tuples or deeply nested; expected vectors or dictionaries"
+            f"{where}: observations are tuples or deeply nested; expected vectors or dictionaries"
         )
-    return [leaf for member in members for leaf in _leaves(inner, member, path, depth + 1)]
+    return [leaf for name in names for leaf in _leaves(member.member(name), where, depth + 1)]
 
 
 def _flat_parts(value: Any) -> list[Any]:
     if isinstance(value, Mapping):
         return [part for key in sorted(value) for part in _flat_parts(value[key])]
     return [value]
-
-
-def _numeric(value: Any, name: str, path: Path) -> np.ndarray:
-    array = np.asarray(value)
-    if array.dtype.kind not in "fiub":
-        raise InputError(f"{path}: {name} have type {array.dtype}; expected plain numbers")
-    return array

@@ -57,7 +57,7 @@ def test_links_are_not_followed(write_hdf5, hopper_columns, kind, tmp_path):
         )
         file["rewards"] = link
         assert len(file["rewards"]) == len(rewards)
-    refuse(path, f"'rewards' is a {kind} link")
+    refuse(path, f"/rewards: {kind} link")
 
 
 def test_virtual_data_sets_are_refused(write_hdf5, hopper_columns, tmp_path):

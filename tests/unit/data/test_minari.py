@@ -284,7 +284,7 @@ def test_a_missing_column_is_named(write_minari, hopper_episodes, home, missing)
     folder = write_minari(hopper_episodes)
     with edit_episodes(folder) as file:
         del file["episode_0"][missing]
-    with pytest.raises(InputError, match=f"episode_0 has no {missing}; found actions"):
+    with pytest.raises(InputError, match=f"no episode_0/{missing}; found actions"):
         load_dataset(folder)
 
 
@@ -310,7 +310,7 @@ def test_links_between_files_are_not_followed(write_minari, hopper_episodes, hom
         del file["episode_1"]
         file["episode_1"] = h5py.ExternalLink(str(tmp_path / "other.hdf5"), "/episode_1")
     with pytest.raises(
-        DamagedFileError, match="'episode_1' is a external link|'episode_1' is an external link"
+        DamagedFileError, match="/episode_1: external link"
     ):
         load_dataset(folder)
 
