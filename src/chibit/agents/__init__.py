@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from chibit.agents.awr import AWR, AWRConfig
 from chibit.agents.base import Agent, AgentConfig, AgentEntry, AgentState, Policy, Sampler, require_finite
 from chibit.agents.bc import BC, BCConfig
+from chibit.agents.brac_v import BRACV, BRACVConfig
 from chibit.agents.cql import CQL, CQLConfig
 from chibit.agents.decision_transformer import DecisionTransformer
 from chibit.agents.decision_transformer_config import DecisionTransformerConfig
+from chibit.agents.discrete_bc import DiscreteBC, DiscreteBCConfig
+from chibit.agents.discrete_cql import DiscreteCQL, DiscreteCQLConfig
 from chibit.agents.iql import IQL, IQLConfig
+from chibit.agents.qr_dqn import QRDQN, QRDQNConfig
+from chibit.agents.rebrac import ReBRAC, ReBRACConfig
+from chibit.agents.rem import REM, REMConfig
 from chibit.agents.td3_bc import TD3BC, TD3BCConfig
 from chibit.core.errors import InputError
 
@@ -22,7 +29,14 @@ AGENTS: dict[str, AgentEntry] = {
     "bc": AgentEntry(BCConfig, BC),
     "td3_bc": AgentEntry(TD3BCConfig, TD3BC),
     "cql": AgentEntry(CQLConfig, CQL),
+    "brac_v": AgentEntry(BRACVConfig, BRACV),
+    "awr": AgentEntry(AWRConfig, AWR),
     "iql": AgentEntry(IQLConfig, IQL),
+    "rebrac": AgentEntry(ReBRACConfig, ReBRAC),
+    "discrete_bc": AgentEntry(DiscreteBCConfig, DiscreteBC),
+    "discrete_cql": AgentEntry(DiscreteCQLConfig, DiscreteCQL),
+    "qr_dqn": AgentEntry(QRDQNConfig, QRDQN),
+    "rem": AgentEntry(REMConfig, REM),
 }
 """Key of a method to its config and agent classes."""
 

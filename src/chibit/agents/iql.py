@@ -141,8 +141,9 @@ class IQL:
     def advantages(self, batch: TransitionBatch) -> Tensor:
         """Smaller target value of the data's actions minus V(s), (B,), with the gradient of V."""
         with torch.no_grad():
-            values = self.target_critics(batch.states, batch.actions).amin(dim=0)
-        return values - self.value(batch.states)
+            values: Tensor = self.target_critics(batch.states, batch.actions).amin(dim=0)
+        expected: Tensor = self.value(batch.states)
+        return values - expected
 
     def update(self, batch: TransitionBatch) -> dict[str, float]:
         """Take one step of value, critics and actor."""

@@ -45,7 +45,6 @@ class Learner:
         self.optimizers = dict(optimizers)
         self.step = 0
         self._metrics: dict[str, float] = {}
-        self._losses: dict[str, float] = {}
         self._parameters = {
             name: [p for group in optimizer.param_groups for p in group["params"]]
             for name, optimizer in self.optimizers.items()
@@ -59,7 +58,8 @@ class Learner:
             losses: by the name of their optimizer.
 
         Returns:
-            Metrics of this update; those of a loss that was left out are its latest ones.
+            Metrics of this update; those of a loss that was left out are its latest ones. `train/loss` is the
+            sum over the given losses.
 
         Raises:
             DivergenceError: if a loss or a gradient is not finite; nothing has then changed.
@@ -85,13 +85,12 @@ class Learner:
     def _log(
         self, losses: Mapping[str, Loss], values: dict[str, float], norms: dict[str, float]
     ) -> dict[str, float]:
-        self._losses.update(values)
         for name, (_, metrics) in losses.items():
             self._metrics[f"train/{name}_loss"] = values[name]
             self._metrics[f"train/{name}_grad_norm"] = norms[name]
             for key, value in metrics.items():
                 self._metrics[f"train/{key}"] = value.item()
-        self._metrics["train/loss"] = sum(self._losses.values())
+        self._metrics["train/loss"] = sum(values.values())
         return dict(self._metrics)
 
     def set_learning_rate(self, name: str, learning_rate: float) -> None:
@@ -105,7 +104,6 @@ class Learner:
             "step": self.step,
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "metrics": dict(self._metrics),
-            "losses": dict(self._losses),
         }
         return AgentState(tensors=self.networks.state_dict(), training=training)
 
@@ -115,7 +113,7 @@ class Learner:
         if not state.training:
             return
         self.step = state.training["step"]
-        self._metrics, self._losses = dict(state.training["metrics"]), dict(state.training["losses"])
+        self._metrics = dict(state.training["metrics"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state.training["optimizers"][name])
 

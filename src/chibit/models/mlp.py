@@ -122,7 +122,8 @@ class StackedMLP(nn.Module):
                 x = torch.addcmul(shifts[i], F.layer_norm(x, x.shape[-1:]), gains[i])
         if self.is_scalar:
             # One column: faster elementwise, and in fp32: bfloat16 would round values of hundreds to twos.
-            return (x * weights[-1].mT).sum(dim=-1, keepdim=True) + biases[-1]
+            values: Tensor = (x * weights[-1].mT).sum(dim=-1, keepdim=True) + biases[-1]
+            return values
         return torch.baddbmm(biases[-1], x, weights[-1])
 
     def _fused_is_faster(self, x: Tensor) -> bool:
@@ -157,7 +158,9 @@ class _FusedStack(torch.autograd.Function):
                 layers = [
                     (inner[i][member], inner[num_layers - 1 + i][member]) for i in range(num_layers - 1)
                 ]
-                for h, of_block in zip(x.split(BLOCK_ROWS), of_member.split(BLOCK_ROWS), strict=True):
+                for h, of_block in zip(
+                    torch.split(x, BLOCK_ROWS), torch.split(of_member, BLOCK_ROWS), strict=True
+                ):
                     for weight, bias in layers:
                         h = torch.addmm(bias, h, weight).relu_()
                         hidden.append(h)
@@ -177,7 +180,9 @@ class _FusedStack(torch.autograd.Function):
         for member, grad_values in enumerate(grad_outputs[0]):  # (B, 1)
             last, *others = (weight[member].t() for weight in reversed(weights))
             grad_biases[-1][member] = grad_values.sum(0)
-            for h, block_grad in zip(x.split(BLOCK_ROWS), grad_values.split(BLOCK_ROWS), strict=True):
+            for h, block_grad in zip(
+                torch.split(x, BLOCK_ROWS), torch.split(grad_values, BLOCK_ROWS), strict=True
+            ):
                 inputs = [h, *(next(blocks) for _ in range(depth))]
                 grad_weights[-1][member, :, 0] += torch.mv(inputs[-1].float().t(), block_grad[:, 0])
                 grad = (block_grad * last).to(x.dtype)

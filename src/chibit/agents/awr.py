@@ -1,0 +1,225 @@
+"""Advantage-weighted regression (Peng et al., 2019): cloning by exp(advantage), values by TD(lambda).
+
+Value targets and weights are computed for the whole data set at the start of every round of `refresh_every`
+updates, with a copy of the value function from that moment.
+
+Dimensions: B batch · N steps of the data set · S state_dim · A act_dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from chibit.agents.base import AgentState, Policy, Sampler
+from chibit.agents.learner import Learner, Loss, check_ranges
+from chibit.agents.markov import ActionScaler, MarkovPolicy, check_actions
+from chibit.core.runtime import Runtime
+from chibit.data.trajectory import DatasetSpec, StateNormalizer, TrajectoryDataset
+from chibit.data.transitions import TransitionBatch, TransitionSampler
+from chibit.losses.value import bound_penalty, exponential_weights, lambda_returns, weighted_likelihood_loss
+from chibit.models.policies import GaussianActor
+from chibit.models.value_functions import StateValue, frozen_copy, polyak_update
+
+ROWS_PER_BLOCK = 65_536
+"""Steps of the data set that are valued at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AWRConfig:
+    """Hyper-parameters. Defaults: Peng et al. (2019), with the action spread of their locomotion tasks."""
+
+    agent: ClassVar[str] = "awr"
+
+    temperature: float = 1.0
+    """The weights are exp(normalised advantage / this)."""
+    max_weight: float = 20.0
+    """Upper bound of those weights."""
+    trace_decay: float = 0.95
+    """Lambda of the TD(lambda) returns."""
+    action_std: float = 0.4
+    """Fixed standard deviation of the policy, in units of half the action range."""
+    bound_weight: float = 10.0
+    """Weight of the squared excess of the policy's mean over the bounds."""
+    refresh_every: int = 1_000
+    """Updates of the actor for each recomputation of returns and weights."""
+    value_every: int = 2
+    """Updates of the actor for each one of the value function (1000 and 500 in a round)."""
+    hidden_sizes: tuple[int, ...] = (128, 64)
+    """Widths of the hidden layers of actor and value function."""
+    actor_learning_rate: float = 5e-5
+    """Step size of SGD for the actor."""
+    value_learning_rate: float = 1e-2
+    """Step size of SGD for the value function."""
+    momentum: float = 0.9
+    """Momentum of both."""
+    batch_size: int = 256
+    """Transitions in a batch."""
+    discount: float = 0.99
+    """Discount of rewards, for each step; below 1, since values are scaled by 1 - discount."""
+
+    def __post_init__(self) -> None:
+        check_ranges(
+            self,
+            temperature=(1e-6, inf),
+            max_weight=(0, inf),
+            trace_decay=(0, 1),
+            action_std=(1e-6, inf),
+            bound_weight=(0, inf),
+            refresh_every=(1, inf),
+            value_every=(1, inf),
+            momentum=(0, 1),
+            batch_size=(1, inf),
+            discount=(0, 0.9999999),
+        )
+
+
+@dataclass(frozen=True)
+class LoggedSteps:
+    """What the returns of the whole data set are computed from."""
+
+    states: Tensor
+    """(N, S) normalised."""
+    rewards: Tensor
+    """(N,)."""
+    episode_starts: Tensor
+    """(E + 1,) int64."""
+    final_states: Tensor
+    """(E, S) normalised state after the last step of each episode; the last state where the data lack it."""
+    has_terminated: Tensor
+    """(E,) bool; True where the environment ended the episode, so that no value follows."""
+
+    @classmethod
+    def of(cls, dataset: TrajectoryDataset, device: torch.device) -> LoggedSteps:
+        """Take the columns of a data set to a device."""
+        normalizer = StateNormalizer.from_spec(dataset.spec)
+        states = normalizer(dataset.observations)
+        final = dataset.final_observations
+        final_states = states[dataset.episode_starts[1:] - 1] if final is None else normalizer(final)
+        columns = (
+            states,
+            np.array(dataset.rewards),
+            np.array(dataset.episode_starts),
+            final_states,
+            np.array(dataset.episode_ends[:, 0]),
+        )
+        return cls(*(torch.from_numpy(column).to(device) for column in columns))
+
+
+class AWR:
+    """A Gaussian actor of fixed spread and a state value."""
+
+    batch_type: ClassVar[type] = TransitionBatch
+    is_return_conditioned: ClassVar[bool] = False
+
+    def __init__(self, config: AWRConfig, spec: DatasetSpec, runtime: Runtime) -> None:
+        """Build networks and optimizers for a data set.
+
+        Raises:
+            InputError: if its actions are discrete or unbounded.
+        """
+        self.config, self.spec, self.runtime = config, spec, runtime
+        self.scaler = ActionScaler(config.agent, spec, runtime.torch_device)
+        self.actor = GaussianActor(
+            spec.state_dim, spec.act_dim, config.hidden_sizes, tanh_mean=False, fixed_std=config.action_std
+        )
+        self.value = StateValue(spec.state_dim, config.hidden_sizes)
+        self.round_value = frozen_copy(self.value)
+        self.learner = Learner(
+            {"actor": self.actor, "value": self.value, "round_value": self.round_value},
+            {
+                "value": torch.optim.SGD(
+                    self.value.parameters(), lr=config.value_learning_rate, momentum=config.momentum
+                ),
+                "actor": torch.optim.SGD(
+                    self.actor.parameters(), lr=config.actor_learning_rate, momentum=config.momentum
+                ),
+            },
+            runtime.torch_device,
+        )
+        self._logged: LoggedSteps | None = None
+        self._round: tuple[Tensor, Tensor] | None = None
+
+    def sampler(self, dataset: TrajectoryDataset, generator: np.random.Generator) -> Sampler[TransitionBatch]:
+        """Draw transitions uniformly, and keep the data at hand for the returns.
+
+        Raises:
+            InputError: if actions lie outside assumed bounds.
+        """
+        check_actions(dataset)
+        self._logged = LoggedSteps.of(dataset, self.runtime.torch_device)
+        return TransitionSampler(dataset, batch_size=self.config.batch_size, generator=generator)
+
+    def value_loss(self, states: Tensor, returns: Tensor) -> Loss:
+        """Half the squared error to the TD(lambda) returns (B,), in units of 1 / (1 - discount)."""
+        scale = 1.0 - self.config.discount
+        return 0.5 * (self.value(states) - scale * returns).square().mean(), {"value": returns.mean()}
+
+    def actor_loss(self, states: Tensor, actions: Tensor, weights: Tensor) -> Loss:
+        """Weighted likelihood of the data's actions, and the excess of the mean over the bounds."""
+        policy = self.actor(states)
+        loss = weighted_likelihood_loss(policy.log_prob(actions), weights)
+        return loss + self.config.bound_weight * bound_penalty(policy.mean), {"weight": weights.mean()}
+
+    def update(self, batch: TransitionBatch) -> dict[str, float]:
+        """Take one step of the actor and, every `value_every` updates, of the value function."""
+        if self.learner.step % self.config.refresh_every == 0:
+            polyak_update(self.round_value, self.value, 1.0)
+            self._round = None
+        if self._round is None:  # also after a resume: `round_value` is part of a checkpoint
+            self._round = self._returns_and_weights()
+        rows = batch.rows.to(self.runtime.torch_device)
+        returns, weights = (column[rows] for column in self._round)
+        batch = self.scaler.to_unit(batch)
+        with self.runtime.autocast():
+            losses = {"actor": self.actor_loss(batch.states, batch.actions, weights)}
+            if self.learner.step % self.config.value_every == 0:
+                losses["value"] = self.value_loss(batch.states, returns)
+        return self.learner.descend(batch.rows, losses)
+
+    @torch.no_grad()
+    def _returns_and_weights(self) -> tuple[Tensor, Tensor]:
+        """TD(lambda) returns (N,) of all steps by `round_value`, and their weights (N,)."""
+        logged, config = self._logged, self.config
+        assert logged is not None, "call sampler before update"
+        scale = 1.0 / (1.0 - config.discount)
+        values = (
+            torch.cat([self.round_value(block) for block in torch.split(logged.states, ROWS_PER_BLOCK)])
+            * scale
+        )
+        final_values = self.round_value(logged.final_states) * scale
+        next_values = values.roll(-1)
+        next_values[logged.episode_starts[1:] - 1] = final_values.masked_fill(logged.has_terminated, 0.0)
+        returns = lambda_returns(
+            logged.rewards, next_values, logged.episode_starts, config.discount, config.trace_decay
+        )
+        advantages = returns - values
+        advantages = (advantages - advantages.mean()) / (advantages.std(correction=0) + 1e-5)
+        return returns, exponential_weights(advantages, 1.0 / config.temperature, config.max_weight)
+
+    def policy(self, target_returns: Sequence[float] | None = None) -> Policy:
+        """Act with the mean of the actor."""
+        return MarkovPolicy(
+            self.spec,
+            self.runtime.torch_device,
+            lambda states: self.scaler.from_unit(self.actor(states).mode()),
+        )
+
+    def modules(self) -> nn.Module:
+        """Actor, value, and its copy from the start of the round."""
+        return self.learner.networks
+
+    def state_dict(self) -> AgentState:
+        """Snapshot for a checkpoint."""
+        return self.learner.state_dict()
+
+    def load_state_dict(self, state: AgentState) -> None:
+        """Take over a snapshot."""
+        self.learner.load_state_dict(state)
+        self._round = None

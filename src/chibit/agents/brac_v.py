@@ -1,0 +1,183 @@
+"""BRAC-v (Wu et al., 2019): soft actor-critic held near a fitted behaviour policy, in the value as well.
+
+Training has two phases: `behavior_steps` updates fit the behaviour policy by maximum likelihood, the
+actor then starts from it, and all later updates train actor and critics.
+
+Dimensions: B batch · S state_dim · A act_dim · E critics · M actions sampled for each state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from chibit.agents.base import AgentState, Policy, Sampler
+from chibit.agents.learner import Learner, Loss, adam, check_ranges
+from chibit.agents.markov import ActionScaler, MarkovPolicy, check_actions
+from chibit.core.runtime import Runtime
+from chibit.data.trajectory import DatasetSpec, TrajectoryDataset
+from chibit.data.transitions import TransitionBatch, TransitionSampler
+from chibit.losses.value import sampled_divergence, td_loss, td_target
+from chibit.models.policies import TanhGaussian, TanhGaussianActor
+from chibit.models.value_functions import Critics, frozen_copy, polyak_update
+
+
+@dataclass(frozen=True, kw_only=True)
+class BRACVConfig:
+    """Hyper-parameters. Defaults: BRAC-v in D4RL (Fu et al., 2020), but for `behavior_steps`."""
+
+    agent: ClassVar[str] = "brac_v"
+
+    behavior_steps: int = 5_000
+    """Updates that fit the behaviour policy, at the start; D4RL took 1,000,000."""
+    divergence_weight: float = 1.0
+    """Weight of KL(policy || behaviour) in the actor's loss and in the value; 0.1 in the authors' example."""
+    num_divergence_samples: int = 4
+    """Actions of each state from which the divergence is estimated."""
+    actor_hidden_sizes: tuple[int, ...] = (200, 200)
+    """Widths of the hidden layers of actor and behaviour policy."""
+    critic_hidden_sizes: tuple[int, ...] = (300, 300)
+    """Widths of the hidden layers of the critics."""
+    behavior_learning_rate: float = 5e-4
+    """Adam's step size for the behaviour policy."""
+    actor_learning_rate: float = 3e-5
+    """Adam's step size for the actor."""
+    critic_learning_rate: float = 1e-3
+    """Adam's step size for the critics."""
+    batch_size: int = 256
+    """Transitions in a batch."""
+    discount: float = 0.99
+    """Discount of rewards, for each step."""
+    tau: float = 0.005
+    """Share of the way that target critics move at each update."""
+
+    def __post_init__(self) -> None:
+        check_ranges(
+            self,
+            behavior_steps=(1, inf),
+            divergence_weight=(0, inf),
+            num_divergence_samples=(1, inf),
+            batch_size=(1, inf),
+            discount=(0, 1),
+            tau=(0, 1),
+        )
+
+
+class BRACV:
+    """Twin critics, a tanh-Gaussian actor and a behaviour policy of the same form."""
+
+    batch_type: ClassVar[type] = TransitionBatch
+    is_return_conditioned: ClassVar[bool] = False
+
+    def __init__(self, config: BRACVConfig, spec: DatasetSpec, runtime: Runtime) -> None:
+        """Build networks and optimizers for a data set.
+
+        Raises:
+            InputError: if its actions are discrete or unbounded.
+        """
+        self.config, self.spec, self.runtime = config, spec, runtime
+        self.scaler = ActionScaler(config.agent, spec, runtime.torch_device)
+        self.actor, self.behavior = (
+            TanhGaussianActor(
+                spec.state_dim, spec.act_dim, config.actor_hidden_sizes, log_std_range=(-5.0, 0.0), bend=True
+            )
+            for _ in range(2)
+        )
+        self.critics = Critics(spec.state_dim, spec.act_dim, config.critic_hidden_sizes)
+        self.target_critics = frozen_copy(self.critics)
+        self.learner = Learner(
+            {
+                "actor": self.actor,
+                "behavior": self.behavior,
+                "critics": self.critics,
+                "target_critics": self.target_critics,
+            },
+            {
+                "behavior": adam(self.behavior, config.behavior_learning_rate),
+                "critic": adam(self.critics, config.critic_learning_rate),
+                "actor": adam(self.actor, config.actor_learning_rate),
+            },
+            runtime.torch_device,
+        )
+
+    def sampler(self, dataset: TrajectoryDataset, generator: np.random.Generator) -> Sampler[TransitionBatch]:
+        """Draw transitions uniformly.
+
+        Raises:
+            InputError: if actions lie outside assumed bounds.
+        """
+        check_actions(dataset)
+        return TransitionSampler(dataset, batch_size=self.config.batch_size, generator=generator)
+
+    def behavior_loss(self, batch: TransitionBatch) -> Loss:
+        """Negative log-likelihood of the data's actions."""
+        return -self.behavior(batch.states).log_prob(batch.actions).mean(), {}
+
+    def critic_loss(self, batch: TransitionBatch) -> Loss:
+        """Squared error to r + discount (the smaller target value of s' - weight · divergence in s')."""
+        with torch.no_grad():
+            following = self.actor(batch.next_states)
+            next_actions, divergence = self._divergence(batch.next_states, following)
+            next_values = self.target_critics(batch.next_states, next_actions).amin(dim=0)
+            next_values -= self.config.divergence_weight * divergence
+            target = td_target(batch.rewards, batch.terminations, next_values, self.config.discount)
+        values = self.critics(batch.states, batch.actions)
+        return td_loss(values, target), {"value": values.detach().mean()}
+
+    def actor_loss(self, batch: TransitionBatch) -> Loss:
+        """Weight · divergence - the smaller value of the policy's own action."""
+        actions, divergence = self._divergence(batch.states, self.actor(batch.states))
+        values = self.critics(batch.states, actions).amin(dim=0)
+        loss = (self.config.divergence_weight * divergence - values).mean()
+        return loss, {"divergence": divergence.detach().mean()}
+
+    def _divergence(self, states: Tensor, policy: TanhGaussian) -> tuple[Tensor, Tensor]:
+        """One action for each state (B, A), and the divergence (B,); gradients flow through both."""
+        actions, _ = policy.sample(self.config.num_divergence_samples)
+        behavior = self.behavior(states)
+        # Both densities at the same point inside the bounds: equal policies have no divergence.
+        return actions[:, 0], sampled_divergence(policy.log_prob(actions), behavior.log_prob(actions))
+
+    def update(self, batch: TransitionBatch) -> dict[str, float]:
+        """Take one step of the behaviour policy while it is being fitted, then of critics and actor."""
+        batch = self.scaler.to_unit(batch)
+        if self._is_fitting_behavior():
+            with self.runtime.autocast():
+                losses = {"behavior": self.behavior_loss(batch)}
+            metrics = self.learner.descend(batch.rows, losses)
+            polyak_update(self.actor, self.behavior, 1.0)
+            return metrics
+        with self.runtime.autocast():
+            losses = {"critic": self.critic_loss(batch), "actor": self.actor_loss(batch)}
+        metrics = self.learner.descend(batch.rows, losses)
+        polyak_update(self.target_critics, self.critics, self.config.tau)
+        return metrics
+
+    def _is_fitting_behavior(self) -> bool:
+        return self.learner.step < self.config.behavior_steps
+
+    def policy(self, target_returns: Sequence[float] | None = None) -> Policy:
+        """Act with tanh of the actor's mean; during the first phase that is the behaviour policy."""
+        return MarkovPolicy(
+            self.spec,
+            self.runtime.torch_device,
+            lambda states: self.scaler.from_unit(self.actor(states).mode()),
+        )
+
+    def modules(self) -> nn.Module:
+        """Actor, behaviour policy, critics and target critics."""
+        return self.learner.networks
+
+    def state_dict(self) -> AgentState:
+        """Snapshot for a checkpoint."""
+        return self.learner.state_dict()
+
+    def load_state_dict(self, state: AgentState) -> None:
+        """Take over a snapshot."""
+        self.learner.load_state_dict(state)
