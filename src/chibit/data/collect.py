@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
@@ -22,7 +22,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from chibit.behaviour import Ladder, load_ladder
+from chibit.behaviour import BehaviourPolicy, Ladder, load_ladder
 from chibit.behaviour.ladder import ENV_IDS, POLICY_FOLDER
 from chibit.behaviour.rollout import BLOCK_EPISODES, Episode, roll_out_block
 from chibit.behaviour.streams import block_runner, in_order
@@ -176,17 +176,31 @@ def plan(ladder: Ladder, level: str, num_steps: int) -> list[Phase]:
     """Say who acts for how long.
 
     `medium-expert` is the beginning of the `medium` and of the `expert` set of the same seed, half each.
-    `medium-replay` gives equal parts to every policy from random to medium, in training order.
+    `medium-replay` is like the replay buffer of the training run: see `_replay_shares`.
     """
     if level == "medium-replay":
-        names = [policy.record.name for policy in ladder.replay]
-        streams = [f"{level}/{name}" for name in names]
+        policies: Sequence[BehaviourPolicy] = ladder.replay
+        streams = [f"{level}/{policy.record.name}" for policy in policies]
+        shares = _replay_shares(policies)
     else:
         streams = level.split("-")
-        policies = {"random": ladder.random, "medium": ladder.medium, "expert": ladder.expert}
-        names = [policies[stream].record.name for stream in streams]
-    count = len(names)
-    return [Phase(names[i], streams[i], round(num_steps * (i + 1) / count)) for i in range(count)]
+        rungs = {"random": ladder.random, "medium": ladder.medium, "expert": ladder.expert}
+        policies = [rungs[stream] for stream in streams]
+        shares = np.full(len(streams), 1 / len(streams))
+    ends = np.rint(num_steps * np.cumsum(shares)).astype(int)
+    return [Phase(p.record.name, s, int(end)) for p, s, end in zip(policies, streams, ends, strict=True)]
+
+
+def _replay_shares(policies: Sequence[BehaviourPolicy]) -> np.ndarray:
+    """Divide a replay buffer among the random policy and the snapshots of a run.
+
+    Every training step goes to the snapshot nearest in training time; the random policy takes half of what
+    falls to the untrained snapshot, as runs often begin with random actions.
+    """
+    steps = np.array([policy.record.train_steps for policy in policies[1:]])
+    edges = np.concatenate([[0], (steps[1:] + steps[:-1]) / 2, steps[-1:]])
+    shares = np.diff(edges) / steps[-1]
+    return np.concatenate([[shares[0] / 2, shares[0] / 2], shares[1:]])
 
 
 def _default_num_steps(env_name: str, level: str) -> int:

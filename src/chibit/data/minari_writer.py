@@ -7,10 +7,11 @@ for a million steps of a policy that falls after twenty.
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import gymnasium as gym
 import h5py
@@ -18,9 +19,35 @@ import numpy as np
 from minari import __version__ as minari_version
 from minari.dataset.minari_storage import MinariStorage
 
-from chibit.behaviour.rollout import Episode
-from chibit.core.errors import ResourceError
 from chibit.core.files import atomic_folder, write_atomic
+
+
+class WholeEpisode(Protocol):
+    """What is written of an episode of T steps."""
+
+    @property
+    def reset_seed(self) -> int:
+        """Seed with which the environment was reset."""
+
+    @property
+    def observations(self) -> np.ndarray:
+        """(T + 1, S), the last one after the last action."""
+
+    @property
+    def actions(self) -> np.ndarray:
+        """(T, A) or (T,)."""
+
+    @property
+    def rewards(self) -> np.ndarray:
+        """(T,)."""
+
+    @property
+    def terminated(self) -> bool:
+        """Whether the last step reached a terminal state."""
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the last step reached the time limit."""
 
 
 def minari_root(out: Path | None = None) -> Path:
@@ -35,7 +62,7 @@ def write_minari(
     root: Path,
     dataset_id: str,
     env: gym.Env,
-    episodes: Iterable[Episode],
+    episodes: Iterable[WholeEpisode],
     metadata: Callable[[], dict[str, Any]],
 ) -> Path:
     """Write episodes as they come, then the metadata, then give the folder its name.
@@ -59,12 +86,7 @@ def write_minari(
     folder = root / dataset_id
     with atomic_folder(folder) as temporary:
         storage = MinariStorage.new(temporary / "data", env.observation_space, env.action_space, spec)
-        try:
-            counts = _write_episodes(temporary / "data" / "main_data.hdf5", episodes)
-        except RuntimeError as error:  # how h5py reports a file that it can no longer write
-            raise ResourceError(
-                f"{folder}: cannot write ({error}); free some space or choose another folder with --out"
-            ) from error
+        counts = _write_episodes(temporary / "data" / "main_data.hdf5", episodes)
         own = {
             "dataset_id": dataset_id,
             "minari_version": minari_version,
@@ -77,11 +99,48 @@ def write_minari(
     return folder
 
 
-def _write_episodes(path: Path, episodes: Iterable[Episode]) -> dict[str, int]:
+class _LatchedFile(io.FileIO):
+    """A file that keeps its first error for `check` and drops what is written after it.
+
+    HDF5 writes late, at closing too, where it cannot report a full disk but by tracebacks on standard error.
+    """
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write all of `data`, or keep the error."""
+        view = memoryview(data).cast("B")
+        done = 0
+        try:
+            while self.error is None and done < len(view):
+                done += super().write(view[done:])
+        except OSError as error:
+            self.error = error
+        return len(view)
+
+    def truncate(self, size: int | None = None) -> int:
+        """Set the size, or keep the error."""
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.error = self.error or error
+            return size or 0
+
+    def check(self) -> None:
+        """Raise the error that was kept."""
+        if self.error is not None:
+            raise self.error
+
+
+def _write_episodes(path: Path, episodes: Iterable[WholeEpisode]) -> dict[str, int]:
     """Write the groups `episode_0`, `episode_1` and so on; return Minari's two counts."""
     steps = count = 0
-    with h5py.File(path, "w", track_order=True, libver="latest") as file:
+    with (
+        _LatchedFile(path, "w+") as sink,
+        h5py.File(sink, "w", track_order=True, libver="latest") as file,
+    ):
         for episode in episodes:
+            sink.check()
             length = len(episode.rewards)
             ends = np.zeros((2, length), bool)
             ends[:, -1] = episode.terminated, episode.truncated
@@ -95,6 +154,8 @@ def _write_episodes(path: Path, episodes: Iterable[Episode]) -> dict[str, int]:
             group.create_dataset("terminations", data=ends[0])
             group.create_dataset("truncations", data=ends[1])
             steps, count = steps + length, count + 1
+        file.close()
+        sink.check()
     return {"total_steps": steps, "total_episodes": count}
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from minari.namespace import list_local_namespaces
 
-from chibit.behaviour import load_ladder
+from chibit.behaviour import BehaviourPolicy, PolicyRecord, load_ladder
 from chibit.behaviour.rollout import Episode
 from chibit.core.errors import InputError, ResourceError
 from chibit.data import collect as collect_module
@@ -138,9 +138,16 @@ def test_plan_divides_the_steps() -> None:
         ("expert", 101),
     ]
     phases = plan(ladder, "medium-replay", 400_000)
-    shares = np.diff([0, *(p.until for p in phases)])
-    assert shares.sum() == 400_000 and shares.max() - shares.min() <= 1
-    assert len({p.stream for p in phases}) == len(phases) == len(ladder.replay)
+    assert [p.policy for p in phases] == [p.record.name for p in ladder.replay]
+    assert len({p.stream for p in phases}) == len(phases) and phases[-1].until == 400_000
+
+
+def test_replay_buffer_goes_to_the_nearest_snapshot() -> None:
+    records = [PolicyRecord(name=str(t), algorithm="ppo", train_steps=t) for t in (0, 0, 20, 60, 100)]
+    policies = [BehaviourPolicy(record, [], np.zeros(1)) for record in records]
+    # edges 0, 10, 40, 80, 100; the first tenth is shared by the random and the untrained policy
+    shares = collect_module._replay_shares(policies)
+    np.testing.assert_allclose(shares, [0.05, 0.05, 0.3, 0.4, 0.2])
 
 
 def test_default_sizes_are_those_of_d4rl() -> None:
