@@ -136,26 +136,22 @@ def collect(
         ResourceError: No space, an unwritable folder, or a worker that was killed.
     """
     entry = find_collectable(dataset)
-    num_steps = entry.default_num_steps if num_steps is None else num_steps
-    limits = (("num_steps", num_steps, 1), ("seed", seed, 0), ("num_processes", num_processes, 1))
-    for name, value, least in limits:
-        if value < least:
-            raise InputError(f"{name}: given {value}, expected at least {least}")
-    ladder = load_ladder(entry.env_name)
     settings = CollectSettings(
         dataset_id=entry.dataset_id,
-        num_steps=num_steps,
+        num_steps=entry.default_num_steps if num_steps is None else num_steps,
         seed=seed,
         policies=sha256_file(POLICY_FOLDER / f"{entry.env_name}.safetensors"),
     )
+    _check_numbers(num_steps=(settings.num_steps, 1), seed=(seed, 0), num_processes=(num_processes, 1))
     root = minari_root(out)
     folder = root / entry.dataset_id
     if folder.exists():
         return _reuse(folder, settings)
-    _require_space(root, num_steps, ladder)
+    ladder = load_ladder(entry.env_name)
+    _require_space(root, settings.num_steps, ladder)
     returns: dict[str, list[float]] = {}
 
-    with _progress_bar(entry.name, num_steps, progress) as advance:
+    with _progress_bar(entry.name, settings.num_steps, progress) as advance:
 
         def episodes() -> Iterator[Episode]:
             for phase, episode in _episodes(entry, ladder, settings, num_processes):
@@ -170,6 +166,12 @@ def collect(
             episodes(),
             lambda: _metadata(entry, ladder, settings, returns),
         )
+
+
+def _check_numbers(**limits: tuple[int, int]) -> None:
+    for name, (value, least) in limits.items():
+        if value < least:
+            raise InputError(f"{name}: given {value}, expected at least {least}")
 
 
 def plan(ladder: Ladder, level: str, num_steps: int) -> list[Phase]:
