@@ -125,3 +125,7 @@ RECIPES |= {
     for name, entry in AGENTS.items()
     if name != "dt"
 }
+
+RECIPES["bc_top10"] = Recipe(
+    summary="behaviour cloning of the best tenth of the data", agent="bc", settings={"top_fraction": 0.1}
+)

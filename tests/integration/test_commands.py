@@ -1,0 +1,110 @@
+"""The verbs, one after the other, on real data: what a user with a log of trajectories does."""
+
+import json
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+import chibit
+from chibit.cli import main
+
+
+@pytest.fixture(scope="module")
+def run(pendulum_file, tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "mine" / "dt"
+    flags = ["--n-layer", "1", "--n-embd", "16", "--context-length", "4", "--batch-size", "4"]
+    schedule = ["--num-steps", "6", "--evaluate-every", "3", "--num-episodes", "2", "--log-every", "2"]
+    arguments = ["train", "--data", str(pendulum_file), *flags, *schedule, "--out", str(path), "--quiet"]
+    assert main([*arguments, "--device", "cpu"]) == 0
+    return path
+
+
+def test_train_prints_scores_and_where_the_run_is(run, pendulum_file, capsys):
+    record = json.loads((run / "config.json").read_text())
+    (run.parent / "again.json").write_text(json.dumps(record))
+    assert (
+        main(["train", "--config", str(run / "config.json"), "--data", str(pendulum_file), "--out", str(run)])
+        == 0
+    )
+    output = capsys.readouterr().out
+    assert "raw return" in output
+    assert str(run) in output.replace("\n", "")
+
+
+def test_evaluate_plays_and_writes_every_return(run, tmp_path, capsys):
+    out = tmp_path / "deep" / "returns.json"
+    flags = ["--target-returns", "-100", "-500", "--num-episodes", "3", "--out", str(out)]
+    assert main(["evaluate", str(run), *flags]) == 0
+    assert "Pendulum-v1" in capsys.readouterr().out
+    record = json.loads(out.read_text())
+    assert [row["target_return"] for row in record["evaluations"]] == [-100.0, -500.0]
+    assert all(len(row["episode_returns"]) == 3 for row in record["evaluations"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--checkpoint", "5"], "no checkpoint of step 5; there are: 3, 6"),
+        (["--checkpoint", "newest"], "expected last, best or a step"),
+        (["--num-episodes", "0"], "expected at least 1"),
+    ],
+)
+def test_evaluate_refuses_in_one_line(run, flags, message, capsys):
+    assert main(["evaluate", str(run), *flags]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_an_exported_policy_acts_as_the_run_does(run, tmp_path):
+    assert main(["export", str(run), "--out", str(tmp_path / "policy"), "--target-return", "-200"]) == 0
+    policy = chibit.Policy.from_pretrained(tmp_path / "policy")
+    assert policy.target_return == -200
+    env = gym.make("Pendulum-v1")
+    observation, _ = env.reset(seed=0)
+    policy.reset()
+    for _ in range(5):
+        action = policy.act(observation)
+        assert action.shape == (1,)
+        assert np.abs(action).max() <= 2.0
+        observation, reward, terminated, truncated, _ = env.step(action)
+        policy.observe(np.array([reward]), np.array([terminated or truncated]))
+    env.close()
+
+
+def test_attention_draws_arrays_and_a_figure(run):
+    assert main(["attention", str(run), "--num-windows", "5"]) == 0
+    assert {path.suffix for path in (run / "attention").iterdir()} == {".npz", ".png"}
+
+
+def test_report_and_show(run, capsys):
+    assert main(["report", str(run.parent)]) == 0
+    assert (run.parent / "report.html").is_file()
+    assert main(["show", str(run)]) == 0
+    assert "blocks" in capsys.readouterr().out
+
+
+def test_show_counts_the_blocks_as_the_paper_does(capsys):
+    assert main(["show", "dt"]) == 0
+    assert "594,816" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [["recipes"], ["recipes", "dt"], ["study"], ["data", "list"]])
+def test_listings(arguments, capsys):
+    assert main(arguments) == 0
+    assert capsys.readouterr().out
+
+
+def test_inspect(pendulum_file, capsys):
+    assert main(["data", "inspect", str(pendulum_file)]) == 0
+    output = capsys.readouterr().out
+    assert "Pendulum-v1" in output
+    assert "360" in output
+
+
+def test_inspecting_what_is_not_there(capsys):
+    assert main(["data", "inspect", "hoper-medium"]) == 2
+    error = capsys.readouterr().err
+    assert "hopper-medium" in error
+    assert error.count("\n") == 1

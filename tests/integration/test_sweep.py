@@ -1,0 +1,76 @@
+"""Many runs side by side in real processes."""
+
+import dataclasses
+import json
+
+import pytest
+
+from chibit.agents import AGENTS
+from chibit.studies import STUDIES, study_configs
+from chibit.sweep import last_record, run_all
+from chibit.training.run_config import RunConfig, run_path
+
+
+def config_of(data, **fields):
+    agent = AGENTS["td3_bc"].config(hidden_sizes=(8, 8), batch_size=4)
+    defaults = {"num_steps": 6, "evaluate_every": 3, "num_episodes": 1, "log_every": 3, "device": "cpu"}
+    return RunConfig(data=str(data), agent=agent, **{**defaults, **fields})
+
+
+def test_runs_finish_fail_and_are_skipped_each_on_its_own(pendulum_file, tmp_path):
+    configs = [
+        config_of(pendulum_file, seed=0),
+        config_of(tmp_path / "absent.npz"),
+        config_of(pendulum_file, seed=1),
+        config_of(pendulum_file, seed=0),
+    ]
+    first = run_all(configs, root=tmp_path, study="s", num_processes=2, progress=False)
+    assert [outcome.status for outcome in first] == ["finished", "failed", "finished", "finished"]
+    assert "absent.npz" in first[1].message
+    assert "\n" not in first[1].message
+    assert first[0].path == first[3].path == run_path(configs[0], tmp_path, "s")
+    before = {
+        outcome.path: (outcome.path / "result.json").read_bytes() for outcome in first if not outcome.message
+    }
+    second = run_all(configs, root=tmp_path, study="s", num_processes=1, progress=False)
+    assert [outcome.status for outcome in second] == ["skipped", "failed", "skipped", "skipped"]
+    assert before == {path: (path / "result.json").read_bytes() for path in before}
+
+
+def test_a_pool_gives_the_same_results_as_one_process(pendulum_file, tmp_path):
+    configs = [config_of(pendulum_file, seed=seed) for seed in (0, 1)]
+    for name, number in (("one", 1), ("two", 2)):
+        run_all(configs, root=tmp_path, study=name, num_processes=number, progress=False)
+    for config in configs:
+        scores = [
+            json.loads((run_path(config, tmp_path, name) / "result.json").read_text())["scores"]
+            for name in ("one", "two")
+        ]
+        for row in scores[0] + scores[1]:
+            row.pop("seconds_to_converge")
+        assert scores[0] == scores[1]
+
+
+def test_last_record_reads_the_end_of_a_log(tmp_path):
+    path = tmp_path / "log.jsonl"
+    assert last_record(path) is None
+    path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3')
+    assert last_record(path) == {"step": 2}
+    path.write_text("".join(f'{{"step": {i}, "pad": "{"x" * 100}"}}\n' for i in range(2000)))
+    assert last_record(path)["step"] == 1999
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_study_expands_to_distinct_runs_that_can_be_parsed(name, tmp_path):
+    configs = study_configs(name, seeds=(0, 1))
+    study = STUDIES[name]
+    assert len(configs) == 2 * len(study.arms) * len(study.data)
+    assert len({run_path(config, tmp_path, name) for config in configs}) == len(configs)
+    assert {config.num_steps for config in configs} == {study.num_steps}
+    assert {config.arm for config in configs} == set(study.arms)
+
+
+def test_a_study_scales_down_by_flags():
+    configs = study_configs("table2", seeds=(0,), arms=("dt",), data=("hopper-medium",), num_steps=200)
+    assert len(configs) == 1
+    assert configs[0] == dataclasses.replace(configs[0], num_steps=200, data="hopper-medium", arm="dt")
