@@ -10,7 +10,7 @@ import numpy as np
 
 from chibit.core.errors import InputError
 from chibit.core.files import nearest
-from chibit.reporting.results import Study
+from chibit.reporting.results import Study, base_name
 from chibit.reporting.run_reader import Curve
 from chibit.reporting.statistics import (
     Estimate,
@@ -202,7 +202,11 @@ def choose_baseline(arms: Sequence[str], baseline: str | None = None) -> str | N
                 f"baseline: got {baseline!r}, expected one of {', '.join(arms)}{nearest(baseline, arms)}"
             )
         return baseline
-    return next((arm for arm in BASELINES if arm in arms), arms[0] if arms else None)
+    for name in BASELINES:
+        for arm in arms:
+            if base_name(arm) == name:
+                return arm
+    return arms[0] if arms else None
 
 
 def aggregate(scores: Scores, arm: str) -> Aggregates | None:

@@ -32,7 +32,7 @@ from chibit.reporting.plots import (
     training_loss,
 )
 from chibit.reporting.published import SOURCES, arm_label, find_published, task_of
-from chibit.reporting.results import Study
+from chibit.reporting.results import Study, base_name
 from chibit.reporting.svg import MARKERS, NUM_COLOURS, Canvas, style
 
 _TEMPLATES = Path(__file__).with_name("templates")
@@ -192,6 +192,6 @@ def _sources(study: Study) -> list[Any]:
         score.source
         for arm in study.arms
         for dataset in study.datasets
-        for score in find_published(arm, task_of(dataset)[0] or "")
+        for score in find_published(base_name(arm), task_of(dataset)[0] or "")
     }
     return [source for key, source in SOURCES.items() if key in used]

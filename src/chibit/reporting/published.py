@@ -198,7 +198,8 @@ def task_of(dataset: str) -> tuple[str | None, Origin]:
 
 def arm_label(arm: str) -> str:
     """An arm as tables write it."""
-    return ARM_LABELS.get(arm, arm)
+    name, bracket, settings = arm.partition(" (")
+    return ARM_LABELS.get(name, name) + bracket + settings
 
 
 def _read_scores() -> Iterator[PublishedScore]:

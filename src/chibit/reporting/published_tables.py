@@ -18,6 +18,7 @@ from chibit.reporting.published import (
     published_scores,
     task_of,
 )
+from chibit.reporting.results import base_name
 from chibit.reporting.score_tables import SPREAD, score_cell
 from chibit.reporting.statistics import mean_and_std, mean_over_tasks
 from chibit.reporting.tables import EMPTY, Cell, Column, Row, Table, text
@@ -50,7 +51,7 @@ def published_table(by_rule: Mapping[Rule, Scores]) -> Table | None:
     rows: list[tuple[Row, list[PublishedScore]]] = []
     for dataset in study.datasets:
         for place, arm in enumerate(study.arms):
-            theirs = find_published(arm, task_of(dataset)[0] or "")
+            theirs = find_published(base_name(arm), task_of(dataset)[0] or "")
             if theirs and (arm, dataset) in study.cells:
                 ours = [_our_cell(scores, arm, dataset) for scores in by_rule.values()]
                 rows.append((Row(cells=(text(dataset), text(arm_label(arm)), *ours), arm=place), theirs))
@@ -86,7 +87,7 @@ def _average_rows(by_rule: Mapping[Rule, Scores]) -> list[tuple[Row, list[Publis
     nine = {task: dataset for dataset in study.datasets if (task := task_of(dataset)[0]) in _NINE}
     rows = []
     for place, arm in enumerate(study.arms):
-        theirs = find_published(arm, "average")
+        theirs = find_published(base_name(arm), "average")
         if len(nine) == len(_NINE) == len(study.datasets) and theirs:
             cells = []
             for scores in by_rule.values():
@@ -160,7 +161,11 @@ def _convergence_cell(scores: Scores, arm: str, dataset: str) -> Cell:
     seconds = float(np.mean([curve.seconds[curve.rules.converged_index] for curve in curves]))
     mean, std = mean_and_std(steps)
     task = task_of(dataset)[0]
-    paper = [s.mean for s in published_scores() if s.unit == "minutes" and (s.arm, s.task) == (arm, task)]
+    paper = [
+        s.mean
+        for s in published_scores()
+        if s.unit == "minutes" and (s.arm, s.task) == (base_name(arm), task)
+    ]
     note = format_duration(seconds) + (f"; paper {format_duration(60 * paper[0])}" if paper else "")
     return Cell(text=f"{mean:,.0f}" + ("" if std is None else f" ± {std:,.0f}"), sort=mean, note=note)
 

@@ -146,7 +146,10 @@ def render_console_table(
     parts.append(Text(analysis.verdict.sentence, style="bold"))
     parts += [Text(caution) for caution in analysis.verdict.cautions]
     if analysis.study.excluded:
-        parts.append(Text(f"{len(analysis.study.excluded)} folders are not counted; the page says why."))
+        count = len(analysis.study.excluded)
+        parts.append(
+            Text(f"{count} folder{' is' if count == 1 else 's are'} not counted; the page says why.")
+        )
     return Group(*parts)
 
 

@@ -156,8 +156,13 @@ def read_study(folder: Path) -> Study:
 
 def arm_rank(arm: str) -> tuple[int, str]:
     """Sort key of an arm: its place in `ARM_ORDER`, then its name; variants follow their arm."""
-    base = arm.partition(" (")[0]
+    base = base_name(arm)
     return (ARM_ORDER.index(base) if base in ARM_ORDER else len(ARM_ORDER), arm)
+
+
+def base_name(arm: str) -> str:
+    """An arm's own name, without the settings that tell its variants apart."""
+    return arm.partition(" (")[0]
 
 
 def flatten(config: dict[str, Any], prefix: str = "", depth: int = 0) -> dict[str, Any]:
@@ -205,7 +210,9 @@ def _name_variants_apart(runs: list[Run]) -> list[Run]:
     named = []
     for run in runs:
         settings = _settings(run)
-        suffix = ", ".join(f"{key}={_plain(settings.get(key))}" for key in differing[run.arm])
+        suffix = ", ".join(
+            f"{_short(key, differing[run.arm])}={_plain(settings, key)}" for key in differing[run.arm]
+        )
         named.append(replace(run, arm=f"{run.arm} ({suffix})") if suffix else run)
     return named
 
@@ -234,5 +241,14 @@ def _canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True)
 
 
-def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+def _short(key: str, keys: Iterable[str]) -> str:
+    """The last part of a dotted key, where no other key ends alike."""
+    last = key.rpartition(".")[2]
+    return last if sum(other.rpartition(".")[2] == last for other in keys) == 1 else key
+
+
+def _plain(settings: dict[str, Any], key: str) -> str:
+    if key not in settings:
+        return "absent"
+    value = settings[key]
+    return value if isinstance(value, str) and value else json.dumps(value)

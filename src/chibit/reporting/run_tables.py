@@ -203,7 +203,7 @@ def show(value: Any) -> str:
     """A setting as a reader wants it: no quotes, no endless lists."""
     if value is None:
         return "—"
-    shown = value if isinstance(value, str) else json.dumps(value)
+    shown = value if isinstance(value, str) and value else json.dumps(value)
     return shown if len(shown) <= _LONGEST else shown[: _LONGEST - 1] + "…"
 
 

@@ -16,6 +16,7 @@ from chibit.reporting.comparison import (
     aggregate,
 )
 from chibit.reporting.published import arm_label
+from chibit.reporting.results import base_name
 from chibit.reporting.statistics import Estimate
 
 Tone = Literal["higher", "lower", "open", "empty"]
@@ -58,9 +59,10 @@ def format_interval(estimate: Estimate, *, normalized: bool = True, signed: bool
 def choose_focus(scores: Scores, baseline: str) -> str | None:
     """The arm the verdict is about: a pre-trained one by preference, else the best of the others."""
     others = [arm for arm in scores.study.arms if arm != baseline]
-    for arm in _FOCUS:
-        if arm in others:
-            return arm
+    for name in _FOCUS:
+        for arm in others:
+            if base_name(arm) == name:
+                return arm
     means = {arm: found.mean.value for arm in others if (found := aggregate(scores, arm)) is not None}
     return max(means, key=lambda arm: means[arm]) if means else next(iter(others), None)
 
@@ -80,7 +82,7 @@ def state_verdict(
     if baseline is None or not study.runs:
         return Verdict(
             sentence="No run has finished yet, so there is nothing to say.",
-            basis=f"{len(study.excluded)} folders were found; the reasons are listed below.",
+            basis=f"Folders found: {len(study.excluded)}. Why none of them counts is listed below.",
             cautions=(),
             tone="empty",
         )
@@ -133,7 +135,7 @@ def _against_baseline(
         count = comparison.num_unpaired
         are = "run is" if count == 1 else "runs are"
         cautions.append(f"{count} {are} left out of the comparison, because the other arm lacks the seed.")
-    if len(comparisons) > 1 and comparison.treatment not in _FOCUS:
+    if len(comparisons) > 1 and base_name(comparison.treatment) not in _FOCUS:
         cautions.append(
             f"{arm_label(comparison.treatment)} is named for being the highest of {len(comparisons)} arms, "
             "and the highest of several is flattered by chance."
@@ -187,7 +189,8 @@ def _cautions(scores: Scores, seeds: int) -> tuple[str, ...]:
         cautions.append(f"Left out of all means, because scored in raw returns: {', '.join(raw)}.")
     num_failed = sum(curve.num_failed for cell in scores.curves.values() for curve in cell.values())
     if num_failed:
-        cautions.append(f"In {num_failed} episodes the environment failed; they are left out.")
+        episodes = "episode" if num_failed == 1 else "episodes"
+        cautions.append(f"In {num_failed} {episodes} the environment failed; they are left out.")
     return tuple(cautions)
 
 

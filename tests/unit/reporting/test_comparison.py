@@ -1,0 +1,259 @@
+"""One rule and one target for all arms; aggregates and differences against numbers by hand; verdicts."""
+
+import json
+
+import numpy as np
+import pytest
+
+from chibit.core.errors import InputError
+from chibit.reporting.analysis import analyse
+from chibit.reporting.comparison import aggregate, choose_baseline, collect_scores, compare
+from chibit.reporting.results import read_study
+from chibit.reporting.statistics import Estimate
+from chibit.reporting.verdict import choose_focus, format_interval, format_score
+
+HOPPER, WALKER = "hopper-medium-v2", "walker2d-medium-v2"
+
+
+def scores_of(run, target=3600.0):
+    lines = [json.loads(line) for line in (run / "evaluations.jsonl").read_text().splitlines()]
+    return [line["normalized_score"] for line in lines if line["target_return"] == target]
+
+
+@pytest.fixture
+def study(tmp_path, runs):
+    arms = {"random": 0.0, "chibit": 5.0}
+    return read_study(runs.write_study(tmp_path / "s", arms, [HOPPER, WALKER], [0, 1, 2], num_evaluations=6))
+
+
+class TestScores:
+    def test_the_three_rules(self, study):
+        run = study.cells["chibit", HOPPER][1]
+        curve = scores_of(run.folder)
+        for rule, expected in (("last", curve[-1]), ("last4", np.mean(curve[-4:])), ("best", max(curve))):
+            assert collect_scores(study, rule).values["chibit", HOPPER][1] == pytest.approx(expected)
+
+    def test_the_first_listed_target_by_default(self, study):
+        scores = collect_scores(study)
+        assert scores.target("chibit", HOPPER) == 3600.0
+        assert scores.target("chibit", WALKER) == 5000.0
+
+    def test_the_best_target_is_one_for_all_arms(self, tmp_path, runs):
+        """The second target is a little better for one arm, a lot worse for the other: both get the first."""
+        for arm, second in (("dt", 60.0), ("chibit", 10.0)):
+            run = runs.write_run(tmp_path, arm, HOPPER, 0, num_evaluations=3)
+            rewrite(run, {3600.0: [50.0] * 3, 1800.0: [second] * 3})
+        scores = collect_scores(read_study(tmp_path), target="best")
+        assert scores.target("dt", HOPPER) == scores.target("chibit", HOPPER) == 3600.0
+        rewrite(next(tmp_path.glob("chibit*")), {3600.0: [50.0] * 3, 1800.0: [45.0] * 3})
+        scores = collect_scores(read_study(tmp_path), target="best")
+        assert scores.target("dt", HOPPER) == scores.target("chibit", HOPPER) == 1800.0
+        assert scores.values["dt", HOPPER][0] == 60.0
+
+    def test_arms_without_targets_keep_their_only_curve(self, tmp_path, runs):
+        runs.write_run(tmp_path, "dt", HOPPER, 0, num_evaluations=3)
+        runs.write_run(tmp_path, "bc", HOPPER, 0, num_evaluations=3, return_conditioned=False)
+        for choice in ("first", "best"):
+            scores = collect_scores(read_study(tmp_path), target=choice)
+            assert scores.target("bc", HOPPER) is None
+            assert scores.cell("bc", HOPPER).size == 1
+
+    def test_an_unknown_choice_of_target_is_refused(self, study):
+        with pytest.raises(InputError, match="expected one of first, best"):
+            collect_scores(study, target="middle")
+
+    def test_one_run_without_reference_makes_the_data_set_raw(self, tmp_path, runs):
+        runs.write_run(tmp_path, "dt", HOPPER, 0, num_evaluations=3)
+        runs.write_run(tmp_path, "dt", HOPPER, 1, num_evaluations=3, normalized=False)
+        scores = collect_scores(read_study(tmp_path))
+        assert (scores.cell("dt", HOPPER) > 200).all(), "raw returns, for both runs"
+
+
+class TestAggregates:
+    def test_means_by_hand(self, study):
+        scores = collect_scores(study)
+        found = aggregate(scores, "chibit")
+        cells = [scores.cell("chibit", name) for name in (HOPPER, WALKER)]
+        assert found.mean.value == pytest.approx((cells[0].mean() + cells[1].mean()) / 2)
+        assert found.interquartile_mean.value == pytest.approx(np.sort(np.concatenate(cells))[1:-1].mean())
+        assert found.optimality_gap.value == pytest.approx(100 - found.mean.value)
+        assert found.mean.low <= found.mean.value <= found.mean.high
+
+    def test_an_arm_that_lacks_a_data_set_has_no_mean(self, tmp_path, runs):
+        runs.write_study(tmp_path, {"dt": 0}, [HOPPER, WALKER], [0, 1], num_evaluations=3)
+        runs.write_study(tmp_path, {"chibit": 0}, [HOPPER], [0, 1], num_evaluations=3)
+        scores = collect_scores(read_study(tmp_path))
+        assert aggregate(scores, "dt") is not None
+        assert aggregate(scores, "chibit") is None
+
+    def test_raw_returns_are_not_averaged_with_scores(self, tmp_path, runs):
+        runs.write_study(tmp_path, {"dt": 0}, [HOPPER], [0, 1], num_evaluations=3)
+        runs.write_study(tmp_path, {"dt": 0}, ["my-robot"], [0, 1], num_evaluations=3, normalized=False)
+        scores = collect_scores(read_study(tmp_path))
+        assert scores.aggregated == (HOPPER,)
+        assert aggregate(scores, "dt").mean.value < 200
+
+    def test_a_single_data_set_of_raw_returns_has_a_mean_and_no_gap(self, tmp_path, runs):
+        runs.write_study(tmp_path, {"dt": 0}, ["my-robot"], [0, 1], num_evaluations=3, normalized=False)
+        found = aggregate(collect_scores(read_study(tmp_path)), "dt")
+        assert found.mean.value > 200
+        assert found.optimality_gap is None
+
+
+class TestComparison:
+    def test_pairs_are_runs_of_one_seed(self, tmp_path, runs):
+        """Seeds 1 and 2 are in both arms; 0 and 3 are in one each and left out."""
+        for seed in (0, 1, 2):
+            runs.write_run(tmp_path, "random", HOPPER, seed, num_evaluations=4)
+        for seed in (1, 2, 3):
+            runs.write_run(tmp_path, "chibit", HOPPER, seed, num_evaluations=4)
+        scores = collect_scores(read_study(tmp_path))
+        found = compare(scores, "chibit", "random")
+        ours, theirs = scores.values["chibit", HOPPER], scores.values["random", HOPPER]
+        expected = np.mean([ours[1] - theirs[1], ours[2] - theirs[2]])
+        assert found.by_dataset[HOPPER].value == pytest.approx(expected)
+        assert found.overall.value == pytest.approx(expected)
+        assert found.num_pairs == {HOPPER: 2}
+        assert found.num_unpaired == 2
+
+    def test_no_seed_in_common_is_no_comparison(self, tmp_path, runs):
+        runs.write_run(tmp_path, "random", HOPPER, 0, num_evaluations=3)
+        runs.write_run(tmp_path, "chibit", HOPPER, 1, num_evaluations=3)
+        analysis = analyse(read_study(tmp_path))
+        assert analysis.comparisons["last4"][0].overall is None
+        assert "share no seed" in analysis.verdict.sentence
+
+    def test_adding_an_arm_does_not_move_the_intervals_of_others(self, tmp_path, runs, study):
+        before = compare(collect_scores(study), "chibit", "random").overall
+        runs.write_study(study.folder, {"dt": 1.0}, [HOPPER, WALKER], [0, 1, 2], num_evaluations=6)
+        after = compare(collect_scores(read_study(study.folder)), "chibit", "random").overall
+        assert before == after
+
+
+class TestBaseline:
+    def test_the_matched_control_comes_first(self):
+        assert choose_baseline(["dt", "random", "chibit"]) == "random"
+        assert choose_baseline(["chibit", "dt"]) == "dt"
+        assert choose_baseline(["one", "two"]) == "one"
+        assert choose_baseline(["chibit", "random (lr=1)", "random (lr=2)"]) == "random (lr=1)"
+        assert choose_baseline([]) is None
+
+    def test_an_unknown_one_is_refused_with_the_nearest(self):
+        with pytest.raises(InputError, match="did you mean 'chibit'"):
+            choose_baseline(["chibit", "dt"], "chibti")
+        assert choose_baseline(["chibit", "dt"], "chibit") == "chibit"
+
+
+class TestVerdict:
+    def verdict(self, tmp_path, runs, seeds, gains, **settings):
+        settings = {"num_evaluations": 4, **settings}
+        runs.write_study(tmp_path, gains, [HOPPER], seeds, **settings)
+        return analyse(read_study(tmp_path)).verdict
+
+    def test_enough_seeds_and_a_clear_difference(self, tmp_path, runs):
+        found = self.verdict(tmp_path, runs, range(8), {"random": 0.0, "chibit": 30.0})
+        assert found.tone == "higher"
+        assert found.sentence.startswith("ChibiT scores ")
+        assert "points higher than Random init (95% interval +" in found.sentence
+        assert "8 seeds" in found.basis
+        assert "mean of the last 4 evaluations" in found.basis
+        assert found.cautions == ()
+
+    def test_lower_is_said_as_plainly(self, tmp_path, runs):
+        found = self.verdict(tmp_path, runs, range(8), {"random": 30.0, "chibit": 0.0})
+        assert found.tone == "lower"
+        assert "points lower than Random init (95% interval −" in found.sentence
+
+    def test_an_interval_across_zero_tells_nothing(self, tmp_path, runs):
+        found = self.verdict(tmp_path, runs, range(6), {"random": 0.0, "chibit": 0.0})
+        assert found.tone == "open"
+        assert found.sentence.startswith("No difference can be told between ChibiT and Random init")
+
+    def test_few_seeds_settle_nothing(self, tmp_path, runs):
+        found = self.verdict(tmp_path, runs, range(3), {"random": 0.0, "chibit": 30.0})
+        assert found.tone == "open"
+        assert "but 3 seeds are too few to settle it" in found.sentence
+        assert any("3 seeds" in caution for caution in found.cautions)
+
+    def test_one_seed_has_no_interval_and_says_why(self, tmp_path, runs):
+        found = self.verdict(tmp_path, runs, [0], {"random": 0.0, "chibit": 30.0})
+        assert found.tone == "open"
+        assert found.sentence.startswith("One seed cannot settle it")
+        assert "interval +" not in found.sentence
+        assert any("One seed says nothing" in caution for caution in found.cautions)
+
+    def test_one_arm(self, tmp_path, runs):
+        found = self.verdict(tmp_path, runs, range(5), {"chibit": 0.0})
+        assert found.sentence.startswith("ChibiT reaches a score of ")
+        assert HOPPER in found.sentence
+
+    def test_raw_returns_are_called_so(self, tmp_path, runs):
+        found = self.verdict(tmp_path, runs, [0, 1], {"chibit": 0.0}, normalized=False)
+        assert "a return of " in found.sentence
+
+    def test_no_finished_run(self, tmp_path, runs):
+        runs.write_run(tmp_path, "dt", HOPPER, 0, finished=False)
+        found = analyse(read_study(tmp_path)).verdict
+        assert found.tone == "empty"
+        assert "No run has finished" in found.sentence
+
+    def test_picking_the_best_of_many_arms_is_owned_up_to(self, tmp_path, runs):
+        found = self.verdict(tmp_path, runs, range(5), {"random": 0.0, "a": 1.0, "b": 40.0, "c": 2.0})
+        assert found.sentence.startswith("b scores")
+        assert any("flattered by chance" in caution for caution in found.cautions)
+
+    def test_failed_episodes_are_told(self, tmp_path, runs):
+        run = runs.write_run(tmp_path, "dt", HOPPER, 0, num_evaluations=3)
+        path = run / "evaluations.jsonl"
+        path.write_text(path.read_text().replace('"failed_episodes": []', '"failed_episodes": [1]', 1))
+        found = analyse(read_study(tmp_path)).verdict
+        assert any("In 1 episode the environment failed" in caution for caution in found.cautions)
+
+    def test_the_other_rules_speak_of_the_same_arms(self, study):
+        analysis = analyse(study)
+        assert set(analysis.other_findings) == {"last", "best"}
+        overall = analysis.comparisons["last"][0].overall
+        assert analysis.other_findings["last"].startswith(format_score(overall.value, signed=True))
+
+    def test_the_focus_is_the_pre_trained_arm(self, tmp_path, runs):
+        runs.write_study(tmp_path, {"random": 0, "gpt2": 0, "other": 50}, [HOPPER], [0, 1], num_evaluations=3)
+        assert choose_focus(collect_scores(read_study(tmp_path)), "random") == "gpt2"
+
+
+@pytest.mark.parametrize(
+    ("value", "options", "expected"),
+    [
+        (61.24, {}, "61.2"),
+        (-3.26, {}, "−3.3"),
+        (3.26, {"signed": True}, "+3.3"),
+        (-0.02, {"signed": True}, "0.0"),
+        (0.02, {"signed": True}, "0.0"),
+        (1234.5, {"normalized": False}, "1,234"),
+        (-1234.6, {"normalized": False, "signed": True}, "−1,235"),
+    ],
+)
+def test_format_score(value, options, expected):
+    assert format_score(value, **options) == expected
+
+
+def test_format_interval():
+    assert format_interval(Estimate(value=1.0, low=-0.5, high=2.0), signed=True) == "−0.5 to +2.0"
+    assert format_interval(Estimate(value=1.0, why_no_interval="one seed")) == ""
+
+
+def rewrite(run, curves):
+    """Replace a run's evaluations by given scores at each target, and result.json with them."""
+    lines, entries = [], []
+    for target, values in curves.items():
+        for i, score in enumerate(values):
+            raw = score * 32.54572305 - 20.272305
+            record = {"step": 5000 * (i + 1), "seconds": 1.0 * i, "target_return": target}
+            lines.append(
+                {**record, "episode_returns": [raw], "episode_lengths": [9], "normalized_score": score}
+            )
+        entries.append(
+            {"target_return": target, "last": values[-1], "last4": values[-1], "best": max(values)}
+        )
+    (run / "evaluations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    result = json.loads((run / "result.json").read_text())
+    (run / "result.json").write_text(json.dumps({**result, "scores": entries}))

@@ -1,0 +1,138 @@
+"""Whole reports: files, formats, no torch, no half-written page, and what a terminal shows."""
+
+import csv
+import io
+import subprocess
+import sys
+
+import pytest
+from rich.console import Console
+
+from chibit.core.errors import InputError, ResourceError
+from chibit.reporting import build_report, render_console_table
+
+HOPPER = "hopper-medium-v2"
+
+
+@pytest.fixture
+def study(tmp_path, runs):
+    return runs.write_study(tmp_path / "s", {"random": 0, "chibit": 4}, [HOPPER], [0, 1], num_evaluations=3)
+
+
+def shown(folder, **settings):
+    console = Console(width=120, file=io.StringIO())
+    console.print(render_console_table(folder, **settings))
+    return console.file.getvalue()
+
+
+def test_all_formats_beside_the_runs(study):
+    paths = build_report(study)
+    assert [path.name for path in (paths.html, paths.markdown, paths.csv, paths.latex)] == [
+        "report.html",
+        "report.md",
+        "scores.csv",
+        "report.tex",
+    ]
+    assert all(path.parent == study for path in (paths.html, paths.csv))
+    assert paths.html.read_text().startswith("<!doctype html>")
+    assert "ChibiT" in paths.markdown.read_text().splitlines()[2]
+    assert paths.latex.read_text().count(r"\begin{table}") > 5
+
+
+def test_a_second_report_equals_the_first_and_is_no_run(study):
+    first = build_report(study, formats=["md", "tex"]).markdown.read_text()
+    assert build_report(study, formats=["md"]).markdown.read_text() == first
+    assert "Not counted" not in first
+
+
+def test_formats_and_folder_can_be_chosen(study, tmp_path):
+    paths = build_report(study, tmp_path / "out" / "deep", formats=["csv"])
+    assert paths.html is None
+    assert [path.name for path in (tmp_path / "out" / "deep").iterdir()] == ["scores.csv"]
+    with pytest.raises(InputError, match="formats: got 'pdf'"):
+        build_report(study, formats=["pdf"])
+
+
+def test_the_csv_has_every_run_and_target(study):
+    rows = list(csv.DictReader(io.StringIO(build_report(study, formats=["csv"]).csv.read_text())))
+    assert len(rows) == 2 * 2 * 2
+    assert {row["target_return"] for row in rows} == {"3600.0", "1800.0"}
+    assert all(row["unit"] == "score" and float(row["best"]) >= float(row["last"]) for row in rows)
+
+
+def test_a_study_without_a_finished_run_still_says_why(tmp_path, runs):
+    runs.write_run(tmp_path / "s", "dt", HOPPER, 0, finished=False)
+    page = build_report(tmp_path / "s").html.read_text()
+    assert "No run has finished yet" in page
+    assert "logged up to step" in page
+    assert "No run has finished yet" in shown(tmp_path / "s")
+
+
+def test_options_reach_the_numbers(study):
+    assert "lower than ChibiT" in shown(study, baseline="chibit") or "and ChibiT" in shown(
+        study, baseline="chibit"
+    )
+    assert "highest mean over all arms" in build_report(study, target="best", formats=["md"]).markdown.read_text()
+    with pytest.raises(InputError, match="baseline"):
+        build_report(study, baseline="nobody")
+    with pytest.raises(InputError, match="target"):
+        build_report(study, target="3600")
+
+
+def test_no_folder_no_report(tmp_path):
+    with pytest.raises(InputError, match="no such folder"):
+        build_report(tmp_path / "absent")
+
+
+def test_a_page_that_cannot_be_written_is_one_line(study, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises((InputError, ResourceError)) as error:
+        build_report(study, tmp_path / "file")
+    assert "\n" not in str(error.value)
+
+
+def test_the_terminal_shows_names_as_they_are(tmp_path, runs):
+    runs.write_run(tmp_path, "[red]bold[/]", HOPPER, 0, num_evaluations=2)
+    text = shown(tmp_path)
+    assert "[red]bold[/]" in text
+
+
+def test_a_report_needs_no_torch(study):
+    code = (
+        "import sys\n"
+        "sys.modules['torch'] = sys.modules['transformers'] = None\n"  # importing them now fails
+        "from pathlib import Path\n"
+        "from chibit.reporting import build_report, render_console_table\n"
+        f"build_report(Path({str(study)!r}))\n"
+        f"render_console_table(Path({str(study)!r}))\n"
+        "assert 'gymnasium' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_terminal_needs_no_matplotlib(study):
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from chibit.reporting import render_console_table\n"
+        f"render_console_table(Path({str(study)!r}))\n"
+        "assert 'matplotlib' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_page_loads_nothing(study):
+    """Beside the browser's word: no attribute in the page points anywhere."""
+    page = build_report(study, formats=["html"]).html.read_text()
+    for attribute in (
+        'src="http',
+        'href="http',
+        'src="//',
+        'href="//',
+        "@import",
+        "url(http",
+        '<link rel="stylesheet',
+    ):
+        assert attribute not in page
+    assert "default-src 'none'" in page or "default-src &#39;none&#39;" in page
+    assert "script-src 'sha256-" in page

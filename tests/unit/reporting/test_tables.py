@@ -1,0 +1,195 @@
+"""Tables and their three written forms; what stands in the cells of a real study."""
+
+import csv
+import io
+import re
+
+import numpy as np
+import pytest
+
+from chibit.reporting.analysis import analyse
+from chibit.reporting.published_tables import format_duration
+from chibit.reporting.results import read_study
+from chibit.reporting.score_tables import score_cell
+from chibit.reporting.tables import EMPTY, Cell, Column, Row, Table, csv_safe, to_csv, to_latex, to_markdown
+
+HOPPER = "hopper-medium-v2"
+
+
+@pytest.fixture
+def table():
+    return Table(
+        key="t",
+        title="A & B",
+        caption="50% of _it_",
+        columns=(Column(label="name", numeric=False), Column(label="x|y")),
+        rows=(
+            Row(cells=(Cell(text="a_b"), Cell(text="1.0 ± 0.2", note="3 seeds", strong=True))),
+            Row(cells=(Cell(text="mean"), Cell(text="−1.0")), summary=True),
+        ),
+    )
+
+
+def test_markdown(table):
+    lines = to_markdown([table]).splitlines()
+    assert lines[0] == "## A &amp; B"
+    assert lines[4:] == [
+        "| name | x\\|y |",
+        "|---|---:|",
+        "| a\\_b | **1.0 ± 0.2 (3 seeds)** |",
+        "| mean | −1.0 |",
+    ]
+
+
+def test_latex(table):
+    text = to_latex([table])
+    assert r"\caption{A \& B. 50\% of \_it\_}" in text
+    assert r"a\_b & \textbf{1.0 $\pm$ 0.2 (3 seeds)} \\" in text
+    assert "\\midrule\nmean & $-$1.0 \\\\" in text
+    assert text.count(r"\begin") == text.count(r"\end") == 2
+
+
+def test_csv(table):
+    rows = list(csv.reader(io.StringIO(to_csv([table]))))
+    assert rows == [["A & B"], ["name", "x|y"], ["a_b", "1.0 ± 0.2 (3 seeds)"], ["mean", "−1.0"], []]
+
+
+@pytest.mark.parametrize("value", ["=1+1", "+1+cmd|' /C calc'!A0", "@SUM(A1)", "-2+3", "\t=1", "-x"])
+def test_no_cell_is_a_formula(value):
+    assert csv_safe(value) == "'" + value
+
+
+@pytest.mark.parametrize("value", ["+1.2", "-3.4", "+1.2 to +3.4", "a=b", "1-2", ""])
+def test_harmless_cells_stay_as_they_are(value):
+    assert csv_safe(value) == value
+
+
+def test_hostile_text_is_text_in_every_form(table):
+    hostile = "<script>`x`[a](b)|\\input{/etc/passwd}$x^2$%"
+    bad = Table(
+        key="t",
+        title=hostile,
+        caption=hostile,
+        columns=table.columns[:1],
+        rows=(Row(cells=(Cell(text=hostile),)),),
+    )
+    assert "<script>" not in to_markdown([bad])
+    assert r"\[a\](b)\|" in to_markdown([bad])
+    latex = to_latex([bad])
+    assert r"\input" not in latex
+    assert r"\textbackslash{}input\{/etc/passwd\}\$x\textasciicircum{}2\$\%" in latex
+
+
+def test_score_cells():
+    assert score_cell(np.array([]), normalized=True, num_seeds=3) is EMPTY
+    assert score_cell(np.array([61.0]), normalized=True, num_seeds=1).text == "61.0"
+    cell = score_cell(np.array([60.0, 64.0]), normalized=True, num_seeds=3)
+    assert (cell.text, cell.note, cell.sort) == ("62.0 ± 2.8", "2 of 3 seeds", 62.0)
+    assert score_cell(np.array([1500.4, 1500.4]), normalized=False, num_seeds=2).text == "1,500 ± 0"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(8.41, "8.4 s"), (60, "1 min 00 s"), (750.4, "12 min 30 s"), (3900, "1 h 05 min"), (59.96, "60.0 s")],
+)
+def test_durations(seconds, text):
+    assert format_duration(seconds) == text
+
+
+@pytest.fixture
+def analysis(tmp_path, runs):
+    study = tmp_path / "s"
+    runs.write_study(
+        study, {"random": 0, "chibit": 20}, [HOPPER, "chibit/walker2d/medium-v0"], [0, 1], num_evaluations=5
+    )
+    runs.write_run(study, "chibit", HOPPER, 2, num_evaluations=5)
+    return analyse(read_study(study))
+
+
+def row(table, *start):
+    return next(row for row in table.rows if [cell.text for cell in row.cells[: len(start)]] == list(start))
+
+
+def test_the_score_table_marks_the_highest_and_what_is_missing(analysis):
+    table = analysis.tables["scores"]["last4"]
+    cells = row(table, HOPPER).cells
+    assert [column.label for column in table.columns] == ["Data set", "Data's mean", "Random init", "ChibiT"]
+    assert not cells[2].strong
+    assert cells[3].strong
+    assert cells[2].note == "2 of 3 seeds"
+    assert cells[3].note == ""
+    assert cells[3].sort == pytest.approx(analysis.scores["last4"].cell("chibit", HOPPER).mean())
+    assert row(table, "Mean").summary
+    assert re.fullmatch(r"[\d.]+ to [\d.]+", row(table, "Mean").cells[3].note)
+
+
+def test_the_gaps_are_stated(analysis):
+    table = analysis.tables["gaps"][0]
+    assert [[cell.text for cell in row.cells] for row in table.rows] == [
+        ["Random init", "all data sets", "2", "no run"],
+        ["ChibiT", "chibit/walker2d/medium-v0", "2", "no run"],
+    ]
+
+
+def test_published_numbers_stand_beside_ours_with_their_rule_and_a_warning(analysis):
+    table = analysis.tables["published"]
+    cells = row(table, HOPPER, "ChibiT").cells
+    paper = cells[[column.label for column in table.columns].index("Paper")]
+    assert (paper.text, paper.note) == ("82.1 ± 4.6", "Table 2; best; 3 seeds")
+    wang = cells[[column.label for column in table.columns].index("Wang et al.")]
+    assert (wang.text, wang.note) == ("58.4 ± 3.4", "last 4; last 57.8; best 70.4; 20 seeds")
+    assert "own collection and not D4RL's" in table.caption
+    assert not [r for r in table.rows if r.cells[0].text == "average of nine"], (
+        "two data sets are no average of nine"
+    )
+
+
+def test_the_average_of_nine_needs_all_nine(tmp_path, runs):
+    runs.write_study(tmp_path, {"chibit": 0}, runs.NINE, [0], num_evaluations=2)
+    table = analyse(read_study(tmp_path)).tables["published"]
+    cells = row(table, "average of nine", "ChibiT").cells
+    assert cells[5].text == "78.3"
+    expected = np.mean([float(r.cells[2].sort) for r in table.rows if not r.summary])
+    assert cells[2].sort == pytest.approx(expected)
+
+
+def test_convergence_is_the_first_evaluation_within_two_points(analysis):
+    curves = analysis.scores["last4"].curves["chibit", HOPPER].values()
+    steps = [
+        next(s for s, v in zip(c.steps, c.scores, strict=True) if v >= c.scores.max() - 2) for c in curves
+    ]
+    cell = row(analysis.tables["convergence"], HOPPER).cells[2]
+    assert cell.sort == pytest.approx(np.mean(steps))
+
+
+def test_every_target_has_its_row(analysis):
+    table = analysis.tables["targets"]["last"]
+    assert [row.cells[1].text for row in table.rows if row.cells[0].text == HOPPER] == ["3,600", "1,800"]
+
+
+def test_raw_returns_have_no_convergence_and_no_published_numbers(tmp_path, runs):
+    runs.write_study(tmp_path, {"dt": 0}, ["my-robot"], [0], num_evaluations=3, normalized=False)
+    tables = analyse(read_study(tmp_path)).tables
+    assert tables["convergence"] is None
+    assert tables["published"] is None
+    assert row(tables["scores"]["last"], "my-robot").cells[0].note == "raw return"
+
+
+def test_settings_that_differ_between_arms_are_told_from_shared_ones(analysis):
+    assert [row.cells[0].text for row in analysis.tables["settings"].rows] == ["agent.init"]
+    shared = {row.cells[0].text: row.cells[1].text for row in analysis.tables["shared"].rows}
+    assert shared["num_steps"] == "25000"
+    assert shared["target_returns"] == "[5000.0, 2500.0] | [3600.0, 1800.0]"
+    assert "seed" not in shared
+
+
+def test_provenance_shows_the_command_without_the_program_s_folder(tmp_path, runs):
+    import json
+
+    run = runs.write_run(tmp_path, "dt", HOPPER, 0, num_evaluations=2)
+    provenance = json.loads((run / "provenance.json").read_text())
+    provenance["argv"] = ["/home/someone/.venv/bin/chibit", "train", "--data", "hopper-medium"]
+    (run / "provenance.json").write_text(json.dumps(provenance))
+    rows = {r.cells[0].text: r.cells[1].text for r in analyse(read_study(tmp_path)).tables["provenance"].rows}
+    assert rows["command"] == "chibit train --data hopper-medium"
+    assert rows["versions.torch"] == "2.13.0"
