@@ -24,7 +24,17 @@ def test_train_prints_scores_and_where_the_run_is(run, pendulum_file, capsys):
     record = json.loads((run / "config.json").read_text())
     (run.parent / "again.json").write_text(json.dumps(record))
     assert (
-        main(["train", "--config", str(run / "config.json"), "--data", str(pendulum_file), "--out", str(run)])
+        main(
+            [
+                "train",
+                "--config",
+                str(run.parent / "again.json"),
+                "--data",
+                str(pendulum_file),
+                "--out",
+                str(run),
+            ]
+        )
         == 0
     )
     output = capsys.readouterr().out

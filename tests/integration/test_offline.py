@@ -100,7 +100,7 @@ def test_resumed_equals_uninterrupted_to_the_bit(pendulum_file, tmp_path, agent)
 
 
 def _interrupt(config, path, after):
-    """Run until the checkpoint of step `after` and lose what came later, as a kill between two checkpoints does."""
+    """Run past the checkpoint of step `after` and lose what came later, as a kill does."""
     from chibit.training import offline
 
     class Killed(BaseException):
