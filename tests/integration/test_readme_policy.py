@@ -1,0 +1,37 @@
+"""The example of the README that acts with a saved policy, run as it stands."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from chibit.agents import AGENTS, make_agent
+from chibit.agents.saved_policy import export_policy
+from chibit.core.runtime import Runtime
+from chibit.data.trajectory import DatasetSpec
+
+README = Path(__file__).parents[2] / "README.md"
+HOPPER = DatasetSpec(
+    name="chibit/hopper/medium-v0", state_dim=11, act_dim=3, num_actions=None, env_id="Hopper-v5",
+    d4rl_physics=False, max_episode_steps=1000, score_reference=None, state_mean=(0.0,) * 11,
+    state_std=(1.0,) * 11, action_low=(-1.0,) * 3, action_high=(1.0,) * 3, default_target_returns=(3600.0,),
+)  # fmt: skip
+
+
+def test_the_example_drives_hopper(tmp_path, monkeypatch, capsys):
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    (code,) = [block for block in blocks if "Policy.from_pretrained" in block]
+    folder = re.search(r'from_pretrained\("([\w-]+)"\)', code).group(1)
+    torch.manual_seed(0)
+    config = dataclasses.replace(AGENTS["dt"].config(), n_layer=1, n_embd=16)
+    export_policy(make_agent(config, HOPPER, Runtime()), HOPPER, tmp_path / folder)
+    monkeypatch.chdir(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # gymnasium's own about its environments
+        exec(compile(code, "README.md", "exec"), {})
+    assert np.isfinite(float(capsys.readouterr().out.split()[-1]))
