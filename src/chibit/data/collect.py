@@ -7,13 +7,15 @@ machines whose matrix products round differently, the last digits may differ.)
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +25,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from chibit.behaviour import BehaviourPolicy, Ladder, load_ladder
-from chibit.behaviour.ladder import ENV_IDS, POLICY_FOLDER
+from chibit.behaviour.ladder import ENV_IDS
 from chibit.behaviour.rollout import BLOCK_EPISODES, Episode, roll_out_block
 from chibit.behaviour.streams import block_runner, in_order
 from chibit.core.errors import InputError, ResourceError
-from chibit.core.files import nearest, sha256_file
+from chibit.core.files import nearest
 from chibit.data.minari_writer import minari_root, write_minari
 from chibit.data.scores import D4RL, normalized_score
 from chibit.envs import make_env, physics_record
@@ -66,7 +68,7 @@ class CollectSettings:
     seed: int
     """Any integer from 0."""
     policies: str
-    """SHA-256 of the file of behaviour policies."""
+    """SHA-256 of the behaviour policies that act in it."""
     collector: int = 1
     """Version of the procedure; raised when the same settings would give other data."""
 
@@ -136,22 +138,24 @@ def collect(
         ResourceError: No space, an unwritable folder, or a worker that was killed.
     """
     entry = find_collectable(dataset)
+    num_steps = entry.default_num_steps if num_steps is None else num_steps
+    _check_numbers(num_steps=(num_steps, 1), seed=(seed, 0), num_processes=(num_processes, 1))
+    ladder = load_ladder(entry.env_name)
+    actors = {phase.policy for phase in plan(ladder, entry.level, num_steps)}
     settings = CollectSettings(
         dataset_id=entry.dataset_id,
-        num_steps=entry.default_num_steps if num_steps is None else num_steps,
+        num_steps=num_steps,
         seed=seed,
-        policies=sha256_file(POLICY_FOLDER / f"{entry.env_name}.safetensors"),
+        policies=_digest(policy for policy in ladder.policies if policy.record.name in actors),
     )
-    _check_numbers(num_steps=(settings.num_steps, 1), seed=(seed, 0), num_processes=(num_processes, 1))
     root = minari_root(out)
     folder = root / entry.dataset_id
     if folder.exists():
         return _reuse(folder, settings)
-    ladder = load_ladder(entry.env_name)
-    _require_space(root, settings.num_steps, ladder)
+    _require_space(root, num_steps, ladder)
     returns: dict[str, list[float]] = {}
 
-    with _progress_bar(entry.name, settings.num_steps, progress) as advance:
+    with _progress_bar(entry.name, num_steps, progress) as advance:
 
         def episodes() -> Iterator[Episode]:
             for phase, episode in _episodes(entry, ladder, settings, num_processes):
@@ -172,6 +176,16 @@ def _check_numbers(**limits: tuple[int, int]) -> None:
     for name, (value, least) in limits.items():
         if value < least:
             raise InputError(f"{name}: given {value}, expected at least {least}")
+
+
+def _digest(policies: Iterable[BehaviourPolicy]) -> str:
+    """Hash what decides the actions of policies."""
+    digest = hashlib.sha256()
+    for policy in policies:
+        digest.update(f"{policy.record.name} {policy.record.activation} {policy.act_dim};".encode())
+        for array in (policy.log_std, *chain.from_iterable(policy.layers)):
+            digest.update(np.ascontiguousarray(array, np.float32).tobytes())
+    return digest.hexdigest()
 
 
 def plan(ladder: Ladder, level: str, num_steps: int) -> list[Phase]:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -181,6 +182,16 @@ def test_numbers_out_of_range_are_refused(name: str, value: int, tmp_path: Path)
 def test_same_settings_are_reused(medium: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collect_module, "_roll_out", None)
     assert small("chibit/hopper/medium-v0", medium.parents[2]) == medium
+
+
+def test_a_set_depends_on_its_own_policies_only(medium: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ladder = load_ladder("hopper")
+    others = replace(ladder, policies=(*ladder.policies[:-1], ladder.random))
+    monkeypatch.setattr(collect_module, "load_ladder", lambda _: others)
+    assert small("hopper-medium", medium.parents[2]) == medium
+    others = replace(ladder, policies=(*ladder.policies[:-2], ladder.random, ladder.expert))
+    with pytest.raises(InputError, match="exists with other settings"):
+        small("hopper-medium", medium.parents[2])
 
 
 def test_other_settings_are_refused(medium: Path) -> None:
