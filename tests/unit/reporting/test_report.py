@@ -72,7 +72,10 @@ def test_options_reach_the_numbers(study):
     assert "lower than ChibiT" in shown(study, baseline="chibit") or "and ChibiT" in shown(
         study, baseline="chibit"
     )
-    assert "highest mean over all arms" in build_report(study, target="best", formats=["md"]).markdown.read_text()
+    assert (
+        "highest mean over all arms"
+        in build_report(study, target="best", formats=["md"]).markdown.read_text()
+    )
     with pytest.raises(InputError, match="baseline"):
         build_report(study, baseline="nobody")
     with pytest.raises(InputError, match="target"):
