@@ -63,7 +63,7 @@ def synthetic_transitions(
     dynamics = torch.rand(NUM_STATES, NUM_ACTIONS, NUM_STATES).softmax(dim=-1).cumsum(dim=-1)
     states = torch.empty(EPISODE_LENGTH + 1, num_episodes, dtype=torch.int64)
     actions = torch.empty(EPISODE_LENGTH, num_episodes, dtype=torch.int64)
-    states[0] = _draw(start.expand(num_episodes, -1))
+    states[0] = _draw(start.repeat(num_episodes, 1))
     for t in range(EPISODE_LENGTH):
         actions[t] = _draw(policy[states[t]])
         states[t + 1] = _draw(dynamics[states[t], actions[t]])

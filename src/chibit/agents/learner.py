@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
@@ -119,23 +120,24 @@ class Learner:
 
 
 def check_ranges(config: Any, **bounds: tuple[float, float]) -> None:
-    """Refuse a hyper-parameter outside its range.
+    """Refuse a hyper-parameter outside its range; learning rates and hidden sizes are checked without asking.
 
     Args:
-        config: an agent's config; `hidden_sizes` is checked where it has them.
-        bounds: smallest and largest value of a field.
+        config: an agent's config.
+        bounds: smallest and largest value of a field; infinite itself it may not be.
 
     Raises:
         InputError: naming the field.
     """
     for name, (low, high) in bounds.items():
         value = getattr(config, name)
-        if not low <= value <= high:
-            expected = f"at least {low:g}" if high == float("inf") else f"{low:g} to {high:g}"
+        if not (low <= value <= high and math.isfinite(value)):
+            expected = f"at least {low:g}" if math.isinf(high) else f"{low:g} to {high:g}"
             raise InputError(f"{config.agent}.{name}: got {value}, expected {expected}")
-    for name in ("hidden_sizes", "actor_hidden_sizes", "critic_hidden_sizes"):
-        sizes = getattr(config, name, (1,))
-        if not sizes or min(sizes) < 1:
+    for name, value in vars(config).items():
+        if name.endswith("learning_rate") and not (value > 0 and math.isfinite(value)):
+            raise InputError(f"{config.agent}.{name}: got {value}, expected a positive number")
+        if name.endswith("hidden_sizes") and (not value or min(value) < 1):
             raise InputError(
-                f"{config.agent}.{name}: got {list(sizes)}, expected one or more positive widths"
+                f"{config.agent}.{name}: got {list(value)}, expected one or more positive widths"
             )

@@ -1,0 +1,259 @@
+"""What is particular to one baseline, checked by hand."""
+
+import dataclasses
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+
+from baseline_toys import identity_data, small_agent, small_config
+from chibit.agents import make_agent
+from chibit.agents.bc import last_steps
+from chibit.agents.critic_pretraining import NUM_STATES, pretrain_critics, synthetic_transitions
+from chibit.agents.markov import return_range_scale
+from chibit.core.runtime import Runtime
+from chibit.data.windows import SequenceBatch, WindowSampler
+from chibit.models.value_functions import Critics
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+def critic_loss(agent, batch):
+    torch.manual_seed(0)
+    if agent.config.agent == "cql":
+        batch = agent.conservative_batch(batch, agent.actor(batch.states))
+    return agent.critic_loss(batch)[0].item()
+
+
+@pytest.mark.parametrize(
+    "name", ["td3_bc", "cql", "brac_v", "iql", "rebrac", "qr_dqn", "rem", "discrete_cql"]
+)
+def test_truncation_bootstraps_and_termination_does_not(name):
+    agent, sampler = small_agent(name)
+    batch = sampler.sample()
+    elsewhere = torch.randn_like(batch.next_states)
+    for has_ended in (0.0, 1.0):
+        ends = torch.full_like(batch.terminations, has_ended)
+        here = dataclasses.replace(batch, terminations=ends)
+        there = dataclasses.replace(batch, terminations=ends, next_states=elsewhere)
+        if name == "cql":  # s' also gives actions to hold down; what matters here is the target
+            current = agent.actor(batch.states)
+            targets = []
+            for each in (here, there):
+                torch.manual_seed(0)
+                targets.append(agent.conservative_batch(each, current).target)
+            assert torch.equal(*targets) == bool(has_ended)
+        else:
+            assert (critic_loss(agent, here) == critic_loss(agent, there)) == bool(has_ended)
+
+
+def explicit_returns(agent, dataset, value):
+    """TD(lambda) returns, one step after the other from the back."""
+    discount, trace_decay = agent.config.discount, agent.config.trace_decay
+    expected = np.zeros(dataset.num_steps)
+    for episode in range(dataset.num_episodes):
+        trajectory = dataset.trajectory(episode)
+        start = dataset.episode_starts[episode]
+        last = trajectory.observations[-1:] if trajectory.final_observation is None else None
+        final = trajectory.final_observation[None] if last is None else last
+        states = np.concatenate([trajectory.observations, final])
+        values = value(states)
+        if trajectory.terminations[-1]:
+            values[-1] = 0.0
+        after = values[-1]
+        for t in reversed(range(len(trajectory.rewards))):
+            mixed = (1 - trace_decay) * values[t + 1] + trace_decay * after
+            after = trajectory.rewards[t] + discount * mixed
+            expected[start + t] = after
+    return expected
+
+
+@pytest.mark.parametrize("has_final", [True, False])
+@pytest.mark.parametrize("terminates", [True, False])
+def test_awr_returns_of_the_whole_data_set(has_final, terminates):
+    dataset = identity_data(False, 8)
+    ends = np.tile([terminates, not terminates], (8, 1))
+    final = np.random.default_rng(0).standard_normal((8, 1)).astype(np.float32) if has_final else None
+    dataset = dataclasses.replace(dataset, episode_ends=ends, final_observations=final)
+    agent, sampler = small_agent("awr", dataset)
+    agent.update(sampler.sample())
+    mean, std = (np.asarray(x, np.float32) for x in (dataset.spec.state_mean, dataset.spec.state_std))
+
+    def value(observations):
+        states = torch.from_numpy(((observations - mean) / std).astype(np.float32))
+        return agent.round_value(states).numpy() / (1 - agent.config.discount)
+
+    returns, weights = agent._round
+    expected = explicit_returns(agent, dataset, value)
+    np.testing.assert_allclose(returns.numpy(), expected, rtol=1e-3, atol=1e-3)
+    advantages = expected - value(np.asarray(dataset.observations))
+    normalised = (advantages - advantages.mean()) / (advantages.std() + 1e-5)
+    np.testing.assert_allclose(weights.numpy(), np.minimum(np.exp(normalised), 20), rtol=1e-2, atol=1e-3)
+
+
+def test_awr_recomputes_returns_at_the_start_of_a_round_only():
+    agent, sampler = small_agent("awr", refresh_every=3)
+    rounds = []
+    for _ in range(7):
+        agent.update(sampler.sample())
+        rounds.append(agent._round)
+    assert [now is not then for now, then in zip(rounds[1:], rounds[:-1], strict=True)] == [
+        False, False, True, False, False, True,
+    ]  # fmt: skip
+
+
+def test_rebrac_penalises_the_distance_to_the_next_logged_action():
+    dataset = identity_data(False)
+    agent, sampler = small_agent("rebrac", dataset)
+    sampler.sample()
+    end = int(dataset.episode_starts[1]) - 1
+    rows = torch.tensor([0, 4, end, dataset.num_steps - 1])
+    distance = agent.next_distance(rows, torch.full((4, 1), 0.25))
+    logged = np.asarray(dataset.actions)[[1, 5], 0]
+    assert distance[:2].tolist() == pytest.approx(((logged - 0.25) ** 2).tolist())
+    assert distance[2:].tolist() == [0.0, 0.0]
+
+
+def test_brac_fits_the_behaviour_first_and_starts_the_actor_from_it():
+    agent, sampler = small_agent("brac_v", behavior_steps=3)
+    critic = agent.critics.mlp.weights[0].clone()
+    for _ in range(3):
+        assert "train/critic_loss" not in agent.update(sampler.sample())
+    assert torch.equal(agent.critics.mlp.weights[0], critic)
+    for ours, theirs in zip(agent.actor.parameters(), agent.behavior.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    behavior = [p.clone() for p in agent.behavior.parameters()]
+    assert agent.update(sampler.sample())["train/divergence"] == 0.0  # of equal policies, sample by sample
+    for _ in range(3):
+        agent.update(sampler.sample())
+    assert all(torch.equal(p, q) for p, q in zip(agent.behavior.parameters(), behavior, strict=True))
+    assert not torch.equal(agent.actor.mlp.layers[0].weight, agent.behavior.mlp.layers[0].weight)
+
+
+def test_cql_values_all_actions_in_one_call():
+    agent, sampler = small_agent("cql")
+    batch = agent.scaler.to_unit(sampler.sample())
+    conservative = agent.conservative_batch(batch, agent.actor(batch.states))
+    assert conservative.actions.shape == (16, 3 * 3 + 1, 1)
+    assert torch.equal(conservative.actions[:, -1], batch.actions)
+    assert torch.allclose(conservative.log_densities[:, :3], torch.tensor(0.5).log())
+    expected = agent.actor(batch.states).log_prob(conservative.actions[:, 3:6], margin=1e-6)
+    torch.testing.assert_close(conservative.log_densities[:, 3:6], expected, atol=1e-2, rtol=1e-2)
+    expected = agent.actor(batch.next_states).log_prob(conservative.actions[:, 6:9], margin=1e-6)
+    torch.testing.assert_close(conservative.log_densities[:, 6:9], expected, atol=1e-2, rtol=1e-2)
+    with patch.object(agent.critics.mlp, "forward", wraps=agent.critics.mlp.forward) as calls:
+        agent.critic_loss(conservative)
+    assert calls.call_count == 1
+
+
+@pytest.mark.parametrize("kind", ["markov", "iid"])
+def test_synthetic_transitions_have_the_stated_structure(kind):
+    data = synthetic_transitions(kind, 3, 2, num_episodes=40)
+    assert data.state_vectors.shape == (NUM_STATES, 3)
+    assert data.action_vectors.abs().max() <= 1.0
+    assert len(data.states) == len(data.actions) == len(data.next_states) == 40_000
+    if (
+        kind == "markov"
+    ):  # rows are ordered by time, then by episode: what follows is the next row of the same
+        assert torch.equal(data.states[40:], data.next_states[:-40])
+    counts = torch.bincount(data.states * NUM_STATES + data.actions, minlength=NUM_STATES**2)
+    expected = len(data.states) / NUM_STATES**2
+    # Draws that are independent and uniform give a statistic near 1; a policy with preferences a larger one.
+    statistic = ((counts - expected) ** 2 / expected).mean().item()
+    assert (statistic > 1.2) == (kind == "markov")
+
+
+def test_pretraining_changes_the_hidden_layers_and_learns_to_predict():
+    critics = Critics(3, 2, (32, 32))
+    before = [p.clone() for p in critics.parameters()]
+    short = pretrain_critics(critics, kind="markov", num_steps=1, state_dim=3, act_dim=2)
+    torch.manual_seed(0)
+    long = pretrain_critics(critics, kind="markov", num_steps=300, state_dim=3, act_dim=2)
+    assert long < short
+    weights, biases = critics.mlp.weights, critics.mlp.biases
+    changed = [not torch.equal(p, q) for p, q in zip([*weights, *biases], before, strict=True)]
+    assert changed == [True, True, False] * 2
+
+
+def test_pretraining_happens_once_before_the_first_update():
+    agent, sampler = small_agent("cql", pretraining="iid", pretraining_steps=2)
+    with patch("chibit.agents.cql.pretrain_critics", wraps=pretrain_critics) as calls:
+        for _ in range(3):
+            agent.update(sampler.sample())
+    assert calls.call_count == 1
+    assert calls.call_args.kwargs["kind"] == "iid"
+
+
+def test_iqls_actor_slows_down_along_a_cosine_and_the_rest_does_not():
+    agent, sampler = small_agent("iql", actor_decay_steps=4)
+    rates = []
+    for _ in range(5):
+        agent.update(sampler.sample())
+        rates.append([agent.learner.optimizers[name].param_groups[0]["lr"] for name in ("actor", "critic")])
+    assert [actor for actor, _ in rates] == pytest.approx([3e-4, 2.56e-4, 1.5e-4, 4.39e-5, 0.0], rel=1e-2)
+    assert {critic for _, critic in rates} == {3e-4}
+
+
+def test_rewards_are_scaled_to_a_return_range_of_1000():
+    dataset = identity_data(False)
+    scale = return_range_scale(dataset)
+    spread = dataset.episode_returns.max() - dataset.episode_returns.min()
+    assert scale * spread == pytest.approx(1000.0)
+    _, sampler = small_agent("iql")
+    batch = sampler.sample()
+    np.testing.assert_allclose(batch.rewards, np.asarray(dataset.rewards)[batch.rows] * scale, rtol=1e-5)
+
+
+def test_atari_rewards_are_cut_and_can_be_kept():
+    dataset = identity_data(True)
+    wide = dataclasses.replace(dataset, records=dataset.records * np.float32(1.0))
+    wide.records[:, -1] = 7.0
+    assert (small_agent("qr_dqn", wide)[1].sample().rewards == 1.0).all()
+    assert (small_agent("qr_dqn", wide, reward_clip=None)[1].sample().rewards == 7.0).all()
+
+
+def test_last_steps_puts_the_newest_state_last_and_zeros_before_the_first():
+    states = torch.arange(1.0, 7.0).view(2, 3, 1)
+    mask = torch.tensor([[True, True, True], [True, False, False]])
+    states[1, 1:] = 0
+    batch = SequenceBatch(
+        returns_to_go=torch.zeros(2, 3),
+        states=states,
+        actions=states * 10,
+        timesteps=torch.zeros(2, 3, dtype=torch.int64),
+        attention_mask=mask,
+        rows=torch.zeros(2, dtype=torch.int64),
+    )
+    stacked, actions = last_steps(batch)
+    assert stacked.tolist() == [[1, 2, 3], [0, 0, 4]]
+    assert actions.tolist() == [[30], [40]]
+
+
+def test_stacked_policy_sees_what_training_saw():
+    dataset = identity_data(False)
+    agent = make_agent(small_config("bc", context_length=3), dataset.spec, Runtime())
+    sampler = WindowSampler(dataset, context_length=3, batch_size=1, generator=np.random.default_rng(0))
+    policy = agent.policy(None)
+    policy.reset(1)
+    for t in range(4):  # rows 0, 1, 2, ... of the first episode
+        acted = policy.act(np.asarray(dataset.observations)[t : t + 1])
+        if t >= 2:
+            states, _ = last_steps(sampler.windows(np.array([t - 2])))
+            agent.actor.eval()
+            np.testing.assert_allclose(acted, agent.actor(states).detach().numpy(), atol=1e-6)
+    policy.reset(1)
+    assert not policy._history.any()
+
+
+def test_percent_cloning_draws_the_best_episodes_only():
+    dataset = identity_data(False)
+    _, sampler = small_agent("bc", dataset, top_fraction=0.1, batch_size=256)
+    best = np.sort(dataset.episode_returns)[-40:]
+    drawn = np.concatenate([sampler.sample().actions.numpy() for _ in range(4)])
+    top = dataset.top_fraction(0.1)
+    assert np.isin(drawn, top.actions).all()
+    assert top.episode_returns.min() == best.min()
