@@ -28,6 +28,7 @@ SYNTHETIC = ("iid", "markov", "ngram", "shuffled_text")
 LOWEST_TEMPERATURE = 0.01
 _ROWS = 4096
 """Sequences that are drawn side by side."""
+_ROUNDS, _FEW_STATES = 32, 1024
 _GENERATOR = 1
 """Raised when the same configuration would give other tokens."""
 
@@ -98,16 +99,35 @@ class MarkovChain:
         return drawn[:, order:].astype(np.uint16)
 
     def _next(self, contexts: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """One next token for each context: proposed uniformly, kept with probability e^((logit - 1) / T)."""
+        """One next token for each context: proposed uniformly, kept with probability e^((logit - 1) / T).
+
+        Where a few states have low logits only, that would take forever: after some rounds, what is still open
+        is drawn from the distribution itself. Both ways draw from the same one.
+        """
         tokens = np.empty(len(contexts), np.int64)
         waiting = np.arange(len(contexts))
+        rounds = 0
         while len(waiting):
+            if rounds == _ROUNDS and self.config.num_states <= _FEW_STATES:
+                tokens[waiting] = self._next_exactly(contexts[waiting], generator)
+                break
+            rounds += 1
             proposal = generator.integers(0, self.config.num_states, len(waiting))
             excess = (self.logits(contexts[waiting], proposal) - 1.0) / self.config.temperature
             kept = generator.random(len(waiting)) < np.exp(excess)
             tokens[waiting[kept]] = proposal[kept]
             waiting = waiting[~kept]
         return tokens
+
+    def _next_exactly(self, contexts: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """The same by the distribution function; it costs `num_states` logits for each token."""
+        states = np.arange(self.config.num_states)
+        logits = self.logits(
+            contexts[:, None].repeat(len(states), axis=1), np.tile(states, (len(contexts), 1))
+        )
+        weights = np.exp((logits - logits.max(1, keepdims=True)) / self.config.temperature).cumsum(1)
+        points = generator.random((len(contexts), 1)) * weights[:, -1:]
+        return (weights <= points).sum(1).clip(max=len(states) - 1)
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
