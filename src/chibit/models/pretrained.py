@@ -49,7 +49,14 @@ HUB_IDS: dict[Family, str] = {
 }
 """Where the named foreign models are, if no folder is given."""
 
-SYNTHETIC = ("iid", "markov", "ngram", "shuffled_text")
+SYNTHETIC = {
+    "iid": "--corpus iid",
+    "markov": "--corpus markov",
+    "ngram": "--corpus ngram --order 2",
+    "shuffled_text": "--corpus shuffled_text --text wikitext-103",
+}
+"""What `chibit pretrain` takes to make a synthetic source."""
+
 _SHAPE = ("n_layer", "n_head", "n_embd", "inner_width", "activation", "norm", "norm_eps")
 _KNOWN = ("random", "random_matched", *dict.fromkeys((*SHIPPED, *SYNTHETIC)), *HUB_IDS, "hf:")
 
@@ -130,7 +137,7 @@ def load_initialiser(
                 )
             loaded = _Loaded(GPT(gpt_config or GPTConfig()))
         else:
-            loaded = _transferred(_load(spec, gpt_config, image_gpt_norm), transfer, spec)
+            loaded = _transferred(_load(spec, image_gpt_norm), transfer, spec)
     if gpt_config is not None:
         _apply_config(loaded, gpt_config, spec)
     tables = {"tokens": loaded.tokens, "positions": loaded.positions}
@@ -155,11 +162,11 @@ class _Loaded:
     language_model: LanguageModel | HuggingFaceLanguageModel | None = None
 
 
-def _load(spec: str, gpt_config: GPTConfig | None, image_gpt_norm: Norm) -> _Loaded:
+def _load(spec: str, image_gpt_norm: Norm) -> _Loaded:
     """Weights as their source has them."""
     kind, _, rest = spec.partition(":")
     if kind == "random_matched":
-        source = _load(rest or "chibit", gpt_config, image_gpt_norm)
+        source = _load(rest or "chibit", image_gpt_norm)
         return _redrawn(
             source, lambda tensor: tensor.mean() + tensor.std(correction=0) * torch.randn_like(tensor)
         )
@@ -173,8 +180,8 @@ def _load(spec: str, gpt_config: GPTConfig | None, image_gpt_norm: Norm) -> _Loa
         return _from_language_model(load_shipped(spec))
     if spec in SYNTHETIC:
         raise InputError(
-            f"{spec} is not shipped; make it with `chibit pretrain --corpus {spec} --out FOLDER` "
-            "and give that folder"
+            f"{spec} is not shipped; make it with `chibit pretrain {SYNTHETIC[spec]} --out FOLDER` "
+            "and give --init FOLDER"
         )
     if spec and Path(spec).expanduser().is_dir():
         return _from_language_model(load_language_model(_language_model_folder(Path(spec).expanduser())))

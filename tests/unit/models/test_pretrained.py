@@ -222,7 +222,9 @@ def test_unknown_names(spec: str, message: str) -> None:
 
 @pytest.mark.parametrize("spec", [name for name in SYNTHETIC if name != "markov"])
 def test_synthetic_sources_say_how_they_are_made(spec: str) -> None:
-    with pytest.raises(InputError, match=f"chibit pretrain --corpus {spec}"):
+    with pytest.raises(
+        InputError, match=f"chibit pretrain --corpus {spec} .*--out FOLDER` and give --init FOLDER"
+    ):
         load_initialiser(spec)
 
 
