@@ -101,8 +101,8 @@ class MarkovChain:
     def _next(self, contexts: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """One next token for each context: proposed uniformly, kept with probability e^((logit - 1) / T).
 
-        Where a few states have low logits only, that would take forever: after some rounds, what is still open
-        is drawn from the distribution itself. Both ways draw from the same one.
+        Where all logits of a few states are low, that would take forever: after some rounds, what is still
+        open is drawn from the distribution itself. Both ways draw from the same one.
         """
         tokens = np.empty(len(contexts), np.int64)
         waiting = np.arange(len(contexts))
