@@ -323,3 +323,15 @@ def test_a_pickle_and_a_truncated_file(foreign: dict[str, Path], tmp_path: Path)
         weights.rename(target / "pytorch_model.bin")
         with pytest.raises(DamagedFileError, match="pickle"):
             load_initialiser(f"{name}:{target}")
+
+
+def test_an_architecture_without_its_weights(foreign: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes((foreign["hf"] / "config.json").read_bytes())
+    built, loaded = load_initialiser(f"hf_config:{tmp_path}"), load_initialiser(f"hf:{foreign['hf']}")
+    assert built.backbone.state_dict().keys() == loaded.backbone.state_dict().keys()
+    assert built.hash != loaded.hash
+    built.backbone.load_state_dict(loaded.backbone.state_dict())
+    x = torch.randn(1, 4, 24, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(built.backbone.eval()(x), loaded.backbone.eval()(x))
+    with pytest.raises(InputError, match="not a causal language model"):
+        load_initialiser(f"hf_config:{tmp_path / 'nowhere'}")
