@@ -1,8 +1,8 @@
 """Write the raw results of a study's finished runs as small CSV files that can be kept in the repository.
 
-One file for each arm and data set, ``<out>/<study>/<arm>/<data>.csv``, one line for each evaluation of each seed:
-``seed,step,seconds,target_return,score,mean_return,episodes``. `score` is normalised, 0 to 100, and empty where the
-environment has no reference.
+One file for each arm and data set, ``<out>/<study>/<arm>/<data>.csv``, one line for each evaluation of
+each seed: ``seed,step,seconds,target_return,score,mean_return,episodes``. `score` is normalised, 0 to
+100, and empty where the environment has no reference.
 
 Command: python scripts/export_results.py runs/policies --out results
 """
@@ -34,7 +34,9 @@ def rows_of(run: RunDir, seed: int) -> list[tuple]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("study", type=Path, help="folder of run directories")
     parser.add_argument("--out", type=Path, default=Path("results"))
     arguments = parser.parse_args()

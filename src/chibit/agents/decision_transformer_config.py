@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from chibit.agents.return_conditioned import RewardMode
 from chibit.core.errors import InputError
@@ -160,7 +160,8 @@ class DecisionTransformerConfig:
         return None
 
     def _random_gpt(self) -> GPTConfig:
-        return GPTConfig(**{name: getattr(self, name) for name in _SHAPE}, **self.dropouts())
+        shape: dict[str, Any] = {name: getattr(self, name) for name in _SHAPE}
+        return GPTConfig(**shape | self.dropouts())
 
     def dropouts(self) -> dict[str, float]:
         """The backbone's three dropout probabilities, by GPTConfig's names."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -25,19 +25,10 @@ from chibit.core.files import make_folder, write_atomic
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from chibit.data.windows import SequenceBatch
+
 PAPER_TEMPERATURE = 0.1
 """Appendix B of Reid et al. (2022)."""
-
-
-class Windows(Protocol):
-    """What is read of a SequenceBatch."""
-
-    returns_to_go: Tensor
-    states: Tensor
-    actions: Tensor
-    timesteps: Tensor
-    attention_mask: Tensor
-    rows: Tensor
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -64,7 +55,7 @@ class AttentionMaps:
 
 
 def attention_maps(
-    model: nn.Module, batch: Windows, *, temperature: float = PAPER_TEMPERATURE
+    model: nn.Module, batch: SequenceBatch, *, temperature: float = PAPER_TEMPERATURE
 ) -> AttentionMaps:
     """Record where a model looks in a batch of windows.
 

@@ -143,7 +143,7 @@ class CausalSelfAttention(nn.Module):
         else:
             weight, bias = self.qkv.weight, self.qkv.bias
             query = F.linear(x[:, attending.positions], weight[:width], bias[:width])
-            key, value = F.linear(x, weight[width:], bias[width:]).split(width, dim=-1)
+            key, value = F.linear(x, weight[width:], bias[width:]).chunk(2, dim=-1)
         query, key, value = (y.unflatten(-1, (n_head, -1)).transpose(1, 2) for y in (query, key, value))
         p = self.config.attn_dropout if self.training else 0.0
         weights = None

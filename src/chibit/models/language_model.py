@@ -82,11 +82,13 @@ class LanguageModel(nn.Module):
         rows = torch.arange(length, device=token_ids.device)
         if offsets is not None:
             rows = rows + offsets[:, None]  # (B, T)
-        return self.gpt(self.tokens(token_ids) + self.positions(rows), positions=positions)
+        hidden: Tensor = self.gpt(self.tokens(token_ids) + self.positions(rows), positions=positions)
+        return hidden
 
     def logits(self, token_ids: Tensor, *, positions: slice | None = None) -> Tensor:
         """(B, T', V) scores of the next token; all of them at once, so for short inputs."""
-        return self(token_ids, positions=positions) @ self.tokens.weight.T
+        hidden: Tensor = self(token_ids, positions=positions)
+        return hidden @ self.tokens.weight.T
 
     def loss(
         self,
