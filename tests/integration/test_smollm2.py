@@ -10,9 +10,14 @@ import math
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from chibit.agents import make_agent
+from chibit.agents.decision_transformer_config import DecisionTransformerConfig
+from chibit.core.runtime import Runtime, seed_torch
+from chibit.data.catalog import load_dataset
 from chibit.models.counting import count_parameters
 from chibit.models.huggingface import HuggingFaceBackbone, load_tokenizer
 from chibit.models.lora import add_lora
@@ -63,6 +68,29 @@ def test_sizes(loaded: Pretrained) -> None:
     assert isinstance(loaded.backbone, HuggingFaceBackbone)
     assert (loaded.backbone.width, len(loaded.token_embeddings)) == (576, 49_152)
     assert count_parameters(loaded.language_model)["total"] == 134_515_008 + 576  # one spare row of the table
+
+
+@pytest.mark.parametrize("tuning", ["frozen", "lora"])
+def test_fine_tuning_on_trajectories_lowers_the_action_error(
+    tuning: str, folder: Path, pendulum_file: Path
+) -> None:
+    pytest.importorskip("peft")
+    seed_torch(0)
+    dataset = load_dataset(pendulum_file)
+    config = DecisionTransformerConfig(
+        init=f"hf:{folder}", tuning=tuning, context_length=5, batch_size=4, learning_rate=3e-3, warmup_steps=1
+    )
+    agent = make_agent(config, dataset.spec, Runtime())
+    sampler = agent.sampler(dataset, np.random.default_rng(0))
+    held = sampler.windows(np.arange(0, dataset.num_steps, 20))
+    errors = []
+    for steps in (12, 0):
+        agent.modules().eval()
+        with torch.no_grad():
+            errors.append(agent.losses(held)["action"].item())
+        for _ in range(steps):
+            agent.update(sampler.sample())
+    assert errors[1] < 0.9 * errors[0]
 
 
 def test_lora_trains_a_thousandth_and_moves_the_outputs(loaded: Pretrained) -> None:
