@@ -136,12 +136,22 @@ ARM_LABELS = {
     "awac": "AWAC",
     "awr": "AWR",
     "bc": "BC",
-    "bc_10": "10 % BC",
+    "bc_10": "10% BC",
+    "bc_top10": "10% BC",
     "brac_v": "BRAC-v",
     "chibit": "ChibiT",
+    "chibit_context60": "ChibiT, context 60",
+    "chibit_frozen": "ChibiT, frozen",
+    "chibit_language": "ChibiT + language",
+    "chibit_no_language": "ChibiT without L_LM",
+    "chibit_no_similarity": "ChibiT without L_cos",
+    "chibit_paper": "ChibiT (paper)",
+    "chibit_random_positions": "ChibiT, random positions",
+    "chibit_similarity": "ChibiT + similarity",
     "clip": "CLIP",
     "cql": "CQL",
     "dt": "DT",
+    "dt_context60": "DT, context 60",
     "edac": "EDAC",
     "gpt2": "GPT2",
     "igpt": "iGPT",
@@ -150,11 +160,20 @@ ARM_LABELS = {
     "markov": "Markov chain",
     "qr_dqn": "QR-DQN",
     "random": "Random init",
+    "random_matched": "Random init, matched",
     "rebrac": "ReBRAC",
     "rem": "REM",
     "td3_bc": "TD3+BC",
 }
 """How well-known arms are written in tables; any other arm is shown by its own name."""
+
+COUNTERPARTS = {
+    "chibit_paper": "chibit",
+    "chibit_similarity": "chibit",
+    "chibit_language": "chibit",
+    "bc_top10": "bc_10",
+}
+"""Arms of ours to the published arm that comes closest, where the names differ."""
 
 
 @cache
@@ -170,7 +189,7 @@ def find_published(arm: str, task: str) -> list[PublishedScore]:
     """
     found: dict[tuple[object, ...], PublishedScore] = {}
     for score in published_scores():
-        if (score.arm, score.task, score.unit) == (arm, task, "score"):
+        if (score.arm, score.task, score.unit) == (COUNTERPARTS.get(arm, arm), task, "score"):
             publication = score.source.partition("-")[0]
             found.setdefault((publication, score.rule, score.mean, score.spread), score)
     return list(found.values())

@@ -10,6 +10,7 @@ import numpy as np
 from chibit.core.score_rules import CONVERGENCE_MARGIN
 from chibit.reporting.comparison import Rule, Scores
 from chibit.reporting.published import (
+    COUNTERPARTS,
     Origin,
     PublishedRule,
     PublishedScore,
@@ -18,9 +19,9 @@ from chibit.reporting.published import (
     published_scores,
     task_of,
 )
-from chibit.reporting.results import base_name
+from chibit.reporting.results import Study, base_name
 from chibit.reporting.score_tables import SPREAD, score_cell
-from chibit.reporting.statistics import mean_and_std, mean_over_tasks
+from chibit.reporting.statistics import Strata, mean_and_std, mean_over_tasks
 from chibit.reporting.tables import EMPTY, Cell, Column, Row, Table, text
 
 _RULE_NAMES: dict[PublishedRule, str] = {
@@ -31,10 +32,12 @@ _RULE_NAMES: dict[PublishedRule, str] = {
     "converged": "converged",
 }
 _PUBLICATIONS = {"reid2022": "Paper", "corl": "CORL", "wang2024": "Wang et al."}
-_NINE = tuple(
-    f"{name}-{level}"
-    for name in ("hopper", "halfcheetah", "walker2d")
-    for level in ("medium", "medium-replay", "medium-expert")
+_MEDIUM = tuple(f"{name}-medium" for name in ("hopper", "halfcheetah", "walker2d"))
+_NINE = tuple(f"{task}{level}" for task in _MEDIUM for level in ("", "-replay", "-expert"))
+_AVERAGES = {"average": _NINE, "medium-average": _MEDIUM}
+"""Published averages, and the tasks that they are over."""
+_CHIBIT_NOTE = (
+    "The paper's ChibiT has the similarity loss and language co-training, Wang et al.'s the former."
 )
 _ORIGIN_NOTES: dict[Origin, str] = {
     "chibit": "Data sets named chibit/... are this project's own collection and not D4RL's: other data, "
@@ -66,7 +69,7 @@ def published_table(by_rule: Mapping[Rule, Scores]) -> Table | None:
     return Table(
         key="published",
         title="Beside published numbers",
-        caption=_data_note(study.datasets),
+        caption=_data_note(study),
         columns=tuple(columns),
         rows=tuple(
             replace(row, cells=row.cells + tuple(_published_cell(theirs, key) for key in used))
@@ -82,21 +85,27 @@ def _our_cell(scores: Scores, arm: str, dataset: str) -> Cell:
 
 
 def _average_rows(by_rule: Mapping[Rule, Scores]) -> list[tuple[Row, list[PublishedScore]]]:
-    """Averages over the nine locomotion sets of the paper, for the arms whose average others published."""
+    """Averages over exactly the data sets of a published average, for the arms whose average is published."""
     study = next(iter(by_rule.values())).study
-    nine = {task: dataset for dataset in study.datasets if (task := task_of(dataset)[0]) in _NINE}
+    tasks = [task_of(dataset)[0] for dataset in study.datasets]
     rows = []
-    for place, arm in enumerate(study.arms):
-        theirs = find_published(base_name(arm), "average")
-        if len(nine) == len(_NINE) == len(study.datasets) and theirs:
-            cells = []
-            for scores in by_rule.values():
-                strata = scores.strata(arm)
-                mean = None if strata is None else float(mean_over_tasks(strata))
-                cells.append(EMPTY if mean is None else Cell(text=f"{mean:.1f}", sort=mean))
-            row = Row(cells=(text("average of nine"), text(arm_label(arm)), *cells), arm=place, summary=True)
-            rows.append((row, theirs))
+    for key, members in _AVERAGES.items():
+        for place, arm in enumerate(study.arms):
+            theirs = find_published(base_name(arm), key)
+            if theirs and sorted(members) == sorted(task or "" for task in tasks):
+                cells = [_mean_cell(scores.strata(arm)) for scores in by_rule.values()]
+                name = text(f"average of {len(members)}")
+                rows.append(
+                    (Row(cells=(name, text(arm_label(arm)), *cells), arm=place, summary=True), theirs)
+                )
     return rows
+
+
+def _mean_cell(strata: Strata | None) -> Cell:
+    if strata is None:
+        return EMPTY
+    mean = float(mean_over_tasks(strata))
+    return Cell(text=f"{mean:.1f}", sort=mean)
 
 
 def _publication(score: PublishedScore) -> str:
@@ -118,14 +127,16 @@ def _published_cell(scores: Sequence[PublishedScore], publication: str) -> Cell:
     return Cell(text=shown, sort=first.mean, note="; ".join(note for note in notes if note))
 
 
-def _data_note(datasets: Sequence[str]) -> str:
+def _data_note(study: Study) -> str:
     """Whether ours and theirs were measured on the same data: the first thing to know when reading them."""
-    origins = {task_of(dataset)[1] for dataset in datasets}
+    origins = {task_of(dataset)[1] for dataset in study.datasets}
     parts = [
         "The rule stands below each published number; compare it with our column of the same rule, for the "
         "best of many evaluations is higher than the last."
     ]
     parts += [note for origin, note in _ORIGIN_NOTES.items() if origin in origins]
+    if {base_name(arm) for arm in study.arms} & {"chibit", "chibit_similarity", "chibit_language"}:
+        parts.append(_CHIBIT_NOTE)
     return " ".join(parts)
 
 
@@ -161,11 +172,8 @@ def _convergence_cell(scores: Scores, arm: str, dataset: str) -> Cell:
     seconds = float(np.mean([curve.seconds[curve.rules.converged_index] for curve in curves]))
     mean, std = mean_and_std(steps)
     task = task_of(dataset)[0]
-    paper = [
-        s.mean
-        for s in published_scores()
-        if s.unit == "minutes" and (s.arm, s.task) == (base_name(arm), task)
-    ]
+    published = COUNTERPARTS.get(base_name(arm), base_name(arm))
+    paper = [s.mean for s in published_scores() if (s.unit, s.arm, s.task) == ("minutes", published, task)]
     note = format_duration(seconds) + (f"; paper {format_duration(60 * paper[0])}" if paper else "")
     return Cell(text=f"{mean:,.0f}" + ("" if std is None else f" ± {std:,.0f}"), sort=mean, note=note)
 

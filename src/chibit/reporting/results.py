@@ -19,19 +19,10 @@ from chibit.core.errors import InputError
 from chibit.reporting.run_reader import Excluded, Run, read_run
 
 ARM_ORDER = (
-    "dt",
-    "random",
-    "random_matched",
-    "chibit",
-    "gpt2",
-    "clip",
-    "igpt",
-    "markov",
-    "iid",
-    "ngram",
-    "shuffled_text",
-) + ("bc", "td3_bc", "cql", "brac_v", "awr", "iql", "rebrac", "discrete_bc", "discrete_cql", "qr_dqn", "rem")
-"""Order of well-known arms in tables and figures; others follow by name."""
+    *("dt", "random", "chibit_paper", "chibit", "gpt2", "clip", "igpt", "markov", "iid", "ngram"),
+    *("shuffled_text", "bc", "td3_bc", "cql", "brac_v", "awr", "iql", "rebrac", "qr_dqn", "rem"),
+)
+"""Order of well-known arms in tables and figures; their variants follow each, and unknown ones come last."""
 
 _NO_CHANGE = {
     "seed",
@@ -155,9 +146,12 @@ def read_study(folder: Path) -> Study:
 
 
 def arm_rank(arm: str) -> tuple[int, str]:
-    """Sort key of an arm: its place in `ARM_ORDER`, then its name; variants follow their arm."""
+    """Sort key of an arm: its place in `ARM_ORDER`, or that of the arm it is a variant of; then its name."""
     base = base_name(arm)
-    return (ARM_ORDER.index(base) if base in ARM_ORDER else len(ARM_ORDER), arm)
+    for name in (base, base.partition("_")[0]):
+        if name in ARM_ORDER:
+            return ARM_ORDER.index(name), arm
+    return len(ARM_ORDER), arm
 
 
 def base_name(arm: str) -> str:

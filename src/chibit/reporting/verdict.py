@@ -23,7 +23,7 @@ Tone = Literal["higher", "lower", "open", "empty"]
 
 FEW_SEEDS = 5
 """With fewer seeds than this a bootstrap interval is too narrow to settle anything (Agarwal et al. 2021)."""
-_FOCUS = ("chibit", "gpt2")
+_FOCUS = ("chibit_paper", "chibit", "gpt2")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ def test_numbers_read_off_the_tables():
     assert one("reid2022-table2", "dt", "walker2d-medium-replay", "last").mean == 66.6
     assert one("reid2022-table1", "gpt2", "Breakout", "unstated").mean == 287.8
     assert one("reid2022-table3", "dt", "halfcheetah-medium-expert", "converged").mean == 3 * 60 + 23
-    assert one("reid2022-table4", "chibit_k60", "medium-average", "best").mean == 67.3
+    assert one("reid2022-table4", "chibit_context60", "medium-average", "best").mean == 67.3
     assert one("reid2022-table5", "chibit_frozen", "hopper-medium", "best").mean == 57.7
     assert one("reid2022-table6", "chibit_random_positions", "walker2d-medium", "best").spread == 1.2
     assert one("corl", "rebrac", "hopper-medium", "last").mean == 102.29
@@ -81,6 +81,7 @@ def test_numbers_that_later_tables_repeat_are_found_once():
     sources = [score.source for score in find_published("chibit", "hopper-medium")]
     assert sources == ["reid2022-table2", "wang2024", "wang2024", "wang2024"]
     assert find_published("chibit", "no-such-task") == []
+    assert find_published("chibit_paper", "hopper-medium") == find_published("chibit", "hopper-medium")
     assert all(score.unit == "score" for score in find_published("dt", "hopper-medium-expert"))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from chibit.core.errors import InputError
-from chibit.reporting.results import differing_keys, flatten, read_study
+from chibit.reporting.results import arm_rank, differing_keys, flatten, read_study
 from chibit.reporting.run_reader import Excluded, Run, read_run
 
 
@@ -302,6 +302,23 @@ def test_flatten_and_differing_keys():
     assert first == {"a.b": 1, "a.c": [1], "d": None}
     assert differing_keys([first, {**first, "a.c": [2]}, {**first, "e": 1}]) == ["a.c", "e"]
     assert differing_keys([]) == []
+
+
+def test_variants_follow_their_arm():
+    arms = [
+        "bc",
+        "gpt2_lamo",
+        "mine",
+        "chibit_lora",
+        "random_matched",
+        "random (x=1)",
+        "chibit",
+        "gpt2",
+        "dt",
+    ]
+    assert sorted(arms, key=arm_rank) == [
+        *("dt", "random (x=1)", "random_matched", "chibit", "chibit_lora", "gpt2", "gpt2_lamo", "bc", "mine"),
+    ]
 
 
 def test_settings_that_end_alike_keep_their_whole_name(tmp_path, runs):
