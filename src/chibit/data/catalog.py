@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
 import shutil
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from chibit.core.errors import DamagedFileError, InputError
-from chibit.core.files import check_name
+from chibit.core.files import TEMPORARY_PREFIX, check_name
 from chibit.data.origin import Origin
 from chibit.data.recording import Recording, record_columns
 from chibit.data.sources import SUFFIXES, find_source, home_folder, local_minari_ids
@@ -23,6 +25,7 @@ from chibit.data.trajectory import TrajectoryDataset
 
 _CONVERTER = 1
 """Raised when the same source would become another store."""
+_LEFTOVER_SECONDS = 24 * 3600.0
 
 
 def load_dataset(
@@ -162,7 +165,16 @@ def _open_kept(folder: Path) -> TrajectoryDataset | None:
 def _keep(folder: Path, recording: Recording, origin: Origin, where: str) -> TrajectoryDataset:
     from chibit.data.environment import check_environment
 
+    _sweep(folder.parent)
     return open_store(write_store(folder, recording, check_environment(origin, recording, where)))
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what conversions that were killed long ago left behind."""
+    for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
+        with contextlib.suppress(OSError):  # another process may be faster
+            if time.time() - leftover.stat().st_mtime > _LEFTOVER_SECONDS:
+                shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _source_hash(path: Path) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from chibit.data.recording import Recording
 from chibit.envs import MUJOCO_ENV_IDS
 
 _MAIN_FILE, _METADATA = "main_data.hdf5", "metadata.json"
+_LARGEST = 1e30  # of scores and bounds; far beyond any real one, and within single precision
 _HARMLESS_OPTIONS = {"render_mode", "width", "height", "camera_id", "camera_name", "default_camera_config"}
 _LATER_MUJOCO = [
     f"{major}.{minor}.{patch}" for major in (3, 4, 5) for minor in range(30) for patch in range(6)
@@ -90,7 +90,7 @@ def read_origin(metadata: dict[str, Any], folder: Path) -> Origin:
         score_reference=_score_reference(metadata),
         num_actions=num_actions,
         action_bounds=action_bounds,
-        max_episode_steps=limit if isinstance(limit, int) and limit > 0 else None,
+        max_episode_steps=limit if type(limit) is int and limit > 0 else None,
         notes=(*notes, *physics_notes),
         provenance={
             "kind": "minari",
@@ -155,7 +155,7 @@ def _action_space(
         if space.get("start", 0) != 0:
             raise InputError(f"{folder}: actions begin at {space['start']}, expected 0; renumber them")
         number = space.get("n")
-        return (number, None) if isinstance(number, int) and number > 0 else (None, None)
+        return (number, None) if type(number) is int and number > 0 else (None, None)
     low, high = space.get("low"), space.get("high")
     if isinstance(low, list) and isinstance(high, list) and all(map(_is_finite, [*low, *high])):
         return None, (tuple(map(float, low)), tuple(map(float, high)))
@@ -170,7 +170,7 @@ def _score_reference(metadata: dict[str, Any]) -> tuple[float, float] | None:
 
 
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return type(value) in (int, float) and -_LARGEST < value < _LARGEST  # NaN is not between them
 
 
 def _json_field(metadata: dict[str, Any], key: str, folder: Path) -> dict[str, Any]:

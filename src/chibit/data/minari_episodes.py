@@ -136,10 +136,8 @@ def record_episodes(count: int, open_episode: Callable[[int], MinariEpisode], pa
         InputError: if an episode's columns do not fit together, or it differs in shape from the others.
         DamagedFileError: if the file cannot be read or trusted.
     """
-    rewards, terminations, truncations = [], [], []
-    layout: _Layout | None = None
-    kept: list[int] = []
-    num_unmarked = declared = 0
+    found = _Ends()
+    declared = 0
     stored = path.stat().st_size if path.is_file() else memory_budget()
     for index in range(count):
         where = f"{path}: episode_{index}"
@@ -148,43 +146,64 @@ def record_episodes(count: int, open_episode: Callable[[int], MinariEpisode], pa
         columns = {name: episode.column(name) for name in _COLUMNS}
         declared += sum(_declared_bytes(column) for column in (*parts, *columns.values()))
         check_declared_size(path, declared, stored)
-        num_steps = _check_lengths(parts, columns, where)
-        if num_steps == 0:
-            continue
-        found = _layout(parts, columns["actions"], where)
-        if layout is not None and found != layout:
-            raise InputError(f"{where}: observations or actions differ in shape from earlier episodes")
-        layout = found
-        ends = [read_flags(columns[name], where) for name in ("terminations", "truncations")]
-        if not (ends[0][-1] or ends[1][-1]):
-            ends[1] = ends[1].copy()
-            ends[1][-1] = True
-            num_unmarked += 1
-        kept.append(index)
-        rewards.append(read_rewards(columns["rewards"], where))
-        terminations.append(ends[0])
-        truncations.append(ends[1])
-    if layout is None:
+        if _check_lengths(parts, columns, where) > 0:
+            found.add(index, _layout(parts, columns["actions"], where), columns, where)
+    if found.layout is None:
         raise InputError(f"{path}: no episode has any steps")
-    starts, flags, _ = find_episodes(np.concatenate(terminations), np.concatenate(truncations), str(path))
-    notes = []
-    if len(kept) < count:
-        notes.append(f"left out {count - len(kept)} of {count} episodes: they have no steps")
-    if num_unmarked:
-        notes.append(f"{num_unmarked} of {len(kept)} episodes have no mark at their end: taken as truncated")
-    if len(starts) - 1 > len(kept):
-        notes.append(f"{len(kept)} logged episodes are {len(starts) - 1}: some end and go on")
+    starts, flags, _ = find_episodes(
+        np.concatenate(found.terminations), np.concatenate(found.truncations), str(path)
+    )
     return Recording(
-        rewards=np.concatenate(rewards),
+        rewards=np.concatenate(found.rewards),
         episode_starts=starts,
         episode_ends=flags,
-        state_dim=sum(layout.widths),
-        num_action_columns=layout.num_action_columns,
-        is_discrete=layout.is_discrete,
+        state_dim=sum(found.layout.widths),
+        num_action_columns=found.layout.num_action_columns,
+        is_discrete=found.layout.is_discrete,
         has_next_observations=True,
-        blocks=lambda: _merged(_blocks(kept, open_episode)),
-        notes=tuple(notes),
+        blocks=lambda: _merged(_blocks(found.kept, open_episode)),
+        notes=found.notes(count, len(starts) - 1),
     )
+
+
+class _Ends:
+    """Rewards and ends of the episodes that have steps."""
+
+    def __init__(self) -> None:
+        self.layout: _Layout | None = None
+        self.kept: list[int] = []
+        self.rewards: list[np.ndarray] = []
+        self.terminations: list[np.ndarray] = []
+        self.truncations: list[np.ndarray] = []
+        self._num_unmarked = 0
+
+    def add(self, index: int, layout: _Layout, columns: Mapping[str, Column], where: str) -> None:
+        """Read one episode's; InputError if it differs in shape from those before."""
+        if self.layout is not None and layout != self.layout:
+            raise InputError(f"{where}: observations or actions differ in shape from earlier episodes")
+        self.layout = layout
+        terminations = read_flags(columns["terminations"], where)
+        truncations = read_flags(columns["truncations"], where).copy()
+        if not (terminations[-1] or truncations[-1]):
+            truncations[-1] = True
+            self._num_unmarked += 1
+        self.kept.append(index)
+        self.rewards.append(read_rewards(columns["rewards"], where))
+        self.terminations.append(terminations)
+        self.truncations.append(truncations)
+
+    def notes(self, num_logged: int, num_episodes: int) -> tuple[str, ...]:
+        """Say what differs from the file: `num_logged` episodes there, `num_episodes` in the recording."""
+        notes = []
+        num_kept = len(self.kept)
+        if num_kept < num_logged:
+            notes.append(f"left out {num_logged - num_kept} of {num_logged} episodes: they have no steps")
+        if self._num_unmarked:
+            unmarked = f"{self._num_unmarked} of {num_kept} episodes"
+            notes.append(f"{unmarked} have no mark at their end: taken as truncated")
+        if num_episodes > num_kept:
+            notes.append(f"{num_kept} logged episodes are {num_episodes}: some end and go on")
+        return tuple(notes)
 
 
 def _blocks(kept: Iterable[int], open_episode: Callable[[int], MinariEpisode]) -> Iterator[Block]:

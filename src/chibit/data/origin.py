@@ -36,7 +36,7 @@ class Origin:
     num_actions: int | None = None
     """Number of discrete actions; None takes the largest that occurs, plus one."""
     action_bounds: tuple[tuple[float, ...], tuple[float, ...]] | None = None
-    """Lowest and highest continuous actions; None takes -1 and 1."""
+    """Lowest and highest continuous actions; None takes -1 and 1, or what the data reach beyond that."""
     max_episode_steps: int | None = None
     """Time limit; None takes the longest episode."""
     notes: tuple[str, ...] = ()
@@ -52,6 +52,7 @@ def make_spec(
     state_mean: np.ndarray,
     state_std: np.ndarray,
     episode_returns: np.ndarray,
+    action_range: tuple[np.ndarray, np.ndarray],
     num_actions: int | None,
 ) -> DatasetSpec:
     """Describe a data set.
@@ -62,10 +63,12 @@ def make_spec(
         state_mean: (S,) float64.
         state_std: (S,) float64 population standard deviation.
         episode_returns: (E,) raw.
+        action_range: (A,) smallest and largest values that occur.
         num_actions: number of discrete actions, None where they are continuous.
     """
     act_dim = 0 if num_actions is not None else recording.num_action_columns
-    low, high = origin.action_bounds or ((-1.0,) * act_dim, (1.0,) * act_dim)
+    reached = _floats(np.minimum(action_range[0], -1.0)), _floats(np.maximum(action_range[1], 1.0))
+    low, high = origin.action_bounds or reached
     lengths = np.diff(recording.episode_starts)
     reference = origin.score_reference
     if reference is None:
@@ -87,6 +90,17 @@ def make_spec(
         action_high=high if act_dim else (),
         default_target_returns=default_target_returns(origin.env_id, float(episode_returns.max())),
     )
+
+
+def beyond_bounds(spec: DatasetSpec, action_range: tuple[np.ndarray, np.ndarray]) -> tuple[str, ...]:
+    """Note actions that lie outside the bounds, if there are any: no policy will repeat them."""
+    if spec.num_actions is not None:
+        return ()
+    low, high = (float(bound) for bound in (action_range[0].min(), action_range[1].max()))
+    tolerance = 1e-5 * np.maximum(1.0, np.abs([spec.action_low, spec.action_high]))
+    below = (action_range[0] < np.array(spec.action_low) - tolerance[0]).any()
+    above = (action_range[1] > np.array(spec.action_high) + tolerance[1]).any()
+    return (f"actions reach from {low:g} to {high:g}, beyond their bounds",) if below or above else ()
 
 
 def spread(mean: np.ndarray, std: np.ndarray) -> np.ndarray:

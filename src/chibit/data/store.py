@@ -26,7 +26,7 @@ import numpy as np
 from chibit.core.config import from_json, read_json, to_json
 from chibit.core.errors import DamagedFileError, InputError, UserError
 from chibit.core.files import atomic_folder, sha256_file
-from chibit.data.origin import Origin, make_spec
+from chibit.data.origin import Origin, beyond_bounds, make_spec
 from chibit.data.recording import Block, Recording
 from chibit.data.statistics import RunningMoments
 from chibit.data.trajectory import DatasetSpec, TrajectoryDataset, returns_to_go
@@ -68,6 +68,7 @@ def write_store(folder: Path, recording: Recording, origin: Origin) -> Path:
             state_mean=writer.moments.mean,
             state_std=writer.moments.std,
             episode_returns=writer.returns_to_go[recording.episode_starts[:-1]],
+            action_range=writer.action_range,
             num_actions=_count_actions(origin, recording, writer.action_range),
         )
         files = {
@@ -79,7 +80,7 @@ def write_store(folder: Path, recording: Recording, origin: Origin) -> Path:
             "files": files,
             "content_hash": _content_hash(files),
             "spec": to_json(spec),
-            "notes": [*origin.notes, *recording.notes],
+            "notes": [*origin.notes, *recording.notes, *beyond_bounds(spec, writer.action_range)],
             "provenance": origin.provenance,
         }
         manifest["manifest_sha256"] = _manifest_hash(manifest)
@@ -139,7 +140,8 @@ class _RecordWriter:
         self.returns_to_go = returns_to_go(recording.rewards, starts)
         self._check_finite(self.returns_to_go[:, None], 0, "the sum of rewards")
         self.moments = RunningMoments(recording.state_dim)
-        self.action_range = (0, 0)
+        num_columns = recording.num_action_columns
+        self.action_range = np.full(num_columns, np.inf), np.full(num_columns, -np.inf)
         self.final_observations: np.ndarray | None = None
         if recording.has_next_observations:
             self.final_observations = np.empty((len(starts) - 1, recording.state_dim), np.float32)
@@ -171,9 +173,9 @@ class _RecordWriter:
         self._check_finite(rows[:, 1 + state_dim : -1], first, "actions")
         self._check_finite(rows[:, -1:], first, "rewards")
         self.moments.add(rows[:, 1 : 1 + state_dim])
-        if self._recording.is_discrete:
-            low, high = self.action_range
-            self.action_range = (min(low, int(block.actions.min())), max(high, int(block.actions.max())))
+        low, high = self.action_range
+        np.minimum(low, block.actions.min(axis=0), out=low)
+        np.maximum(high, block.actions.max(axis=0), out=high)
         if block.next_observations is not None and self.final_observations is not None:
             starts = self._recording.episode_starts
             episodes = slice(*np.searchsorted(starts[1:] - 1, [first, last]).tolist())
@@ -199,10 +201,12 @@ class _RecordWriter:
         return f"row {row} (episode {episode}, step {row - int(self._recording.episode_starts[episode])})"
 
 
-def _count_actions(origin: Origin, recording: Recording, action_range: tuple[int, int]) -> int | None:
+def _count_actions(
+    origin: Origin, recording: Recording, action_range: tuple[np.ndarray, np.ndarray]
+) -> int | None:
     if not recording.is_discrete:
         return None
-    low, high = action_range
+    low, high = (int(bound[0]) for bound in action_range)
     count = origin.num_actions or high + 1
     if low < 0 or high >= count or count > _MAX_EXACT_ACTION:
         raise InputError(f"{origin.name}: actions go from {low} to {high}, expected 0 to {count - 1}")

@@ -42,10 +42,9 @@ class DatasetSpec:
     state_std: tuple[float, ...]
     """Population standard deviation + 1e-6; 1 for a dimension that never changes."""
     action_low: tuple[float, ...]
-    """Lower bounds of actions, the environment's where known, else -1; empty where actions are
-    discrete."""
+    """Lower bounds of actions: the environment's, else -1 or what the data reach; empty where discrete."""
     action_high: tuple[float, ...]
-    """Upper bounds of actions, the environment's where known, else 1; empty where actions are discrete."""
+    """Upper bounds of actions: the environment's, else 1 or what the data reach; empty where discrete."""
     default_target_returns: tuple[float, ...]
     """Raw returns to ask for: the environment's usual ones, else the data's best and half of it."""
 

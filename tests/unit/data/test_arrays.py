@@ -160,3 +160,19 @@ def test_bad_arrays_are_refused(tmp_path, changes, message):
     }
     with pytest.raises(InputError, match=message):
         from_arrays(**(columns | changes), cache=tmp_path)
+
+
+def test_without_an_environment_bounds_widen_to_the_data(tmp_path):
+    actions = [[-3.0, 0.5], [1.0, -0.5]]
+    dataset = from_arrays([[0.0], [1.0]], actions, [0, 0], [0, 1], cache=tmp_path)
+    assert dataset.spec.action_low == (-3.0, -1.0)
+    assert dataset.spec.action_high == (1.0, 1.0)
+    assert not any("beyond" in note for note in dataset.notes)
+
+
+@pytest.mark.parametrize(("largest", "said"), [(2.0, False), (2.5, True)])
+def test_actions_beyond_the_environments_bounds_are_said(tmp_path, largest, said):
+    columns = ([[0.0, 0, 0], [1.0, 0, 0]], [[-2.0], [largest]], [0, 0], [0, 1])
+    dataset = from_arrays(*columns, env_id="Pendulum-v1", cache=tmp_path)
+    assert (dataset.spec.action_low, dataset.spec.action_high) == ((-2.0,), (2.0,))
+    assert ("actions reach from -2 to 2.5, beyond their bounds" in dataset.notes) is said

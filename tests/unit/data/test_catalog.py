@@ -174,3 +174,14 @@ def test_an_unwritable_home_is_said(path, tmp_path):
     with pytest.raises(Exception, match="file") as caught:
         load_dataset(path, cache=tmp_path / "file", progress=False)
     assert caught.value.exit_code in (2, 4)
+
+
+def test_leftovers_of_killed_conversions_are_swept_once_they_are_old(path, home):
+    old, fresh = home / "stores" / ".tmp-old", home / "stores" / ".tmp-fresh"
+    for folder in (old, fresh):
+        folder.mkdir(parents=True)
+        (folder / "records.npy").write_text("x")
+    os.utime(old, (0, 0))
+    load_dataset(path, progress=False)
+    assert not old.exists()
+    assert fresh.exists()
