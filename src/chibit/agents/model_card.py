@@ -144,7 +144,7 @@ def _example(spec: DatasetSpec) -> str:
     return f"""import chibit
 
 policy = chibit.Policy.from_pretrained(".")  # this folder, or its id on the Hub
-env = chibit.make_env({spec.env_id or "YOUR_ENVIRONMENT"!r}{extra})
+env = chibit.make_env("{spec.env_id or "YOUR_ENVIRONMENT"}"{extra})
 observation, _ = env.reset(seed=0)
 policy.reset()
 total, done = 0.0, False

@@ -151,13 +151,14 @@ def _draw(maps: AttentionMaps, title: str) -> bytes:
     image = None
     for axes, layer, weights in zip(panels, maps.layers, maps.sharpened, strict=True):
         shown = np.ma.masked_array(weights, future)
-        # The square root lets small weights be seen beside those of the first rows, which are near 1.
-        image = axes.imshow(shown, cmap="magma", norm=PowerNorm(0.5, 0.0, 1.0), interpolation="nearest")
+        # The power lets the small weights of long rows be seen beside those of the first rows, near 1.
+        image = axes.imshow(shown, cmap="magma", norm=PowerNorm(0.4, 0.0, 0.5), interpolation="nearest")
         axes.set_facecolor("0.92")
         axes.set_title(f"layer {layer} of {maps.num_layers}", pad=10)
         _label_tokens(axes, maps.weights.shape[-1])
     assert image is not None
-    bar = figure.colorbar(image, ax=list(panels), fraction=0.03, pad=0.01, ticks=[0, 0.05, 0.2, 0.5, 1])
+    bar = figure.colorbar(image, ax=list(panels), fraction=0.03, pad=0.01, extend="max")
+    bar.set_ticks([0.0, 0.01, 0.05, 0.1, 0.2, 0.5])
     bar.set_label(f"attention weight at temperature {maps.temperature:g}, mean over heads")
     what = f"{len(maps.rows)} windows; in each step: R return-to-go, s state, a action"
     figure.suptitle(f"{title}\n{what}" if title else what, y=1.02, va="bottom")
