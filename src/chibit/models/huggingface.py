@@ -155,7 +155,7 @@ class HuggingFaceLanguageModel(nn.Module):
         self.head: nn.Linear | None = None if head.weight is table.weight else head
         # Some models scale, bound or shift their logits; theirs is then not the loss computed here.
         self._has_plain_head = True
-        self._has_plain_head = math.isclose(math.log(self.perplexity(probe)), expected, rel_tol=1e-4)
+        self._has_plain_head = math.isclose(self._evaluated_loss(probe), expected, rel_tol=1e-4)
 
     @property
     def vocab_size(self) -> int:
@@ -183,14 +183,17 @@ class HuggingFaceLanguageModel(nn.Module):
         table = self.tokens.weight if self.head is None else self.head.weight
         return vocabulary_loss(hidden.flatten(0, 1), table, token_ids[:, 1:].flatten())
 
-    @torch.no_grad()
     def perplexity(self, token_ids: Tensor) -> float:
-        """Exponential of the loss of (B, T) tokens, without dropout."""
+        """Exponential of the loss of (B, T) tokens, without dropout; at most e^700."""
+        return math.exp(min(self._evaluated_loss(token_ids), 700.0))
+
+    @torch.no_grad()
+    def _evaluated_loss(self, token_ids: Tensor) -> float:
         was_training = self.training
         self.eval()
-        result = math.exp(self.loss(token_ids).item())
+        loss = self.loss(token_ids).item()
         self.train(was_training)
-        return result
+        return loss
 
 
 @torch.no_grad()
