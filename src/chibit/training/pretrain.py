@@ -140,7 +140,7 @@ class _PretrainRun:
             if state.step == 0:
                 self._evaluate(final=False)
             while state.step < config.num_steps:
-                stopping = self._step(stop.signal_number)
+                stopping = self._step(stop)
                 step, done = state.step, state.step == config.num_steps
                 if step % config.log_every == 0 or done:
                     self._write_metrics()
@@ -152,11 +152,12 @@ class _PretrainRun:
                     self._save()
                 if stopping and not done:
                     raise Stopped(stopping, f"{self.run.path}: stopped after step {step}, checkpoint saved")
-        if self.workers.is_first:
-            self.run.write_result(self._result())
-        return self._result()
+        with self.workers.first_alone():
+            if self.workers.is_first:
+                self.run.write_result(self._result())
+        return self.run.result()
 
-    def _step(self, signal_number: int | None) -> int:
+    def _step(self, stop: StopRequests) -> int:
         """One gradient step; the number of a signal that some process has received, or 0."""
         started = time.perf_counter()
         config, workers = self.config, self.workers
@@ -168,10 +169,10 @@ class _PretrainRun:
         candidates = None if self.candidates is None else self.candidates.draw(self.draws)
         rows = max(1, config.micro_batch_tokens // config.block_length)
         shared = torch.zeros(2, dtype=torch.float64, device=device)  # loss, signal
-        shared[1] = signal_number or 0
         for block, offset in zip(torch.split(tokens, rows), torch.split(offsets, rows), strict=True):
             loss = self._micro_step(block, offset, candidates)
             shared[0] += loss.double()
+        shared[1] = stop.signal_number or 0
         parameters = list(self.model.parameters())
         workers.add_up([shared, *(parameter.grad for parameter in parameters if parameter.grad is not None)])
         norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_gradient_norm)

@@ -1,0 +1,352 @@
+"""Pre-training: schedules, held-out loss, exact resume, several processes, and refusals."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from chibit.core.checkpoint import load_checkpoint
+from chibit.core.config import from_json, to_json
+from chibit.core.errors import DamagedFileError, DivergenceError, InputError
+from chibit.core.runtime import Runtime
+from chibit.data.synthetic import SyntheticConfig
+from chibit.models.gpt import GPTConfig
+from chibit.models.language_model import LanguageModel, LanguageModelConfig, load_language_model
+from chibit.training.pretrain import pretrain
+from chibit.training.pretrain_config import SIZES, PretrainConfig, pretrain_path
+from chibit.training.pretrain_data import held_out_loss, load_pretrain_data, unigram_loss
+from chibit.training.stopping import Stopped
+
+TINY = PretrainConfig(
+    corpus="markov",
+    synthetic=SyntheticConfig(num_states=6, temperature=0.2, num_sequences=40, sequence_length=64),
+    gpt=GPTConfig(n_layer=1, n_embd=16, attn_dropout=0.1, resid_dropout=0.1, embd_dropout=0.0),
+    n_positions=32,
+    block_length=16,
+    batch_tokens=128,
+    micro_batch_tokens=64,
+    num_steps=8,
+    warmup_steps=2,
+    learning_rate=1e-2,
+    evaluate_every=4,
+    validation_tokens=100,
+    sample_tokens=5,
+    log_every=3,
+    device="cpu",
+)
+
+
+def run(config: PretrainConfig, path: Path, **options: bool) -> dict:
+    return pretrain(config, path, progress=False, **options)
+
+
+def final_tensors(path: Path) -> dict[str, torch.Tensor]:
+    checkpoint = load_checkpoint(path / "checkpoints")
+    assert checkpoint is not None
+    return checkpoint.tensors
+
+
+def records(path: Path) -> list[dict]:
+    return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_defaults_are_the_papers() -> None:
+    config = PretrainConfig()
+    assert (config.batch_tokens, config.learning_rate) == (65_536, 3e-4)
+    assert (config.num_steps, config.warmup_steps) == (80_000, 10_000)
+    assert config.gpt == GPTConfig(n_layer=3, n_head=1, n_embd=128, activation="relu")
+    assert config.learning_rate_at(0) == pytest.approx(3e-8)
+    assert config.learning_rate_at(9_999) == pytest.approx(3e-4)
+    assert config.learning_rate_at(45_000) == pytest.approx(1.5e-4)
+    assert config.learning_rate_at(80_000) == 0.0
+
+
+def test_sizes_are_those_of_table_9() -> None:
+    shapes = {name: (c.n_embd, c.n_head, c.n_layer) for name, c in SIZES.items()}
+    assert shapes == {
+        "chibit": (128, 1, 3),
+        "3M": (256, 4, 4),
+        "18M": (512, 8, 6),
+        "84M": (768, 12, 12),
+    }
+    for name, millions in (("3M", 3.2), ("18M", 18.9), ("84M", 85.1)):
+        config = SIZES[name]
+        blocks = config.n_layer * (12 * config.n_embd**2 + 13 * config.n_embd)
+        assert blocks / 1e6 == pytest.approx(millions, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("decay", "middle", "end"), [("linear", 0.6, 0.2), ("cosine", 0.6, 0.2), ("constant", 1.0, 1.0)]
+)
+def test_decay_ends_at_the_final_fraction(decay: str, middle: float, end: float) -> None:
+    config = PretrainConfig(
+        learning_rate=1.0, num_steps=200, warmup_steps=100, decay=decay, final_fraction=0.2
+    )  # type: ignore[arg-type]
+    assert config.learning_rate_at(49) == pytest.approx(0.5)
+    assert config.learning_rate_at(150) == pytest.approx(middle, abs=0.01)
+    assert config.learning_rate_at(200) == pytest.approx(end)
+
+
+def test_config_survives_json() -> None:
+    config = replace(TINY, corpus="x", init="y")
+    assert from_json(PretrainConfig, json.loads(json.dumps(to_json(config)))) == config
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"batch_tokens": 100},
+        {"micro_batch_tokens": 100},
+        {"block_length": 33},
+        {"num_steps": 0},
+        {"num_candidates": 1},
+        {"learning_rate": 0.0},
+        {"final_fraction": 1.5},
+        {"log_every": 0},
+    ],
+)
+def test_impossible_configs_are_refused(changes: dict) -> None:
+    with pytest.raises(InputError, match=next(iter(changes))):
+        replace(TINY, **changes)
+
+
+def test_run_directory(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    result = run(TINY, path)
+    assert sorted(p.name for p in path.iterdir() if not p.name.startswith(".")) == [
+        "checkpoints",
+        "config.json",
+        "language_model",
+        "metrics.jsonl",
+        "provenance.json",
+        "result.json",
+        "train.log",
+    ]
+    lines = records(path)
+    assert [r["step"] for r in lines if "held_out/loss" in r] == [0, 4, 8]
+    trained = [r for r in lines if "train/loss" in r]
+    assert [(r["step"], r["train/tokens"]) for r in trained] == [(3, 384), (6, 768), (8, 1024)]
+    assert result["tokens_seen"] == 1024
+    assert result["held_out_name"] == "the last 51 tokens of markov"
+    assert result["parameters"]["blocks"] == 12 * 16**2 + 13 * 16
+    assert json.loads((path / "result.json").read_text()) == result
+    model = load_language_model(path / "language_model")
+    for name, tensor in final_tensors(path).items():
+        assert torch.equal(model.state_dict()[name], tensor)
+    before = (path / "metrics.jsonl").read_bytes()
+    assert run(TINY, path) == result  # finished: nothing is done again
+    assert (path / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_markov_chain_is_learnt(tmp_path: Path) -> None:
+    config = replace(
+        TINY, num_steps=120, batch_tokens=512, micro_batch_tokens=512, evaluate_every=0, sample_tokens=0
+    )
+    config = replace(config, synthetic=replace(TINY.synthetic, num_sequences=200))
+    result = run(config, tmp_path / "run")
+    assert result["untrained_perplexity"] == pytest.approx(6.0, abs=0.3)
+    # The chain's own perplexity at this temperature is the floor; a unigram model stays far above it.
+    assert result["held_out_perplexity"] < 0.75 * result["unigram_perplexity"]
+
+
+@pytest.mark.parametrize("num_candidates", [0, 4])
+def test_resumed_run_equals_the_uninterrupted_one(tmp_path: Path, num_candidates: int) -> None:
+    config = replace(TINY, num_candidates=num_candidates, checkpoint_every=5)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    result = run(config, whole)
+    assert interrupted(config, broken, at=5)
+    assert run(config, broken)["held_out_loss"] == result["held_out_loss"]
+    expected = final_tensors(whole)
+    for name, tensor in final_tensors(broken).items():
+        assert torch.equal(tensor, expected[name]), name
+    kept = [{k: v for k, v in r.items() if k != "seconds"} for r in records(whole)]
+    assert [{k: v for k, v in r.items() if k != "seconds"} for r in records(broken)] == kept
+
+
+def interrupted(config: PretrainConfig, path: Path, *, at: int) -> bool:
+    """Send this process SIGTERM in the middle of a step; True if the run stopped with 143."""
+    import chibit.training.pretrain as module
+
+    original = module._PretrainRun._micro_step
+    sent = []
+
+    def micro_step(self, *args, **kwargs):
+        if self.state.step == at - 1 and not sent:
+            sent.append(True)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, *args, **kwargs)
+
+    module._PretrainRun._micro_step = micro_step
+    try:
+        run(config, path)
+    except Stopped as stopped:
+        return stopped.exit_code == 143
+    finally:
+        module._PretrainRun._micro_step = original
+    return False
+
+
+def test_accumulation_changes_nothing(tmp_path: Path) -> None:
+    quiet = replace(TINY, gpt=replace(TINY.gpt, attn_dropout=0.0, resid_dropout=0.0))
+    run(quiet, tmp_path / "two")
+    run(replace(quiet, micro_batch_tokens=128), tmp_path / "one")
+    for ours, theirs in zip(records(tmp_path / "one"), records(tmp_path / "two"), strict=True):
+        for key in ("train/loss", "held_out/loss"):
+            if key in ours:
+                assert ours[key] == pytest.approx(theirs[key], rel=1e-5)
+
+
+def test_going_on_from_a_model(tmp_path: Path) -> None:
+    run(TINY, tmp_path / "first")
+    config = replace(TINY, init=str(tmp_path / "first" / "language_model"), seed=3)
+    result = run(config, tmp_path / "second")
+    first = json.loads((tmp_path / "first" / "result.json").read_text())
+    start = next(r for r in records(tmp_path / "second") if r["step"] == 0)
+    on_the_way = [r for r in records(tmp_path / "first") if r["step"] == 8 and "held_out/loss" in r][0]
+    assert start["held_out/loss"] == pytest.approx(on_the_way["held_out/loss"], rel=1e-5)
+    assert result["held_out_perplexity"] < first["untrained_perplexity"]
+    with pytest.raises(InputError, match="init: .* has backbone"):
+        run(replace(config, gpt=replace(TINY.gpt, n_layer=2)), tmp_path / "third")
+
+
+def test_all_positions_are_trained(tmp_path: Path) -> None:
+    run(replace(TINY, num_steps=30, evaluate_every=0, weight_decay=0.0), tmp_path / "run")
+    torch.manual_seed(0)
+    vocab = LanguageModelConfig(gpt=TINY.gpt, vocab_size=6, n_positions=32)
+    start = LanguageModel(vocab).positions.weight
+    moved = (load_language_model(tmp_path / "run" / "language_model").positions.weight - start).abs().amax(-1)
+    assert bool((moved > 0).all())
+
+
+def test_held_out_loss_by_hand() -> None:
+    torch.manual_seed(0)
+    vocab = LanguageModelConfig(gpt=TINY.gpt, vocab_size=6, n_positions=32)
+    model = LanguageModel(vocab)
+    tokens = np.random.default_rng(0).integers(0, 6, 50)
+    for rows in (1, 2, 5):
+        loss = held_out_loss(model, tokens, Runtime(), block_length=16, micro_batch_tokens=16 * rows)
+        model.eval()
+        total = 0.0
+        for start, end in ((0, 16), (16, 32), (32, 48), (48, 49)):
+            logits = model.logits(torch.tensor(tokens[None, start:end]))[0].log_softmax(-1)
+            total -= logits[torch.arange(end - start), tokens[start + 1 : end + 1]].sum().item()
+        model.train()
+        assert loss == pytest.approx(total / 49, rel=1e-5)
+    assert model.training
+
+
+def test_unigram_loss_by_hand() -> None:
+    counts = np.array([2, 0, 1])  # one more each: 3, 1, 2 of 6
+    expected = -(math.log(3 / 6) + math.log(1 / 6)) / 2
+    assert unigram_loss(counts, np.array([2, 0, 1])) == pytest.approx(expected)
+
+
+def test_validation_text_and_its_refusals(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("The train text. " * 60)
+    (tmp_path / "valid.txt").write_text("Another text, held out. " * 9)
+    config = replace(TINY, corpus=str(tmp_path / "train.txt"), validation=str(tmp_path / "valid.txt"))
+    data = load_pretrain_data(config, progress=False)
+    assert len(data.train) == 60 * 4 + 2  # "The train text.", then a space before the end of text
+    assert data.held_out_name == config.validation
+    with pytest.raises(InputError, match="one vocabulary"):
+        load_pretrain_data(replace(config, corpus="markov"), progress=False)
+    with pytest.raises(InputError, match="a vocabulary of its own"):
+        load_pretrain_data(replace(config, tokenizer="bpe:300"), progress=False)
+    (tmp_path / "short.txt").write_text("Two words")
+    with pytest.raises(InputError, match="holds 3 tokens, expected more than two blocks of 16"):
+        load_pretrain_data(
+            replace(config, corpus=str(tmp_path / "short.txt"), validation=None), progress=False
+        )
+    with pytest.raises(InputError, match="holds 3 tokens, expected more than 16"):
+        run(replace(config, corpus=str(tmp_path / "short.txt")), tmp_path / "run")
+
+
+def test_text_samples_are_text(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("one two three four five " * 200)
+    config = replace(
+        TINY, corpus=str(tmp_path / "train.txt"), tokenizer="bpe:280", num_steps=60, evaluate_every=30
+    )
+    run(config, tmp_path / "run")
+    assert any(word in (tmp_path / "run" / "train.log").read_text() for word in ("one", "two", "three"))
+
+
+def test_too_many_candidates_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="num_candidates: got 7, expected at most the vocabulary, 6"):
+        run(replace(TINY, num_candidates=7), tmp_path / "run")
+
+
+def test_divergence_stops_the_run(tmp_path: Path) -> None:
+    with pytest.raises(DivergenceError, match="lower learning_rate"):
+        run(replace(TINY, learning_rate=1e30, warmup_steps=0, num_steps=30), tmp_path / "run")
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_changed_corpus_and_unwanted_resume_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("The train text. " * 60)
+    config = replace(TINY, corpus=str(tmp_path / "a.txt"), checkpoint_every=5)
+    interrupted(config, tmp_path / "run", at=5)
+    with pytest.raises(InputError, match="holds a run at step 5"):
+        run(config, tmp_path / "run", resume=False)
+    (tmp_path / "a.txt").write_text("Another text now. " * 60)
+    with pytest.raises(DamagedFileError, match="has changed since the checkpoint"):
+        run(config, tmp_path / "run")
+
+
+def test_run_path_names_corpus_and_seed(tmp_path: Path) -> None:
+    path = pretrain_path(replace(TINY, corpus="/data/My Text.txt", seed=4), tmp_path, "study")
+    assert path.parent == tmp_path / "study"
+    assert path.name.startswith("My-Text.txt-s4-")
+    with pytest.raises(InputError, match="study"):
+        pretrain_path(TINY, tmp_path, "../up")
+
+
+SCRIPT = """
+import json, sys
+from pathlib import Path
+import torch
+from chibit.core.config import from_json
+from chibit.training.pretrain import pretrain
+from chibit.training.pretrain_config import PretrainConfig
+torch.set_num_threads(1)
+config = from_json(PretrainConfig, json.loads(Path(sys.argv[1]).read_text()))
+pretrain(config, Path(sys.argv[2]), progress=False)
+"""
+
+
+def test_two_processes_have_the_losses_of_one(tmp_path: Path) -> None:
+    gpt = replace(TINY.gpt, attn_dropout=0.0, resid_dropout=0.0)
+    config = replace(TINY, gpt=gpt, num_candidates=4, micro_batch_tokens=32)
+    run(config, tmp_path / "one")
+    (tmp_path / "script.py").write_text(SCRIPT)
+    (tmp_path / "config.json").write_text(json.dumps(to_json(config)))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += [str(tmp_path / "script.py"), str(tmp_path / "config.json"), str(tmp_path / "two")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CHIBIT_HOME": str(tmp_path / "home")}
+    subprocess.run(command, check=True, env=environment, capture_output=True, timeout=280)
+    for ours, theirs in zip(records(tmp_path / "two"), records(tmp_path / "one"), strict=True):
+        assert ours["step"] == theirs["step"]
+        for key in ("train/loss", "train/gradient_norm", "held_out/loss"):
+            if key in ours:
+                assert ours[key] == pytest.approx(theirs[key], rel=1e-5)
+    # Each process drops out on its own, so a run goes on with as many as it began with.
+    (tmp_path / "two" / "result.json").unlink()
+    with pytest.raises(InputError, match="was started by 2 processes, not 1"):
+        run(config, tmp_path / "two")
+
+
+def test_blocks_that_processes_cannot_share_are_refused() -> None:
+    from chibit.training.pretrain_model import check_sizes
+    from chibit.training.workers import Workers
+
+    with pytest.raises(InputError, match="8 blocks cannot be shared by 3 processes"):
+        check_sizes(TINY, 6, Workers(size=3))
