@@ -253,7 +253,8 @@ class DecisionTransformerModel(nn.Module):
         """Add one vector to the return, state and action of a step; (B, 3K, D) either way."""
         time: Tensor = self.timesteps(timesteps.clamp(max=self.timesteps.num_embeddings - 1))  # (B, K, D)
         steps = tokens.reshape(*timesteps.shape, 3, -1)  # (B, K, 3, D)
-        return (steps + time.unsqueeze(2)).flatten(1, 2)
+        # In the tokens' precision: under autocast the residual stream then stays in bfloat16.
+        return (steps + time.to(tokens.dtype).unsqueeze(2)).flatten(1, 2)
 
     def _backbone_inputs(
         self, tokens: Tensor, timesteps: Tensor, attention_mask: Tensor | None
