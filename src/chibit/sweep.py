@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
+import signal
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from chibit.core.errors import UserError
 from chibit.training.run_config import RunConfig, run_path
+from chibit.training.stopping import StopRequests
 
 _POLL_SECONDS = 0.5
 
@@ -58,19 +61,15 @@ def run_all(
     paths = [run_path(config, root, study) for config in configs]
     context = multiprocessing.get_context("spawn")
     outcomes: dict[Path, Outcome] = {}
-    with ProcessPoolExecutor(max_workers=max(1, num_processes), mp_context=context) as pool:
+    with ProcessPoolExecutor(max(1, num_processes), context, initializer=_prepare_worker) as pool:
         futures: dict[Future[Outcome], Path] = {}
         for config, path in zip(configs, paths, strict=True):
             if (path / "result.json").is_file():
                 outcomes[path] = Outcome(path, "skipped")
             elif path not in futures.values():
                 futures[pool.submit(_run_one, config, path, study)] = path
-        with _SweepProgress(configs, paths, enabled=progress) as bars:
-            try:
-                _follow(futures, bars)
-            except KeyboardInterrupt:
-                for future in futures:
-                    future.cancel()
+        with _SweepProgress(configs, paths, enabled=progress) as bars, StopRequests() as stop:
+            _follow(futures, bars, stop)
         for future, path in futures.items():
             outcomes[path] = (
                 Outcome(path, "stopped", "not started") if future.cancelled() else _collect(future, path)
@@ -78,11 +77,26 @@ def run_all(
     return [outcomes[path] for path in paths]
 
 
-def _follow(futures: dict[Future[Outcome], Path], bars: _SweepProgress) -> None:
+def _follow(futures: dict[Future[Outcome], Path], bars: _SweepProgress, stop: StopRequests) -> None:
+    """Wait for all runs; on a request to stop, start no more and let those under way save a checkpoint."""
     pending = set(futures)
     while pending:
         _, pending = wait(pending, timeout=_POLL_SECONDS)
         bars.refresh()
+        if stop.signal_number is not None:
+            for future in futures:
+                future.cancel()
+            # Again at every turn: a run that is still opening its data takes no notice, and one that has
+            # taken notice ignores the rest.
+            for child in multiprocessing.active_children():
+                if child.pid is not None:
+                    os.kill(child.pid, signal.SIGINT)
+
+
+def _prepare_worker() -> None:
+    """Leave Ctrl-C to the parent, which passes it on: a run gets it once, an idle process never."""
+    os.setpgrp()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _collect(future: Future[Outcome], path: Path) -> Outcome:

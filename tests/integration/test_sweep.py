@@ -2,13 +2,18 @@
 
 import dataclasses
 import json
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
 from chibit.agents import AGENTS
+from chibit.core.checkpoint import checkpoint_steps
 from chibit.studies import STUDIES, study_configs
 from chibit.sweep import last_record, run_all
-from chibit.training.run_config import RunConfig, run_path
+from chibit.training.run_config import RunConfig, run_path, to_record
 
 
 def config_of(data, **fields):
@@ -49,6 +54,31 @@ def test_a_pool_gives_the_same_results_as_one_process(pendulum_file, tmp_path):
         for row in scores[0] + scores[1]:
             row.pop("seconds_to_converge")
         assert scores[0] == scores[1]
+
+
+def test_a_stopped_sweep_saves_and_goes_on_where_it_was(pendulum_file, tmp_path):
+    code = (
+        "import sys, json\nfrom pathlib import Path\nfrom chibit.sweep import run_all\n"
+        "from chibit.training.run_config import from_record\n"
+        "if __name__ == '__main__':\n"
+        "    configs = [from_record(record) for record in json.loads(sys.argv[1])]\n"
+        "    root = Path(sys.argv[2])\n"
+        "    outcomes = run_all(configs, root=root, study='s', num_processes=2, progress=False)\n"
+        "    print(json.dumps([outcome.status for outcome in outcomes]))\n"
+    )
+    configs = [config_of(pendulum_file, seed=seed, num_steps=10**6, num_episodes=0) for seed in range(3)]
+    (tmp_path / "driver.py").write_text(code)
+    arguments = [json.dumps([to_record(config) for config in configs]), str(tmp_path)]
+XX
+    logs = [run_path(config, tmp_path, "s") / "metrics.jsonl" for config in configs[:2]]
+    deadline = time.monotonic() + 120
+    while not all(log.exists() for log in logs) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    child.send_signal(signal.SIGINT)
+    output, _ = child.communicate(timeout=60)
+    assert json.loads(output) == ["stopped", "stopped", "stopped"]
+    for config in configs[:2]:
+        assert checkpoint_steps(run_path(config, tmp_path, "s") / "checkpoints")
 
 
 def test_last_record_reads_the_end_of_a_log(tmp_path):

@@ -54,7 +54,7 @@ def target_scores(target: float | None, records: Sequence[dict[str, Any]]) -> di
         "last4": rules.last4,
         "best": rules.best,
         "best_step": records[rules.best_index]["step"],
-        "mean_return_last": float(np.mean(records[-1]["episode_returns"])),
+        "mean_return_last": _mean_return(records[-1]),
         "steps_to_converge": converged["step"],
         "seconds_to_converge": converged["seconds"],
     }
@@ -62,4 +62,11 @@ def target_scores(target: float | None, records: Sequence[dict[str, Any]]) -> di
 
 def _score(record: dict[str, Any]) -> float:
     score = record["normalized_score"]
-    return float(np.mean(record["episode_returns"])) if score is None else float(score)
+    return _mean_return(record) if score is None else float(score)
+
+
+def _mean_return(record: dict[str, Any]) -> float:
+    """Mean raw return of the episodes whose environment did not fail; of all, if every one did."""
+    failed = set(record["failed_episodes"])
+    returns = record["episode_returns"]
+    return float(np.mean([value for i, value in enumerate(returns) if i not in failed] or returns))

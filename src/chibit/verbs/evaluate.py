@@ -219,16 +219,19 @@ def _scores(loaded: LoadedRun) -> list[PolicyScore]:
     """The run's evaluations at the step of the checkpoint."""
     from chibit.agents.model_card import PolicyScore
 
-    records = loaded.run.read_log("evaluations.jsonl")
-    return [
-        PolicyScore(
-            env_id=loaded.spec.env_id or "",
-            target_return=record["target_return"],
-            num_episodes=len(record["episode_returns"]),
-            mean_return=float(np.mean(record["episode_returns"])),
-            std_return=float(np.std(record["episode_returns"])),
-            normalized_score=record["normalized_score"],
-        )
-        for record in records
-        if record["step"] == loaded.step
-    ]
+    scores = []
+    for record in loaded.run.read_log("evaluations.jsonl"):
+        failed = set(record["failed_episodes"])
+        returns = [value for i, value in enumerate(record["episode_returns"]) if i not in failed]
+        if record["step"] == loaded.step and returns:
+            scores.append(
+                PolicyScore(
+                    env_id=loaded.spec.env_id or "",
+                    target_return=record["target_return"],
+                    num_episodes=len(returns),
+                    mean_return=float(np.mean(returns)),
+                    std_return=float(np.std(returns)),
+                    normalized_score=record["normalized_score"],
+                )
+            )
+    return scores
