@@ -8,6 +8,9 @@ that come nearest to scores evenly spaced below it. `--steps` names them instead
 are measured anew, on the rounded weights, with the noise on. The shipped files were made with
 
     hopper       --steps 0 10240 30720 51200 151552 200704 231424 260096 280576 290816
+    halfcheetah  --steps 0 40960 80896 120832 160768 200704 320512 360448 400384 440320 --noise-scale 0.5
+    walker2d     --steps 0 40960 161792 260096 280576 321536 360448 380928 481280 520192
+                 --expert-noise-scale 0.5
 """
 
 from __future__ import annotations
@@ -93,6 +96,7 @@ def main() -> None:
     parser.add_argument(
         "--noise-scale", type=float, default=1.0, help="multiplies the snapshots' action noise"
     )
+    parser.add_argument("--expert-noise-scale", type=float, default=1.0, help="multiplies the expert's")
     parser.add_argument("--num-episodes", type=int, default=40, help="episodes that measure a policy")
     args = parser.parse_args()
 
@@ -109,9 +113,8 @@ def main() -> None:
         steps = choose(tried, args.medium, args.snapshots)
     print("--steps", *steps)
     snapshots = [snapshot(each) for each in steps]
-    expert = rounded_policy(
-        folder / "expert.npz", PolicyRecord(name="expert", algorithm="dagger", train_steps=0)
-    )
+    record = PolicyRecord(name="expert", algorithm="dagger", train_steps=0)
+    expert = rounded_policy(folder / "expert.npz", record, args.expert_noise_scale)
     policies = [random_policy(expert.act_dim), *snapshots, expert]
     ladder = Ladder(
         env_name=args.name,

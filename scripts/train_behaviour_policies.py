@@ -6,7 +6,9 @@ STATE/hopper receives `progress.jsonl` (a line a snapshot: steps, normalised ret
 (the numpy actor, observation normalisation folded in) and `checkpoint` (all that is needed to go on). The
 same command resumes after an interruption; with a larger `--num-steps` it goes on. All environments run
 with the physics of MuJoCo before 3.5 (`d4rl_physics=True`). The hyper-parameters start from RL Baselines3
-Zoo's. `build_ladders.py` then chooses among the snapshots.
+Zoo's. The shipped ladders come from 340,000 steps for Hopper (`--snapshot-every 10000`), 520,000 for
+HalfCheetah and 600,000 for Walker2d (`--snapshot-every 20000`), seed 0. `build_ladders.py` then chooses
+among the snapshots.
 """
 
 from __future__ import annotations
