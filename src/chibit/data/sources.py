@@ -85,7 +85,7 @@ def _find_own(name: str, data_folder: Path | None, progress: bool) -> Source | N
         return None
     folder = _minari_folder(entry.dataset_id, data_folder)
     if folder is None:
-        num_processes = len(os.sched_getaffinity(0))
+        num_processes = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
         folder = collect(entry.dataset_id, num_processes=num_processes, progress=progress)
     return _by_path(folder)
 

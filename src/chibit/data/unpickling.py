@@ -15,6 +15,7 @@ second and can do nothing else.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import pickle
 import resource
@@ -233,7 +234,8 @@ def main(arguments: list[str]) -> int:
         int(arguments[2]),
         int(arguments[3]),
     )
-    resource.setrlimit(resource.RLIMIT_AS, (max_bytes, max_bytes))
+    with contextlib.suppress(ValueError):  # macOS knows this limit and does not take it
+        resource.setrlimit(resource.RLIMIT_AS, (max_bytes, max_bytes))
     resource.setrlimit(resource.RLIMIT_CPU, (max_seconds, max_seconds))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:

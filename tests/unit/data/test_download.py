@@ -1,5 +1,6 @@
 """Downloads from a real server on this machine, one that can also misbehave."""
 
+import contextlib
 import http.server
 import multiprocessing
 import threading
@@ -43,7 +44,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if server.breaks:
             server.breaks -= 1
             body = body[: len(body) // 2]
-        self.wfile.write(body)
+        with contextlib.suppress(BrokenPipeError):  # the client may have given up
+            self.wfile.write(body)
 
     def log_message(self, *_args):
         pass

@@ -164,7 +164,7 @@ def test_mutated_files_are_read_or_refused_in_one_line(write_hdf5, hopper_column
     content = write_hdf5(hopper_columns, compression="gzip").read_bytes()
     path = tmp_path / "mutated.hdf5"
     generator = random.Random(0)
-    num_refused, begin = 0, time.monotonic()
+    num_refused, begin = 0, time.process_time()
     for _ in range(150):
         mutated = bytearray(content)
         for _ in range(generator.choice([1, 2, 8, 32])):
@@ -177,4 +177,4 @@ def test_mutated_files_are_read_or_refused_in_one_line(write_hdf5, hopper_column
             num_refused += 1
             assert "\n" not in str(error)
     assert num_refused > 20
-    assert time.monotonic() - begin < 60
+    assert time.process_time() - begin < 60
