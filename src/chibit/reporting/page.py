@@ -133,15 +133,14 @@ def _figures(analysis: Analysis) -> dict[str, Any]:
     numbered = list(enumerate(study.datasets))
     with style():
         canvas = Canvas()
+        forests = {rule: _forests(scores[rule], analysis.comparisons[rule]) for rule in scores}
         return {
             "curves": [learning_curves(canvas, first, name, f"curve-{i}") for i, name in numbered],
             "histograms": [return_histogram(canvas, first, name, f"returns-{i}") for i, name in numbered],
             "loss": _present(training_loss(canvas, first, name, f"loss-{i}") for i, name in numbered),
             "sweep": _present(target_sweep(canvas, first, name, f"sweep-{i}") for i, name in numbered),
             "profile": {rule: profile(canvas, scores[rule], f"profile-{rule}") for rule in scores},
-            "forest": {rule: _forests(scores[rule], analysis.comparisons[rule]) for rule in scores}
-            if analysis.comparisons[HEADLINE]
-            else {},
+            "forest": forests if forests[HEADLINE] else {},
         }
 
 
@@ -151,6 +150,8 @@ def _present(panels: Iterable[Panel | None]) -> list[Panel]:
 
 def _forests(scores: Scores, comparisons: list[Comparison]) -> list[Panel]:
     """All arms over all data sets in one panel; with several data sets one more panel for each arm."""
+    if not comparisons:
+        return []
     arms, rule, baseline = scores.study.arms, scores.rule, comparisons[0].baseline
     normalized = all(scores.study.is_normalized(dataset) for dataset in scores.aggregated)
     overall = [

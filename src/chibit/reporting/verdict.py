@@ -178,7 +178,9 @@ def _sentence(scores: Scores, comparison: Comparison, pairs: int) -> tuple[str, 
 
 def _cautions(scores: Scores, seeds: int) -> tuple[str, ...]:
     cautions = []
-    if seeds == 1:
+    if seeds == 0:
+        cautions.append("Nothing can be paired: arms are compared on the seeds that both have.")
+    elif seeds == 1:
         cautions.append(
             "One seed says nothing about the spread between runs; use at least 5, better 10 to 20."
         )
@@ -195,6 +197,8 @@ def _cautions(scores: Scores, seeds: int) -> tuple[str, ...]:
 
 
 def _basis(rule: Rule, target: TargetChoice, datasets: Sequence[str], seeds: int, *, paired: bool) -> str:
+    if seeds == 0:
+        return f"By the {RULES[rule]}, at {TARGET_CHOICES[target]}."
     pairing = "paired by seed, " if paired else ""
     sets = datasets[0] if len(datasets) == 1 else f"{len(datasets)} data sets"
     number = f"{seeds} seed{'' if seeds == 1 else 's'}"

@@ -122,6 +122,7 @@ class TestComparison:
         analysis = analyse(read_study(tmp_path))
         assert analysis.comparisons["last4"][0].overall is None
         assert "share no seed" in analysis.verdict.sentence
+        assert "0 " not in analysis.verdict.basis + "".join(analysis.verdict.cautions)
 
     def test_adding_an_arm_does_not_move_the_intervals_of_others(self, tmp_path, runs, study):
         before = compare(collect_scores(study), "chibit", "random").overall
