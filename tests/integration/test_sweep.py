@@ -69,7 +69,8 @@ def test_a_stopped_sweep_saves_and_goes_on_where_it_was(pendulum_file, tmp_path)
     configs = [config_of(pendulum_file, seed=seed, num_steps=10**6, num_episodes=0) for seed in range(3)]
     (tmp_path / "driver.py").write_text(code)
     arguments = [json.dumps([to_record(config) for config in configs]), str(tmp_path)]
-XX
+    command = [sys.executable, str(tmp_path / "driver.py"), *arguments]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     logs = [run_path(config, tmp_path, "s") / "metrics.jsonl" for config in configs[:2]]
     deadline = time.monotonic() + 120
     while not all(log.exists() for log in logs) and time.monotonic() < deadline:
