@@ -134,7 +134,7 @@ def from_arrays(
 def list_datasets(*, data_folder: Path | None = None, cache: Path | None = None) -> list[str]:
     """List the names that `load_dataset` knows, one line each: what it is and where it comes from."""
     from chibit.data.collect import list_collectable
-    from chibit.data.d4rl import IDS, file_names
+    from chibit.data.d4rl import IDS, find_file
 
     here = local_minari_ids(data_folder)
     own = list_collectable()
@@ -144,7 +144,7 @@ def list_datasets(*, data_folder: Path | None = None, cache: Path | None = None)
         lines.append(_line(entry.name, f"{entry.env_id}; {state}"))
     folder = data_folder or home_folder(cache) / "d4rl"
     for dataset_id in IDS:
-        is_here = any((folder / name).is_file() for name in file_names(dataset_id))
+        is_here = find_file(dataset_id, folder) is not None
         lines.append(_line(dataset_id, "D4RL; " + ("here" if is_here else "downloaded when first used")))
     collected = {entry.dataset_id for entry in own}
     lines += [_line(dataset_id, "Minari; here") for dataset_id in here if dataset_id not in collected]

@@ -31,17 +31,18 @@ def find_id(name: str) -> str | None:
     return candidate if candidate in IDS else None
 
 
-def file_names(dataset_id: str) -> tuple[str, str]:
-    """Give the names that a data set's file may have: D4RL's own first."""
-    return dataset_id.removesuffix("-v2").replace("-", "_") + "-v2.hdf5", f"{dataset_id}.hdf5"
+def find_file(dataset_id: str, folder: Path) -> Path | None:
+    """Find the file of a data set in `folder`, or in D4RL's own: $D4RL_DATASET_DIR, else ~/.d4rl/datasets."""
+    own = os.environ.get("D4RL_DATASET_DIR")
+    places = (folder, Path(own) if own else Path.home() / ".d4rl" / "datasets")
+    candidates = (place / name for place in places for name in _file_names(dataset_id))
+    return next((path for path in candidates if path.is_file()), None)
 
 
 def find_or_download(
     dataset_id: str, folder: Path, *, allow_download: bool, progress: bool, url: str = URL
 ) -> Path:
     """Find the file of a data set, or fetch it from its public location.
-
-    Looked for in `folder`, and in D4RL's own: $D4RL_DATASET_DIR, else ~/.d4rl/datasets.
 
     Args:
         dataset_id: one of `IDS`.
@@ -54,12 +55,10 @@ def find_or_download(
         InputError: if it is not here and may not be downloaded.
         ResourceError: if it cannot be downloaded.
     """
-    file_name = file_names(dataset_id)[0]
-    own = os.environ.get("D4RL_DATASET_DIR")
-    for place in (folder, Path(own) if own else Path.home() / ".d4rl" / "datasets"):
-        for name in file_names(dataset_id):
-            if (place / name).is_file():
-                return place / name
+    found = find_file(dataset_id, folder)
+    if found is not None:
+        return found
+    file_name = _file_names(dataset_id)[0]
     if not allow_download:
         raise InputError(f"{dataset_id}: not in {folder}; put {url}/{file_name} there")
     return download(f"{url}/{file_name}", folder / file_name, progress=progress)
@@ -112,3 +111,8 @@ def make_origin(path: Path, dataset_id: str | None, num_columns: int, *, kind: s
         notes = (f"kept the first {kept} of {num_columns} observations: Ant-v4 shows no contact forces",)
     env_id = ENV_IDS[dataset_id.partition("-")[0]]
     return Origin(name=dataset_id, env_id=env_id, d4rl_physics=True, notes=notes, provenance=provenance)
+
+
+def _file_names(dataset_id: str) -> tuple[str, str]:
+    """Give the names that a data set's file may have: D4RL's own first."""
+    return dataset_id.removesuffix("-v2").replace("-", "_") + "-v2.hdf5", f"{dataset_id}.hdf5"
