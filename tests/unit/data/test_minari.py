@@ -309,9 +309,7 @@ def test_links_between_files_are_not_followed(write_minari, hopper_episodes, hom
     with edit_episodes(folder) as file:
         del file["episode_1"]
         file["episode_1"] = h5py.ExternalLink(str(tmp_path / "other.hdf5"), "/episode_1")
-    with pytest.raises(
-        DamagedFileError, match="/episode_1: external link"
-    ):
+    with pytest.raises(DamagedFileError, match="/episode_1: external link"):
         load_dataset(folder)
 
 

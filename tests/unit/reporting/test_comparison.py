@@ -187,6 +187,7 @@ class TestVerdict:
         found = self.verdict(tmp_path, runs, range(5), {"chibit": 0.0})
         assert found.sentence.startswith("ChibiT reaches a score of ")
         assert HOPPER in found.sentence
+        assert found.sentence.endswith("The training data's own mean is 45.0.")
 
     def test_raw_returns_are_called_so(self, tmp_path, runs):
         found = self.verdict(tmp_path, runs, [0, 1], {"chibit": 0.0}, normalized=False)
