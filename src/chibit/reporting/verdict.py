@@ -14,6 +14,7 @@ from chibit.reporting.comparison import (
     Scores,
     TargetChoice,
     aggregate,
+    behaviour_mean,
 )
 from chibit.reporting.published import arm_label
 from chibit.reporting.results import base_name
@@ -117,10 +118,13 @@ def _one_arm(scores: Scores, arm: str, target: TargetChoice) -> Verdict:
         normalized = _is_normalized(scores, datasets)
         value = format_score(found.mean.value, normalized=normalized)
         unit = "a score" if normalized else "a return"
-        where = _where(datasets)
-        sentence = (
-            f"{arm_label(arm)} reaches {unit} of {value} on {where}{_parenthesis(found.mean, normalized)}."
-        )
+        interval = _parenthesis(found.mean, normalized)
+        sentence = f"{arm_label(arm)} reaches {unit} of {value} on {_where(datasets)}{interval}."
+        behaviour = [behaviour_mean(scores.study, name, normalized=normalized) for name in datasets]
+        known = [mean for mean in behaviour if mean is not None]
+        if len(known) == len(datasets):
+            own = format_score(sum(known) / len(known), normalized=normalized)
+            sentence += f" The training data's own mean is {own}."
     basis = _basis(scores.rule, target, datasets, seeds, paired=False)
     return Verdict(sentence=sentence, basis=basis, cautions=_cautions(scores, seeds), tone="open")
 
