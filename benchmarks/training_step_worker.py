@@ -36,7 +36,7 @@ def columns() -> dict[str, np.ndarray]:
 def chibit_step(precision: str, settings: dict | None = None) -> Callable[[], object]:
     """The agent's update, as training calls it."""
     from chibit.agents import AGENTS, make_agent
-    from chibit.core.runtime import Runtime
+    from chibit.core.runtime import resolve_runtime
     from chibit.data.trajectory import DatasetSpec
     from chibit.data.windows import SequenceBatch
 
@@ -48,7 +48,7 @@ def chibit_step(precision: str, settings: dict | None = None) -> Callable[[], ob
     )  # fmt: skip
     chen = {"timestep_position": "before_norm", "timestep_table": "fresh", "dropout": DROPOUT}
     config = AGENTS["dt"].config(**(chen if settings is None else settings))
-    agent = make_agent(config, spec, Runtime(precision=precision))
+    agent = make_agent(config, spec, resolve_runtime("cpu", precision))
     data = columns()
     batch = SequenceBatch(
         returns_to_go=torch.from_numpy(data["returns_to_go"]),

@@ -113,6 +113,20 @@ def _make_norm(config: GPTConfig) -> nn.Module:
     return kind(config.n_embd, eps=config.norm_eps)
 
 
+def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """`F.linear` of (B, T, I), by whichever of two equal computations is faster.
+
+    Training in float32 on a CPU, a 1x1 convolution of narrow layers runs 1.05 to 1.15 times as fast, forward
+    and backward: it is oneDNN's, the matrix product is not. From width 768 on it is slower.
+    """
+    batch, tokens, width = x.shape
+    eager_fp32 = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    if not (eager_fp32 and torch.is_grad_enabled() and width * len(weight) <= 256 * 1024):
+        return F.linear(x, weight, bias)
+    pixels = x.reshape(batch, tokens, 1, width).permute(0, 3, 1, 2)  # (B, I, T, 1), channels last
+    return F.conv2d(pixels, weight[:, :, None, None], bias).permute(0, 2, 3, 1).reshape(batch, tokens, -1)
+
+
 class Attending(NamedTuple):
     """Which tokens attend to which, and what is wanted of it."""
 
@@ -139,11 +153,13 @@ class CausalSelfAttention(nn.Module):
         """Map (B, T, D) to (B, T', D); if wanted also the weights (B, H, T', T) before dropout."""
         n_head, width = self.config.n_head, self.config.n_embd
         if attending.positions is None:
-            query, key, value = self.qkv(x).split(width, dim=-1)  # 3 x (B, T, D)
+            query, key, value = _linear(x, self.qkv.weight, self.qkv.bias).split(
+                width, dim=-1
+            )  # 3 x (B, T, D)
         else:
             weight, bias = self.qkv.weight, self.qkv.bias
             query = F.linear(x[:, attending.positions], weight[:width], bias[:width])
-            key, value = F.linear(x, weight[width:], bias[width:]).chunk(2, dim=-1)
+            key, value = _linear(x, weight[width:], bias[width:]).chunk(2, dim=-1)
         query, key, value = (y.unflatten(-1, (n_head, -1)).transpose(1, 2) for y in (query, key, value))
         p = self.config.attn_dropout if self.training else 0.0
         weights = None
@@ -178,8 +194,9 @@ def _use_fused(query: Tensor, key: Tensor, dropout_p: float) -> bool:
 def _explicit_attention(
     query: Tensor, key: Tensor, value: Tensor, allowed: Tensor, dropout_p: float
 ) -> tuple[Tensor, Tensor]:
-    scores = query @ key.transpose(-2, -1) * (1.0 / math.sqrt(query.shape[-1]))  # (B, H, T', T)
-    weights = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min).softmax(dim=-1)
+    scores = query @ key.transpose(-2, -1)  # (B, H, T', T)
+    scores = torch.add(_as_bias(allowed, scores.dtype), scores, alpha=1.0 / math.sqrt(query.shape[-1]))
+    weights = scores.softmax(dim=-1, dtype=torch.float32)
     return dropout(weights.to(value.dtype), dropout_p, training=True) @ value, weights
 
 
@@ -200,8 +217,9 @@ class Block(nn.Module):
         p, positions = self.config.resid_dropout, attending.positions
         mixed, weights = self.attention(self.attention_norm(x), attending)
         x = (x if positions is None else x[:, positions]) + dropout(mixed, p, training=self.training)
-        hidden = _activate(self.expand(self.mlp_norm(x)), self.config.activation)
-        return x + dropout(self.contract(hidden), p, training=self.training), weights
+        hidden = _linear(self.mlp_norm(x), self.expand.weight, self.expand.bias)
+        mixed = _linear(_activate(hidden, self.config.activation), self.contract.weight, self.contract.bias)
+        return x + dropout(mixed, p, training=self.training), weights
 
 
 class GPT(nn.Module):
