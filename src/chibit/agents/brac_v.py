@@ -34,7 +34,7 @@ class BRACVConfig:
 
     agent: ClassVar[str] = "brac_v"
 
-    behavior_steps: int = 5_000
+    behavior_steps: int = 10_000
     """Updates that fit the behaviour policy, at the start; D4RL took 1,000,000."""
     divergence_weight: float = 1.0
     """Weight of KL(policy || behaviour) in the actor's loss and in the value; 0.1 in the authors' example."""
