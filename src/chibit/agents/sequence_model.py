@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from chibit.core.errors import InputError
 from chibit.data.sources import home_folder
 from chibit.data.trajectory import DatasetSpec
-from chibit.losses.similarity import load_centers
+from chibit.losses.similarity import load_centers, read_centers
 from chibit.models.decision_transformer import (
     DecisionTransformerModel,
     DecisionTransformerModelConfig,
     make_timestep_table,
 )
 from chibit.models.gpt import GPT
+from chibit.models.language_model import SHIPPED, shipped_folder
 from chibit.models.lora import add_lora
 from chibit.models.pretrained import Pretrained, load_initialiser, set_dropout
 
@@ -121,4 +122,8 @@ def load_word_centers(config: DecisionTransformerConfig, pretrained: Pretrained)
         raise InputError(
             f"similarity_source: {name!r} has word embeddings of width {words.shape[1]}, expected {width}"
         )
+    if name in SHIPPED and (source or config.transfer == "whole"):
+        shipped = read_centers(shipped_folder(name) / "centers.safetensors")
+        if shipped is not None and len(shipped) == config.num_clusters:
+            return shipped
     return load_centers(words, config.num_clusters, folder=home_folder() / "centers")

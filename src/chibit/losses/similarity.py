@@ -193,7 +193,7 @@ def load_centers(embeddings: Tensor, num_clusters: int, *, seed: int = 0, folder
     key.update(table.numpy().data)
     path = folder / f"{key.hexdigest()[:32]}.safetensors"
     if path.exists():
-        centers = _read_centers(path)
+        centers = read_centers(path)
         if centers is not None:
             return centers
         log.warning("%s: damaged, computing the centers anew", path)
@@ -204,8 +204,12 @@ def load_centers(embeddings: Tensor, num_clusters: int, *, seed: int = 0, folder
     return centers
 
 
-def _read_centers(path: Path) -> Tensor | None:
-    """The centers in a file; None where it does not hold what was written."""
+def read_centers(path: Path) -> Tensor | None:
+    """Read a file of centers.
+
+    Returns:
+        (C, D) float32; None where the file is missing or does not hold what was written.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             centers: Tensor = file.get_tensor("centers")

@@ -310,6 +310,18 @@ class TestInitialisers:
         torch.testing.assert_close(agent.centers, own.centers)
         assert "train/similarity_loss" in agent.update(sampler.sample())
 
+    def test_shipped_centers_are_those_of_the_shipped_words(self) -> None:
+        """Nearest to them: a second clustering would take seconds."""
+        agent, _ = make_small(init="chibit", similarity_weight=0.1)
+        words = load_initialiser("chibit").token_embeddings
+        directions = torch.nn.functional.normalize(words, dim=-1)
+        nearest = (directions @ torch.nn.functional.normalize(agent.centers, dim=-1).T).argmax(dim=-1)
+        sums = torch.zeros(1000, 128).index_add_(0, nearest, directions)
+        cosines = torch.nn.functional.cosine_similarity(sums, agent.centers)
+        assert agent.centers.shape == (1000, 128)
+        assert cosines.min() > 0.9
+        assert cosines.mean() > 0.999
+
     def test_similarity_without_words_is_refused(self) -> None:
         with pytest.raises(InputError, match="no word embeddings"):
             make_small(similarity_weight=0.1)
