@@ -1,6 +1,6 @@
 """Settings of baselines that their authors, or CORL, chose for one data set: data, applied by `recommended`.
 
-They were chosen on the D4RL data sets by evaluation in the environment; on other data of the same name they are
+They were chosen on the D4RL data sets by evaluation in the environment; on other data of that name they are
 only a starting point.
 """
 
