@@ -29,3 +29,8 @@ def test_random_state_round_trip():
     first = torch.rand(4)
     restore_rng(state)
     assert torch.equal(torch.rand(4), first)
+
+
+def test_a_c_library_without_mallopt_is_left_alone(monkeypatch):
+    monkeypatch.setattr("chibit.core.runtime.ctypes.CDLL", lambda name: object())
+    assert resolve_runtime("cpu").device == "cpu"

@@ -1,0 +1,55 @@
+"""What docs/method.md and docs/deviations.md name exists: functions, tests, flags."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from chibit.agents.decision_transformer_config import DecisionTransformerConfig
+from chibit.training.run_config import RunConfig
+
+ROOT = Path(__file__).parents[2]
+METHOD = (ROOT / "docs" / "method.md").read_text()
+DEVIATIONS = (ROOT / "docs" / "deviations.md").read_text()
+NAMED = [
+    (path, name)
+    for path, names in re.findall(r"`([\w/]+\.py)`:((?: `\w+`,?)+)", METHOD)
+    for name in re.findall(r"`(\w+)`", names)
+]
+TESTS = sorted(
+    set(re.findall(r"`((?:unit|golden|learning)/[\w/]+\.py)`", METHOD))
+    | {f"unit/{path}" for path in re.findall(r"`(\w+/test_\w+\.py)`", DEVIATIONS)}
+)
+FLAGS = sorted(set(re.findall(r"`--([\w-]+)`", DEVIATIONS)) - {"recipe"})
+
+
+def definitions(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text())
+    return {node.name for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+
+
+def test_enough_is_found_to_check() -> None:
+    assert len(NAMED) > 40
+    assert len(TESTS) > 15
+    assert len(FLAGS) > 15
+
+
+@pytest.mark.parametrize(("path", "name"), NAMED, ids=[f"{path}:{name}" for path, name in NAMED])
+def test_named_functions_and_tests_exist(path: str, name: str) -> None:
+    folder = ROOT / "tests" if Path(path).name.startswith("test_") else ROOT / "src" / "chibit"
+    assert name in definitions(folder / path)
+
+
+@pytest.mark.parametrize("path", TESTS)
+def test_named_test_files_exist(path: str) -> None:
+    assert (ROOT / "tests" / path).is_file()
+
+
+@pytest.mark.parametrize("flag", FLAGS)
+def test_named_flags_are_settings(flag: str) -> None:
+    fields = {f.name for cls in (DecisionTransformerConfig, RunConfig) for f in dataclasses.fields(cls)}
+    assert flag.replace("-", "_") in fields
