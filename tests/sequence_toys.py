@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -31,8 +33,10 @@ WITHOUT_SHAPE = {name: value for name, value in SMALL.items() if not name.starts
 
 @cache
 def scratch() -> Path:
-    """A folder for what is made once."""
-    return Path(mkdtemp(prefix="chibit-toys-"))
+    """A folder for what is made once; it goes when the process does."""
+    folder = Path(mkdtemp(prefix="chibit-toys-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 @cache

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.func import functional_call, grad, stack_module_state, vmap
 
 from chibit.core.errors import InputError
+from chibit.models import gpt
 from chibit.models.gpt import GPT, GPTConfig, dropout
 
 TINY = GPTConfig(n_layer=2, n_head=2, n_embd=16, attn_dropout=0.0, resid_dropout=0.0, embd_dropout=0.0)
@@ -270,3 +271,19 @@ def test_every_parameter_has_a_gradient() -> None:
 def test_impossible_configs_are_refused(field: str, value: object) -> None:
     with pytest.raises(InputError, match=field):
         replace(TINY, **{field: value})
+
+
+@pytest.mark.parametrize("width", [16, 1024])
+def test_both_computations_of_a_linear_map_are_equal(width: int) -> None:
+    x = inputs(width=width).requires_grad_()
+    layer = torch.nn.Linear(width, 2 * width)
+    got = gpt._linear(x, layer.weight, layer.bias)
+    expected = torch.nn.functional.linear(x, layer.weight, layer.bias)
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+    wanted = (x, layer.weight, layer.bias)
+    seed = torch.randn_like(got)
+    gradients = torch.autograd.grad(got, wanted, seed), torch.autograd.grad(expected, wanted, seed)
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+    with torch.no_grad():
+        assert torch.equal(gpt._linear(x, layer.weight, layer.bias), layer(x))
