@@ -33,6 +33,7 @@ class Worker:
 
     @classmethod
     def start(cls, python: str, library: str, agent: str, precision: str) -> Worker:
+        """Start it and wait until its networks are built."""
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         process = subprocess.Popen(
             [python, str(HERE / "baselines_worker.py"), library, agent, precision],
@@ -47,6 +48,7 @@ class Worker:
         return worker
 
     def answer(self, word: str) -> list[float]:
+        """Numbers on the next line that begins with a word."""
         for line in self.process.stdout:
             if line.startswith(word):
                 return [float(number) for number in line.split()[1:]]
@@ -60,6 +62,7 @@ class Worker:
         return cpu / num_steps, wall / num_steps
 
     def stop(self) -> None:
+        """Let it end."""
         self.process.stdin.close()
         self.process.wait()
 
