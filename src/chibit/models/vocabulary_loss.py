@@ -23,8 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CHUNK_TOKENS = 256
-"""Tokens whose logits exist at a time: 26 MB of bfloat16 or 51 MB of float32 over GPT-2's vocabulary."""
+CHUNK_TOKENS = 512
+"""Tokens whose logits exist at a time: 51 MB of bfloat16 or 103 MB of float32 over GPT-2's vocabulary."""
 
 
 @dataclass(frozen=True)
@@ -125,21 +125,19 @@ class _VocabularyLoss(torch.autograd.Function):
     ) -> Tensor:
         with torch.autocast(hidden.device.type, enabled=False):
             h, table = hidden.detach().to(dtype), embeddings.detach()
-            head = (table if ids is None else table[ids]).to(dtype)  # (V, D) or (C, D)
-            gradient = torch.zeros(head.shape, dtype=torch.float32, device=h.device)
+            head = _Head((table if ids is None else table[ids]).to(dtype), bias, min(chunk, len(h)))
             columns = None if ids is None else _columns(ids, len(table))
             losses, hidden_gradients, target_gradients = [], [], []
             for part, label in zip(h.split(chunk), targets.split(chunk), strict=True):
                 hit = None if columns is None else columns[label]
-                loss, towards, excess = _chunk(part, head, table[label].to(dtype), hit, bias, gradient)
+                loss, towards, excess = head.chunk(part, table[label].to(dtype), hit)
                 losses.append(loss)
                 hidden_gradients.append(towards)
                 target_gradients.append(excess[:, None] * part)
+            gradient = head.gradient.T.contiguous()  # (V, D) or (C, D)
             if ids is not None:
-                gradient = torch.zeros(table.shape, dtype=torch.float32, device=h.device).index_add_(
-                    0, ids, gradient
-                )
-            gradient.index_add_(0, targets, torch.cat(target_gradients))
+                gradient = torch.zeros_like(table, dtype=torch.float32).index_add_(0, ids, gradient)
+            gradient.index_add_(0, targets, torch.cat(target_gradients).float())
             scale = 1.0 / len(targets)
             ctx.save_for_backward(
                 (torch.cat(hidden_gradients) * scale).to(hidden.dtype),
@@ -159,38 +157,44 @@ def _columns(ids: Tensor, vocab_size: int) -> Tensor:
     return columns.scatter_(0, ids, torch.arange(len(ids), device=ids.device))
 
 
-def _chunk(
-    hidden: Tensor,
-    head: Tensor,
-    target_rows: Tensor,
-    hit: Tensor | None,
-    bias: Tensor | None,
-    gradient: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Losses (n,), gradients of the hidden states (n, D), factors of h in the target rows' gradients (n,).
+class _Head:
+    """The words that the softmax runs over, memory for one chunk's logits, and the words' gradient so far.
 
-    `gradient` (V or C, D) receives the part that goes through the softmax. With candidates, each row's target
-    is taken out of them (`hit` is its column, or -1) and counted once, with weight 1.
+    The memory is used again for each chunk: fetching it anew from the system costs as much as the softmax.
     """
-    own = (hidden * target_rows).sum(-1, dtype=torch.float32)
-    if hit is None or bias is None:
-        logits = hidden @ head.T
-    else:
-        logits = torch.addmm(bias.to(hidden.dtype), hidden, head.T)
-        column = hit.clamp(min=0)[:, None]
-        logits.scatter_(1, column, logits.gather(1, column).masked_fill_((hit >= 0)[:, None], -torch.inf))
-    softmax = logits.softmax(-1)
-    # The normaliser from the largest entry, whose probability cannot underflow: no second pass of
-    # exponentials.
-    normaliser = logits.amax(-1).float() - softmax.amax(-1).float().log()
-    del logits
-    if hit is None:
-        share, excess = torch.ones_like(own), -torch.ones_like(own)
-        loss = normaliser - own
-    else:
-        total = torch.logaddexp(normaliser, own)
-        share, excess = (normaliser - total).exp(), (own - total).exp() - 1.0
-        loss = total - own
-    gradient += softmax.T @ (share[:, None] * hidden).to(hidden.dtype)
-    towards = share[:, None] * (softmax @ head).float() + excess[:, None] * target_rows
-    return loss, towards, excess
+
+    def __init__(self, words: Tensor, bias: Tensor | None, rows: int) -> None:
+        self.words = words  # (V, D) or (C, D)
+        self.bias = None if bias is None else bias.to(words.dtype)
+        self.logits, self.softmax = words.new_empty(rows, len(words)), words.new_empty(rows, len(words))
+        # Transposed: the product that adds to it is faster that way round.
+        self.gradient = torch.zeros(words.shape[1], len(words), device=words.device)
+
+    def chunk(self, hidden: Tensor, targets: Tensor, hit: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Losses (n,), gradients of the hidden states (n, D), factors of h in the targets' gradients (n,).
+
+        Args:
+            hidden: (n, D).
+            targets: (n, D) words that come next; with candidates, they are counted once, with weight 1.
+            hit: (n,) column of the target among the candidates or -1; None without candidates.
+        """
+        own = (hidden * targets).sum(-1, dtype=torch.float32)
+        logits, softmax = self.logits[: len(hidden)], self.softmax[: len(hidden)]
+        if hit is None or self.bias is None:
+            torch.mm(hidden, self.words.T, out=logits)
+        else:
+            torch.addmm(self.bias, hidden, self.words.T, out=logits)
+            column = hit.clamp(min=0)[:, None]
+            kept = logits.gather(1, column).masked_fill_((hit >= 0)[:, None], -torch.inf)
+            logits.scatter_(1, column, kept)
+        torch.softmax(logits, -1, out=softmax)
+        # The normaliser from the largest entry, whose probability cannot underflow: no second exponentials.
+        normaliser = logits.amax(-1).float() - softmax.amax(-1).float().log()
+        if hit is None:
+            share, excess, loss = torch.ones_like(own), -torch.ones_like(own), normaliser - own
+        else:
+            total = torch.logaddexp(normaliser, own)
+            share, excess, loss = (normaliser - total).exp(), (own - total).exp() - 1.0, total - own
+        self.gradient += (share[:, None] * hidden).to(hidden.dtype).T @ softmax
+        towards = share[:, None] * (softmax @ self.words).float() + excess[:, None] * targets
+        return loss, towards, excess

@@ -9,7 +9,6 @@ from typing import Any
 
 from rich.console import Console
 
-from chibit.core.config import config_hash
 from chibit.core.errors import InputError
 from chibit.core.files import nearest
 from chibit.verbs.parsing import parse, take_option
@@ -19,7 +18,7 @@ from chibit.verbs.train import Destination
 def pretrain(argv: Sequence[str], prog: str) -> None:
     """``chibit pretrain``."""
     from chibit.training.pretrain import pretrain as pretrain_model
-    from chibit.training.pretrain_config import SIZES, PretrainConfig
+    from chibit.training.pretrain_config import SIZES, PretrainConfig, pretrain_path
 
     rest = list(argv)
     size = take_option(rest, "--size")
@@ -29,15 +28,17 @@ def pretrain(argv: Sequence[str], prog: str) -> None:
     defaults = PretrainConfig() if size is None else PretrainConfig(gpt=SIZES[size])
     arguments = parse(kind, rest, prog, kind(config=defaults))
     config, destination = arguments.config, arguments.destination
-    name = f"{Path(config.corpus).name}-s{config.seed}-{config_hash(config)}"
-    path = destination.out or Path("runs") / "pretrain" / name
+    path = destination.out or pretrain_path(config, Path("runs"), "pretrain")
     result = pretrain_model(
         config, path, study="pretrain", resume=destination.resume, progress=not destination.quiet
     )
     console = Console()
-    for key in ("tokens", "validation_loss", "perplexity", "unigram_perplexity", "untrained_perplexity"):
-        if isinstance(result.get(key), (int, float)):
-            console.print(f"{key.replace('_', ' ')}: {result[key]:,.4g}", highlight=False)
+    console.print(
+        f"held-out perplexity {result['held_out_perplexity']:.2f} on {result['held_out_name']} after "
+        f"{result['tokens_seen']:,} tokens (untrained {result['untrained_perplexity']:,.0f}, "
+        f"word frequencies {result['unigram_perplexity']:,.1f})",
+        highlight=False,
+    )
     console.print(f"language model: {path / 'language_model'}", highlight=False, soft_wrap=True)
     console.print(
         f"fine-tune it: chibit train --data hopper-medium --init {path}", highlight=False, soft_wrap=True

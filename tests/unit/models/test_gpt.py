@@ -168,11 +168,23 @@ def test_fused_and_explicit_attention_agree(masked: bool, monkeypatch: pytest.Mo
     torch.testing.assert_close(results[:2], results[2:], atol=1e-4, rtol=1e-5)
 
 
-def test_long_sequences_take_the_fused_kernel_and_agree() -> None:
-    model = tiny().eval()
-    x = inputs(tokens=300, batch=1)
-    hidden, _ = model(x, return_attentions=True)
-    torch.testing.assert_close(model(x), hidden, atol=1e-5, rtol=0)
+@pytest.mark.parametrize("masked", [True, False])
+def test_long_sequences_go_in_blocks_and_agree(masked: bool) -> None:
+    model = tiny()
+    x = inputs(tokens=600, batch=2)
+    mask = None
+    if masked:
+        mask = torch.ones(2, 600, dtype=torch.bool)
+        mask[1, :270] = False  # more than a whole block of queries is padding
+    whole, _ = model(x, mask, return_attentions=True)
+    blocks = model(x, mask)
+    assert bool(blocks.isfinite().all())
+    real = slice(None) if mask is None else mask
+    torch.testing.assert_close(blocks[real], whole[real], atol=1e-5, rtol=0)
+    parameters = list(model.parameters())
+    expected = torch.autograd.grad(whole[real].square().sum(), parameters)
+    actual = torch.autograd.grad(blocks[real].square().sum(), parameters)
+    torch.testing.assert_close(actual, expected, atol=1e-2, rtol=1e-4)
 
 
 def test_rms_norm_by_hand() -> None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
+import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
+from safetensors import safe_open
 
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.models.gpt import GPTConfig
@@ -15,6 +21,7 @@ from chibit.models.language_model import (
     LanguageModel,
     LanguageModelConfig,
     load_language_model,
+    load_shipped,
     save_language_model,
     shipped_folder,
 )
@@ -201,3 +208,78 @@ def test_impossible_configs_are_refused(changes: dict[str, int]) -> None:
 def test_unknown_shipped_model_is_refused() -> None:
     with pytest.raises(InputError, match="expected chibit or markov; did you mean 'markov'"):
         shipped_folder("markow")
+
+
+@pytest.mark.parametrize(("name", "vocab_size"), [("chibit", 50_257), ("markov", 100)])
+def test_shipped_models_load(name: str, vocab_size: int) -> None:
+    model = load_shipped(name)
+    gpt = replace(model.config.gpt, attn_dropout=0.1, resid_dropout=0.1, embd_dropout=0.1)
+    assert gpt == GPTConfig()
+    assert (model.config.vocab_size, model.config.n_positions) == (vocab_size, 1024)
+    untrained = LanguageModel(model.config)
+    moved = (model.positions.weight - untrained.positions.weight).abs().amax(-1)
+    assert bool((moved > 1e-3).all())  # every position was trained
+    files = {path.name for path in shipped_folder(name).iterdir()}
+    assert {"model.safetensors", "config.json", "model_card.md", "curve.csv"} <= files
+
+
+def test_shipped_files_are_small() -> None:
+    sizes = {
+        name: sum(path.stat().st_size for path in shipped_folder(name).iterdir())
+        for name in ("chibit", "markov")
+    }
+    assert (shipped_folder("chibit") / "model.safetensors").stat().st_size <= 15e6
+    assert sizes["markov"] < 3e6
+
+
+def test_shipped_centers_are_those_of_the_shipped_words() -> None:
+    words = F.normalize(load_shipped("chibit").tokens.weight.detach(), dim=-1)
+    with safe_open(shipped_folder("chibit") / "centers.safetensors", framework="pt") as file:
+        centers = file.get_tensor("centers")
+        digest = file.metadata()["sha256"]
+    assert centers.shape == (1000, 128)
+    assert hashlib.sha256(centers.numpy().data).hexdigest() == digest
+    sample = words[:5000]
+    nearest = (sample @ F.normalize(centers, dim=-1).T).amax(-1).mean()
+    shuffled = centers[:, torch.randperm(128, generator=torch.Generator().manual_seed(0))]
+    by_chance = (sample @ F.normalize(shuffled, dim=-1).T).amax(-1).mean()
+    assert nearest > by_chance + 0.1
+
+
+def test_shipped_chibit_has_learnt_language() -> None:
+    """A sentence is likelier than the same words in reverse, and than under word frequencies."""
+    from chibit.data.tokenizer import load_gpt2_tokenizer
+
+    model = load_shipped("chibit").eval()
+    tokens = load_gpt2_tokenizer().encode(
+        " The city is the capital of the province, and the largest in the country ."
+    )
+    with torch.no_grad():
+        forward, backward = (
+            model.loss(torch.tensor(order.astype("int64"))[None]).item()
+            for order in (tokens, tokens[::-1].copy())
+        )
+    assert forward < backward - 1.0
+    assert forward < 5.0
+
+
+@pytest.mark.slow
+def test_shipped_chibit_has_its_cards_perplexity() -> None:
+    shared = Path(os.environ.get("CHIBIT_SHARED", "../shared")) / "data" / "wikitext2" / "valid.raw.gz"
+    if not shared.is_file():
+        pytest.skip(f"{shared} is not there; set CHIBIT_SHARED")
+    from chibit.core.runtime import Runtime
+    from chibit.data.corpus import load_corpus
+    from chibit.training.pretrain_data import held_out_loss
+
+    tokens = load_corpus(shared, progress=False).tokens
+    loss = held_out_loss(
+        load_shipped("chibit"), tokens, Runtime(), block_length=1024, micro_batch_tokens=8192
+    )
+    row = re.search(
+        r"as shipped in half precision \| ([\d.]+) \|",
+        (shipped_folder("chibit") / "model_card.md").read_text(),
+    )
+    assert row is not None
+    assert math.exp(loss) == pytest.approx(float(row[1]), rel=0.005)
+    assert math.exp(loss) < 250

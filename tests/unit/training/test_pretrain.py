@@ -350,3 +350,36 @@ def test_blocks_that_processes_cannot_share_are_refused() -> None:
 
     with pytest.raises(InputError, match="8 blocks cannot be shared by 3 processes"):
         check_sizes(TINY, 6, Workers(size=3))
+
+
+def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from chibit.verbs.pretrain import pretrain as pretrain_command
+
+    with pytest.raises(InputError, match="--size: unknown '4M'; did you mean .*known: chibit, 3M, 18M, 84M"):
+        pretrain_command(["--size", "4M"], "chibit pretrain")
+    flags = {
+        "size": "3M",
+        "n-layer": 1,
+        "n-embd": 8,
+        "n-head": 2,
+        "corpus": "iid",
+        "num-states": 5,
+        "num-sequences": 4,
+        "sequence-length": 50,
+        "n-positions": 16,
+        "block-length": 8,
+        "batch-tokens": 16,
+        "micro-batch-tokens": 16,
+        "num-steps": 2,
+        "warmup-steps": 1,
+        "device": "cpu",
+        "out": tmp_path / "run",
+    }
+    words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+    pretrain_command([*words, "--quiet"], "chibit pretrain")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "held-out perplexity" in shown
+    assert "after 32 tokens" in shown
+    model = load_language_model(tmp_path / "run" / "language_model")
+    assert (model.config.gpt.n_layer, model.config.gpt.n_embd, model.config.gpt.n_head) == (1, 8, 2)
+    assert model.config.gpt.activation == "relu"
