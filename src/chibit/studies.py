@@ -38,6 +38,8 @@ class Study:
     """Of every arm."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the sequence model's config, for every arm that is one: a schedule for a small budget."""
+    language_settings: Mapping[str, Any] = field(default_factory=dict)
+    """More of them, for the arms that train on language too."""
 
 
 SHORT = {"warmup_steps": 500, "learning_rate": 3e-4}
@@ -107,6 +109,7 @@ STUDIES: dict[str, Study] = {
         evaluate_every=500,
         precision="bf16",
         settings=SHORT,
+        language_settings={"language_block": 256},
     ),
     "baselines": Study(
         summary="continuous baselines on our own Hopper medium and medium-replay data",
@@ -125,6 +128,7 @@ def study_configs(
     seeds: Sequence[int],
     arms: Sequence[str] = (),
     data: Sequence[str] = (),
+    language_corpus: str = "",
     **overrides: Any,
 ) -> list[RunConfig[Any]]:
     """The runs of a study, seeds outermost, so that an early stop leaves whole seeds.
@@ -134,6 +138,7 @@ def study_configs(
         seeds: one run for each.
         arms: recipes in place of the study's own.
         data: data sets in place of the study's own.
+        language_corpus: text of the arms that train on language too, in place of their own.
         overrides: fields of RunConfig in place of the study's and the recipes', such as num_steps; None is no
             override.
 
@@ -157,6 +162,10 @@ def study_configs(
                     raise InputError(f"arm: unknown {arm!r}{nearest(arm, RECIPES)}; see chibit recipes")
                 run = RECIPES[arm].run(data=data_name)
                 if run.agent.agent == "dt":
-                    run = dataclasses.replace(run, agent=dataclasses.replace(run.agent, **study.settings))
+                    settings = dict(study.settings)
+                    if run.agent.language_weight:
+                        settings |= study.language_settings
+                        settings |= {"language_corpus": language_corpus} if language_corpus else {}
+                    run = dataclasses.replace(run, agent=dataclasses.replace(run.agent, **settings))
                 configs.append(dataclasses.replace(run, arm=arm, seed=seed, **fields))
     return configs

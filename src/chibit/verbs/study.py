@@ -38,6 +38,8 @@ class StudyArguments:
     """Episodes for each target return; None is the recipe's."""
     precision: str | None = None
     """fp32 or bf16; None is the recipe's."""
+    language_corpus: str = ""
+    """Text of the arms with language co-training, in place of their own: an id, a folder of text or a built corpus."""
     num_processes: int = 1
     """Runs side by side."""
     root: Path = Path("runs")
@@ -71,6 +73,7 @@ def study(argv: Sequence[str], prog: str) -> None:
         evaluate_every=arguments.evaluate_every,
         num_episodes=arguments.num_episodes,
         precision=arguments.precision,
+        language_corpus=arguments.language_corpus,
     )
     if arguments.dry_run:
         for config in configs:
