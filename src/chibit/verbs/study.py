@@ -39,7 +39,7 @@ class StudyArguments:
     precision: str | None = None
     """fp32 or bf16; None is the recipe's."""
     language_corpus: str = ""
-    """Text of the arms with language co-training, in place of their own: an id, a folder of text or a built corpus."""
+    """Text of the arms with language co-training, in place of their own: an id or a folder."""
     num_processes: int = 1
     """Runs side by side."""
     root: Path = Path("runs")
