@@ -85,8 +85,9 @@ def write_minari(
     spec = gym.spec(env.spec.id)
     folder = root / dataset_id
     with atomic_folder(folder) as temporary:
-        storage = MinariStorage.new(temporary / "data", env.observation_space, env.action_space, spec)
-        counts = _write_episodes(temporary / "data" / "main_data.hdf5", episodes)
+        data = temporary.absolute() / "data"  # Minari cannot measure the size of a relative folder
+        storage = MinariStorage.new(data, env.observation_space, env.action_space, spec)
+        counts = _write_episodes(data / "main_data.hdf5", episodes)
         own = {
             "dataset_id": dataset_id,
             "minari_version": minari_version,

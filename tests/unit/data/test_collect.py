@@ -101,6 +101,13 @@ def test_metadata_says_where_the_data_come_from(medium: Path) -> None:
     assert found["chibit"]["mean_return"] == pytest.approx(np.mean(returns))
 
 
+def test_a_relative_folder_is_as_good(medium: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = small("hopper-medium", Path("some") / "folder")
+    assert content(folder) == content(medium)
+    assert metadata(folder)["dataset_size"] == metadata(medium)["dataset_size"] > 0
+
+
 def test_number_of_processes_changes_nothing(medium: Path, tmp_path: Path) -> None:
     assert content(small("hopper-medium", tmp_path, num_processes=2)) == content(medium)
 
