@@ -48,6 +48,12 @@ LAMO = {
     "warmup_steps": 2_500,
 }
 """Shi et al. (2024)."""
+SIZES = {
+    "3M": {"n_embd": 256, "n_head": 4, "n_layer": 4},
+    "18M": {"n_embd": 512, "n_head": 8, "n_layer": 6},
+    "84M": {"n_embd": 768, "n_head": 12, "n_layer": 12},
+}
+"""Table 9 of Reid et al. (2022)."""
 
 RECIPES: dict[str, Recipe] = {
     "dt": Recipe(summary="Decision Transformer of Chen et al. (2021), to the letter", settings=CHEN),
@@ -102,6 +108,17 @@ RECIPES: dict[str, Recipe] = {
     ),
     "random_no_context": Recipe(summary="its control: random with K = 1", settings={"context_length": 1}),
     "markov": Recipe(summary="pre-trained on a Markov chain (Wang et al. 2024)", settings={"init": "markov"}),
+    "iid": Recipe(
+        summary="pre-trained on independent tokens, on first use (2,000 steps)", settings={"init": "iid:2000"}
+    ),
+    "ngram": Recipe(
+        summary="pre-trained on a second-order Markov chain, on first use (2,000 steps)",
+        settings={"init": "ngram:2000"},
+    ),
+    "shuffled_text": Recipe(
+        summary="pre-trained on text with its words shuffled, on first use (2,000 steps)",
+        settings={"init": "shuffled_text:2000"},
+    ),
     "gpt2": Recipe(
         summary="GPT-2 small, similarity loss; from the Hub", settings={"init": "gpt2", **SIMILARITY}
     ),
@@ -117,6 +134,18 @@ RECIPES: dict[str, Recipe] = {
     ),
 }
 """Name to recipe. Baselines are added below: a recipe for each method with its defaults, and variants."""
+
+RECIPES |= {
+    f"random_{size}": Recipe(summary=f"Figure 3: random with {size} parameters in its blocks", settings=shape)
+    for size, shape in SIZES.items()
+}
+RECIPES |= {
+    f"chibit_{size}": Recipe(
+        summary=f"Figure 3: {size} parameters, pre-trained on text, on first use (2,000 steps; for a GPU)",
+        settings={"init": f"chibit_{size}:2000"},
+    )
+    for size in SIZES
+}
 
 RECIPES |= {
     name: Recipe(

@@ -10,8 +10,9 @@ from typing import Any
 from chibit.core.errors import InputError
 from chibit.core.files import nearest
 from chibit.core.runtime import Precision
-from chibit.recipes import RECIPES
+from chibit.recipes import RECIPES, SIZES
 from chibit.training.run_config import RunConfig
+from chibit.training.trained_sources import with_budget
 
 ENVIRONMENTS = ("hopper", "halfcheetah", "walker2d")
 MEDIUM = tuple(f"{name}-medium-v2" for name in ENVIRONMENTS)
@@ -40,6 +41,8 @@ class Study:
     """Fields of the sequence model's config, for every arm that is one: a schedule for a small budget."""
     language_settings: Mapping[str, Any] = field(default_factory=dict)
     """More of them, for the arms that train on language too."""
+    attention: bool = False
+    """Draw each finished run's attention maps."""
 
 
 SHORT = {"warmup_steps": 500, "learning_rate": 3e-4}
@@ -81,6 +84,24 @@ STUDIES: dict[str, Study] = {
     "table6": Study(
         summary="Table 6: without each technique, medium",
         arms=("chibit_paper", "chibit_no_similarity", "chibit_no_language", "chibit_random_positions"),
+        data=MEDIUM,
+    ),
+    "figure2": Study(
+        summary="Figure 2: attention maps after fine-tuning on Hopper medium",
+        arms=("gpt2", "igpt", "dt", "random", "chibit"),
+        data=("hopper-medium-v2",),
+        attention=True,
+    ),
+    "figure3": Study(
+        summary="Figure 3: model sizes with and without pre-training on text, medium-expert",
+        arms=("random", *(f"random_{size}" for size in SIZES))
+        + ("chibit", *(f"chibit_{size}" for size in SIZES), "gpt2"),
+        data=MEDIUM_EXPERT,
+    ),
+    "controls": Study(
+        summary="what pre-training is made of: weights redrawn, shuffled or in part, other sources, K = 1",
+        arms=("random", "random_matched", "chibit", "chibit_shuffled", "chibit_blocks", "chibit_positions")
+        + ("iid", "markov", "ngram", "shuffled_text", "random_no_context", "chibit_no_context"),
         data=MEDIUM,
     ),
     "policies": Study(
@@ -129,6 +150,7 @@ def study_configs(
     arms: Sequence[str] = (),
     data: Sequence[str] = (),
     language_corpus: str = "",
+    pretrain_steps: int | None = None,
     **overrides: Any,
 ) -> list[RunConfig[Any]]:
     """The runs of a study, seeds outermost, so that an early stop leaves whole seeds.
@@ -138,12 +160,14 @@ def study_configs(
         seeds: one run for each.
         arms: recipes in place of the study's own.
         data: data sets in place of the study's own.
-        language_corpus: text of the arms that train on language too, in place of their own.
+        language_corpus: text of the arms that train on language too, or are pre-trained on text on first
+            use, in place of their own.
+        pretrain_steps: gradient steps of what is pre-trained on first use, in place of the recipes'.
         overrides: fields of RunConfig in place of the study's and the recipes', such as num_steps; None is no
-            override.
+            override. With fewer steps than four evaluations take, there are four evaluations all the same.
 
     Raises:
-        InputError: for an unknown study or arm, with the nearest names.
+        InputError: for an unknown study or arm, with the nearest names, and for anything named twice.
     """
     if name not in STUDIES:
         raise InputError(f"study: unknown {name!r}{nearest(name, STUDIES)}; known: {', '.join(STUDIES)}")
@@ -153,19 +177,40 @@ def study_configs(
         "evaluate_every": study.evaluate_every,
         "precision": study.precision,
     }
-    fields |= {key: value for key, value in overrides.items() if value is not None}
+    given = {key: value for key, value in overrides.items() if value is not None}
+    fields |= given
+    if "evaluate_every" not in given:
+        fields["evaluate_every"] = min(fields["evaluate_every"], max(1, fields["num_steps"] // 4))
+    if not seeds:
+        raise InputError("seeds: got none, expected at least one")
+    for arm in arms:
+        if arm not in RECIPES:
+            raise InputError(f"arm: unknown {arm!r}{nearest(arm, RECIPES)}; see chibit recipes")
+    if pretrain_steps is not None and pretrain_steps < 1:
+        raise InputError(f"pretrain_steps: got {pretrain_steps}, expected at least 1")
     configs = []
-    for seed in seeds:
-        for data_name in data or study.data:
-            for arm in arms or study.arms:
-                if arm not in RECIPES:
-                    raise InputError(f"arm: unknown {arm!r}{nearest(arm, RECIPES)}; see chibit recipes")
+    for seed in _distinct("seeds", seeds):
+        for data_name in _distinct("data", data or study.data):
+            for arm in _distinct("arms", arms or study.arms):
                 run = RECIPES[arm].run(data=data_name)
                 if run.agent.agent == "dt":
-                    settings = dict(study.settings)
-                    if run.agent.language_weight:
-                        settings |= study.language_settings
-                        settings |= {"language_corpus": language_corpus} if language_corpus else {}
-                    run = dataclasses.replace(run, agent=dataclasses.replace(run.agent, **settings))
+                    agent = _with_settings(run.agent, study, language_corpus)
+                    init = with_budget(agent.init, pretrain_steps, language_corpus)
+                    run = dataclasses.replace(run, agent=dataclasses.replace(agent, init=init))
                 configs.append(dataclasses.replace(run, arm=arm, seed=seed, **fields))
     return configs
+
+
+def _distinct(what: str, values: Sequence[Any]) -> Sequence[Any]:
+    if len(set(values)) != len(values):
+        raise InputError(f"{what}: got {', '.join(map(str, values))}, expected each once")
+    return values
+
+
+def _with_settings(agent: Any, study: Study, language_corpus: str) -> Any:
+    """A sequence model's config with the study's settings in it."""
+    settings = dict(study.settings)
+    if agent.language_weight:
+        settings |= study.language_settings
+        settings |= {"language_corpus": language_corpus} if language_corpus else {}
+    return dataclasses.replace(agent, **settings)

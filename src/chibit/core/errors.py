@@ -27,6 +27,10 @@ class ResourceError(UserError):
     exit_code = 4
 
 
+class BusyError(ResourceError):
+    """Another process works on it; exit code 4 as for other resources."""
+
+
 class DivergenceError(UserError):
     """A loss or gradient became NaN or infinite (exit code 5)."""
 

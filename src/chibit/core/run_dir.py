@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from chibit.core.config import read_json
-from chibit.core.errors import DamagedFileError, InputError, ResourceError
+from chibit.core.errors import BusyError, DamagedFileError, InputError
 from chibit.core.files import make_folder, resource_error, write_atomic
 
 SCHEMA = 1
@@ -86,7 +86,7 @@ class RunDir:
         """Hold the run for this process; released by the system when the process ends, however it ends.
 
         Raises:
-            ResourceError: when another process holds it.
+            BusyError: when another process holds it.
         """
         try:
             file = open(self.path / ".lock", "a+")  # noqa: SIM115 - held open for as long as the lock
@@ -96,7 +96,7 @@ class RunDir:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise ResourceError(
+                raise BusyError(
                     f"{self.path}: another process works on this run; wait for it or choose another --out"
                 ) from error
             yield

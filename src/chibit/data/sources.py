@@ -11,6 +11,7 @@ from pathlib import Path
 
 from chibit.core.errors import InputError
 from chibit.core.files import check_name, nearest
+from chibit.core.home import home_folder as home_folder
 from chibit.data.origin import Origin
 from chibit.data.recording import Recording
 from chibit.data.store import MANIFEST
@@ -32,12 +33,6 @@ class Source:
     """A file or folder."""
     reader: Reader | None
     """Opens it; None where it is a store already."""
-
-
-def home_folder(cache: Path | None = None) -> Path:
-    """Give the folder of stores and downloads: `cache`, else $CHIBIT_HOME, else ~/.cache/chibit."""
-    configured = os.environ.get("CHIBIT_HOME")
-    return cache or (Path(configured) if configured else Path.home() / ".cache" / "chibit")
 
 
 def find_source(

@@ -3,7 +3,8 @@
     random                      drawn as GPT-2's are; the control that has the architecture and nothing else
     random_matched[:SOURCE]     each tensor drawn with its mean and standard deviation in SOURCE (chibit)
     chibit, markov              shipped: pre-trained on Wikipedia text, and on a Markov chain
-    iid, ngram, shuffled_text   other synthetic sources, made by `chibit pretrain`
+    iid:STEPS, markov:STEPS, ngram:STEPS, shuffled_text:STEPS[:TEXT], chibit_3M:STEPS[:TEXT], ...
+                                pre-trained by `chibit train` and `chibit study` on first use, and kept
     FOLDER                      a run of `chibit pretrain`, or the language model it wrote
     gpt2, clip, igpt[:FOLDER]   GPT-2, CLIP's text tower, ImageGPT: from the Hub or a folder
     hf:ID or hf:FOLDER          any causal language model that transformers can load
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 
 from chibit.core.errors import InputError
 from chibit.core.files import nearest
+from chibit.core.home import language_model_folder
 from chibit.models.conversion import Family, load_converted
 from chibit.models.gpt import GPT, Block, CausalSelfAttention, GPTConfig, Norm
 from chibit.models.hub import model_folder
@@ -49,16 +51,12 @@ HUB_IDS: dict[Family, str] = {
 }
 """Where the named foreign models are, if no folder is given."""
 
-SYNTHETIC = {
-    "iid": "--corpus iid",
-    "markov": "--corpus markov",
-    "ngram": "--corpus ngram --order 2",
-    "shuffled_text": "--corpus shuffled_text --text wikitext-103",
-}
-"""What `chibit pretrain` takes to make a synthetic source."""
+TRAINED = ("iid", "markov", "ngram", "shuffled_text", "chibit_3M", "chibit_18M", "chibit_84M")
+"""Sources that are pre-trained on first use: NAME:STEPS, or NAME:STEPS:TEXT with text in place of
+WikiText-103."""
 
 _SHAPE = ("n_layer", "n_head", "n_embd", "inner_width", "activation", "norm", "norm_eps")
-_KNOWN = ("random", "random_matched", *dict.fromkeys((*SHIPPED, *SYNTHETIC)), *HUB_IDS, "hf:")
+_KNOWN = ("random", "random_matched", *SHIPPED, *HUB_IDS, *(f"{name}:STEPS" for name in TRAINED), "hf:")
 
 
 @dataclass(frozen=True)
@@ -178,15 +176,35 @@ def _load(spec: str, image_gpt_norm: Norm) -> _Loaded:
         return _foreign(kind, rest or HUB_IDS[kind], image_gpt_norm)
     if spec in SHIPPED:
         return _from_language_model(load_shipped(spec))
-    if spec in SYNTHETIC:
-        raise InputError(
-            f"{spec} is not shipped; make it with `chibit pretrain {SYNTHETIC[spec]} --out FOLDER` "
-            "and give --init FOLDER"
-        )
+    trained = parse_trained(spec)
+    if trained is not None:
+        folder = language_model_folder(*trained)
+        if not (folder / "result.json").is_file():
+            raise InputError(
+                f"{spec} is not pre-trained yet; chibit train and chibit study do it on first use"
+            )
+        return _from_language_model(load_language_model(_language_model_folder(folder)))
     if spec and Path(spec).expanduser().is_dir():
         return _from_language_model(load_language_model(_language_model_folder(Path(spec).expanduser())))
     hint = nearest(kind, _KNOWN) or f"; expected {', '.join(_KNOWN)}ID, or a folder"
     raise InputError(f"initialiser {spec!r} is neither a known name nor a folder{hint}")
+
+
+def parse_trained(spec: str) -> tuple[str, int, str] | None:
+    """Name, steps and text of a source that is pre-trained on first use; None for other initialisers.
+
+    Raises:
+        InputError: without steps.
+    """
+    name, _, rest = spec.partition(":")
+    if name not in TRAINED or spec in SHIPPED:
+        return None
+    steps, _, text = rest.partition(":")
+    if not (steps.isascii() and steps.isdigit() and int(steps) > 0):
+        raise InputError(
+            f"initialiser {spec!r}: expected the gradient steps of its pre-training, such as {name}:2000"
+        )
+    return name, int(steps), text
 
 
 def _foreign(family: Family, source: str, image_gpt_norm: Norm) -> _Loaded:

@@ -32,6 +32,7 @@ from chibit.training.result import summarise
 from chibit.training.run_config import RunConfig, to_record
 from chibit.training.stopping import Stopped, StopRequests
 from chibit.training.trackers import Tracker, make_trackers
+from chibit.training.trained_sources import train_sources
 
 
 @dataclass
@@ -77,6 +78,7 @@ def train(
     with run.lock():
         if run.is_finished:
             return run.result()
+        train_sources(config.agent, progress=progress)
         return _OfflineRun(config, run, resume=resume, progress=progress).run_to_end()
 
 

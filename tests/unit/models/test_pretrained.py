@@ -16,12 +16,13 @@ from chibit.core.errors import DamagedFileError, InputError
 from chibit.models.gpt import GPT, GPTConfig
 from chibit.models.huggingface import HuggingFaceBackbone
 from chibit.models.language_model import (
+    SHIPPED,
     LanguageModel,
     LanguageModelConfig,
     save_language_model,
     shipped_folder,
 )
-from chibit.models.pretrained import SYNTHETIC, Pretrained, load_initialiser, set_dropout
+from chibit.models.pretrained import TRAINED, Pretrained, load_initialiser, set_dropout
 
 SHAPE = GPTConfig(n_layer=2, n_head=2, n_embd=16)
 IDS = torch.randint(30, (2, 9), generator=torch.Generator().manual_seed(0))
@@ -220,12 +221,14 @@ def test_unknown_names(spec: str, message: str) -> None:
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("spec", [name for name in SYNTHETIC if name != "markov"])
-def test_synthetic_sources_say_how_they_are_made(spec: str) -> None:
-    with pytest.raises(
-        InputError, match=f"chibit pretrain --corpus {spec} .*--out FOLDER` and give --init FOLDER"
-    ):
-        load_initialiser(spec)
+@pytest.mark.parametrize("name", TRAINED)
+def test_sources_trained_on_first_use_say_so(name: str) -> None:
+    for spec in (name, f"{name}:", f"{name}:0", f"{name}:-5", f"{name}:many"):
+        if spec not in SHIPPED:
+            with pytest.raises(InputError, match=f"gradient steps of its pre-training, such as {name}:2000"):
+                load_initialiser(spec)
+    with pytest.raises(InputError, match="not pre-trained yet; chibit train and .* on first use"):
+        load_initialiser(f"{name}:7")
 
 
 def test_transfers_that_make_no_sense(folder: Path) -> None:

@@ -1,0 +1,114 @@
+"""Initialisers that are pre-trained on first use: small budgets, kept in the cache, shared by all runs.
+
+`iid:2000` is 2,000 steps of 8,192 tokens, 16 million in all, as the shipped Markov model had; each token is
+seen once. Wang et al. (2024) take 20,000 steps of 65,536. The larger ChibiTs are for GPUs.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from chibit.core.errors import BusyError
+from chibit.core.home import language_model_folder
+from chibit.core.runtime import Precision
+from chibit.data.synthetic import SyntheticConfig
+from chibit.models.pretrained import TRAINED, parse_trained
+from chibit.training.pretrain import pretrain
+from chibit.training.pretrain_config import SIZES, PretrainConfig
+
+BATCH_TOKENS, BLOCK_LENGTH = 8_192, 256
+LEARNING_RATE, WARMUP_FRACTION = 3e-3, 0.05
+NUM_CANDIDATES = 4_096
+"""Words of the sampled softmax over GPT-2's vocabulary."""
+TEXT_SOURCES = tuple(name for name in TRAINED if name not in ("iid", "markov", "ngram"))
+"""Those that are made of text."""
+_SEQUENCE_LENGTH = 1_024
+_POLL_SECONDS = 1.0
+
+
+def trained_config(name: str, steps: int, text: str = "") -> PretrainConfig:
+    """The pre-training behind a source.
+
+    Args:
+        name: one of `models.pretrained.TRAINED`.
+        steps: gradient steps.
+        text: text in place of WikiText-103, for the sources made of text.
+    """
+    synthetic = SyntheticConfig(
+        order=2 if name == "ngram" else 1,
+        num_sequences=max(64, steps * BATCH_TOKENS // _SEQUENCE_LENGTH),
+        sequence_length=_SEQUENCE_LENGTH,
+    )
+    precision: Precision = "bf16"
+    shared: dict[str, Any] = {
+        "block_length": BLOCK_LENGTH,
+        "batch_tokens": BATCH_TOKENS,
+        "micro_batch_tokens": BATCH_TOKENS,
+        "num_steps": steps,
+        "learning_rate": LEARNING_RATE,
+        "warmup_steps": max(1, round(WARMUP_FRACTION * steps)),
+        "evaluate_every": max(1, steps // 4),
+        "log_every": 10,
+        "sample_tokens": 0,
+        "precision": precision,
+    }
+    if name in ("iid", "markov", "ngram"):
+        return PretrainConfig(corpus=name, synthetic=synthetic, **shared)
+    if name == "shuffled_text":
+        words = text or "wikitext-103"
+        return PretrainConfig(corpus=name, text=words, num_candidates=NUM_CANDIDATES, **shared)
+    size = SIZES[name.removeprefix("chibit_")]
+    rate = LEARNING_RATE * SIZES["chibit"].n_embd / size.n_embd  # wider models take smaller steps
+    shared |= {"learning_rate": rate, "gpt": size, "num_candidates": NUM_CANDIDATES}
+    return PretrainConfig(corpus=text or "wikitext-103", **shared)
+
+
+def trained_specs(agent: Any) -> list[str]:
+    """The sources among the initialisers that an agent's configuration names."""
+    named = (getattr(agent, field, "") for field in ("init", "similarity_source"))
+    plain = (name.removeprefix("random_matched:") for name in named)
+    return [spec for spec in dict.fromkeys(plain) if parse_trained(spec) is not None]
+
+
+def source_folder(spec: str) -> Path:
+    """Where a source is kept."""
+    found = parse_trained(spec)
+    assert found is not None
+    return language_model_folder(*found)
+
+
+def with_budget(init: str, steps: int | None, text: str = "") -> str:
+    """An initialiser with other steps or another text; one that is not pre-trained on first use as it is.
+
+    Args:
+        init: any initialiser.
+        steps: gradient steps; None keeps its own.
+        text: text; empty keeps its own.
+    """
+    found = parse_trained(init)
+    if found is None:
+        return init
+    name, own_steps, own_text = found
+    text = (text or own_text) if name in TEXT_SOURCES else ""
+    return f"{name}:{steps or own_steps}" + (f":{text}" if text else "")
+
+
+def train_sources(agent: Any, *, progress: bool = True) -> None:
+    """Pre-train the sources that an agent's configuration names and that are not there yet.
+
+    Where another process is at it, this one waits, and goes on from its checkpoint should it end early.
+
+    Raises:
+        UserError: as `pretrain`.
+        Stopped: after SIGINT or SIGTERM, with a checkpoint saved.
+    """
+    for spec in trained_specs(agent):
+        found, folder = parse_trained(spec), source_folder(spec)
+        assert found is not None
+        while not (folder / "result.json").is_file():
+            try:
+                pretrain(trained_config(*found), folder, study="language_models", progress=progress)
+            except BusyError:
+                time.sleep(_POLL_SECONDS)
