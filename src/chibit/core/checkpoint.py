@@ -2,8 +2,8 @@
 
 A checkpoint is a folder ``<step>/`` with ``model.safetensors`` (the weights), ``training_state.pt``
 (optimizers, generators, samplers, counters; read with ``weights_only=True``) and ``manifest.json`` (SHA-256
-of both). It is filled under a temporary name and renamed; older ones are removed only afterwards, so at every
-moment at least one whole checkpoint exists.
+of both). It is filled under a temporary name, flushed to the disk and renamed; older ones are removed only
+afterwards, so at every moment at least one whole checkpoint exists.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ import json
 import logging
 import pickle
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import safetensors.torch
@@ -25,10 +27,11 @@ from safetensors import SafetensorError
 
 from chibit.core.config import read_json
 from chibit.core.errors import DamagedFileError, InputError, UserError
-from chibit.core.files import TEMPORARY_PREFIX, atomic_folder, make_folder, write_atomic
+from chibit.core.files import TEMPORARY_PREFIX, atomic_folder, flush, make_folder, write_atomic
 
 SCHEMA = 1
 _FILES = ("model.safetensors", "training_state.pt")
+_Contents = dict[str, bytes | memoryview]
 _log = logging.getLogger("chibit")
 
 
@@ -67,25 +70,65 @@ def save_checkpoint(
     Raises:
         ResourceError: when the disk refuses; the earlier checkpoints are then untouched.
     """
-    make_folder(folder)
-    buffer = io.BytesIO()
-    torch.save(dict(state), buffer)
-    contents: dict[str, bytes | memoryview] = {
-        "model.safetensors": safetensors.torch.save(_independent(tensors)),
-        "training_state.pt": buffer.getbuffer(),
-    }
-    manifest = {
-        "schema": SCHEMA,
-        "step": step,
-        "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()},
-    }
-    target = folder / f"{step:010d}"
-    with atomic_folder(target, replace=True) as temporary:
-        for name, data in contents.items():
-            (temporary / name).write_bytes(data)
-        (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1))
-    _prune(folder, keep)
-    return target
+    return _commit(folder, step, _serialise(tensors, state), keep)
+
+
+class CheckpointSaver:
+    """Saves checkpoints while training goes on: `save` comes back as soon as the content is in memory.
+
+    Hashing, writing and flushing to the disk happen in a thread, one checkpoint at a time. Leaving the
+    context, `wait` and the next `save` wait for it and raise what went wrong.
+    """
+
+    def __init__(self, folder: Path, *, keep: int = 2) -> None:
+        """Prepare to save.
+
+        Args:
+            folder: the run's ``checkpoints`` folder.
+            keep: as in `save_checkpoint`.
+        """
+        self._folder, self._keep = folder, keep
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: Future[None] | None = None
+
+    def save(
+        self,
+        step: int,
+        tensors: Mapping[str, torch.Tensor],
+        state: Mapping[str, Any],
+        *,
+        marks: Iterable[str] = (),
+    ) -> None:
+        """Begin to save; arguments are those of `save_checkpoint`, and names to `mark` it with.
+
+        Raises:
+            ResourceError: when the disk refused the checkpoint before this one.
+        """
+        self.wait()
+        contents = _serialise(tensors, state)
+        self._pending = self._thread.submit(self._save, step, contents, tuple(marks))
+
+    def wait(self) -> None:
+        """Come back when the last checkpoint is on the disk; ResourceError if it could not be saved."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def __enter__(self) -> CheckpointSaver:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            self.wait()
+        finally:
+            self._thread.shutdown()
+
+    def _save(self, step: int, contents: _Contents, marks: tuple[str, ...]) -> None:
+        _commit(self._folder, step, contents, self._keep)
+        for name in marks:
+            mark(self._folder, name, step)
 
 
 def checkpoint_steps(folder: Path) -> list[int]:
@@ -170,6 +213,36 @@ def _independent(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]
         seen.add(value.data_ptr())
         result[name] = value
     return result
+
+
+def _serialise(tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> _Contents:
+    """The files of a checkpoint but for its manifest; later changes of the tensors do not reach them."""
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    return {
+        "model.safetensors": safetensors.torch.save(_independent(tensors)),
+        "training_state.pt": buffer.getbuffer(),
+    }
+
+
+def _commit(folder: Path, step: int, contents: _Contents, keep: int) -> Path:
+    make_folder(folder)
+    target = folder / f"{step:010d}"
+    with atomic_folder(target, replace=True) as temporary, ThreadPoolExecutor(len(contents)) as threads:
+        # The disk works while the hashes are taken.
+        writes = [threads.submit(_write, temporary / name, data) for name, data in contents.items()]
+        hashes = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
+        manifest = {"schema": SCHEMA, "step": step, "sha256": hashes}
+        _write(temporary / "manifest.json", json.dumps(manifest, indent=1).encode())
+        for write in writes:
+            write.result()
+    _prune(folder, keep)
+    return target
+
+
+def _write(path: Path, data: bytes | memoryview) -> None:
+    path.write_bytes(data)
+    flush(path)
 
 
 def _load(path: Path) -> Checkpoint:

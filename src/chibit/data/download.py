@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from chibit.core.errors import ResourceError
-from chibit.core.files import fsync_file, fsync_folder, make_folder, resource_error
+from chibit.core.files import flush, make_folder, resource_error
 
 TIMEOUT_SECONDS = 10.0
 """Silence after which a server counts as unreachable."""
@@ -56,9 +56,9 @@ def download(url: str, target: Path, *, progress: bool = True) -> Path:
                     raise _failure(url, target, error) from error
                 except OSError as error:
                     raise resource_error(part, error) from error
-        fsync_file(part)
+        flush(part)
         os.replace(part, target)
-        fsync_folder(target.parent)
+        flush(target.parent)
     return target
 
 

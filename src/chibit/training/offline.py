@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from chibit.agents import Agent, AgentState, Sampler, make_agent
-from chibit.core.checkpoint import load_checkpoint, mark, save_checkpoint, sweep
+from chibit.core.checkpoint import CheckpointSaver, load_checkpoint, sweep
 from chibit.core.errors import DamagedFileError, DivergenceError, InputError
 from chibit.core.files import write_atomic
 from chibit.core.run_dir import RunDir, dump
@@ -107,10 +107,12 @@ class _OfflineRun:
             config=to_record(config),
         )
         self.progress = RunProgress(config.num_steps, run.path.name, enabled=progress)
+        self.saver = CheckpointSaver(run.checkpoints)
 
     def run_to_end(self) -> dict[str, Any]:
         """The loop: step, log, evaluate, save, until the last step."""
-        with StopRequests() as stop, self.progress, self.environments or contextlib.nullcontext():
+        environments = self.environments or contextlib.nullcontext()
+        with StopRequests() as stop, self.progress, environments, self.saver:
             self.progress.start(self.state.step)
             while self.state.step < self.config.num_steps:
                 self._step()
@@ -127,6 +129,7 @@ class _OfflineRun:
                 elif best:
                     self._save(best=True)
                 if stop.signal_number and not done:
+                    self.saver.wait()
                     raise Stopped(
                         stop.signal_number, f"{self.run.path}: stopped after step {step}, checkpoint saved"
                     )
@@ -205,10 +208,8 @@ class _OfflineRun:
             "rng": capture_rng(),
             "data_hash": self.dataset.content_hash,
         }
-        save_checkpoint(self.run.checkpoints, self.state.step, agent_state.tensors, state)
-        mark(self.run.checkpoints, "last", self.state.step)
-        if best:
-            mark(self.run.checkpoints, "best", self.state.step)
+        marks = ("last", "best") if best else ("last",)
+        self.saver.save(self.state.step, agent_state.tensors, state, marks=marks)
 
     def _resume(self, resume: bool) -> None:
         checkpoint = load_checkpoint(self.run.checkpoints)

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from chibit.core.checkpoint import load_checkpoint, mark, save_checkpoint, sweep
+from chibit.core.checkpoint import CheckpointSaver, load_checkpoint, sweep
 from chibit.core.config import read_json, to_json
 from chibit.core.errors import DamagedFileError, DivergenceError, InputError
 from chibit.core.run_dir import RunDir
@@ -131,11 +131,12 @@ class _PretrainRun:
         self.progress = PretrainProgress(
             config.num_steps, config.batch_tokens, run.path.name, enabled=progress and workers.is_first
         )
+        self.saver = CheckpointSaver(run.checkpoints)
 
     def run_to_end(self) -> dict[str, Any]:
         """The loop: step, log, evaluate, save, until the last step."""
         config, state = self.config, self.state
-        with StopRequests() as stop, self.progress:
+        with StopRequests() as stop, self.progress, self.saver:
             self.progress.start(state.step)
             if state.step == 0:
                 self._evaluate(final=False)
@@ -151,6 +152,7 @@ class _PretrainRun:
                 if done or (step % every == 0 if every else evaluated) or stopping:
                     self._save()
                 if stopping and not done:
+                    self.saver.wait()
                     raise Stopped(stopping, f"{self.run.path}: stopped after step {step}, checkpoint saved")
         with self.workers.first_alone():
             if self.workers.is_first:
@@ -259,8 +261,7 @@ class _PretrainRun:
             "rng": random_states,
             "data_hash": self.data.train.content_hash,
         }
-        save_checkpoint(self.run.checkpoints, self.state.step, self.model.state_dict(), state)
-        mark(self.run.checkpoints, "last", self.state.step)
+        self.saver.save(self.state.step, self.model.state_dict(), state, marks=("last",))
 
     def _resume(self, resume: bool) -> None:
         run, workers = self.run, self.workers
