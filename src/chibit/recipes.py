@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from chibit.agents import AGENTS
+from chibit.agents.recommended import RECOMMENDED, recommended
 from chibit.training.run_config import RunConfig
 
 
@@ -20,10 +21,13 @@ class Recipe:
     """Key of the method."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Fields of its config that differ from their defaults."""
+    per_data: bool = False
+    """Take what the method's authors, or CORL, chose for the data set (`agents.recommended`)."""
 
     def run(self, data: str) -> RunConfig[Any]:
         """The run configuration for one data set."""
-        return RunConfig(data=data, agent=AGENTS[self.agent].config(**self.settings))
+        config = AGENTS[self.agent].config(**self.settings)
+        return RunConfig(data=data, agent=recommended(config, data) if self.per_data else config)
 
 
 CHEN = {"timestep_position": "before_norm", "timestep_table": "fresh", "dropout": 0.1, "warmup_steps": 10_000}
@@ -158,3 +162,29 @@ RECIPES |= {
 RECIPES["bc_top10"] = Recipe(
     summary="behaviour cloning of the best tenth of the data", agent="bc", settings={"top_fraction": 0.1}
 )
+RECIPES["bc_stacked"] = Recipe(
+    summary="the cloning baseline of Chen et al. (2021): the last 20 states stacked",
+    agent="bc",
+    settings={
+        "context_length": 20,
+        "hidden_sizes": (128, 128, 128),
+        "dropout": 0.1,
+        "learning_rate": 1e-4,
+        "weight_decay": 1e-4,
+        "warmup_steps": 10_000,
+        "batch_size": 64,
+    },
+)
+RECIPES["cql_markov"] = Recipe(
+    summary="cql with critics pre-trained on a synthetic Markov decision process (Wang et al. 2024)",
+    agent="cql",
+    settings={"pretraining": "markov"},
+)
+RECIPES |= {
+    f"{name}_tuned": Recipe(
+        summary=f"{name} with the settings chosen for each D4RL data set, by its authors or CORL",
+        agent=name,
+        per_data=True,
+    )
+    for name in RECOMMENDED
+}

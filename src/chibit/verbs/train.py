@@ -70,7 +70,12 @@ def parse_run(argv: list[str], prog: str) -> tuple[Any, Destination]:
         record = read_json(Path(config_file))
         base = from_record(record.get("config", record) if isinstance(record, dict) else record, config_file)
     elif recipe_name is not None:
-        base = dataclasses.replace(RECIPES[recipe_name].run(data=tyro.MISSING), arm=recipe_name)
+        data = take_option(argv, "--data")  # a recipe may depend on it
+        base = dataclasses.replace(
+            RECIPES[recipe_name].run(data=data or ""),
+            arm=recipe_name,
+            data=tyro.MISSING if data is None else data,
+        )
     else:
         base = RunConfig(data=tyro.MISSING, agent=AGENTS[agent_name or "dt"].config())
     arguments = parse(

@@ -1,0 +1,44 @@
+import pytest
+
+from chibit.agents import AGENTS
+from chibit.agents.recommended import RECOMMENDED
+from chibit.core.errors import InputError
+from chibit.recipes import RECIPES
+from chibit.verbs.train import parse_run
+
+
+@pytest.mark.parametrize("name", sorted(set(AGENTS) - {"dt"}))
+def test_every_baseline_has_a_recipe_with_its_defaults(name):
+    assert RECIPES[name].run(data="x").agent == AGENTS[name].config()
+
+
+def test_tuned_recipes_take_the_data_sets_settings():
+    run = RECIPES["rebrac_tuned"].run(data="walker2d-medium-v2")
+    assert (run.agent.actor_penalty, run.agent.critic_penalty) == (0.05, 0.1)
+    assert RECIPES["rebrac_tuned"].run(data="x").agent == AGENTS["rebrac"].config()
+    assert {name for name in RECIPES if name.endswith("_tuned")} == {f"{name}_tuned" for name in RECOMMENDED}
+
+
+@pytest.mark.parametrize("spelling", [["--data", "hopper-medium"], ["--data=hopper-medium"]])
+def test_a_tuned_recipe_knows_the_data_on_the_command_line_and_flags_still_win(spelling):
+    run, _ = parse_run(["--recipe", "iql_tuned", *spelling], "chibit train")
+    assert (run.data, run.arm, run.agent.tau, run.agent.expectile) == (
+        "hopper-medium",
+        "iql_tuned",
+        0.001,
+        0.7,
+    )
+    run, _ = parse_run(["--recipe", "iql_tuned", *spelling, "--tau", "0.25"], "chibit train")
+    assert run.agent.tau == 0.25
+
+
+def test_a_recipe_still_asks_for_data():
+    with pytest.raises((InputError, SystemExit)):
+        parse_run(["--recipe", "iql_tuned"], "chibit train")
+    with pytest.raises(InputError, match="--data: needs a value"):
+        parse_run(["--recipe", "iql_tuned", "--data"], "chibit train")
+
+
+def test_stacked_cloning_is_chen_et_als():
+    config = RECIPES["bc_stacked"].run(data="x").agent
+    assert (config.context_length, config.hidden_sizes, config.batch_size) == (20, (128, 128, 128), 64)
