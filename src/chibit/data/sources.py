@@ -47,12 +47,12 @@ def find_source(
         ResourceError: if it is not here and cannot be fetched.
     """
     if isinstance(name_or_path, str):
-        from chibit.data import d4rl
+        from chibit.data import d4rl, limited
 
         if name_or_path in d4rl.IDS:
             folder = data_folder or home / "d4rl"
             path = d4rl.find_or_download(name_or_path, folder, allow_download=download, progress=progress)
-            return Source(path, d4rl.read_d4rl)
+            return Source(path, limited.read_d4rl_apart)
         found = _find_own(name_or_path, data_folder, progress)
         if found is not None:
             return found
@@ -110,7 +110,7 @@ def _minari_folder(dataset_id: str, data_folder: Path | None) -> Path | None:
 def _by_path(path: Path) -> Source:
     if (path / MANIFEST).is_file():
         return Source(path, None)
-    from chibit.data import arrays, d4rl, minari, trajectory_lists
+    from chibit.data import arrays, limited, minari, trajectory_lists
 
     if path.is_dir():
         folder = minari.find_data_folder(path)
@@ -118,12 +118,12 @@ def _by_path(path: Path) -> Source:
             raise InputError(
                 f"{path}: neither a Minari data set (data/metadata.json) nor a store ({MANIFEST})"
             )
-        return Source(folder, minari.read_minari)
+        return Source(folder, limited.read_minari_apart)
     if path.name == "main_data.hdf5":
         return _by_path(path.absolute().parent)
     readers: dict[str, Reader] = {
-        ".hdf5": d4rl.read_d4rl,
-        ".h5": d4rl.read_d4rl,
+        ".hdf5": limited.read_d4rl_apart,
+        ".h5": limited.read_d4rl_apart,
         ".pkl": trajectory_lists.read_trajectory_list,
         ".pickle": trajectory_lists.read_trajectory_list,
         ".npz": arrays.read_npz,
