@@ -11,8 +11,11 @@ import pytest
 
 from chibit.agents import AGENTS
 from chibit.core.checkpoint import checkpoint_steps
+from chibit.core.errors import InputError
+from chibit.core.run_dir import RunDir
 from chibit.studies import STUDIES, study_configs
-from chibit.sweep import last_record, run_all
+from chibit.sweep import run_all
+from chibit.sweep.progress import last_record
 from chibit.training.run_config import RunConfig, run_path, to_record
 
 
@@ -40,20 +43,6 @@ def test_runs_finish_fail_and_are_skipped_each_on_its_own(pendulum_file, tmp_pat
     second = run_all(configs, root=tmp_path, study="s", num_processes=1, progress=False)
     assert [outcome.status for outcome in second] == ["skipped", "failed", "skipped", "skipped"]
     assert before == {path: (path / "result.json").read_bytes() for path in before}
-
-
-def test_a_pool_gives_the_same_results_as_one_process(pendulum_file, tmp_path):
-    configs = [config_of(pendulum_file, seed=seed) for seed in (0, 1)]
-    for name, number in (("one", 1), ("two", 2)):
-        run_all(configs, root=tmp_path, study=name, num_processes=number, progress=False)
-    for config in configs:
-        scores = [
-            json.loads((run_path(config, tmp_path, name) / "result.json").read_text())["scores"]
-            for name in ("one", "two")
-        ]
-        for row in scores[0] + scores[1]:
-            row.pop("seconds_to_converge")
-        assert scores[0] == scores[1]
 
 
 def test_a_stopped_sweep_saves_and_goes_on_where_it_was(pendulum_file, tmp_path):
@@ -112,3 +101,64 @@ def test_text_in_place_of_a_studys_own_goes_to_the_arms_that_read_it():
     random, language = study_configs("initialisers", seeds=(0,), arms=arms, language_corpus="my_text")
     assert (random.agent.language_corpus, random.agent.language_block) == ("", 1024)
     assert (language.agent.language_corpus, language.agent.language_block) == ("my_text", 256)
+
+
+@pytest.fixture(scope="module")
+def two_runs(pendulum_file):
+    return [config_of(pendulum_file, seed=seed) for seed in (0, 1)]
+
+
+def comparable(folder):
+    """What a run wrote that depends on its configuration alone, not on the clock."""
+    result = json.loads((folder / "result.json").read_text())
+    clocks = ("train_seconds", "evaluation_seconds")
+    result = {key: value for key, value in result.items() if key not in clocks}
+    for row in result["scores"]:
+        row.pop("seconds_to_converge")
+    logs = {}
+    for name in ("metrics.jsonl", "evaluations.jsonl"):
+        records = [json.loads(line) for line in (folder / name).read_text().splitlines()]
+        logs[name] = [{k: v for k, v in record.items() if "seconds" not in k} for record in records]
+    return result, logs
+
+
+@pytest.fixture(scope="module")
+def in_process(two_runs, tmp_path_factory):
+    root = tmp_path_factory.mktemp("process")
+    outcomes = run_all(two_runs, root=root, study="s", engine="process", progress=False)
+    assert [outcome.status for outcome in outcomes] == ["finished", "finished"]
+    return [comparable(outcome.path) for outcome in outcomes]
+
+
+def test_a_pool_gives_the_same_results_as_this_process_to_the_bit(two_runs, in_process, tmp_path):
+    outcomes = run_all(two_runs, root=tmp_path, study="s", num_processes=2, progress=False)
+    assert [comparable(outcome.path) for outcome in outcomes] == in_process
+
+
+@pytest.mark.slow
+def test_ray_gives_the_same_results_as_this_process_to_the_bit(two_runs, in_process, pendulum_file, tmp_path):
+    pytest.importorskip("ray", reason="ray is not installed")
+    absent = config_of(tmp_path / "absent.npz")
+    outcomes = run_all([*two_runs, absent], root=tmp_path, study="s", engine="ray", progress=False)
+    assert [outcome.status for outcome in outcomes] == ["finished", "finished", "failed"]
+    assert "absent.npz" in outcomes[2].message
+    assert [comparable(outcome.path) for outcome in outcomes[:2]] == in_process
+    assert all(outcome.path.is_relative_to(tmp_path) for outcome in outcomes)
+
+
+def test_a_run_in_the_hands_of_another_driver_is_left_to_it(two_runs, tmp_path):
+    path = run_path(two_runs[0], tmp_path, "s")
+    run = RunDir.create(path, arm=two_runs[0].arm_name, study="s", config=to_record(two_runs[0]))
+    with run.lock():
+        outcomes = run_all(two_runs, root=tmp_path, study="s", engine="process", progress=False)
+    assert [outcome.status for outcome in outcomes] == ["busy", "finished"]
+    assert "another process works on this run" in outcomes[0].message
+    again = run_all(two_runs, root=tmp_path, study="s", engine="process", progress=False)
+    assert [outcome.status for outcome in again] == ["finished", "skipped"]
+
+
+def test_an_unknown_engine_is_refused(two_runs, tmp_path):
+    with pytest.raises(InputError, match="unknown 'rey', did you mean 'ray'"):
+        run_all(two_runs, root=tmp_path, study="s", engine="rey", progress=False)
+    with pytest.raises(InputError, match="expected at least 1"):
+        run_all(two_runs, root=tmp_path, study="s", num_processes=0, progress=False)

@@ -29,7 +29,7 @@ ALLOWED = {
     "reporting": ("core", "data.scores", "reporting"),
     "recipes": ("core", "agents", "training"),
     "studies": ("core", "recipes", "training"),
-    "sweep": ("core", "training"),
+    "sweep": ("core", "training", "sweep"),
     "quickstart": ("core", "data", "recipes", "sweep", "training", "verbs.report"),
     "verbs": ("",),
     "cli": ("core", "verbs"),

@@ -79,6 +79,13 @@ def source_folder(spec: str) -> Path:
     return language_model_folder(*found)
 
 
+def source_steps(spec: str) -> int:
+    """Gradient steps of a source's pre-training."""
+    found = parse_trained(spec)
+    assert found is not None
+    return found[1]
+
+
 def with_budget(init: str, steps: int | None, text: str = "") -> str:
     """An initialiser with other steps or another text; one that is not pre-trained on first use as it is.
 

@@ -20,7 +20,6 @@ from chibit.verbs.parsing import parse
 
 if TYPE_CHECKING:
     from chibit.agents.model_card import PolicyScore
-    from chibit.data.trajectory import TrajectoryDataset
     from chibit.evaluation.rollout import Evaluation
     from chibit.training.loading import LoadedRun
 
@@ -167,34 +166,15 @@ def _write_json(path: Path, evaluations: Sequence[Evaluation], loaded: LoadedRun
 def attention(argv: Sequence[str], prog: str) -> None:
     """``chibit attention``."""
     arguments = parse(AttentionArguments, argv, prog)
-    from chibit.agents.decision_transformer import DecisionTransformer
-    from chibit.data.catalog import load_dataset
-    from chibit.evaluation.attention import attention_maps, save_attention
+    from chibit.training.attention import draw_attention
     from chibit.training.loading import load_run
 
-    if arguments.num_windows < 1:
-        raise InputError(f"num_windows: got {arguments.num_windows}, expected at least 1")
     loaded = load_run(arguments.run, arguments.checkpoint, device="cpu")
-    if not isinstance(loaded.agent, DecisionTransformer):
-        raise InputError(
-            f"{arguments.run}: agent {loaded.config.agent.agent} has no attention; give a dt run"
-        )
-    dataset = load_dataset(arguments.data or loaded.config.data)
-    sampler = loaded.agent.sampler(dataset, np.random.default_rng(0))
-    rows = _whole_windows(dataset, loaded.config.agent.context_length)
-    if not len(rows):
-        raise InputError(f"{dataset.spec.name}: no episode is as long as the context; nothing to draw")
-    number = min(arguments.num_windows, len(rows))
-    rows = np.sort(np.random.default_rng(0).choice(rows, size=number, replace=False))
-    maps = attention_maps(loaded.agent.model, sampler.windows(rows), temperature=arguments.temperature)
-    for path in save_attention(maps, loaded.run.path / "attention"):
+    paths = draw_attention(
+        loaded, arguments.data, num_windows=arguments.num_windows, temperature=arguments.temperature
+    )
+    for path in paths:
         Console().print(f"{path}", highlight=False, soft_wrap=True)
-
-
-def _whole_windows(dataset: TrajectoryDataset, context_length: int) -> np.ndarray:
-    """First rows of all windows that need no padding."""
-    remaining = np.repeat(dataset.episode_starts[1:], dataset.episode_lengths) - np.arange(dataset.num_steps)
-    return np.flatnonzero(remaining >= context_length)
 
 
 def export(argv: Sequence[str], prog: str) -> None:

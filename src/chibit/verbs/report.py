@@ -5,39 +5,70 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from rich.console import Console
 
 from chibit.verbs.parsing import parse
 
+if TYPE_CHECKING:
+    from chibit.reporting import ReportPaths
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReportArguments:
     """Write tables, figures and one HTML page from the run directories in a folder.
 
-    Example: chibit report runs/quickstart
+    Example: chibit report runs/quickstart --target best --baseline dt
     """
 
     folder: Annotated[Path, tyro.conf.Positional]
-    """Folder whose subfolders are run directories; a study."""
+    """Folder whose subfolders are run directories (a study), or a single run directory."""
     out: Path | None = None
     """Where to write; None is the folder itself."""
+    target: Literal["first", "best"] = "first"
+    """Which of several target returns counts: the first listed, or on each data set the best for all arms."""
+    baseline: str | None = None
+    """Arm that the others are compared with; None takes random, else dt, else bc."""
+    formats: tuple[Literal["html", "md", "csv", "tex"], ...] = ("html", "md", "csv", "tex")
+    """What to write."""
 
 
 def report(argv: Sequence[str], prog: str) -> None:
     """``chibit report``."""
     arguments = parse(ReportArguments, argv, prog)
-    write_report(arguments.folder, arguments.out)
+    write_report(
+        arguments.folder,
+        arguments.out,
+        target=arguments.target,
+        baseline=arguments.baseline,
+        formats=arguments.formats,
+    )
 
 
-def write_report(folder: Path, out: Path | None = None) -> Path | None:
+def write_report(
+    folder: Path,
+    out: Path | None = None,
+    *,
+    target: Literal["first", "best"] = "first",
+    baseline: str | None = None,
+    formats: Sequence[str] = ("html", "md", "csv", "tex"),
+) -> Path | None:
     """Build the report of a folder of runs, print its table and where the page is."""
     from chibit.reporting import build_report, render_console_table
 
     console = Console()
-    paths = build_report(folder, out)
-    console.print(render_console_table(folder))
-    console.print(f"page: {paths.html}", highlight=False, soft_wrap=True)
+    paths = build_report(folder, out, formats=formats, target=target, baseline=baseline)
+    console.print(render_console_table(folder, target=target, baseline=baseline))
+    for what, path in _named(paths):
+        console.print(f"{what}: {path}", highlight=False, soft_wrap=True)
     return paths.html
+
+
+def _named(paths: ReportPaths) -> list[tuple[str, Path]]:
+    """The files that were written; the page alone where there is one, for it has everything."""
+    if paths.html is not None:
+        return [("page", paths.html)]
+    files = (("markdown", paths.markdown), ("scores", paths.csv), ("latex", paths.latex))
+    return [(what, path) for what, path in files if path is not None]

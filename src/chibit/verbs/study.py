@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 
-from chibit.core.errors import UserError
+from chibit.core.errors import ResourceError, UserError
 from chibit.verbs.parsing import parse
+
+if TYPE_CHECKING:
+    from chibit.sweep import Outcome
+    from chibit.sweep.tasks import Task
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyArguments:
-    """Run a table of the paper or another study, and report it. Finished runs are skipped.
+    """Run a table or figure of the paper or another study, and report it. Finished runs are skipped.
 
     Example: chibit study table2 --seeds 0 1 --num-steps 200 --data hopper-medium --arms random chibit
     """
@@ -33,65 +37,150 @@ class StudyArguments:
     num_steps: int | None = None
     """Gradient steps; None is the study's own number."""
     evaluate_every: int | None = None
-    """Gradient steps between evaluations; None is the study's own number."""
+    """Gradient steps between evaluations; None is the study's own number, or a quarter of fewer steps."""
     num_episodes: int | None = None
     """Episodes for each target return; None is the recipe's."""
+    target_returns: tuple[float, ...] | None = None
+    """Raw returns to ask for, on every data set; None takes each data set's own."""
     precision: str | None = None
-    """fp32 or bf16; None is the recipe's."""
+    """fp32 or bf16; None is the study's."""
+    device: str | None = None
+    """auto, cpu, cuda or cuda:N; None is auto."""
     language_corpus: str = ""
-    """Text of the arms with language co-training, in place of their own: an id or a folder."""
+    """Text of the arms that read text, in place of their own: an id, a folder or a built corpus."""
+    pretrain_steps: int | None = None
+    """Gradient steps of initialisers that are pre-trained on first use; None is the recipe's number."""
+    engine: Literal["process", "pool", "ray"] = "pool"
+    """In this process, in a pool of local ones, or on a Ray cluster (extra: ray)."""
     num_processes: int = 1
-    """Runs side by side."""
+    """Runs side by side in the pool, one thread each."""
+    ray_address: str | None = None
+    """Ray cluster to join, such as auto or HOST:6379; None starts one on this machine."""
+    retries: int = 1
+    """Times that a run that crashed is tried again, from its checkpoint."""
     root: Path = Path("runs")
     """Folder that holds the study's folder."""
     dry_run: bool = False
-    """Only list the runs and what is finished."""
+    """Only list the runs, what is finished, and how long the rest will take."""
 
 
 def study(argv: Sequence[str], prog: str) -> None:
     """``chibit study``."""
     from chibit.studies import STUDIES, study_configs
     from chibit.sweep import run_all
-    from chibit.training.run_config import run_path
 
     arguments = parse(StudyArguments, argv, prog)
     console = Console()
     if not arguments.name:
-        table = Table(title="studies: chibit study NAME")
-        table.add_column("name", no_wrap=True)
-        table.add_column("what it is")
-        for name, entry in STUDIES.items():
-            table.add_row(name, entry.summary)
-        console.print(table)
+        _list_studies(console)
         return
     configs = study_configs(
         arguments.name,
         seeds=arguments.seeds,
         arms=arguments.arms,
         data=arguments.data,
+        language_corpus=arguments.language_corpus,
+        pretrain_steps=arguments.pretrain_steps,
         num_steps=arguments.num_steps,
         evaluate_every=arguments.evaluate_every,
         num_episodes=arguments.num_episodes,
+        target_returns=arguments.target_returns,
         precision=arguments.precision,
-        language_corpus=arguments.language_corpus,
+        device=arguments.device,
     )
+    attention = STUDIES[arguments.name].attention
     if arguments.dry_run:
-        for config in configs:
-            path = run_path(config, arguments.root, arguments.name)
-            state = "finished" if (path / "result.json").is_file() else "begun" if path.exists() else "to do"
-            console.print(f"{state:<9} {path}", highlight=False, soft_wrap=True)
+        from chibit.sweep.tasks import make_tasks
+
+        tasks = make_tasks(configs, root=arguments.root, study=arguments.name, attention=attention)
+        _show_plan(console, tasks, arguments)
         return
     outcomes = run_all(
-        configs, root=arguments.root, study=arguments.name, num_processes=arguments.num_processes
+        configs,
+        root=arguments.root,
+        study=arguments.name,
+        engine=arguments.engine,
+        num_processes=arguments.num_processes,
+        ray_address=arguments.ray_address,
+        retries=arguments.retries,
+        attention=attention,
     )
+    _report(console, outcomes, arguments)
+
+
+def _list_studies(console: Console) -> None:
+    from chibit.studies import STUDIES
+
+    table = Table(title="studies: chibit study NAME")
+    table.add_column("name", no_wrap=True)
+    table.add_column("what it is")
+    for name, entry in STUDIES.items():
+        table.add_row(name, entry.summary)
+    console.print(table)
+
+
+def _show_plan(console: Console, tasks: Sequence[Task], arguments: StudyArguments) -> None:
+    """The runs, what is finished of them, and a cost estimate."""
+    from chibit.sweep import forecast
+    from chibit.sweep.progress import shown_time
+
+    measured = forecast.measure(arguments.root)
+    forecasts = [forecast.forecast(task, measured) for task in tasks]
+    states = [_state(task) for task in tasks]
+    for task, state, entry in zip(tasks, states, forecasts, strict=True):
+        left = "" if task.is_done else shown_time(entry.seconds) + (" " if entry.is_measured else "?")
+        line = f"{state:<10}{left:>9}  {task.path}"
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    counts = {kind: sum(state.startswith(kind) for state in states) for kind in ("finished", "at", "to do")}
+    console.print(
+        f"{len(tasks)} runs: {counts['finished']} finished, {counts['at']} begun, {counts['to do']} to do",
+        highlight=False,
+    )
+    sources = forecast.sources_left(tasks)
+    for spec, steps in sources.items():
+        console.print(f"to be pre-trained first: {spec}, {steps} steps", highlight=False, markup=False)
+    total = sum(entry.seconds for entry in forecasts)
+    total += sum(sources.values()) * forecast.SECONDS_A_PRETRAINING_STEP
+    guessed = sum(not entry.is_measured for entry in forecasts)
+    basis = "measured on finished runs here"
+    if guessed:
+        rough = f"{forecast.SECONDS_A_STEP['dt']:g} s a step of ChibiT's size in fp32, more for larger models"
+        basis = f"those marked ? are rough: {rough}; the others are {basis}"
+    side = arguments.num_processes if arguments.engine == "pool" else 1
+    console.print(
+        f"about {shown_time(total / side)} left with {side} at a time ({basis})",
+        highlight=False,
+        markup=False,
+    )
+
+
+def _state(task: Task) -> str:
+    from chibit.sweep.forecast import steps_done
+
+    if task.is_done:
+        return "finished"
+    steps = steps_done(task.path)
+    return f"at {steps}" if steps else "at 0" if (task.path / "config.json").exists() else "to do"
+
+
+def _report(console: Console, outcomes: Sequence[Outcome], arguments: StudyArguments) -> None:
+    """Say what did not finish, and write the page of what did."""
     for outcome in outcomes:
         if outcome.message:
-            console.print(
-                f"{outcome.status}: {outcome.path}: {outcome.message}", highlight=False, soft_wrap=True
-            )
-    from chibit.verbs.report import write_report
+            line = f"{outcome.status}: {outcome.path}: {outcome.message}"
+            console.print(line, highlight=False, soft_wrap=True, markup=False)
+    finished = [outcome for outcome in outcomes if outcome.status in ("finished", "skipped")]
+    folder = arguments.root / arguments.name
+    if finished:
+        from chibit.verbs.report import write_report
 
-    write_report(arguments.root / arguments.name)
+        write_report(folder)
     broken = [outcome for outcome in outcomes if outcome.status in ("failed", "stopped")]
     if broken:
         raise UserError(f"{len(broken)} of {len(outcomes)} runs did not finish; the lines above say why")
+    busy = len(outcomes) - len(finished)
+    if busy:
+        raise ResourceError(
+            f"{busy} of {len(outcomes)} runs are in the hands of another driver; when it is done, "
+            f"chibit report {folder} shows them"
+        )

@@ -1,0 +1,143 @@
+"""Run a list of configurations with any engine.
+
+A run directory is named after the content of its configuration and locked while it is worked on: finished
+runs are skipped, killed ones go on from their checkpoint, a run that crashes is tried again and then
+reported, and none of it stops the others. A second driver takes the runs that the first one has not begun.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from chibit.core.errors import InputError
+from chibit.core.files import nearest
+from chibit.sweep.engines import Crash, Engine, InProcess, LocalPool
+from chibit.sweep.progress import StudyProgress
+from chibit.sweep.tasks import Outcome, Task, make_tasks
+from chibit.training.run_config import RunConfig, run_path
+from chibit.training.stopping import StopRequests
+
+EngineName = Literal["process", "pool", "ray"]
+_POLL_SECONDS = 0.5
+
+
+def run_all(
+    configs: Sequence[RunConfig[Any]],
+    *,
+    root: Path,
+    study: str,
+    engine: EngineName = "pool",
+    num_processes: int = 1,
+    ray_address: str | None = None,
+    retries: int = 1,
+    attention: bool = False,
+    progress: bool = True,
+) -> list[Outcome]:
+    """Run every configuration that is not finished yet.
+
+    Args:
+        configs: the runs.
+        root: folder that holds the study's folder.
+        study: name of the study.
+        engine: process (this one), pool (local processes), or ray.
+        num_processes: runs side by side in the pool, each with its own number of threads (one by default).
+        ray_address: Ray cluster to join; None starts a local one.
+        retries: times that a run that crashed is tried again, from its checkpoint. A run that was refused
+            (bad input, no disk, divergence) would be refused again, and is not.
+        attention: draw the attention maps of every finished sequence model.
+        progress: show what is done, what runs, and the time left.
+
+    Returns:
+        One outcome a configuration, in the same order.
+
+    Raises:
+        InputError: for an unknown engine or number of processes, or a missing extra.
+        ResourceError: if the Ray cluster cannot be reached.
+    """
+    if num_processes < 1 or retries < 0:
+        raise InputError(f"num_processes, retries: got {num_processes}, {retries}, expected at least 1 and 0")
+    tasks = make_tasks(configs, root=root, study=study, attention=attention)
+    outcomes = {task.path: Outcome(task.path, "skipped") for task in tasks if task.is_done}
+    to_do = [task for task in tasks if task.path not in outcomes]
+    with StudyProgress(tasks, root, enabled=progress) as shown:
+        for outcome in outcomes.values():
+            shown.ended(outcome)
+        if to_do:
+            made = _make_engine(engine, min(num_processes, len(to_do)), ray_address, retries)
+            with contextlib.closing(made):
+                outcomes |= _Driver(made, to_do, shown).run()
+    return [outcomes[run_path(config, root, study)] for config in configs]
+
+
+def _make_engine(name: str, num_processes: int, ray_address: str | None, retries: int) -> Engine:
+    if name == "process":
+        return InProcess(retries)
+    if name == "pool":
+        return LocalPool(num_processes, retries)
+    if name == "ray":
+        from chibit.sweep.ray_engine import RayEngine
+
+        return RayEngine(ray_address, retries)
+    known = get_args(EngineName)
+    raise InputError(f"engine: unknown {name!r}{nearest(name, known)}; known: {', '.join(known)}")
+
+
+class _Driver:
+    """Hands tasks to an engine and keeps account of them."""
+
+    def __init__(self, engine: Engine, tasks: Sequence[Task], shown: StudyProgress) -> None:
+        self._engine, self._shown = engine, shown
+        self._queue, self._running = deque(tasks), set[Path]()
+        self._crashes = {task.path: 0 for task in tasks}
+        self._busy = set[Path]()
+        self._outcomes: dict[Path, Outcome] = {}
+
+    def run(self) -> dict[Path, Outcome]:
+        """To the end of all tasks, or of those under way once a stop was asked for."""
+        # In this process Ctrl-C is the task's own affair.
+        listening = contextlib.nullcontext() if isinstance(self._engine, InProcess) else StopRequests()
+        with listening as stop:
+            while self._queue or self._running:
+                self._submit()
+                for task, ended in self._engine.collect(_POLL_SECONDS):
+                    self._account(task, ended)
+                if self._engine.was_interrupted or (stop is not None and stop.signal_number is not None):
+                    self._stop()
+        return self._outcomes
+
+    def _submit(self) -> None:
+        while self._queue and len(self._running) < self._engine.capacity:
+            task = self._queue.popleft()
+            self._running.add(task.path)
+            self._shown.began(task)
+            self._engine.submit(task)
+
+    def _account(self, task: Task, ended: Outcome | Crash) -> None:
+        self._running.discard(task.path)
+        if isinstance(ended, Crash):
+            self._crashes[task.path] += 1
+            if self._crashes[task.path] <= self._engine.retries:
+                self._shown.say(f"crashed: {task.path.name}: {ended.message}; it is tried again")
+                self._queue.append(task)
+                return
+            ended = Outcome(task.path, "failed", ended.message)
+        elif ended.status == "busy" and task.path not in self._busy:
+            # By the time that all others are done, the other driver may be too, or may have died.
+            self._busy.add(task.path)
+            self._queue.append(task)
+            return
+        elif ended.status == "busy" and task.is_done:
+            ended = Outcome(task.path, "skipped")
+        self._outcomes[task.path] = ended
+        self._shown.ended(ended)
+
+    def _stop(self) -> None:
+        for task in self._queue:
+            self._outcomes[task.path] = Outcome(task.path, "stopped", "not started")
+            self._shown.ended(self._outcomes[task.path])
+        self._queue.clear()
+        self._engine.interrupt()

@@ -1,0 +1,153 @@
+"""Where tasks run: in this process, or in a pool of local ones. The Ray engine is in `ray_engine`."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+import traceback
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Protocol
+
+from chibit.core.run_dir import RunDir
+from chibit.sweep.tasks import Outcome, Task, run_task
+
+
+@dataclass(frozen=True)
+class Crash:
+    """The end of a task that nothing in the code foresaw."""
+
+    message: str
+    """What happened, in one line."""
+
+
+Ended = tuple[Task, Outcome | Crash]
+
+
+class Engine(Protocol):
+    """Takes tasks and gives back how they ended."""
+
+    capacity: float
+    """Tasks that it takes at a time."""
+    retries: int
+    """Times that the driver may submit a task again after a crash."""
+    was_interrupted: bool
+    """Whether a request to stop reached a task of its own, past the driver."""
+
+    def submit(self, task: Task) -> None:
+        """Take a task."""
+
+    def collect(self, timeout: float) -> list[Ended]:
+        """Tasks that ended; waits up to `timeout` seconds for the first."""
+
+    def interrupt(self) -> None:
+        """Ask the tasks under way to save and end; called again until they have."""
+
+    def close(self) -> None:
+        """End what the engine started."""
+
+
+class InProcess:
+    """One task after the other, in this process. Ctrl-C reaches the task itself."""
+
+    capacity: float = 1
+
+    def __init__(self, retries: int) -> None:
+        self.retries, self.was_interrupted = retries, False
+        self._waiting: list[Task] = []
+
+    def submit(self, task: Task) -> None:
+        """Keep a task for `collect`."""
+        self._waiting.append(task)
+
+    def collect(self, timeout: float) -> list[Ended]:
+        """Do the waiting task, however long it takes."""
+        if not self._waiting:
+            return []
+        task = self._waiting.pop()
+        ended: Outcome | Crash
+        try:
+            ended = run_task(task)
+        except Exception as error:  # whatever one run dies of, the others go on
+            ended = crash(task, error)
+        else:
+            self.was_interrupted = ended.status == "stopped"
+        return [(task, ended)]
+
+    def interrupt(self) -> None:
+        """Nothing is under way between two tasks."""
+
+    def close(self) -> None:
+        """Nothing was started."""
+
+
+class LocalPool:
+    """Processes side by side, each with one task and its own number of threads (one by default).
+
+    Every place in the pool is a pool of its own: a process that is killed takes no other task with it.
+    """
+
+    was_interrupted = False
+
+    def __init__(self, num_processes: int, retries: int) -> None:
+        self.capacity: float = num_processes
+        self.retries = retries
+        self._context = multiprocessing.get_context("spawn")
+        self._free = [self._place() for _ in range(num_processes)]
+        self._busy: dict[Future[Outcome], tuple[Task, ProcessPoolExecutor]] = {}
+
+    def submit(self, task: Task) -> None:
+        """Give a task to a free process."""
+        place = self._free.pop()
+        self._busy[place.submit(run_task, task)] = (task, place)
+
+    def collect(self, timeout: float) -> list[Ended]:
+        """Wait for tasks; a process that was killed is replaced."""
+        done, _ = wait(self._busy, timeout, FIRST_COMPLETED)
+        ended: list[Ended] = []
+        for future in done:
+            task, place = self._busy.pop(future)
+            error = future.exception()
+            if isinstance(error, BrokenProcessPool):
+                place.shutdown(wait=False)
+                place = self._place()
+                message = "its process was killed, perhaps for want of memory"
+                ended.append((task, Crash(message)))
+            else:
+                ended.append((task, future.result() if error is None else crash(task, error)))
+            self._free.append(place)
+        return ended
+
+    def interrupt(self) -> None:
+        """Pass Ctrl-C on: a run that is still opening its data takes no notice, so it is sent again."""
+        for child in multiprocessing.active_children():
+            if child.pid is not None:
+                os.kill(child.pid, signal.SIGINT)
+
+    def close(self) -> None:
+        """Let the processes end."""
+        for place in [*self._free, *(place for _, place in self._busy.values())]:
+            place.shutdown(wait=True, cancel_futures=True)
+
+    def _place(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(1, self._context, initializer=_prepare_worker)
+
+
+def _prepare_worker() -> None:
+    """Leave Ctrl-C to the parent, which passes it on: a run gets it once, an idle process never."""
+    os.setpgrp()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def crash(task: Task, error: BaseException) -> Crash:
+    """Note a crash in the run's log, and give its one line."""
+    message = " ".join(f"{type(error).__name__}: {error}".split())
+    if (task.path / "config.json").is_file():
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S")
+        RunDir(task.path).log(f"crashed at {stamp}: {message}")
+        cause = "".join(traceback.format_exception(error))
+        RunDir(task.path).log(f"traceback: {cause}")
+    return Crash(message)

@@ -1,0 +1,162 @@
+"""How long runs will take: from what finished ones took, else from rough figures that are stated."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from chibit.core.config import config_hash, read_json
+from chibit.core.errors import UserError
+from chibit.sweep.tasks import Task
+from chibit.training.run_config import RunConfig, to_record
+from chibit.training.trained_sources import source_folder, source_steps, trained_specs
+
+SECONDS_A_STEP = {"dt": 0.15, "bc": 0.002, "td3_bc": 0.006, "awr": 0.002, "iql": 0.008}
+"""Rough seconds a gradient step on one core of a server CPU: the sequence model with ChibiT's 594,816
+parameters in its blocks and 64 windows of 20 steps; baselines with their default networks."""
+SECONDS_A_STEP_ELSE = 0.02
+SECONDS_AN_EPISODE = {"dt": 1.0}
+SECONDS_AN_EPISODE_ELSE = 0.1
+SECONDS_A_PRETRAINING_STEP = 0.5
+_SIZES = {"gpt2": 143.0, "clip": 64.0, "igpt": 128.0, "hf": 143.0}
+"""Parameters in the blocks, in ChibiTs."""
+_NUM_TARGETS = 2
+_LARGEST_RECORD = 2**20
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Seconds that a run has left."""
+
+    seconds: float
+    is_measured: bool
+    """Whether a finished run of the same kind says so."""
+
+
+@dataclass
+class Measurements:
+    """What finished runs took, by kind: the exact settings first, then the method."""
+
+    step: dict[tuple[str, ...], list[float]] = field(default_factory=dict)
+    """Seconds a gradient step."""
+    episode: dict[tuple[str, ...], list[float]] = field(default_factory=dict)
+    """Seconds an episode of evaluation."""
+
+
+def measure(root: Path) -> Measurements:
+    """Read the times of all finished runs of all studies in a folder; what cannot be read is left out."""
+    found = Measurements()
+    for path in sorted(root.glob("*/*/result.json")):
+        try:
+            result = _read(path)
+            record = _read(path.with_name("config.json"))["config"]
+            steps, training = int(result["steps"]), float(result["train_seconds"])
+            episodes = _num_episodes(record, len(result["scores"]))
+            evaluation = float(result["evaluation_seconds"])
+            keys = _kinds(record)
+        except (UserError, KeyError, TypeError, ValueError):
+            continue
+        for key in keys:
+            if steps > 0 and training > 0:
+                found.step.setdefault(key, []).append(training / steps)
+            if episodes > 0 and evaluation > 0:
+                found.episode.setdefault((*key, str(record["data"])), []).append(evaluation / episodes)
+                found.episode.setdefault(key, []).append(evaluation / episodes)
+    return found
+
+
+def forecast(task: Task, measured: Measurements) -> Forecast:
+    """Seconds that a task has left, pre-training of its sources not counted."""
+    config = task.config
+    if task.is_done:
+        return Forecast(0.0, is_measured=True)
+    record = to_record(config)
+    left = max(0, config.num_steps - steps_done(task.path))
+    step, is_measured = _first(measured.step, _kinds(record))
+    if step is None:
+        step = _stated_step(config)
+    keys = [key for kind in _kinds(record) for key in ((*kind, config.data), kind)]
+    episode, _ = _first(measured.episode, keys)
+    if episode is None:
+        episode = SECONDS_AN_EPISODE.get(config.agent.agent, SECONDS_AN_EPISODE_ELSE)
+    num_targets = len(config.target_returns or (0,) * _NUM_TARGETS) if config.agent.agent == "dt" else 1
+    episodes = _num_episodes(record, num_targets) * left / config.num_steps
+    return Forecast(left * step + episodes * episode, is_measured)
+
+
+def sources_left(tasks: Sequence[Task]) -> dict[str, int]:
+    """Sources that have yet to be pre-trained, and their gradient steps."""
+    specs = dict.fromkeys(
+        spec for task in tasks if not task.is_done for spec in trained_specs(task.config.agent)
+    )
+    return {spec: source_steps(spec) for spec in specs if not (source_folder(spec) / "result.json").is_file()}
+
+
+def steps_done(path: Path) -> int:
+    """Gradient steps of a run's newest checkpoint, which it will go on from."""
+    names = [entry.name for entry in (path / "checkpoints").glob("*") if entry.name.isdigit()]
+    return max(map(int, names), default=0)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if path.stat().st_size > _LARGEST_RECORD:
+        raise ValueError("too large")
+    data = read_json(path)
+    if not isinstance(data, dict):
+        raise TypeError("not an object")
+    return data
+
+
+def _kinds(record: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Names of a run's kind, from the exact one to its method on the machine at hand."""
+    agent, precision = str(record["agent_name"]), str(record["precision"])
+    exact = config_hash(json.loads(json.dumps(record["agent"])))
+    kinds = [(agent, precision, exact)]
+    if agent != "dt":  # the sequence models differ in size by a factor of 140
+        kinds.append((agent, precision))
+    else:
+        settings = record["agent"]
+        shape = [str(settings.get(key)) for key in ("n_layer", "n_embd", "context_length", "batch_size")]
+        extra = [str(bool(settings.get(key))) for key in ("language_weight", "similarity_weight")]
+        big = str(settings.get("init", "")).partition(":")[0]
+        kinds.append((agent, precision, *shape, *extra, big if big in _SIZES else ""))
+    return kinds
+
+
+def _num_episodes(record: dict[str, Any], num_targets: int) -> int:
+    every, steps = int(record["evaluate_every"]), int(record["num_steps"])
+    evaluations = -(-steps // every) if every else 1
+    return evaluations * int(record["num_episodes"]) * max(1, num_targets)
+
+
+def _first(
+    values: dict[tuple[str, ...], list[float]], keys: Sequence[tuple[str, ...]]
+) -> tuple[float | None, bool]:
+    for key in keys:
+        if key in values:
+            return statistics.median(values[key]), True
+    return None, False
+
+
+def _stated_step(config: RunConfig[Any]) -> float:
+    agent = config.agent
+    if agent.agent != "dt":
+        return SECONDS_A_STEP.get(agent.agent, SECONDS_A_STEP_ELSE)
+    size = _SIZES.get(agent.init.partition(":")[0])
+    if size is None:
+        width, layers = _shape(agent)
+        size = layers * width**2 / (3 * 128**2)
+    windows = agent.context_length * agent.batch_size / (20 * 64)
+    language = 2.0 if agent.language_weight else 0.0
+    faster = 0.5 if config.precision == "bf16" else 1.0
+    return SECONDS_A_STEP["dt"] * faster * max(0.2, size * windows) + language
+
+
+def _shape(agent: Any) -> tuple[int, int]:
+    """Width and layers of a GPT."""
+    sizes = {"chibit_3M": (256, 4), "chibit_18M": (512, 6), "chibit_84M": (768, 12)}
+    return sizes.get(agent.init.partition(":")[0], (agent.n_embd, agent.n_layer))

@@ -1,0 +1,108 @@
+"""Tasks on a Ray cluster, or on a local one. Run directories must be on a disk that all nodes share."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from chibit.core.errors import InputError, ResourceError
+from chibit.sweep.engines import Crash, Ended
+from chibit.sweep.tasks import Outcome, Task, run_task
+
+_PASSED_ON = ("CHIBIT_HOME", "MINARI_DATASETS_PATH", "MUJOCO_GL", "HF_HOME", "HF_HUB_OFFLINE")
+"""Environment variables that say where data are, and how to render."""
+
+
+class RayEngine:
+    """A Ray task for each run: Ray places them by their resources, and retries them when a node dies."""
+
+    capacity: float = float("inf")
+    retries = 0
+    """Ray does its own."""
+    was_interrupted = False
+
+    def __init__(self, address: str | None, retries: int) -> None:
+        """Connect.
+
+        Args:
+            address: of a running cluster (`auto`, `HOST:6379`, `ray://HOST:10001`); None starts a local one.
+            retries: times that Ray tries a task again.
+
+        Raises:
+            InputError: without Ray.
+            ResourceError: if the cluster cannot be reached.
+        """
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        try:
+            import ray
+        except ImportError as error:
+            raise InputError("engine: ray is not installed; pip install 'chibit[ray]'") from error
+        self._ray: Any = ray
+        self._started = not ray.is_initialized()
+        if self._started:
+            variables = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+            local: dict[str, Any] = {} if address else {"include_dashboard": False}
+            try:
+                ray.init(
+                    address=address or "local",
+                    runtime_env={"env_vars": variables} if variables else None,
+                    logging_level="error",
+                    log_to_driver=False,
+                    **local,
+                )
+            except (ConnectionError, RuntimeError, ValueError) as error:
+                reason = " ".join(str(error).split())[:200]
+                raise ResourceError(f"ray_address: {address or 'local'}: cannot start ({reason})") from error
+        self._has_gpus = ray.cluster_resources().get("GPU", 0) > 0
+        self._call = ray.remote(_run_remotely).options(max_retries=retries, retry_exceptions=True)
+        self._tasks: dict[Any, Task] = {}
+
+    def submit(self, task: Task) -> None:
+        """Hand a task to Ray: as many CPUs as its configuration has threads, a GPU where it takes one."""
+        wants_gpu = task.config.device.startswith("cuda") or (task.config.device == "auto" and self._has_gpus)
+        call = self._call.options(num_cpus=task.config.num_threads, num_gpus=1 if wants_gpu else 0)
+        sent = replace(task, path=task.path.absolute())
+        self._tasks[call.remote(sent, str(Path.cwd()))] = task
+
+    def collect(self, timeout: float) -> list[Ended]:
+        """Wait for tasks."""
+        if not self._tasks:
+            return []
+        done, _ = self._ray.wait(list(self._tasks), timeout=timeout)
+        return [
+            (task, self._outcome(reference, task))
+            for reference in done
+            if (task := self._tasks.pop(reference))
+        ]
+
+    def _outcome(self, reference: Any, task: Task) -> Outcome | Crash:
+        try:
+            outcome: Outcome = self._ray.get(reference)
+        except self._ray.exceptions.TaskCancelledError:
+            return Outcome(task.path, "stopped", "stopped on request")
+        except self._ray.exceptions.RayError as error:
+            cause = getattr(error, "cause", None) or error
+            return Crash(" ".join(f"{type(cause).__name__}: {cause}".split())[:500])
+        if outcome.status == "finished" and not (task.path / "result.json").is_file():
+            return Crash("finished on another machine, but its folder cannot be seen here; share the disk")
+        return replace(outcome, path=task.path)
+
+    def interrupt(self) -> None:
+        """Cancel: Ray raises SIGINT in the tasks that run, which save and end, and drops the others."""
+        for reference in self._tasks:
+            self._ray.cancel(reference, force=False)
+
+    def close(self) -> None:
+        """Leave the cluster, or end the one that was started here."""
+        if self._started:
+            self._ray.shutdown()
+
+
+def _run_remotely(task: Task, folder: str) -> Outcome:
+    """The body of a Ray task; relative paths mean what they mean to the driver."""
+    if os.path.isdir(folder):
+        os.chdir(folder)
+    return run_task(task)

@@ -1,0 +1,91 @@
+"""One run of a study as a task that any engine can take: what it is, how it is done, what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from chibit.core.errors import BusyError, UserError
+from chibit.training.run_config import RunConfig, run_path
+
+Status = Literal["finished", "skipped", "failed", "stopped", "busy"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one run."""
+
+    path: Path
+    """Its directory."""
+    status: Status
+    """`skipped` was finished before; `stopped` has a checkpoint to go on from; `busy` is in another driver's
+    hands."""
+    message: str = ""
+    """Why it failed or stopped, in one line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One run."""
+
+    config: RunConfig[Any]
+    """What to run."""
+    path: Path
+    """Its directory."""
+    study: str
+    """The study it belongs to."""
+    attention: bool = False
+    """Draw its attention maps when it is finished."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to do."""
+        if not (self.path / "result.json").is_file():
+            return False
+        return not self.attention or any((self.path / "attention").glob("*.npz"))
+
+
+def make_tasks(
+    configs: Sequence[RunConfig[Any]], *, root: Path, study: str, attention: bool = False
+) -> list[Task]:
+    """The tasks of a study, each run once.
+
+    Args:
+        configs: the runs.
+        root: folder that holds the study's folder.
+        study: name of the study.
+        attention: draw the attention maps of the sequence models.
+    """
+    tasks = {}
+    for config in configs:
+        path = run_path(config, root, study)
+        draws = attention and config.agent.agent == "dt"
+        tasks[path] = Task(config=config, path=path, study=study, attention=draws)
+    return list(tasks.values())
+
+
+def run_task(task: Task) -> Outcome:
+    """Do a task in this process; a refusal becomes an outcome, anything else is raised."""
+    from chibit.training.offline import train
+    from chibit.training.stopping import Stopped
+
+    try:
+        train(task.config, task.path, study=task.study, progress=False)
+        if task.attention:
+            _draw(task)
+    except BusyError as error:
+        return Outcome(task.path, "busy", str(error))
+    except UserError as error:
+        return Outcome(task.path, "failed", str(error))
+    except Stopped as error:
+        return Outcome(task.path, "stopped", str(error))
+    return Outcome(task.path, "finished")
+
+
+def _draw(task: Task) -> None:
+    from chibit.training.attention import draw_attention
+    from chibit.training.loading import load_run
+
+    draw_attention(load_run(task.path, device="cpu"))

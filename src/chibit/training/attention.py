@@ -1,0 +1,52 @@
+"""Attention maps of what a run has learned, in its own directory (Figure 2 of Reid et al. 2022)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from chibit.agents.decision_transformer import DecisionTransformer
+from chibit.core.errors import InputError
+from chibit.data.catalog import load_dataset
+from chibit.data.trajectory import TrajectoryDataset
+from chibit.evaluation.attention import attention_maps, save_attention
+from chibit.training.loading import LoadedRun
+
+
+def draw_attention(
+    loaded: LoadedRun, data: str = "", *, num_windows: int = 64, temperature: float = 0.1
+) -> list[Path]:
+    """Write the maps of early, middle and last layer, as arrays and a figure.
+
+    Args:
+        loaded: the run, on the CPU.
+        data: data set to take windows from; empty takes the run's own.
+        num_windows: windows to average over; the same ones for every run on a data set.
+        temperature: sharpens the picture as Appendix B of the paper does; 1 leaves the weights as they are.
+
+    Returns:
+        The files, in the run's folder `attention`.
+
+    Raises:
+        InputError: for an agent without attention, or data whose episodes are shorter than the context.
+    """
+    if num_windows < 1:
+        raise InputError(f"num_windows: got {num_windows}, expected at least 1")
+    path, config = loaded.run.path, loaded.config
+    if not isinstance(loaded.agent, DecisionTransformer):
+        raise InputError(f"{path}: agent {config.agent.agent} has no attention; give a dt run")
+    dataset = load_dataset(data or config.data, progress=False)
+    rows = _whole_windows(dataset, config.agent.context_length)
+    if not len(rows):
+        raise InputError(f"{dataset.spec.name}: no episode is as long as the context; nothing to draw")
+    chosen = np.random.default_rng(0).choice(rows, size=min(num_windows, len(rows)), replace=False)
+    windows = loaded.agent.sampler(dataset, np.random.default_rng(0)).windows(np.sort(chosen))
+    maps = attention_maps(loaded.agent.model, windows, temperature=temperature)
+    return list(save_attention(maps, path / "attention"))
+
+
+def _whole_windows(dataset: TrajectoryDataset, context_length: int) -> np.ndarray:
+    """First rows of all windows that need no padding."""
+    remaining = np.repeat(dataset.episode_starts[1:], dataset.episode_lengths) - np.arange(dataset.num_steps)
+    return np.flatnonzero(remaining >= context_length)
