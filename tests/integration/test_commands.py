@@ -42,6 +42,13 @@ def test_train_prints_scores_and_where_the_run_is(run, pendulum_file, capsys):
     assert str(run) in output.replace("\n", "")
 
 
+def test_a_refused_run_leaves_no_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--data", "missing.hdf5"]) == 2
+    assert "missing.hdf5" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("config.json"))
+
+
 def test_evaluate_plays_and_writes_every_return(run, tmp_path, capsys):
     out = tmp_path / "deep" / "returns.json"
     flags = ["--target-returns", "-100", "-500", "--num-episodes", "3", "--out", str(out)]

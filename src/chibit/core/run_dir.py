@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from chibit.core.config import read_json
-from chibit.core.errors import BusyError, DamagedFileError, InputError
+from chibit.core.errors import BusyError, DamagedFileError, InputError, UserError
 from chibit.core.files import make_folder, resource_error, write_atomic
 
 SCHEMA = 1
@@ -100,6 +100,14 @@ class RunDir:
                     f"{self.path}: another process works on this run; wait for it or choose another --out"
                 ) from error
             yield
+
+    def discard_unstarted(self) -> None:
+        """Remove the folder if nothing but its configuration was ever written to it, and no one holds it."""
+        with contextlib.suppress(UserError, OSError), self.lock():
+            if {entry.name for entry in self.path.iterdir()} <= {"config.json", ".lock"}:
+                (self.path / "config.json").unlink(missing_ok=True)
+                (self.path / ".lock").unlink()
+                self.path.rmdir()
 
     def append_metrics(self, record: dict[str, Any]) -> None:
         """Add a line to metrics.jsonl."""

@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from chibit.core.config import read_json
-from chibit.core.errors import InputError
+from chibit.core.errors import InputError, UserError
 from chibit.core.files import nearest
+from chibit.core.run_dir import RunDir
 from chibit.verbs.parsing import parse, take_option
 
 
@@ -28,6 +29,8 @@ class Destination:
     """Name of the group of runs it belongs to; chibit report takes the group's folder."""
     resume: bool = True
     """Go on from the newest checkpoint in the run directory, if there is one."""
+    allow_inexact_resume: bool = False
+    """Go on with new random numbers where the checkpoint's cannot be restored."""
     quiet: bool = False
     """No progress bar."""
 
@@ -39,9 +42,20 @@ def train(argv: Sequence[str], prog: str) -> None:
 
     config, destination = parse_run(list(argv), prog)
     path = destination.out or run_path(config, Path("runs"), destination.study)
-    result = train_offline(
-        config, path, study=destination.study, resume=destination.resume, progress=not destination.quiet
-    )
+    is_new = not path.exists()
+    try:
+        result = train_offline(
+            config,
+            path,
+            study=destination.study,
+            resume=destination.resume,
+            allow_inexact_resume=destination.allow_inexact_resume,
+            progress=not destination.quiet,
+        )
+    except UserError:
+        if is_new:  # what was refused at the start leaves no folder behind
+            RunDir(path).discard_unstarted()
+        raise
     console = Console()
     console.print(result_table(result))
     console.print(f"run directory: {path}", highlight=False, soft_wrap=True)

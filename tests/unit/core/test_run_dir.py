@@ -95,3 +95,17 @@ def test_result_is_the_sign_of_being_finished(tmp_path):
     (run.path / "result.json").write_text("[]")
     with pytest.raises(DamagedFileError, match="not a result"):
         run.result()
+
+
+def test_only_a_run_that_never_started_is_discarded(tmp_path):
+    unstarted = RunDir.create(tmp_path / "unstarted", arm="a", study="s", config={})
+    with unstarted.lock():
+        RunDir(unstarted.path).discard_unstarted()
+        assert unstarted.path.is_dir()
+    unstarted.discard_unstarted()
+    assert not unstarted.path.exists()
+    started = RunDir.create(tmp_path / "started", arm="a", study="s", config={})
+    started.append_metrics({"step": 1})
+    started.discard_unstarted()
+    assert started.path.is_dir() and started.description()["arm"] == "a"
+    RunDir(tmp_path / "never").discard_unstarted()
