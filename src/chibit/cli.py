@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from chibit.core.errors import InputError, UserError
-from chibit.core.files import nearest
+from chibit.core.files import is_out_of_resources, nearest, resource_error
 
 VERBS: dict[str, tuple[str, str, str]] = {
     "quickstart": (
@@ -83,11 +83,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MemoryError:
         errors.print("chibit: out of memory; use a smaller batch, model or data set", markup=False)
         return 4
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            return 0
+        if not is_out_of_resources(error):
+            raise
+        errors.print(f"chibit: {resource_error(error.filename or 'a file', error)}", markup=False)
+        return 4
     except KeyboardInterrupt:
         errors.print("chibit: stopped", markup=False)
         return 130
-    except BrokenPipeError:
-        return 0
     except Exception as error:
         if hasattr(
             error, "exit_code"

@@ -27,6 +27,7 @@ from chibit.agents.model_card import PolicyScore, model_card
 from chibit.core.config import from_json, read_json, to_json
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.files import atomic_folder, nearest
+from chibit.core.memory import read_whole
 from chibit.core.runtime import resolve_runtime
 from chibit.data.trajectory import DatasetSpec
 from chibit.models.huggingface import HuggingFaceBackbone
@@ -197,10 +198,7 @@ def _located(saved: SavedPolicy, folder: Path) -> Any:
 
 
 def _read_tensors(path: Path, sha256: str) -> dict[str, torch.Tensor]:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DamagedFileError(f"{path}: cannot read ({error.strerror}); fetch the folder again") from error
+    content = read_whole(path, "fetch the folder again")
     if hashlib.sha256(content).hexdigest() != sha256:
         raise DamagedFileError(
             f"{path}: content does not match the SHA-256 in {_CONFIG}; fetch the folder again"

@@ -28,6 +28,7 @@ from safetensors import SafetensorError
 from chibit.core.config import read_json
 from chibit.core.errors import DamagedFileError, InputError, UserError
 from chibit.core.files import TEMPORARY_PREFIX, atomic_folder, flush, make_folder, write_atomic
+from chibit.core.memory import read_whole
 
 SCHEMA = 1
 _FILES = ("model.safetensors", "training_state.pt")
@@ -267,10 +268,7 @@ def _load(path: Path) -> Checkpoint:
 
 def _verified(path: Path, hashes: Any) -> bytes:
     expected = hashes.get(path.name) if isinstance(hashes, dict) else None
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise DamagedFileError(f"{path}: missing") from error
+    data = read_whole(path, "use another checkpoint")
     if hashlib.sha256(data).hexdigest() != expected:
         raise DamagedFileError(f"{path}: content does not match the SHA-256 in its manifest")
     return data

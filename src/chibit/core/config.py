@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
 from chibit.core.errors import DamagedFileError, InputError
-from chibit.core.files import nearest
+from chibit.core.files import nearest, read_error
 
 T = TypeVar("T")
+_MAX_JSON_BYTES = 64 << 20
 
 
 def to_json(config: Any) -> Any:
@@ -65,13 +66,16 @@ def read_json(path: Path) -> Any:
         DamagedFileError: if it is not valid JSON.
     """
     try:
+        size = path.stat().st_size
+        if size > _MAX_JSON_BYTES:
+            raise DamagedFileError(f"{path}: {size:,} bytes, more than any file of its kind; restore it")
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
     except (ValueError, RecursionError) as error:
         raise DamagedFileError(f"{path}: not valid JSON ({error}); restore the file or remove it") from error
     except OSError as error:
-        raise InputError(f"{path}: cannot read ({error.strerror})") from error
+        raise read_error(path, error) from error
 
 
 def _convert(kind: Any, value: Any, where: str) -> Any:

@@ -20,27 +20,45 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from chibit.core.errors import InputError, ResourceError
+from chibit.core.errors import InputError, ResourceError, UserError
 
 _NAME_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 _MAX_NAME_LENGTH = 200
 TEMPORARY_PREFIX = ".tmp-"
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
+_REMEDIES = {
+    errno.ENOSPC: "free some space or choose another folder with --out",
+    errno.EDQUOT: "the disk quota is used up; free some space or choose another folder",
+    errno.EFBIG: "a file-size limit was reached; raise it or choose another folder",
+    errno.EROFS: "the file system is read-only; choose another folder",
+    errno.EACCES: "no permission; choose a folder you may write to",
+    errno.EPERM: "no permission; choose a folder you may write to",
+    errno.EMFILE: "too many open files; raise the limit with ulimit -n",
+    errno.ENFILE: "too many open files on this machine; close some programs",
+    errno.EIO: "the disk reports an error; check it",
+    errno.ENOMEM: "out of memory; close some programs",
+}
+_OUT_OF_RESOURCES = _REMEDIES.keys() - {errno.EACCES, errno.EPERM}
 
 
 def resource_error(path: Path | str, error: OSError) -> ResourceError:
     """One line for an operating-system refusal: what could not be written, why, and what to do."""
-    remedy = {
-        errno.ENOSPC: "free some space or choose another folder with --out",
-        errno.EDQUOT: "the disk quota is used up; free some space or choose another folder",
-        errno.EFBIG: "a file-size limit was reached; raise it or choose another folder",
-        errno.EROFS: "the file system is read-only; choose another folder",
-        errno.EACCES: "no permission; choose a folder you may write to",
-        errno.EPERM: "no permission; choose a folder you may write to",
-        errno.EMFILE: "too many open files; raise the limit with ulimit -n",
-        errno.ENFILE: "too many open files on this machine",
-    }.get(error.errno or 0, "check the disk and the folder")
+    remedy = _REMEDIES.get(error.errno or 0, "check the disk and the folder")
     return ResourceError(f"{path}: cannot write ({error.strerror or error}); {remedy}")
+
+
+def read_error(
+    path: Path | str, error: OSError, kind: type[UserError] = InputError, remedy: str = "check the path"
+) -> UserError:
+    """One line for a file that cannot be read: a `ResourceError` where the machine is the reason."""
+    if error.errno in _OUT_OF_RESOURCES:
+        return ResourceError(f"{path}: cannot read ({error.strerror}); {_REMEDIES[error.errno]}")
+    return kind(f"{path}: cannot read ({error.strerror or error}); {remedy}")
+
+
+def is_out_of_resources(error: OSError) -> bool:
+    """Whether the machine, and not what was asked for, is the reason."""
+    return error.errno in _OUT_OF_RESOURCES
 
 
 def flush(path: Path) -> None:

@@ -102,7 +102,14 @@ def capture_rng() -> dict[str, Any]:
 
 
 def restore_rng(state: dict[str, Any]) -> None:
-    """Put torch's global generators back; raises RuntimeError on a state of the wrong length."""
-    torch.set_rng_state(state["cpu"])
+    """Put torch's global generators back.
+
+    Raises:
+        ValueError: on a state that is missing or of the wrong length.
+    """
+    try:
+        torch.set_rng_state(state["cpu"])
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise ValueError("the state of torch's generator is missing or of the wrong length") from error
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"])

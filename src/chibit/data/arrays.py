@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import stat
 import tokenize
 import zipfile
 import zlib
@@ -75,6 +76,7 @@ def _load(path: Path) -> dict[str, Any]:
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
             name = member.filename.removesuffix(".npy")
+            _check_member(member, path)
             if name not in wanted and name != _ENV_ID:
                 continue
             with archive.open(member) as file:
@@ -90,6 +92,15 @@ def _load(path: Path) -> dict[str, Any]:
     check_declared_size(path, declared, path.stat().st_size)
     with np.load(path, allow_pickle=False) as arrays:
         return {name: arrays[name] for name in present}
+
+
+def _check_member(member: zipfile.ZipInfo, path: Path) -> None:
+    """Refuse an archive whose members would lie elsewhere if it were unpacked; here none is."""
+    parts = member.filename.replace("\\", "/").split("/")
+    is_link = stat.S_ISLNK(member.external_attr >> 16)
+    if is_link or ".." in parts or parts[0] in ("", "~") or not member.filename.isprintable():
+        kind = "a link" if is_link else "outside the archive"
+        raise DamagedFileError(f"{path}: {member.filename[:80]!r} is {kind}; it is not to be trusted")
 
 
 def _header(file: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:

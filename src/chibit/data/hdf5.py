@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 
 from chibit.core.errors import DamagedFileError, InputError, UserError
+from chibit.core.files import read_error
 from chibit.data.limits import check_declared_size
 
 _BUILT_IN_FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}
@@ -35,7 +36,7 @@ def open_hdf5(path: Path) -> Iterator[Hdf5Group]:
         with open(path, "rb"):
             pass
     except OSError as error:
-        raise InputError(f"{path}: cannot read ({error.strerror})") from error
+        raise read_error(path, error) from error
     with _reading(path):
         file = h5py.File(path, "r")
     with file:

@@ -107,7 +107,7 @@ def _open(folder: Path, path: Path) -> tuple[Recording, Origin]:
         columns = {name: arrays.pop(name) for name in _BLOCKS if name in arrays}
         origin = from_json(Origin, description["origin"], "origin")
         notes = tuple(description["recording"].pop("notes"))
-        whole = {name: np.array(arrays[name]) for name in _WHOLE}
+        whole: dict[str, Any] = {name: np.array(arrays[name]) for name in _WHOLE}
         recording = Recording(
             **whole, **description["recording"], notes=notes, blocks=lambda: _blocks(columns)
         )

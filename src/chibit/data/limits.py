@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from chibit.core.errors import DamagedFileError, ResourceError
+from chibit.core.memory import memory_budget as memory_budget
 
 MAX_RATIO = 200
 """Declared over stored bytes. Logged floats compress by less than twenty, a bomb by a thousand and more."""
 SMALL = 64 << 20
 """Bytes below which the ratio does not matter."""
-
-
-def memory_budget() -> int:
-    """Half of this machine's memory, in bytes."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
 def check_declared_size(path: Path, declared: int, stored: int) -> None:

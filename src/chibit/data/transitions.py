@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from chibit.core.errors import InputError
+from chibit.core.memory import check_fits
 from chibit.data.trajectory import TrajectoryDataset
 from chibit.data.windows import restore_generator
 
@@ -66,11 +67,14 @@ class TransitionSampler:
 
         Raises:
             InputError: if `batch_size` is below 1, or no step has a next observation.
+            ResourceError: if a batch is larger than memory.
         """
         if batch_size < 1:
             raise InputError(f"batch_size: got {batch_size}, expected at least 1")
         spec = dataset.spec
         self._records = np.asarray(dataset.records)  # a plain view: indexing np.memmap itself is slow
+        num_bytes = 8 * batch_size * self._records.shape[1]
+        check_fits(num_bytes, f"batch_size: a batch of {batch_size:,} transitions", "lower batch_size")
         self._starts = np.asarray(dataset.episode_starts)
         self._terminated = np.asarray(dataset.episode_ends[:, 0])
         self._final = None if dataset.final_observations is None else np.asarray(dataset.final_observations)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from chibit.core.errors import DamagedFileError, InputError
+from chibit.core.memory import check_fits
 from chibit.data.trajectory import TrajectoryDataset
 
 
@@ -65,12 +66,16 @@ class WindowSampler:
 
         Raises:
             InputError: if `context_length` or `batch_size` is below 1.
+            ResourceError: if a batch is larger than memory.
         """
         for name, value in (("context_length", context_length), ("batch_size", batch_size)):
             if value < 1:
                 raise InputError(f"{name}: got {value}, expected at least 1")
         spec = dataset.spec
         self._records = np.asarray(dataset.records)  # a plain view: indexing np.memmap itself is slow
+        what = f"batch_size: a batch of {batch_size:,} windows of {context_length:,} steps"
+        num_bytes = 4 * batch_size * context_length * self._records.shape[1]
+        check_fits(num_bytes, what, "lower batch_size or context_length")
         self._starts = np.asarray(dataset.episode_starts)
         self._offsets = np.arange(context_length)
         self._batch_size = batch_size

@@ -8,23 +8,27 @@ Dimensions: B batch · T tokens · D width · V vocabulary · P positions.
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from chibit.core.config import from_json, read_json, to_json
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.files import atomic_folder, nearest
+from chibit.core.memory import read_whole
 from chibit.models.gpt import GPT, GPTConfig
 from chibit.models.vocabulary_loss import CHUNK_TOKENS, Candidates, vocabulary_loss
 
 WEIGHTS = "model.safetensors"
+_DIGEST = "sha256"
 CONFIG = "config.json"
 SHIPPED = ("chibit", "markov")
 """Language models that come with the package."""
@@ -157,7 +161,8 @@ def save_language_model(
         name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in model.state_dict().items()
     }
     with atomic_folder(folder, replace=True) as temporary:
-        (temporary / WEIGHTS).write_bytes(safetensors.torch.save(state))
+        metadata = {_DIGEST: _digest(model.config, state)}
+        (temporary / WEIGHTS).write_bytes(safetensors.torch.save(state, metadata))
         (temporary / CONFIG).write_text(json.dumps(to_json(model.config), indent=1) + "\n")
         for name, text in (extra or {}).items():
             (temporary / name).write_text(text, encoding="utf-8")
@@ -172,7 +177,11 @@ def load_language_model(folder: Path) -> LanguageModel:
         DamagedFileError: when a file is damaged, or its tensors do not fit the configuration.
     """
     config = from_json(LanguageModelConfig, read_json(folder / CONFIG), str(folder / CONFIG))
-    state = _read_tensors(folder / WEIGHTS)
+    state, digest = _read_tensors(folder / WEIGHTS)
+    if digest not in (None, _digest(config, state)):
+        raise DamagedFileError(
+            f"{folder / WEIGHTS}: it or {CONFIG} does not match its SHA-256; train or fetch the model again"
+        )
     with torch.device("meta"):
         model = LanguageModel(config)
     expected = model.state_dict()
@@ -194,13 +203,29 @@ def load_language_model(folder: Path) -> LanguageModel:
     return model
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
+def _read_tensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
+    """Tensors, and the digest that was saved with them; None for files of other programs."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected a folder with {WEIGHTS} and {CONFIG}")
+    content = read_whole(path, "train or fetch it again")
     try:
-        return safetensors.torch.load(path.read_bytes())
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; expected a folder with {WEIGHTS} and {CONFIG}") from error
-    except (SafetensorError, ValueError, OverflowError) as error:
-        raise DamagedFileError(f"{path}: not a whole safetensors file ({error})") from error
+        with safe_open(path, framework="pt") as file:
+            digest = (file.metadata() or {}).get(_DIGEST)
+        return safetensors.torch.load(content), digest
+    except (SafetensorError, OSError, ValueError, OverflowError) as error:
+        raise DamagedFileError(
+            f"{path}: not a whole safetensors file ({error}); train or fetch it again"
+        ) from error
+
+
+def _digest(config: LanguageModelConfig, state: Mapping[str, Tensor]) -> str:
+    """SHA-256 of a configuration and of tensors in the precision they are stored in."""
+    sha = hashlib.sha256(json.dumps(to_json(config), sort_keys=True).encode())
+    for name in sorted(state):
+        tensor = state[name].contiguous()
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        sha.update(tensor.view(-1).view(torch.uint8).numpy().data)
+    return sha.hexdigest()
 
 
 def shipped_folder(name: str) -> Path:

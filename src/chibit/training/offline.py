@@ -10,16 +10,18 @@ import contextlib
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from chibit.agents import Agent, AgentState, Sampler, make_agent
+from chibit.atari import ATARI_ENV_IDS, atari_env_id, game_of
 from chibit.core.checkpoint import CheckpointSaver, load_checkpoint, sweep
 from chibit.core.errors import DamagedFileError, DivergenceError, InputError
 from chibit.core.files import write_atomic
+from chibit.core.memory import limited_memory
 from chibit.core.run_dir import RunDir, dump
 from chibit.core.runtime import capture_rng, resolve_runtime, restore_rng, seed_torch
 from chibit.data.catalog import load_dataset
@@ -54,7 +56,13 @@ class LoopState:
 
 
 def train(
-    config: RunConfig[Any], path: Path, *, study: str = "runs", resume: bool = True, progress: bool = True
+    config: RunConfig[Any],
+    path: Path,
+    *,
+    study: str = "runs",
+    resume: bool = True,
+    allow_inexact_resume: bool = False,
+    progress: bool = True,
 ) -> dict[str, Any]:
     """Train one agent on one data set, evaluate it on schedule, and write the run directory.
 
@@ -64,6 +72,7 @@ def train(
         study: name of the study it belongs to.
         resume: continue from the newest whole checkpoint; False starts anew when there is none, and refuses
             when there is.
+        allow_inexact_resume: go on with new random numbers where the checkpoint's cannot be restored.
         progress: show a progress bar.
 
     Returns:
@@ -79,13 +88,16 @@ def train(
         if run.is_finished:
             return run.result()
         train_sources(config.agent, progress=progress)
-        return _OfflineRun(config, run, resume=resume, progress=progress).run_to_end()
+        with limited_memory(config.device):
+            offline = _OfflineRun(config, run, progress=progress)
+            offline.resume(resume, allow_inexact=allow_inexact_resume)
+            return offline.run_to_end()
 
 
 class _OfflineRun:
     """One run's moving parts, held while the lock is."""
 
-    def __init__(self, config: RunConfig[Any], run: RunDir, *, resume: bool, progress: bool) -> None:
+    def __init__(self, config: RunConfig[Any], run: RunDir, *, progress: bool) -> None:
         self.config, self.run = config, run
         self.runtime = resolve_runtime(config.device, config.precision, config.num_threads)
         self.dataset: TrajectoryDataset = load_dataset(config.data, progress=progress)
@@ -97,8 +109,6 @@ class _OfflineRun:
         self.targets = _targets(config, self.spec, self.agent)
         self.environments = open_environments(self.spec) if config.num_episodes else None
         self.state = LoopState()
-        sweep(run.checkpoints)
-        self._resume(resume)
         self.trackers: list[Tracker] = make_trackers(
             run.path,
             run.path.name,
@@ -211,13 +221,15 @@ class _OfflineRun:
         marks = ("last", "best") if best else ("last",)
         self.saver.save(self.state.step, agent_state.tensors, state, marks=marks)
 
-    def _resume(self, resume: bool) -> None:
+    def resume(self, wanted: bool, *, allow_inexact: bool) -> None:
+        """Go on from the newest whole checkpoint, or begin; raises as `train` says."""
+        sweep(self.run.checkpoints)
         checkpoint = load_checkpoint(self.run.checkpoints)
         if checkpoint is None:
             self.run.rewind(0)
             self.run.write_provenance(provenance(self.config, self.dataset, self.agent))
             return
-        if not resume:
+        if not wanted:
             raise InputError(
                 f"{self.run.path}: holds a run at step {checkpoint.step}; use --resume or another --out"
             )
@@ -230,8 +242,7 @@ class _OfflineRun:
             self.agent.load_state_dict(
                 AgentState(tensors=checkpoint.tensors, training=checkpoint.state["agent"])
             )
-            self.sampler.load_state_dict(checkpoint.state["sampler"])
-            restore_rng(checkpoint.state["rng"])
+            self._restore_draws(checkpoint.state, allow_inexact)
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
             reason = str(error).splitlines()[0]
             where = f"{self.run.checkpoints}: step {checkpoint.step}"
@@ -239,6 +250,20 @@ class _OfflineRun:
         self.state = LoopState(**checkpoint.state["loop"])
         self.run.rewind(checkpoint.step)
         self.run.log(f"resumed at step {checkpoint.step}")
+
+    def _restore_draws(self, saved: Mapping[str, Any], allow_inexact: bool) -> None:
+        """Put the sampler and torch's generators back, or begin them anew where that is allowed."""
+        try:
+            self.sampler.load_state_dict(saved["sampler"])
+            restore_rng(saved["rng"])
+        except (KeyError, TypeError, ValueError, InputError, DamagedFileError) as error:
+            reason = str(error).splitlines()[0]
+            if not allow_inexact:
+                raise DamagedFileError(
+                    f"{self.run.checkpoints}: random numbers cannot go on as they were ({reason}); "
+                    "use another --out, or --allow-inexact-resume"
+                ) from error
+            self.run.log(f"random numbers begin anew, the run is not an exact one any more ({reason})")
 
 
 def _targets(config: RunConfig[Any], spec: DatasetSpec, agent: Agent) -> tuple[float, ...] | None:
@@ -260,6 +285,17 @@ def open_environments(spec: DatasetSpec) -> EnvironmentPool | None:
     )
     pool.check_sizes(state_dim=spec.state_dim, act_dim=spec.act_dim, num_actions=spec.num_actions)
     return pool
+
+
+def with_sticky_actions(spec: DatasetSpec) -> DatasetSpec:
+    """Describe the same data, evaluated with sticky actions.
+
+    Raises:
+        InputError: if they are no Atari data.
+    """
+    if spec.env_id not in ATARI_ENV_IDS:
+        raise InputError(f"sticky actions: {spec.env_id} is not an Atari game; leave them out")
+    return replace(spec, env_id=atari_env_id(game_of(spec.env_id), sticky=True))
 
 
 def evaluate_agent(
