@@ -51,7 +51,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
         "attention",
         "attention maps of a trained run, as arrays and a figure",
     ),
-    "export": ("chibit.verbs.evaluate", "export", "write a run's policy as a folder to deploy or share"),
+    "export": ("chibit.verbs.export", "export", "write a run's policy as a folder to deploy or share"),
     "study": (
         "chibit.verbs.study",
         "study",

@@ -158,7 +158,7 @@ def test_a_run_in_the_hands_of_another_driver_is_left_to_it(two_runs, tmp_path):
 
 
 def test_an_unknown_engine_is_refused(two_runs, tmp_path):
-    with pytest.raises(InputError, match="unknown 'rey', did you mean 'ray'"):
+    with pytest.raises(InputError, match="unknown 'rey'; did you mean 'ray'"):
         run_all(two_runs, root=tmp_path, study="s", engine="rey", progress=False)
     with pytest.raises(InputError, match="expected at least 1"):
         run_all(two_runs, root=tmp_path, study="s", num_processes=0, progress=False)

@@ -86,7 +86,7 @@ class HeadedCritic(nn.Module):
     def forward(self, states: Tensor) -> Tensor:
         """Map states (B, ...) to values (B, A, H) float32."""
         values: Tensor = self.head(self.encoder(states)).float()
-        return values.view(len(values), -1, self.num_heads)
+        return values.unflatten(-1, (-1, self.num_heads))
 
 
 def frozen_copy(module: ModuleT) -> ModuleT:

@@ -33,6 +33,7 @@ from chibit.reporting.plots import (
 )
 from chibit.reporting.published import SOURCES, arm_label, find_published, task_of
 from chibit.reporting.results import Study, base_name
+from chibit.reporting.size_plot import size_plot
 from chibit.reporting.svg import MARKERS, NUM_COLOURS, Canvas, style
 
 _TEMPLATES = Path(__file__).with_name("templates")
@@ -139,6 +140,9 @@ def _figures(analysis: Analysis) -> dict[str, Any]:
             "histograms": [return_histogram(canvas, first, name, f"returns-{i}") for i, name in numbered],
             "loss": _present(training_loss(canvas, first, name, f"loss-{i}") for i, name in numbered),
             "sweep": _present(target_sweep(canvas, first, name, f"sweep-{i}") for i, name in numbered),
+            "sizes": {
+                rule: size_plot(scores[rule], analysis.aggregates[rule], f"sizes-{rule}") for rule in scores
+            },
             "profile": {rule: profile(canvas, scores[rule], f"profile-{rule}") for rule in scores},
             "forest": forests if forests[HEADLINE] else {},
         }

@@ -7,6 +7,7 @@ shown in the report's list of excluded runs.
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +29,7 @@ from chibit.reporting.strict_json import (
 )
 
 _METRIC_LINES = 200
+_LOG_BYTES, _LONGEST_FAILURE = 65_536, 300
 """Lines of metrics.jsonl that are read, evenly spaced: enough for a curve, quick for logs of any length."""
 _TOLERANCE = 1e-6
 
@@ -179,7 +181,24 @@ def _unfinished(folder: Path, config: dict[str, Any]) -> Refused:
     planned = config.get("num_steps")
     reached = f"logged up to step {max(steps):,}" if steps else "nothing logged yet"
     of = f" of {planned:,}" if steps and isinstance(planned, int) else ""
-    return Refused("unfinished", f"no result.json, so it did not finish: {reached}{of}")
+    failure = _last_failure(folder)
+    said = f"; its log says: {failure}" if failure else ""
+    return Refused("unfinished", f"no result.json, so it did not finish: {reached}{of}{said}")
+
+
+def _last_failure(folder: Path) -> str:
+    """Why a run failed or crashed the last time, as the study's driver wrote it down; else empty."""
+    path = folder / "train.log"
+    if not path.is_file():  # a pipe of that name would never end
+        return ""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _LOG_BYTES))
+            lines = file.read(_LOG_BYTES).decode("utf-8", "replace").splitlines()
+    except OSError:
+        return ""
+    found = [line for line in lines if line.startswith(("failed: ", "crashed: "))]
+    return found[-1][:_LONGEST_FAILURE] if found else ""
 
 
 def _read_curves(folder: Path) -> tuple[Curve, ...]:

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 from chibit.core.errors import InputError
 from chibit.core.files import nearest
-from chibit.sweep.engines import Crash, Engine, InProcess, LocalPool
+from chibit.sweep.engines import Crash, Engine, InProcess, LocalPool, note
 from chibit.sweep.progress import StudyProgress
 from chibit.sweep.tasks import Outcome, Task, make_tasks
 from chibit.training.run_config import RunConfig, run_path
@@ -119,6 +119,7 @@ class _Driver:
     def _account(self, task: Task, ended: Outcome | Crash) -> None:
         self._running.discard(task.path)
         if isinstance(ended, Crash):
+            note(task, f"crashed: {ended.message}")
             self._crashes[task.path] += 1
             if self._crashes[task.path] <= self._engine.retries:
                 self._shown.say(f"crashed: {task.path.name}: {ended.message}; it is tried again")
@@ -132,6 +133,8 @@ class _Driver:
             return
         elif ended.status == "busy" and task.is_done:
             ended = Outcome(task.path, "skipped")
+        elif ended.status == "failed":
+            note(task, f"failed: {ended.message}")
         self._outcomes[task.path] = ended
         self._shown.ended(ended)
 

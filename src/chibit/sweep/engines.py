@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import time
 import traceback
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -143,11 +142,12 @@ def _prepare_worker() -> None:
 
 
 def crash(task: Task, error: BaseException) -> Crash:
-    """Note a crash in the run's log, and give its one line."""
-    message = " ".join(f"{type(error).__name__}: {error}".split())
+    """A crash's one line; where it came from goes into the run's log."""
+    note(task, "traceback: " + "".join(traceback.format_exception(error)))
+    return Crash(" ".join(f"{type(error).__name__}: {error}".split()))
+
+
+def note(task: Task, line: str) -> None:
+    """Write a line into a run's log, if there is a run."""
     if (task.path / "config.json").is_file():
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S")
-        RunDir(task.path).log(f"crashed at {stamp}: {message}")
-        cause = "".join(traceback.format_exception(error))
-        RunDir(task.path).log(f"traceback: {cause}")
-    return Crash(message)
+        RunDir(task.path).log(line)

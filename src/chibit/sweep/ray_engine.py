@@ -57,7 +57,7 @@ class RayEngine:
                 reason = " ".join(str(error).split())[:200]
                 raise ResourceError(f"ray_address: {address or 'local'}: cannot start ({reason})") from error
         self._has_gpus = ray.cluster_resources().get("GPU", 0) > 0
-        self._call = ray.remote(_run_remotely).options(max_retries=retries, retry_exceptions=True)
+        self._call = ray.remote(max_retries=retries, retry_exceptions=True)(_run_remotely)
         self._tasks: dict[Any, Task] = {}
 
     def submit(self, task: Task) -> None:

@@ -1,10 +1,10 @@
-"""``chibit evaluate``, ``chibit attention`` and ``chibit export``: what one does with a trained run."""
+"""``chibit evaluate`` and ``chibit attention``: what one looks at in a trained run."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +19,7 @@ from chibit.core.files import make_folder, write_atomic
 from chibit.verbs.parsing import parse
 
 if TYPE_CHECKING:
-    from chibit.agents.model_card import PolicyScore
+    from chibit.data.trajectory import DatasetSpec
     from chibit.evaluation.rollout import Evaluation
     from chibit.training.loading import LoadedRun
 
@@ -44,6 +44,8 @@ class EvaluateArguments:
     """last, best, or a step."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+    sticky_actions: bool = False
+    """Atari: repeat the last action with probability 0.25 in each frame; training evaluates without."""
     video: bool = False
     """Film one episode for each target, into the run's videos folder."""
     out: Path | None = None
@@ -69,26 +71,10 @@ class AttentionArguments:
     """last, best, or a step."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ExportArguments:
-    """Write a run's policy as a folder: weights, configuration, normalisation, model card.
-
-    Example: chibit export RUN --out hopper-policy
-    """
-
-    run: Annotated[Path, tyro.conf.Positional]
-    """The run directory."""
-    out: Path
-    """The folder to write."""
-    target_return: float | None = None
-    """Raw return the policy asks for; None takes the run's first."""
-    checkpoint: str = "last"
-    """last, best, or a step."""
-
-
 def evaluate(argv: Sequence[str], prog: str) -> None:
     """``chibit evaluate``."""
     arguments = parse(EvaluateArguments, argv, prog)
+    from chibit.atari import sticky_env_id
     from chibit.training.filming import film
     from chibit.training.loading import load_run
     from chibit.training.offline import evaluate_agent, open_environments
@@ -97,14 +83,17 @@ def evaluate(argv: Sequence[str], prog: str) -> None:
         raise InputError(f"num_episodes: got {arguments.num_episodes}, expected at least 1")
     loaded = load_run(arguments.run, arguments.checkpoint, device=arguments.device)
     targets = _targets(loaded, arguments.target_returns)
-    environments = open_environments(loaded.spec)
+    spec = loaded.spec
+    if arguments.sticky_actions:
+        spec = replace(spec, env_id=sticky_env_id(spec.env_id))
+    environments = open_environments(spec)
     if environments is None:
         raise InputError(f"{arguments.run}: its data name no environment that chibit knows")
     with environments, Progress(transient=True) as progress:
         task = progress.add_task("episodes", total=arguments.num_episodes * len(targets or (None,)))
         evaluations = evaluate_agent(
             loaded.agent,
-            loaded.spec,
+            spec,
             targets,
             num_episodes=arguments.num_episodes,
             seed=arguments.seed,
@@ -112,7 +101,7 @@ def evaluate(argv: Sequence[str], prog: str) -> None:
             progress=lambda done, live: progress.update(task, completed=done),
         )
     console = Console()
-    console.print(_evaluation_table(evaluations, loaded, arguments))
+    console.print(_evaluation_table(evaluations, spec, loaded.step, arguments))
     if arguments.out is not None:
         _write_json(arguments.out, evaluations, loaded, arguments.seed)
         console.print(f"written: {arguments.out}", highlight=False, soft_wrap=True)
@@ -128,10 +117,9 @@ def _targets(loaded: LoadedRun, asked: tuple[float, ...]) -> tuple[float, ...] |
 
 
 def _evaluation_table(
-    evaluations: Sequence[Evaluation], loaded: LoadedRun, arguments: EvaluateArguments
+    evaluations: Sequence[Evaluation], spec: DatasetSpec, step: int, arguments: EvaluateArguments
 ) -> Table:
-    spec = loaded.spec
-    table = Table(title=f"{spec.env_id}, step {loaded.step}, {arguments.num_episodes} episodes a target")
+    table = Table(title=f"{spec.env_id}, step {step}, {arguments.num_episodes} episodes a target")
     for column in ("target return", "mean return", "std", "min", "max", "mean length", "score"):
         table.add_column(column, justify="right")
     for evaluation in evaluations:
@@ -175,43 +163,3 @@ def attention(argv: Sequence[str], prog: str) -> None:
     )
     for path in paths:
         Console().print(f"{path}", highlight=False, soft_wrap=True)
-
-
-def export(argv: Sequence[str], prog: str) -> None:
-    """``chibit export``."""
-    arguments = parse(ExportArguments, argv, prog)
-    from chibit.agents.saved_policy import export_policy
-    from chibit.training.loading import load_run
-
-    loaded = load_run(arguments.run, arguments.checkpoint, device="cpu")
-    targets = _targets(loaded, () if arguments.target_return is None else (arguments.target_return,))
-    path = export_policy(
-        loaded.agent,
-        loaded.spec,
-        arguments.out,
-        target_return=None if targets is None else targets[0],
-        scores=_scores(loaded),
-    )
-    Console().print(f"{path}", highlight=False, soft_wrap=True)
-
-
-def _scores(loaded: LoadedRun) -> list[PolicyScore]:
-    """The run's evaluations at the step of the checkpoint."""
-    from chibit.agents.model_card import PolicyScore
-
-    scores = []
-    for record in loaded.run.read_log("evaluations.jsonl"):
-        failed = set(record["failed_episodes"])
-        returns = [value for i, value in enumerate(record["episode_returns"]) if i not in failed]
-        if record["step"] == loaded.step and returns:
-            scores.append(
-                PolicyScore(
-                    env_id=loaded.spec.env_id or "",
-                    target_return=record["target_return"],
-                    num_episodes=len(returns),
-                    mean_return=float(np.mean(returns)),
-                    std_return=float(np.std(returns)),
-                    normalized_score=record["normalized_score"],
-                )
-            )
-    return scores

@@ -1,0 +1,156 @@
+"""A run's policy as a folder to share: weights, configuration, card, a film, and an ONNX graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from chibit.agents.model_card import PolicyScore
+from chibit.agents.saved_policy import export_policy
+from chibit.core.errors import InputError, UserError
+from chibit.core.files import atomic_folder
+from chibit.data.scores import normalized_score
+from chibit.evaluation.video import record_video
+from chibit.training.loading import LoadedRun
+
+VIDEO, GRAPH, CARD = "replay.mp4", "policy.onnx", "README.md"
+_RESAMPLES = 10_000
+
+
+def write_hub_folder(
+    loaded: LoadedRun,
+    out: Path,
+    *,
+    target_return: float | None = None,
+    onnx: bool = False,
+    video: bool = True,
+    seeds: str = "",
+) -> tuple[Path, str]:
+    """Write the folder, in place of what is there.
+
+    Args:
+        loaded: the run at a checkpoint, on the CPU.
+        out: the folder.
+        target_return: raw return the policy shall ask for; None where it takes none.
+        onnx: write `policy.onnx` too.
+        video: film an episode as `replay.mp4`, where something can draw here.
+        seeds: what other seeds of the same arm say, a paragraph for the card.
+
+    Returns:
+        The folder, and why there is no film; empty if there is one or none was asked for.
+
+    Raises:
+        InputError: if something else is in the folder's place.
+        UserError: as `export_policy`, and as `export_onnx` if a graph is asked for.
+    """
+    if out.exists() and not (out / "model.safetensors").is_file() and (out.is_file() or any(out.iterdir())):
+        raise InputError(f"out: {out} is there and is no policy's folder; choose another")
+    agent, spec = loaded.agent, loaded.spec
+    lines = [*_intervals(loaded), *([seeds] if seeds else [])]
+    no_video = ""
+    with atomic_folder(out, replace=True) as folder:
+        # `chibit.agents.saved_policy` writes a folder whole: first its part, then what is beside it.
+        export_policy(
+            agent, spec, folder / "policy", target_return=target_return, scores=checkpoint_scores(loaded)
+        )
+        for path in (folder / "policy").iterdir():
+            path.rename(folder / path.name)
+        (folder / "policy").rmdir()
+        files = []
+        if onnx:
+            from chibit.agents.policy_graph import export_onnx
+
+            export_onnx(agent, spec, folder / GRAPH)
+            files.append(f"- `{GRAPH}`: one step of the policy for ONNX runtimes, inputs raw.")
+        if video:
+            no_video = _film(loaded, target_return, folder / VIDEO)
+            if not no_video:
+                files.append(f"- `{VIDEO}`: the beginning of an episode.")
+        _extend_card(folder / CARD, lines, files)
+    return out, no_video
+
+
+def checkpoint_scores(loaded: LoadedRun) -> list[PolicyScore]:
+    """The run's evaluations at the step of the checkpoint, for a model card."""
+    scores = []
+    for record, returns in _evaluations(loaded):
+        scores.append(
+            PolicyScore(
+                env_id=loaded.spec.env_id or "",
+                target_return=record["target_return"],
+                num_episodes=len(returns),
+                mean_return=float(returns.mean()),
+                std_return=float(returns.std()),
+                normalized_score=record["normalized_score"],
+            )
+        )
+    return scores
+
+
+def mean_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float] | None:
+    """The 95% percentile bootstrap interval of a mean; None for fewer than two values."""
+    array = np.asarray(values, np.float64)
+    if len(array) < 2:
+        return None
+    draws = np.random.default_rng(0).integers(0, len(array), (_RESAMPLES, len(array)))
+    low, high = np.percentile(array[draws].mean(axis=1), (2.5, 97.5))
+    return float(low), float(high)
+
+
+def _evaluations(loaded: LoadedRun) -> list[tuple[dict[str, Any], np.ndarray]]:
+    """Records of the checkpoint's step, with the returns of the episodes whose environment did not fail."""
+    found = []
+    for record in loaded.run.read_log("evaluations.jsonl"):
+        failed = set(record["failed_episodes"])
+        returns = [value for i, value in enumerate(record["episode_returns"]) if i not in failed]
+        if record["step"] == loaded.step and returns:
+            found.append((record, np.array(returns)))
+    return found
+
+
+def _intervals(loaded: LoadedRun) -> list[str]:
+    """A sentence on each evaluation."""
+    lines = []
+    for record, returns in _evaluations(loaded):
+        target = record["target_return"]
+        asked = "" if target is None else f" at target return {target:g}"
+        interval = mean_interval(returns)
+        if interval is None:
+            lines.append(f"- Mean return{asked}: one episode, so no interval can be given.")
+            continue
+        low, high = interval
+        line = f"- Mean return{asked}: {returns.mean():.1f}, 95% interval {low:.1f} to {high:.1f}"
+        reference = loaded.spec.score_reference
+        if reference is not None:
+            normalised = [normalized_score(value, reference) for value in (returns.mean(), low, high)]
+            line += "; normalised {:.1f}, {:.1f} to {:.1f}".format(*normalised)
+        lines.append(f"{line} (bootstrap over {len(returns)} episodes of this one run).")
+    return lines
+
+
+def _film(loaded: LoadedRun, target: float | None, path: Path) -> str:
+    """Film an episode; why not, in one line, where nothing can draw."""
+    spec = loaded.spec
+    if spec.env_id is None:
+        return "its data name no environment that chibit knows"
+    try:
+        policy = loaded.agent.policy(None if target is None else (target,))
+        record_video(policy, spec.env_id, path, seed=loaded.config.seed, d4rl_physics=spec.d4rl_physics)
+    except UserError as error:
+        path.unlink(missing_ok=True)
+        return str(error)
+    return ""
+
+
+def _extend_card(path: Path, intervals: list[str], files: list[str]) -> None:
+    """Put the intervals below the card's scores, and name the files at its end."""
+    card = path.read_text()
+    if intervals:
+        head, use, rest = card.partition("\n## Use\n")
+        card = head + "\n" + "\n".join(intervals) + "\n" + use + rest
+    if files:
+        card += "\n## Further files\n\n" + "\n".join(files) + "\n"
+    path.write_text(card)

@@ -1,0 +1,92 @@
+"""`chibit export`: the folder, its card, and what happens where something is in its place."""
+
+import json
+
+import pytest
+
+import chibit
+from chibit.cli import main
+from chibit.training import hub_folder
+from chibit.training.hub_folder import mean_interval
+
+
+@pytest.fixture(scope="module")
+def runs(pendulum_file, tmp_path_factory):
+    """Two seeds of one small agent."""
+    folder = tmp_path_factory.mktemp("runs") / "mine"
+    schedule = ["--num-steps", "4", "--evaluate-every", "2", "--num-episodes", "3", "--hidden-sizes", "8"]
+    for seed in ("0", "1"):
+        out = ["--out", str(folder / f"bc-{seed}"), "--quiet", "--device", "cpu", "--seed", seed]
+        assert main(["train", "--agent", "bc", "--data", str(pendulum_file), *schedule, *out]) == 0
+    return folder
+
+
+def test_the_folder_has_model_configuration_and_a_card_with_scores_and_intervals(runs, tmp_path, capsys):
+    out = tmp_path / "deep" / "policy"
+    assert main(["export", str(runs / "bc-0"), "--out", str(out), "--no-video"]) == 0
+    assert {path.name for path in out.iterdir()} == {"README.md", "config.json", "model.safetensors"}
+    card = (out / "README.md").read_text()
+    assert card.startswith("---\n")
+    scores = card[card.index("## Scores") : card.index("## Use")]
+    assert "95% interval" in scores
+    assert "bootstrap over 3 episodes of this one run" in scores
+    assert "bootstrap over 2 seeds" in scores
+    policy = chibit.Policy.from_pretrained(out)
+    policy.reset()
+    assert policy.act([0.1, 0.2, 0.3]).shape == (1,)
+    assert main(["export", str(runs / "bc-0"), "--out", str(out), "--no-video"]) == 0  # in its own place
+
+
+def test_where_nothing_can_draw_the_folder_is_written_and_says_so(runs, tmp_path, monkeypatch, capsys):
+    def refuse(*_, **__):
+        raise chibit.core.errors.ResourceError("nothing can draw here; install libosmesa6")
+
+    monkeypatch.setattr(hub_folder, "record_video", refuse)
+    assert main(["export", str(runs / "bc-0"), "--out", str(tmp_path / "policy")]) == 0
+    assert "no video: nothing can draw here; install libosmesa6" in capsys.readouterr().out
+    assert not (tmp_path / "policy" / "replay.mp4").exists()
+    assert "replay" not in (tmp_path / "policy" / "README.md").read_text()
+
+
+def test_a_film_is_in_the_folder_and_on_the_card(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(hub_folder, "record_video", lambda policy, env, path, **_: path.write_bytes(b"film"))
+    assert main(["export", str(runs / "bc-0"), "--out", str(tmp_path / "policy")]) == 0
+    assert (tmp_path / "policy" / "replay.mp4").read_bytes() == b"film"
+    assert "`replay.mp4`" in (tmp_path / "policy" / "README.md").read_text()
+
+
+def test_another_folder_is_not_overwritten(runs, tmp_path, capsys):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter1.tex").write_text("years of work")
+    for out in (tmp_path / "thesis", runs / "bc-0"):
+        assert main(["export", str(runs / "bc-0"), "--out", str(out), "--no-video"]) == 2
+        error = capsys.readouterr().err
+        assert "is no policy's folder" in error
+        assert error.count("\n") == 1
+    assert (tmp_path / "thesis" / "chapter1.tex").exists()
+
+
+def test_one_seed_has_no_interval_over_seeds(runs, tmp_path):
+    alone = tmp_path / "alone" / "bc-0"
+    alone.parent.mkdir()
+    (runs / "bc-0").rename(alone)
+    try:
+        assert main(["export", str(alone), "--no-video"]) == 0
+        assert "one seed, so no interval over seeds" in (alone / "policy" / "README.md").read_text()
+    finally:
+        alone.rename(runs / "bc-0")
+
+
+def test_the_interval_of_a_mean():
+    assert mean_interval([3.0]) is None
+    assert mean_interval([3.0, 3.0]) == (3.0, 3.0)
+    low, high = mean_interval([0.0, 10.0] * 50)
+    assert (low, high) == pytest.approx((4.0, 6.0), abs=0.15)  # 5 +- 1.96 * 5 / sqrt(100)
+
+
+@pytest.mark.slow
+def test_the_graph_is_written_on_request(runs, tmp_path):
+    pytest.importorskip("onnxscript", reason="onnxscript is not installed")
+    assert main(["export", str(runs / "bc-1"), "--out", str(tmp_path / "p"), "--no-video", "--onnx"]) == 0
+    assert (tmp_path / "p" / "policy.onnx").stat().st_size > 0
+    assert json.loads((tmp_path / "p" / "config.json").read_text())["agent"] == "bc"
