@@ -23,8 +23,9 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "data collect": (
         "chibit.verbs.data",
         "collect",
-        "make a D4RL-style data set with the shipped behaviour policies",
+        "make a D4RL-style data set with the shipped behaviour policies, or Atari data with an actor",
     ),
+    "data convert": ("chibit.verbs.data", "convert", "make a store of the Atari shards of DQN-replay"),
     "data list": (
         "chibit.verbs.data",
         "list_known",

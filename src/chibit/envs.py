@@ -9,6 +9,7 @@ from typing import Any
 
 import gymnasium as gym
 
+from chibit.atari import ATARI_ENV_IDS, FRAME_SKIP, STICKY_ACTIONS, AtariEnv, ale_version, has_sticky_actions
 from chibit.core.errors import InputError
 from chibit.core.files import nearest
 
@@ -35,7 +36,7 @@ CLASSIC_CONTROL_ENV_IDS: frozenset[str] = frozenset(
     ["Acrobot-v1", "CartPole-v0", "CartPole-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Pendulum-v1"]
 )
 
-ALLOWED: frozenset[str] = MUJOCO_ENV_IDS | CLASSIC_CONTROL_ENV_IDS
+ALLOWED: frozenset[str] = MUJOCO_ENV_IDS | CLASSIC_CONTROL_ENV_IDS | ATARI_ENV_IDS
 """Every environment that may be built. Data sets name environments; only names found here are used."""
 
 
@@ -73,6 +74,8 @@ def make_env(
         InputError: The id is not on the allow-list.
     """
     check_env_id(env_id)
+    if env_id in ATARI_ENV_IDS:
+        return AtariEnv(env_id, max_episode_steps=max_episode_steps, render_mode=render_mode)
     with warnings.catch_warnings(), _quiet_model_compiler():
         # v4 is chosen on purpose: it is the version that D4RL data belong to.
         warnings.filterwarnings("ignore", message=r".*is out of date", category=DeprecationWarning)
@@ -90,10 +93,13 @@ def physics_record(env_id: str, d4rl_physics: bool) -> dict[str, Any]:
     Returns:
         `env_id`, `gymnasium` (version) and, for MuJoCo environments, `mujoco` (version), `d4rl_physics` and
         `contact_margin`: how the margins of two touching geoms combine, `"max"` (MuJoCo before 3.5, and D4RL)
-        or `"sum"`.
+        or `"sum"`; for Atari `ale` (version), `frame_skip` and `sticky_actions` (probability).
     """
     check_env_id(env_id)
     record: dict[str, Any] = {"env_id": env_id, "gymnasium": gym.__version__}
+    if env_id in ATARI_ENV_IDS:
+        sticky = STICKY_ACTIONS if has_sticky_actions(env_id) else 0.0
+        record |= {"ale": ale_version(), "frame_skip": FRAME_SKIP, "sticky_actions": sticky}
     if env_id in MUJOCO_ENV_IDS:
         sums = _adds_margins() and not d4rl_physics
         record |= {

@@ -39,10 +39,30 @@ RELEASED = {
     **SIMILARITY,
     "similarity_form": "released",
     "auxiliary_decay": "sigmoid",
+    "language_decay": "constant",
     "head": "shared",
     "warmup_steps": 10_000,
 }
 """The choices of the released run script."""
+ATARI = {
+    "embedding": "tanh",
+    "context_length": 30,
+    "return_scale": 1.0,
+    "dropout": 0.1,
+    "batch_size": 128,
+    "learning_rate": 6e-4,
+    "weight_decay": 0.1,
+    "decay_weights_only": True,
+    "adam_beta2": 0.95,
+    "grad_clip": 1.0,
+    "warmup_steps": 3,
+    "learning_rate_decay_steps": 23_438,
+}
+"""Chen et al. (2021) on Atari, around any backbone: 512 * 20 actions of warm-up, a cosine over six epochs of
+500,000 windows of which five are trained."""
+ATARI_GPT = {"n_layer": 6, "n_head": 8, "n_embd": 128, "activation": "gelu"}
+ATARI_STEPS = 19_532
+"""Batches of 128 in five epochs of 500,000 windows."""
 LAMO = {
     "tuning": "lora",
     "projections": "residual_mlp",
@@ -50,6 +70,9 @@ LAMO = {
     "dropout": 0.1,
     "weight_decay": 1e-5,
     "warmup_steps": 2_500,
+    "language_weight": 0.1,
+    "language_decay": "constant",
+    "language_corpus": "wikitext-103",
 }
 """Shi et al. (2024)."""
 SIZES = {
@@ -159,6 +182,25 @@ RECIPES |= {
     if name != "dt"
 }
 
+ATARI_METHODS: dict[str, tuple[str, dict[str, Any], str]] = {
+    "dt": ("dt", ATARI_GPT, "Decision Transformer of Chen et al. (2021)"),
+    "bc": ("dt", {**ATARI_GPT, "return_tokens": False}, "the same without return tokens: cloning"),
+    "random": ("dt", {}, "the same around ChibiT's three layers of one head, untrained"),
+    "chibit": ("dt", {"init": "chibit"}, "the same around ChibiT; its positions are those of the tokens"),
+    "gpt2": ("dt", {"init": "gpt2"}, "the same around GPT-2 small; from the Hub"),
+    "clip": ("dt", {"init": "clip"}, "the same around CLIP's text tower; from the Hub"),
+    "igpt": ("dt", {"init": "igpt"}, "the same around ImageGPT small; from the Hub"),
+    "cql": ("discrete_cql", {"evaluation_epsilon": 0.001}, "conservative Q-learning on quantiles"),
+    "qr_dqn": ("qr_dqn", {"evaluation_epsilon": 0.001}, "quantile-regression DQN"),
+    "rem": ("rem", {"evaluation_epsilon": 0.001}, "random ensemble mixture"),
+}
+RECIPES |= {
+    f"{name}_atari": Recipe(
+        summary=f"Atari: {summary}", agent=agent, settings={**(ATARI if agent == "dt" else {}), **settings}
+    )
+    for name, (agent, settings, summary) in ATARI_METHODS.items()
+}
+
 RECIPES["bc_top10"] = Recipe(
     summary="behaviour cloning of the best tenth of the data", agent="bc", settings={"top_fraction": 0.1}
 )
@@ -187,4 +229,23 @@ RECIPES |= {
         per_data=True,
     )
     for name in RECOMMENDED
+}
+
+WEIGHTS_GRID = {
+    f"chibit_similarity{10 * similarity:.0f}_language{10 * language:.0f}": {
+        "init": "chibit",
+        "similarity_weight": similarity,
+        **({**LANGUAGE, "language_weight": language} if language else {}),
+    }
+    for similarity in (0.1, 0.2)
+    for language in (0.0, 0.2, 0.4)
+}
+"""The grid that section 4.1 searches: λ1 and λ2, in tenths in the name."""
+RECIPES |= {
+    name: Recipe(
+        summary=f"grid of section 4.1: λ1 = {settings['similarity_weight']}, "
+        f"λ2 = {settings.get('language_weight', 0.0)}",
+        settings=settings,
+    )
+    for name, settings in WEIGHTS_GRID.items()
 }

@@ -10,10 +10,12 @@ from typing import Any
 from chibit.core.errors import InputError
 from chibit.core.files import nearest
 from chibit.core.runtime import Precision
-from chibit.recipes import RECIPES, SIZES
+from chibit.recipes import ATARI_METHODS, ATARI_STEPS, RECIPES, SIZES, WEIGHTS_GRID
 from chibit.training.run_config import RunConfig
 from chibit.training.trained_sources import with_budget
 
+GAMES = ("Breakout", "Qbert", "Pong", "Seaquest")
+_VALUE_AGENTS = ("discrete_cql", "qr_dqn", "rem")
 ENVIRONMENTS = ("hopper", "halfcheetah", "walker2d")
 MEDIUM = tuple(f"{name}-medium-v2" for name in ENVIRONMENTS)
 MEDIUM_EXPERT = tuple(f"{name}-medium-expert-v2" for name in ENVIRONMENTS)
@@ -39,6 +41,10 @@ class Study:
     """Of every arm."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the sequence model's config, for every arm that is one: a schedule for a small budget."""
+    data_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """More of them, by data set."""
+    value_settings: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the configs of discrete_cql, qr_dqn and rem, for arms that are one."""
     language_settings: Mapping[str, Any] = field(default_factory=dict)
     """More of them, for the arms that train on language too."""
     attention: bool = False
@@ -49,6 +55,29 @@ SHORT = {"warmup_steps": 500, "learning_rate": 3e-4}
 """Schedule for a few thousand steps, in place of Table 7's for 100,000."""
 
 STUDIES: dict[str, Study] = {
+    "table1": Study(
+        summary="Table 1: four Atari games from 1 % of DQN-replay (Pong: K = 50)",
+        arms=tuple(f"{name}_atari" for name in ATARI_METHODS),
+        data=GAMES,
+        num_steps=ATARI_STEPS,
+        evaluate_every=ATARI_STEPS // 5,
+        data_settings={"Pong": {"context_length": 50}},
+    ),
+    "table1_small": Study(
+        summary="Table 1's arms on our own Breakout and Pong data, for the budget of one core",
+        arms=tuple(f"{name}_atari" for name in ("dt", "bc", "random", "chibit", "cql", "qr_dqn", "rem")),
+        data=("breakout-medium-expert", "pong-medium-expert"),
+        num_steps=300,
+        evaluate_every=300,
+        precision="bf16",
+        settings={
+            "batch_size": 8,
+            "warmup_steps": 20,
+            "learning_rate_decay_steps": 360,
+            "max_timesteps": 4_096,
+        },
+        value_settings={"learning_rate": 3e-4, "target_every": 100},
+    ),
     "table2": Study(
         summary="Table 2: pre-trained models and baselines on nine D4RL data sets",
         arms=(
@@ -102,6 +131,11 @@ STUDIES: dict[str, Study] = {
         summary="what pre-training is made of: weights redrawn, shuffled or in part, other sources, K = 1",
         arms=("random", "random_matched", "chibit", "chibit_shuffled", "chibit_blocks", "chibit_positions")
         + ("iid", "markov", "ngram", "shuffled_text", "random_no_context", "chibit_no_context"),
+        data=MEDIUM,
+    ),
+    "weights": Study(
+        summary="the grid of λ1 and λ2 that section 4.1 searches, medium",
+        arms=tuple(WEIGHTS_GRID),
         data=MEDIUM,
     ),
     "policies": Study(
@@ -194,9 +228,12 @@ def study_configs(
             for arm in _distinct("arms", arms or study.arms):
                 run = RECIPES[arm].run(data=data_name)
                 if run.agent.agent == "dt":
-                    agent = _with_settings(run.agent, study, language_corpus)
+                    agent = _with_settings(run.agent, study, data_name, language_corpus)
                     init = with_budget(agent.init, pretrain_steps, language_corpus)
                     run = dataclasses.replace(run, agent=dataclasses.replace(agent, init=init))
+                elif run.agent.agent in _VALUE_AGENTS:
+                    agent = dataclasses.replace(run.agent, **study.value_settings)
+                    run = dataclasses.replace(run, agent=agent)
                 configs.append(dataclasses.replace(run, arm=arm, seed=seed, **fields))
     return configs
 
@@ -207,9 +244,9 @@ def _distinct(what: str, values: Sequence[Any]) -> Sequence[Any]:
     return values
 
 
-def _with_settings(agent: Any, study: Study, language_corpus: str) -> Any:
+def _with_settings(agent: Any, study: Study, data_name: str, language_corpus: str) -> Any:
     """A sequence model's config with the study's settings in it."""
-    settings = dict(study.settings)
+    settings = {**study.settings, **study.data_settings.get(data_name, {})}
     if agent.language_weight:
         settings |= study.language_settings
         settings |= {"language_corpus": language_corpus} if language_corpus else {}

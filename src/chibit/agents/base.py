@@ -82,8 +82,11 @@ class Agent(Protocol):
 
     batch_type: ClassVar[type]
     """SequenceBatch or TransitionBatch."""
-    is_return_conditioned: ClassVar[bool]
-    """Whether `policy` takes target returns."""
+
+    @property
+    def is_return_conditioned(self) -> bool:
+        """Whether `policy` takes target returns."""
+        ...
 
     def sampler(self, dataset: TrajectoryDataset, generator: np.random.Generator) -> Sampler[Any]:
         """Make a sampler of `batch_type` over a data set, drawing from `generator`."""

@@ -21,7 +21,7 @@ from chibit.agents.return_conditioned import ReturnConditionedPolicy
 from chibit.agents.sequence_model import SequenceModel, build_sequence_model, load_word_centers
 from chibit.core.errors import InputError
 from chibit.core.runtime import Runtime
-from chibit.core.schedules import linear_to_zero, sigmoid_decay, warmup
+from chibit.core.schedules import cosine_decay, linear_to_zero, sigmoid_decay, warmup
 from chibit.data.trajectory import DatasetSpec, TrajectoryDataset
 from chibit.data.windows import SequenceBatch, WindowSampler
 from chibit.losses.sequence import action_cross_entropy, action_mse
@@ -39,7 +39,11 @@ class DecisionTransformer:
     """A trajectory model, its optimizer, and what is trained beside it."""
 
     batch_type: ClassVar[type] = SequenceBatch
-    is_return_conditioned: ClassVar[bool] = True
+
+    @property
+    def is_return_conditioned(self) -> bool:
+        """Whether the model looks at returns-to-go."""
+        return self.config.return_tokens
 
     def __init__(self, config: DecisionTransformerConfig, spec: DatasetSpec, runtime: Runtime) -> None:
         """Build the model around the weights that `config.init` names.
@@ -60,8 +64,8 @@ class DecisionTransformer:
             self.centers = self.centers.to(runtime.torch_device)
         self.groups = self._parameter_groups(built)
         self.optimizer = torch.optim.AdamW(
-            [{"params": g, "lr": rate, "base_lr": rate} for g, rate in self.groups.values() if g],
-            weight_decay=config.weight_decay,
+            self._with_decay(),
+            betas=(0.9, config.adam_beta2),
             fused=True,
         )
 
@@ -91,7 +95,7 @@ class DecisionTransformer:
         require_finite(
             self.step, batch.rows, loss=metrics["train/loss"], gradient_norm=metrics["train/grad_norm"]
         )
-        factor = warmup(self.step, self.config.warmup_steps)
+        factor = self._learning_rate_factor()
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
         self.optimizer.step()
@@ -100,6 +104,12 @@ class DecisionTransformer:
         if self.language is not None:
             metrics |= self.language.perplexity(self.step, self.runtime)
         return metrics
+
+    def _learning_rate_factor(self) -> float:
+        config = self.config
+        if not config.learning_rate_decay_steps:
+            return warmup(self.step, config.warmup_steps)
+        return cosine_decay(self.step, config.learning_rate_decay_steps, config.warmup_steps, floor=0.1)
 
     def losses(self, batch: SequenceBatch) -> dict[str, Tensor]:
         """The terms of Eq. 9 that count at this step, unweighted."""
@@ -135,6 +145,8 @@ class DecisionTransformer:
 
     def policy(self, target_returns: Sequence[float] | None) -> ReturnConditionedPolicy:
         """Act with the current weights, asking for raw returns; None asks for the data's defaults."""
+        if not self.config.return_tokens:
+            target_returns = (0.0,)  # the model does not look at it
         return ReturnConditionedPolicy(
             self.model,
             self.spec,
@@ -188,9 +200,24 @@ class DecisionTransformer:
             if self.language is not None:
                 self.language.load_state_dict(state.training["language"])
 
+    def _with_decay(self) -> list[dict[str, Any]]:
+        """AdamW's groups: each of `groups`, parted where not every parameter decays."""
+        weights = (m.weight for m in self._modules.modules() if isinstance(m, (nn.Linear, nn.Conv2d)))
+        only = {id(weight) for weight in weights} if self.config.decay_weights_only else None
+        made = []
+        for parameters, rate in self.groups.values():
+            decayed = [p for p in parameters if only is None or id(p) in only]
+            others = [p for p in parameters if only is not None and id(p) not in only]
+            for part, decay in ((decayed, self.config.weight_decay), (others, 0.0)):
+                if part:
+                    made.append({"params": part, "lr": rate, "base_lr": rate, "weight_decay": decay})
+        return made
+
     def _parameter_groups(self, built: SequenceModel) -> dict[str, tuple[list[nn.Parameter], float]]:
         """Pre-trained weights and the rest, with their learning rates; by identity, never by name."""
         parts: list[nn.Module] = [self.model.backbone]
+        if self.model.token_positions is not None:
+            parts.append(self.model.token_positions)
         if built.shared_positions is not None:
             parts.append(built.shared_positions)
         if self.language is not None:

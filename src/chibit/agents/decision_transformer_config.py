@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 from chibit.agents.return_conditioned import RewardMode
 from chibit.core.errors import InputError
 from chibit.losses.similarity import SimilarityForm
-from chibit.models.decision_transformer import Head, TimestepPosition
+from chibit.models.decision_transformer import Embedding, Head, TimestepPosition
 from chibit.models.encoders import Projections
 from chibit.models.gpt import Activation, GPTConfig, Norm
 from chibit.models.pretrained import Transfer
@@ -57,9 +57,15 @@ class DecisionTransformerConfig:
     """Returns-to-go are divided by this."""
     timestep_position: TimestepPosition = "after_norm"
     """Timestep embeddings are added after the embedding norm (released code) or before it (Chen et al.)."""
-    timestep_table: Literal["auto", "fresh", "given", "matched", "random"] = "auto"
+    embedding: Embedding = "norm"
+    """norm: one LayerNorm over the tokens; tanh: tanh of each and no norm, with a position for each token
+    (the initialiser's where it has any) and the timestep of the window's first step (Chen et al. on Atari).
+    """
+    return_tokens: bool = True
+    """Without return tokens the model clones behaviour (BC of Chen et al. on Atari)."""
+    timestep_table: Literal["auto", "fresh", "given", "matched", "random", "zeros"] = "auto"
     """given: the initialiser's positions; matched: random with their norms; random: N(0, 0.02); fresh:
-    N(0, 1); auto: given where there are positions, else random."""
+    N(0, 1); auto: given where there are positions, else random; zeros where the embedding is tanh."""
     max_timesteps: int = 0
     """Rows of that table; 0 is the data's episode limit."""
     head: Head = "own"
@@ -76,9 +82,15 @@ class DecisionTransformerConfig:
     backbone_learning_rate: float | None = None
     """Step size of the pre-trained weights; None is `learning_rate`."""
     weight_decay: float = 1e-4
-    """AdamW's weight decay, on every parameter."""
+    """AdamW's weight decay, on every parameter unless `decay_weights_only`."""
+    decay_weights_only: bool = False
+    """Decay the weights of linear layers and convolutions only (Chen et al. on Atari)."""
+    adam_beta2: float = 0.999
+    """AdamW's decay of the second moment."""
     warmup_steps: int = 5_000
     """Linear warm-up, in gradient steps (the released parser has 10,000)."""
+    learning_rate_decay_steps: int = 0
+    """Gradient steps until half a cosine has brought the step size to a tenth; 0 keeps it constant."""
     grad_clip: float = 0.25
     """Largest global norm of the gradient."""
     tuning: Literal["full", "frozen", "frozen_blocks", "lora"] = "full"
@@ -127,7 +139,7 @@ class DecisionTransformerConfig:
             "auxiliary_decay_steps": 1,
         }
         zero = ("similarity_weight", "language_weight", "weight_decay", "warmup_steps", "max_timesteps")
-        at_least |= dict.fromkeys((*zero, "perplexity_every"), 0)
+        at_least |= dict.fromkeys((*zero, "perplexity_every", "learning_rate_decay_steps"), 0)
         for name, least in at_least.items():
             if not getattr(self, name) >= least:
                 raise InputError(f"{name}: got {getattr(self, name)}, expected at least {least}")
@@ -135,6 +147,8 @@ class DecisionTransformerConfig:
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise InputError(f"{name}: got {value}, expected a positive number")
+        if not 0.0 <= self.adam_beta2 < 1.0:
+            raise InputError(f"adam_beta2: got {self.adam_beta2}, expected at least 0 and less than 1")
         if self.head == "shared" and self.projections != "linear":
             raise InputError(f"head: 'shared' needs linear projections, got {self.projections!r}")
         if self.language_weight and self.tuning == "frozen":

@@ -15,7 +15,11 @@ from chibit.agents.markov import MarkovPolicy
 from chibit.core.errors import InputError
 from chibit.data.trajectory import DatasetSpec, TrajectoryDataset
 from chibit.data.transitions import TransitionSampler
+from chibit.models.convolution import ConvolutionalEncoder
 from chibit.models.mlp import Encoder, VectorEncoder
+
+IMAGE_FEATURES = 512
+"""Width of the hidden layer behind the convolutions."""
 
 
 def require_discrete(agent: str, spec: DatasetSpec) -> int:
@@ -33,7 +37,12 @@ def require_discrete(agent: str, spec: DatasetSpec) -> int:
 
 
 def make_encoder(spec: DatasetSpec, hidden_sizes: Sequence[int]) -> Encoder:
-    """Build what turns observations into features: hidden layers for vectors."""
+    """Build what turns observations into features: hidden layers for vectors, convolutions for images.
+
+    Behind the convolutions there is one hidden layer of 512, as in Mnih et al. (2015).
+    """
+    if spec.image_shape:
+        return ConvolutionalEncoder(spec.image_shape, IMAGE_FEATURES, final=nn.ReLU)
     return VectorEncoder(spec.state_dim, hidden_sizes)
 
 
@@ -51,11 +60,20 @@ def clipped_reward_sampler(
     )
 
 
-def greedy_policy(spec: DatasetSpec, device: torch.device, critic: nn.Module) -> MarkovPolicy:
-    """Act by the largest mean over the heads of a critic that maps states to (B, A, H)."""
+def greedy_policy(
+    spec: DatasetSpec, device: torch.device, critic: nn.Module, epsilon: float = 0.0
+) -> MarkovPolicy:
+    """Act by the largest mean over the heads of a critic that maps states to (B, A, H).
+
+    Args:
+        spec: of the data.
+        device: where the critic is.
+        critic: the critic.
+        epsilon: probability of a random action instead, so that no game hangs for ever in one state.
+    """
 
     def actions(states: Tensor) -> Tensor:
         values: Tensor = critic(states)
         return values.mean(dim=-1).argmax(dim=-1)
 
-    return MarkovPolicy(spec, device, actions)
+    return MarkovPolicy(spec, device, actions, epsilon=epsilon)

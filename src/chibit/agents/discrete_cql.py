@@ -55,6 +55,8 @@ class DiscreteCQLConfig:
     """Updates between two copies into the target network."""
     reward_clip: float | None = 1.0
     """Rewards are cut to ± this; None keeps them."""
+    evaluation_epsilon: float = 0.0
+    """Probability of a random action when acting; Agarwal et al. have 0.001."""
 
     def __post_init__(self) -> None:
         check_ranges(
@@ -64,6 +66,7 @@ class DiscreteCQLConfig:
             batch_size=(1, inf),
             discount=(0, 1),
             target_every=(1, inf),
+            evaluation_epsilon=(0, 1),
         )
 
 
@@ -117,7 +120,9 @@ class DiscreteCQL:
 
     def policy(self, target_returns: Sequence[float] | None = None) -> Policy:
         """Act greedily by the mean over the quantiles."""
-        return greedy_policy(self.spec, self.runtime.torch_device, self.critic)
+        return greedy_policy(
+            self.spec, self.runtime.torch_device, self.critic, self.config.evaluation_epsilon
+        )
 
     def modules(self) -> nn.Module:
         """The network and its target."""

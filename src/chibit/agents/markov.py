@@ -20,27 +20,42 @@ from chibit.data.transitions import TransitionBatch
 class MarkovPolicy:
     """Acts on the current observation alone."""
 
-    def __init__(self, spec: DatasetSpec, device: torch.device, actions: Callable[[Tensor], Tensor]) -> None:
+    def __init__(
+        self,
+        spec: DatasetSpec,
+        device: torch.device,
+        actions: Callable[[Tensor], Tensor],
+        *,
+        epsilon: float = 0.0,
+    ) -> None:
         """Act with a function of normalised states.
 
         Args:
             spec: of the data that the function was learned from.
             device: where the function computes.
             actions: maps (E, S) float32 to (E, A) within the environment's bounds, or to (E,) int64.
+            epsilon: probability of a random action instead, where actions are discrete.
         """
+        self._num_actions, self._epsilon = spec.num_actions, epsilon
+        self._generators: list[np.random.Generator] = []
         self._normalizer = StateNormalizer.from_spec(spec)
         self._device = device
         self._actions = actions
 
     def reset(self, num_envs: int) -> None:
-        """Nothing is remembered."""
+        """Nothing is remembered but dice: each episode has its own."""
+        self._generators = [np.random.default_rng((0, e)) for e in range(num_envs)] if self._epsilon else []
 
     @torch.no_grad()
     def act(self, observations: np.ndarray) -> np.ndarray:
         """Choose actions (E, A) float32 or (E,) int64 for raw observations (E, S)."""
         # A finished episode may show anything; its action must be finite all the same.
         states = np.nan_to_num(self._normalizer(observations))
-        return self._actions(torch.from_numpy(states).to(self._device)).cpu().numpy()
+        actions = self._actions(torch.from_numpy(states).to(self._device)).cpu().numpy()
+        for e, generator in enumerate(self._generators):
+            if generator.random() < self._epsilon:
+                actions[e] = generator.integers(self._num_actions)
+        return actions
 
     def observe(self, rewards: np.ndarray, dones: np.ndarray) -> None:
         """Nothing is remembered."""

@@ -64,7 +64,7 @@ def model_card(
 A policy for {place}, learned offline from logged trajectories by chibit's method `{agent}`.{asked}{physics}
 
 - Data: {_data_line(spec)}
-- Observations: {spec.state_dim} numbers, as the environment gives them; the policy normalises them itself.
+- Observations: {_observation_line(spec)}, as the environment gives them; the policy normalises them itself.
 - Actions: {_action_line(spec)}
 
 ## Scores
@@ -105,6 +105,13 @@ def _index_entry(score: PolicyScore) -> dict[str, Any]:
         "dataset": {"type": score.env_id, "name": score.env_id},
         "metrics": metrics,
     }
+
+
+def _observation_line(spec: DatasetSpec) -> str:
+    if not spec.image_shape:
+        return f"{spec.state_dim} numbers"
+    depth, height, width = spec.image_shape
+    return f"the last {depth} grey pictures of {height} x {width}, uint8"
 
 
 def _data_line(spec: DatasetSpec) -> str:

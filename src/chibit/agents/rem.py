@@ -48,9 +48,18 @@ class REMConfig:
     """Updates between two copies into the target network."""
     reward_clip: float | None = 1.0
     """Rewards are cut to ± this; None keeps them."""
+    evaluation_epsilon: float = 0.0
+    """Probability of a random action when acting; Agarwal et al. have 0.001."""
 
     def __post_init__(self) -> None:
-        check_ranges(self, num_heads=(1, inf), batch_size=(1, inf), discount=(0, 1), target_every=(1, inf))
+        check_ranges(
+            self,
+            num_heads=(1, inf),
+            batch_size=(1, inf),
+            discount=(0, 1),
+            target_every=(1, inf),
+            evaluation_epsilon=(0, 1),
+        )
 
 
 class REM:
@@ -100,7 +109,9 @@ class REM:
 
     def policy(self, target_returns: Sequence[float] | None = None) -> Policy:
         """Act greedily by the mean over the heads."""
-        return greedy_policy(self.spec, self.runtime.torch_device, self.critic)
+        return greedy_policy(
+            self.spec, self.runtime.torch_device, self.critic, self.config.evaluation_epsilon
+        )
 
     def modules(self) -> nn.Module:
         """The network and its target."""

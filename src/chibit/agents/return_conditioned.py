@@ -7,7 +7,7 @@ over leave the batch. Dimensions: E episodes · K context in timesteps · S stat
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -60,7 +60,6 @@ class ReturnConditionedPolicy:
         self._normalize = StateNormalizer.from_spec(spec)
         # Heads without tanh can leave the action space; others cannot, but for rounding.
         self._action_low, self._action_high = torch.tensor(spec.action_low), torch.tensor(spec.action_high)
-        self._generator = torch.Generator()
 
     def reset(self, num_envs: int) -> None:
         """Begin `num_envs` episodes; see `target_returns` for who asks for what.
@@ -77,20 +76,22 @@ class ReturnConditionedPolicy:
         self._left = np.repeat(self._targets, num_envs // len(self._targets))
         self._live = np.arange(num_envs)
         self._returns_to_go = torch.zeros(num_envs, capacity)
-        self._states = torch.zeros(num_envs, capacity, spec.state_dim)
+        # Of images, what the encoder made of them: each is encoded once, not in every window it is in.
+        width = cast(int, self._model.backbone.width) if spec.image_shape else spec.state_dim
+        self._states = torch.zeros(num_envs, capacity, width)
         self._actions = (
             torch.zeros(num_envs, capacity, dtype=torch.int64)
             if discrete
             else torch.zeros(num_envs, capacity, spec.act_dim)
         )
         self._column, self._step = 0, 0
-        self._generator.manual_seed(0)
+        self._generators = [np.random.default_rng((0, e)) for e in range(num_envs)]
 
     def act(self, observations: np.ndarray) -> np.ndarray:
         """Choose an action for each episode: (E, S) raw observations to (E, A) float32 or (E,) int64."""
         column = self._column
         live = torch.from_numpy(self._live)
-        self._states[live, column] = torch.from_numpy(self._normalize(observations[self._live]))
+        self._states[live, column] = self._encode(torch.from_numpy(self._normalize(observations[self._live])))
         self._returns_to_go[live, column] = torch.from_numpy(self._left[self._live].astype(np.float32))
         self._actions[live, column] = self._choose(live).to(self._actions.dtype)
         actions: np.ndarray = self._actions[:, column].numpy().copy()
@@ -106,6 +107,13 @@ class ReturnConditionedPolicy:
         if self._column == self._states.shape[1]:
             self._move_back()
 
+    def _encode(self, states: Tensor) -> Tensor:
+        if not self._spec.image_shape:
+            return states
+        with torch.inference_mode(), self._runtime.autocast():
+            encoded: Tensor = self._model.embed_state(states.to(self._runtime.torch_device))
+        return encoded.float().cpu()
+
     def _choose(self, live: Tensor) -> Tensor:
         """(L, A) actions, or (L,) indices drawn from the model's distribution."""
         window = slice(max(0, self._column + 1 - self._context_length), self._column + 1)
@@ -116,13 +124,20 @@ class ReturnConditionedPolicy:
         was_training = self._model.training
         self._model.eval()
         with torch.inference_mode(), self._runtime.autocast():
-            output = self._model(*(x.to(device) for x in (*inputs, timesteps)), last_only=True)[:, 0]
+            output = self._model(
+                *(x.to(device) for x in (*inputs, timesteps)),
+                last_only=True,
+                states_are_encoded=bool(self._spec.image_shape),
+            )[:, 0]
         self._model.train(was_training)
         output = output.float().cpu()
         if self._spec.num_actions is None:
             bounded: Tensor = output.clamp(self._action_low, self._action_high)
             return bounded
-        return torch.multinomial(output.softmax(-1), 1, generator=self._generator)[:, 0]
+        # Each episode draws from its own generator: its actions do not depend on who else still plays.
+        draws = torch.tensor([[self._generators[e].random()] for e in live.tolist()], dtype=torch.float64)
+        below = (output.double().softmax(-1).cumsum(-1) < draws).sum(-1)
+        return below.clamp(max=self._spec.num_actions - 1)
 
     def _move_back(self) -> None:
         kept = self._context_length - 1

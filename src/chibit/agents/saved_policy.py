@@ -104,7 +104,7 @@ class Policy:
         """Choose actions.
 
         Args:
-            observations: (E, S) as the environment gives them, or (S,) where E is 1.
+            observations: (E, S) as the environment gives them, or (S,) where E is 1; images (E, C, H, W).
 
         Returns:
             (E, A) float32, or (E,) int64 where actions are discrete; without the first axis if the
@@ -114,8 +114,8 @@ class Policy:
             InputError: before `reset`, for another shape, or if the last actions were not observed.
         """
         given = np.asarray(observations)
-        single = given.ndim == 1
-        expected = (self._num_envs, self.spec.state_dim)
+        single = given.ndim == len(self.spec.observation_shape)
+        expected = (self._num_envs, *self.spec.observation_shape)
         if not self._num_envs:
             raise InputError("act: call reset first")
         if self._must_observe:

@@ -12,6 +12,7 @@ from chibit.core.errors import InputError
 from chibit.data.sources import home_folder
 from chibit.data.trajectory import DatasetSpec
 from chibit.losses.similarity import load_centers, read_centers
+from chibit.models.convolution import ConvolutionalEncoder
 from chibit.models.decision_transformer import (
     DecisionTransformerModel,
     DecisionTransformerModelConfig,
@@ -59,8 +60,9 @@ def build_sequence_model(config: DecisionTransformerConfig, spec: DatasetSpec) -
         set_dropout(pretrained.backbone, **config.dropouts())
     positions = pretrained.position_embeddings
     form = config.timestep_table
+    per_token = config.embedding == "tanh"
     if form == "auto":
-        form = "random" if positions is None else "given"
+        form = "zeros" if per_token else "random" if positions is None else "given"
     width = cast(int, pretrained.backbone.width)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed + 1)  # another stream than the backbone's
@@ -73,6 +75,8 @@ def build_sequence_model(config: DecisionTransformerConfig, spec: DatasetSpec) -
             timestep_position=config.timestep_position,
             head=config.head,
             projections=config.projections,
+            embedding=config.embedding,
+            return_tokens=config.return_tokens,
         ),
         pretrained.backbone,
         state_dim=spec.state_dim,
@@ -80,6 +84,8 @@ def build_sequence_model(config: DecisionTransformerConfig, spec: DatasetSpec) -
         num_actions=spec.num_actions,
         action_bounds=bounds if spec.num_actions is None else None,
         timesteps=timesteps,
+        token_positions=_token_positions(config, width, positions) if per_token else None,
+        state_encoder=ConvolutionalEncoder(spec.image_shape, width) if spec.image_shape else None,
     )
     _freeze(config, model)
     return SequenceModel(
@@ -90,12 +96,21 @@ def build_sequence_model(config: DecisionTransformerConfig, spec: DatasetSpec) -
     )
 
 
+def _token_positions(config: DecisionTransformerConfig, width: int, positions: Tensor | None) -> nn.Embedding:
+    """A vector for each token of a window: the initialiser's first positions if it has any, else zeros."""
+    rows = config.context_length * (3 if config.return_tokens else 2)
+    if positions is None or len(positions) < rows:
+        return make_timestep_table("zeros", rows, width)
+    return nn.Embedding.from_pretrained(positions[:rows].detach().float().clone(), freeze=False)
+
+
 def _freeze(config: DecisionTransformerConfig, model: DecisionTransformerModel) -> None:
     if config.tuning == "lora":
         add_lora(model.backbone, rank=config.lora_rank, alpha=config.lora_alpha, dropout=config.lora_dropout)
     elif config.tuning == "frozen":
-        for module in (model.backbone, model.timesteps, model.embedding_norm):
-            module.requires_grad_(False)
+        for module in (model.backbone, model.timesteps, model.embedding_norm, model.token_positions):
+            if module is not None:
+                module.requires_grad_(False)
     elif config.tuning == "frozen_blocks":
         blocks = model.backbone.blocks if isinstance(model.backbone, GPT) else model.backbone
         blocks.requires_grad_(False)

@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
+from chibit.atari import GAMES
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.files import TEMPORARY_PREFIX, check_name
 from chibit.data.origin import Origin
 from chibit.data.recording import Recording, record_columns
-from chibit.data.sources import SUFFIXES, find_source, home_folder, local_minari_ids
+from chibit.data.sources import SUFFIXES, atari_folder, find_source, home_folder, local_minari_ids
 from chibit.data.store import SCHEMA, open_store, write_store
 from chibit.data.trajectory import TrajectoryDataset
 
@@ -146,6 +147,10 @@ def list_datasets(*, data_folder: Path | None = None, cache: Path | None = None)
     for dataset_id in IDS:
         is_here = find_file(dataset_id, folder) is not None
         lines.append(_line(dataset_id, "D4RL; " + ("here" if is_here else "downloaded when first used")))
+    for game in GAMES:
+        state = "here" if (atari_folder() / game).is_dir() else "downloaded when first used"
+        lines.append(_line(game, f"1 % of DQN-replay; {state}"))
+    lines += [_line(path.name, "collected; here") for path in sorted(atari_folder().glob("*-*"))]
     collected = {entry.dataset_id for entry in own}
     lines += [_line(dataset_id, "Minari; here") for dataset_id in here if dataset_id not in collected]
     return lines

@@ -139,7 +139,7 @@ def collect(
     """
     entry = find_collectable(dataset)
     num_steps = entry.default_num_steps if num_steps is None else num_steps
-    _check_numbers(num_steps=(num_steps, 1), seed=(seed, 0), num_processes=(num_processes, 1))
+    check_numbers(num_steps=(num_steps, 1), seed=(seed, 0), num_processes=(num_processes, 1))
     ladder = load_ladder(entry.env_name)
     actors = {phase.policy for phase in plan(ladder, entry.level, num_steps)}
     settings = CollectSettings(
@@ -152,10 +152,11 @@ def collect(
     folder = root / entry.dataset_id
     if folder.exists():
         return _reuse(folder, settings)
-    _require_space(root, num_steps, ladder)
+    state_dim, act_dim = ladder.expert.layers[0][0].shape[1], ladder.expert.act_dim
+    require_space(root, num_steps, 1.3 * (8 * state_dim + 4 * act_dim + 8 + 2))
     returns: dict[str, list[float]] = {}
 
-    with _progress_bar(entry.name, num_steps, progress) as advance:
+    with progress_bar(entry.name, num_steps, progress) as advance:
 
         def episodes() -> Iterator[Episode]:
             for phase, episode in _episodes(entry, ladder, settings, num_processes):
@@ -172,7 +173,8 @@ def collect(
         )
 
 
-def _check_numbers(**limits: tuple[int, int]) -> None:
+def check_numbers(**limits: tuple[int, int]) -> None:
+    """Refuse a number (given, least) below its least."""
     for name, (value, least) in limits.items():
         if value < least:
             raise InputError(f"{name}: given {value}, expected at least {least}")
@@ -244,10 +246,9 @@ def _reuse(folder: Path, settings: CollectSettings) -> Path:
     return folder
 
 
-def _require_space(root: Path, num_steps: int, ladder: Ladder) -> None:
+def require_space(root: Path, num_steps: int, bytes_per_step: float) -> None:
     """Refuse early where the set will not fit."""
-    state_dim, act_dim = ladder.expert.layers[0][0].shape[1], ladder.expert.act_dim
-    needed = int(1.3 * num_steps * (8 * state_dim + 4 * act_dim + 8 + 2))
+    needed = int(num_steps * bytes_per_step)
     existing = next(folder for folder in (root, *root.absolute().parents) if folder.exists())
     free = shutil.disk_usage(existing).free
     if needed > free:
@@ -320,7 +321,7 @@ def _metadata(
 
 
 @contextmanager
-def _progress_bar(name: str, num_steps: int, shown: bool) -> Iterator[Callable[[int], None]]:
+def progress_bar(name: str, num_steps: int, shown: bool) -> Iterator[Callable[[int], None]]:
     """Show steps, rate and time left on standard error; give the function that advances it."""
     columns = (
         TextColumn(f"collecting {name}"),

@@ -68,8 +68,8 @@ def check_environment(origin: Origin, recording: Recording, where: str) -> Origi
 def _mismatch(env_id: str, env: gym.Env, recording: Recording) -> str | None:
     """Say in what the data differ from the environment."""
     state_dim = gym.spaces.flatdim(env.observation_space)
-    if recording.state_dim != state_dim:
-        return f"observations have {recording.state_dim} values, those of {env_id} have {state_dim}"
+    if recording.observation_size != state_dim:
+        return f"observations have {recording.observation_size} values, those of {env_id} have {state_dim}"
     if isinstance(env.action_space, gym.spaces.Discrete):
         return None if recording.is_discrete else f"actions are not integers, those of {env_id} are"
     act_dim = gym.spaces.flatdim(env.action_space)

@@ -77,7 +77,7 @@ def describe(dataset: TrajectoryDataset) -> DatasetSummary:
     blocks = [dataset.records[i : i + _BLOCK_ROWS] for i in range(0, dataset.num_steps, _BLOCK_ROWS)]
     low = np.min([block.min(axis=0) for block in blocks], axis=0)
     high = np.max([block.max(axis=0) for block in blocks], axis=0)
-    state_dim = dataset.spec.state_dim
+    state_dim = dataset.spec.num_state_columns
     terminated, truncated = dataset.episode_ends.T
     return DatasetSummary(
         spec=dataset.spec,
@@ -141,7 +141,7 @@ def _rows(summary: DatasetSummary) -> list[tuple[str, str]]:
         ("lengths", _show(summary.lengths, 0)),
         ("returns", _show(summary.returns, 1)),
         ("rewards of a step", _show(summary.rewards, 3)),
-        ("observations", f"{spec.state_dim}" + _constants(summary.constant_dimensions)),
+        ("observations", _observations(spec) + _constants(summary.constant_dimensions)),
         ("actions", actions + (f"; {_show(summary.actions, 3)}" if summary.actions else "")),
         ("NaN or infinite", f"{summary.num_not_finite}"),
         ("environment", f"{environment}; at most {spec.max_episode_steps:,} steps"),
@@ -170,6 +170,13 @@ def _reference(summary: DatasetSummary) -> str:
         return "none: raw returns only"
     mean, best = (normalized_score(value, reference) for value in (summary.returns.mean, summary.returns.max))
     return f"0 at {reference[0]:g}, 100 at {reference[1]:g}; these data: mean {mean:.1f}, best {best:.1f}"
+
+
+def _observations(spec: DatasetSpec) -> str:
+    if not spec.image_shape:
+        return f"{spec.state_dim}"
+    depth, height, width = spec.image_shape
+    return f"the last {depth} pictures of {height} x {width}"
 
 
 def _constants(dimensions: tuple[int, ...]) -> str:

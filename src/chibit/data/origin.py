@@ -39,6 +39,8 @@ class Origin:
     """Lowest and highest continuous actions; None takes -1 and 1, or what the data reach beyond that."""
     max_episode_steps: int | None = None
     """Time limit; None takes the longest episode."""
+    target_returns: tuple[float, ...] = ()
+    """Returns to ask for; empty takes the environment's usual ones, or the data's best and half of it."""
     notes: tuple[str, ...] = ()
     """What was decided while the description was read, one sentence each."""
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -77,7 +79,7 @@ def make_spec(
         )
     return DatasetSpec(
         name=origin.name,
-        state_dim=recording.state_dim,
+        state_dim=recording.observation_size,
         act_dim=act_dim,
         num_actions=num_actions,
         env_id=origin.env_id,
@@ -88,7 +90,9 @@ def make_spec(
         state_std=_floats(spread(state_mean, state_std)),
         action_low=low if act_dim else (),
         action_high=high if act_dim else (),
-        default_target_returns=default_target_returns(origin.env_id, float(episode_returns.max())),
+        default_target_returns=origin.target_returns
+        or default_target_returns(origin.env_id, float(episode_returns.max())),
+        image_shape=recording.image_shape,
     )
 
 

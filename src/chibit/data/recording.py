@@ -8,6 +8,7 @@ Dimensions: N steps · E episodes · n steps of a block · S state_dim · A act_
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -83,8 +84,16 @@ class Recording:
     """Whether blocks hold next observations."""
     blocks: Callable[[], Iterator[Block]]
     """Gives the steps from the first to the last, N in all."""
+    image_shape: tuple[int, ...] = ()
+    """(C, H, W) where observations are stacks of pictures, which are kept apart: blocks then hold none of
+    them, and S is 0."""
     notes: tuple[str, ...] = ()
     """What was decided or left out, one sentence each."""
+
+    @property
+    def observation_size(self) -> int:
+        """Numbers in an observation."""
+        return math.prod(self.image_shape) if self.image_shape else self.state_dim
 
 
 def name_columns(found: Iterable[str], where: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+from chibit.atari import GAMES
 from chibit.core.errors import InputError
 from chibit.core.files import check_name, nearest
 from chibit.core.home import home_folder as home_folder
@@ -21,6 +22,8 @@ Reader = Callable[[Path], AbstractContextManager[tuple[Recording, Origin]]]
 SUFFIXES = (".hdf5", ".h5", ".pkl", ".pickle", ".npz")
 _FORMATS = ".hdf5 or .h5 (D4RL's layout), .pkl (list of trajectories), .npz, a Minari folder or a store"
 _OWN_NAME = re.compile(r"(chibit/\w+/|\w+-)(random|expert|medium(-replay|-expert)?)(-v0)?")
+_ATARI_NAME = re.compile(rf"({'|'.join(GAMES).lower()})-(random|expert|medium(-replay|-expert)?)")
+_REPLAY_NAME = re.compile(rf"({'|'.join(GAMES)})(?:-(\d+(?:\.\d+)?)pct)?")
 _REMOTE_MINARI_ID = re.compile(r".+/.+-v\d+")
 _MAX_DEPTH = 4  # of namespaces above a Minari data set
 
@@ -53,7 +56,11 @@ def find_source(
             folder = data_folder or home / "d4rl"
             path = d4rl.find_or_download(name_or_path, folder, allow_download=download, progress=progress)
             return Source(path, limited.read_d4rl_apart)
-        found = _find_own(name_or_path, data_folder, progress)
+        found = (
+            _find_atari(name_or_path)
+            or _find_replay(name_or_path, data_folder, download, progress)
+            or _find_own(name_or_path, data_folder, progress)
+        )
         if found is not None:
             return found
     path = Path(os.path.expanduser(name_or_path))
@@ -69,6 +76,41 @@ def find_source(
     return _find_minari(name_or_path, data_folder, download, progress)
 
 
+def _find_atari(name: str) -> Source | None:
+    """Find Atari data that were collected here; None if the name is none of theirs."""
+    if not is_atari_level(name):
+        return None
+    folder = atari_folder() / name
+    if not (folder / MANIFEST).is_file():
+        raise InputError(f"{name}: not here yet; chibit data collect {name} --policy FILE makes it")
+    return Source(folder, None)
+
+
+def _find_replay(name: str, data_folder: Path | None, download: bool, progress: bool) -> Source | None:
+    """Find a sample of a game's DQN-replay data, and fetch and convert it if need be."""
+    match = _REPLAY_NAME.fullmatch(name)
+    if match is None:
+        return None
+    from chibit.data.atari_replay import TOTAL_STEPS, convert_replay, find_or_download
+
+    folder = atari_folder() / name
+    if not (folder / MANIFEST).is_file():
+        shards = find_or_download(match[1], data_folder, allow_download=download, progress=progress)
+        num_steps = round(float(match[2] or 1) / 100 * TOTAL_STEPS)
+        convert_replay(shards, match[1], folder, num_steps=num_steps, progress=progress)
+    return Source(folder, None)
+
+
+def is_atari_level(name: str) -> bool:
+    """Whether a name is that of Atari data that can be collected: breakout-expert."""
+    return _ATARI_NAME.fullmatch(name) is not None
+
+
+def atari_folder() -> Path:
+    """Folder of Atari data that were collected here."""
+    return home_folder() / "atari"
+
+
 def _find_own(name: str, data_folder: Path | None, progress: bool) -> Source | None:
     """Find one of our own levels, and collect it if need be; None if the name is none."""
     if not _OWN_NAME.fullmatch(name):
@@ -80,8 +122,8 @@ def _find_own(name: str, data_folder: Path | None, progress: bool) -> Source | N
         return None
     folder = _minari_folder(entry.dataset_id, data_folder)
     if folder is None:
-        num_processes = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-        folder = collect(entry.dataset_id, num_processes=num_processes, progress=progress)
+        # In this process: workers would run the caller's script anew where it has no main guard.
+        folder = collect(entry.dataset_id, progress=progress)
     return _by_path(folder)
 
 
@@ -114,6 +156,8 @@ def _by_path(path: Path) -> Source:
 
     if path.is_dir():
         folder = minari.find_data_folder(path)
+        if folder is None and any(path.glob("$store$_*_ckpt.*.gz")):
+            raise InputError(f"{path}: shards of DQN-replay; chibit data convert makes a store of them")
         if folder is None:
             raise InputError(
                 f"{path}: neither a Minari data set (data/metadata.json) nor a store ({MANIFEST})"

@@ -4,6 +4,8 @@
     episode_starts.npy      (E + 1,) int64 first row of each episode, then N
     episode_ends.npy        (E, 2) bool: terminated, truncated
     final_observations.npy  (E, S) float32, where the source holds them
+    frames.npy              (N, H, W) uint8 newest picture of each observation, where these are stacks of
+                            pictures; the records then hold no observations
     manifest.json           schema, files with shapes and SHA-256, description, notes, provenance, its own
     SHA-256
 
@@ -34,6 +36,7 @@ from chibit.data.trajectory import DatasetSpec, TrajectoryDataset, returns_to_go
 SCHEMA = 1
 MANIFEST = "manifest.json"
 RECORDS, STARTS, ENDS, FINAL = "records", "episode_starts", "episode_ends", "final_observations"
+FRAMES = "frames"
 _REMEDY = "remove the folder and convert the data again"
 _MAX_EXACT_ACTION = 1 << 24  # beyond it, float32 cannot tell an integer from the next
 
@@ -54,38 +57,49 @@ def write_store(folder: Path, recording: Recording, origin: Origin) -> Path:
         ResourceError: if the disk is full or the folder cannot be written.
     """
     with atomic_folder(folder) as temporary:
-        writer = _RecordWriter(recording, origin.name)
-        with open(temporary / f"{RECORDS}.npy", "wb") as file:
-            writer.write(file)
-        arrays = {STARTS: recording.episode_starts, ENDS: recording.episode_ends}
-        if writer.final_observations is not None:
-            arrays[FINAL] = writer.final_observations
-        for name, array in arrays.items():
-            np.save(temporary / f"{name}.npy", array)
-        spec = make_spec(
-            origin,
-            recording,
-            state_mean=writer.moments.mean,
-            state_std=writer.moments.std,
-            episode_returns=writer.returns_to_go[recording.episode_starts[:-1]],
-            action_range=writer.action_range,
-            num_actions=_count_actions(origin, recording, writer.action_range),
-        )
-        files = {
-            path.stem: {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
-            for path in sorted(temporary.glob("*.npy"))
-        }
-        manifest = {
-            "schema": SCHEMA,
-            "files": files,
-            "content_hash": _content_hash(files),
-            "spec": to_json(spec),
-            "notes": [*origin.notes, *recording.notes, *beyond_bounds(spec, writer.action_range)],
-            "provenance": origin.provenance,
-        }
-        manifest["manifest_sha256"] = _manifest_hash(manifest)
-        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        fill_store(temporary, recording, origin)
     return folder
+
+
+def fill_store(folder: Path, recording: Recording, origin: Origin) -> None:
+    """Write a store's files and manifest into a folder that is not yet under its final name.
+
+    Args:
+        folder: it holds the frames already, where there are any.
+        recording: the steps.
+        origin: what is known of them.
+    """
+    writer = _RecordWriter(recording, origin.name)
+    with open(folder / f"{RECORDS}.npy", "wb") as file:
+        writer.write(file)
+    arrays = {STARTS: recording.episode_starts, ENDS: recording.episode_ends}
+    if writer.final_observations is not None:
+        arrays[FINAL] = writer.final_observations
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
+    spec = make_spec(
+        origin,
+        recording,
+        state_mean=writer.moments.mean,
+        state_std=writer.moments.std,
+        episode_returns=writer.returns_to_go[recording.episode_starts[:-1]],
+        action_range=writer.action_range,
+        num_actions=_count_actions(origin, recording, writer.action_range),
+    )
+    files = {
+        path.stem: {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+        for path in sorted(folder.glob("*.npy"))
+    }
+    manifest = {
+        "schema": SCHEMA,
+        "files": files,
+        "content_hash": _content_hash(files),
+        "spec": to_json(spec),
+        "notes": [*origin.notes, *recording.notes, *beyond_bounds(spec, writer.action_range)],
+        "provenance": origin.provenance,
+    }
+    manifest["manifest_sha256"] = _manifest_hash(manifest)
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
 
 
 def open_store(folder: Path, verify: Literal["size", "hash"] = "size") -> TrajectoryDataset:
@@ -106,7 +120,8 @@ def open_store(folder: Path, verify: Literal["size", "hash"] = "size") -> Trajec
         spec = from_json(DatasetSpec, manifest["spec"], "spec")
         files: dict[str, dict[str, Any]] = manifest["files"]
         arrays = {name: _open_array(folder, name, files[name], verify) for name in (RECORDS, STARTS, ENDS)}
-        arrays[FINAL] = _open_array(folder, FINAL, files[FINAL], verify) if FINAL in files else None
+        for name in (FINAL, FRAMES):
+            arrays[name] = _open_array(folder, name, files[name], verify) if name in files else None
         dataset = TrajectoryDataset(
             spec=spec,
             folder=folder,
@@ -115,6 +130,7 @@ def open_store(folder: Path, verify: Literal["size", "hash"] = "size") -> Trajec
             episode_starts=np.array(arrays[STARTS]),
             episode_ends=np.array(arrays[ENDS]),
             final_observations=arrays[FINAL],
+            frames=arrays[FRAMES],
             notes=tuple(manifest["notes"]),
             provenance=manifest["provenance"],
         )
@@ -248,7 +264,7 @@ def _check_layout(dataset: TrajectoryDataset) -> None:
     """Check all that indexing relies on."""
     spec, starts = dataset.spec, dataset.episode_starts
     num_episodes = len(starts) - 1
-    width = 2 + spec.state_dim + (1 if dataset.is_discrete else spec.act_dim)
+    width = 2 + spec.num_state_columns + (1 if dataset.is_discrete else spec.act_dim)
     expected = {
         RECORDS: (dataset.records, (len(dataset.records), width), np.float32),
         STARTS: (starts, (num_episodes + 1,), np.int64),
@@ -256,12 +272,15 @@ def _check_layout(dataset: TrajectoryDataset) -> None:
     }
     if dataset.final_observations is not None:
         expected[FINAL] = (dataset.final_observations, (num_episodes, spec.state_dim), np.float32)
+    if dataset.frames is not None or spec.image_shape:
+        frames = np.empty(0) if dataset.frames is None else dataset.frames
+        expected[FRAMES] = (frames, (len(dataset.records), *spec.image_shape[1:]), np.uint8)
     for name, (array, shape, dtype) in expected.items():
         if array.shape != shape or array.dtype != dtype:
             found, wanted = f"{array.dtype} {array.shape}", f"{np.dtype(dtype)} {shape}"
             raise DamagedFileError(f"{dataset.folder / name}.npy: {found}, expected {wanted}; {_REMEDY}")
     in_order = num_episodes > 0 and starts[0] == 0 and starts[-1] == len(dataset.records)
-    if not in_order or (np.diff(starts) <= 0).any() or len(spec.state_mean) != spec.state_dim:
+    if not in_order or (np.diff(starts) <= 0).any() or len(spec.state_mean) != spec.num_state_columns:
         raise DamagedFileError(f"{dataset.folder / STARTS}.npy: episodes are not in order; {_REMEDY}")
 
 

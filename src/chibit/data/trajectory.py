@@ -24,7 +24,7 @@ class DatasetSpec:
     name: str
     """As its source spells it: hopper-medium-v2, mujoco/hopper/medium-v0, or the file's name."""
     state_dim: int
-    """Width of an observation."""
+    """Numbers in an observation."""
     act_dim: int
     """Width of an action; 0 where actions are discrete."""
     num_actions: int | None
@@ -38,15 +38,27 @@ class DatasetSpec:
     score_reference: tuple[float, float] | None
     """Raw returns that count as normalised scores of 0 and of 100."""
     state_mean: tuple[float, ...]
-    """Mean of each observation dimension over all kept steps."""
+    """Mean of each observation dimension over all kept steps; empty for images, which stay as they are."""
     state_std: tuple[float, ...]
-    """Population standard deviation + 1e-6; 1 for a dimension that never changes."""
+    """Population standard deviation + 1e-6; 1 for a dimension that never changes. Empty for images."""
     action_low: tuple[float, ...]
     """Lower bounds of actions: the environment's, else -1 or what the data reach; empty where discrete."""
     action_high: tuple[float, ...]
     """Upper bounds of actions: the environment's, else 1 or what the data reach; empty where discrete."""
     default_target_returns: tuple[float, ...]
     """Raw returns to ask for: the environment's usual ones, else the data's best and half of it."""
+    image_shape: tuple[int, ...] = ()
+    """(C, H, W) where an observation is a stack of C pictures, uint8; empty where it is a vector."""
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        """Shape of one observation."""
+        return self.image_shape or (self.state_dim,)
+
+    @property
+    def num_state_columns(self) -> int:
+        """Columns of a record that hold the observation: none where it is an image."""
+        return 0 if self.image_shape else self.state_dim
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +111,9 @@ class StateNormalizer:
         return cls(np.asarray(spec.state_mean, np.float32), np.asarray(spec.state_std, np.float32))
 
     def __call__(self, observations: np.ndarray) -> np.ndarray:
-        """Normalise (..., S) raw observations; the result is float32."""
+        """Normalise (..., S) raw observations; the result is float32. Images pass as they are, uint8."""
+        if not len(self.mean):
+            return observations
         return ((observations - self.mean) / self.std).astype(np.float32, copy=False)
 
     def inverse(self, states: np.ndarray) -> np.ndarray:
@@ -112,7 +126,7 @@ class TrajectoryDataset:
     """Episodes behind one another in one array of records, usually a read-only memory map of a store.
 
     A record is a row of W float32 numbers: return-to-go, S observations, A actions (one column where actions
-    are discrete), reward. Columns are views of it.
+    are discrete), reward. Columns are views of it. Images are not in the records but in `frames`.
     """
 
     spec: DatasetSpec
@@ -129,6 +143,9 @@ class TrajectoryDataset:
     final_observations: np.ndarray | None
     """(E, S) float32 raw observation after the last action of each episode; None where the data do not hold
     them."""
+    frames: np.ndarray | None = None
+    """(N, H, W) uint8, the newest picture of each observation, where observations are stacks of pictures; see
+    `chibit.data.frames`."""
     notes: tuple[str, ...] = ()
     """What was decided or left out while the data were read, one sentence each."""
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -156,13 +173,15 @@ class TrajectoryDataset:
 
     @property
     def observations(self) -> np.ndarray:
-        """(N, S) float32 raw."""
-        return self.records[:, 1 : 1 + self.spec.state_dim]
+        """(N, S) float32 raw; of images the frames."""
+        if self.frames is not None:
+            return self.frames
+        return self.records[:, 1 : 1 + self.spec.num_state_columns]
 
     @cached_property
     def actions(self) -> np.ndarray:
         """(N, A) float32, or (N,) int64 where actions are discrete."""
-        columns = self.records[:, 1 + self.spec.state_dim : -1]
+        columns = self.records[:, 1 + self.spec.num_state_columns : -1]
         return columns[:, 0].astype(np.int64) if self.is_discrete else columns
 
     @property
@@ -242,6 +261,7 @@ class TrajectoryDataset:
             episode_starts=np.concatenate([[0], np.cumsum(self.episode_lengths[kept])]),
             episode_ends=self.episode_ends[kept],
             final_observations=None if self.final_observations is None else self.final_observations[kept],
+            frames=None if self.frames is None else self.frames[rows],
             content_hash=self._derived_hash(f"top {fraction!r}"),
             notes=(*self.notes, f"kept the best {num_kept} of {self.num_episodes} episodes"),
         )

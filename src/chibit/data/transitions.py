@@ -16,7 +16,7 @@ from torch import Tensor
 from chibit.core.errors import InputError
 from chibit.core.memory import check_fits
 from chibit.data.trajectory import TrajectoryDataset
-from chibit.data.windows import restore_generator
+from chibit.data.windows import frame_stacks, restore_generator
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,13 @@ class TransitionBatch:
     """B transitions (s, a, r, s')."""
 
     states: Tensor
-    """(B, S) float32 normalised."""
+    """(B, S) float32 normalised; stacks of pictures are (B, C, H, W) uint8 as they are."""
     actions: Tensor
     """(B, A) float32, or (B,) int64 where actions are discrete."""
     rewards: Tensor
     """(B,) float32, raw or as `reward_transform` gave them."""
     next_states: Tensor
-    """(B, S) float32 normalised."""
+    """As `states`."""
     terminations: Tensor
     """(B,) float32; 1 where the environment ended the episode. A truncation is 0: the value of s' still
     counts."""
@@ -82,7 +82,8 @@ class TransitionSampler:
         self._generator = generator
         self._reward_transform = reward_transform
         self._is_discrete = dataset.is_discrete
-        self._states = slice(1, 1 + spec.state_dim)
+        self._states = slice(1, 1 + spec.num_state_columns)
+        self._stacks = frame_stacks(dataset)
         self._mean = np.asarray(spec.state_mean, np.float32)
         self._std = np.asarray(spec.state_std, np.float32)
         left_out = self._starts[1:][~self._terminated] - 1 if self._final is None else np.empty(0, np.int64)
@@ -108,23 +109,32 @@ class TransitionSampler:
         episodes = np.searchsorted(self._starts, rows, side="right") - 1
         is_last = rows == self._starts[episodes + 1] - 1
         records = self._records.take(rows, axis=0)  # (B, W)
-        following = self._records.take(np.where(is_last, rows, rows + 1), axis=0)[:, self._states]
+        states, next_states = self._read(rows, np.where(is_last, rows, rows + 1), records)
         if self._final is not None:
-            following[is_last] = self._final[episodes[is_last]]
+            next_states[is_last] = (self._final[episodes[is_last]] - self._mean) / self._std
         actions = records[:, self._states.stop : -1]
         rewards = np.ascontiguousarray(records[:, -1])
         if self._reward_transform is not None:
             rewards = np.asarray(self._reward_transform(rewards), np.float32)
         return TransitionBatch(
-            states=torch.from_numpy((records[:, self._states] - self._mean) / self._std),
+            states=torch.from_numpy(states),
             actions=torch.from_numpy(
                 actions[:, 0].astype(np.int64) if self._is_discrete else np.ascontiguousarray(actions)
             ),
             rewards=torch.from_numpy(rewards),
-            next_states=torch.from_numpy((following - self._mean) / self._std),
+            next_states=torch.from_numpy(next_states),
             terminations=torch.from_numpy((is_last & self._terminated[episodes]).astype(np.float32)),
             rows=torch.from_numpy(rows),
         )
+
+    def _read(
+        self, rows: np.ndarray, following: np.ndarray, records: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """States of rows and of the ones that follow them, as the batch holds them."""
+        if self._stacks is not None:
+            return self._stacks.stacks(rows), self._stacks.stacks(following)
+        after = self._records.take(following, axis=0)[:, self._states]
+        return (records[:, self._states] - self._mean) / self._std, (after - self._mean) / self._std
 
     def state_dict(self) -> dict[str, Any]:
         """The generator's state, from which the draws go on to the bit."""

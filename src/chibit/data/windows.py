@@ -15,6 +15,7 @@ from torch import Tensor
 
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.memory import check_fits
+from chibit.data.frames import FrameStacks
 from chibit.data.trajectory import TrajectoryDataset
 
 
@@ -29,7 +30,8 @@ class SequenceBatch:
     returns_to_go: Tensor
     """(B, K) float32 raw, not divided by a scale."""
     states: Tensor
-    """(B, K, S) float32 normalised."""
+    """(B, K, S) float32 normalised; stacks of pictures are (B, K, C, H, W) uint8 as they are, and padding
+    then shows the last ones."""
     actions: Tensor
     """(B, K, A) float32, or (B, K) int64 where actions are discrete."""
     timesteps: Tensor
@@ -81,7 +83,8 @@ class WindowSampler:
         self._batch_size = batch_size
         self._generator = generator
         self._is_discrete = dataset.is_discrete
-        self._states = slice(1, 1 + spec.state_dim)
+        self._states = slice(1, 1 + spec.num_state_columns)
+        self._stacks = frame_stacks(dataset)
         self._mean = np.asarray(spec.state_mean, np.float32)
         self._std = np.asarray(spec.state_std, np.float32)
 
@@ -101,9 +104,12 @@ class WindowSampler:
         mask = steps < ends[:, None]
         # Rows past the end repeat the last one and are blanked below, so that the gather needs no branch.
         records = self._records.take(np.minimum(steps, ends[:, None] - 1), axis=0)  # (B, K, W)
-        states = records[..., self._states] - self._mean
-        states /= self._std
-        states *= mask[..., None]
+        if self._stacks is None:
+            states = records[..., self._states] - self._mean
+            states /= self._std
+            states *= mask[..., None]
+        else:
+            states = self._stacks.windows(rows, len(self._offsets))
         records *= mask[..., None]
         timesteps = (steps - self._starts[episodes][:, None]) * mask
         actions = records[..., self._states.stop : -1]
@@ -129,6 +135,13 @@ class WindowSampler:
             DamagedFileError: if it is not the state of a generator of this kind.
         """
         restore_generator(self._generator, state)
+
+
+def frame_stacks(dataset: TrajectoryDataset) -> FrameStacks | None:
+    """Give what reads the observations of a data set that are images; None where they are vectors."""
+    if dataset.frames is None:
+        return None
+    return FrameStacks(dataset.frames, dataset.episode_starts, dataset.spec.image_shape[0])
 
 
 def restore_generator(generator: np.random.Generator, state: Mapping[str, Any]) -> None:

@@ -69,6 +69,8 @@ def attention_maps(
     """
     if not temperature > 0:
         raise InputError(f"temperature is {temperature}, expected a positive number")
+    if getattr(model, "tokens_per_step", 3) != 3:
+        raise InputError("attention: a model without return tokens is not drawn; use one with return_tokens")
     whole = batch.attention_mask.all(dim=1)
     if not whole.any():
         length = batch.attention_mask.shape[1]

@@ -151,8 +151,9 @@ def rollout(
     """
     number, shape = len(environments), environments[0].observation_space.shape
     assert shape is not None
-    # float32 as in data sets: a policy must see in the environment what it saw in training.
-    observations = np.zeros((number, *shape), dtype=np.float32)
+    # float32, and images bytes, as in data sets: a policy must see here what it saw in training.
+    is_image = environments[0].observation_space.dtype == np.uint8
+    observations = np.zeros((number, *shape), dtype=np.uint8 if is_image else np.float32)
     returns, rewards = np.zeros(number), np.zeros(number)
     lengths, dones = np.zeros(number, dtype=np.int64), np.zeros(number, dtype=bool)
     faults: list[str | None] = [None] * number
@@ -265,7 +266,9 @@ def _step(env: gym.Env, action: np.ndarray) -> tuple[np.ndarray, float, bool] | 
     except _breakdowns() as error:
         return f"the environment raised {type(error).__name__}: {str(error).partition(chr(10))[0]}"
     with np.errstate(over="ignore"):  # a value beyond float32 becomes infinite and is refused below
-        observation, reward = np.asarray(observation, dtype=np.float32), float(reward)
+        observation, reward = np.asarray(observation), float(reward)
+        if observation.dtype != np.uint8:
+            observation = observation.astype(np.float32)
     if not (np.isfinite(observation).all() and math.isfinite(reward)):
         return "the environment gave a value that is not finite"
     over = bool(terminated or truncated)

@@ -27,8 +27,9 @@ from chibit.core.errors import InputError
 from chibit.models.encoders import Bounded, Projections, make_action_head, make_projection
 
 TimestepPosition = Literal["before_norm", "after_norm"]
-TimestepTable = Literal["fresh", "given", "matched", "random"]
+TimestepTable = Literal["fresh", "given", "matched", "random", "zeros"]
 Head = Literal["own", "shared"]
+Embedding = Literal["norm", "tanh"]
 
 _UNTRAINED_POSITION_STD = 0.02
 
@@ -42,6 +43,11 @@ class DecisionTransformerModelConfig:
     timestep_position: TimestepPosition = "before_norm"
     """Where the timestep embedding is added: before the embedding norm (Chen et al.) or after it
     (released code)."""
+    embedding: Embedding = "norm"
+    """norm: projections, then one LayerNorm (Chen et al. on Gym). tanh: tanh of each projection and no norm;
+    a learned position for each token and the timestep of the window's first step (Chen et al. on Atari)."""
+    return_tokens: bool = True
+    """Whether steps have a return token; without it the model clones what it sees."""
     head: Head = "own"
     """Own weights, or the transposed action projection without a bias (released run script)."""
     projections: Projections = "linear"
@@ -55,18 +61,16 @@ class DecisionTransformerModelConfig:
             raise InputError(f"head 'shared' needs projections 'linear', got {self.projections!r}")
 
 
-def interleave(returns_to_go: Tensor, states: Tensor, actions: Tensor) -> Tensor:
+def interleave(*parts: Tensor) -> Tensor:
     """Order tokens as Eq. 6 does: R_1, s_1, a_1, R_2, ...
 
     Args:
-        returns_to_go: (B, K, D).
-        states: (B, K, D).
-        actions: (B, K, D).
+        parts: returns-to-go, states and actions, or states and actions, each (B, K, D).
 
     Returns:
-        (B, 3K, D).
+        (B, 3K, D), or (B, 2K, D).
     """
-    return torch.stack((returns_to_go, states, actions), dim=2).flatten(1, 2)
+    return torch.stack(parts, dim=2).flatten(1, 2)
 
 
 def make_timestep_table(
@@ -77,7 +81,7 @@ def make_timestep_table(
     Args:
         form: `fresh`, drawn from N(0, 1) as Chen et al. do; `given`, a pre-trained position table;
             `matched`, directions drawn at random with the row norms of the given table; `random`, drawn
-            from N(0, 0.02) as the position table of an untrained language model is.
+            from N(0, 0.02) as the position table of an untrained language model is; `zeros`.
         rows: timesteps it must at least cover.
         width: D.
         given: (P, D) pre-trained position table. Row t past its end is its row t mod P.
@@ -90,6 +94,8 @@ def make_timestep_table(
     """
     if form == "fresh":
         return nn.Embedding(rows, width)
+    if form == "zeros":
+        return _embedding(torch.zeros(rows, width))
     if form == "random":
         return _embedding(torch.randn(rows, width) * _UNTRAINED_POSITION_STD)
     if given is None or given.shape[-1] != width:
@@ -132,6 +138,7 @@ class DecisionTransformerModel(nn.Module):
         num_actions: int | None = None,
         action_bounds: tuple[Tensor, Tensor] | None = None,
         timesteps: nn.Embedding,
+        token_positions: nn.Embedding | None = None,
         state_encoder: nn.Module | None = None,
     ) -> None:
         """Surround a backbone.
@@ -144,6 +151,7 @@ class DecisionTransformerModel(nn.Module):
             num_actions: number of discrete actions; None where actions are continuous.
             action_bounds: lowest and highest action, each (A,); None is -1 and 1.
             timesteps: table made by `make_timestep_table`.
+            token_positions: table of a vector for each token of a window; needed by embedding `tanh` alone.
             state_encoder: maps (B, K, ...) to (B, K, D) in place of L_s.
 
         Raises:
@@ -153,7 +161,8 @@ class DecisionTransformerModel(nn.Module):
         self.config = config
         self.num_actions = num_actions
         width = cast(int, backbone.width)
-        self.embed_return = make_projection(config.projections, 1, width)
+        self.tokens_per_step = 3 if config.return_tokens else 2
+        self.embed_return = make_projection(config.projections, 1, width) if config.return_tokens else None
         self.embed_state = state_encoder or make_projection(config.projections, state_dim, width)
         outputs = act_dim if num_actions is None else num_actions
         self.embed_action: nn.Module
@@ -162,7 +171,8 @@ class DecisionTransformerModel(nn.Module):
         else:
             self.embed_action = nn.Embedding(num_actions, width)
         self.timesteps = timesteps
-        self.embedding_norm = nn.LayerNorm(width)
+        self.token_positions = token_positions
+        self.embedding_norm = nn.LayerNorm(width) if config.embedding == "norm" else None
         self.backbone = backbone
         own_head = config.head == "own"
         self.action_head = make_action_head(config.projections, width, outputs) if own_head else None
@@ -178,6 +188,7 @@ class DecisionTransformerModel(nn.Module):
         attention_mask: Tensor | None = None,
         *,
         last_only: bool = False,
+        states_are_encoded: bool = False,
     ) -> Tensor:
         """Predict actions.
 
@@ -188,25 +199,36 @@ class DecisionTransformerModel(nn.Module):
             timesteps: (B, K) int64 from 0; what is past the end of the table gets its last row.
             attention_mask: (B, K) bool, True = real; not needed where padding is on the right.
             last_only: predict for the last step only.
+            states_are_encoded: whether `states` are what `embed_state` gave, (B, K, D).
 
         Returns:
             (B, K, A), or (B, 1, A) with `last_only`: actions within the bounds, or logits where actions
             are discrete.
         """
-        tokens = self.embed(returns_to_go, states, actions, timesteps)
+        tokens = self.embed(returns_to_go, states, actions, timesteps, states_are_encoded=states_are_encoded)
         return self.decode(tokens, timesteps, attention_mask, last_only=last_only)
 
-    def embed(self, returns_to_go: Tensor, states: Tensor, actions: Tensor, timesteps: Tensor) -> Tensor:
+    def embed(
+        self,
+        returns_to_go: Tensor,
+        states: Tensor,
+        actions: Tensor,
+        timesteps: Tensor,
+        *,
+        states_are_encoded: bool = False,
+    ) -> Tensor:
         """Project and normalise: the input representations I of Eq. 8.
 
         Returns:
-            (B, 3K, D) tokens, to which `decode` adds the timesteps where they come after the norm.
+            (B, 3K, D) tokens, or (B, 2K, D) without those of returns. `decode` adds the timesteps where they
+            come after the norm, or where there is none.
         """
-        tokens = interleave(
-            self.embed_return((returns_to_go / self.config.return_scale).unsqueeze(-1)),
-            self.embed_state(states),
-            self.embed_action(actions),
-        )
+        parts = [states if states_are_encoded else self.embed_state(states), self.embed_action(actions)]
+        if self.embed_return is not None:
+            parts.insert(0, self.embed_return((returns_to_go / self.config.return_scale).unsqueeze(-1)))
+        tokens = interleave(*parts)
+        if self.embedding_norm is None:
+            return torch.tanh(tokens)
         if self.config.timestep_position == "before_norm":
             tokens = self._add_timesteps(tokens, timesteps)
         normalised: Tensor = self.embedding_norm(tokens)
@@ -223,7 +245,8 @@ class DecisionTransformerModel(nn.Module):
         """Predict actions from the tokens that `embed` gave; arguments and result as in `forward`."""
         inputs, mask = self._backbone_inputs(tokens, timesteps, attention_mask)
         # Without the last action token, the last token is the last state.
-        positions = slice(-1, None) if last_only else slice(1, None, 3)
+        step = self.tokens_per_step
+        positions = slice(-1, None) if last_only else slice(step - 2, None, step)
         return self.read_actions(self.backbone(inputs, mask, positions=positions))
 
     def attentions(
@@ -252,16 +275,22 @@ class DecisionTransformerModel(nn.Module):
     def _add_timesteps(self, tokens: Tensor, timesteps: Tensor) -> Tensor:
         """Add one vector to the return, state and action of a step; (B, 3K, D) either way."""
         time: Tensor = self.timesteps(timesteps.clamp(max=self.timesteps.num_embeddings - 1))  # (B, K, D)
-        steps = tokens.reshape(*timesteps.shape, 3, -1)  # (B, K, 3, D)
+        steps = tokens.reshape(*timesteps.shape, self.tokens_per_step, -1)  # (B, K, 3, D)
         # In the tokens' precision: under autocast the residual stream then stays in bfloat16.
         return (steps + time.to(tokens.dtype).unsqueeze(2)).flatten(1, 2)
 
     def _backbone_inputs(
         self, tokens: Tensor, timesteps: Tensor, attention_mask: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        if self.config.timestep_position == "after_norm":
+        if self.token_positions is not None:
+            first = timesteps[:, :1].clamp(max=self.timesteps.num_embeddings - 1)  # (B, 1)
+            positions = self.token_positions.weight[: tokens.shape[1]] + self.timesteps(first)
+            tokens = tokens + positions.to(tokens.dtype)
+        elif self.config.timestep_position == "after_norm":
             tokens = self._add_timesteps(tokens, timesteps)
-        mask = None if attention_mask is None else attention_mask.repeat_interleave(3, dim=1)[:, :-1]
+        mask = None
+        if attention_mask is not None:
+            mask = attention_mask.repeat_interleave(self.tokens_per_step, dim=1)[:, :-1]
         # Nothing is read after the last state, and nothing before the last action can see it.
         return tokens[:, :-1], mask
 

@@ -10,26 +10,53 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
+from chibit.core.errors import InputError
 from chibit.verbs.parsing import parse
 
 
 @dataclass(frozen=True, kw_only=True)
 class CollectArguments:
-    """Make a D4RL-style data set with the shipped behaviour policies, as a Minari data set.
+    """Make a D4RL-style data set with the shipped behaviour policies, or Atari data with an actor's file.
 
     Example: chibit data collect hopper-medium --num-steps 100000
     """
 
     dataset: Annotated[str, tyro.conf.Positional]
-    """hopper, halfcheetah or walker2d, a dash, and random, medium, medium-replay, medium-expert or expert."""
+    """hopper, halfcheetah or walker2d, or breakout, qbert, pong or seaquest; a dash; and random, medium,
+    medium-replay, medium-expert or expert."""
     num_steps: int | None = None
-    """Environment steps; None takes D4RL's size (1M; replay 0.2M to 0.4M; medium-expert 2M)."""
+    """Environment steps; None takes D4RL's size (1M; replay 0.2M to 0.4M; medium-expert 2M), and 0.5M on
+    Atari."""
     seed: int = 0
     """The same seed gives the same data, whatever the number of processes."""
     num_processes: int = 1
-    """Processes that collect side by side."""
+    """Processes that collect side by side; one on Atari."""
+    policy: Path | None = None
+    """Atari: file of the actor (docs/data.md says what is in it); the weaker levels mix in random actions."""
+    sticky_actions: bool = False
+    """Atari: repeat the last action with probability 0.25 in each frame."""
     out: Path | None = None
-    """Root folder of Minari data sets; None takes MINARI_DATASETS_PATH, else ~/.minari/datasets."""
+    """Root folder of Minari data sets; None takes MINARI_DATASETS_PATH, else ~/.minari/datasets. Atari data
+    go into a folder in it; None is where chibit train finds them by name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertArguments:
+    """Make a store of DQN-replay shards: a sample of all buffers, as Chen et al. (2021) draw it.
+
+    Example: chibit data convert Breakout/1/replay_logs --game Breakout --out breakout-1pct
+    """
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """Folder of the shards, $store$_observation_ckpt.0.gz and so on."""
+    game: str
+    """Breakout, Qbert, Pong or Seaquest."""
+    out: Path
+    """The store to write; chibit train --data takes it."""
+    num_steps: int = 500_000
+    """Steps to take; half a million is 1 %."""
+    seed: int = 0
+    """Decides which buffers are visited."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,15 +81,51 @@ class ListArguments:
 def collect(argv: Sequence[str], prog: str) -> None:
     """``chibit data collect``."""
     arguments = parse(CollectArguments, argv, prog)
+    from chibit.data.sources import is_atari_level
+
+    path = _collect_atari(arguments) if is_atari_level(arguments.dataset) else _collect_mujoco(arguments)
+    Console().print(f"{path}", highlight=False, soft_wrap=True)
+
+
+def _collect_atari(arguments: CollectArguments) -> Path:
+    from chibit.data.atari_collect import collect_atari
+
+    return collect_atari(
+        arguments.dataset,
+        policy=arguments.policy,
+        num_steps=arguments.num_steps,
+        seed=arguments.seed,
+        sticky_actions=arguments.sticky_actions,
+        out=arguments.out,
+    )
+
+
+def _collect_mujoco(arguments: CollectArguments) -> Path:
     from chibit.data.collect import collect as collect_dataset
 
-    path = collect_dataset(
+    if arguments.policy is not None or arguments.sticky_actions:
+        raise InputError("--policy and --sticky-actions are for Atari data; leave them out")
+    return collect_dataset(
         arguments.dataset,
         num_steps=arguments.num_steps,
         seed=arguments.seed,
         num_processes=arguments.num_processes,
         out=arguments.out,
         progress=True,
+    )
+
+
+def convert(argv: Sequence[str], prog: str) -> None:
+    """``chibit data convert``."""
+    arguments = parse(ConvertArguments, argv, prog)
+    from chibit.data.atari_replay import convert_replay
+
+    path = convert_replay(
+        arguments.folder,
+        arguments.game,
+        arguments.out,
+        num_steps=arguments.num_steps,
+        seed=arguments.seed,
     )
     Console().print(f"{path}", highlight=False, soft_wrap=True)
 
