@@ -36,7 +36,7 @@ def chibit_step(agent_name: str, precision: str) -> Callable[[], object]:
     from pathlib import Path
 
     from chibit.agents import AGENTS, make_agent
-    from chibit.core.runtime import Runtime
+    from chibit.core.runtime import resolve_runtime
     from chibit.data.trajectory import DatasetSpec, TrajectoryDataset, returns_to_go
 
     data = columns()
@@ -71,7 +71,7 @@ def chibit_step(agent_name: str, precision: str) -> Callable[[], object]:
     # d3rlpy's defaults: two hidden layers of 256 everywhere, and weight 5 in CQL.
     settings = {"cql": {"hidden_sizes": (256, 256), "conservative_weight": 5.0}}
     config = AGENTS[agent_name].config(batch_size=BATCH_SIZE, **settings.get(agent_name, {}))
-    agent = make_agent(config, spec, Runtime(precision=precision))
+    agent = make_agent(config, spec, resolve_runtime("cpu", precision))
     sampler = agent.sampler(dataset, np.random.default_rng(0))
     return lambda: agent.update(sampler.sample())
 

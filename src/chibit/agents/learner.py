@@ -120,7 +120,9 @@ class Learner:
 
 
 def check_ranges(config: Any, **bounds: tuple[float, float]) -> None:
-    """Refuse a hyper-parameter outside its range; learning rates and hidden sizes are checked without asking.
+    """Refuse a hyper-parameter outside its range.
+
+    Learning rates, hidden sizes, Adam's epsilon and a bound on rewards are checked without asking.
 
     Args:
         config: an agent's config.
@@ -136,6 +138,8 @@ def check_ranges(config: Any, **bounds: tuple[float, float]) -> None:
             raise InputError(f"{config.agent}.{name}: got {value}, expected {expected}")
     for name, value in vars(config).items():
         if name.endswith("learning_rate") and not (value > 0 and math.isfinite(value)):
+            raise InputError(f"{config.agent}.{name}: got {value}, expected a positive number")
+        if name in ("adam_eps", "reward_clip") and value is not None and not (0 < value < math.inf):
             raise InputError(f"{config.agent}.{name}: got {value}, expected a positive number")
         if name.endswith("hidden_sizes") and (not value or min(value) < 1):
             raise InputError(

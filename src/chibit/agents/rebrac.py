@@ -60,6 +60,8 @@ class ReBRACConfig:
             batch_size=(1, inf),
             discount=(0, 1),
             tau=(0, 1),
+            policy_noise=(0, inf),
+            noise_clip=(0, inf),
             actor_every=(1, inf),
         )
 

@@ -53,7 +53,14 @@ class TD3BCConfig:
 
     def __post_init__(self) -> None:
         check_ranges(
-            self, alpha=(0, inf), batch_size=(1, inf), discount=(0, 1), tau=(0, 1), actor_every=(1, inf)
+            self,
+            alpha=(0, inf),
+            batch_size=(1, inf),
+            discount=(0, 1),
+            tau=(0, 1),
+            policy_noise=(0, inf),
+            noise_clip=(0, inf),
+            actor_every=(1, inf),
         )
 
 
