@@ -164,7 +164,7 @@ STUDIES: dict[str, Study] = {
         evaluate_every=500,
         precision="bf16",
         settings=SHORT,
-        language_settings={"language_block": 256},
+        language_settings={"language_batch_size": 1, "language_block": 256},
     ),
     "baselines": Study(
         summary="continuous baselines on our own Hopper medium and medium-replay data",
