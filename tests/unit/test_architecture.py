@@ -30,7 +30,7 @@ ALLOWED = {
     "atari": ("core",),
     "envs": ("core", "atari"),
     "agents": ("core", "data", "losses", "models", "agents"),
-    "evaluation": ("core", "envs", "evaluation", "models", "agents.base", "data.scores", "data.windows"),
+    "evaluation": ("core", "atari", "envs", "evaluation", "models", "agents.base", "data.scores", "data.windows"),
     "training": ("core", "data", "losses", "models", "envs", "agents", "evaluation", "training"),
     "reporting": ("core", "data.scores", "reporting"),
     "recipes": ("core", "agents", "training"),

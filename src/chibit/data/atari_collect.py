@@ -89,11 +89,7 @@ def collect_atari(
         DamagedFileError: the actor's file is damaged.
         ResourceError: no space, or an unwritable folder.
     """
-    match = _NAME.fullmatch(dataset)
-    if match is None:
-        raise InputError(f"data set {dataset!r}: expected a game ({', '.join(GAMES)}), a dash and a level")
-    level = match[2]
-    game = next(game for game in GAMES if game.lower() == match[1])
+    game, level = _game_and_level(dataset)
     num_steps = DEFAULT_NUM_STEPS if num_steps is None else num_steps
     check_numbers(num_steps=(num_steps, 1), seed=(seed, 0))
     if policy is None and level != "random":
@@ -128,6 +124,13 @@ def collect_atari(
         episodes = _play(envs, actor, settings, returns, advance)
         write_frame_store(folder, episodes, origin, notes=_notes(settings, returns))
     return folder
+
+
+def _game_and_level(dataset: str) -> tuple[str, str]:
+    match = _NAME.fullmatch(dataset)
+    if match is None:
+        raise InputError(f"data set {dataset!r}: expected a game ({', '.join(GAMES)}), a dash and a level")
+    return next(game for game in GAMES if game.lower() == match[1]), match[2]
 
 
 def _play(

@@ -20,6 +20,7 @@ import gymnasium as gym
 import numpy as np
 
 from chibit.agents.base import Policy
+from chibit.atari import ATARI_ENV_IDS, MAX_EPISODE_STEPS
 from chibit.core.errors import InputError, ResourceError
 from chibit.core.files import TEMPORARY_PREFIX, make_folder, resource_error
 from chibit.envs import MUJOCO_ENV_IDS, check_env_id, make_env
@@ -63,6 +64,8 @@ def require_renderer(env_id: str = "Hopper-v5") -> None:
     check_env_id(env_id)
     if importlib.util.find_spec("imageio_ffmpeg") is None:
         raise InputError("video: needs the extra video; pip install 'chibit[video]'")
+    if env_id in ATARI_ENV_IDS:
+        return  # ALE draws without a window
     if env_id not in MUJOCO_ENV_IDS:
         if importlib.util.find_spec("pygame") is None:
             raise InputError(f"video: {env_id} is drawn by pygame; pip install pygame")
@@ -189,7 +192,7 @@ def _steps_per_second(env_id: str) -> float:
 
 
 def _shortest(env_id: str, steps: float) -> int:
-    limit = gym.spec(env_id).max_episode_steps
+    limit = MAX_EPISODE_STEPS if env_id in ATARI_ENV_IDS else gym.spec(env_id).max_episode_steps
     return max(1, min(int(steps), limit or int(steps)))
 
 

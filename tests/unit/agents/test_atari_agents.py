@@ -177,3 +177,11 @@ def test_a_policy_refuses_pictures_of_another_shape(dataset):
     policy.reset(1)
     with pytest.raises(InputError, match=r"expected \(1, 4, 84, 84\)"):
         policy.act(np.zeros((1, 84, 84), np.uint8))
+
+
+def test_a_film_shows_the_games_own_screen(dataset, tmp_path):
+    from chibit.evaluation.video import record_video
+
+    agent, _ = make("rem_atari", dataset)
+    video = record_video(agent.policy(None), ENV_ID, tmp_path / "game.mp4", max_seconds=0.5)
+    assert video.path.stat().st_size > 1000 and (video.steps, video.frames) == (7, 8)
