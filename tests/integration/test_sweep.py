@@ -11,12 +11,23 @@ import pytest
 
 from chibit.agents import AGENTS
 from chibit.core.checkpoint import checkpoint_steps
-from chibit.core.errors import InputError
+from chibit.core.errors import BusyError, InputError
 from chibit.core.run_dir import RunDir
 from chibit.studies import STUDIES, study_configs
 from chibit.sweep import run_all
 from chibit.sweep.progress import last_record
 from chibit.training.run_config import RunConfig, run_path, to_record
+
+DRIVER = (
+    "import sys, json\nfrom pathlib import Path\nfrom chibit.sweep import run_all\n"
+    "from chibit.training.run_config import from_record\n"
+    "if __name__ == '__main__':\n"
+    "    configs = [from_record(record) for record in json.loads(sys.argv[1])]\n"
+    "    root = Path(sys.argv[2])\n"
+    "    outcomes = run_all(configs, root=root, study='s', num_processes=2, progress=False)\n"
+    "    print(json.dumps([outcome.status for outcome in outcomes]))\n"
+)
+"""A study's driver as a program of its own: configurations, root."""
 
 
 def config_of(data, **fields):
@@ -46,17 +57,8 @@ def test_runs_finish_fail_and_are_skipped_each_on_its_own(pendulum_file, tmp_pat
 
 
 def test_a_stopped_sweep_saves_and_goes_on_where_it_was(pendulum_file, tmp_path):
-    code = (
-        "import sys, json\nfrom pathlib import Path\nfrom chibit.sweep import run_all\n"
-        "from chibit.training.run_config import from_record\n"
-        "if __name__ == '__main__':\n"
-        "    configs = [from_record(record) for record in json.loads(sys.argv[1])]\n"
-        "    root = Path(sys.argv[2])\n"
-        "    outcomes = run_all(configs, root=root, study='s', num_processes=2, progress=False)\n"
-        "    print(json.dumps([outcome.status for outcome in outcomes]))\n"
-    )
     configs = [config_of(pendulum_file, seed=seed, num_steps=10**6, num_episodes=0) for seed in range(3)]
-    (tmp_path / "driver.py").write_text(code)
+    (tmp_path / "driver.py").write_text(DRIVER)
     arguments = [json.dumps([to_record(config) for config in configs]), str(tmp_path)]
     command = [sys.executable, str(tmp_path / "driver.py"), *arguments]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -69,6 +71,37 @@ def test_a_stopped_sweep_saves_and_goes_on_where_it_was(pendulum_file, tmp_path)
     assert json.loads(output) == ["stopped", "stopped", "stopped"]
     for config in configs[:2]:
         assert checkpoint_steps(run_path(config, tmp_path, "s") / "checkpoints")
+
+
+@pytest.mark.slow
+def test_after_its_driver_was_killed_a_sweep_goes_on_and_repeats_nothing(pendulum_file, tmp_path):
+    configs = [
+        config_of(pendulum_file, seed=0),
+        config_of(pendulum_file, seed=1, num_steps=4000, evaluate_every=0),
+    ]
+    first, second = (run_path(config, tmp_path, "s") for config in configs)
+    (tmp_path / "driver.py").write_text(DRIVER)
+    arguments = [json.dumps([to_record(config) for config in configs]), str(tmp_path)]
+    child = subprocess.Popen([sys.executable, str(tmp_path / "driver.py"), *arguments])
+    deadline = time.monotonic() + 200
+    while not ((first / "result.json").exists() and (second / "metrics.jsonl").exists()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    child.kill()
+    child.wait()
+    written = (first / "result.json").stat().st_mtime_ns
+    while time.monotonic() < deadline:  # its process saves and ends by itself
+        try:
+            with RunDir.open(second).lock():
+                break
+        except BusyError:
+            time.sleep(0.1)
+    assert checkpoint_steps(second / "checkpoints")
+    assert not (second / "result.json").exists()
+    outcomes = run_all(configs, root=tmp_path, study="s", engine="process", progress=False)
+    assert [outcome.status for outcome in outcomes] == ["skipped", "finished"]
+    assert (first / "result.json").stat().st_mtime_ns == written
+    assert "resumed at step" in (second / "train.log").read_text()
 
 
 def test_last_record_reads_the_end_of_a_log(tmp_path):

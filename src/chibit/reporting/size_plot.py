@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import EngFormatter, NullFormatter
+from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from chibit.reporting.comparison import Aggregates, Scores
 from chibit.reporting.plots import Panel
@@ -55,8 +55,10 @@ def size_plot(scores: Scores, aggregates: Mapping[str, Aggregates | None], key: 
             parts.append(
                 f"{arm_label(kind)} " + ", ".join(f"{p.estimate.value:.1f} at {p.label}" for p in points)
             )
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        sizes = {point.parameters: point.label for points in kinds.values() for point in points}
+        axes.xaxis.set_major_locator(FixedLocator(sorted(sizes)))
+        axes.xaxis.set_major_formatter(FixedFormatter([sizes[size] for size in sorted(sizes)]))
+        axes.xaxis.set_minor_locator(NullLocator())
         svg = to_svg(canvas.figure, key, f"Score against model size: {'; '.join(parts)}.")
     sets = scores.aggregated
     return Panel(title=sets[0] if len(sets) == 1 else f"{len(sets)} data sets", svg=svg)

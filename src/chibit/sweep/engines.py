@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
+import time
 import traceback
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -13,6 +15,8 @@ from typing import Protocol
 
 from chibit.core.run_dir import RunDir
 from chibit.sweep.tasks import Outcome, Task, run_task
+
+_WATCH_SECONDS, _GRACE_SECONDS = 1.0, 60.0
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,16 @@ def _prepare_worker() -> None:
     """Leave Ctrl-C to the parent, which passes it on: a run gets it once, an idle process never."""
     os.setpgrp()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_outlive_nobody, args=(os.getppid(),), daemon=True).start()
+
+
+def _outlive_nobody(parent: int) -> None:
+    """End this process when its driver was killed: its run saves a checkpoint first, as on SIGTERM."""
+    while os.getppid() == parent:
+        time.sleep(_WATCH_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_GRACE_SECONDS)
+    os._exit(128 + signal.SIGTERM)
 
 
 def crash(task: Task, error: BaseException) -> Crash:

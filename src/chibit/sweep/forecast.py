@@ -22,6 +22,8 @@ SECONDS_A_STEP_ELSE = 0.02
 SECONDS_AN_EPISODE = {"dt": 1.0}
 SECONDS_AN_EPISODE_ELSE = 0.1
 SECONDS_A_PRETRAINING_STEP = 0.5
+SECONDS_A_LANGUAGE_STEP = 2.0
+"""Two blocks of 1,024 tokens beside the trajectories."""
 _SIZES = {"gpt2": 143.0, "clip": 64.0, "igpt": 128.0, "hf": 143.0}
 """Parameters in the blocks, in ChibiTs."""
 _NUM_TARGETS = 2
@@ -151,7 +153,11 @@ def _stated_step(config: RunConfig[Any]) -> float:
         width, layers = _shape(agent)
         size = layers * width**2 / (3 * 128**2)
     windows = agent.context_length * agent.batch_size / (20 * 64)
-    language = 2.0 if agent.language_weight else 0.0
+    language = 0.0
+    if agent.language_weight:  # on text only until its weight is 0
+        decays = (agent.language_decay or agent.auxiliary_decay) == "linear_to_zero"
+        share = min(1.0, agent.auxiliary_decay_steps / config.num_steps) if decays else 1.0
+        language = SECONDS_A_LANGUAGE_STEP * share / agent.language_every
     faster = 0.5 if config.precision == "bf16" else 1.0
     return SECONDS_A_STEP["dt"] * faster * max(0.2, size * windows) + language
 

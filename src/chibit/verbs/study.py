@@ -151,6 +151,7 @@ def _show_plan(console: Console, tasks: Sequence[Task], arguments: StudyArgument
         f"about {shown_time(total / side)} left with {side} at a time ({basis})",
         highlight=False,
         markup=False,
+        soft_wrap=True,
     )
 
 
