@@ -60,7 +60,7 @@ def measure(root: Path) -> Measurements:
             episodes = _num_episodes(record, len(result["scores"]))
             evaluation = float(result["evaluation_seconds"])
             keys = _kinds(record)
-        except (UserError, KeyError, TypeError, ValueError):
+        except (UserError, OSError, KeyError, TypeError, ValueError, OverflowError):
             continue
         for key in keys:
             if steps > 0 and training > 0:

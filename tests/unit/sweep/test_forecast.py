@@ -74,8 +74,10 @@ def test_damaged_and_foreign_results_are_left_out(tmp_path, content):
     folder = tmp_path / "other" / "run"
     folder.mkdir(parents=True)
     (folder / "result.json").write_text(content)
-    (folder / "config.json").write_text(content)
     assert forecast.measure(tmp_path) == forecast.Measurements()
+    for described in (content, json.dumps({"config": to_record(config_of())})):
+        (folder / "config.json").write_text(described)
+        assert forecast.measure(tmp_path) == forecast.Measurements()
 
 
 def test_sources_that_are_yet_to_be_pretrained_are_named(tmp_path, monkeypatch):
