@@ -65,9 +65,7 @@ def write_data(path: Path) -> Path:
 
 def small_run(data: Path) -> RunConfig[Any]:
     """A run with dropout, evaluations and a checkpoint every third step."""
-    agent = AGENTS["dt"].config(
-        context_length=4, batch_size=4, n_layer=1, n_embd=16, warmup_steps=5
-    )
+    agent = AGENTS["dt"].config(context_length=4, batch_size=4, n_layer=1, n_embd=16, warmup_steps=5)
     return RunConfig(
         data=str(data),
         agent=agent,

@@ -47,13 +47,25 @@ def test_refusals_are_one_line_and_exit_2(arguments, message, capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["train", "--num-stps", "3", "--data", "x"], ["train"], ["data", "inspect"]]
+    ("arguments", "message"),
+    [
+        (
+            ["train", "--num-stps", "3", "--data", "x"],
+            "Unrecognized options: --num-stps, 3; did you mean --num-steps",
+        ),
+        (["train"], "Missing from chibit train: --data"),
+        (["train", "--data", "x", "--seed", "-1"], "seed: got -1, expected 0 to"),
+        (["train", "--data", "x", "--num-steps", "abc"], "--num-steps: invalid literal"),
+        (["train", "--data", "x", "--precision", "fp8"], "invalid choice 'fp8'"),
+        (["data", "inspect"], "Missing from chibit data inspect"),
+    ],
 )
-def test_usage_errors_exit_2(arguments, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main(arguments)
-    assert stopped.value.code == 2
-    assert capsys.readouterr().err
+def test_usage_errors_are_one_line_and_exit_2(arguments, message, capsys):
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.endswith(f"see chibit {arguments[0]}{' inspect' if arguments[0] == 'data' else ''} --help\n")
+    assert error.count("\n") == 1
 
 
 def test_help_does_not_import_torch():

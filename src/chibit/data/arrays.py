@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from chibit.core.errors import DamagedFileError, InputError, UserError
+from chibit.core.files import is_out_of_resources, read_error
 from chibit.data.environment import choose_environment
 from chibit.data.limits import check_declared_size
 from chibit.data.origin import Origin
@@ -55,9 +56,9 @@ def read_npz(path: Path) -> Iterator[tuple[Recording, Origin]]:
         raise
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
-    except PermissionError as error:
-        raise InputError(f"{path}: cannot read ({error.strerror})") from error
     except _LIBRARY_ERRORS as error:
+        if isinstance(error, PermissionError) or (isinstance(error, OSError) and is_out_of_resources(error)):
+            raise read_error(path, error) from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DamagedFileError(f"{path}: damaged .npz file ({reason}); write it again") from error
     name = arrays.pop(_ENV_ID, None)

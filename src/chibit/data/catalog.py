@@ -60,7 +60,7 @@ def load_dataset(
     """
     source = find_source(name_or_path, data_folder, home_folder(cache), download, progress)
     if source.reader is None:
-        return open_store(source.path)
+        return open_store(source.path, verify="hash")
     folder = home_folder(cache) / "stores" / f"{_readable(name_or_path)}-{_source_hash(source.path)}"
     kept = _open_kept(folder)
     if kept is not None:
@@ -161,7 +161,7 @@ def _open_kept(folder: Path) -> TrajectoryDataset | None:
     if not folder.exists():
         return None
     try:
-        return open_store(folder)
+        return open_store(folder, verify="hash")
     except (DamagedFileError, InputError):
         shutil.rmtree(folder, ignore_errors=True)
         return None

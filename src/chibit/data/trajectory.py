@@ -90,9 +90,9 @@ def returns_to_go(rewards: np.ndarray, episode_starts: np.ndarray) -> np.ndarray
         (N,) float32, summed in float64. Each episode is summed by itself: no rounding leaks out of it.
     """
     sums = np.empty(len(rewards), np.float64)
-    for start, end in zip(episode_starts[:-1], episode_starts[1:], strict=True):
-        np.cumsum(rewards[start:end][::-1], dtype=np.float64, out=sums[start:end][::-1])
     with np.errstate(over="ignore"):  # an overflow becomes an infinity, which the store refuses by name
+        for start, end in zip(episode_starts[:-1], episode_starts[1:], strict=True):
+            np.cumsum(rewards[start:end][::-1], dtype=np.float64, out=sums[start:end][::-1])
         return sums.astype(np.float32)
 
 

@@ -110,7 +110,10 @@ def from_record(record: dict[str, Any], where: str = "config") -> RunConfig[Any]
 
 def run_path(config: RunConfig[Any], root: Path, study: str) -> Path:
     """Where a run lives: ``root/study/<arm>-<data>-s<seed>-<hash of the configuration>``."""
-    data_name = Path(config.data).name if Path(config.data).exists() else config.data
+    try:
+        data_name = Path(config.data).name if Path(config.data).exists() else config.data
+    except (OSError, ValueError):  # no path at all; what opens the data says so
+        data_name = config.data
     readable = "".join(c if c.isalnum() or c in "._-" else "-" for c in data_name)[:60].strip(".-") or "data"
     digest = config_hash({**to_record(config), "tensorboard": None, "wandb": None})
     return root / check_name(study, "study") / f"{config.arm_name}-{readable}-s{config.seed}-{digest}"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import re
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -13,23 +16,43 @@ T = TypeVar("T")
 
 
 def parse(kind: type[T], argv: Sequence[str], prog: str, default: T | None = None) -> T:
-    """Read flags into a dataclass; usage errors end the program with exit code 2, as argparse does.
+    """Read flags into a dataclass.
 
     Args:
         kind: the dataclass; its docstring and its fields' docstrings are the help text.
         argv: the flags.
         prog: the command so far, for the help text.
         default: values under the flags.
+
+    Raises:
+        InputError: in one line, for a flag that is unknown, missing, or has a value that makes no sense.
+        SystemExit: with code 0, after help was printed.
     """
     extra: dict[str, Any] = {} if default is None else {"default": default}
-    parsed: T = tyro.cli(
-        kind,
-        args=list(argv),
-        prog=prog,
-        config=(tyro.conf.OmitArgPrefixes,),
-        **extra,
-    )
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            parsed: T = tyro.cli(
+                kind,
+                args=list(argv),
+                prog=prog,
+                config=(tyro.conf.OmitArgPrefixes,),
+                **extra,
+            )
+    except SystemExit as error:
+        if not error.code:
+            raise
+        raise InputError(f"{_one_line(said.getvalue())}; see {prog} --help") from error
     return parsed
+
+
+def _one_line(box: str) -> str:
+    """What tyro says in a box with a title: its first paragraph, and the flag that may have been meant."""
+    text = "\n".join(line.strip("│╭╮╰╯ ") for line in box.splitlines()[1:])
+    paragraphs = [" ".join(part.split()) for part in re.split(r"[─-]{5,}", text) if part.strip()]
+    first = re.sub(r"^Error parsing (run[.\w]*: )?", "", paragraphs[0]) if paragraphs else "bad usage"
+    meant = re.match(r"Perhaps you meant: (\S+)", paragraphs[1]) if len(paragraphs) > 1 else None
+    return f"{first}; did you mean {meant[1]}?" if meant else first
 
 
 def take_option(argv: list[str], name: str) -> str | None:
