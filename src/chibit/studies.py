@@ -28,7 +28,7 @@ class Study:
     """Arms, data sets and seeds to cross."""
 
     summary: str
-    """One line for ``chibit study --list``."""
+    """One line for ``chibit study``."""
     arms: tuple[str, ...]
     """Names of recipes."""
     data: tuple[str, ...]

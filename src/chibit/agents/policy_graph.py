@@ -32,6 +32,11 @@ _EXAMPLE_EPISODES, _EXAMPLE_STEPS = 2, 3
 class SequenceStep(nn.Module):
     """A Decision Transformer between raw observations and actions."""
 
+    mean: Tensor
+    std: Tensor
+    low: Tensor
+    high: Tensor
+
     def __init__(self, agent: DecisionTransformer) -> None:
         super().__init__()
         spec = agent.spec
@@ -63,6 +68,9 @@ class SequenceStep(nn.Module):
 
 class MarkovStep(nn.Module):
     """A policy of single observations."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, modules: nn.Module, spec: DatasetSpec, actions: Callable[[Tensor], Tensor]) -> None:
         super().__init__()

@@ -117,7 +117,7 @@ def _kinds(record: dict[str, Any]) -> list[tuple[str, ...]]:
     """Names of a run's kind, from the exact one to its method on the machine at hand."""
     agent, precision = str(record["agent_name"]), str(record["precision"])
     exact = config_hash(json.loads(json.dumps(record["agent"])))
-    kinds = [(agent, precision, exact)]
+    kinds: list[tuple[str, ...]] = [(agent, precision, exact)]
     if agent != "dt":  # the sequence models differ in size by a factor of 140
         kinds.append((agent, precision))
     else:

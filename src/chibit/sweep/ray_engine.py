@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +37,7 @@ class RayEngine:
         """
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        os.environ.setdefault("RAY_worker_niceness", "0")  # 15 by default, but the runs are the work itself
         try:
             import ray
         except ImportError as error:
@@ -49,7 +51,7 @@ class RayEngine:
                 ray.init(
                     address=address or "local",
                     runtime_env={"env_vars": variables} if variables else None,
-                    logging_level="error",
+                    logging_level=logging.ERROR,
                     log_to_driver=False,
                     **local,
                 )

@@ -122,7 +122,7 @@ def _intervals(loaded: LoadedRun) -> list[str]:
             lines.append(f"- Mean return{asked}: one episode, so no interval can be given.")
             continue
         low, high = interval
-        line = f"- Mean return{asked}: {returns.mean():.1f}, 95% interval {low:.1f} to {high:.1f}"
+        line = f"- Mean return{asked}: {float(returns.mean()):.1f}, 95% interval {low:.1f} to {high:.1f}"
         reference = loaded.spec.score_reference
         if reference is not None:
             normalised = [normalized_score(value, reference) for value in (returns.mean(), low, high)]

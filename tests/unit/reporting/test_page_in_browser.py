@@ -42,6 +42,8 @@ PROBLEMS = """() => {
       if (row.cells.length !== table.rows[0].cells.length) problems.push('ragged ' + row.textContent);
   return problems;
 }"""
+LABELS = {"curve": "ends at", "sweep": "asked for", "attention": "Attention of ChibiT"}
+"""Words of the descriptions of figures."""
 HOSTILE = '"><img src=x onerror=window.hacked=1><script>window.hacked=2</script>'
 
 
@@ -59,7 +61,8 @@ def study_page(tmp_path_factory, runs):
     study = tmp_path_factory.mktemp("browser") / "table2"
     arms = {"random": 0.0, "chibit": 6.0, "dt": -2.0}
     runs.write_study(study, arms, ["hopper-medium-v2", "walker2d-medium-v2"], range(5), num_evaluations=6)
-    runs.write_run(study, "dt", "hopper-medium-v2", 7, num_evaluations=6, finished=False)
+    broken = runs.write_run(study, "dt", "hopper-medium-v2", 7, num_evaluations=6, finished=False)
+    (broken / "train.log").write_text("started\nfailed: no space is left on the disk\n")
     runs.write_attention(next(study.glob("chibit-*")), tokens=23)
     (study / "notes").mkdir()
     return build_report(study).html
@@ -135,6 +138,43 @@ def test_it_renders_without_a_word_a_request_or_a_sideways_scroll(browser, study
         assert visit.outside_requests() == []
         assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
         assert "ChibiT" in visit.page.inner_text("#verdict")
+
+
+def test_every_part_of_a_report_is_there_to_be_seen(browser, study_page):
+    with Visit(browser, study_page) as visit:
+        visit.open_details()
+        headings = set(visit.page.locator("h2:visible, h3:visible").all_inner_texts())
+        parts = {"Scores", "Learning curves", "Differences from Random init", "Performance profile"}
+        parts |= {"Target returns", "Beside published numbers", "Convergence", "Attention", "Runs"}
+        parts |= {"Missing seeds", "Not counted", "Where settings differ", "Data"}
+        assert parts <= headings
+        assert "95% interval" in visit.page.inner_text("#verdict")
+        published = visit.page.inner_text("#table-published")
+        assert all(source in published for source in ("Paper", "CORL", "Wang et al."))
+        assert "20 seeds" in published
+        excluded = visit.page.inner_text("#table-excluded")
+        assert "failed: no space is left on the disk" in excluded
+        assert "not a run directory" in excluded
+        assert "agent.init" in visit.page.inner_text("#table-settings")
+        summaries = visit.page.locator("summary:visible").all_inner_texts()
+        assert {"Settings that all arms share", "Provenance", "Training loss"} <= set(summaries)
+        assert "commit" in visit.page.inner_text("dl >> nth=-1")
+        for figure in ("curve", "sweep", "attention"):
+            assert visit.visible(f'svg[aria-label*="{LABELS[figure]}"]'), figure
+
+
+def test_sizes_are_toggled_with_their_arms(browser, tmp_path, runs):
+    study = tmp_path / "figure3"
+    arms = {"random": 0.0, "random_3M": 2.0}
+    runs.write_study(study, arms, ["hopper-medium-expert-v2"], range(3), num_evaluations=4)
+    for path in study.glob("random_3M-*/result.json"):
+        path.write_text(path.read_text().replace("594816", "3159040"))
+    with Visit(browser, build_report(study).html) as visit:
+        assert visit.messages == []
+        plot = 'svg[aria-label^="Score against model size"] [data-arm="1"]'
+        assert visit.visible(plot)
+        visit.page.get_by_label("Random init 3M", exact=True).uncheck()
+        assert not visit.visible(plot)
 
 
 def test_an_arm_can_be_hidden_and_shown_everywhere(browser, study_page):

@@ -333,7 +333,9 @@ def test_settings_that_end_alike_keep_their_whole_name(tmp_path, runs):
 
 def test_why_a_run_failed_is_taken_from_its_log(tmp_path, runs):
     run = runs.write_run(tmp_path / "s", "dt", "hopper-medium-v2", 0, finished=False)
-    (run / "train.log").write_text("failed: no data\ntraceback: ...\ncrashed: its process was killed\nresumed\n")
+    (run / "train.log").write_text(
+        "failed: no data\ntraceback: ...\ncrashed: its process was killed\nresumed\n"
+    )
     [entry] = read_study(tmp_path / "s").excluded
     assert entry.reason.endswith("its log says: crashed: its process was killed")
     assert "\n" not in entry.reason
