@@ -43,6 +43,7 @@ COLUMNS = ("mutants", "refused", "read", "silent", "executed", "outside", "crash
 BAD = ("silent", "executed", "outside", "crashed", "hung", "too large")
 _BATCH = 40
 _CPU_SECONDS, _WALL_SECONDS, _MEGABYTES = 10, 180.0, 512
+_OWN_AND_CHILDREN = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 _HOSTILE = (
     None, True, -1, 2**63, 2**70, 1e308, -1e308, float("nan"), "", "../../x", "a\nb", "x" * 5000, "os:system",
     [], {}, [[]] * 3, [0] * 1000, {"": None},
@@ -296,10 +297,9 @@ def _work(kind: Kind, mutants: list[Path], expected: Any, folder: Path, report: 
             resource.setrlimit(resource.RLIMIT_CPU, (int(used) + _CPU_SECONDS + 1, resource.RLIM_INFINITY))
             with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()) as errors:
                 outcome = _outcome(kind, path, expected, errors)
-            most = max(
-                resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - begin,
-                resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss,
-            )
+            # What is said of a child begins with what its parent held when it was forked.
+            held = [resource.getrusage(who).ru_maxrss for who in _OWN_AND_CHILDREN]
+            most = max(*held, begin) - begin
             outcome = "too large" if most >> 10 > _MEGABYTES else outcome
             lines = [*misdeeds, outcome]
             misdeeds.clear()

@@ -54,7 +54,7 @@ class Verdict:
     misdeeds: tuple[str, ...]
     """Files written outside, processes started, connections made."""
     megabytes: float
-    """Most memory that it held beyond what it began with, or that a process it started held."""
+    """Most memory that it, or a process it started, held beyond what it began with."""
 
 
 def command(*arguments: Any) -> Callable[[], int]:
@@ -108,8 +108,9 @@ def _child(action: Any, before: Any, folder: Path, names: dict[str, Path]) -> No
         except SystemExit as error:
             code = error.code if isinstance(error.code, int) else 1
         resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+        # What is said of a child begins with what its parent held when it was forked.
         of_children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-        most = max(_status_kilobytes("VmHWM") - begin, of_children) / 1024
+        most = (max(_status_kilobytes("VmHWM"), of_children) - begin) / 1024
         names["report"].write_text(json.dumps([misdeeds, most]))
     except BaseException:
         traceback.print_exc()

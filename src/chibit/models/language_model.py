@@ -178,10 +178,6 @@ def load_language_model(folder: Path) -> LanguageModel:
     """
     config = from_json(LanguageModelConfig, read_json(folder / CONFIG), str(folder / CONFIG))
     state, digest = _read_tensors(folder / WEIGHTS)
-    if digest not in (None, _digest(config, state)):
-        raise DamagedFileError(
-            f"{folder / WEIGHTS}: it or {CONFIG} does not match its SHA-256; train or fetch the model again"
-        )
     with torch.device("meta"):
         model = LanguageModel(config)
     expected = model.state_dict()
@@ -197,6 +193,10 @@ def load_language_model(folder: Path) -> LanguageModel:
             )
         if not tensor.is_floating_point() or not bool(tensor.isfinite().all()):
             raise DamagedFileError(f"{folder / WEIGHTS}: {name} holds what is not a finite number")
+    if digest not in (None, _digest(config, state)):
+        raise DamagedFileError(
+            f"{folder / WEIGHTS}: it or {CONFIG} does not match its SHA-256; train or fetch the model again"
+        )
     model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
     for parameter in model.parameters():
         parameter.requires_grad_(True)
