@@ -83,7 +83,7 @@ def write_actor(path, num_actions, *, seed=0, aliases=False):
         scale = 2.0 / np.sqrt(np.prod(shape[1:]))
         weight, bias = (
             torch.randn(shape, generator=generator) * scale,
-            torch.randn(shape[0], generator=generator),
+            0.1 * torch.randn(shape[0], generator=generator),
         )
         tensors[f"{weights.get(name, name) if aliases else name}.weight"] = weight
         tensors[f"{biases[name] if aliases else name}.bias"] = bias[:, None] if aliases else bias

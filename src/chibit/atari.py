@@ -93,7 +93,8 @@ class AtariEnv(gym.Env[np.ndarray, np.int64]):
         """
         self.game, self.render_mode = game_of(env_id), render_mode
         self._limit = MAX_EPISODE_STEPS if max_episode_steps is None else max_episode_steps
-        self._ale = _make_ale(STICKY_ACTIONS if has_sticky_actions(env_id) else 0.0)
+        self._is_sticky = has_sticky_actions(env_id)
+        self._ale = _make_ale(STICKY_ACTIONS if self._is_sticky else 0.0)
         self._load(seed=0)
         self.actions = self._ale.getMinimalActionSet()
         self.num_actions = len(self.actions)
@@ -122,7 +123,8 @@ class AtariEnv(gym.Env[np.ndarray, np.int64]):
             (C, H, W) uint8 and the number of lives.
         """
         super().reset(seed=seed)
-        if seed is not None:
+        if seed is not None and self._is_sticky:
+            # ALE takes a seed only when a game is loaded, a tenth of a second; nothing else in it is random.
             self._load(seed=int(self.np_random.integers(2**31)))
         self._ale.reset_game()
         for _ in range(int(self.np_random.integers(MAX_NOOPS + 1))):
@@ -164,7 +166,9 @@ class AtariEnv(gym.Env[np.ndarray, np.int64]):
         from ale_py import roms
 
         self._ale.setInt("random_seed", seed)  # takes effect when a game is loaded
-        self._ale.loadROM(roms.get_rom_path(self.game.lower()))
+        path = roms.get_rom_path(self.game.lower())
+        assert path is not None
+        self._ale.loadROM(path)
 
     def _picture(self) -> np.ndarray:
         largest = np.maximum(self._screens[0], self._screens[1]).astype(np.float32)

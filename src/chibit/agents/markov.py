@@ -54,7 +54,7 @@ class MarkovPolicy:
         actions = self._actions(torch.from_numpy(states).to(self._device)).cpu().numpy()
         for e, generator in enumerate(self._generators):
             if generator.random() < self._epsilon:
-                actions[e] = generator.integers(self._num_actions)
+                actions[e] = generator.integers(self._num_actions or 0)
         return actions
 
     def observe(self, rewards: np.ndarray, dones: np.ndarray) -> None:

@@ -58,6 +58,7 @@ class ReturnConditionedPolicy:
         self._targets = np.asarray(target_returns, np.float64)
         self._context_length, self._mode = context_length, mode
         self._normalize = StateNormalizer.from_spec(spec)
+        self._form_of_states = {"states_are_encoded": True} if spec.image_shape else {}
         # Heads without tanh can leave the action space; others cannot, but for rounding.
         self._action_low, self._action_high = torch.tensor(spec.action_low), torch.tensor(spec.action_high)
 
@@ -125,9 +126,7 @@ class ReturnConditionedPolicy:
         self._model.eval()
         with torch.inference_mode(), self._runtime.autocast():
             output = self._model(
-                *(x.to(device) for x in (*inputs, timesteps)),
-                last_only=True,
-                states_are_encoded=bool(self._spec.image_shape),
+                *(x.to(device) for x in (*inputs, timesteps)), last_only=True, **self._form_of_states
             )[:, 0]
         self._model.train(was_training)
         output = output.float().cpu()

@@ -2,9 +2,10 @@
 
 The file holds float32 tensors: `conv1`, `conv2`, `conv3` (kernels 8, 4 and 3 at strides 4, 2 and 1, no
 padding), `linear` and `actor`, each with `.weight` and `.bias`, ReLU between them. The network takes four
-stacked 84x84 pictures, divided by 255, and gives a logit for each action of the game's minimal set, from
-which an action is drawn. The names in the A2C and ACKTR actors of Kostrikov's `pytorch-a2c-ppo-acktr` are
-known too.
+stacked 84x84 pictures, divided by 255, and gives a logit for each action of the game's minimal set. The
+largest is taken: actors that were trained with an entropy bonus leave most actions to chance, and data of
+theirs say little about what matters. The names in the A2C and ACKTR actors of Kostrikov's
+`pytorch-a2c-ppo-acktr` are known too.
 
 Dimensions: E games played at once · A actions.
 """
@@ -36,8 +37,10 @@ _ALIASES = {
 _LAYERS = ("conv1", "conv2", "conv3", "linear", "actor")
 _FEATURE_PIXELS = 7 * 7
 
-Actor = Callable[[np.ndarray, Sequence[np.random.Generator]], np.ndarray]
-"""(E, 4, 84, 84) uint8 and E generators to (E,) int64 actions."""
+Actor = Callable[[np.ndarray], np.ndarray]
+"""(E, 4, 84, 84) uint8 to (E,) int64 actions."""
+Dice = Callable[[np.ndarray, Sequence[np.random.Generator]], np.ndarray]
+"""The same with E generators, one for each game."""
 
 
 def load_actor(path: Path, num_actions: int) -> Actor:
@@ -65,17 +68,14 @@ def load_actor(path: Path, num_actions: int) -> Actor:
     for name in _LAYERS:
         _check(path, f"{name}.bias", tensors[f"{name}.bias"], (len(tensors[f"{name}.weight"]),))
 
-    def act(observations: np.ndarray, generators: Sequence[np.random.Generator]) -> np.ndarray:
+    def act(observations: np.ndarray) -> np.ndarray:
         with torch.no_grad():
-            probabilities = _logits(tensors, torch.from_numpy(observations)).double().softmax(dim=-1).numpy()
-        draws = np.array([generator.random() for generator in generators])
-        # The action at which the summed probabilities pass the draw.
-        return np.minimum((probabilities.cumsum(axis=1) < draws[:, None]).sum(axis=1), num_actions - 1)
+            return _logits(tensors, torch.from_numpy(observations)).argmax(dim=-1).numpy()
 
     return act
 
 
-def with_dice(actor: Actor | None, epsilon: float, num_actions: int) -> Actor:
+def with_dice(actor: Actor | None, epsilon: float, num_actions: int) -> Dice:
     """Let an actor take a random action with probability `epsilon`; without an actor all of them are random.
 
     Every game draws from its own generator, and as often whatever it draws, so that it does not depend on
@@ -87,7 +87,7 @@ def with_dice(actor: Actor | None, epsilon: float, num_actions: int) -> Actor:
         dice = np.array([generator.integers(num_actions) for generator in generators])
         if actor is None:
             return dice
-        return np.where(rolled, dice, actor(observations, generators))
+        return np.where(rolled, dice, actor(observations))
 
     return act
 

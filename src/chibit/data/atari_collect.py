@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from chibit.atari import GAMES, IMAGE_SHAPE, MAX_EPISODE_STEPS, AtariEnv, atari_env_id
-from chibit.behaviour.atari import Actor, load_actor, with_dice
+from chibit.behaviour.atari import Actor, Dice, load_actor, with_dice
 from chibit.core.config import read_json
 from chibit.core.errors import InputError
 from chibit.core.files import sha256_file
@@ -29,8 +29,8 @@ from chibit.envs import physics_record
 EPSILONS: dict[str, tuple[float, ...]] = {
     "random": (1.0,),
     "medium": (0.3,),
-    "expert": (0.0,),
-    "medium-expert": (0.3, 0.0),
+    "expert": (0.05,),
+    "medium-expert": (0.3, 0.05),
     "medium-replay": (1.0, 0.7, 0.5, 0.3),
 }
 """Probabilities of a random action, each for an equal share of the steps."""
@@ -110,20 +110,24 @@ def collect_atari(
         return _reuse(folder, settings)
     require_space(folder, num_steps, math.prod(IMAGE_SHAPE[1:]) + 12)
     returns: dict[float, list[float]] = {epsilon: [] for epsilon in EPSILONS[level]}
-    origin = Origin(
-        name=dataset,
+    with progress_bar(dataset, num_steps, progress) as advance:
+        episodes = _play(envs, actor, settings, returns, advance)
+        write_frame_store(folder, episodes, _origin(game, settings), notes=_notes(settings, returns))
+    return folder
+
+
+def _origin(game: str, settings: AtariSettings) -> Origin:
+    """What is known of a set: evaluated without sticky actions, whatever it was collected with."""
+    return Origin(
+        name=settings.dataset,
         env_id=atari_env_id(game),
         max_episode_steps=MAX_EPISODE_STEPS,
         provenance={
             "kind": "collected",
             "settings": asdict(settings),
-            "physics": physics_record(env_id, False),
+            "physics": physics_record(atari_env_id(game, sticky=settings.sticky_actions), False),
         },
     )
-    with progress_bar(dataset, num_steps, progress) as advance:
-        episodes = _play(envs, actor, settings, returns, advance)
-        write_frame_store(folder, episodes, origin, notes=_notes(settings, returns))
-    return folder
 
 
 def _game_and_level(dataset: str) -> tuple[str, str]:
@@ -158,7 +162,7 @@ def _play(
 
 
 def _play_games(
-    envs: Sequence[AtariEnv], act: Actor, seeds: Sequence[np.random.SeedSequence]
+    envs: Sequence[AtariEnv], act: Dice, seeds: Sequence[np.random.SeedSequence]
 ) -> list[FrameEpisode]:
     """Play one game in each environment, in lockstep.
 

@@ -61,7 +61,7 @@ class Shard:
             DamagedFileError: if the file ends before.
         """
         rows = np.empty((count, *self._row_shape), self._dtype)
-        view = memoryview(rows).cast("B") if count else memoryview(b"")
+        view = rows.data.cast("B") if count else memoryview(b"")
         done = 0
         with reading(self._path):
             while done < len(view):
