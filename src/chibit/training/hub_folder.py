@@ -125,7 +125,8 @@ def _intervals(loaded: LoadedRun) -> list[str]:
         line = f"- Mean return{asked}: {float(returns.mean()):.1f}, 95% interval {low:.1f} to {high:.1f}"
         reference = loaded.spec.score_reference
         if reference is not None:
-            normalised = [normalized_score(value, reference) for value in (returns.mean(), low, high)]
+            ends = (float(returns.mean()), low, high)
+            normalised = [float(normalized_score(value, reference)) for value in ends]
             line += "; normalised {:.1f}, {:.1f} to {:.1f}".format(*normalised)
         lines.append(f"{line} (bootstrap over {len(returns)} episodes of this one run).")
     return lines

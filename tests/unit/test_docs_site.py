@@ -1,0 +1,58 @@
+"""The docs site: pages are in the navigation, links lead somewhere, commands name what exists, code runs."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from chibit.cli import VERBS
+from chibit.recipes import RECIPES
+from chibit.studies import STUDIES
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+TEXTS = {page.name: page.read_text() for page in PAGES}
+
+
+def test_every_page_is_in_the_navigation_once():
+    navigation = (ROOT / "mkdocs.yml").read_text().partition("nav:")[2]
+    listed = re.findall(r": (\w+\.md)", navigation)
+    assert sorted(listed) == sorted(TEXTS)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_links_lead_to_files(name):
+    for target in re.findall(r"\]\(([^)#\s]+)", TEXTS[name]):
+        if not target.startswith("http"):
+            assert (ROOT / "docs" / target).exists(), target
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_commands_name_studies_arms_and_verbs_that_exist(name):
+    for study in re.findall(r"chibit study (\w+)", TEXTS[name]):
+        assert study in STUDIES or study == "NAME", study
+    for verb in re.findall(r"^chibit (\w+)", TEXTS[name], flags=re.MULTILINE):
+        assert any(known.split()[0] == verb for known in VERBS), verb
+
+
+def test_the_controls_of_the_page_are_arms():
+    section = TEXTS["reproduce.md"].partition("## Controls")[2].partition("\n## ")[0]
+    arms = {
+        arm
+        for row in re.findall(r"^\| (`.+?) \|", section, flags=re.MULTILINE)
+        for arm in re.findall(r"`(\w+)`", row)
+    }
+    assert arms
+    assert arms <= set(RECIPES)
+    assert set(STUDIES["controls"].arms) - {"chibit"} == arms
+
+
+def test_every_study_of_the_paper_is_on_the_page():
+    named = set(re.findall(r"chibit study (\w+)", TEXTS["reproduce.md"]))
+    assert named >= set(STUDIES)
+
+
+def test_the_code_of_your_own_data_runs(capsys):
+    code = re.search(r"```python\n(.*?)```", TEXTS["your_data.md"], flags=re.DOTALL)[1]
+    exec(compile(code, "your_data.md", "exec"), {})
+    assert capsys.readouterr().out.startswith("10 (")
