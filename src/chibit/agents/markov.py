@@ -107,10 +107,11 @@ class ActionScaler:
 
 
 def check_actions(dataset: TrajectoryDataset) -> None:
-    """Refuse continuous actions outside bounds that were only assumed.
+    """Refuse continuous actions outside the bounds that the data themselves state.
 
     Bounds of a known environment are exact: it cuts what lies outside, and so does the agent. Without an
-    environment the bounds are -1 and 1 by convention, and cutting would quietly change the data.
+    environment there are the bounds in a data set's own description, and data that contradict it are not
+    to be trusted; where there is no description, the bounds are the range of the actions, at least -1 to 1.
 
     Raises:
         InputError: naming the action's dimension, its range and the bounds.

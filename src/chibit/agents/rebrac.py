@@ -27,7 +27,7 @@ from chibit.models.value_functions import Critics, frozen_copy, polyak_update
 
 @dataclass(frozen=True, kw_only=True)
 class ReBRACConfig:
-    """Hyper-parameters. Defaults: CORL's for locomotion; the penalties depend on the data (`recommended`)."""
+    """Hyper-parameters. Defaults: CORL's for locomotion; recipe `rebrac_tuned` has each data set's."""
 
     agent: ClassVar[str] = "rebrac"
 

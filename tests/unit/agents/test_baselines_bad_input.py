@@ -78,7 +78,7 @@ def test_unbounded_actions_are_refused(name):
 
 
 @pytest.mark.parametrize("name", CONTINUOUS)
-def test_actions_beyond_assumed_bounds_are_refused(name):
+def test_actions_beyond_the_datas_own_bounds_are_refused(name):
     dataset = identity_data(False)
     actions = np.array(dataset.actions)
     actions[7] = 1.5
@@ -87,6 +87,21 @@ def test_actions_beyond_assumed_bounds_are_refused(name):
     with pytest.raises(InputError) as caught:
         small_agent(name, dataset)
     assert_one_line(caught, "action dimension 0", "1.5", "-1 to 1")
+
+
+@pytest.mark.parametrize("name", CONTINUOUS)
+def test_actions_of_plain_arrays_set_the_bounds(name):
+    arrays = columns(num_episodes=4, length=5, is_discrete=False)
+    arrays["actions"] *= 3 / np.abs(arrays["actions"]).max()
+    agent, sampler = small_agent(name, chibit.from_arrays(**arrays, cache=scratch()))
+    for _ in range(4):
+        assert all(np.isfinite(value) for value in agent.update(sampler.sample()).values())
+    agent.actor.mlp.layers[-1].bias.data.fill_(-100.0)
+    policy = agent.policy(None)
+    policy.reset(1)
+    low, high = arrays["actions"].min(), arrays["actions"].max()
+    assert max(-low, high) == pytest.approx(3.0)
+    assert policy.act(np.zeros((1, 2), np.float32)).item() == pytest.approx(min(low, -1.0))
 
 
 @pytest.mark.parametrize("name", CONTINUOUS)
