@@ -1,5 +1,6 @@
 """Faults 13 and 14: workers and driver of a study are killed; the results are those of one left alone."""
 
+import contextlib
 import json
 import os
 import random
@@ -50,54 +51,19 @@ def start(configs, root, engine):
 
 
 def children(pid):
-    """Processes below one, from the system's table."""
-    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True).stdout
-    found = [int(line) for line in listed.split()]
-    return found + [below for child in found for below in children(child)]
+    """Processes below one, each with its command line, from the system's table."""
+    listed = subprocess.run(
+        ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True, text=True
+    )
+    found = {int(line.split()[0]): line for line in listed.stdout.splitlines()}
+    for child in list(found):
+        found |= children(child)
+    return found
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("engine", ["pool", "ray"])
-def test_a_study_whose_workers_and_driver_are_killed_ends_as_one_left_alone(pendulum_file, tmp_path, engine):
-    if engine == "ray":
-        pytest.importorskip("ray", reason="needs chibit[ray]")
-    configs = study(pendulum_file)
-    alone, killed = tmp_path / "alone", tmp_path / "killed"
-    for folder in (alone, killed):
-        folder.mkdir()
-    assert start(configs, alone, engine).wait(600) == 0
-    generator = random.Random(0)
-    paths = [run_path(config, killed, "s") for config in configs]
-    kills = {"worker": 0, "driver": 0}
-    while not all((path / "result.json").exists() for path in paths):
-        driver = start(configs, killed, engine)
-        if kills["driver"] == 3:
-            assert driver.wait(600) == 0
-            break
-        deadline = time.monotonic() + 300
-        before = sum(map(progress_of, paths))
-        while (
-            driver.poll() is None
-            and sum(map(progress_of, paths)) < before + 2
-            and time.monotonic() < deadline
-        ):
-            time.sleep(0.05)
-        workers = children(driver.pid)
-        if workers and kills["worker"] < 2:
-            os.kill(generator.choice(workers), signal.SIGKILL)
-            kills["worker"] += 1
-            time.sleep(generator.uniform(0.1, 1.0))
-        if driver.poll() is None:
-            for pid in (driver.pid, *children(driver.pid)):
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
-            kills["driver"] += 1
-        driver.wait(60)
-    assert kills["driver"] >= 1
-    for config, path in zip(configs, paths, strict=True):
-        assert faults_kills.digest(path) == faults_kills.digest(run_path(config, alone, "s"))
+def kill(pid):
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def progress_of(path):
@@ -105,3 +71,48 @@ def progress_of(path):
     folder = path / "checkpoints"
     steps = [int(entry.name) for entry in folder.iterdir() if entry.name.isdigit()] if folder.is_dir() else []
     return max(steps, default=0) // 20
+
+
+def wait_for_checkpoints(driver, paths, number):
+    """Until the runs have made so many more checkpoints, or are done."""
+    before, deadline = sum(map(progress_of, paths)), time.monotonic() + 600
+    while driver.poll() is None and sum(map(progress_of, paths)) < before + number:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize(("engine", "num_kills"), [("pool", 3), ("ray", 1)])
+def test_a_study_whose_workers_and_driver_are_killed_ends_as_one_left_alone(
+    pendulum_file, tmp_path, engine, num_kills
+):
+    """A worker, then the driver with all below it, as often as was asked; then once to the end."""
+    if engine == "ray":
+        pytest.importorskip("ray", reason="needs chibit[ray]")
+    configs, generator = study(pendulum_file), random.Random(0)
+    alone, killed = tmp_path / "alone", tmp_path / "killed"
+    for folder in (alone, killed):
+        folder.mkdir()
+    assert start(configs, alone, "process").wait(900) == 0
+    paths = [run_path(config, killed, "s") for config in configs]
+    dead = {"worker": 0, "driver": 0}
+    for _ in range(num_kills):
+        driver = start(configs, killed, engine)
+        wait_for_checkpoints(driver, paths, 2)
+        busy = [pid for pid, line in children(driver.pid).items() if "ray::" in line or "spawn_main" in line]
+        if busy:
+            kill(generator.choice(busy))
+            dead["worker"] += 1
+            wait_for_checkpoints(driver, paths, 1)
+        if driver.poll() is None:
+            below = children(driver.pid)
+            for pid in (driver.pid, *below):
+                kill(pid)
+            dead["driver"] += 1
+        driver.wait(60)
+    assert dead["worker"] >= 1
+    assert dead["driver"] >= 1
+    assert start(configs, killed, engine).wait(900) == 0
+    for config, path in zip(configs, paths, strict=True):
+        assert faults_kills.digest(path) == faults_kills.digest(run_path(config, alone, "s"))

@@ -11,7 +11,7 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +164,13 @@ class RunDir:
     def write_provenance(self, record: dict[str, Any]) -> None:
         """Write provenance.json."""
         write_atomic(self.path / "provenance.json", dump(record, indent=1))
+
+    def write_divergence(self, step: int, message: str, rows: Iterable[int]) -> Path:
+        """Write divergence.json: where the run diverged, and which rows of the data its last batch held."""
+        path = self.path / "divergence.json"
+        record = {"step": step, "message": message, "rows": [int(row) for row in rows]}
+        write_atomic(path, dump(record, indent=1))
+        return path
 
     def write_result(self, record: dict[str, Any]) -> None:
         """Write result.json: the run is finished."""

@@ -57,7 +57,9 @@ def read_minari(folder: Path) -> Iterator[tuple[Recording, Origin]]:
         )
     origin = read_origin(metadata, folder)
     if metadata.get("data_format", "hdf5") != "hdf5":
-        yield _record_other_format(folder, metadata), origin
+        recording = _record_other_format(folder, metadata)
+        _check_bounds(origin, recording, folder)
+        yield recording, origin
         return
     path = folder / _MAIN_FILE
     with open_hdf5(path) as file:
@@ -65,6 +67,7 @@ def read_minari(folder: Path) -> Iterator[tuple[Recording, Origin]]:
         _check_total(metadata, "total_episodes", count, path)
         recording = record_episodes(count, open_episode, path)
         _check_total(metadata, "total_steps", len(recording.rewards), path)
+        _check_bounds(origin, recording, folder)
         yield recording, origin
 
 
@@ -191,6 +194,16 @@ def _check_total(metadata: dict[str, Any], key: str, found: int, path: Path) -> 
     if key in metadata and metadata[key] != found:
         raise DamagedFileError(
             f"{path}: {key} is {found}, metadata.json says {metadata[key]!r}; copy or download the set again"
+        )
+
+
+def _check_bounds(origin: Origin, recording: Recording, folder: Path) -> None:
+    sizes = {len(bound) for bound in origin.action_bounds or ()}
+    if not sizes <= {recording.num_action_columns}:
+        listed = " and ".join(map(str, sorted(sizes)))
+        raise DamagedFileError(
+            f"{folder / _METADATA}: action_space has bounds for {listed} numbers, "
+            f"actions have {recording.num_action_columns}; copy or download the data set again"
         )
 
 

@@ -40,6 +40,8 @@ class TokenBatch:
 
     tokens: Tensor
     """(B, T + 1) int64."""
+    starts: np.ndarray
+    """(B,) int64 where in the corpus each block begins."""
 
 
 @dataclass(frozen=True)
@@ -244,7 +246,7 @@ class TokenSampler:
             if self._next == len(self._order):
                 self._begin_pass()
         blocks = self._tokens.take(starts[:, None] + self._window)  # (B, T + 1)
-        return TokenBatch(torch.from_numpy(blocks.astype(np.int64)))
+        return TokenBatch(torch.from_numpy(blocks.astype(np.int64)), starts)
 
     def state_dict(self) -> dict[str, Any]:
         """State of the generator at the start of this pass, and the place in it."""

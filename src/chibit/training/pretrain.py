@@ -164,7 +164,8 @@ class _PretrainRun:
         started = time.perf_counter()
         config, workers = self.config, self.workers
         device = self.runtime.torch_device
-        tokens = self.sampler.sample().tokens[workers.rank :: workers.size].to(device)
+        batch = self.sampler.sample()
+        tokens = batch.tokens[workers.rank :: workers.size].to(device)
         spare = config.n_positions - config.block_length
         offsets = torch.from_numpy(self.draws.integers(0, spare + 1, config.batch_size))
         offsets = offsets[workers.rank :: workers.size].to(device)
@@ -180,9 +181,12 @@ class _PretrainRun:
         norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_gradient_norm)
         loss_value, norm_value = shared[0].item(), norm.item()
         if not math.isfinite(loss_value) or not math.isfinite(norm_value):
+            message = f"loss {loss_value}, gradient norm {norm_value} at step {self.state.step}"
+            if workers.is_first:
+                self.run.write_divergence(self.state.step, message, batch.starts)
             raise DivergenceError(
-                f"{self.run.path}: loss {loss_value}, gradient norm {norm_value} at step {self.state.step}; "
-                "lower learning_rate, or use --precision fp32"
+                f"{self.run.path}: {message}; lower learning_rate, or use --precision fp32; "
+                "where its blocks begin in the corpus is in divergence.json"
             )
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate_at(self.state.step)

@@ -338,6 +338,16 @@ def test_names_in_metadata_cannot_become_paths(write_minari, hopper_episodes, ho
         load_dataset(folder)
 
 
+@pytest.mark.parametrize(("low", "high"), [([-1], [1, 1, 1]), ([-1, -1], [1, 1])])
+def test_bounds_of_another_size_are_refused(write_minari, hopper_episodes, home, low, high):
+    folder = write_minari(hopper_episodes)
+    edit_metadata(folder, action_space=json.dumps({"type": "Box", "low": low, "high": high}))
+    with pytest.raises(
+        DamagedFileError, match=r"metadata\.json: action_space has bounds for .* actions have 3"
+    ):
+        load_dataset(folder)
+
+
 def test_actions_must_begin_at_zero(tmp_path):
     space = json.dumps({"type": "Discrete", "start": 1, "n": 3})
     with pytest.raises(InputError, match="actions begin at 1, expected 0"):

@@ -289,6 +289,9 @@ def test_divergence_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(DivergenceError, match="lower learning_rate"):
         run(replace(TINY, learning_rate=1e30, warmup_steps=0, num_steps=30), tmp_path / "run")
     assert not (tmp_path / "run" / "result.json").exists()
+    record = json.loads((tmp_path / "run" / "divergence.json").read_text())
+    assert len(record["rows"]) == TINY.batch_size
+    assert f"at step {record['step']}" in record["message"]
 
 
 def test_changed_corpus_and_unwanted_resume_are_refused(tmp_path: Path) -> None:
