@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from chibit.sweep.tasks import Outcome, Task, run_task
 
 _PASSED_ON = ("CHIBIT_HOME", "MINARI_DATASETS_PATH", "MUJOCO_GL", "HF_HOME", "HF_HUB_OFFLINE")
 """Environment variables that say where data are, and how to render."""
+_CONNECT_SECONDS = 10.0
 
 
 class RayEngine:
@@ -42,6 +44,8 @@ class RayEngine:
             import ray
         except ImportError as error:
             raise InputError("engine: ray is not installed; pip install 'chibit[ray]'") from error
+        if address is not None:
+            require_reachable(address)
         self._ray: Any = ray
         self._started = not ray.is_initialized()
         if self._started:
@@ -101,6 +105,29 @@ class RayEngine:
         """Leave the cluster, or end the one that was started here."""
         if self._started:
             self._ray.shutdown()
+
+
+def require_reachable(address: str) -> None:
+    """Refuse an address where nobody listens, at once; Ray itself would try for minutes.
+
+    Args:
+        address: `HOST:PORT` or `ray://HOST:PORT`; others, such as `auto`, are left to Ray.
+
+    Raises:
+        InputError: for a port that is no number.
+        ResourceError: if nobody answers.
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon:
+        return
+    if not port.isdigit():
+        raise InputError(f"ray_address: got {address!r}, expected auto, HOST:PORT or ray://HOST:PORT")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise ResourceError(
+            f"ray_address: {address}: nobody answers ({error}); start a cluster with ray start --head"
+        ) from error
 
 
 def _run_remotely(task: Task, folder: str) -> Outcome:

@@ -2,13 +2,16 @@
 
 import os
 import signal
+import socket
 
 import pytest
 
 from chibit.agents import AGENTS
+from chibit.core.errors import InputError, ResourceError
 from chibit.core.run_dir import RunDir
 from chibit.sweep import driver, run_all
 from chibit.sweep.engines import Crash, InProcess, LocalPool, crash
+from chibit.sweep.ray_engine import require_reachable
 from chibit.sweep.tasks import Outcome, Task, make_tasks, run_task
 from chibit.training.run_config import RunConfig, run_path
 
@@ -186,3 +189,20 @@ def test_a_process_that_is_killed_takes_no_other_task_with_it(monkeypatch, tmp_p
     assert "killed" in results["doomed"].message
     assert results["other"].status == "failed"
     assert "absent.npz" in results["other"].message
+
+
+def test_a_ray_address_where_nobody_listens_is_refused_at_once():
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port = listening.getsockname()[1]
+        with pytest.raises(ResourceError, match=f"127.0.0.1:{port}: nobody answers"):
+            require_reachable(f"127.0.0.1:{port}")  # bound, but it does not listen
+        listening.listen()
+        require_reachable(f"127.0.0.1:{port}")
+        require_reachable(f"ray://127.0.0.1:{port}")
+    require_reachable("auto")
+    for address in ("127.0.0.1:port", "127.0.0.1:"):
+        with pytest.raises(InputError, match="expected auto, HOST:PORT or ray://HOST:PORT"):
+            require_reachable(address)
+    with pytest.raises(ResourceError, match="nobody answers"):
+        require_reachable("127.0.0.1:99999")
