@@ -59,7 +59,7 @@ def mutations(folder: Path, arguments: argparse.Namespace) -> bool:
     """Print the table of mutated files; True if none got through."""
     from faults_mutations import BAD, COLUMNS, mutation_campaign
 
-    table = mutation_campaign(folder, arguments.mutations, arguments.seed)
+    table = mutation_campaign(folder, arguments.mutations, arguments.seed, arguments.kinds)
     print("| files | " + " | ".join(COLUMNS) + " | largest, MB |\n|---" + "|---" * (len(COLUMNS) + 1) + "|")
     for kind, found in table.items():
         counts = " | ".join(str(found[column]) for column in COLUMNS)
@@ -97,6 +97,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--kills-in-save", type=int, help="of those; a fifth if not given")
     parser.add_argument("--mutations", type=int, default=10_000)
+    parser.add_argument("--kinds", nargs="+", default=(), help="of files to mutate; all if not given")
     parser.add_argument("--repeats", type=int, default=30, help="of each way to save")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

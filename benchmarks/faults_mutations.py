@@ -17,7 +17,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +38,7 @@ from chibit.models.language_model import (
 from chibit.training.loading import load_run
 from chibit.training.offline import train
 from chibit.training.run_config import to_record
+from chibit.verbs.train import parse_run
 
 COLUMNS = ("mutants", "refused", "read", "silent", "executed", "outside", "crashed", "hung", "too large")
 BAD = ("silent", "executed", "outside", "crashed", "hung", "too large")
@@ -63,13 +64,15 @@ class Kind:
     """Whether a mutant that is read must give what the original gives."""
 
 
-def mutation_campaign(folder: Path, number: int, seed: int = 0) -> dict[str, Counter[str]]:
-    """Open mutants of every kind, as many of each; count what became of them by `COLUMNS`."""
-    kinds = make_kinds(folder)
-    generator, table = random.Random(seed), {}
+def mutation_campaign(
+    folder: Path, number: int, seed: int = 0, chosen: Sequence[str] = ()
+) -> dict[str, Counter[str]]:
+    """Open mutants of every kind, or of those chosen, as many of each; count what became of them."""
+    kinds = {name: kind for name, kind in make_kinds(folder).items() if not chosen or name in chosen}
+    table = {}
     for place, (name, kind) in enumerate(kinds.items()):
         share = number // len(kinds) + (place < number % len(kinds))
-        table[name] = _open_mutants(kind, share, folder, generator)
+        table[name] = _open_mutants(kind, share, folder, random.Random(f"{seed} {name}"))
         print(f"  {name}: {dict(table[name])}", file=sys.stderr, flush=True)
     return table
 
@@ -92,7 +95,6 @@ def make_kinds(folder: Path) -> dict[str, Kind]:
     save_language_model(language_model, folder / "model")
     store = load_dataset(data, progress=False).folder
     shutil.copytree(store, folder / "store")
-    train_flags = ("--out", str(folder / "work" / "refused"), "--num-steps", "0", "--quiet")
     return {
         "HDF5": Kind(folder / "halfcheetah.hdf5", _inspect, False),
         "Minari": Kind(_write_minari(folder / "minari", columns), _inspect, False),
@@ -101,9 +103,7 @@ def make_kinds(folder: Path) -> dict[str, Kind]:
         "language model": Kind(folder / "model", _read_language_model, True),
         "run directory": Kind(folder / "run", _read_run, True),
         "report": Kind(folder / "run", _report, False),
-        "config": Kind(
-            folder / "config.json", lambda path: _command("train", "--config", str(path), *train_flags), False
-        ),
+        "config": Kind(folder / "config.json", _parse_config, False),
     }
 
 
@@ -143,10 +143,6 @@ def _write_minari(folder: Path, columns: dict[str, np.ndarray]) -> Path:
     return folder
 
 
-def _command(*arguments: str) -> int:
-    return main(arguments)
-
-
 def _inspect(path: Path) -> Any:
     """`chibit data inspect`, and the very steps that it would train on."""
     code = main(["data", "inspect", str(path)])
@@ -155,6 +151,11 @@ def _inspect(path: Path) -> Any:
     dataset = load_dataset(path, progress=False)
     arrays = (dataset.observations, dataset.actions, dataset.returns_to_go, dataset.episode_starts)
     return repr(dataset.spec), [np.ascontiguousarray(array).tobytes() for array in arrays]
+
+
+def _parse_config(path: Path) -> Any:
+    """`chibit train --config`, up to the work itself."""
+    return repr(parse_run(["--config", str(path)], "chibit train"))
 
 
 def _read_language_model(path: Path) -> Any:

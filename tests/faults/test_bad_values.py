@@ -164,6 +164,7 @@ def test_settings_out_of_range_are_refused_by_name(place, flags, parts):
         ({"num_steps": "many"}, ("num_steps", "got 'many'", "expected int")),
         ({"seed": 1.5}, ("seed", "got 1.5", "expected int")),
         ({"agent_name": "nobody"}, ("agent_name", "'nobody'", "known")),
+        ({"agent_name": {}}, ("agent_name", "got {}", "known")),
         ({"agent": {"n_layers": 3}}, ("agent", "unknown field 'n_layers'", "did you mean")),
     ],
 )

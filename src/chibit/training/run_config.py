@@ -100,7 +100,7 @@ def from_record(record: dict[str, Any], where: str = "config") -> RunConfig[Any]
         raise InputError(f"{where}: got {type(record).__name__}, expected an object")
     record = dict(record)
     name = record.pop("agent_name", None)
-    if name not in AGENTS:
+    if not isinstance(name, str) or name not in AGENTS:
         raise InputError(
             f"{where}.agent_name: got {name!r}{nearest(str(name), AGENTS)}; known: {', '.join(AGENTS)}"
         )
