@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from chibit.core.errors import InputError
@@ -180,7 +181,7 @@ STUDIES: dict[str, Study] = {
 def study_configs(
     name: str,
     *,
-    seeds: Sequence[int],
+    seeds: Sequence[int] = (0, 1, 2),
     arms: Sequence[str] = (),
     data: Sequence[str] = (),
     language_corpus: str = "",
@@ -251,3 +252,15 @@ def _with_settings(agent: Any, study: Study, data_name: str, language_corpus: st
         settings |= study.language_settings
         settings |= {"language_corpus": language_corpus} if language_corpus else {}
     return dataclasses.replace(agent, **settings)
+
+
+# The paper's tables and figures, and the controls, as functions: `table2(seeds=(0, 1), num_steps=200)`.
+table1 = partial(study_configs, "table1")
+table2 = partial(study_configs, "table2")
+table3 = partial(study_configs, "table3")
+table4 = partial(study_configs, "table4")
+table5 = partial(study_configs, "table5")
+table6 = partial(study_configs, "table6")
+figure2 = partial(study_configs, "figure2")
+figure3 = partial(study_configs, "figure3")
+controls = partial(study_configs, "controls")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from chibit import studies
 from chibit.cli import main
 from chibit.recipes import RECIPES, SIZES
 from chibit.studies import STUDIES, study_configs
@@ -42,6 +43,12 @@ def test_every_table_and_figure_is_a_study_of_known_arms(name):
     assert study.data
     configs = study_configs(name, seeds=(3,))
     assert {config.seed for config in configs} == {3}
+
+
+@pytest.mark.parametrize("name", [*TABLES, "figure2", "figure3", "controls"])
+def test_every_table_and_figure_is_a_function_too(name):
+    flags = {"seeds": (1,), "num_steps": 8}
+    assert getattr(studies, name)(**flags) == study_configs(name, **flags)
 
 
 def test_controls_have_every_control():
