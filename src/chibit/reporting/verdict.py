@@ -82,7 +82,7 @@ def state_verdict(
     study = scores.study
     if baseline is None or not study.runs:
         return Verdict(
-            sentence="No run has finished yet, so there is nothing to say.",
+            sentence="No run has finished with an evaluation yet, so there is nothing to say.",
             basis=f"Folders found: {len(study.excluded)}. Why none of them counts is listed below.",
             cautions=(),
             tone="empty",

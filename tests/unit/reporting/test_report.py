@@ -63,9 +63,9 @@ def test_the_csv_has_every_run_and_target(study):
 def test_a_study_without_a_finished_run_still_says_why(tmp_path, runs):
     runs.write_run(tmp_path / "s", "dt", HOPPER, 0, finished=False)
     page = build_report(tmp_path / "s").html.read_text()
-    assert "No run has finished yet" in page
+    assert "No run has finished with an evaluation yet" in page
     assert "logged up to step" in page
-    assert "No run has finished yet" in shown(tmp_path / "s")
+    assert "No run has finished with an evaluation yet" in shown(tmp_path / "s")
 
 
 def test_options_reach_the_numbers(study):
