@@ -14,6 +14,7 @@ import resource
 import signal
 import struct
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -74,11 +75,11 @@ def guarded(action: Callable[[], Any], folder: Path, before: Callable[[], Any] |
     pid = os.fork()
     if pid == 0:
         _child(action, before, folder, names)
-    deadline = signal.signal(signal.SIGALRM, lambda *_: os.kill(pid, signal.SIGKILL))
-    signal.alarm(_TIMEOUT_SECONDS)
+    deadline = threading.Timer(_TIMEOUT_SECONDS, os.kill, (pid, signal.SIGKILL))
+    deadline.start()
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, deadline)
+    deadline.cancel()
+    deadline.join()
     texts = {name: path.read_text() if path.exists() else "" for name, path in names.items()}
     for path in names.values():
         path.unlink(missing_ok=True)

@@ -30,6 +30,7 @@ from chibit.core.files import atomic_folder, nearest
 from chibit.core.memory import read_whole
 from chibit.core.runtime import resolve_runtime
 from chibit.data.trajectory import DatasetSpec
+from chibit.models.counting import check_plausible
 from chibit.models.huggingface import HuggingFaceBackbone
 
 SCHEMA = 1
@@ -156,6 +157,7 @@ def load_agent(saved: SavedPolicy, folder: Path, device: str) -> Agent:
         raise InputError(f"{path}: agent {saved.agent!r} is unknown{hint}")
     tensors = _read_tensors(folder / _WEIGHTS, saved.sha256)
     config = _located(saved, folder)
+    check_plausible(config, tensors, path)
     # The number of threads is the caller's business: acting must not change it.
     runtime = resolve_runtime(device, num_threads=torch.get_num_threads())
     try:

@@ -2,7 +2,39 @@
 
 from __future__ import annotations
 
-from torch import nn
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from chibit.core.errors import DamagedFileError
+
+_WIDTHS = ("n_embd", "n_head", "n_positions", "vocab_size", "hidden_sizes")
+
+
+def check_plausible(config: Any, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse a configuration of a model far larger than its weights, before that model is built.
+
+    Args:
+        config: a dataclass from a file.
+        tensors: the weights beside it.
+        path: where the configuration is, for the message.
+
+    Raises:
+        DamagedFileError: for more layers than tensors, or a width beyond the number of all weights.
+    """
+    numbers = sum(tensor.numel() for tensor in tensors.values())
+    for part in (config, *(value for value in vars(config).values() if dataclasses.is_dataclass(value))):
+        layers = getattr(part, "n_layer", 0), len(getattr(part, "hidden_sizes", ()))
+        widths = [getattr(part, name, 0) for name in _WIDTHS]
+        largest = max(max(width, default=0) if isinstance(width, tuple) else width for width in widths)
+        if max(layers) > len(tensors) or largest > numbers:
+            raise DamagedFileError(
+                f"{path}: {max(layers)} layers of widths up to {largest}, the weights beside it are "
+                f"{len(tensors)} tensors of {numbers} numbers; it is of another model"
+            )
 
 
 def count_parameters(module: nn.Module) -> dict[str, int]:

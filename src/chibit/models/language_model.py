@@ -24,6 +24,7 @@ from chibit.core.config import from_json, read_json, to_json
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.files import atomic_folder, nearest
 from chibit.core.memory import read_whole
+from chibit.models.counting import check_plausible
 from chibit.models.gpt import GPT, GPTConfig
 from chibit.models.vocabulary_loss import CHUNK_TOKENS, Candidates, vocabulary_loss
 
@@ -178,6 +179,7 @@ def load_language_model(folder: Path) -> LanguageModel:
     """
     config = from_json(LanguageModelConfig, read_json(folder / CONFIG), str(folder / CONFIG))
     state, digest = _read_tensors(folder / WEIGHTS)
+    check_plausible(config, state, folder / CONFIG)
     with torch.device("meta"):
         model = LanguageModel(config)
     expected = model.state_dict()

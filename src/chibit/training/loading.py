@@ -15,6 +15,7 @@ from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.run_dir import RunDir
 from chibit.core.runtime import resolve_runtime
 from chibit.data.trajectory import DatasetSpec
+from chibit.models.counting import check_plausible
 from chibit.training.run_config import RunConfig, from_record
 
 
@@ -52,6 +53,7 @@ def load_run(path: Path, which: str = "last", *, device: str = "auto") -> Loaded
     if checkpoint is None:
         raise InputError(f"{path}: has no checkpoint yet; let it train on, or choose another run")
     runtime = resolve_runtime(device, config.precision, config.num_threads)
+    check_plausible(config.agent, checkpoint.tensors, path / "config.json")
     agent = make_agent(config.agent, spec, runtime)
     try:
         with torch.no_grad():
