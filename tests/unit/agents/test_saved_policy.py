@@ -223,7 +223,7 @@ def cut(tensors):
         (lambda f: rewrite(f, agent="dtt"), InputError, "agent 'dtt' is unknown"),
         (lambda f: rewrite(f, config={"contxt": 3}), InputError, "unknown field 'contxt'"),
         (lambda f: rewrite(f, config={"init": "hf:somebody/model"}), DamagedFileError, "expected 'random'"),
-        (lambda f: rewrite(f, config={"n_embd": 10**7}), DamagedFileError, "cannot be built"),
+        (lambda f: rewrite(f, config={"n_embd": 10**7}), DamagedFileError, "of another model"),
         (lambda f: rewrite(f, surprise=1), InputError, "unknown field 'surprise'"),
         (lambda f: rewrite(f, spec={}), InputError, "missing field"),
         (lambda f: (f / "model.safetensors").unlink(), DamagedFileError, "cannot read"),
