@@ -10,14 +10,13 @@ import contextlib
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from chibit.agents import Agent, AgentState, Sampler, make_agent
-from chibit.atari import ATARI_ENV_IDS, atari_env_id, game_of
 from chibit.core.checkpoint import CheckpointSaver, load_checkpoint, sweep
 from chibit.core.errors import DamagedFileError, DivergenceError, InputError
 from chibit.core.files import write_atomic
@@ -285,17 +284,6 @@ def open_environments(spec: DatasetSpec) -> EnvironmentPool | None:
     )
     pool.check_sizes(state_dim=spec.state_dim, act_dim=spec.act_dim, num_actions=spec.num_actions)
     return pool
-
-
-def with_sticky_actions(spec: DatasetSpec) -> DatasetSpec:
-    """Describe the same data, evaluated with sticky actions.
-
-    Raises:
-        InputError: if they are no Atari data.
-    """
-    if spec.env_id not in ATARI_ENV_IDS:
-        raise InputError(f"sticky actions: {spec.env_id} is not an Atari game; leave them out")
-    return replace(spec, env_id=atari_env_id(game_of(spec.env_id), sticky=True))
 
 
 def evaluate_agent(
