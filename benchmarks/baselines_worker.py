@@ -9,11 +9,11 @@ they took.
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
 
 import numpy as np
 import torch
+from training_step_worker import serve
 
 STATE_DIM, ACT_DIM, EPISODE_LENGTH, NUM_STEPS, BATCH_SIZE = 11, 3, 500, 100_000, 256
 
@@ -102,14 +102,7 @@ def d3rlpy_step(agent_name: str, precision: str) -> Callable[[], object]:
 def main(library: str, agent_name: str, precision: str) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    step = (chibit_step if library == "chibit" else d3rlpy_step)(agent_name, precision)
-    step()
-    print("ready", flush=True)
-    for line in sys.stdin:
-        cpu, wall = time.process_time(), time.perf_counter()
-        for _ in range(int(line)):
-            step()
-        print(f"seconds {time.process_time() - cpu} {time.perf_counter() - wall}", flush=True)
+    serve((chibit_step if library == "chibit" else d3rlpy_step)(agent_name, precision))
 
 
 if __name__ == "__main__":

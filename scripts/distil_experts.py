@@ -102,7 +102,7 @@ def fit(
     return float(np.mean(losses[-max(1, updates // 10) :]))
 
 
-def main() -> None:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -117,8 +117,11 @@ def main() -> None:
         "--final-updates", type=int, default=30_000, help="gradient steps on all data at the end"
     )
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    return parser.parse_args()
 
+
+def main() -> None:
+    args = parse_arguments()
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
     folder = args.state / args.name
