@@ -187,7 +187,17 @@ COUNTERPARTS = {
     "chibit_language": "chibit",
     "bc_top10": "bc_10",
 }
-"""Arms of ours to the published arm that comes closest, where the names differ."""
+"""Arms of ours to the published arm that comes closest, where more than a suffix differs."""
+
+SUFFIXES = {"_atari": ", Atari", "_tuned": ", tuned"}
+"""Ends of recipes' names that the published arm does not have, and what tables write for them."""
+
+
+def counterpart(arm: str) -> str:
+    """The published arm that comes closest to an arm of ours, by name: ``cql`` for ``cql_tuned``."""
+    for suffix in SUFFIXES:
+        arm = arm.removesuffix(suffix)
+    return COUNTERPARTS.get(arm, arm)
 
 
 @cache
@@ -203,7 +213,7 @@ def find_published(arm: str, task: str) -> list[PublishedScore]:
     """
     found: dict[tuple[object, ...], PublishedScore] = {}
     for score in published_scores():
-        if (score.arm, score.task, score.unit) == (COUNTERPARTS.get(arm, arm), task, "score"):
+        if (score.arm, score.task, score.unit) == (counterpart(arm), task, "score"):
             publication = score.source.partition("-")[0]
             found.setdefault((publication, score.rule, score.mean, score.spread), score)
     return list(found.values())
@@ -232,6 +242,9 @@ def task_of(dataset: str) -> tuple[str | None, Origin]:
 def arm_label(arm: str) -> str:
     """An arm as tables write it."""
     name, bracket, settings = arm.partition(" (")
+    for suffix, written in SUFFIXES.items():
+        if (base := name.removesuffix(suffix)) != name and base in ARM_LABELS:
+            return ARM_LABELS[base] + written + bracket + settings
     return ARM_LABELS.get(name, name) + bracket + settings
 
 

@@ -10,11 +10,11 @@ import numpy as np
 from chibit.core.score_rules import CONVERGENCE_MARGIN
 from chibit.reporting.comparison import Rule, Scores
 from chibit.reporting.published import (
-    COUNTERPARTS,
     Origin,
     PublishedRule,
     PublishedScore,
     arm_label,
+    counterpart,
     find_published,
     published_scores,
     task_of,
@@ -44,6 +44,8 @@ _ORIGIN_NOTES: dict[Origin, str] = {
     "other physics, so published scores are there for orientation and not for comparison.",
     "minari": "Data sets named mujoco/... are Minari's own and not D4RL's: published scores are there for "
     "orientation and not for comparison.",
+    "atari": "Data sets named after a game are samples of DQN-replay; which transitions others drew is not "
+    "published.",
     "d4rl": "Data sets named ...-v2 are D4RL's own; environment and MuJoCo versions differ from theirs.",
 }
 
@@ -135,7 +137,12 @@ def _data_note(study: Study) -> str:
         "best of many evaluations is higher than the last."
     ]
     parts += [note for origin, note in _ORIGIN_NOTES.items() if origin in origins]
-    if {base_name(arm) for arm in study.arms} & {"chibit", "chibit_similarity", "chibit_language"}:
+    if {base_name(arm) for arm in study.arms} & {
+        "chibit",
+        "chibit_similarity",
+        "chibit_language",
+        "chibit_atari",
+    }:
         parts.append(_CHIBIT_NOTE)
     return " ".join(parts)
 
@@ -172,7 +179,7 @@ def _convergence_cell(scores: Scores, arm: str, dataset: str) -> Cell:
     seconds = float(np.mean([curve.seconds[curve.rules.converged_index] for curve in curves]))
     mean, std = mean_and_std(steps)
     task = task_of(dataset)[0]
-    published = COUNTERPARTS.get(base_name(arm), base_name(arm))
+    published = counterpart(base_name(arm))
     paper = [s.mean for s in published_scores() if (s.unit, s.arm, s.task) == ("minutes", published, task)]
     note = format_duration(seconds) + (f"; paper {format_duration(60 * paper[0])}" if paper else "")
     return Cell(text=f"{mean:,.0f}" + ("" if std is None else f" ± {std:,.0f}"), sort=mean, note=note)

@@ -103,7 +103,33 @@ def test_task_of(dataset, task, origin):
     assert task_of(dataset) == (task, origin)
 
 
+@pytest.mark.parametrize(
+    ("arm", "task", "mean"),
+    [
+        ("dt_atari", "Breakout", 267.5),
+        ("chibit_atari", "Pong", None),
+        ("qr_dqn_atari", "Breakout", 17.1),
+        ("cql_tuned", "hopper-medium", None),
+        ("rebrac_tuned", "hopper-medium", 102.29),
+        ("chibit_paper", "hopper-medium", 82.1),
+    ],
+)
+def test_recipes_find_the_numbers_of_the_method_that_they_run(arm, task, mean):
+    means = [score.mean for score in find_published(arm, task)]
+    assert means and (mean is None or mean in means)
+
+
+def test_every_arm_of_table1_has_published_numbers_but_the_untrained_one():
+    from chibit.studies import GAMES, STUDIES
+
+    missing = {a for a in STUDIES["table1"].arms for game in GAMES if not find_published(a, game)}
+    assert missing == {"random_atari", "clip_atari", "igpt_atari"}
+
+
 def test_arm_labels():
+    assert arm_label("cql_tuned") == "CQL, tuned"
+    assert arm_label("dt_atari") == "DT, Atari"
+    assert arm_label("mine_atari") == "mine_atari"
     assert arm_label("td3_bc") == "TD3+BC"
     assert arm_label("chibit (dropout=0.1)") == "ChibiT (dropout=0.1)"
     assert arm_label("mine") == "mine"
