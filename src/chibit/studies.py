@@ -53,7 +53,7 @@ class Study:
 
 SHORT = {"warmup_steps": 500, "learning_rate": 3e-4}
 """Schedule for a few thousand steps, in place of Table 7's for 100,000."""
-SHORT_VALUES = {"learning_rate": 3e-4, "target_every": 100}
+SHORT_VALUES = {"learning_rate": 3e-4, "target_every": 100, "standardize_pictures": True}
 """The same for Atari's value-based methods, in place of 5e-5 and 2,000 for millions."""
 
 STUDIES: dict[str, Study] = {
@@ -74,6 +74,7 @@ STUDIES: dict[str, Study] = {
         precision="bf16",
         settings={
             "context_length": 10,  # shorter windows and more of them: pictures of one window are alike
+            "standardize_pictures": True,  # without, a few thousand updates do not find Pong's ball
             "batch_size": 24,
             "warmup_steps": 50,
             "learning_rate_decay_steps": 2_400,

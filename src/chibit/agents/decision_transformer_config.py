@@ -61,6 +61,8 @@ class DecisionTransformerConfig:
     """norm: one LayerNorm over the tokens; tanh: tanh of each and no norm, with a position for each token
     (the initialiser's where it has any) and the timestep of the window's first step (Chen et al. on Atari).
     """
+    standardize_pictures: bool = False
+    """Give each picture mean 0 and standard deviation 1; without, pixels are divided by 255 (Chen et al.)."""
     return_tokens: bool = True
     """Without return tokens the model clones behaviour (BC of Chen et al. on Atari)."""
     timestep_table: Literal["auto", "fresh", "given", "matched", "random", "zeros"] = "auto"

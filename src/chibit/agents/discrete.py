@@ -36,13 +36,15 @@ def require_discrete(agent: str, spec: DatasetSpec) -> int:
     return spec.num_actions
 
 
-def make_encoder(spec: DatasetSpec, hidden_sizes: Sequence[int]) -> Encoder:
+def make_encoder(spec: DatasetSpec, hidden_sizes: Sequence[int], standardize_pictures: bool) -> Encoder:
     """Build what turns observations into features: hidden layers for vectors, convolutions for images.
 
     Behind the convolutions there is one hidden layer of 512, as in Mnih et al. (2015).
     """
     if spec.image_shape:
-        return ConvolutionalEncoder(spec.image_shape, IMAGE_FEATURES, final=nn.ReLU)
+        return ConvolutionalEncoder(
+            spec.image_shape, IMAGE_FEATURES, final=nn.ReLU, standardize=standardize_pictures
+        )
     return VectorEncoder(spec.state_dim, hidden_sizes)
 
 

@@ -35,6 +35,8 @@ class DiscreteBCConfig:
     """Share of the data to clone, whole episodes from the best return down; 0.1 is 10%BC."""
     hidden_sizes: tuple[int, ...] = (256, 256)
     """Widths of the hidden layers where observations are vectors."""
+    standardize_pictures: bool = False
+    """Give each picture mean 0 and standard deviation 1; without, pixels are divided by 255."""
     learning_rate: float = 3e-4
     """Adam's step size."""
     batch_size: int = 256
@@ -62,7 +64,9 @@ class DiscreteBC:
         """
         self.config, self.spec, self.runtime = config, spec, runtime
         num_actions = require_discrete(config.agent, spec)
-        self.actor = CategoricalActor(make_encoder(spec, config.hidden_sizes), num_actions)
+        self.actor = CategoricalActor(
+            make_encoder(spec, config.hidden_sizes, config.standardize_pictures), num_actions
+        )
         self.learner = Learner(
             {"actor": self.actor}, {"actor": adam(self.actor, config.learning_rate)}, runtime.torch_device
         )

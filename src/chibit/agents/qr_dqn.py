@@ -36,6 +36,8 @@ class QRDQNConfig:
     """Quantiles of the return for each action."""
     hidden_sizes: tuple[int, ...] = (256, 256)
     """Widths of the hidden layers where observations are vectors."""
+    standardize_pictures: bool = False
+    """Give each picture mean 0 and standard deviation 1; without, pixels are divided by 255."""
     learning_rate: float = 5e-5
     """Adam's step size."""
     adam_eps: float = 3.125e-4
@@ -76,7 +78,11 @@ class QRDQN:
         """
         self.config, self.spec, self.runtime = config, spec, runtime
         num_actions = require_discrete(config.agent, spec)
-        self.critic = HeadedCritic(make_encoder(spec, config.hidden_sizes), num_actions, config.num_quantiles)
+        self.critic = HeadedCritic(
+            make_encoder(spec, config.hidden_sizes, config.standardize_pictures),
+            num_actions,
+            config.num_quantiles,
+        )
         self.target_critic = frozen_copy(self.critic)
         self.learner = Learner(
             {"critic": self.critic, "target_critic": self.target_critic},

@@ -85,7 +85,7 @@ def build_sequence_model(config: DecisionTransformerConfig, spec: DatasetSpec) -
         action_bounds=bounds if spec.num_actions is None else None,
         timesteps=timesteps,
         token_positions=_token_positions(config, width, positions) if per_token else None,
-        state_encoder=ConvolutionalEncoder(spec.image_shape, width) if spec.image_shape else None,
+        state_encoder=_state_encoder(config, spec, width),
     )
     _freeze(config, model)
     return SequenceModel(
@@ -94,6 +94,13 @@ def build_sequence_model(config: DecisionTransformerConfig, spec: DatasetSpec) -
         shared_positions=timesteps if form == "given" else None,
         record={"name": pretrained.name, "hash": pretrained.hash, "timestep_table": form},
     )
+
+
+def _state_encoder(config: DecisionTransformerConfig, spec: DatasetSpec, width: int) -> nn.Module | None:
+    """What stands in for L_s where observations are pictures."""
+    if not spec.image_shape:
+        return None
+    return ConvolutionalEncoder(spec.image_shape, width, standardize=config.standardize_pictures)
 
 
 def _token_positions(config: DecisionTransformerConfig, width: int, positions: Tensor | None) -> nn.Embedding:

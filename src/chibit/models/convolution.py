@@ -6,6 +6,7 @@ Dimensions: C pictures in a stack · H height · W width.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from chibit.models.mlp import Encoder
@@ -15,7 +16,12 @@ class ConvolutionalEncoder(Encoder):
     """Three convolutions without padding and one linear layer; ReLU after each but the last."""
 
     def __init__(
-        self, image_shape: tuple[int, ...], width: int, *, final: type[nn.Module] = nn.Identity
+        self,
+        image_shape: tuple[int, ...],
+        width: int,
+        *,
+        final: type[nn.Module] = nn.Identity,
+        standardize: bool = False,
     ) -> None:
         """Build the encoder.
 
@@ -23,6 +29,8 @@ class ConvolutionalEncoder(Encoder):
             image_shape: (C, H, W) of an observation.
             width: size of the features.
             final: what follows the linear layer: nn.ReLU, nn.Tanh, or nothing.
+            standardize: give each picture mean 0 and standard deviation 1 over its pixels, where it is not of
+                one colour. A game's background is then near 0 and not in every feature.
         """
         super().__init__()
         channels, height, width_in = image_shape
@@ -39,6 +47,7 @@ class ConvolutionalEncoder(Encoder):
             size = self.convolutions(torch.zeros(1, channels, height, width_in)).shape[1]
         self.linear = nn.Linear(size, width)
         self.final = final()
+        self.standardize = standardize
         self.width = width
 
     def forward(self, pictures: Tensor) -> Tensor:
@@ -46,5 +55,7 @@ class ConvolutionalEncoder(Encoder):
         batch = pictures.shape[:-3]
         # Copied here and not before: the stacks of a window overlap, and are views of the same pictures.
         x = pictures.flatten(0, -4).float() / 255.0 if len(batch) > 1 else pictures.float() / 255.0
+        if self.standardize:
+            x = F.layer_norm(x, x.shape[-2:])
         features: Tensor = self.final(self.linear(self.convolutions(x)))
         return features.unflatten(0, batch) if len(batch) > 1 else features
