@@ -139,10 +139,12 @@ class BRACV:
 
     def _divergence(self, states: Tensor, policy: TanhGaussian) -> tuple[Tensor, Tensor]:
         """One action for each state (B, A), and the divergence (B,); gradients flow through both."""
-        actions, _ = policy.sample(self.config.num_divergence_samples)
+        raw = policy.sample_raw(self.config.num_divergence_samples)
         behavior = self.behavior(states)
-        # Both densities at the same point inside the bounds: equal policies have no divergence.
-        return actions[:, 0], sampled_divergence(policy.log_prob(actions), behavior.log_prob(actions))
+        # Before tanh, whose slope is in both densities. Actions cut to where atanh is finite are no samples of
+        # a policy that lies beyond the cut: the estimate then has no lower bound, and the value rises with it.
+        divergence = sampled_divergence(policy.raw_log_prob(raw), behavior.raw_log_prob(raw))
+        return torch.tanh(raw[:, 0]), divergence
 
     def update(self, batch: TransitionBatch) -> dict[str, float]:
         """Take one step of the behaviour policy while it is being fitted, then of critics and actor."""

@@ -77,6 +77,16 @@ class TanhGaussian:
         raw = self.mean[:, None] + log_std.exp() * noise
         return torch.tanh(raw), _normal_log_prob(noise, log_std) - _log_tanh_slope(raw)
 
+    def sample_raw(self, num_samples: int) -> Tensor:
+        """Draw (B, M, A) from the Gaussian, before tanh; gradients flow through them."""
+        noise = torch.randn(len(self.mean), num_samples, self.mean.shape[1], device=self.mean.device)
+        return self.mean[:, None] + self.log_std[:, None].exp() * noise
+
+    def raw_log_prob(self, raw: Tensor) -> Tensor:
+        """Log-density of the Gaussian at (B, A) or (B, M, A), before tanh: (B,) or (B, M)."""
+        mean, log_std = (p if raw.dim() == 2 else p[:, None] for p in (self.mean, self.log_std))
+        return _normal_log_prob((raw - mean) * torch.exp(-log_std), log_std)
+
     def log_prob(self, actions: Tensor, margin: float = 1e-3) -> Tensor:
         """Log-density of given actions.
 
@@ -88,8 +98,7 @@ class TanhGaussian:
             (B,) or (B, M).
         """
         raw = torch.atanh(actions.clamp(-1.0 + margin, 1.0 - margin))
-        mean, log_std = (p if actions.dim() == 2 else p[:, None] for p in (self.mean, self.log_std))
-        return _normal_log_prob((raw - mean) * torch.exp(-log_std), log_std) - _log_tanh_slope(raw)
+        return self.raw_log_prob(raw) - _log_tanh_slope(raw)
 
     def mode(self) -> Tensor:
         """Tanh of the mean (B, A): what is played at evaluation."""

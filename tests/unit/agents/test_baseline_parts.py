@@ -1,6 +1,7 @@
 """What is particular to one baseline, checked by hand."""
 
 import dataclasses
+import math
 from unittest.mock import patch
 
 import numpy as np
@@ -14,6 +15,7 @@ from chibit.agents.critic_pretraining import NUM_STATES, pretrain_critics, synth
 from chibit.agents.markov import return_range_scale
 from chibit.core.runtime import Runtime
 from chibit.data.windows import SequenceBatch, WindowSampler
+from chibit.models.policies import TanhGaussian
 from chibit.models.value_functions import Critics
 
 
@@ -132,6 +134,22 @@ def test_brac_fits_the_behaviour_first_and_starts_the_actor_from_it():
         agent.update(sampler.sample())
     assert all(torch.equal(p, q) for p, q in zip(agent.behavior.parameters(), behavior, strict=True))
     assert not torch.equal(agent.actor.mlp.layers[0].weight, agent.behavior.mlp.layers[0].weight)
+
+
+@pytest.mark.parametrize("mean", [0.5, 3.0, 20.0])
+def test_brac_divergence_is_that_of_the_gaussians_wherever_the_policy_lies(mean):
+    """KL of diagonal Gaussians in closed form; tanh leaves it as it is, also beyond where atanh is finite."""
+    agent, _ = small_agent("brac_v", num_divergence_samples=20_000)
+    states = torch.zeros(1, agent.spec.state_dim)
+    behavior = TanhGaussian(torch.full((1, 1), 2.5), torch.full((1, 1), -0.5))
+    policy = TanhGaussian(torch.full((1, 1), mean), torch.full((1, 1), -2.0))
+    variance = math.exp(-4.0)
+    expected = -0.5 + 2.0 + (variance + (mean - 2.5) ** 2) / (2 * math.exp(-1.0)) - 0.5
+    torch.manual_seed(0)
+    with patch.object(agent, "behavior", new=lambda _: behavior):
+        actions, divergence = agent._divergence(states, policy)
+    assert divergence.item() == pytest.approx(expected, rel=0.02)
+    assert divergence.item() > 0 and actions.shape == (1, 1)
 
 
 def test_cql_values_all_actions_in_one_call():
