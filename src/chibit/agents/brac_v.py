@@ -141,8 +141,8 @@ class BRACV:
         """One action for each state (B, A), and the divergence (B,); gradients flow through both."""
         raw = policy.sample_raw(self.config.num_divergence_samples)
         behavior = self.behavior(states)
-        # Before tanh, whose slope is in both densities. Actions cut to where atanh is finite are no samples of
-        # a policy that lies beyond the cut: the estimate then has no lower bound, and the value rises with it.
+        # Before tanh, whose slope is in both densities. Actions cut to where atanh is finite are no samples
+        # of a policy beyond the cut: its estimate has no lower bound then, and the value rises with it.
         divergence = sampled_divergence(policy.raw_log_prob(raw), behavior.raw_log_prob(raw))
         return torch.tanh(raw[:, 0]), divergence
 
