@@ -139,7 +139,7 @@ class BRACV:
 
     def _divergence(self, states: Tensor, policy: TanhGaussian) -> tuple[Tensor, Tensor]:
         """One action for each state (B, A), and the divergence (B,); gradients flow through both."""
-        raw = policy.sample_raw(self.config.num_divergence_samples)
+        raw, _ = policy.sample_raw(self.config.num_divergence_samples)
         behavior = self.behavior(states)
         # Before tanh, whose slope is in both densities. Actions cut to where atanh is finite are no samples
         # of a policy beyond the cut: its estimate has no lower bound then, and the value rises with it.

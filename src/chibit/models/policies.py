@@ -72,15 +72,13 @@ class TanhGaussian:
         Returns:
             Actions (B, M, A) in [-1, 1] and their log-densities (B, M).
         """
-        noise = torch.randn(len(self.mean), num_samples, self.mean.shape[1], device=self.mean.device)
-        log_std = self.log_std[:, None]
-        raw = self.mean[:, None] + log_std.exp() * noise
-        return torch.tanh(raw), _normal_log_prob(noise, log_std) - _log_tanh_slope(raw)
+        raw, noise = self.sample_raw(num_samples)
+        return torch.tanh(raw), _normal_log_prob(noise, self.log_std[:, None]) - _log_tanh_slope(raw)
 
-    def sample_raw(self, num_samples: int) -> Tensor:
-        """Draw (B, M, A) from the Gaussian, before tanh; gradients flow through them."""
+    def sample_raw(self, num_samples: int) -> tuple[Tensor, Tensor]:
+        """Draw (B, M, A) before tanh, through which gradients flow, and the standard noise in it."""
         noise = torch.randn(len(self.mean), num_samples, self.mean.shape[1], device=self.mean.device)
-        return self.mean[:, None] + self.log_std[:, None].exp() * noise
+        return self.mean[:, None] + self.log_std[:, None].exp() * noise, noise
 
     def raw_log_prob(self, raw: Tensor) -> Tensor:
         """Log-density of the Gaussian at (B, A) or (B, M, A), before tanh: (B,) or (B, M)."""
