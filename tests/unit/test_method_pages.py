@@ -5,9 +5,8 @@ from __future__ import annotations
 import ast
 import dataclasses
 import re
+from functools import cache
 from pathlib import Path
-
-import pytest
 
 from chibit.agents.decision_transformer_config import DecisionTransformerConfig
 from chibit.training.run_config import RunConfig
@@ -27,6 +26,7 @@ TESTS = sorted(
 FLAGS = sorted(set(re.findall(r"`--([\w-]+)`", DEVIATIONS)) - {"recipe"})
 
 
+@cache
 def definitions(path: Path) -> set[str]:
     tree = ast.parse(path.read_text())
     return {node.name for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
@@ -38,18 +38,19 @@ def test_enough_is_found_to_check() -> None:
     assert len(FLAGS) > 15
 
 
-@pytest.mark.parametrize(("path", "name"), NAMED, ids=[f"{path}:{name}" for path, name in NAMED])
-def test_named_functions_and_tests_exist(path: str, name: str) -> None:
-    folder = ROOT / "tests" if Path(path).name.startswith("test_") else ROOT / "src" / "chibit"
-    assert name in definitions(folder / path)
+def test_named_functions_and_tests_exist() -> None:
+    assert not [
+        f"{path}:{name}"
+        for path, name in NAMED
+        if name
+        not in definitions(ROOT / ("tests" if Path(path).name.startswith("test_") else "src/chibit") / path)
+    ]
 
 
-@pytest.mark.parametrize("path", TESTS)
-def test_named_test_files_exist(path: str) -> None:
-    assert (ROOT / "tests" / path).is_file()
+def test_named_test_files_exist() -> None:
+    assert not [path for path in TESTS if not (ROOT / "tests" / path).is_file()]
 
 
-@pytest.mark.parametrize("flag", FLAGS)
-def test_named_flags_are_settings(flag: str) -> None:
+def test_named_flags_are_settings() -> None:
     fields = {f.name for cls in (DecisionTransformerConfig, RunConfig) for f in dataclasses.fields(cls)}
-    assert flag.replace("-", "_") in fields
+    assert not [flag for flag in FLAGS if flag.replace("-", "_") not in fields]
