@@ -129,6 +129,16 @@ def test_a_finished_run_is_not_run_again(pendulum_file, tmp_path):
     assert (tmp_path / "run" / "metrics.jsonl").stat().st_mtime_ns == before
 
 
+def test_the_last_evaluation_replaces_a_regular_one_just_before_it(pendulum_file, tmp_path):
+    config = config_of("td3_bc", pendulum_file, num_steps=13, evaluate_every=6)
+    result = train(config, tmp_path / "run", progress=False)
+    evaluations = RunDir(tmp_path / "run").read_log("evaluations.jsonl")
+    assert [record["step"] for record in evaluations] == [6, 13]
+    returns = [np.mean(record["episode_returns"]) for record in evaluations]
+    assert result["scores"][0]["last4"] == pytest.approx(np.mean(returns))
+    assert checkpoint_steps(tmp_path / "run" / "checkpoints") == [6, 13]
+
+
 def test_same_seed_same_run_other_seed_other_run(pendulum_file, tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         train(config_of("dt", pendulum_file, seed=seed), tmp_path / name, progress=False)

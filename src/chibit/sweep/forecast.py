@@ -12,7 +12,7 @@ from typing import Any
 from chibit.core.config import config_hash, read_json
 from chibit.core.errors import UserError
 from chibit.sweep.tasks import Task
-from chibit.training.run_config import RunConfig, to_record
+from chibit.training.run_config import RunConfig, count_evaluations, to_record
 from chibit.training.trained_sources import source_folder, source_steps, trained_specs
 
 SECONDS_A_STEP = {"dt": 0.15, "bc": 0.002, "td3_bc": 0.006, "awr": 0.002, "iql": 0.008}
@@ -130,8 +130,7 @@ def _kinds(record: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _num_episodes(record: dict[str, Any], num_targets: int) -> int:
-    every, steps = int(record["evaluate_every"]), int(record["num_steps"])
-    evaluations = -(-steps // every) if every else 1
+    evaluations = count_evaluations(int(record["num_steps"]), int(record["evaluate_every"]))
     return evaluations * int(record["num_episodes"]) * max(1, num_targets)
 
 

@@ -128,9 +128,7 @@ class _OfflineRun:
                 step, done = self.state.step, self.state.step == self.config.num_steps
                 if step % self.config.log_every == 0 or done:
                     self._write_metrics()
-                evaluated = done or (
-                    self.config.evaluate_every > 0 and step % self.config.evaluate_every == 0
-                )
+                evaluated = self.config.evaluates_at(step)
                 best = self._evaluate() if evaluated else False
                 every = self.config.checkpoint_every
                 if done or (step % every == 0 if every else evaluated) or stop.signal_number:

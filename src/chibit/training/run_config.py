@@ -29,7 +29,7 @@ class RunConfig(Generic[AgentConfigT]):
     num_steps: int = 100_000
     """Gradient steps."""
     evaluate_every: int = 5_000
-    """Gradient steps between evaluations; 0 evaluates only at the end."""
+    """Gradient steps between evaluations; 0 evaluates only at the end. The last step is always evaluated."""
     num_episodes: int = 10
     """Episodes for each target return at each evaluation; 0 turns evaluation off."""
     target_returns: tuple[float, ...] | None = None
@@ -71,6 +71,15 @@ class RunConfig(Generic[AgentConfigT]):
         if self.arm:
             check_name(self.arm, "arm")
 
+    def evaluates_at(self, step: int) -> bool:
+        """Whether an evaluation follows a gradient step: each `evaluate_every`-th, and the last one.
+
+        A regular evaluation with less than half an interval left is dropped and the one at the end replaces
+        it: both would score nearly the same model, which would count twice in a mean of the last evaluations.
+        """
+        every, left = self.evaluate_every, self.num_steps - step
+        return left == 0 or (every > 0 and step % every == 0 and 2 * left >= every)
+
     @property
     def arm_name(self) -> str:
         """`arm`, or the agent's own name: the initialiser of the sequence model, else the agent's key."""
@@ -78,6 +87,11 @@ class RunConfig(Generic[AgentConfigT]):
             return self.arm
         name: str = getattr(self.agent, "arm_name", "") or self.agent.agent  # type: ignore[attr-defined]
         return name
+
+
+def count_evaluations(num_steps: int, evaluate_every: int) -> int:
+    """How often `RunConfig.evaluates_at` is true in a whole run: the interval fits so often, rounded."""
+    return max(1, (2 * num_steps + evaluate_every) // (2 * evaluate_every)) if evaluate_every else 1
 
 
 def _at_least(name: str, value: int, least: int) -> None:

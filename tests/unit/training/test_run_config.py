@@ -6,7 +6,7 @@ import pytest
 
 from chibit.agents import AGENTS
 from chibit.core.errors import InputError
-from chibit.training.run_config import RunConfig, from_record, run_path, to_record
+from chibit.training.run_config import RunConfig, count_evaluations, from_record, run_path, to_record
 
 
 @pytest.mark.parametrize("name", AGENTS)
@@ -66,3 +66,21 @@ def test_a_run_lives_where_its_content_says():
         run_path(config, Path("runs"), "../out")
     hostile = dataclasses.replace(config, data="../../etc/passwd\n#")
     assert run_path(hostile, Path("runs"), "s").parent == Path("runs/s")
+
+
+@pytest.mark.parametrize(
+    ("num_steps", "every", "expected"),
+    [
+        (19_532, 3_906, [3_906, 7_812, 11_718, 15_624, 19_532]),  # Table 1: the one at 19,530 is not kept
+        (12, 6, [6, 12]),
+        (14, 6, [6, 14]),
+        (15, 6, [6, 12, 15]),  # half an interval is left: a model of its own
+        (17, 6, [6, 12, 17]),
+        (5, 6, [5]),
+        (7, 0, [7]),
+    ],
+)
+def test_no_model_is_evaluated_twice_at_the_end(num_steps, every, expected):
+    config = RunConfig(data="x", agent=AGENTS["bc"].config(), num_steps=num_steps, evaluate_every=every)
+    assert [step for step in range(1, num_steps + 1) if config.evaluates_at(step)] == expected
+    assert count_evaluations(num_steps, every) == len(expected)
