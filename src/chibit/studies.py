@@ -49,6 +49,9 @@ class Study:
     """More of them, for the arms that train on language too."""
     attention: bool = False
     """Draw each finished run's attention maps."""
+    comparisons: tuple[tuple[str, str], ...] = ()
+    """Pairs (arm, reference) that were decided on before the first run, and that Holm's correction counts;
+    empty compares every arm with the baseline."""
 
 
 SHORT = {"warmup_steps": 500, "learning_rate": 3e-4}

@@ -51,6 +51,15 @@ def test_every_table_and_figure_is_a_function_too(name):
     assert getattr(studies, name)(**flags) == study_configs(name, **flags)
 
 
+@pytest.mark.parametrize("name", STUDIES)
+def test_registered_comparisons_are_of_two_arms_of_the_study_each_once(name):
+    study = STUDIES[name]
+    assert all(
+        {arm, reference} <= set(study.arms) and arm != reference for arm, reference in study.comparisons
+    )
+    assert len(set(study.comparisons)) == len(study.comparisons)
+
+
 def test_controls_have_every_control():
     arms = set(STUDIES["controls"].arms)
     assert arms >= {"random", "random_matched", "chibit_shuffled", "chibit_blocks", "chibit_positions"}
