@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from chibit.agents import AGENTS
+from chibit.agents.base import require_finite
 from chibit.core.checkpoint import checkpoint_steps, load_checkpoint, marked
 from chibit.core.errors import DamagedFileError, DivergenceError, InputError, ResourceError
 from chibit.core.run_dir import RunDir
@@ -181,6 +182,40 @@ def test_divergence_stops_with_the_rows_of_the_batch(pendulum_file, tmp_path):
     record = json.loads((tmp_path / "run" / "divergence.json").read_text())
     assert len(record["rows"]) == 4
     assert str(tmp_path / "run") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("agent", "part"), [("bc", {"top_fraction": 0.4}), ("dt", {"mode": "delayed"}), ("td3_bc", {})]
+)
+def test_divergence_names_rows_of_the_store(agent, part, tmp_path, monkeypatch):
+    """The second episode is the best; the batch's own observations say where in the store it lies."""
+    rewards = np.repeat([0.0, 1.0, -1.0], 20)
+    np.savez(
+        tmp_path / "data.npz",
+        observations=np.arange(60.0)[:, None],
+        actions=np.zeros((60, 1)),
+        rewards=rewards,
+        terminations=np.arange(60) % 20 == 19,
+    )
+    config = dataclasses.replace(
+        config_of("dt", tmp_path / "data.npz", num_episodes=0),
+        agent=AGENTS[agent].config(**{"batch_size": 8, **part}),
+    )
+    seen = []
+
+    def diverge(self, batch):
+        states = batch.states if batch.states.dim() == 2 else batch.states[:, 0]
+        scale, mean = self.spec.state_std[0], self.spec.state_mean[0]
+        seen.extend(round(float(value) * scale + mean) for value in states[:, 0])
+        require_finite(0, batch.rows, loss=float("nan"))
+
+    monkeypatch.setattr(AGENTS[agent].agent, "update", diverge)
+    with pytest.raises(DivergenceError):
+        train(config, tmp_path / "run", progress=False)
+    record = json.loads((tmp_path / "run" / "divergence.json").read_text())
+    assert record["rows"] == seen
+    if agent == "bc":
+        assert set(seen) <= set(range(20, 40))
 
 
 def test_not_resuming_over_an_earlier_run_is_refused(pendulum_file, tmp_path):

@@ -24,6 +24,9 @@ Batch_co = TypeVar("Batch_co", covariant=True)
 class Sampler(Protocol[Batch_co]):
     """Draws batches of one type from a data set; its state makes the draws resumable."""
 
+    dataset: TrajectoryDataset
+    """What it draws from: all of the store, or a part that the agent chose."""
+
     def sample(self) -> Batch_co:
         """Draw the next batch."""
         ...
@@ -153,7 +156,7 @@ def require_finite(step: int, rows: Tensor, **values: float) -> None:
 
     Args:
         step: steps taken so far, for the message.
-        rows: (B,) rows of the store that the batch came from; the error carries them as `rows`.
+        rows: (B,) rows of the data set that the batch was drawn from; the error carries them as `rows`.
         values: losses and gradient norms by name.
 
     Raises:

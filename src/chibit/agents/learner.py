@@ -55,7 +55,7 @@ class Learner:
         """Take one step down each loss, with respect to what its optimizer holds and nothing else.
 
         Args:
-            rows: (B,) rows of the store that the batch came from, for the report of a divergence.
+            rows: (B,) rows of the data set that the batch was drawn from, for the report of a divergence.
             losses: by the name of their optimizer.
 
         Returns:

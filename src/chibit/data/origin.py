@@ -9,6 +9,7 @@ import numpy as np
 
 from chibit.data.recording import Recording
 from chibit.data.scores import score_reference
+from chibit.data.statistics import spread
 from chibit.data.trajectory import DatasetSpec
 
 USUAL_TARGET_RETURNS = {
@@ -105,16 +106,6 @@ def beyond_bounds(spec: DatasetSpec, action_range: tuple[np.ndarray, np.ndarray]
     below = (action_range[0] < np.array(spec.action_low) - tolerance[0]).any()
     above = (action_range[1] > np.array(spec.action_high) + tolerance[1]).any()
     return (f"actions reach from {low:g} to {high:g}, beyond their bounds",) if below or above else ()
-
-
-def spread(mean: np.ndarray, std: np.ndarray) -> np.ndarray:
-    """Return what observations are divided by: std + 1e-6 (Chen et al., 2021), but 1 for a constant.
-
-    Divided by 1e-6, a constant would turn any deviation that is met later into millions. A spread within the
-    rounding of float32 counts as none.
-    """
-    is_constant = std <= 1e-6 * np.maximum(np.abs(mean), 1e-6)
-    return np.where(is_constant, 1.0, std + 1e-6)
 
 
 def default_target_returns(env_id: str | None, best_return: float) -> tuple[float, ...]:

@@ -35,3 +35,13 @@ class RunningMoments:
         """(columns,) float64 population standard deviation."""
         result: np.ndarray = np.sqrt(self._squares / self._count)
         return result
+
+
+def spread(mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    """Return what observations are divided by: std + 1e-6 (Chen et al., 2021), but 1 for a constant.
+
+    Divided by 1e-6, a constant would turn any deviation that is met later into millions. A spread within the
+    rounding of float32 counts as none.
+    """
+    is_constant = std <= 1e-6 * np.maximum(np.abs(mean), 1e-6)
+    return np.where(is_constant, 1.0, std + 1e-6)

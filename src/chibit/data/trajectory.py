@@ -7,6 +7,7 @@ columns of a record.
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,11 @@ from typing import Any
 import numpy as np
 
 from chibit.core.errors import InputError
+from chibit.core.memory import check_fits
+from chibit.data.statistics import RunningMoments, spread
+
+_BLOCK_ROWS = 1 << 16
+_SUBSET, _HELD_OUT = 2, 3  # what a draw of episodes is for: each has random numbers of its own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +152,8 @@ class TrajectoryDataset:
     frames: np.ndarray | None = None
     """(N, H, W) uint8, the newest picture of each observation, where observations are stacks of pictures; see
     `chibit.data.frames`."""
+    store_rows: np.ndarray | None = None
+    """(N,) int64 row of the store that each step was taken from; None where all of the store is here."""
     notes: tuple[str, ...] = ()
     """What was decided or left out while the data were read, one sentence each."""
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -235,6 +243,10 @@ class TrajectoryDataset:
             final_observation=final,
         )
 
+    def in_store(self, rows: np.ndarray) -> np.ndarray:
+        """Give the rows of the store that some rows of this data set were taken from."""
+        return rows if self.store_rows is None else self.store_rows[rows]
+
     def top_fraction(self, fraction: float) -> TrajectoryDataset:
         """Keep the best episodes, for cloning a percentage of the data (%BC of Chen et al., 2021).
 
@@ -243,7 +255,7 @@ class TrajectoryDataset:
 
         Returns:
             Whole episodes from the best return down, as many as fit into the share but at least one, in their
-            old order; in memory. Normalisation and targets stay those of the whole data set.
+            old order; in memory. Normalization and targets stay those of the whole data set.
 
         Raises:
             InputError: if the fraction is not in (0, 1].
@@ -253,18 +265,69 @@ class TrajectoryDataset:
         best_first = np.argsort(-self.episode_returns, kind="stable")
         total = np.cumsum(self.episode_lengths[best_first])
         num_kept = max(1, int(np.searchsorted(total, fraction * self.num_steps, side="right")))
-        kept = np.sort(best_first[:num_kept])
-        rows = np.concatenate([np.arange(self.episode_starts[e], self.episode_starts[e + 1]) for e in kept])
-        return replace(
-            self,
-            records=self.records[rows],
-            episode_starts=np.concatenate([[0], np.cumsum(self.episode_lengths[kept])]),
-            episode_ends=self.episode_ends[kept],
-            final_observations=None if self.final_observations is None else self.final_observations[kept],
-            frames=None if self.frames is None else self.frames[rows],
-            content_hash=self._derived_hash(f"top {fraction!r}"),
-            notes=(*self.notes, f"kept the best {num_kept} of {self.num_episodes} episodes"),
-        )
+        note = f"kept the best {num_kept} of {self.num_episodes} episodes"
+        return self._take(best_first[:num_kept], f"top {fraction!r}", note)
+
+    def random_fraction(self, fraction: float, seed: int) -> TrajectoryDataset:
+        """Draw a share of the episodes uniformly without replacement, to learn from little data.
+
+        Args:
+            fraction: share of the episodes to keep, in (0, 1].
+            seed: of the draw, 0 or more. The same seed gives the same episodes to whoever asks, and a smaller
+                fraction is part of a larger one.
+
+        Returns:
+            Whole episodes, rounded to the nearest number, in their old order; in memory. All of them are the
+            data set itself. Normalization is that of the kept steps, since who has only these knows no other;
+            target returns, score reference, environment, time limit and action bounds stay the whole's.
+
+        Raises:
+            InputError: if the fraction is not in (0, 1], or leaves no episode.
+            ResourceError: if the share does not fit into memory.
+        """
+        if not 0.0 < fraction <= 1.0:
+            raise InputError(f"fraction: got {fraction}, expected more than 0 and at most 1")
+        num_kept = _nearest(fraction * self.num_episodes)
+        if num_kept == 0:
+            raise InputError(
+                f"fraction: {fraction} of {self.num_episodes} episodes is none; "
+                f"give at least {0.5 / self.num_episodes:.2g}"
+            )
+        if num_kept == self.num_episodes:
+            return self
+        note = f"kept {num_kept} of {self.num_episodes} episodes, drawn with seed {seed}"
+        kept = self._shuffled_episodes(seed, _SUBSET)[:num_kept]
+        return self._take(kept, f"random {num_kept} {seed}", note)._restandardized()
+
+    def held_out_split(self, share: float, seed: int) -> tuple[TrajectoryDataset, TrajectoryDataset]:
+        """Split the episodes at random into a part to train on and one to test on.
+
+        Args:
+            share: share of the episodes to hold out, in (0, 1).
+            seed: of the draw, 0 or more; the same seed gives the same split.
+
+        Returns:
+            The part to train on and the part held out: whole episodes, disjoint, together all of them; in
+            memory. Normalization of both is that of the first; the rest of the description stays the whole's.
+
+        Raises:
+            InputError: if the share is not in (0, 1), or leaves either part without an episode.
+            ResourceError: if the parts do not fit into memory.
+        """
+        if not 0.0 < share < 1.0:
+            raise InputError(f"share: got {share}, expected more than 0 and less than 1")
+        num_held_out = _nearest(share * self.num_episodes)
+        if not 0 < num_held_out < self.num_episodes:
+            raise InputError(
+                f"share: {share} of {self.num_episodes} episodes holds out {num_held_out}; "
+                "expected some in both parts"
+            )
+        order = self._shuffled_episodes(seed, _HELD_OUT)
+        change = f"{num_held_out} held out with seed {seed}"
+        note = f"{num_held_out} of {self.num_episodes} episodes are held out, drawn with seed {seed}"
+        train = self._take(order[num_held_out:], f"without {change}", note)._restandardized()
+        held_out = self._take(order[:num_held_out], f"the {change}", f"{note}: these are they")
+        return train, replace(held_out, spec=train.spec)
 
     def delay_rewards(self) -> TrajectoryDataset:
         """Move all reward of an episode to its last step, the delayed setting of Chen et al. (2021).
@@ -283,6 +346,46 @@ class TrajectoryDataset:
             notes=(*self.notes, "all reward of an episode is on its last step"),
         )
 
+    def _shuffled_episodes(self, seed: int, purpose: int) -> np.ndarray:
+        """Give the numbers of all episodes in an order that the seed decides."""
+        if seed < 0:
+            raise InputError(f"seed: got {seed}, expected 0 or more")
+        return np.random.default_rng([seed, purpose]).permutation(self.num_episodes)
+
+    def _take(self, episodes: np.ndarray, change: str, note: str) -> TrajectoryDataset:
+        """Keep some episodes, in their old order; `change` tells the result from other parts."""
+        kept = np.sort(episodes)
+        num_steps = int(self.episode_lengths[kept].sum())
+        frame_bytes = 0 if self.frames is None else self.frames[0].nbytes
+        check_fits(
+            num_steps * (self.records[0].nbytes + frame_bytes),
+            f"a copy of {num_steps:,} steps of {self.spec.name}",
+            "keep fewer",
+        )
+        rows = np.concatenate([np.arange(self.episode_starts[e], self.episode_starts[e + 1]) for e in kept])
+        return replace(
+            self,
+            records=self.records[rows],
+            episode_starts=np.concatenate([[0], np.cumsum(self.episode_lengths[kept])]),
+            episode_ends=self.episode_ends[kept],
+            final_observations=None if self.final_observations is None else self.final_observations[kept],
+            frames=None if self.frames is None else self.frames[rows],
+            store_rows=self.in_store(rows),
+            content_hash=self._derived_hash(change),
+            notes=(*self.notes, note),
+        )
+
+    def _restandardized(self) -> TrajectoryDataset:
+        """Describe observations by the mean and spread of the steps that are here."""
+        if self.spec.image_shape:
+            return self
+        moments = RunningMoments(self.spec.state_dim)
+        for start in range(0, self.num_steps, _BLOCK_ROWS):
+            moments.add(self.observations[start : start + _BLOCK_ROWS])
+        mean, std = moments.mean, spread(moments.mean, moments.std)
+        spec = replace(self.spec, state_mean=tuple(mean.tolist()), state_std=tuple(std.tolist()))
+        return replace(self, spec=spec)
+
     def _at_last_steps(self, ends: np.ndarray) -> np.ndarray:
         flags = np.zeros(self.num_steps, bool)
         flags[self.episode_starts[1:] - 1] = ends
@@ -290,3 +393,7 @@ class TrajectoryDataset:
 
     def _derived_hash(self, change: str) -> str:
         return hashlib.sha256(f"{self.content_hash} {change}".encode()).hexdigest()
+
+
+def _nearest(number: float) -> int:
+    return math.floor(number + 0.5)

@@ -35,7 +35,7 @@ class TransitionBatch:
     """(B,) float32; 1 where the environment ended the episode. A truncation is 0: the value of s' still
     counts."""
     rows: Tensor
-    """(B,) int64 rows of the store."""
+    """(B,) int64 rows of the data set drawn from."""
 
 
 class TransitionSampler:
@@ -71,6 +71,7 @@ class TransitionSampler:
         """
         if batch_size < 1:
             raise InputError(f"batch_size: got {batch_size}, expected at least 1")
+        self.dataset = dataset
         spec = dataset.spec
         self._records = np.asarray(dataset.records)  # a plain view: indexing np.memmap itself is slow
         num_bytes = 8 * batch_size * self._records.shape[1]
@@ -104,7 +105,7 @@ class TransitionSampler:
         """Give the transitions of chosen rows.
 
         Args:
-            rows: (B,) int64 rows of the store.
+            rows: (B,) int64 rows of the data set.
         """
         episodes = np.searchsorted(self._starts, rows, side="right") - 1
         is_last = rows == self._starts[episodes + 1] - 1

@@ -39,7 +39,7 @@ class SequenceBatch:
     attention_mask: Tensor
     """(B, K) bool, True = real step."""
     rows: Tensor
-    """(B,) int64 first row of each window in the store."""
+    """(B,) int64 first row of each window in the data set drawn from."""
 
 
 class WindowSampler:
@@ -73,6 +73,7 @@ class WindowSampler:
         for name, value in (("context_length", context_length), ("batch_size", batch_size)):
             if value < 1:
                 raise InputError(f"{name}: got {value}, expected at least 1")
+        self.dataset = dataset
         spec = dataset.spec
         self._records = np.asarray(dataset.records)  # a plain view: indexing np.memmap itself is slow
         what = f"batch_size: a batch of {batch_size:,} windows of {context_length:,} steps"
@@ -96,7 +97,7 @@ class WindowSampler:
         """Give the windows that start at chosen rows.
 
         Args:
-            rows: (B,) int64 rows of the store.
+            rows: (B,) int64 rows of the data set.
         """
         episodes = np.searchsorted(self._starts, rows, side="right") - 1
         ends = self._starts[episodes + 1]

@@ -152,8 +152,8 @@ class _OfflineRun:
         try:
             metrics = self.agent.update(batch)
         except DivergenceError as error:
-            rows = [int(row) for row in getattr(error, "rows", ())]
-            record = {"step": self.state.step, "message": str(error), "rows": rows}
+            rows = self.sampler.dataset.in_store(np.array(getattr(error, "rows", ()), np.int64))
+            record = {"step": self.state.step, "message": str(error), "rows": rows.tolist()}
             write_atomic(self.run.path / "divergence.json", dump(record, indent=1))
             raise DivergenceError(
                 f"{error}; the rows of its batch are in {self.run.path / 'divergence.json'}"

@@ -8,9 +8,9 @@ import pytest
 
 from chibit.core.errors import DamagedFileError, InputError, ResourceError
 from chibit.data.catalog import from_arrays
-from chibit.data.origin import Origin, spread
+from chibit.data.origin import Origin
 from chibit.data.recording import record_columns
-from chibit.data.statistics import RunningMoments
+from chibit.data.statistics import RunningMoments, spread
 from chibit.data.store import open_store, write_store
 
 ORIGIN = Origin(name="test")

@@ -1,0 +1,162 @@
+"""Parts of a data set: whole trajectories, drawn by a seed, that still know where in the store they lie."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from chibit.core.errors import InputError
+from chibit.data.catalog import from_arrays
+from chibit.data.transitions import TransitionSampler
+from chibit.data.windows import WindowSampler
+
+LENGTHS = [3, 1, 5, 2, 4, 1, 6, 2, 3, 4]
+COLUMNS = ("observations", "actions", "rewards", "returns_to_go", "terminations", "truncations", "timesteps")
+reuse_dataset = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    """Ten episodes; each row is told from every other by its first observation, which is its number."""
+    rng = np.random.default_rng(0)
+    num_steps = sum(LENGTHS)
+    ends = np.zeros(num_steps, bool)
+    ends[np.cumsum(LENGTHS) - 1] = True
+    observations = np.stack([np.arange(num_steps), rng.normal(3, 5, num_steps)], axis=1)
+    return from_arrays(
+        observations=observations,
+        next_observations=observations + 0.5,
+        actions=rng.uniform(-1, 1, (num_steps, 1)),
+        rewards=rng.normal(size=num_steps),
+        terminations=ends & (np.arange(num_steps) % 2 == 0),
+        truncations=ends & (np.arange(num_steps) % 2 == 1),
+        cache=tmp_path_factory.mktemp("cache"),
+    )
+
+
+def episodes_of(part):
+    """The numbers of the whole set's episodes that a part holds, checked to be whole and equal."""
+    lengths = np.repeat(np.arange(len(LENGTHS)), LENGTHS)
+    found = [lengths[int(part.observations[start, 0])] for start in part.episode_starts[:-1]]
+    assert [LENGTHS[e] for e in found] == part.episode_lengths.tolist()
+    return found
+
+
+def assert_is_part(part, dataset):
+    rows = part.in_store(np.arange(part.num_steps))
+    assert rows.tolist() == part.observations[:, 0].tolist()
+    for name in COLUMNS:
+        assert np.array_equal(getattr(part, name), getattr(dataset, name)[rows]), name
+    kept = episodes_of(part)
+    assert kept == sorted(set(kept))
+    assert np.array_equal(part.final_observations, dataset.final_observations[kept])
+
+
+@reuse_dataset
+@given(fraction=st.floats(0.05, 1.0), seed=st.integers(0, 2**32 - 1))
+def test_a_random_fraction_is_whole_episodes_of_the_data(dataset, fraction, seed):
+    part = dataset.random_fraction(fraction, seed)
+    assert_is_part(part, dataset)
+    assert part.num_episodes == int(fraction * 10 + 0.5)
+    again = dataset.random_fraction(fraction, seed)
+    assert np.array_equal(again.records, part.records) and again.content_hash == part.content_hash
+
+
+@reuse_dataset
+@given(small=st.floats(0.05, 1.0), large=st.floats(0.05, 1.0), seed=st.integers(0, 1000))
+def test_a_smaller_fraction_is_part_of_a_larger_one(dataset, small, large, seed):
+    small, large = sorted([small, large])
+    few, many = dataset.random_fraction(small, seed), dataset.random_fraction(large, seed)
+    assert set(episodes_of(few)) <= set(episodes_of(many))
+
+
+@reuse_dataset
+@given(share=st.floats(0.05, 0.94), seed=st.integers(0, 2**32 - 1))
+def test_a_split_is_two_disjoint_parts_that_make_up_the_whole(dataset, share, seed):
+    train, held_out = dataset.held_out_split(share, seed)
+    assert_is_part(train, dataset)
+    assert_is_part(held_out, dataset)
+    assert sorted(episodes_of(train) + episodes_of(held_out)) == list(range(10))
+    assert held_out.num_episodes == int(share * 10 + 0.5)
+    assert train.spec == held_out.spec
+    assert len({train.content_hash, held_out.content_hash, dataset.content_hash}) == 3
+
+
+@reuse_dataset
+@given(fraction=st.floats(0.2, 0.94), share=st.floats(0.3, 0.6), seed=st.integers(0, 1000))
+def test_parts_of_parts_name_rows_of_the_store(dataset, fraction, share, seed):
+    train, held_out = dataset.held_out_split(share, seed)
+    part = train.random_fraction(fraction, seed)
+    assert_is_part(part, dataset)
+    assert set(episodes_of(part)).isdisjoint(episodes_of(held_out))
+    assert_is_part(part.top_fraction(0.6), dataset)
+    rows = np.arange(part.num_steps)
+    assert np.array_equal(part.delay_rewards().in_store(rows), part.in_store(rows))
+
+
+def test_every_episode_is_drawn_equally_often(dataset):
+    draws = 2000
+    counts = np.bincount(
+        [e for seed in range(draws) for e in episodes_of(dataset.random_fraction(0.3, seed))], minlength=10
+    )
+    assert np.abs(counts / draws - 0.3).max() < 5 * np.sqrt(0.3 * 0.7 / draws)
+
+
+def test_who_has_little_data_knows_only_their_statistics(dataset):
+    part = dataset.random_fraction(0.3, 1)
+    assert part.spec.state_mean == pytest.approx(part.observations.mean(axis=0, dtype=np.float64))
+    assert part.spec.state_std == pytest.approx(part.observations.std(axis=0, dtype=np.float64) + 1e-6)
+    assert part.spec.state_mean != dataset.spec.state_mean
+    kept = ("default_target_returns", "score_reference", "max_episode_steps", "env_id", "action_low", "name")
+    assert all(getattr(part.spec, name) == getattr(dataset.spec, name) for name in kept)
+
+
+def test_held_out_data_are_described_by_those_trained_on(dataset):
+    train, held_out = dataset.held_out_split(0.3, 1)
+    assert held_out.spec.state_mean == pytest.approx(train.observations.mean(axis=0, dtype=np.float64))
+    batch = WindowSampler(
+        held_out, context_length=1, batch_size=4, generator=np.random.default_rng(0)
+    ).windows(np.arange(4))
+    expected = (held_out.observations[:4] - np.float32(train.spec.state_mean)) / np.float32(
+        train.spec.state_std
+    )
+    assert batch.states[:, 0].numpy() == pytest.approx(expected, abs=1e-5)
+
+
+def test_all_of_the_data_are_the_data(dataset):
+    assert dataset.random_fraction(1.0, 3) is dataset
+    assert dataset.random_fraction(0.96, 3) is dataset
+
+
+def test_draws_for_different_seeds_and_purposes_differ(dataset):
+    drawn = [tuple(episodes_of(dataset.random_fraction(0.5, seed))) for seed in range(20)]
+    assert len(set(drawn)) > 10
+    held_out = [tuple(episodes_of(dataset.held_out_split(0.5, seed)[1])) for seed in range(20)]
+    assert drawn != held_out
+
+
+@pytest.mark.parametrize("fraction", [0.0, -0.1, 1.01, float("nan"), float("inf"), 0.04, 1e-300])
+def test_a_fraction_that_is_none_or_leaves_no_episode_is_refused(dataset, fraction):
+    with pytest.raises(InputError, match=r"^fraction: .*(at most 1|at least 0\.05)$"):
+        dataset.random_fraction(fraction, 0)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, float("nan"), 0.04, 0.96])
+def test_a_share_that_leaves_a_part_without_episodes_is_refused(dataset, share):
+    with pytest.raises(InputError, match=r"^share: "):
+        dataset.held_out_split(share, 0)
+
+
+def test_a_negative_seed_is_refused(dataset):
+    with pytest.raises(InputError, match="seed"):
+        dataset.random_fraction(0.5, -1)
+
+
+def test_samplers_of_a_part_know_its_place_in_the_store(dataset):
+    part = dataset.random_fraction(0.4, 2)
+    for sampler in (
+        TransitionSampler(part, batch_size=16, generator=np.random.default_rng(0)),
+        WindowSampler(part, context_length=2, batch_size=16, generator=np.random.default_rng(0)),
+    ):
+        rows = sampler.dataset.in_store(sampler.sample().rows.numpy())
+        assert set(rows.tolist()) <= set(part.observations[:, 0].astype(int).tolist())
