@@ -1,5 +1,6 @@
 """What is particular to one baseline, checked by hand."""
 
+import copy
 import dataclasses
 import math
 from unittest.mock import patch
@@ -206,24 +207,37 @@ def test_pretraining_happens_once_before_the_first_update():
     assert calls.call_args.kwargs["kind"] == "iid"
 
 
-def test_iqls_actor_slows_down_along_a_cosine_and_the_rest_does_not():
-    agent, sampler = small_agent("iql", actor_decay_steps=4)
-    rates = []
-    for _ in range(5):
+@pytest.mark.parametrize(
+    ("name", "settings", "factors", "constant"),
+    [
+        ("bc", {"warmup_steps": 4}, {0: 0.25, 1: 0.5, 3: 1.0, 9: 1.0}, ()),
+        ("iql", {"actor_decay_steps": 4}, {0: 1.0, 1: 0.8536, 2: 0.5, 4: 0.0}, ("critics", "value")),
+        ("iql", {"actor_decay_steps": 0}, {0: 1.0, 9: 1.0}, ("critics", "value")),
+    ],
+)
+def test_learning_rates_move_the_weights_by_their_schedules(name, settings, factors, constant):
+    """Adam's first step moves each weight by the rate, whatever its gradient, unless that is about 0."""
+    for step, factor in factors.items():
+        agent, sampler = small_agent(name, learning_rate=1e-3, **settings)
+        agent.learner.step = step
+        networks = {"actor": factor} | dict.fromkeys(constant, 1.0)
+        before = {part: copy.deepcopy(agent.learner.networks[part]) for part in networks}
         agent.update(sampler.sample())
-        rates.append([agent.learner.optimizers[name].param_groups[0]["lr"] for name in ("actor", "critic")])
-    assert [actor for actor, _ in rates] == pytest.approx([3e-4, 2.56e-4, 1.5e-4, 4.39e-5, 0.0], rel=1e-2)
-    assert {critic for _, critic in rates} == {3e-4}
+        for part, expected in networks.items():
+            pairs = zip(before[part].parameters(), agent.learner.networks[part].parameters(), strict=True)
+            largest = max((new - old).abs().max().item() for old, new in pairs)
+            assert largest == pytest.approx(1e-3 * expected, rel=1e-2, abs=1e-9)
 
 
-def test_rewards_are_scaled_to_a_return_range_of_1000():
+@pytest.mark.parametrize("name", ["iql", "cql"])
+def test_rewards_are_scaled_to_a_return_range_of_1000_where_asked_for(name):
     dataset = identity_data(False)
-    scale = return_range_scale(dataset)
     spread = dataset.episode_returns.max() - dataset.episode_returns.min()
-    assert scale * spread == pytest.approx(1000.0)
-    _, sampler = small_agent("iql")
-    batch = sampler.sample()
-    np.testing.assert_allclose(batch.rewards, np.asarray(dataset.rewards)[batch.rows] * scale, rtol=1e-5)
+    assert return_range_scale(dataset) == pytest.approx(1000.0 / spread)
+    for scale_rewards, scale in ((True, 1000.0 / spread), (False, 1.0)):
+        _, sampler = small_agent(name, scale_rewards=scale_rewards)
+        batch = sampler.sample()
+        np.testing.assert_allclose(batch.rewards, np.asarray(dataset.rewards)[batch.rows] * scale, rtol=1e-5)
 
 
 def test_atari_rewards_are_cut_and_can_be_kept():

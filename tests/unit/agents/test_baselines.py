@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from baseline_toys import CONTINUOUS, DISCRETE, NUM_ACTIONS, identity_data, small_agent, small_config
-from chibit.agents import AGENTS, AgentState
+from chibit.agents import AGENTS, AgentState, make_agent
 from chibit.core.config import from_json, to_json
 from chibit.core.errors import DivergenceError
+from chibit.core.runtime import Runtime
 
 ALL = CONTINUOUS + DISCRETE
 VARIANTS = [
@@ -192,16 +193,21 @@ def test_actions_are_finite_and_in_range_whatever_is_seen(name):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_bfloat16_trains_with_full_precision_parameters(name):
-    from chibit.agents import make_agent
-    from chibit.core.runtime import Runtime
-
+def test_bfloat16_trains_otherwise_with_full_precision_parameters(name):
+    """The same seeds and batches: what moves the weights apart is the rounding of the forward pass."""
     dataset = identity_data(name in DISCRETE)
-    agent = make_agent(small_config(name), dataset.spec, Runtime(precision="bf16"))
-    sampler = agent.sampler(dataset, np.random.default_rng(0))
-    for metrics in train(agent, sampler, PHASES.get(name, 2)):
-        assert all(np.isfinite(value) for value in metrics.values())
-    assert all(p.dtype == torch.float32 for p in agent.modules().parameters())
+    moved = []
+    for precision in ("fp32", "fp32", "bf16"):
+        torch.manual_seed(0)
+        agent = make_agent(small_config(name), dataset.spec, Runtime(precision=precision))
+        sampler = agent.sampler(dataset, np.random.default_rng(0))
+        for metrics in train(agent, sampler, PHASES.get(name, 2)):
+            assert all(np.isfinite(value) for value in metrics.values())
+        assert all(p.dtype == torch.float32 for p in agent.modules().parameters())
+        moved.append(torch.cat([p.detach().flatten() for p in agent.modules().parameters()]))
+    exact, again, rounded = moved
+    assert torch.equal(exact, again)
+    assert not torch.equal(exact, rounded)
 
 
 @pytest.mark.parametrize("name", ALL)

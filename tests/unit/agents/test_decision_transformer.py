@@ -121,11 +121,47 @@ def test_language_can_decay_otherwise() -> None:
     assert agent.weights() == {"action": 1.0, "similarity": 0.05, "language": 0.4}
 
 
-def test_learning_rate_warms_up_linearly_and_stays() -> None:
-    agent, sampler = make_small(warmup_steps=4, backbone_learning_rate=1e-4)
-    rates = [agent.update(sampler.sample())["train/learning_rate"] for _ in range(6)]
-    assert rates == pytest.approx([0.25e-3, 0.5e-3, 0.75e-3, 1e-3, 1e-3, 1e-3])
-    assert [group["lr"] for group in agent.optimizer.param_groups] == pytest.approx([1e-4, 1e-3])
+@pytest.mark.parametrize(
+    ("settings", "factors"),
+    [
+        ({"warmup_steps": 4}, {0: 0.25, 1: 0.5, 3: 1.0, 9: 1.0}),
+        ({"warmup_steps": 4, "learning_rate_decay_steps": 12}, {1: 0.5, 4: 1.0, 8: 0.55, 12: 0.1, 99: 0.1}),
+    ],
+    ids=["warmup", "cosine"],
+)
+def test_the_learning_rate_moves_the_weights_by_its_schedule(settings: dict, factors: dict) -> None:
+    """AdamW's first step moves each weight by the rate, whatever its gradient, unless that is about 0."""
+    for step, factor in factors.items():
+        agent, sampler = make_small(weight_decay=0.0, backbone_learning_rate=1e-4, **settings)
+        agent.step = step
+        before = parameters_of(agent)
+        metrics = agent.update(sampler.sample())
+        assert metrics["train/learning_rate"] == pytest.approx(1e-3 * factor)
+        of_backbone = {id(p) for p in agent.groups["backbone"][0]}
+        for rate, belongs in ((1e-4, True), (1e-3, False)):
+            largest = max(
+                (p.detach() - before[name]).abs().max().item()
+                for name, p in agent.modules().named_parameters()
+                if (id(p) in of_backbone) == belongs
+            )
+            assert largest == pytest.approx(rate * factor, rel=1e-2)
+
+
+def test_bfloat16_reaches_training_and_acting() -> None:
+    """Rounding to 8 bits moves what is computed by up to a per cent or so, and by more than float32's."""
+    outputs = []
+    for precision in ("fp32", "bf16"):
+        agent, sampler = make_small(precision=precision, dropout=0.0)
+        loss = agent.losses(sampler.sample())["action"]
+        policy = agent.policy((3.0,))
+        policy.reset(2)
+        actions = policy.act(np.array([[1.0], [0.5]]))
+        assert actions.dtype == np.float32
+        outputs.append((loss.item(), *actions.ravel().tolist()))
+        assert {p.dtype for p in agent.modules().parameters()} == {torch.float32}
+    for exact, rounded in zip(*outputs, strict=True):
+        assert rounded == pytest.approx(exact, rel=5e-2)
+        assert rounded != pytest.approx(exact, rel=1e-5)
 
 
 TUNINGS = {

@@ -21,7 +21,12 @@ from chibit.core.errors import DamagedFileError, DivergenceError, InputError
 from chibit.core.runtime import Runtime
 from chibit.data.synthetic import SyntheticConfig
 from chibit.models.gpt import GPTConfig
-from chibit.models.language_model import LanguageModel, LanguageModelConfig, load_language_model
+from chibit.models.language_model import (
+    LanguageModel,
+    LanguageModelConfig,
+    load_language_model,
+    save_language_model,
+)
 from chibit.training.pretrain import pretrain
 from chibit.training.pretrain_config import SIZES, PretrainConfig, pretrain_path
 from chibit.training.pretrain_data import held_out_loss, load_pretrain_data, unigram_loss
@@ -194,6 +199,27 @@ def interrupted(config: PretrainConfig, path: Path, *, at: int) -> bool:
     finally:
         module._PretrainRun._micro_step = original
     return False
+
+
+def test_the_learning_rate_moves_the_weights_by_its_schedule(tmp_path: Path) -> None:
+    """AdamW's first step moves each weight by the rate, whatever its gradient, unless that is about 0."""
+    torch.manual_seed(0)
+    model = LanguageModel(LanguageModelConfig(gpt=TINY.gpt, vocab_size=6, n_positions=32))
+    start = save_language_model(model, tmp_path / "start")
+    for warmup_steps, factor in ((1, 1.0), (10, 0.1)):
+        config = replace(
+            TINY,
+            init=str(start),
+            num_steps=1,
+            warmup_steps=warmup_steps,
+            learning_rate=1e-4,
+            weight_decay=0.0,
+        )
+        run(config, tmp_path / str(warmup_steps))
+        moved = final_tensors(tmp_path / str(warmup_steps))
+        before = dict(model.named_parameters())
+        largest = max((moved[name] - before[name].detach()).abs().max().item() for name in before)
+        assert largest == pytest.approx(1e-4 * factor, rel=1e-2)
 
 
 def test_accumulation_changes_nothing(tmp_path: Path) -> None:
