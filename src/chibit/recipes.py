@@ -23,16 +23,38 @@ class Recipe:
     """Fields of its config that differ from their defaults."""
     per_data: bool = False
     """Take what the method's authors, or CORL, chose for the data set (`agents.recommended`)."""
+    num_steps: int = 100_000
+    """Gradient steps that its schedules are written for."""
 
-    def run(self, data: str) -> RunConfig[Any]:
-        """The run configuration for one data set."""
-        config = AGENTS[self.agent].config(**self.settings)
+    def run(self, data: str, num_steps: int | None = None) -> RunConfig[Any]:
+        """The run configuration for one data set.
+
+        Args:
+            data: the data set.
+            num_steps: length of the run, to which the schedules shrink; None leaves them as they are written.
+        """
+        shrink = 1.0 if num_steps is None else num_steps / self.num_steps
+        config = AGENTS[self.agent].config(**shortened(self.settings, shrink))
         return RunConfig(data=data, agent=recommended(config, data) if self.per_data else config)
+
+
+SCHEDULES = ("warmup_steps", "auxiliary_decay_steps", "learning_rate_decay_steps")
+
+
+def shortened(settings: Mapping[str, Any], factor: float) -> dict[str, Any]:
+    """Settings whose schedules are `factor` times as long, where that is shorter; 0 stays off."""
+    short = {
+        name: max(1, round(factor * value))
+        for name, value in settings.items()
+        if name in SCHEDULES and value and factor < 1.0
+    }
+    return {**settings, **short}
 
 
 CHEN = {"timestep_position": "before_norm", "timestep_table": "fresh", "dropout": 0.1, "warmup_steps": 10_000}
 """Chen et al. (2021): the plain Decision Transformer."""
-SIMILARITY = {"similarity_weight": 0.1}
+SIMILARITY = {"similarity_weight": 0.1, "similarity_form": "paper_sum"}
+"""Eq. 8 as printed, a sum over all tokens."""
 LANGUAGE = {"language_weight": 0.2, "language_corpus": "wikitext-103"}
 PAPER = {"init": "chibit", **SIMILARITY, **LANGUAGE}
 RELEASED = {
@@ -90,9 +112,14 @@ RECIPES: dict[str, Recipe] = {
         summary="as random, each tensor with ChibiT's mean and standard deviation",
         settings={"init": "random_matched:chibit"},
     ),
+    "random_matched_markov": Recipe(
+        summary="as random, each tensor with the Markov model's mean and standard deviation",
+        settings={"init": "random_matched:markov"},
+    ),
     "chibit": Recipe(summary="pre-trained on Wikipedia, no further technique", settings={"init": "chibit"}),
     "chibit_similarity": Recipe(
-        summary="chibit with the similarity loss (λ1 = 0.1)", settings={"init": "chibit", **SIMILARITY}
+        summary="chibit with Eq. 8 as a mean over tokens (λ1 = 0.1), sixty times weaker than the paper's sum",
+        settings={"init": "chibit", "similarity_weight": 0.1},
     ),
     "chibit_language": Recipe(
         summary="chibit with language co-training (λ2 = 0.2; needs --language-corpus or wikitext-103)",
@@ -196,7 +223,10 @@ ATARI_METHODS: dict[str, tuple[str, dict[str, Any], str]] = {
 }
 RECIPES |= {
     f"{name}_atari": Recipe(
-        summary=f"Atari: {summary}", agent=agent, settings={**(ATARI if agent == "dt" else {}), **settings}
+        summary=f"Atari: {summary}",
+        agent=agent,
+        settings={**(ATARI if agent == "dt" else {}), **settings},
+        num_steps=ATARI_STEPS,
     )
     for name, (agent, settings, summary) in ATARI_METHODS.items()
 }
@@ -234,6 +264,7 @@ RECIPES |= {
 WEIGHTS_GRID = {
     f"chibit_similarity{10 * similarity:.0f}_language{10 * language:.0f}": {
         "init": "chibit",
+        **SIMILARITY,
         "similarity_weight": similarity,
         **({**LANGUAGE, "language_weight": language} if language else {}),
     }
@@ -248,4 +279,15 @@ RECIPES |= {
         settings=settings,
     )
     for name, settings in WEIGHTS_GRID.items()
+}
+
+RATES = ("3e-4", "1e-3", "3e-3")
+"""Backbone learning rates that are tried for each arm of the study `fair`."""
+RECIPES |= {
+    f"{arm}_{rate}": Recipe(
+        summary=f"{arm} with backbone learning rate {rate}",
+        settings={**RECIPES[arm].settings, "backbone_learning_rate": float(rate)},
+    )
+    for arm in ("random", "chibit", "random_matched", "markov", "random_matched_markov")
+    for rate in RATES
 }

@@ -11,7 +11,7 @@ from typing import Any
 from chibit.core.errors import InputError
 from chibit.core.files import nearest
 from chibit.core.runtime import Precision
-from chibit.recipes import ATARI_METHODS, ATARI_STEPS, RECIPES, SIZES, WEIGHTS_GRID
+from chibit.recipes import ATARI_METHODS, ATARI_STEPS, RATES, RECIPES, SIZES, WEIGHTS_GRID, shortened
 from chibit.training.run_config import RunConfig
 from chibit.training.trained_sources import with_budget
 
@@ -47,6 +47,14 @@ class Study:
     """Fields of the configs of other methods, by their key."""
     language_settings: Mapping[str, Any] = field(default_factory=dict)
     """More of them, for the arms that train on language too."""
+    run_settings: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of RunConfig, for every run."""
+    target_returns: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Raw returns to ask for, by data set; elsewhere the data set's own."""
+    fractions: tuple[float, ...] = (1.0,)
+    """Shares of the episodes to train on."""
+    has_chosen_rates: bool = False
+    """Every arm takes the backbone learning rate that the study `rates` chose for it."""
     attention: bool = False
     """Draw each finished run's attention maps."""
     comparisons: tuple[tuple[str, str], ...] = ()
@@ -54,12 +62,90 @@ class Study:
     empty compares every arm with the baseline."""
 
 
-SHORT = {"warmup_steps": 500, "learning_rate": 3e-4}
-"""Schedule for a few thousand steps, in place of Table 7's for 100,000."""
+SHORT = {"learning_rate": 3e-4}
+"""Step size for a few thousand steps, in place of Table 7's for 100,000; schedules shrink by themselves."""
 SHORT_VALUES = {"learning_rate": 3e-4, "target_every": 100, "standardize_pictures": True}
 """The same for Atari's value-based methods, in place of 5e-5 and 2,000 for millions."""
 
+FAIR_ARMS = ("random", "chibit", "random_matched", "markov", "random_matched_markov")
+"""Two initialisers, and for each of them noise of its scale, beside the untrained model."""
+FAIR_COMPARISONS = (
+    ("chibit", "random"),
+    ("chibit", "random_matched"),
+    ("markov", "random"),
+    ("markov", "random_matched_markov"),
+)
+FAIR_SETTINGS = {"batch_size": 16, "learning_rate": 3e-4}
+FAIR_TARGETS = {
+    "hopper-medium-replay": (3600.0,),
+    "hopper-medium-expert": (3600.0,),
+    "walker2d-medium-replay": (5000.0,),
+}
+"""The paper's (Table 7)."""
+FAIR_RUN = {"num_episodes": 20, "validation_share": 0.1, "log_every": 250}
+BACKBONE_RATES: dict[str, float] = {}
+"""What the study `rates` chose for each arm (docs/experiment.md)."""
+
 STUDIES: dict[str, Study] = {
+    "rates": Study(
+        summary="stage 0 of `fair`: the backbone learning rate of each arm, on seeds that are thrown away",
+        arms=tuple(f"{arm}_{rate}" for arm in FAIR_ARMS for rate in RATES),
+        data=("hopper-medium-replay",),
+        num_steps=5_000,
+        evaluate_every=500,
+        precision="bf16",
+        settings=FAIR_SETTINGS,
+        run_settings=FAIR_RUN,
+        target_returns=FAIR_TARGETS,
+    ),
+    "fair": Study(
+        summary="does pre-training help? Each arm at its own rate, fresh starts, ten paired seeds",
+        arms=FAIR_ARMS,
+        data=tuple(FAIR_TARGETS),
+        num_steps=10_000,
+        evaluate_every=1_000,
+        precision="bf16",
+        settings=FAIR_SETTINGS,
+        run_settings=FAIR_RUN,
+        target_returns=FAIR_TARGETS,
+        has_chosen_rates=True,
+        comparisons=FAIR_COMPARISONS,
+    ),
+    "fair_baselines": Study(
+        summary="BC, 10 % BC, IQL and TD3+BC on the data of `fair`",
+        arms=("bc", "bc_top10", "iql", "td3_bc"),
+        data=tuple(FAIR_TARGETS),
+        num_steps=20_000,
+        evaluate_every=2_000,
+        run_settings={"num_episodes": 20},
+    ),
+    "fair_twice": Study(
+        summary="one cell of `fair` at twice the batch and twice the steps: does the sign hold?",
+        arms=("random", "chibit"),
+        data=("hopper-medium-replay",),
+        num_steps=20_000,
+        evaluate_every=2_000,
+        precision="bf16",
+        settings={**FAIR_SETTINGS, "batch_size": 32},
+        run_settings=FAIR_RUN,
+        target_returns=FAIR_TARGETS,
+        has_chosen_rates=True,
+        comparisons=(("chibit", "random"),),
+    ),
+    "low_data": Study(
+        summary="1, 3, 10 and 30 % of Hopper medium-replay, a new subset with each seed, shared by the arms",
+        arms=FAIR_ARMS,
+        data=("hopper-medium-replay",),
+        num_steps=3_000,
+        evaluate_every=500,
+        precision="bf16",
+        settings=FAIR_SETTINGS,
+        run_settings=FAIR_RUN,
+        target_returns=FAIR_TARGETS,
+        fractions=(0.01, 0.03, 0.1, 0.3),
+        has_chosen_rates=True,
+        comparisons=FAIR_COMPARISONS,
+    ),
     "table1": Study(
         summary="Table 1: four Atari games from 1 % of DQN-replay (Pong: K = 50)",
         arms=tuple(f"{name}_atari" for name in ATARI_METHODS),
@@ -197,6 +283,8 @@ def study_configs(
     data: Sequence[str] = (),
     language_corpus: str = "",
     pretrain_steps: int | None = None,
+    fractions: Sequence[float] = (),
+    rates: Mapping[str, float] | None = None,
     **overrides: Any,
 ) -> list[RunConfig[Any]]:
     """The runs of a study, seeds outermost, so that an early stop leaves whole seeds.
@@ -209,6 +297,8 @@ def study_configs(
         language_corpus: text of the arms that train on language too, or are pre-trained on text on first
             use, in place of their own.
         pretrain_steps: gradient steps of what is pre-trained on first use, in place of the recipes'.
+        fractions: shares of the episodes to train on, in place of the study's own.
+        rates: backbone learning rate by arm, in place of those that are known; for studies that take them.
         overrides: fields of RunConfig in place of the study's and the recipes', such as num_steps; None is no
             override. With fewer steps than four evaluations take, there are four evaluations all the same.
 
@@ -217,16 +307,6 @@ def study_configs(
     """
     if name not in STUDIES:
         raise InputError(f"study: unknown {name!r}{nearest(name, STUDIES)}; known: {', '.join(STUDIES)}")
-    study = STUDIES[name]
-    fields: dict[str, Any] = {
-        "num_steps": study.num_steps,
-        "evaluate_every": study.evaluate_every,
-        "precision": study.precision,
-    }
-    given = {key: value for key, value in overrides.items() if value is not None}
-    fields |= given
-    if "evaluate_every" not in given:
-        fields["evaluate_every"] = min(fields["evaluate_every"], max(1, fields["num_steps"] // 4))
     if not seeds:
         raise InputError("seeds: got none, expected at least one")
     for arm in arms:
@@ -234,19 +314,59 @@ def study_configs(
             raise InputError(f"arm: unknown {arm!r}{nearest(arm, RECIPES)}; see chibit recipes")
     if pretrain_steps is not None and pretrain_steps < 1:
         raise InputError(f"pretrain_steps: got {pretrain_steps}, expected at least 1")
+    study = STUDIES[name]
+    fields = _run_fields(study, {key: value for key, value in overrides.items() if value is not None})
     configs = []
     for seed in _distinct("seeds", seeds):
         for data_name in _distinct("data", data or study.data):
-            for arm in _distinct("arms", arms or study.arms):
-                run = RECIPES[arm].run(data=data_name)
-                if run.agent.agent == "dt":
-                    agent = _with_settings(run.agent, study, data_name, language_corpus)
-                    init = with_budget(agent.init, pretrain_steps, language_corpus)
-                    run = dataclasses.replace(run, agent=dataclasses.replace(agent, init=init))
-                elif settings := study.agent_settings.get(run.agent.agent):
-                    run = dataclasses.replace(run, agent=dataclasses.replace(run.agent, **settings))
-                configs.append(dataclasses.replace(run, arm=arm, seed=seed, **fields))
+            for fraction in _distinct("fractions", fractions or study.fractions):
+                for arm in _distinct("arms", arms or study.arms):
+                    run = _arm_run(study, arm, data_name, fields["num_steps"])
+                    if run.agent.agent == "dt":
+                        agent = _with_language(run.agent, study, language_corpus, pretrain_steps)
+                        if study.has_chosen_rates:
+                            agent = dataclasses.replace(agent, backbone_learning_rate=_rate(name, arm, rates))
+                        run = dataclasses.replace(run, agent=agent)
+                    targets = {"target_returns": study.target_returns.get(data_name)}
+                    settings = {**targets, **fields, "data_fraction": fraction}
+                    configs.append(dataclasses.replace(run, arm=arm, seed=seed, **settings))
     return configs
+
+
+def _run_fields(study: Study, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of RunConfig: the study's, and what is given in their place."""
+    fields: dict[str, Any] = {
+        **study.run_settings,
+        "num_steps": study.num_steps,
+        "evaluate_every": study.evaluate_every,
+        "precision": study.precision,
+        **given,
+    }
+    if "evaluate_every" not in given:
+        fields["evaluate_every"] = min(fields["evaluate_every"], max(1, fields["num_steps"] // 4))
+    return fields
+
+
+def _rate(name: str, arm: str, rates: Mapping[str, float] | None) -> float:
+    chosen = BACKBONE_RATES if rates is None else rates
+    if arm not in chosen:
+        raise InputError(
+            f"study {name}: no backbone learning rate was chosen for arm {arm!r}; run chibit study rates "
+            "with it, and give --rates-from the folder of its runs"
+        )
+    return chosen[arm]
+
+
+def _arm_run(study: Study, arm: str, data_name: str, num_steps: int) -> RunConfig[Any]:
+    """An arm's run with the study's settings; the schedules of both shrink with the number of steps."""
+    recipe = RECIPES[arm]
+    run = recipe.run(data=data_name, num_steps=num_steps)
+    if run.agent.agent == "dt":
+        settings = {**study.settings, **study.data_settings.get(data_name, {})}
+        settings = shortened(settings, num_steps / study.num_steps)
+    else:
+        settings = dict(study.agent_settings.get(run.agent.agent, {}))
+    return dataclasses.replace(run, agent=dataclasses.replace(run.agent, **settings))
 
 
 def _distinct(what: str, values: Sequence[Any]) -> Sequence[Any]:
@@ -255,9 +375,9 @@ def _distinct(what: str, values: Sequence[Any]) -> Sequence[Any]:
     return values
 
 
-def _with_settings(agent: Any, study: Study, data_name: str, language_corpus: str) -> Any:
-    """A sequence model's config with the study's settings in it."""
-    settings = {**study.settings, **study.data_settings.get(data_name, {})}
+def _with_language(agent: Any, study: Study, language_corpus: str, pretrain_steps: int | None) -> Any:
+    """A sequence model's config with the study's text and budget of pre-training."""
+    settings: dict[str, Any] = {"init": with_budget(agent.init, pretrain_steps, language_corpus)}
     if agent.language_weight:
         settings |= study.language_settings
         settings |= {"language_corpus": language_corpus} if language_corpus else {}

@@ -41,6 +41,11 @@ AGENTS: dict[str, AgentEntry] = {
 """Key of a method to its config and agent classes."""
 
 
+def with_schedules(config: AgentConfig, num_steps: int) -> AgentConfig:
+    """Fill in what a config leaves to the length of the run: schedules that are a share of its steps."""
+    return config.for_steps(num_steps) if isinstance(config, DecisionTransformerConfig) else config
+
+
 def make_agent(config: AgentConfig, spec: DatasetSpec, runtime: Runtime) -> Agent:
     """Build the agent that a config names.
 
@@ -71,4 +76,5 @@ __all__ = [
     "Sampler",
     "make_agent",
     "require_finite",
+    "with_schedules",
 ]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from chibit.agents.base import AgentState, require_finite
 from chibit.agents.co_training import make_language_task
-from chibit.agents.decision_transformer_config import DecisionTransformerConfig
+from chibit.agents.decision_transformer_config import PAPER_STEPS, DecisionTransformerConfig
 from chibit.agents.return_conditioned import ReturnConditionedPolicy
 from chibit.agents.sequence_model import SequenceModel, build_sequence_model, load_word_centers
 from chibit.core.errors import InputError
@@ -51,6 +51,7 @@ class DecisionTransformer:
         Raises:
             UserError: if those weights cannot be had, or do not go with the rest of the config.
         """
+        config = config.for_steps(PAPER_STEPS)  # what no run has filled in is as in the paper
         self.config, self.spec, self.runtime, self.step = config, spec, runtime, 0
         built = build_sequence_model(config, spec)
         self.model, self.initialiser = built.model, built.record
@@ -106,10 +107,10 @@ class DecisionTransformer:
         return metrics
 
     def _learning_rate_factor(self) -> float:
-        config = self.config
+        config, warmup_steps = self.config, self.config.warmup_steps or 0
         if not config.learning_rate_decay_steps:
-            return warmup(self.step, config.warmup_steps)
-        return cosine_decay(self.step, config.learning_rate_decay_steps, config.warmup_steps, floor=0.1)
+            return warmup(self.step, warmup_steps)
+        return cosine_decay(self.step, config.learning_rate_decay_steps, warmup_steps, floor=0.1)
 
     def losses(self, batch: SequenceBatch) -> dict[str, Tensor]:
         """The terms of Eq. 9 that count at this step, unweighted."""
@@ -121,8 +122,7 @@ class DecisionTransformer:
                 batch.returns_to_go.to(device), batch.states.to(device), actions, timesteps
             )
             predictions = self.model.decode(tokens, timesteps).float()
-        error = action_mse if self.spec.num_actions is None else action_cross_entropy
-        losses = {"action": error(predictions, actions, mask)}
+        losses = {"action": self._action_loss(predictions, batch)}
         weights = self.weights()
         if weights["similarity"] and self.centers is not None:
             real = mask.repeat_interleave(3, dim=1)
@@ -133,9 +133,28 @@ class DecisionTransformer:
             losses["language"] = self.language.loss(self.runtime)
         return losses
 
+    @torch.no_grad()
+    def action_error(self, batch: SequenceBatch) -> float:
+        """The action loss of a batch without dropout; nothing is learned from it."""
+        self._modules.eval()
+        device = self.runtime.torch_device
+        with self.runtime.autocast():
+            predictions = self.model(
+                batch.returns_to_go.to(device),
+                batch.states.to(device),
+                batch.actions.to(device),
+                batch.timesteps.to(device),
+            ).float()
+        return self._action_loss(predictions, batch).item()
+
+    def _action_loss(self, predictions: Tensor, batch: SequenceBatch) -> Tensor:
+        device = self.runtime.torch_device
+        error = action_mse if self.spec.num_actions is None else action_cross_entropy
+        return error(predictions, batch.actions.to(device), batch.attention_mask.to(device))
+
     def weights(self) -> dict[str, float]:
         """Weights of the terms of Eq. 9 at this step: 1, λ1, λ2."""
-        config, steps = self.config, self.config.auxiliary_decay_steps
+        config, steps = self.config, self.config.auxiliary_decay_steps or 0
         language_decay = config.language_decay or config.auxiliary_decay
         return {
             "action": 1.0,
@@ -216,6 +235,8 @@ class DecisionTransformer:
     def _parameter_groups(self, built: SequenceModel) -> dict[str, tuple[list[nn.Parameter], float]]:
         """Pre-trained weights and the rest, with their learning rates; by identity, never by name."""
         parts: list[nn.Module] = [self.model.backbone]
+        if self.config.backbone_learning_rate is not None:
+            parts.append(self.model.timesteps)  # one rule for every initialiser, with positions or without
         if self.model.token_positions is not None:
             parts.append(self.model.token_positions)
         if built.shared_positions is not None:

@@ -17,6 +17,9 @@ from chibit.models.pretrained import Transfer
 
 Decay = Literal["linear_to_zero", "sigmoid", "constant"]
 
+_SCHEDULE_SHARE = 0.05
+"""Warm-up (Table 7) and decay of the extra losses (section 4.1): 5,000 of 100,000 steps."""
+PAPER_STEPS = 100_000
 _SHAPE = ("n_layer", "n_head", "n_embd", "n_inner", "activation", "norm", "norm_eps")
 
 
@@ -89,8 +92,9 @@ class DecisionTransformerConfig:
     """Decay the weights of linear layers and convolutions only (Chen et al. on Atari)."""
     adam_beta2: float = 0.999
     """AdamW's decay of the second moment."""
-    warmup_steps: int = 5_000
-    """Linear warm-up, in gradient steps (the released parser has 10,000)."""
+    warmup_steps: int | None = None
+    """Linear warm-up, in gradient steps; None is 5 % of the run, Table 7's 5,000 of 100,000 (the released
+    parser has 10,000)."""
     learning_rate_decay_steps: int = 0
     """Gradient steps until half a cosine has brought the step size to a tenth; 0 keeps it constant."""
     grad_clip: float = 0.25
@@ -129,8 +133,8 @@ class DecisionTransformerConfig:
     """How λ1 and λ2 decay: linearly to 0 (paper), by a sigmoid (the released code's λ1), or not at all."""
     language_decay: Decay | None = None
     """How λ2 decays; None is `auxiliary_decay` (it is constant in the released code and in LaMo)."""
-    auxiliary_decay_steps: int = 5_000
-    """Gradient steps until λ1 and λ2 reach 0 (section 4.1)."""
+    auxiliary_decay_steps: int | None = None
+    """Gradient steps until λ1 and λ2 reach 0; None is 5 % of the run, section 4.1's 5,000 of 100,000."""
 
     def __post_init__(self) -> None:
         at_least = dict.fromkeys(("context_length", "batch_size", "num_clusters", "language_every"), 1)
@@ -143,8 +147,9 @@ class DecisionTransformerConfig:
         zero = ("similarity_weight", "language_weight", "weight_decay", "warmup_steps", "max_timesteps")
         at_least |= dict.fromkeys((*zero, "perplexity_every", "learning_rate_decay_steps"), 0)
         for name, least in at_least.items():
-            if not getattr(self, name) >= least:
-                raise InputError(f"{name}: got {getattr(self, name)}, expected at least {least}")
+            value = getattr(self, name)
+            if value is not None and not value >= least:
+                raise InputError(f"{name}: got {value}, expected at least {least}")
         for name in ("learning_rate", "backbone_learning_rate", "grad_clip", "return_scale"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
@@ -160,6 +165,15 @@ class DecisionTransformerConfig:
         if (self.language_weight or self.perplexity_every) and not self.language_corpus:
             raise InputError("language_corpus: missing; language_weight and perplexity_every need text")
         self._random_gpt()
+
+    def for_steps(self, num_steps: int) -> DecisionTransformerConfig:
+        """Fill in the schedules that were left to the length of the run: 5 % of it each, at least a step."""
+        share = max(1, round(_SCHEDULE_SHARE * num_steps))
+        return dataclasses.replace(
+            self,
+            warmup_steps=share if self.warmup_steps is None else self.warmup_steps,
+            auxiliary_decay_steps=share if self.auxiliary_decay_steps is None else self.auxiliary_decay_steps,
+        )
 
     @property
     def arm_name(self) -> str:

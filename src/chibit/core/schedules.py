@@ -16,8 +16,11 @@ def linear_to_zero(step: int, decay_steps: int) -> float:
 
 
 def sigmoid_decay(step: int, decay_steps: int) -> float:
-    """The released code's decay, ``sigmoid((decay_steps - step) / 500 - 5)``; it never reaches 0."""
-    exponent = (decay_steps - step) / 500.0 - 5.0
+    """The released code's decay, ``sigmoid(10 (1 - step / decay_steps) - 5)``; it never reaches 0.
+
+    With its 5,000 steps that is its ``sigmoid((5000 - step) / 500 - 5)``.
+    """
+    exponent = (decay_steps - step) / (decay_steps / 10) - 5.0
     return 1.0 / (1.0 + math.exp(-exponent)) if exponent > -700 else 0.0
 
 

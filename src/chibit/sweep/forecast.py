@@ -155,7 +155,8 @@ def _stated_step(config: RunConfig[Any]) -> float:
     language = 0.0
     if agent.language_weight:  # on text only until its weight is 0
         decays = (agent.language_decay or agent.auxiliary_decay) == "linear_to_zero"
-        share = min(1.0, agent.auxiliary_decay_steps / config.num_steps) if decays else 1.0
+        decay_steps = agent.for_steps(config.num_steps).auxiliary_decay_steps or 0
+        share = min(1.0, decay_steps / config.num_steps) if decays else 1.0
         language = SECONDS_A_LANGUAGE_STEP * share / agent.language_every
     faster = 0.5 if config.precision == "bf16" else 1.0
     return SECONDS_A_STEP["dt"] * faster * max(0.2, size * windows) + language

@@ -7,6 +7,7 @@ optimizers, torch's generators, the sampler's generator and the sums of the metr
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from chibit.agents import Agent, AgentState, Sampler, make_agent
+from chibit.agents import Agent, AgentState, Sampler, make_agent, with_schedules
 from chibit.core.checkpoint import CheckpointSaver, load_checkpoint, sweep
 from chibit.core.errors import DamagedFileError, DivergenceError, InputError
 from chibit.core.files import write_atomic
@@ -27,6 +28,7 @@ from chibit.data.catalog import load_dataset
 from chibit.data.trajectory import DatasetSpec, TrajectoryDataset
 from chibit.evaluation.pool import EnvironmentPool
 from chibit.evaluation.rollout import Evaluation, Progress, evaluate
+from chibit.training.held_out import HeldOutError
 from chibit.training.progress import RunProgress
 from chibit.training.provenance import provenance
 from chibit.training.result import summarise
@@ -99,12 +101,14 @@ class _OfflineRun:
     def __init__(self, config: RunConfig[Any], run: RunDir, *, progress: bool) -> None:
         self.config, self.run = config, run
         self.runtime = resolve_runtime(config.device, config.precision, config.num_threads)
-        self.dataset: TrajectoryDataset = load_dataset(config.data, progress=progress)
+        self.dataset, held_out = _parts(load_dataset(config.data, progress=progress), config)
         self.spec: DatasetSpec = self.dataset.spec
         seed_torch(config.seed)
-        self.agent: Agent = make_agent(config.agent, self.spec, self.runtime)
+        agent_config = with_schedules(config.agent, config.num_steps)
+        self.agent: Agent = make_agent(agent_config, self.spec, self.runtime)
         generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([config.seed, 1])))
         self.sampler: Sampler[Any] = self.agent.sampler(self.dataset, generator)
+        self.held_out = None if held_out is None else HeldOutError(self.agent, held_out, config.seed)
         self.targets = _targets(config, self.spec, self.agent)
         self.environments = open_environments(self.spec) if config.num_episodes else None
         self.state = LoopState()
@@ -167,6 +171,10 @@ class _OfflineRun:
 
     def _write_metrics(self) -> None:
         means = {name: total / self.state.counts[name] for name, total in self.state.sums.items()}
+        if self.held_out is not None:
+            started = time.perf_counter()
+            means |= self.held_out()
+            self.state.evaluation_seconds += time.perf_counter() - started
         self.run.append_metrics(
             {"step": self.state.step, "seconds": round(self.state.train_seconds, 3), **means}
         )
@@ -188,7 +196,7 @@ class _OfflineRun:
                 self.spec,
                 self.targets,
                 num_episodes=self.config.num_episodes,
-                seed=self.config.seed,
+                seed=evaluation_seed(self.config.seed, self._evaluation_index()),
                 environments=self.environments,
             )
         restore_rng(rng)
@@ -204,6 +212,11 @@ class _OfflineRun:
             return False
         self.state.best_score = score
         return True
+
+    def _evaluation_index(self) -> int:
+        """Which evaluation of the schedule this is, from 1: equal for all runs with one cadence."""
+        every = self.config.evaluate_every
+        return math.ceil(self.state.step / every) if every else 1
 
     def _save(self, *, best: bool) -> None:
         self.run.sync()
@@ -263,6 +276,20 @@ class _OfflineRun:
             self.run.log(f"random numbers begin anew, the run is not an exact one any more ({reason})")
 
 
+def _parts(
+    dataset: TrajectoryDataset, config: RunConfig[Any]
+) -> tuple[TrajectoryDataset, TrajectoryDataset | None]:
+    """What is trained on, and what is held out; both follow from the run's seed, whatever the arm."""
+    held_out = None
+    if config.validation_share:
+        dataset, held_out = dataset.held_out_split(config.validation_share, config.seed)
+    if config.data_fraction < 1.0:
+        dataset = dataset.random_fraction(config.data_fraction, config.seed)
+    if held_out is not None:  # seen as the agent will see everything: standardized by what it learns from
+        held_out = dataclasses.replace(held_out, spec=dataset.spec)
+    return dataset, held_out
+
+
 def _targets(config: RunConfig[Any], spec: DatasetSpec, agent: Agent) -> tuple[float, ...] | None:
     if not agent.is_return_conditioned:
         return None
@@ -282,6 +309,19 @@ def open_environments(spec: DatasetSpec) -> EnvironmentPool | None:
     )
     pool.check_sizes(state_dim=spec.state_dim, act_dim=spec.act_dim, num_actions=spec.num_actions)
     return pool
+
+
+def evaluation_seed(seed: int, index: int) -> int:
+    """Seed of one evaluation of a run.
+
+    Every evaluation starts from fresh states, so that their mean averages over starts and the best of them is
+    not chosen on one set; runs that share a seed meet the same states, so that they can be paired.
+
+    Args:
+        seed: of the run.
+        index: place of the evaluation in the schedule, from 1.
+    """
+    return int(np.random.SeedSequence((seed, index)).generate_state(1)[0])
 
 
 def evaluate_agent(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from chibit.agents import AGENTS
+from chibit.agents import AGENTS, with_schedules
 from chibit.core.config import config_hash, from_json, to_json
 from chibit.core.errors import InputError
 from chibit.core.files import check_name, nearest
@@ -14,6 +14,8 @@ from chibit.core.runtime import Precision
 
 AgentConfigT = TypeVar("AgentConfigT")
 MAX_SEED = 2**32 - 1
+_LATER_FIELDS = {"data_fraction": 1.0, "validation_share": 0.0}
+"""Fields that came after runs were named, and what they were before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +28,11 @@ class RunConfig(Generic[AgentConfigT]):
     """Hyper-parameters of the method."""
     arm: str = ""
     """Name in tables and folders; empty takes the recipe's or the agent's name."""
+    data_fraction: float = 1.0
+    """Share of the episodes to train on, drawn anew with each seed; runs that share a seed share them."""
+    validation_share: float = 0.0
+    """Share of the episodes held out to measure the action error on, before `data_fraction` is taken; 0 is
+    none."""
     num_steps: int = 100_000
     """Gradient steps."""
     evaluate_every: int = 5_000
@@ -53,6 +60,12 @@ class RunConfig(Generic[AgentConfigT]):
     """Weights & Biases project to log to as well (extra: wandb)."""
 
     def __post_init__(self) -> None:
+        if not 0.0 < self.data_fraction <= 1.0:
+            raise InputError(f"data_fraction: got {self.data_fraction}, expected more than 0 and at most 1")
+        if not 0.0 <= self.validation_share < 1.0:
+            raise InputError(
+                f"validation_share: got {self.validation_share}, expected 0 or more and less than 1"
+            )
         _at_least("num_steps", self.num_steps, 1)
         _at_least("evaluate_every", self.evaluate_every, 0)
         _at_least("num_episodes", self.num_episodes, 0)
@@ -100,8 +113,9 @@ def _at_least(name: str, value: int, least: int) -> None:
 
 
 def to_record(config: RunConfig[Any]) -> dict[str, Any]:
-    """A run configuration as JSON values, with the agent's key."""
-    return {"agent_name": config.agent.agent, **to_json(config)}
+    """A run configuration as JSON values, with the agent's key and its schedules in steps."""
+    agent = with_schedules(config.agent, config.num_steps)
+    return {"agent_name": agent.agent, **to_json(config), "agent": to_json(agent)}
 
 
 def from_record(record: dict[str, Any], where: str = "config") -> RunConfig[Any]:
@@ -129,5 +143,9 @@ def run_path(config: RunConfig[Any], root: Path, study: str) -> Path:
     except (OSError, ValueError):  # no path at all; what opens the data says so
         data_name = config.data
     readable = "".join(c if c.isalnum() or c in "._-" else "-" for c in data_name)[:60].strip(".-") or "data"
-    digest = config_hash({**to_record(config), "tensorboard": None, "wandb": None})
+    record = {**to_record(config), "tensorboard": None, "wandb": None}
+    for name, default in _LATER_FIELDS.items():
+        if record[name] == default:  # as it was before there was such a field
+            del record[name]
+    digest = config_hash(record)
     return root / check_name(study, "study") / f"{config.arm_name}-{readable}-s{config.seed}-{digest}"

@@ -34,6 +34,10 @@ class StudyArguments:
     """Recipes in place of the study's own."""
     data: tuple[str, ...] = ()
     """Data sets in place of the study's own."""
+    fractions: tuple[float, ...] = ()
+    """Shares of the episodes to train on, in place of the study's own; redrawn with each seed."""
+    rates_from: Path | None = None
+    """Folder of the runs of study rates, for studies in which each arm has a learning rate of its own."""
     num_steps: int | None = None
     """Gradient steps; None is the study's own number."""
     evaluate_every: int | None = None
@@ -68,6 +72,7 @@ def study(argv: Sequence[str], prog: str) -> None:
     """``chibit study``."""
     from chibit.studies import STUDIES, study_configs
     from chibit.sweep import run_all
+    from chibit.sweep.rates import choose_rates
 
     arguments = parse(StudyArguments, argv, prog)
     console = Console()
@@ -81,6 +86,8 @@ def study(argv: Sequence[str], prog: str) -> None:
         data=arguments.data,
         language_corpus=arguments.language_corpus,
         pretrain_steps=arguments.pretrain_steps,
+        fractions=arguments.fractions,
+        rates=None if arguments.rates_from is None else choose_rates(arguments.rates_from),
         num_steps=arguments.num_steps,
         evaluate_every=arguments.evaluate_every,
         num_episodes=arguments.num_episodes,

@@ -16,7 +16,7 @@ def test_json_round_trip_for_every_agent(name):
     )
     record = json.loads(json.dumps(to_record(config)))
     assert record["agent_name"] == name
-    assert from_record(record) == config
+    assert to_record(from_record(record)) == record
 
 
 @pytest.mark.parametrize(

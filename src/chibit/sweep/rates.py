@@ -1,0 +1,83 @@
+"""The backbone learning rate of each arm, chosen from runs that are not used again.
+
+Rule: the lowest mean held-out action error over the seeds; among rates whose error is within 1 % of it, the
+highest mean of the last four scores.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from chibit.core.errors import InputError
+from chibit.core.run_dir import RunDir
+
+TIE = 0.01
+"""Relative difference of held-out errors below which the score decides."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One rate of one arm, averaged over its seeds."""
+
+    rate: float
+    """Backbone learning rate."""
+    error: float
+    """Mean held-out action error at the end."""
+    score: float
+    """Mean over the seeds of the mean of the last four scores at the first target."""
+    num_seeds: int
+    """Runs behind it."""
+
+
+def read_trials(folder: Path) -> dict[str, list[Trial]]:
+    """Arms and their trials, rates ascending, from a folder of finished runs.
+
+    Raises:
+        InputError: if there is none, a run has no held-out error, or rates differ in their seeds.
+    """
+    runs: dict[str, dict[float, dict[int, tuple[float, float]]]] = defaultdict(lambda: defaultdict(dict))
+    for path in sorted(folder.glob("*/result.json")):
+        run = RunDir.open(path.parent)
+        description, result = run.description(), run.result()
+        config = description["config"]
+        rate = config["agent"].get("backbone_learning_rate")
+        errors = [
+            line["held_out/action_error"]
+            for line in run.read_log("metrics.jsonl")[-1:]
+            if "held_out/action_error" in line
+        ]
+        if rate is None or not errors or not result["scores"]:
+            raise InputError(
+                f"{path.parent}: no backbone learning rate, held-out error or score; not a trial"
+            )
+        arm = description["arm"].rpartition("_")[0]
+        runs[arm][rate][config["seed"]] = (errors[0], result["scores"][0]["last4"])
+    if not runs:
+        raise InputError(f"{folder}: holds no finished run; run chibit study rates first")
+    for arm, rates in runs.items():
+        if len({frozenset(seeds) for seeds in rates.values()}) > 1:
+            raise InputError(f"{folder}: the rates of arm {arm!r} were not all run with the same seeds")
+    return {
+        arm: [_trial(rate, list(seeds.values())) for rate, seeds in sorted(rates.items())]
+        for arm, rates in runs.items()
+    }
+
+
+def _trial(rate: float, results: Sequence[tuple[float, float]]) -> Trial:
+    errors, scores = zip(*results, strict=True)
+    number = len(results)
+    return Trial(rate=rate, error=sum(errors) / number, score=sum(scores) / number, num_seeds=number)
+
+
+def choose(trials: Sequence[Trial]) -> Trial:
+    """The trial that the rule takes."""
+    lowest = min(trial.error for trial in trials)
+    return max((trial for trial in trials if trial.error <= (1 + TIE) * lowest), key=lambda t: t.score)
+
+
+def choose_rates(folder: Path) -> Mapping[str, float]:
+    """Backbone learning rate by arm; raises as `read_trials`."""
+    return {arm: choose(trials).rate for arm, trials in read_trials(folder).items()}

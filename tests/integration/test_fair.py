@@ -1,0 +1,205 @@
+"""What makes a comparison fair: fresh starts, shared parts of the data, schedules that follow the run."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from chibit.agents import AGENTS
+from chibit.core.errors import InputError
+from chibit.core.run_dir import RunDir
+from chibit.data.catalog import load_dataset
+from chibit.recipes import RECIPES
+from chibit.studies import FAIR_ARMS, STUDIES, study_configs
+from chibit.sweep.rates import Trial, choose, choose_rates
+from chibit.training.offline import train
+from chibit.training.run_config import RunConfig, from_record, run_path, to_record
+
+SMALL = {"context_length": 4, "batch_size": 4, "n_layer": 1, "n_embd": 16}
+
+
+def run_of(data, **fields):
+    agent = fields.pop("agent", {})
+    defaults = {"num_steps": 6, "evaluate_every": 2, "num_episodes": 2, "log_every": 3, "device": "cpu"}
+    return RunConfig(
+        data=str(data), agent=AGENTS["dt"].config(**{**SMALL, **agent}), **{**defaults, **fields}
+    )
+
+
+def test_every_evaluation_starts_from_fresh_states_that_other_arms_share(pendulum_file, tmp_path):
+    seeds = {}
+    for name, agent, seed in (("a", {}, 3), ("b", {"learning_rate": 1e-2}, 3), ("c", {}, 4)):
+        train(run_of(pendulum_file, agent=agent, seed=seed), tmp_path / name, progress=False)
+        lines = RunDir(tmp_path / name).read_log("evaluations.jsonl")
+        seeds[name] = {(line["step"], line["target_return"]): tuple(line["env_seeds"]) for line in lines}
+    assert seeds["a"] == seeds["b"]
+    played = [seed for starts in {step: v for (step, _), v in seeds["a"].items()}.values() for seed in starts]
+    assert len(played) == 6 == len(set(played))  # three evaluations of two episodes, no start twice
+    assert not set(played) & {seed for starts in seeds["c"].values() for seed in starts}
+
+
+def test_the_held_out_episodes_are_not_trained_on_and_their_error_is_what_the_model_makes(
+    pendulum_file, tmp_path, monkeypatch
+):
+    seen = []
+    update = AGENTS["dt"].agent.update
+
+    def watch(agent, batch):
+        seen.append(batch.states.numpy().copy())
+        return update(agent, batch)
+
+    monkeypatch.setattr(AGENTS["dt"].agent, "update", watch)
+    config = run_of(pendulum_file, validation_share=0.34, num_episodes=0, num_steps=60, log_every=30)
+    train(config, tmp_path / "run", progress=False)
+    whole = load_dataset(str(pendulum_file), progress=False)
+    part, held_out = whole.held_out_split(0.34, 0)
+    forbidden = (held_out.observations - np.float32(part.spec.state_mean)) / np.float32(part.spec.state_std)
+    rows = {tuple(np.round(state, 4)) for batch in seen for state in batch.reshape(-1, batch.shape[-1])}
+    assert not rows & {tuple(np.round(state, 4)) for state in forbidden}
+    errors = [line["held_out/action_error"] for line in RunDir(tmp_path / "run").read_log("metrics.jsonl")]
+    assert len(errors) == 2
+    # What an untrained model would be off by is the spread of the actions; training brings it closer to that.
+    assert 0 < errors[-1] < 2 * float(held_out.actions.var()) + 1
+
+
+def test_the_held_out_error_leaves_the_run_as_it_was_to_the_bit(pendulum_file, tmp_path, monkeypatch):
+    from chibit.training import held_out
+
+    config = run_of(pendulum_file, validation_share=0.34, num_episodes=0)
+    train(config, tmp_path / "a", progress=False)
+    monkeypatch.setattr(held_out.HeldOutError, "__call__", lambda self: {})
+    train(config, tmp_path / "b", progress=False)
+    first, second = (RunDir(tmp_path / name).read_log("metrics.jsonl") for name in "ab")
+    assert [line["train/loss"] for line in first] == [line["train/loss"] for line in second]
+
+
+def test_a_fraction_is_shared_by_arms_and_redrawn_by_seeds(pendulum_file, tmp_path):
+    parts = []
+    for name, agent, seed in (("a", {}, 0), ("b", {"learning_rate": 1e-2}, 0), ("c", {}, 1)):
+        config = run_of(pendulum_file, agent=agent, seed=seed, data_fraction=0.5, num_episodes=0)
+        train(config, tmp_path / name, progress=False)
+        record = json.loads((tmp_path / name / "provenance.json").read_text())
+        parts.append((record["data_hash"], record["data_episodes"]))
+    assert parts[0] == parts[1] and parts[0][0] != parts[2][0]
+    assert parts[0][1] < load_dataset(str(pendulum_file), progress=False).num_episodes
+
+
+def test_other_agents_refuse_a_held_out_error_and_shares_out_of_range_are_refused(pendulum_file, tmp_path):
+    config = RunConfig(data=str(pendulum_file), agent=AGENTS["bc"].config(), validation_share=0.5)
+    with pytest.raises(InputError, match="only agent dt"):
+        train(config, tmp_path / "run", progress=False)
+    for name, value in (("data_fraction", 0.0), ("data_fraction", 1.5), ("data_fraction", float("nan")),
+                        ("validation_share", 1.0), ("validation_share", -0.1)):  # fmt: skip
+        with pytest.raises(InputError, match=name):
+            run_of(pendulum_file, **{name: value})
+    with pytest.raises(InputError, match="none"):
+        train(run_of(pendulum_file, data_fraction=1e-6), tmp_path / "none", progress=False)
+
+
+def test_schedules_are_five_percent_of_the_run_unless_given():
+    def of(num_steps, **agent):
+        return to_record(run_of("x", num_steps=num_steps, agent=agent))["agent"]
+
+    assert (of(100_000)["warmup_steps"], of(100_000)["auxiliary_decay_steps"]) == (5_000, 5_000)
+    assert (of(60)["warmup_steps"], of(60)["auxiliary_decay_steps"]) == (3, 3)
+    assert of(60, warmup_steps=50)["warmup_steps"] == 50
+    config = run_of("x", num_steps=400)
+    assert to_record(from_record(to_record(config))) == to_record(config)
+
+
+def test_the_warm_up_of_a_short_run_ends_within_it(pendulum_file, tmp_path):
+    config = run_of(pendulum_file, num_steps=40, num_episodes=0, log_every=1)
+    train(config, tmp_path / "run", progress=False)
+    rates = [line["train/learning_rate"] for line in RunDir(tmp_path / "run").read_log("metrics.jsonl")]
+    assert rates[0] == pytest.approx(5e-5) and rates[1:] == pytest.approx([1e-4] * 39)
+
+
+def test_a_recipe_shrinks_with_the_run_of_a_study():
+    def warmups(num_steps, arm="dt", study="table2"):
+        (run,) = study_configs(study, arms=[arm], data=["hopper-medium-v2"], seeds=[0], num_steps=num_steps)
+        return to_record(run)["agent"]["warmup_steps"]
+
+    assert warmups(None) == 10_000  # Chen et al.'s, and not a share
+    assert warmups(1_000) == 100
+    assert warmups(1_000, arm="random") == 50
+
+
+def test_names_of_runs_are_what_they_were_before_there_were_fractions(tmp_path):
+    config = run_of("hopper-medium", num_steps=100_000)
+    plain = run_path(config, tmp_path, "s")
+    assert plain != run_path(dataclasses.replace(config, data_fraction=0.5), tmp_path, "s")
+    assert plain != run_path(dataclasses.replace(config, validation_share=0.5), tmp_path, "s")
+    from chibit.core.config import config_hash
+
+    record = to_record(config)
+    del record["data_fraction"], record["validation_share"]
+    assert plain.name.endswith(config_hash({**record, "tensorboard": None, "wandb": None}))
+
+
+def test_the_backbone_rate_moves_blocks_and_timesteps_of_any_initialiser(pendulum_file):
+    from chibit.agents import make_agent
+    from chibit.core.runtime import resolve_runtime
+
+    dataset = load_dataset(str(pendulum_file), progress=False)
+    for init in ("random", "random_matched:markov", "markov"):
+        shape = {"n_layer": 3, "n_embd": 128} if init != "random" else {}
+        settings = {**SMALL, **shape, "init": init, "warmup_steps": 0, "weight_decay": 0.0}
+        config = AGENTS["dt"].config(**settings, learning_rate=1e-3, backbone_learning_rate=1e-1)
+        agent = make_agent(config, dataset.spec, resolve_runtime("cpu", "fp32", 1))
+        sampler = agent.sampler(dataset, np.random.default_rng(0))
+        before = {name: p.detach().clone() for name, p in agent.modules().named_parameters()}
+        agent.update(sampler.sample())
+        for name, parameter in agent.modules().named_parameters():
+            largest = float((parameter.detach() - before[name]).abs().max())
+            is_backbone = ".backbone." in f".{name}" or ".timesteps." in f".{name}"
+            assert largest < (0.11 if is_backbone else 0.0011), name
+            if is_backbone and not name.endswith("bias"):
+                assert largest > 0.05, name  # AdamW's first step is the rate itself
+
+
+def trial(rate, error, score):
+    return Trial(rate=rate, error=error, score=score, num_seeds=2)
+
+
+def test_the_rate_with_the_lowest_error_is_chosen_and_among_ties_the_best_score():
+    assert choose([trial(1e-3, 0.10, 50.0), trial(3e-3, 0.09, 20.0)]).rate == 3e-3
+    assert choose([trial(1e-3, 0.1000, 50.0), trial(3e-3, 0.0995, 20.0)]).rate == 1e-3
+
+
+def test_rates_are_read_from_runs_and_what_is_missing_is_named(pendulum_file, tmp_path):
+    for rate in (1e-3, 3e-3):
+        agent = {"backbone_learning_rate": rate}
+        config = run_of(pendulum_file, agent=agent, validation_share=0.34, arm=f"random_{rate:g}")
+        train(config, tmp_path / "rates" / f"{rate}", progress=False)
+    rates = choose_rates(tmp_path / "rates")
+    assert set(rates) == {"random"} and rates["random"] in (1e-3, 3e-3)
+    runs = study_configs("fair", seeds=[0], arms=["random"], rates=rates)
+    assert {run.agent.backbone_learning_rate for run in runs} == {rates["random"]}
+    with pytest.raises(InputError, match="no backbone learning rate was chosen for arm 'chibit'"):
+        study_configs("fair", seeds=[0], rates=rates)
+    with pytest.raises(InputError, match="no finished run"):
+        choose_rates(tmp_path)
+    config = run_of(pendulum_file, agent={"backbone_learning_rate": 3e-3}, validation_share=0.34, seed=1,
+                    arm="random_0.003")  # fmt: skip
+    train(config, tmp_path / "rates" / "other", progress=False)
+    with pytest.raises(InputError, match="same seeds"):
+        choose_rates(tmp_path / "rates")
+
+
+def test_the_arms_of_the_fair_study_differ_in_their_initialiser_and_rate_alone():
+    rates = dict.fromkeys(FAIR_ARMS, 1e-3)
+    runs = study_configs("fair", seeds=[0], data=["hopper-medium-replay"], rates=rates)
+    stripped = {
+        dataclasses.replace(run, arm="", agent=dataclasses.replace(run.agent, init="random")) for run in runs
+    }
+    assert len(runs) == 5 and len(stripped) == 1
+    (run,) = stripped
+    assert (run.num_episodes, run.target_returns, run.num_steps) == (20, (3600.0,), 10_000)
+
+
+def test_arms_that_are_called_paper_have_eq_8_as_printed():
+    for name in ("chibit_paper", "chibit_no_language", "chibit_random_positions", "gpt2", "clip"):
+        assert RECIPES[name].settings["similarity_form"] == "paper_sum", name
+    fractions = {run.data_fraction for run in study_configs("low_data", rates=dict.fromkeys(FAIR_ARMS, 1e-3))}
+    assert fractions == set(STUDIES["low_data"].fractions)
