@@ -2,7 +2,7 @@
 
 One file for each arm and data set, ``<out>/<study>/<arm>/<data>.csv``, one line for each evaluation of
 each seed: ``seed,step,seconds,target_return,score,mean_return,episodes``. `score` is normalised, 0 to
-100, and empty where the environment has no reference.
+100, and empty where the environment has no reference; `episodes` are those whose environment did not fail.
 
 Command: python scripts/export_results.py runs/policies --out results
 """
@@ -18,6 +18,7 @@ from pathlib import Path
 from chibit.core.errors import UserError
 from chibit.core.files import check_name, write_atomic
 from chibit.core.run_dir import RunDir
+from chibit.evaluation.summary import summarize_record
 
 COLUMNS = ("seed", "step", "seconds", "target_return", "score", "mean_return", "episodes")
 
@@ -25,11 +26,12 @@ COLUMNS = ("seed", "step", "seconds", "target_return", "score", "mean_return", "
 def rows_of(run: RunDir, seed: int) -> list[tuple]:
     rows = []
     for record in run.read_log("evaluations.jsonl"):
-        returns = record["episode_returns"]
-        target = "" if record["target_return"] is None else f"{record['target_return']:g}"
-        score = "" if record["normalized_score"] is None else f"{record['normalized_score']:.4f}"
-        mean = f"{sum(returns) / len(returns):.3f}"
-        rows.append((seed, record["step"], f"{record['seconds']:.1f}", target, score, mean, len(returns)))
+        summary = summarize_record(record)
+        target = "" if summary.target_return is None else f"{summary.target_return:g}"
+        score = "" if summary.normalized_score is None else f"{summary.normalized_score:.4f}"
+        mean = "" if summary.mean_return is None else f"{summary.mean_return:.7g}"
+        seconds = f"{record['seconds']:.1f}"
+        rows.append((seed, record["step"], seconds, target, score, mean, summary.num_episodes))
     return rows
 
 

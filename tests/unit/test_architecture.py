@@ -42,7 +42,7 @@ ALLOWED = {
         "data.windows",
     ),
     "training": ("core", "data", "losses", "models", "envs", "agents", "evaluation", "training"),
-    "reporting": ("core", "data.scores", "reporting"),
+    "reporting": ("core", "data.scores", "evaluation.summary", "reporting"),
     "recipes": ("core", "agents", "training"),
     "studies": ("core", "recipes", "training"),
     "sweep": ("core", "training", "sweep"),

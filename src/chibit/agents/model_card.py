@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from chibit.core.formatting import format_mean, format_number, format_setting
 from chibit.data.trajectory import DatasetSpec
 
 OWN_DATA_PREFIX = "chibit/"
@@ -28,8 +29,8 @@ class PolicyScore:
     """Episodes that were played to their end."""
     mean_return: float
     """Mean raw return."""
-    std_return: float
-    """Standard deviation of the raw return between episodes."""
+    std_return: float | None
+    """Sample standard deviation of the raw return between episodes; None for one episode."""
     normalized_score: float | None
     """0 (random) to 100 (expert); None without a reference."""
 
@@ -48,7 +49,7 @@ def model_card(
     Returns:
         Markdown with a YAML head.
     """
-    asked = "" if target_return is None else f" It asks for a return of {target_return:g}."
+    asked = "" if target_return is None else f" It asks for a return of {format_setting(target_return)}."
     place = spec.env_id or "no known environment"
     physics = (
         " Contacts have the margin of MuJoCo before 3.5: build the environment with "
@@ -95,7 +96,7 @@ def _front_matter(agent: str, spec: DatasetSpec, scores: Sequence[PolicyScore]) 
 
 def _index_entry(score: PolicyScore) -> dict[str, Any]:
     suffix = "" if score.target_return is None else f" (target return {score.target_return:g})"
-    spread = f"{score.mean_return:.2f} +/- {score.std_return:.2f}"
+    spread = format_mean(score.mean_return, score.std_return).replace("±", "+/-").replace(",", "")
     metrics: list[dict[str, Any]] = [{"type": "mean_reward", "name": f"mean return{suffix}", "value": spread}]
     if score.normalized_score is not None:
         value = round(score.normalized_score, 2)
@@ -134,11 +135,13 @@ def _score_table(scores: Sequence[PolicyScore]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for score in scores:
-        target = "none" if score.target_return is None else f"{score.target_return:g}"
-        normalized = "no reference" if score.normalized_score is None else f"{score.normalized_score:.1f}"
+        target = "none" if score.target_return is None else format_setting(score.target_return)
+        value, mean = score.normalized_score, score.mean_return
+        normalized = "no reference" if value is None else format_number(value, decimals=1)
+        spread = "—" if score.std_return is None else f"± {format_number(score.std_return, like=[mean])}"
         lines.append(
-            f"| {score.env_id} | {target} | {score.num_episodes} | {score.mean_return:.1f} | "
-            f"± {score.std_return:.1f} | {normalized} |"
+            f"| {score.env_id} | {target} | {score.num_episodes} | {format_number(mean)} | {spread} | "
+            f"{normalized} |"
         )
     lines.append(
         "\n± is the standard deviation between episodes. A normalised score is 0 for random, 100 for expert."

@@ -6,7 +6,7 @@ evaluation.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 CONVERGENCE_MARGIN = 2.0
@@ -29,6 +29,12 @@ class CurveScores:
     """Index of the first evaluation with the highest score."""
     converged_index: int
     """Index of the first evaluation within 2 points of the best."""
+
+
+def name_last(num_evaluations: Iterable[int]) -> str:
+    """What the last-4 rule averaged in curves of these lengths: ``last 4``, ``last 3``, ``last 1 to 4``."""
+    counts = sorted({min(LAST_COUNT, number) for number in num_evaluations}) or [LAST_COUNT]
+    return f"last {counts[0]}" + (f" to {counts[-1]}" if len(counts) > 1 else "")
 
 
 def curve_scores(curve: Sequence[float]) -> CurveScores:

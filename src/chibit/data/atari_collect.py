@@ -19,6 +19,7 @@ from chibit.behaviour.atari import Actor, Dice, load_actor, with_dice
 from chibit.core.config import read_json
 from chibit.core.errors import InputError
 from chibit.core.files import sha256_file
+from chibit.core.formatting import format_number
 from chibit.data.atari_frames import FrameEpisode, write_frame_store
 from chibit.data.collect import LEVELS, check_numbers, progress_bar, require_space
 from chibit.data.origin import Origin
@@ -218,7 +219,7 @@ def _notes(settings: AtariSettings, returns: dict[float, list[float]]) -> Iterat
         if values:
             yield (
                 f"{len(values)} games with a random action {epsilon:.0%} of the time: "
-                f"mean return {np.mean(values):.1f}"
+                f"mean return {format_number(float(np.mean(values)))}"
             )
     if settings.sticky_actions:
         yield "played with sticky actions"

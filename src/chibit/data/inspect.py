@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from chibit.core.formatting import format_number, format_setting
 from chibit.data.scores import normalized_score
 from chibit.data.trajectory import DatasetSpec, TrajectoryDataset
 
@@ -138,15 +139,15 @@ def _rows(summary: DatasetSummary) -> list[tuple[str, str]]:
             f"{summary.num_episodes:,}: {summary.num_terminated:,} terminated, {summary.num_truncated:,} "
             f"truncated; last observations {final}",
         ),
-        ("lengths", _show(summary.lengths, 0)),
-        ("returns", _show(summary.returns, 1)),
-        ("rewards of a step", _show(summary.rewards, 3)),
+        ("lengths", _show(summary.lengths)),
+        ("returns", _show(summary.returns)),
+        ("rewards of a step", _show(summary.rewards)),
         ("observations", _observations(spec) + _constants(summary.constant_dimensions)),
-        ("actions", actions + (f"; {_show(summary.actions, 3)}" if summary.actions else "")),
+        ("actions", actions + (f"; {_show(summary.actions)}" if summary.actions else "")),
         ("NaN or infinite", f"{summary.num_not_finite}"),
         ("environment", f"{environment}; at most {spec.max_episode_steps:,} steps"),
         ("score reference", _reference(summary)),
-        ("target returns", ", ".join(f"{target:g}" for target in spec.default_target_returns)),
+        ("target returns", ", ".join(map(format_setting, spec.default_target_returns))),
     ]
     if summary.action_counts is not None:
         rows.insert(9, ("action counts", ", ".join(f"{count:,}" for count in summary.action_counts[:20])))
@@ -156,11 +157,12 @@ def _rows(summary: DatasetSummary) -> list[tuple[str, str]]:
 def _histogram(summary: DatasetSummary) -> str:
     """Draw a bar for each bin; a bin with any episode shows at least a sliver."""
     most = max(summary.histogram_counts)
+    edges = [format_number(edge, like=summary.histogram_edges) for edge in summary.histogram_edges]
     lines = []
     for i, count in enumerate(summary.histogram_counts):
         bar = "█" * round(_BAR_WIDTH * count / most) or ("▏" if count else "")
-        lines.append(f"{summary.histogram_edges[i]:>12,.1f}  {bar} {count or ''}".rstrip())
-    lines.append(f"{summary.histogram_edges[-1]:>12,.1f}")
+        lines.append(f"{edges[i]:>12}  {bar} {count or ''}".rstrip())
+    lines.append(f"{edges[-1]:>12}")
     return "\n".join(lines)
 
 
@@ -169,7 +171,9 @@ def _reference(summary: DatasetSummary) -> str:
     if reference is None:
         return "none: raw returns only"
     mean, best = (normalized_score(value, reference) for value in (summary.returns.mean, summary.returns.max))
-    return f"0 at {reference[0]:g}, 100 at {reference[1]:g}; these data: mean {mean:.1f}, best {best:.1f}"
+    low, high = map(format_number, reference)
+    scores = [format_number(float(value), decimals=1) for value in (mean, best)]
+    return "0 at {}, 100 at {}; these data: mean {}, best {}".format(low, high, *scores)
 
 
 def _observations(spec: DatasetSpec) -> str:
@@ -186,9 +190,9 @@ def _constants(dimensions: tuple[int, ...]) -> str:
     return f"; {len(dimensions)} never change ({shown})"
 
 
-def _show(spread: Spread, digits: int) -> str:
+def _show(spread: Spread) -> str:
     values = (spread.min, spread.mean, spread.std, spread.max)
-    low, mean, std, high = (f"{value:,.{digits}f}" for value in values)
+    low, mean, std, high = map(format_number, values)
     return f"{low} to {high}, mean {mean}, std {std}"
 
 

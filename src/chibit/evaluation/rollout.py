@@ -23,8 +23,8 @@ import numpy as np
 
 from chibit.agents.base import Policy
 from chibit.core.errors import InputError
-from chibit.data.scores import normalized_score
 from chibit.evaluation.pool import EnvironmentPool
+from chibit.evaluation.summary import EvaluationSummary, summarize
 
 log = logging.getLogger(__name__)
 
@@ -62,17 +62,27 @@ class Evaluation:
     env_seeds: tuple[int, ...]
     """Seed of every episode; the same for all targets and arms."""
     normalized_score: float | None
-    """0 to 100 (random to expert) for `mean_return`; None without a reference, or if every episode failed."""
+    """0 to 100 (random to expert) for the mean return; None without a reference, or if all failed."""
     failed_episodes: tuple[int, ...]
     """Indices of the episodes whose environment failed."""
     seconds: float
     """Wall seconds of the rollout, which all targets of one `evaluate` share."""
 
     @property
+    def summary(self) -> EvaluationSummary:
+        """What the episodes that did not fail say."""
+        return summarize(
+            self.episode_returns,
+            failed_episodes=self.failed_episodes,
+            episode_lengths=self.episode_lengths,
+            target_return=self.target_return,
+            score=self.normalized_score,
+        )
+
+    @property
     def mean_return(self) -> float | None:
         """Mean raw return of the episodes that did not fail; None if all did."""
-        kept = [value for i, value in enumerate(self.episode_returns) if i not in self.failed_episodes]
-        return sum(kept) / len(kept) if kept else None
+        return self.summary.mean_return
 
 
 def evaluate(
@@ -233,17 +243,16 @@ def _summarise(
                 "%s: episode %d (seed %d, target %s) failed after %d steps and is not counted: %s",
                 env_id, i, episode.seed, target_return, episode.length, episode.fault,
             )  # fmt: skip
-    kept = [episode.raw_return for episode in episodes if not episode.fault]
-    score = None
-    if kept and score_reference:
-        score = float(normalized_score(sum(kept) / len(kept), score_reference))
+    returns = tuple(episode.raw_return for episode in episodes)
+    failed = tuple(i for i, episode in enumerate(episodes) if episode.fault)
+    summary = summarize(returns, failed_episodes=failed, score_reference=score_reference)
     return Evaluation(
         target_return=target_return,
-        episode_returns=tuple(episode.raw_return for episode in episodes),
+        episode_returns=returns,
         episode_lengths=tuple(episode.length for episode in episodes),
         env_seeds=tuple(episode.seed for episode in episodes),
-        normalized_score=score,
-        failed_episodes=tuple(i for i, episode in enumerate(episodes) if episode.fault),
+        normalized_score=summary.normalized_score,
+        failed_episodes=failed,
         seconds=seconds,
     )
 

@@ -25,12 +25,8 @@ from chibit.reporting.statistics import (
 Rule = Literal["last4", "last", "best"]
 TargetChoice = Literal["first", "best"]
 
-RULES: dict[Rule, str] = {
-    "last4": "mean of the last 4 evaluations",
-    "last": "last evaluation",
-    "best": "best evaluation (optimistic: it is picked by looking at the test score)",
-}
-"""The score rules and what they are called; the first one decides the verdict."""
+RULES: tuple[Rule, ...] = get_args(Rule)
+"""The score rules; the first one decides the verdict."""
 
 TARGET_CHOICES: dict[TargetChoice, str] = {
     "first": "the first listed target return",

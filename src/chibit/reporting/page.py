@@ -35,9 +35,9 @@ from chibit.reporting.published import SOURCES, arm_label, find_published, task_
 from chibit.reporting.results import Study, base_name
 from chibit.reporting.size_plot import size_plot
 from chibit.reporting.svg import MARKERS, NUM_COLOURS, Canvas, style
+from chibit.reporting.verdict import describe_rule, short_rule
 
 _TEMPLATES = Path(__file__).with_name("templates")
-_RULE_NAMES: dict[Rule, str] = {"last4": "Last 4", "last": "Last", "best": "Best"}
 _MARKER_PATHS = {
     "o": "M13 2.4a3.6 3.6 0 1 0 .01 0z",
     "s": "M9.8 2.8h6.4v6.4h-6.4z",
@@ -88,7 +88,8 @@ def render_page(analysis: Analysis) -> str:
         other_rules=_other_rules(analysis),
         baseline=arm_label(analysis.baseline or ""),
         rules=list(RULES),
-        rule_names=_RULE_NAMES,
+        rule_names={rule: short_rule(scores).capitalize() for rule, scores in analysis.scores.items()},
+        last_rule=describe_rule(analysis.scores[HEADLINE]),
         legend=[_legend_entry(i, arm) for i, arm in enumerate(study.arms)],
         tables=analysis.tables,
         figures=_figures(analysis),
@@ -122,8 +123,10 @@ def _legend_entry(place: int, arm: str) -> LegendEntry:
 
 def _other_rules(analysis: Analysis) -> list[tuple[Rule, str]]:
     """What the rules other than the verdict's say of the same two arms."""
-    names = {rule: name.partition(" (")[0] for rule, name in RULES.items()}
-    return [(rule, f"By the {names[rule]}: {finding}") for rule, finding in analysis.other_findings.items()]
+    return [
+        (rule, f"By the {describe_rule(analysis.scores[rule]).partition(' (')[0]}: {finding}")
+        for rule, finding in analysis.other_findings.items()
+    ]
 
 
 def _figures(analysis: Analysis) -> dict[str, Any]:

@@ -77,7 +77,8 @@ def learning_curves(canvas: Canvas, scores: Scores, dataset: str, key: str) -> P
                 low, high = mean_band(points, np.random.default_rng(_SEED))
                 _draw_band(axes, place, steps, low, high)
             if steps.size:
-                endings.append(f"{arm_label(arm)} ends at {points.mean(axis=0)[-1]:.1f}")
+                end = format_score(points.mean(axis=0)[-1], normalized=study.is_normalized(dataset))
+                endings.append(f"{arm_label(arm)} ends at {end}")
         _draw_behaviour(
             axes, behaviour_mean(study, dataset, normalized=study.is_normalized(dataset)), horizontal=True
         )
@@ -86,7 +87,7 @@ def learning_curves(canvas: Canvas, scores: Scores, dataset: str, key: str) -> P
 
 
 def return_histogram(canvas: Canvas, scores: Scores, dataset: str, key: str) -> Panel:
-    """Raw returns of all episodes of the last four evaluations, of all seeds, as shares."""
+    """Raw returns of all episodes of up to four last evaluations, of all seeds, as shares."""
     study = scores.study
     pooled = {}
     for place, arm in enumerate(study.arms):
@@ -104,7 +105,8 @@ def return_histogram(canvas: Canvas, scores: Scores, dataset: str, key: str) -> 
             axes.stairs(shares, edges, fill=True, color=colour, alpha=0.16, gid=arm_gid(place))
             outline = axes.stairs(shares, edges, color=colour, linewidth=1.5, linestyle=arm_dashes(place))
             outline.set_gid(arm_gid(place))
-            medians.append(f"{arm_label(study.arms[place])} has median {np.median(returns):,.0f}")
+            median = format_score(float(np.median(returns)), normalized=False)
+            medians.append(f"{arm_label(study.arms[place])} has median {median}")
         _draw_behaviour(axes, behaviour_mean(study, dataset, normalized=False), horizontal=False)
         svg = to_svg(
             canvas.figure, key, f"Distribution of episode returns on {dataset}: {'; '.join(medians)}."

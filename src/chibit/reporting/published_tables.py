@@ -23,6 +23,7 @@ from chibit.reporting.results import Study, base_name
 from chibit.reporting.score_tables import SPREAD, score_cell
 from chibit.reporting.statistics import Strata, mean_and_std, mean_over_tasks
 from chibit.reporting.tables import EMPTY, Cell, Column, Row, Table, text
+from chibit.reporting.verdict import format_score, short_rule
 
 _RULE_NAMES: dict[PublishedRule, str] = {
     "last4": "last 4",
@@ -66,7 +67,7 @@ def published_table(by_rule: Mapping[Rule, Scores]) -> Table | None:
     if not used:
         return None
     columns = [Column(label="Data set", numeric=False), Column(label="Arm", numeric=False)]
-    columns += [Column(label=f"Ours, {_RULE_NAMES[rule]}") for rule in by_rule]
+    columns += [Column(label=f"Ours, {short_rule(scores)}") for scores in by_rule.values()]
     columns += [Column(label=_PUBLICATIONS[key]) for key in used]
     return Table(
         key="published",
@@ -107,7 +108,7 @@ def _mean_cell(strata: Strata | None) -> Cell:
     if strata is None:
         return EMPTY
     mean = float(mean_over_tasks(strata))
-    return Cell(text=f"{mean:.1f}", sort=mean)
+    return Cell(text=format_score(mean), sort=mean)
 
 
 def _publication(score: PublishedScore) -> str:
@@ -123,9 +124,9 @@ def _published_cell(scores: Sequence[PublishedScore], publication: str) -> Cell:
     first, *others = sorted(found, key=lambda score: order.index(score.rule))
     notes = [first.source.partition("-table")[2] and f"Table {first.source.partition('-table')[2]}"]
     notes += [_RULE_NAMES[first.rule]]
-    notes += [f"{_RULE_NAMES[other.rule]} {other.mean:.1f}" for other in others]
+    notes += [f"{_RULE_NAMES[other.rule]} {format_score(other.mean)}" for other in others]
     notes += [f"{first.num_seeds} seeds" if first.num_seeds else ""]
-    shown = f"{first.mean:.1f}" + ("" if first.spread is None else f" ± {first.spread:.1f}")
+    shown = format_score(first.mean) + ("" if first.spread is None else f" ± {format_score(first.spread)}")
     return Cell(text=shown, sort=first.mean, note="; ".join(note for note in notes if note))
 
 

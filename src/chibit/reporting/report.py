@@ -137,7 +137,9 @@ def render_console_table(
     parts: list[RichTable | Text] = []
     if analysis.study.runs:
         table = analysis.tables["scores"][HEADLINE]
-        shown = RichTable(title=Text(table.title), title_justify="left")
+        shown = RichTable(
+            title=Text(table.title), title_justify="left", caption=Text(table.caption), caption_justify="left"
+        )
         for column in table.columns:
             shown.add_column(Text(column.label), justify="right" if column.numeric else "left")
         for row in table.rows:

@@ -17,6 +17,7 @@ import numpy as np
 
 from chibit.core.run_dir import SCHEMA
 from chibit.core.score_rules import LAST_COUNT, CurveScores, curve_scores
+from chibit.evaluation.summary import EvaluationSummary, summarize
 from chibit.reporting.strict_json import (
     Kind,
     Refused,
@@ -41,7 +42,7 @@ class Curve:
     target_return: float | None
     """Raw return that was asked for; None for a policy without one."""
     steps: np.ndarray
-    """(N,) int64 gradient steps, rising."""
+    """(N,) int64 gradient steps, rising. Evaluations whose episodes all failed are not there."""
     seconds: np.ndarray
     """(N,) seconds of training up to each evaluation, without evaluation."""
     mean_returns: np.ndarray
@@ -96,6 +97,13 @@ class Run:
     def name(self) -> str:
         """Name of the run directory."""
         return self.folder.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Evaluated:
+    step: int
+    seconds: float
+    summary: EvaluationSummary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,54 +210,60 @@ def _last_failure(folder: Path) -> str:
 
 
 def _read_curves(folder: Path) -> tuple[Curve, ...]:
-    records: dict[float | None, list[dict[str, Any]]] = {}
+    records: dict[float | None, list[_Evaluated]] = {}
     for where, record in read_lines(folder, "evaluations.jsonl"):
         target = record.get("target_return")
         if target is not None:
             target = require_number(target, f"{where}: target_return")
         evaluation = _read_evaluation(record, where)
         earlier = records.setdefault(target, [])
-        if earlier and evaluation["step"] <= earlier[-1]["step"]:
-            raise Refused("damaged", f"{where}: step {evaluation['step']} follows step {earlier[-1]['step']}")
+        if earlier and evaluation.step <= earlier[-1].step:
+            raise Refused("damaged", f"{where}: step {evaluation.step} follows step {earlier[-1].step}")
         earlier.append(evaluation)
     if not records:
         raise Refused("not evaluated", "it finished without an evaluation, so it has no score")
     return tuple(_make_curve(target, evaluations) for target, evaluations in records.items())
 
 
-def _read_evaluation(record: dict[str, Any], where: str) -> dict[str, Any]:
+def _read_evaluation(record: dict[str, Any], where: str) -> _Evaluated:
     returns = require(record, "episode_returns", list, where)
     failed = record.get("failed_episodes", [])
     if not isinstance(failed, list) or not all(type(i) is int and 0 <= i < len(returns) for i in failed):
         raise Refused("damaged", f"{where}: failed_episodes is not a list of episode numbers")
-    values = [require_number(value, f"{where}: episode_returns") for value in returns]
-    kept = [value for i, value in enumerate(values) if i not in failed]
-    if not kept:
-        raise Refused("damaged", f"{where}: no episode was played to its end, so there is no score")
+    if not returns:
+        raise Refused("damaged", f"{where}: it has no episode")
     score = record.get("normalized_score")
-    return {
-        "step": record["step"],
-        "seconds": require_number(record.get("seconds"), f"{where}: seconds"),
-        "returns": kept,
-        "score": None if score is None else require_number(score, f"{where}: normalized_score"),
-        "num_failed": len(failed),
-    }
+    return _Evaluated(
+        step=record["step"],
+        seconds=require_number(record.get("seconds"), f"{where}: seconds"),
+        summary=summarize(
+            [require_number(value, f"{where}: episode_returns") for value in returns],
+            failed_episodes=failed,
+            score=None if score is None else require_number(score, f"{where}: normalized_score"),
+        ),
+    )
 
 
-def _make_curve(target: float | None, evaluations: list[dict[str, Any]]) -> Curve:
-    scores = [evaluation["score"] for evaluation in evaluations]
+def _make_curve(target: float | None, evaluations: list[_Evaluated]) -> Curve:
+    num_failed = sum(evaluation.summary.num_failed for evaluation in evaluations)
+    evaluations = [evaluation for evaluation in evaluations if evaluation.summary.num_episodes]
+    if not evaluations:
+        raise Refused("not evaluated", f"every episode at target {quoted(target)} failed, so it has no score")
+    scores = [evaluation.summary.normalized_score for evaluation in evaluations]
     if any(score is None for score in scores) and any(score is not None for score in scores):
         raise Refused(
             "damaged", "evaluations.jsonl: some evaluations have a normalised score and some have none"
         )
     return Curve(
         target_return=target,
-        steps=np.array([evaluation["step"] for evaluation in evaluations], dtype=np.int64),
-        seconds=np.array([evaluation["seconds"] for evaluation in evaluations]),
-        mean_returns=np.array([np.mean(evaluation["returns"]) for evaluation in evaluations]),
+        steps=np.array([evaluation.step for evaluation in evaluations], dtype=np.int64),
+        seconds=np.array([evaluation.seconds for evaluation in evaluations]),
+        mean_returns=np.array([evaluation.summary.mean_return for evaluation in evaluations]),
         scores=None if scores[0] is None else np.array(scores),
-        final_returns=np.concatenate([evaluation["returns"] for evaluation in evaluations[-LAST_COUNT:]]),
-        num_failed=sum(evaluation["num_failed"] for evaluation in evaluations),
+        final_returns=np.concatenate(
+            [evaluation.summary.returns for evaluation in evaluations[-LAST_COUNT:]]
+        ),
+        num_failed=num_failed,
     )
 
 
@@ -258,7 +272,7 @@ def _check_result(result: dict[str, Any], curves: tuple[Curve, ...]) -> None:
     entries = require(result, "scores", list, "result.json")
     for curve in curves:
         if curve.scores is None and curve.num_failed:
-            continue  # result.json then averages over failed episodes as well
+            continue  # version 0.1 took the mean of an evaluation of failed episodes alone
         found = [
             e for e in entries if isinstance(e, dict) and e.get("target_return", "") == curve.target_return
         ]

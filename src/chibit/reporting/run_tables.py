@@ -12,8 +12,8 @@ from chibit.reporting.published import arm_label
 from chibit.reporting.published_tables import format_duration
 from chibit.reporting.results import Study, differing_keys, flatten
 from chibit.reporting.run_reader import Run
-from chibit.reporting.tables import EMPTY, Cell, Column, Row, Table, text
-from chibit.reporting.verdict import format_score
+from chibit.reporting.tables import EMPTY, Cell, Column, Row, Table, setting_cell, text
+from chibit.reporting.verdict import format_score, short_rule
 
 _LONGEST = 80
 """Characters of a setting's value that are shown."""
@@ -35,14 +35,14 @@ def runs_table(scores: Scores) -> Table:
             text(arm_label(run.arm)),
             Cell(text=str(run.seed), sort=run.seed),
             *(Cell(text=format_score(value, normalized=normalized), sort=value) for value in values),
-            number_cell(curve.target_return),
+            EMPTY if curve.target_return is None else setting_cell(curve.target_return),
             number_cell(run.result.get("steps")),
             duration_cell(run.result.get("train_seconds")),
             number_cell(_parameters(run, "total")),
             text(run.name),
         ]
         rows.append(Row(cells=tuple(cells), arm=study.arms.index(run.arm)))
-    names: dict[Rule, str] = {"last4": "Last 4", "last": "Last", "best": "Best"}
+    names: dict[Rule, str] = {"last4": short_rule(scores).capitalize(), "last": "Last", "best": "Best"}
     labels = ("Seed", *(names[rule] for rule in RULES), "Target", "Steps", "Training time", "Parameters")
     return Table(
         key="runs",
@@ -118,7 +118,7 @@ def data_table(study: Study) -> Table:
             number_cell(run.provenance.get("data_steps")),
             text(show(spec.get("env_id"))),
             text("as before MuJoCo 3.5" if spec.get("d4rl_physics") is True else "as installed"),
-            text(show(spec.get("score_reference"))),
+            text(_reference(spec.get("score_reference"))),
         )
         rows.append(Row(cells=cells))
     return Table(
@@ -197,6 +197,13 @@ def duration_cell(value: Any) -> Cell:
     if isinstance(value, (int, float)) and 0 <= value < math.inf:
         return Cell(text=format_duration(float(value)), sort=float(value))
     return EMPTY
+
+
+def _reference(value: Any) -> str:
+    """Two raw returns: ``−20.3 and 3,234``."""
+    if not (isinstance(value, list) and len(value) == 2 and all(type(end) in (int, float) for end in value)):
+        return show(value)
+    return " and ".join(format_score(float(end), normalized=False) for end in value)
 
 
 def show(value: Any) -> str:

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from chibit.reporting.comparison import RULES, Aggregates, Comparison, Scores, behaviour_mean, curve_value
+from chibit.reporting.comparison import Aggregates, Comparison, Scores, behaviour_mean, curve_value
 from chibit.reporting.published import arm_label
 from chibit.reporting.results import Study
 from chibit.reporting.statistics import Estimate, mean_and_std
-from chibit.reporting.tables import EMPTY, Cell, Column, Row, Table, text
-from chibit.reporting.verdict import format_interval, format_score
+from chibit.reporting.tables import EMPTY, Cell, Column, Row, Table, setting_cell, text
+from chibit.reporting.verdict import describe_rule, format_interval, format_score
 
 SPREAD = "± is the sample standard deviation between seeds"
 
@@ -23,7 +23,7 @@ def score_cell(values: np.ndarray, *, normalized: bool, num_seeds: int, strong: 
     mean, std = mean_and_std(values)
     shown = format_score(mean, normalized=normalized)
     if std is not None:
-        shown += f" ± {format_score(std, normalized=normalized)}"
+        shown += f" ± {format_score(std, normalized=normalized, like=[mean])}"
     note = "" if values.size == num_seeds else f"{values.size} of {num_seeds} seeds"
     return Cell(text=shown, sort=mean, note=note, strong=strong)
 
@@ -54,13 +54,17 @@ def scores_table(scores: Scores, aggregates: Mapping[str, Aggregates | None]) ->
     spread = "One seed, so no spread" if one else f"Mean of {len(study.seeds)} seeds; {SPREAD}"
     return Table(
         key=f"scores-{scores.rule}",
-        title=f"Scores: {RULES[scores.rule].partition(' (')[0]}",
+        title=f"Scores: {_rule(scores)}",
         caption=f"Normalised scores (0 random, 100 expert) where the data set has a reference. {spread}. "
         "Data's mean: the training data's own episodes. Bold: highest mean of a row, whether or not the "
         "difference is real. Small print at the foot: 95% intervals.",
         columns=tuple(columns),
         rows=tuple(rows),
     )
+
+
+def _rule(scores: Scores) -> str:
+    return describe_rule(scores).partition(" (")[0]
 
 
 def _behaviour_cell(study: Study, dataset: str) -> Cell:
@@ -115,10 +119,10 @@ def differences_table(scores: Scores, comparisons: Sequence[Comparison]) -> Tabl
     baseline = arm_label(comparisons[0].baseline) if comparisons else "the baseline"
     return Table(
         key=f"differences-{scores.rule}",
-        title=f"Differences from {baseline}: {RULES[scores.rule].partition(' (')[0]}",
+        title=f"Differences from {baseline}: {_rule(scores)}",
         caption="Mean paired difference (arm minus baseline, same seeds) with its 95% paired bootstrap "
         "interval, stratified by data set; bold where it excludes zero. P(better): probability that a run of "
-        "the arm beats one of the baseline on the same data set.",
+        "the arm beats one of the baseline on the same data set; none from single pairs.",
         columns=(
             Column(label="Arm", numeric=False),
             Column(label="Data set", numeric=False),
@@ -140,8 +144,9 @@ def _difference_row(
     pairs = sum(comparison.num_pairs[dataset] for dataset in datasets)
     chance = comparison.probability if overall or len(comparison.by_dataset) == 1 else None
     probability = EMPTY
-    if chance is not None:
-        note = "" if chance.low is None or chance.high is None else f"{chance.low:.2f} to {chance.high:.2f}"
+    if chance is not None and chance.low is not None and chance.high is not None:
+        # One pair wins or loses: that is no probability.
+        note = f"{chance.low:.2f} to {chance.high:.2f}"
         probability = Cell(text=f"{chance.value:.2f}", sort=chance.value, note=note)
     interval = format_interval(estimate, normalized=normalized, signed=True)
     cells = (
@@ -185,15 +190,13 @@ def targets_table(scores: Scores) -> Table | None:
                         np.array(found), normalized=study.is_normalized(dataset), num_seeds=len(study.seeds)
                     )
                 )
-            label = (
-                Cell(text="none", sort=-1.0) if target is None else Cell(text=f"{target:,.0f}", sort=target)
-            )
+            label = Cell(text="none", sort=-1.0) if target is None else setting_cell(target)
             rows.append(Row(cells=(text(dataset), label, *cells)))
     columns = [Column(label="Data set", numeric=False), Column(label="Target return")]
     columns += [Column(label=arm_label(arm), arm=i) for i, arm in enumerate(study.arms)]
     return Table(
         key=f"targets-{scores.rule}",
-        title=f"Scores by target return: {RULES[scores.rule].partition(' (')[0]}",
+        title=f"Scores by target return: {_rule(scores)}",
         caption=f"What was asked for, and the score that came of it. {SPREAD}.",
         columns=tuple(columns),
         rows=tuple(rows),

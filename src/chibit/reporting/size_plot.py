@@ -15,6 +15,7 @@ from chibit.reporting.published import arm_label
 from chibit.reporting.results import base_name
 from chibit.reporting.statistics import Estimate
 from chibit.reporting.svg import MUTED, Canvas, arm_colour, arm_gid, arm_marker, style, to_svg
+from chibit.reporting.verdict import format_score
 
 _SIZED = re.compile(r"(.+)_\d+(\.\d+)?[KMG]")
 
@@ -53,7 +54,10 @@ def size_plot(scores: Scores, aggregates: Mapping[str, Aggregates | None], key: 
             for point in points:
                 _draw_point(axes, point)
             parts.append(
-                f"{arm_label(kind)} " + ", ".join(f"{p.estimate.value:.1f} at {p.label}" for p in points)
+                f"{arm_label(kind)} "
+                + ", ".join(
+                    f"{format_score(p.estimate.value, normalized=normalized)} at {p.label}" for p in points
+                )
             )
         sizes = {point.parameters: point.label for points in kinds.values() for point in points}
         axes.xaxis.set_major_locator(FixedLocator(sorted(sizes)))

@@ -8,6 +8,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from chibit.core.formatting import format_setting
+
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
@@ -72,6 +74,11 @@ class Table:
 def text(value: str) -> Cell:
     """A cell of text that sorts by itself."""
     return Cell(text=value)
+
+
+def setting_cell(value: float) -> Cell:
+    """A cell of a number that somebody chose, such as a target return."""
+    return Cell(text=format_setting(value).replace("-", "−"), sort=value)
 
 
 def to_markdown(tables: Sequence[Table]) -> str:

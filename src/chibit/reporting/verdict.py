@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from chibit.core.formatting import format_number
+from chibit.core.score_rules import name_last
 from chibit.reporting.comparison import (
-    RULES,
     TARGET_CHOICES,
     Comparison,
-    Rule,
     Scores,
     TargetChoice,
     aggregate,
@@ -41,20 +41,49 @@ class Verdict:
     """Direction of the finding; open where nothing can be told."""
 
 
-def format_score(value: float, *, normalized: bool = True, signed: bool = False) -> str:
-    """A score with one decimal, or a raw return without any; with a real minus sign."""
-    text = f"{value:{'+' if signed else ''},.{1 if normalized else 0}f}"
-    if text.lstrip("+-").strip("0.,") == "":
-        text = text.lstrip("+-")  # no signed zero
-    return text.replace("-", "−")
+def format_score(
+    value: float, *, normalized: bool = True, signed: bool = False, like: Iterable[float] = ()
+) -> str:
+    """A score with one decimal, or a raw return with three significant digits; with a real minus sign.
+
+    Args:
+        value: the figure.
+        normalized: whether it is a score, 0 to 100.
+        signed: write the sign of a positive one too.
+        like: figures that it stands beside and shares its decimals with.
+    """
+    decimals = 1 if normalized else None
+    return format_number(value, like=like, decimals=decimals, signed=signed).replace("-", "−")
 
 
 def format_interval(estimate: Estimate, *, normalized: bool = True, signed: bool = False) -> str:
     """``58.1 to 63.9``; empty where there is no interval."""
     if estimate.low is None or estimate.high is None:
         return ""
-    low = format_score(estimate.low, normalized=normalized, signed=signed)
-    return f"{low} to {format_score(estimate.high, normalized=normalized, signed=signed)}"
+    ends = [
+        format_score(end, normalized=normalized, signed=signed, like=[estimate.value])
+        for end in (estimate.low, estimate.high)
+    ]
+    return " to ".join(ends)
+
+
+def describe_rule(scores: Scores) -> str:
+    """What a rule made of the evaluations that there were: ``mean of the last 3 evaluations``."""
+    numbers = sorted({len(curve.steps) for cell in scores.curves.values() for curve in cell.values()})
+    if numbers == [1]:
+        return "only evaluation"
+    if scores.rule == "last4":
+        return f"mean of the {name_last(numbers)} evaluations"
+    if scores.rule == "last":
+        return "last evaluation"
+    several = f"{numbers[0]}" + (f" to {numbers[-1]}" if len(numbers) > 1 else "") if numbers else "all"
+    return f"best of {several} evaluations (optimistic: it is picked by looking at the test score)"
+
+
+def short_rule(scores: Scores) -> str:
+    """The same in a column's heading: ``last 3``, ``last``, ``best``."""
+    lengths = (len(curve.steps) for cell in scores.curves.values() for curve in cell.values())
+    return name_last(lengths) if scores.rule == "last4" else scores.rule
 
 
 def choose_focus(scores: Scores, baseline: str) -> str | None:
@@ -125,7 +154,7 @@ def _one_arm(scores: Scores, arm: str, target: TargetChoice) -> Verdict:
         if len(known) == len(datasets):
             own = format_score(sum(known) / len(known), normalized=normalized)
             sentence += f" The training data's own mean is {own}."
-    basis = _basis(scores.rule, target, datasets, seeds, paired=False)
+    basis = _basis(scores, target, datasets, seeds, paired=False)
     return Verdict(sentence=sentence, basis=basis, cautions=_cautions(scores, seeds), tone="open")
 
 
@@ -133,7 +162,7 @@ def _against_baseline(
     scores: Scores, comparison: Comparison, comparisons: Sequence[Comparison], target: TargetChoice
 ) -> Verdict:
     pairs = comparison.fewest_pairs
-    basis = _basis(scores.rule, target, comparison.datasets, pairs, paired=True)
+    basis = _basis(scores, target, comparison.datasets, pairs, paired=True)
     cautions = list(_cautions(scores, pairs))
     if comparison.num_unpaired:
         count = comparison.num_unpaired
@@ -200,14 +229,15 @@ def _cautions(scores: Scores, seeds: int) -> tuple[str, ...]:
     return tuple(cautions)
 
 
-def _basis(rule: Rule, target: TargetChoice, datasets: Sequence[str], seeds: int, *, paired: bool) -> str:
+def _basis(scores: Scores, target: TargetChoice, datasets: Sequence[str], seeds: int, *, paired: bool) -> str:
+    start = f"By the {describe_rule(scores)}, at {TARGET_CHOICES[target]}"
     if seeds == 0:
-        return f"By the {RULES[rule]}, at {TARGET_CHOICES[target]}."
+        return f"{start}."
     pairing = "paired by seed, " if paired else ""
     sets = datasets[0] if len(datasets) == 1 else f"{len(datasets)} data sets"
     number = f"{seeds} seed{'' if seeds == 1 else 's'}"
     least = "" if len(datasets) == 1 else "at least "
-    return f"By the {RULES[rule]}, at {TARGET_CHOICES[target]}; {pairing}{sets}, {least}{number}."
+    return f"{start}; {pairing}{sets}, {least}{number}."
 
 
 def _parenthesis(estimate: Estimate, normalized: bool) -> str:

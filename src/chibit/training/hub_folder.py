@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -12,7 +11,9 @@ from chibit.agents.model_card import PolicyScore
 from chibit.agents.saved_policy import export_policy
 from chibit.core.errors import InputError, UserError
 from chibit.core.files import atomic_folder
+from chibit.core.formatting import format_number, format_setting
 from chibit.data.scores import normalized_score
+from chibit.evaluation.summary import EvaluationSummary, summarize_record
 from chibit.evaluation.video import record_video
 from chibit.training.loading import LoadedRun
 
@@ -76,17 +77,18 @@ def write_hub_folder(
 def checkpoint_scores(loaded: LoadedRun) -> list[PolicyScore]:
     """The run's evaluations at the step of the checkpoint, for a model card."""
     scores = []
-    for record, returns in _evaluations(loaded):
-        scores.append(
-            PolicyScore(
-                env_id=loaded.spec.env_id or "",
-                target_return=record["target_return"],
-                num_episodes=len(returns),
-                mean_return=float(returns.mean()),
-                std_return=float(returns.std()),
-                normalized_score=record["normalized_score"],
+    for summary in _summaries(loaded):
+        if summary.mean_return is not None:
+            scores.append(
+                PolicyScore(
+                    env_id=loaded.spec.env_id or "",
+                    target_return=summary.target_return,
+                    num_episodes=summary.num_episodes,
+                    mean_return=summary.mean_return,
+                    std_return=summary.std_return,
+                    normalized_score=summary.normalized_score,
+                )
             )
-        )
     return scores
 
 
@@ -100,35 +102,29 @@ def mean_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float] |
     return float(low), float(high)
 
 
-def _evaluations(loaded: LoadedRun) -> list[tuple[dict[str, Any], np.ndarray]]:
-    """Records of the checkpoint's step, with the returns of the episodes whose environment did not fail."""
-    found = []
-    for record in loaded.run.read_log("evaluations.jsonl"):
-        failed = set(record["failed_episodes"])
-        returns = [value for i, value in enumerate(record["episode_returns"]) if i not in failed]
-        if record["step"] == loaded.step and returns:
-            found.append((record, np.array(returns)))
-    return found
+def _summaries(loaded: LoadedRun) -> list[EvaluationSummary]:
+    """The evaluations of the checkpoint's step."""
+    records = loaded.run.read_log("evaluations.jsonl")
+    return [summarize_record(record) for record in records if record["step"] == loaded.step]
 
 
 def _intervals(loaded: LoadedRun) -> list[str]:
     """A sentence on each evaluation."""
     lines = []
-    for record, returns in _evaluations(loaded):
-        target = record["target_return"]
-        asked = "" if target is None else f" at target return {target:g}"
-        interval = mean_interval(returns)
-        if interval is None:
-            lines.append(f"- Mean return{asked}: one episode, so no interval can be given.")
+    for summary in _summaries(loaded):
+        target, mean = summary.target_return, summary.mean_return
+        asked = "" if target is None else f" at target return {format_setting(target)}"
+        interval = mean_interval(summary.returns)
+        if mean is None or interval is None:
+            lines.append(f"- Mean return{asked}: {summary.sample}, so no interval can be given.")
             continue
-        low, high = interval
-        line = f"- Mean return{asked}: {float(returns.mean()):.1f}, 95% interval {low:.1f} to {high:.1f}"
+        shown = [format_number(value, like=interval) for value in (mean, *interval)]
+        line = "- Mean return{}: {}, 95% interval {} to {}".format(asked, *shown)
         reference = loaded.spec.score_reference
         if reference is not None:
-            ends = (float(returns.mean()), low, high)
-            normalised = [float(normalized_score(value, reference)) for value in ends]
-            line += "; normalised {:.1f}, {:.1f} to {:.1f}".format(*normalised)
-        lines.append(f"{line} (bootstrap over {len(returns)} episodes of this one run).")
+            scores = (float(normalized_score(value, reference)) for value in (mean, *interval))
+            line += "; normalised {}, {} to {}".format(*(format_number(s, decimals=1) for s in scores))
+        lines.append(f"{line} (bootstrap over {summary.sample} of this one run).")
     return lines
 
 

@@ -350,10 +350,9 @@ def evaluate_agent(
 
 
 def evaluation_score(evaluation: Evaluation) -> float:
-    """The normalised score, or the mean return where the environment has no reference."""
-    if evaluation.normalized_score is not None:
-        return evaluation.normalized_score
-    return -math.inf if evaluation.mean_return is None else evaluation.mean_return
+    """The normalised score, or the mean return without a reference; -inf if every episode failed."""
+    score = evaluation.summary.score
+    return -math.inf if score is None else score
 
 
 def evaluation_record(evaluation: Evaluation, step: int, seconds: float) -> dict[str, Any]:

@@ -81,16 +81,7 @@ class RunProgress:
 
     def evaluated(self, evaluations: Sequence[Evaluation]) -> None:
         """Print the outcome of an evaluation above the bar."""
-        parts = []
-        for evaluation in evaluations:
-            returns = evaluation.episode_returns
-            if not len(returns):
-                continue
-            target = "" if evaluation.target_return is None else f"target {evaluation.target_return:g}: "
-            score = (
-                "" if evaluation.normalized_score is None else f" = {evaluation.normalized_score:.1f} of 100"
-            )
-            parts.append(f"{target}return {sum(returns) / len(returns):.0f}{score}")
         if self._task is not None and not self._bar.disable:
             done = int(self._bar.tasks[self._task].completed)
-            self._bar.console.print(f"  step {done}: " + "; ".join(parts), highlight=False)
+            line = "; ".join(str(evaluation.summary) for evaluation in evaluations)
+            self._bar.console.print(f"  step {done}: {line}", highlight=False, markup=False)

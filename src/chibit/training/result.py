@@ -12,6 +12,12 @@ from chibit.core.run_dir import RunDir
 from chibit.core.score_rules import curve_scores
 from chibit.data.scores import normalized_score
 from chibit.data.trajectory import TrajectoryDataset
+from chibit.evaluation.summary import summarize_record
+
+_MEASURED = (
+    *("last", "last4", "best", "best_step"),
+    *("mean_return_last", "num_episodes_last", "steps_to_converge", "seconds_to_converge"),
+)
 
 
 def summarise(
@@ -39,34 +45,32 @@ def summarise(
 
 
 def target_scores(target: float | None, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One target's scores under the three rules, and when it converged.
+    """One target's scores under the three rules, when it converged, and what all that is of.
+
+    Evaluations whose episodes all failed are left out; scores are None where no evaluation is left.
 
     Args:
         target: the target return, or None for a policy without one.
         records: its evaluations in the order of steps.
     """
-    curve = [_score(record) for record in records]
+    counted, curve = [], []
+    for record in records:
+        summary = summarize_record(record)
+        if summary.score is not None:
+            counted.append((record, summary))
+            curve.append(summary.score)
+    result = {"target_return": target, "num_evaluations": len(curve), **dict.fromkeys(_MEASURED)}
+    if not curve:
+        return result
     rules = curve_scores(curve)
-    converged = records[rules.converged_index]
-    return {
-        "target_return": target,
+    converged = counted[rules.converged_index][0]
+    return result | {
         "last": rules.last,
         "last4": rules.last4,
         "best": rules.best,
-        "best_step": records[rules.best_index]["step"],
-        "mean_return_last": _mean_return(records[-1]),
+        "best_step": counted[rules.best_index][0]["step"],
+        "mean_return_last": counted[-1][1].mean_return,
+        "num_episodes_last": counted[-1][1].num_episodes,
         "steps_to_converge": converged["step"],
         "seconds_to_converge": converged["seconds"],
     }
-
-
-def _score(record: dict[str, Any]) -> float:
-    score = record["normalized_score"]
-    return _mean_return(record) if score is None else float(score)
-
-
-def _mean_return(record: dict[str, Any]) -> float:
-    """Mean raw return of the episodes whose environment did not fail; of all, if every one did."""
-    failed = set(record["failed_episodes"])
-    returns = record["episode_returns"]
-    return float(np.mean([value for i, value in enumerate(returns) if i not in failed] or returns))

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import tyro
 from rich.console import Console
 from rich.progress import Progress
@@ -16,6 +15,7 @@ from rich.table import Table
 
 from chibit.core.errors import InputError
 from chibit.core.files import make_folder, write_atomic
+from chibit.core.formatting import format_number, format_setting
 from chibit.verbs.parsing import parse
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def evaluate(argv: Sequence[str], prog: str) -> None:
             progress=lambda done, live: progress.update(task, completed=done),
         )
     console = Console()
-    console.print(_evaluation_table(evaluations, spec, loaded.step, arguments))
+    console.print(_evaluation_table(evaluations, spec, loaded.step))
     if arguments.out is not None:
         _write_json(arguments.out, evaluations, loaded, arguments.seed)
         console.print(f"written: {arguments.out}", highlight=False, soft_wrap=True)
@@ -116,28 +116,27 @@ def _targets(loaded: LoadedRun, asked: tuple[float, ...]) -> tuple[float, ...] |
     return asked or loaded.config.target_returns or loaded.spec.default_target_returns
 
 
-def _evaluation_table(
-    evaluations: Sequence[Evaluation], spec: DatasetSpec, step: int, arguments: EvaluateArguments
-) -> Table:
-    table = Table(title=f"{spec.env_id}, step {step}, {arguments.num_episodes} episodes a target")
-    for column in ("target return", "mean return", "std", "min", "max", "mean length", "score"):
+def _evaluation_table(evaluations: Sequence[Evaluation], spec: DatasetSpec, step: int) -> Table:
+    table = Table(title=f"{spec.env_id}, step {step:,}")
+    for column in ("target return", "episodes", "mean return", "std", "min", "max", "mean length", "score"):
         table.add_column(column, justify="right")
-    for evaluation in evaluations:
-        returns = np.array(evaluation.episode_returns)
-        target = "none" if evaluation.target_return is None else f"{evaluation.target_return:g}"
-        score = "" if evaluation.normalized_score is None else f"{evaluation.normalized_score:.1f}"
-        numbers = [
-            returns.mean(),
-            returns.std(),
-            returns.min(),
-            returns.max(),
-            np.mean(evaluation.episode_lengths),
-        ]
-        table.add_row(target, *(f"{number:.0f}" for number in numbers), score)
-    failed = sum(len(evaluation.failed_episodes) for evaluation in evaluations)
-    table.caption = "score: normalised, 0 random to 100 expert" + (
-        f"; {failed} episodes failed" if failed else ""
-    )
+    for summary in (evaluation.summary for evaluation in evaluations):
+        target = "none" if summary.target_return is None else format_setting(summary.target_return)
+        mean, std, score = summary.mean_return, summary.std_return, summary.normalized_score
+        episodes = f"{summary.num_episodes}" if not summary.num_failed else summary.sample
+        if mean is None or summary.mean_length is None:
+            table.add_row(target, episodes)
+            continue
+        values = (std, min(summary.returns), max(summary.returns))
+        table.add_row(
+            target,
+            episodes,
+            format_number(mean),
+            *("" if value is None else format_number(value, like=[mean]) for value in values),
+            format_number(summary.mean_length),
+            "" if score is None else format_number(score, decimals=1),
+        )
+    table.caption = "score: normalised, 0 random to 100 expert"
     return table
 
 

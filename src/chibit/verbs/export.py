@@ -65,7 +65,7 @@ def other_seeds(run: Path) -> str:
     from chibit.reporting.comparison import collect_scores
     from chibit.reporting.results import read_study
     from chibit.reporting.statistics import bootstrap, mean_over_tasks
-    from chibit.reporting.verdict import format_interval, format_score
+    from chibit.reporting.verdict import describe_rule, format_interval, format_score
 
     if not (run / "result.json").is_file():
         return ""
@@ -76,11 +76,12 @@ def other_seeds(run: Path) -> str:
     mine = next((entry for entry in study.runs if entry.folder.name == run.resolve().name), None)
     if mine is None:
         return ""
-    values = collect_scores(study, "last4").cell(mine.arm, mine.dataset)
+    scores = collect_scores(study, "last4")
+    values = scores.cell(mine.arm, mine.dataset)
     normalized = study.is_normalized(mine.dataset)
     unit = "score" if normalized else "return"
     mean = format_score(float(values.mean()), normalized=normalized)
-    start = f"- Mean of the last 4 evaluations of this arm ({mine.arm}), {unit}: {mean}"
+    start = f"- {describe_rule(scores).capitalize()} of this arm ({mine.arm}), {unit}: {mean}"
     if len(values) < 2:
         return f"{start}; one seed, so no interval over seeds can be given."
     estimate = bootstrap(mean_over_tasks, [values], rng=np.random.default_rng(0))

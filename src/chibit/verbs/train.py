@@ -15,7 +15,9 @@ from rich.table import Table
 from chibit.core.config import read_json
 from chibit.core.errors import InputError, UserError
 from chibit.core.files import nearest
+from chibit.core.formatting import format_number, format_setting
 from chibit.core.run_dir import RunDir
+from chibit.core.score_rules import name_last
 from chibit.verbs.parsing import parse, take_option
 
 
@@ -122,16 +124,23 @@ def _arguments_class(agent_config: type) -> Any:
 def result_table(result: dict[str, Any]) -> Table:
     """The scores of a finished run, a line per target."""
     unit = "normalised, 0 to 100" if result["score_unit"] == "normalized" else "raw return"
-    table = Table(title=f"scores ({unit}) after {result['steps']} steps, one seed")
-    for column in ("target return", "last", "last 4", "best", "at step", "last mean return"):
+    decimals = 1 if result["score_unit"] == "normalized" else None
+    table = Table(title=f"scores ({unit}) after {result['steps']:,} steps, one seed")
+    rows = result["scores"]
+    last = name_last(row["num_evaluations"] for row in rows if "num_evaluations" in row)
+    for column in ("target return", "last", last, "best", "at step", "last mean return", "episodes"):
         table.add_column(column, justify="right")
-    for row in result["scores"]:
-        target = "none" if row["target_return"] is None else f"{row['target_return']:g}"
-        scores = [f"{row[key]:.1f}" for key in ("last", "last4", "best")]
-        table.add_row(target, *scores, str(row["best_step"]), f"{row['mean_return_last']:.0f}")
-    behaviour = f"{result['behaviour_mean_return']:.0f}"
+    for row in rows:
+        target = "none" if row["target_return"] is None else format_setting(row["target_return"])
+        if row["last"] is None:
+            table.add_row(target, "every episode failed")
+            continue
+        scores = [format_number(row[key], decimals=decimals) for key in ("last", "last4", "best")]
+        mean, episodes = format_number(row["mean_return_last"]), str(row.get("num_episodes_last", ""))
+        table.add_row(target, *scores, f"{row['best_step']:,}", mean, episodes)
+    behaviour = format_number(result["behaviour_mean_return"])
     if result["behaviour_score"] is not None:
-        behaviour += f", score {result['behaviour_score']:.1f}"
+        behaviour += f", score {format_number(result['behaviour_score'], decimals=1)}"
     table.caption = f"the data's own mean return: {behaviour}"
     if not result["scores"]:
         table.caption += "; not evaluated (no environment, or --num-episodes 0)"

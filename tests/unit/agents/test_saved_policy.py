@@ -162,14 +162,14 @@ def test_a_saved_policy_is_evaluated_in_its_real_environment(saved):
 
 def test_the_model_card_says_what_it_is_and_its_example_runs(saved, monkeypatch, capsys):
     text = (saved / "README.md").read_text()
-    assert "not D4RL's" in text and "Hopper-v5" in text and "| 3600 | 10 | 1500.0 | ± 321.5 | 46.7 |" in text
+    assert "not D4RL's" in text and "Hopper-v5" in text and "| 3,600 | 10 | 1,500 | ± 322 | 46.7 |" in text
     yaml = pytest.importorskip("yaml")
     head = yaml.safe_load(text.split("---")[1])
     assert head["library_name"] == "chibit" and "reinforcement-learning" in head["tags"]
     (result,) = head["model-index"][0]["results"]
     assert result["dataset"]["name"] == "Hopper-v5"
     assert {m["type"]: m["value"] for m in result["metrics"]} == {
-        "mean_reward": "1500.00 +/- 321.50",
+        "mean_reward": "1500 +/- 322",
         "normalized_score": 46.71,
     }
     monkeypatch.chdir(saved)

@@ -51,10 +51,10 @@ def test_the_page_shows_all_of_it(summary):
     for text in (
         "three-episodes",
         "3: 2 terminated, 1 truncated; last observations not known",
-        "3.0 to 10.0, mean 6.3",
+        "3.00 to 10.0, mean 6.33",
         "2; 1 never change (1)",
         "none: training only; at most 4 steps",
-        "0 at 0, 100 at 10; these data: mean 63.3, best 100.0",
+        "0 at 0, 100 at 10.0; these data: mean 63.3, best 100.0",
         "10, 5",
         "NaN or infinite",
     ):

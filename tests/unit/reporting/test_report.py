@@ -82,6 +82,32 @@ def test_options_reach_the_numbers(study):
         build_report(study, target="3600")
 
 
+def test_captions_say_what_was_averaged(study):
+    paths = build_report(study)
+    for text in (paths.html.read_text(), paths.markdown.read_text(), paths.latex.read_text(), shown(study)):
+        assert "last 3 evaluations" in text
+        lower = text.lower()
+        assert "last 4 evaluations" not in lower and "last four" not in lower and "ours, last 4" not in lower
+    assert ">Last 3<" in paths.html.read_text()
+    assert "sample standard deviation between seeds" in " ".join(shown(study).split())
+
+
+def test_the_only_evaluation_is_no_mean(tmp_path, runs):
+    runs.write_study(tmp_path / "s", {"random": 0, "chibit": 4}, [HOPPER], [0], num_evaluations=1)
+    paths = build_report(tmp_path / "s")
+    assert "By the only evaluation, at" in paths.html.read_text()
+    assert "mean of the last" not in paths.html.read_text()
+
+
+def test_curves_of_different_lengths_are_owned_up_to(tmp_path, runs):
+    runs.write_run(tmp_path / "s", "random", HOPPER, 0, num_evaluations=2)
+    runs.write_run(tmp_path / "s", "chibit", HOPPER, 0, num_evaluations=9)
+    assert (
+        "By the mean of the last 2 to 4 evaluations, at"
+        in shown(tmp_path / "s") + build_report(tmp_path / "s").markdown.read_text()
+    )
+
+
 def test_no_folder_no_report(tmp_path):
     with pytest.raises(InputError, match="no such folder"):
         build_report(tmp_path / "absent")

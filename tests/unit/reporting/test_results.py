@@ -144,7 +144,18 @@ class TestRefusals:
             0,
             lambda r: r.update(failed_episodes=list(range(10)), normalized_score=None),
         )
-        refused(run, "damaged", "no episode")
+        curve = read_run(run).curves[0]
+        assert curve.steps.tolist() == [10_000, 15_000, 20_000, 25_000, 30_000]
+        assert curve.num_failed == 10
+
+    def test_a_target_at_which_every_episode_failed(self, run):
+        for number in range(0, 12, 2):
+            edit_line(
+                run / "evaluations.jsonl",
+                number,
+                lambda r: r.update(failed_episodes=list(range(10)), normalized_score=None),
+            )
+        refused(run, "not evaluated", "3600", "failed")
 
     def test_scores_for_some_evaluations_only(self, run):
         edit_line(run / "evaluations.jsonl", 0, lambda record: record.update(normalized_score=None))

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import re
 
 import numpy as np
@@ -121,6 +122,36 @@ def test_the_score_table_marks_the_highest_and_what_is_missing(analysis):
     assert cells[3].sort == pytest.approx(analysis.scores["last4"].cell("chibit", HOPPER).mean())
     assert row(table, "Mean").summary
     assert re.fullmatch(r"[\d.]+ to [\d.]+", row(table, "Mean").cells[3].note)
+
+
+def test_single_pairs_give_no_probability(tmp_path, runs):
+    runs.write_study(tmp_path, {"random": 0, "chibit": 40}, [HOPPER], [0], num_evaluations=4)
+    cells = analyse(read_study(tmp_path)).tables["differences"]["last4"].rows[0].cells
+    assert cells[4].text == "1"
+    assert cells[5] is EMPTY
+    runs.write_study(tmp_path, {"random": 0, "chibit": 40}, [HOPPER], [1, 2], num_evaluations=4)
+    cells = analyse(read_study(tmp_path)).tables["differences"]["last4"].rows[0].cells
+    assert (cells[5].text, cells[5].note) == ("1.00", "1.00 to 1.00")
+
+
+def test_small_returns_are_not_rounded_away(tmp_path, runs):
+    run = runs.write_run(
+        tmp_path, "bc", "my-robot", 0, num_evaluations=1, normalized=False, return_conditioned=False
+    )
+    records = [json.loads(line) for line in (run / "evaluations.jsonl").read_text().splitlines()]
+    for record in records:
+        record["episode_returns"] = [0.027] * 10
+    runs.write_lines(run / "evaluations.jsonl", records)
+    result = json.loads((run / "result.json").read_text())
+    result["scores"] = [{"target_return": None, **dict.fromkeys(("last", "last4", "best"), 0.027)}]
+    runs.write_json(run / "result.json", result)
+    tables = analyse(read_study(tmp_path)).tables
+    assert row(tables["scores"]["last"], "my-robot").cells[2].text == "0.0270"
+    assert row(tables["runs"], "my-robot").cells[3].text == "0.0270"
+
+
+def test_score_references_have_significant_digits(analysis):
+    assert row(analysis.tables["data"], HOPPER).cells[-1].text == "−20.3 and 3,234"
 
 
 def test_the_gaps_are_stated(analysis):
