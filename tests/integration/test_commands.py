@@ -49,6 +49,30 @@ def test_a_refused_run_leaves_no_folder(tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.rglob("config.json"))
 
 
+def test_a_users_word_names_the_environment(pendulum_file, tmp_path, capsys):
+    """Data without an environment are trained on alone; --env-id lets them be evaluated, then or later."""
+    columns = {key: value for key, value in np.load(pendulum_file).items() if key != "env_id"}
+    data = tmp_path / "hopper-medium-like.npz"
+    np.savez(data, **columns)
+    train = ["train", "--agent", "bc", "--data", str(data), "--num-steps", "2", "--num-episodes", "1"]
+    named, nameless = tmp_path / "named", tmp_path / "nameless"
+    assert main([*train, "--quiet", "--env-id", "Pendulum-v1", "--out", str(named)]) == 0
+    evaluation = json.loads((named / "evaluations.jsonl").read_text())
+    assert evaluation["episode_lengths"] == [200] and evaluation["normalized_score"] is None
+    assert main([*train, "--quiet", "--out", str(nameless)]) == 0
+    assert not (nameless / "evaluations.jsonl").exists()
+    assert main(["evaluate", str(nameless), "--num-episodes", "1"]) == 2
+    assert "--env-id" in capsys.readouterr().err
+    out = tmp_path / "played.json"
+    play = ["evaluate", str(nameless), "--num-episodes", "1", "--env-id", "Pendulum-v1", "--out", str(out)]
+    assert main(play) == 0
+    assert json.loads(out.read_text())["evaluations"][0]["episode_lengths"] == [200]
+    assert main(["evaluate", str(nameless), "--env-id", "Hopper-v4"]) == 2
+    assert "observations have 3 values" in capsys.readouterr().err
+    assert main(["data", "inspect", str(data), "--env-id", "Pendulum-v1"]) == 0
+    assert "Pendulum-v1; at most 200 steps" in capsys.readouterr().out
+
+
 def test_evaluate_plays_and_writes_every_return(run, tmp_path, capsys):
     out = tmp_path / "deep" / "returns.json"
     flags = ["--target-returns", "-100", "-500", "--num-episodes", "3", "--out", str(out)]

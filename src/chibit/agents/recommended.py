@@ -6,7 +6,6 @@ only a starting point.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -45,7 +44,13 @@ RECOMMENDED: Mapping[str, Settings] = {
 }
 """Agent to (environment, level) to fields of its config."""
 
-_NAME = re.compile(r"(?:^|/)(halfcheetah|hopper|walker2d)[-/](medium(?:-replay|-expert)?)(?:-v\d+)?$")
+_LEVELS = {
+    spelling.format(environment, level): (environment, level)
+    for environment in ("halfcheetah", "hopper", "walker2d")
+    for level in (MEDIUM, REPLAY, EXPERT)
+    for spelling in ("{}-{}", "{}-{}-v2", "mujoco/{}/{}-v0", "chibit/{}/{}-v0")
+}
+"""Every name of a data set that has recommended settings, to its environment and level."""
 
 
 def recommended(config: ConfigT, dataset_name: str) -> ConfigT:
@@ -53,13 +58,12 @@ def recommended(config: ConfigT, dataset_name: str) -> ConfigT:
 
     Args:
         config: an agent's config; fields without a recommendation keep their values.
-        dataset_name: as its source spells it: hopper-medium-v2, mujoco/hopper/medium-v0,
-            chibit/hopper/medium-v0, or hopper-medium.
+        dataset_name: exactly as its source spells it: hopper-medium-v2, mujoco/hopper/medium-v0,
+            chibit/hopper/medium-v0, or hopper-medium. Paths and parts of names mean nothing.
 
     Returns:
         The same config where nothing is recommended for the agent or the data set.
     """
-    match = _NAME.search(dataset_name.lower())
     settings = RECOMMENDED.get(config.agent, {})  # type: ignore[attr-defined]
-    changes = settings.get((match[1], match[2]), {}) if match else {}
+    changes = settings.get(_LEVELS.get(dataset_name, ("", "")), {})
     return replace(config, **changes)  # type: ignore[type-var]

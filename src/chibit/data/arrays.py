@@ -18,7 +18,7 @@ from chibit.core.errors import DamagedFileError, InputError, UserError
 from chibit.core.files import is_out_of_resources, read_error
 from chibit.data.environment import choose_environment
 from chibit.data.limits import check_declared_size
-from chibit.data.origin import Origin
+from chibit.data.origin import Origin, file_name
 from chibit.data.recording import COLUMN_NAMES, Recording, name_columns, record_columns
 
 _ENV_ID = "env_id"
@@ -65,7 +65,7 @@ def read_npz(path: Path) -> Iterator[tuple[Recording, Origin]]:
     env_id, notes = choose_environment(None if name is None else str(name))
     columns = {ours: arrays[theirs] for ours, theirs in name_columns(arrays, str(path)).items()}
     provenance = {"kind": "npz", "path": str(path.absolute())}
-    origin = Origin(name=path.stem, env_id=env_id, notes=notes, provenance=provenance)
+    origin = Origin(name=file_name(path), env_id=env_id, notes=notes, provenance=provenance)
     yield record_columns(columns, where=str(path)), origin
 
 

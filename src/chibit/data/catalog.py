@@ -18,13 +18,13 @@ from numpy.typing import ArrayLike
 from chibit.atari import GAMES
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.files import TEMPORARY_PREFIX, check_name
-from chibit.data.origin import Origin
+from chibit.data.origin import Origin, is_published_name
 from chibit.data.recording import Recording, record_columns
 from chibit.data.sources import SUFFIXES, atari_folder, find_source, home_folder, local_minari_ids
 from chibit.data.store import SCHEMA, open_store, write_store
 from chibit.data.trajectory import TrajectoryDataset
 
-_CONVERTER = 1
+_CONVERTER = 2
 """Raised when the same source would become another store."""
 _LEFTOVER_SECONDS = 24 * 3600.0
 
@@ -32,6 +32,7 @@ _LEFTOVER_SECONDS = 24 * 3600.0
 def load_dataset(
     name_or_path: str | Path,
     *,
+    env_id: str | None = None,
     data_folder: Path | None = None,
     cache: Path | None = None,
     download: bool = True,
@@ -43,6 +44,8 @@ def load_dataset(
         name_or_path: a D4RL id (hopper-medium-v2), an own level (hopper-medium, chibit/hopper/medium-v0;
             collected if it is not there), a Minari id (mujoco/hopper/medium-v0), or the path of an .hdf5,
             .pkl or .npz file, of a Minari folder or of a store.
+        env_id: environment that the data are evaluated in, by the caller's word: one of
+            `chibit.envs.ALLOWED`. None takes what the data name.
         data_folder: where D4RL files and Minari data sets are looked for first, and D4RL files are downloaded
             to.
         cache: where stores are kept; see `home_folder`.
@@ -58,6 +61,17 @@ def load_dataset(
         DamagedFileError: for a file that is damaged or not to be trusted.
         ResourceError: for a full disk, too little memory, or a server that cannot be reached.
     """
+    dataset = _open(name_or_path, data_folder, cache, download, progress)
+    if env_id is None:
+        return dataset
+    from chibit.data.environment import evaluate_in
+
+    return evaluate_in(dataset, env_id)
+
+
+def _open(
+    name_or_path: str | Path, data_folder: Path | None, cache: Path | None, download: bool, progress: bool
+) -> TrajectoryDataset:
     source = find_source(name_or_path, data_folder, home_folder(cache), download, progress)
     if source.reader is None:
         return open_store(source.path, verify="hash")
@@ -94,7 +108,8 @@ def from_arrays(
         terminations: (N,) bool, True where the environment ended an episode.
         truncations: (N,) bool, True where an episode was cut; None if none was.
         next_observations: (N, S) what was seen after each action, if it is known.
-        name: letters, digits and . _ + -; it names the data set in tables.
+        name: letters, digits and . _ + -; it names the data set in tables and means nothing else, so the
+            name of a published data set (hopper-medium-v2) is refused.
         env_id: the environment it is evaluated in, one of `chibit.envs.ALLOWED`.
         d4rl_physics: evaluate with the contact margins that MuJoCo had before 3.5.
         score_reference: raw returns that count as 0 and as 100; None takes the environment's, if any are
@@ -108,11 +123,9 @@ def from_arrays(
         InputError: if arrays do not fit together or with the environment, a value is not finite, or no
             episode ends.
     """
-    from chibit.envs import check_env_id
-
     check_name(name, "data set")
-    if env_id is not None:
-        check_env_id(env_id)
+    if is_published_name(name):
+        raise InputError(f"name: {name!r} is that of a published data set; choose another")
     columns = _numeric_columns(
         observations=observations,
         actions=actions,

@@ -10,7 +10,7 @@ from pathlib import Path
 from chibit.core.errors import InputError
 from chibit.data.download import download
 from chibit.data.hdf5 import check_budget, open_hdf5
-from chibit.data.origin import Origin
+from chibit.data.origin import Origin, file_name
 from chibit.data.recording import Recording, name_columns, record_columns
 
 URL = "http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2"
@@ -103,8 +103,8 @@ def make_origin(path: Path, dataset_id: str | None, num_columns: int, *, kind: s
     """
     provenance = {"kind": kind, "path": str(path.absolute())}
     if dataset_id is None:
-        note = f"{path.stem!r} is no D4RL id: no environment to evaluate in"
-        return Origin(name=path.stem, notes=(note,), provenance=provenance)
+        note = f"{path.stem!r} is no D4RL id, and the file names no environment"
+        return Origin(name=file_name(path), notes=(note,), provenance=provenance)
     kept = state_columns(dataset_id)
     notes: tuple[str, ...] = ()
     if kept is not None and num_columns > kept:

@@ -8,8 +8,10 @@ import gymnasium as gym
 import numpy as np
 
 from chibit.core.errors import InputError
-from chibit.data.origin import Origin
+from chibit.data.origin import Origin, beyond_bounds, usual_target_returns
 from chibit.data.recording import Recording
+from chibit.data.scores import score_reference
+from chibit.data.trajectory import DatasetSpec, TrajectoryDataset
 from chibit.envs import ALLOWED, make_env
 
 
@@ -23,9 +25,9 @@ def choose_environment(env_id: object) -> tuple[str | None, tuple[str, ...]]:
         The id or None, and a note that gives the reason for None.
     """
     if env_id is None:
-        return None, ("the data name no environment: no evaluation",)
+        return None, ("the data name no environment",)
     if not isinstance(env_id, str) or env_id not in ALLOWED:
-        return None, (f"environment {str(env_id)[:80]!r} is not one that can be built here: no evaluation",)
+        return None, (f"environment {str(env_id)[:80]!r} is not one that can be built here",)
     return env_id, ()
 
 
@@ -49,13 +51,14 @@ def check_environment(origin: Origin, recording: Recording, where: str) -> Origi
         return origin
     env = make_env(origin.env_id)
     try:
-        mismatch = _mismatch(origin.env_id, env, recording)
+        sizes = recording.observation_size, recording.num_action_columns, recording.is_discrete
+        mismatch = _mismatch(origin.env_id, env, *sizes)
         action_space = env.action_space
         limit = origin.max_episode_steps or (env.spec.max_episode_steps if env.spec is not None else None)
     finally:
         env.close()
     if mismatch and origin.env_options:
-        return replace(origin, env_id=None, notes=(*origin.notes, f"{mismatch}: no evaluation"))
+        return replace(origin, env_id=None, notes=(*origin.notes, mismatch))
     if mismatch:
         raise InputError(f"{where}: {mismatch}; correct the data, or the environment that they name")
     if isinstance(action_space, gym.spaces.Discrete):
@@ -65,18 +68,74 @@ def check_environment(origin: Origin, recording: Recording, where: str) -> Origi
     return replace(origin, action_bounds=bounds, max_episode_steps=limit)
 
 
-def _mismatch(env_id: str, env: gym.Env, recording: Recording) -> str | None:
-    """Say in what the data differ from the environment."""
+def evaluate_in(dataset: TrajectoryDataset, env_id: str) -> TrajectoryDataset:
+    """Take a user's word for the environment of a data set; raises as `spec_in` does."""
+    spec = spec_in(dataset.spec, env_id)
+    if spec.num_actions is not None:
+        return replace(dataset, spec=spec)
+    reached = dataset.actions.min(axis=0), dataset.actions.max(axis=0)
+    return replace(dataset, spec=spec, notes=(*dataset.notes, *beyond_bounds(spec, reached)))
+
+
+def spec_in(spec: DatasetSpec, env_id: str) -> DatasetSpec:
+    """Describe data as those of an environment that a user names.
+
+    Args:
+        spec: of the data, which name another environment or none.
+        env_id: one of `chibit.envs.ALLOWED`.
+
+    Returns:
+        The description with the environment's bounds, number of actions, time limit, score reference and
+        usual target returns. A score reference that was given for data without an environment stays.
+
+    Raises:
+        InputError: if the environment is not on the list, or has other observations or actions.
+    """
+    if spec.env_id == env_id:
+        return spec
+    env = make_env(env_id)
+    try:
+        mismatch = _mismatch(env_id, env, spec.state_dim, spec.act_dim, spec.num_actions is not None)
+        action_space = env.action_space
+        limit = env.spec.max_episode_steps if env.spec is not None else None
+    finally:
+        env.close()
+    if mismatch:
+        raise InputError(f"{spec.name}: {mismatch}; name the environment that the data are from")
+    own_reference = spec.score_reference if spec.env_id is None else None
+    spec = replace(
+        spec,
+        env_id=env_id,
+        max_episode_steps=limit or spec.max_episode_steps,
+        score_reference=own_reference or score_reference(env_id),
+        default_target_returns=usual_target_returns(env_id) or spec.default_target_returns,
+    )
+    if isinstance(action_space, gym.spaces.Discrete):
+        num_actions = int(action_space.n)
+        if spec.num_actions is not None and spec.num_actions > num_actions:
+            raise InputError(
+                f"{spec.name}: has actions up to {spec.num_actions - 1}, those of {env_id} are 0 to "
+                f"{num_actions - 1}; name the environment that the data are from"
+            )
+        return replace(spec, num_actions=num_actions)
+    assert isinstance(action_space, gym.spaces.Box)
+    return replace(spec, action_low=_bounds(action_space.low), action_high=_bounds(action_space.high))
+
+
+def _mismatch(
+    env_id: str, env: gym.Env, observation_size: int, num_action_columns: int, is_discrete: bool
+) -> str | None:
+    """Say in what data differ from the environment."""
     state_dim = gym.spaces.flatdim(env.observation_space)
-    if recording.observation_size != state_dim:
-        return f"observations have {recording.observation_size} values, those of {env_id} have {state_dim}"
+    if observation_size != state_dim:
+        return f"observations have {observation_size} values, those of {env_id} have {state_dim}"
     if isinstance(env.action_space, gym.spaces.Discrete):
-        return None if recording.is_discrete else f"actions are not integers, those of {env_id} are"
+        return None if is_discrete else f"actions are not integers, those of {env_id} are"
     act_dim = gym.spaces.flatdim(env.action_space)
-    if recording.is_discrete:
+    if is_discrete:
         return f"actions are integers, those of {env_id} have {act_dim} values"
-    if recording.num_action_columns != act_dim:
-        return f"actions have {recording.num_action_columns} values, those of {env_id} have {act_dim}"
+    if num_action_columns != act_dim:
+        return f"actions have {num_action_columns} values, those of {env_id} have {act_dim}"
     return None
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,12 @@ USUAL_TARGET_RETURNS = {
     "Walker2d": (5000.0, 2500.0),
 }
 """Returns that Chen et al. (2021) ask for, by environment."""
+
+
+_PUBLISHED_NAME = re.compile(
+    r"(hopper|halfcheetah|walker2d|ant)-(random|(medium|full)-replay|medium|medium-expert|expert)-v\d+"
+    r"|(Breakout|Pong|Qbert|Seaquest)(-.+pct)?|(chibit|mujoco)/.*"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,11 +81,6 @@ def make_spec(
     reached = _floats(np.minimum(action_range[0], -1.0)), _floats(np.maximum(action_range[1], 1.0))
     low, high = origin.action_bounds or reached
     lengths = np.diff(recording.episode_starts)
-    reference = origin.score_reference
-    if reference is None:
-        reference = score_reference(origin.name) or (
-            score_reference(origin.env_id) if origin.env_id else None
-        )
     return DatasetSpec(
         name=origin.name,
         state_dim=recording.observation_size,
@@ -86,7 +89,7 @@ def make_spec(
         env_id=origin.env_id,
         d4rl_physics=origin.d4rl_physics,
         max_episode_steps=origin.max_episode_steps or int(lengths.max()),
-        score_reference=reference,
+        score_reference=origin.score_reference or score_reference(origin.env_id),
         state_mean=_floats(state_mean),
         state_std=_floats(spread(state_mean, state_std)),
         action_low=low if act_dim else (),
@@ -95,6 +98,16 @@ def make_spec(
         or default_target_returns(origin.env_id, float(episode_returns.max())),
         image_shape=recording.image_shape,
     )
+
+
+def is_published_name(name: str) -> bool:
+    """Whether a name stands for one published data set, whose numbers tables would show beside it."""
+    return _PUBLISHED_NAME.fullmatch(name) is not None
+
+
+def file_name(path: Path) -> str:
+    """Name a data set by its file: without the suffix, unless it would then pass for a published one."""
+    return path.name if is_published_name(path.stem) else path.stem
 
 
 def beyond_bounds(spec: DatasetSpec, action_range: tuple[np.ndarray, np.ndarray]) -> tuple[str, ...]:
@@ -113,11 +126,16 @@ def default_target_returns(env_id: str | None, best_return: float) -> tuple[floa
 
     Half as good as a negative return is twice that return.
     """
-    usual = USUAL_TARGET_RETURNS.get(env_id.split("-")[0]) if env_id else None
-    if usual is not None:
+    usual = usual_target_returns(env_id)
+    if usual:
         return usual
     half = best_return / 2 if best_return > 0 else best_return * 2
     return tuple(dict.fromkeys((best_return, half)))
+
+
+def usual_target_returns(env_id: str | None) -> tuple[float, ...]:
+    """Returns that are usually asked for in an environment of the allow-list; empty where there are none."""
+    return USUAL_TARGET_RETURNS.get(env_id.split("-")[0], ()) if env_id else ()
 
 
 def _floats(values: np.ndarray) -> tuple[float, ...]:

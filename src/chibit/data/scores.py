@@ -1,8 +1,6 @@
-"""Score references: which raw return counts as 0 and which as 100, by environment, game or data set."""
+"""Score references: which raw return counts as 0 and which as 100, by environment."""
 
 from __future__ import annotations
-
-import re
 
 import numpy as np
 
@@ -25,7 +23,15 @@ GAMER: dict[str, ScoreReference] = {
 }
 """Random play and a professional gamer on Atari games, as in Chen et al. (2021), appendix B, and Dopamine."""
 
-_KNOWN = D4RL | GAMER
+_BY_ENV_ID: dict[str, ScoreReference] = {
+    **{
+        f"{name}-v{version}": D4RL[name.lower()]
+        for name in ("Hopper", "HalfCheetah", "Walker2d", "Ant")
+        for version in (2, 3, 4, 5)
+    },
+    **{f"{game.title()}NoFrameskip-v4": reference for game, reference in GAMER.items()},
+    **{f"ALE/{game.title()}-v5": reference for game, reference in GAMER.items()},
+}
 
 
 def normalized_score(score: float | np.ndarray, reference: ScoreReference) -> float | np.ndarray:
@@ -34,16 +40,10 @@ def normalized_score(score: float | np.ndarray, reference: ScoreReference) -> fl
     return 100.0 * (score - low) / (high - low)
 
 
-def score_reference(name: str) -> ScoreReference | None:
-    """Look up the score reference of an environment id or a data set id.
+def score_reference(env_id: str | None) -> ScoreReference | None:
+    """Look up the score reference of an environment, by its whole id: `Hopper-v5`, `ALE/Breakout-v5`.
 
-    Args:
-        name: `Hopper-v5`, `ALE/Breakout-v5`, `hopper-medium-v2`, `chibit/hopper/medium-v0`, `Breakout`.
-
-    Returns:
-        The reference, or `None` where none is published. Minari's own `mujoco/...` sets are given D4RL's, as
-        the environment is the same.
+    A data set has the reference of the environment that it is evaluated in, whatever it is called. Minari's
+    own `mujoco/...` sets so have D4RL's, as the environment is the same. None where none is published.
     """
-    parts = [re.split(r"[-_]|NoFrameskip", part)[0].lower() for part in name.split("/")]
-    known = [part for part in reversed(parts) if part in _KNOWN]
-    return _KNOWN[known[0]] if known else None
+    return None if env_id is None else _BY_ENV_ID.get(env_id)

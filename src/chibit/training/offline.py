@@ -101,7 +101,8 @@ class _OfflineRun:
     def __init__(self, config: RunConfig[Any], run: RunDir, *, progress: bool) -> None:
         self.config, self.run = config, run
         self.runtime = resolve_runtime(config.device, config.precision, config.num_threads)
-        self.dataset, held_out = _parts(load_dataset(config.data, progress=progress), config)
+        dataset = load_dataset(config.data, env_id=config.env_id, progress=progress)
+        self.dataset, held_out = _parts(dataset, config)
         self.spec: DatasetSpec = self.dataset.spec
         seed_torch(config.seed)
         agent_config = with_schedules(config.agent, config.num_steps)

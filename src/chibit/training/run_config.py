@@ -14,8 +14,8 @@ from chibit.core.runtime import Precision
 
 AgentConfigT = TypeVar("AgentConfigT")
 MAX_SEED = 2**32 - 1
-_LATER_FIELDS = {"data_fraction": 1.0, "validation_share": 0.0}
-"""Fields that came after runs were named, and what they were before."""
+_LATER_FIELDS = {"env_id": None, "data_fraction": 1.0, "validation_share": 0.0}
+"""Fields that came after runs were named, and what they were before: a record leaves them out where so."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +26,8 @@ class RunConfig(Generic[AgentConfigT]):
     """Data set: an id (hopper-medium, hopper-medium-v2, mujoco/hopper/medium-v0), a file or a folder."""
     agent: AgentConfigT
     """Hyper-parameters of the method."""
+    env_id: str | None = None
+    """Environment to evaluate in (Hopper-v4), where the data name none or another."""
     arm: str = ""
     """Name in tables and folders; empty takes the recipe's or the agent's name."""
     data_fraction: float = 1.0
@@ -115,7 +117,8 @@ def _at_least(name: str, value: int, least: int) -> None:
 def to_record(config: RunConfig[Any]) -> dict[str, Any]:
     """A run configuration as JSON values, with the agent's key and its schedules in steps."""
     agent = with_schedules(config.agent, config.num_steps)
-    return {"agent_name": agent.agent, **to_json(config), "agent": to_json(agent)}
+    record = {"agent_name": agent.agent, **to_json(config), "agent": to_json(agent)}
+    return {name: value for name, value in record.items() if _LATER_FIELDS.get(name, ...) != value}
 
 
 def from_record(record: dict[str, Any], where: str = "config") -> RunConfig[Any]:
@@ -143,9 +146,5 @@ def run_path(config: RunConfig[Any], root: Path, study: str) -> Path:
     except (OSError, ValueError):  # no path at all; what opens the data says so
         data_name = config.data
     readable = "".join(c if c.isalnum() or c in "._-" else "-" for c in data_name)[:60].strip(".-") or "data"
-    record = {**to_record(config), "tensorboard": None, "wandb": None}
-    for name, default in _LATER_FIELDS.items():
-        if record[name] == default:  # as it was before there was such a field
-            del record[name]
-    digest = config_hash(record)
+    digest = config_hash({**to_record(config), "tensorboard": None, "wandb": None})
     return root / check_name(study, "study") / f"{config.arm_name}-{readable}-s{config.seed}-{digest}"

@@ -68,6 +68,8 @@ class InspectArguments:
 
     data: Annotated[str, tyro.conf.Positional]
     """An id, a file or a folder, as for chibit train --data."""
+    env_id: str | None = None
+    """Environment of the data (Hopper-v4), where they name none or another."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +138,7 @@ def inspect(argv: Sequence[str], prog: str) -> None:
     from chibit.data.catalog import load_dataset
     from chibit.data.inspect import describe, render_summary
 
-    Console().print(render_summary(describe(load_dataset(arguments.data))))
+    Console().print(render_summary(describe(load_dataset(arguments.data, env_id=arguments.env_id))))
 
 
 def list_known(argv: Sequence[str], prog: str) -> None:

@@ -34,6 +34,8 @@ class EvaluateArguments:
 
     run: Annotated[Path, tyro.conf.Positional]
     """The run directory."""
+    env_id: str | None = None
+    """Environment to play in (Hopper-v4), where the run's data name none or another."""
     target_returns: tuple[float, ...] = ()
     """Raw returns to ask for; empty takes the run's own. Agents without target returns ignore it."""
     num_episodes: int = 10
@@ -75,6 +77,7 @@ def evaluate(argv: Sequence[str], prog: str) -> None:
     """``chibit evaluate``."""
     arguments = parse(EvaluateArguments, argv, prog)
     from chibit.atari import sticky_env_id
+    from chibit.data.environment import spec_in
     from chibit.training.filming import film
     from chibit.training.loading import load_run
     from chibit.training.offline import evaluate_agent, open_environments
@@ -82,13 +85,15 @@ def evaluate(argv: Sequence[str], prog: str) -> None:
     if arguments.num_episodes < 1:
         raise InputError(f"num_episodes: got {arguments.num_episodes}, expected at least 1")
     loaded = load_run(arguments.run, arguments.checkpoint, device=arguments.device)
+    if arguments.env_id is not None:
+        loaded = replace(loaded, spec=spec_in(loaded.spec, arguments.env_id))
     targets = _targets(loaded, arguments.target_returns)
     spec = loaded.spec
     if arguments.sticky_actions:
         spec = replace(spec, env_id=sticky_env_id(spec.env_id))
     environments = open_environments(spec)
     if environments is None:
-        raise InputError(f"{arguments.run}: its data name no environment that chibit knows")
+        raise InputError(f"{arguments.run}: its data name no environment that chibit knows; give --env-id")
     with environments, Progress(transient=True) as progress:
         task = progress.add_task("episodes", total=arguments.num_episodes * len(targets or (None,)))
         evaluations = evaluate_agent(

@@ -21,7 +21,12 @@ def test_every_spelling_of_a_data_set_gives_the_same_settings(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["hopper-expert-v2", "my-hopper-medium.npz", "ant-medium-v2", "hopper-medium/x"]
+    "name",
+    [
+        *("hopper-expert-v2", "my-hopper-medium.npz", "ant-medium-v2", "hopper-medium/x"),
+        *("/data/hopper-medium", "logs/hopper/medium", "hopper-medium-v7", "Hopper-medium-v2"),
+        *("./chibit/hopper/medium-v0", "other/hopper/medium-v0"),
+    ],
 )
 def test_other_data_keep_the_defaults(name):
     config = AGENTS["rebrac"].config()

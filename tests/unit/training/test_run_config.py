@@ -55,6 +55,14 @@ def test_values_out_of_range_are_refused_by_name(fields):
     assert next(iter(fields)) in str(caught.value)
 
 
+def test_a_named_environment_is_part_of_a_run_and_none_leaves_earlier_runs_where_they_are():
+    config = RunConfig(data="x.npz", agent=AGENTS["bc"].config())
+    assert "env_id" not in to_record(config)
+    named = dataclasses.replace(config, env_id="Hopper-v4")
+    assert from_record(json.loads(json.dumps(to_record(named)))) == named
+    assert run_path(named, Path("runs"), "s") != run_path(config, Path("runs"), "s")
+
+
 def test_a_run_lives_where_its_content_says():
     config = RunConfig(data="hopper-medium", agent=AGENTS["dt"].config(), arm="dt")
     path = run_path(config, Path("runs"), "table2")
