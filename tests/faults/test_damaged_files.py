@@ -179,7 +179,7 @@ def test_data_that_have_changed_are_noticed(broken, monkeypatch):
     load_dataset(changed.data, progress=False)  # the run itself then has nothing to write in the cache
     description = path / "config.json"
     description.write_text(description.read_text().replace(config.data, changed.data))
-    assert_refused(resume(changed, path), 3, "has changed since the checkpoint", "bring the old data back")
+    assert_refused(resume(changed, path), 3, "has changed since this run began", "bring the old data back")
 
 
 def test_newer_formats_are_refused_by_name(broken):

@@ -17,6 +17,8 @@ from chibit.agents.base import require_finite
 from chibit.core.checkpoint import checkpoint_steps, load_checkpoint, marked
 from chibit.core.errors import DamagedFileError, DivergenceError, InputError, ResourceError
 from chibit.core.run_dir import RunDir
+from chibit.training.attention import draw_attention
+from chibit.training.loading import load_run
 from chibit.training.offline import train
 from chibit.training.run_config import RunConfig
 
@@ -167,8 +169,52 @@ def test_changed_data_is_noticed_on_resume(pendulum_file, tmp_path):
     columns = dict(np.load(data))
     columns["rewards"] = columns["rewards"] + 1
     np.savez(data, **columns)
-    with pytest.raises(DamagedFileError, match="has changed since the checkpoint"):
+    with pytest.raises(DamagedFileError, match="has changed since this run began"):
         train(config, tmp_path / "run", progress=False)
+
+
+@pytest.mark.parametrize("change", ["rewards", "one more episode", "env_id"])
+def test_a_finished_run_is_not_returned_once_its_data_have_changed(pendulum_file, tmp_path, change):
+    data = tmp_path / "data.npz"
+    data.write_bytes(pendulum_file.read_bytes())
+    config = config_of("td3_bc", data, num_steps=2, num_episodes=0)
+    result = train(config, tmp_path / "run", progress=False)
+    assert train(config, tmp_path / "run", progress=False) == result
+    columns = dict(np.load(data))
+    if change == "rewards":
+        columns["rewards"] = columns["rewards"] * 2
+        told = "content"
+    elif change == "env_id":
+        del columns["env_id"]
+        told = "environment Pendulum-v1, now None"
+    else:
+        columns = {k: v if v.ndim == 0 else np.concatenate([v, v[-60:]]) for k, v in columns.items()}
+        told = "episodes 6, now 7"
+    np.savez(data, **columns)
+    with pytest.raises(DamagedFileError, match=f"has changed since this run began .*{told}") as caught:
+        train(config, tmp_path / "run", progress=False)
+    assert caught.value.exit_code == 3 and "\n" not in str(caught.value)
+    data.unlink()  # a finished run needs its data no more
+    assert train(config, tmp_path / "run", progress=False) == result
+
+
+def test_a_finished_run_on_a_part_of_the_data_knows_its_part(pendulum_file, tmp_path):
+    config = config_of("td3_bc", pendulum_file, num_steps=2, num_episodes=0, data_fraction=0.5)
+    result = train(config, tmp_path / "run", progress=False)
+    assert train(config, tmp_path / "run", progress=False) == result
+
+
+def test_attention_is_not_drawn_of_data_that_have_changed(pendulum_file, tmp_path):
+    data = tmp_path / "data.npz"
+    data.write_bytes(pendulum_file.read_bytes())
+    config = config_of("dt", data, num_steps=2, num_episodes=0, data_fraction=0.5)
+    train(config, tmp_path / "run", progress=False)
+    assert draw_attention(load_run(tmp_path / "run"), num_windows=2)
+    columns = dict(np.load(data))
+    np.savez(data, **{**columns, "observations": columns["observations"] + 1})
+    with pytest.raises(DamagedFileError, match="has changed since this run began"):
+        draw_attention(load_run(tmp_path / "run"), num_windows=2)
+    assert draw_attention(load_run(tmp_path / "run"), str(data), num_windows=2)
 
 
 def test_divergence_stops_with_the_rows_of_the_batch(pendulum_file, tmp_path):

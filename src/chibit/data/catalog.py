@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from chibit.atari import GAMES
-from chibit.core.errors import DamagedFileError, InputError
-from chibit.core.files import TEMPORARY_PREFIX, check_name
+from chibit.core.errors import DamagedFileError, InputError, UserError
+from chibit.core.files import TEMPORARY_PREFIX, check_name, read_error
 from chibit.data.origin import Origin, is_published_name
 from chibit.data.recording import Recording, record_columns
 from chibit.data.sources import SUFFIXES, atari_folder, find_source, home_folder, local_minari_ids
@@ -26,6 +26,7 @@ from chibit.data.trajectory import TrajectoryDataset
 
 _CONVERTER = 2
 """Raised when the same source would become another store."""
+_WHOLE_BYTES, _SAMPLE_BYTES = 1 << 20, 1 << 16
 _LEFTOVER_SECONDS = 24 * 3600.0
 
 
@@ -49,7 +50,7 @@ def load_dataset(
         data_folder: where D4RL files and Minari data sets are looked for first, and D4RL files are downloaded
             to.
         cache: where stores are kept; see `home_folder`.
-        download: whether the network may be used.
+        download: whether data that are not here may be downloaded or collected.
         progress: show what takes long on standard error.
 
     Returns:
@@ -83,6 +84,15 @@ def _open(
         print(f"converting {source.path} to {folder}", file=sys.stderr)
     with source.reader(source.path) as (recording, origin):
         return _keep(folder, recording, origin, str(source.path))
+
+
+def is_here(name_or_path: str | Path, *, data_folder: Path | None = None, cache: Path | None = None) -> bool:
+    """Whether `load_dataset` would find a data set without downloading or collecting it."""
+    try:
+        find_source(name_or_path, data_folder, home_folder(cache), download=False, progress=False)
+    except UserError:
+        return False
+    return True
 
 
 def from_arrays(
@@ -196,10 +206,36 @@ def _sweep(folder: Path) -> None:
 
 
 def _source_hash(path: Path) -> str:
-    """Eight digits that change with a source's path, size or time of change."""
+    """Eight digits that change with a source: its path, size, times, place on the disk, and content.
+
+    A copy that keeps size and time of change (`cp -p`, `rsync -t`) has another time of its entry or another
+    place. Content is looked at in part, where there is much of it, for file systems that keep neither.
+    """
     files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    states = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return hashlib.sha256(json.dumps([states, SCHEMA, _CONVERTER]).encode()).hexdigest()[:8]
+    digest = hashlib.sha256(json.dumps([SCHEMA, _CONVERTER]).encode())
+    for file in files:
+        try:
+            status = file.stat()
+            state = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+            digest.update(json.dumps([str(file.resolve()), *state]).encode())
+            digest.update(_content_sample(file, status.st_size))
+        except OSError as error:
+            raise read_error(file, error) from error
+    return digest.hexdigest()[:8]
+
+
+def _content_sample(path: Path, size: int) -> bytes:
+    """All of a small file; beginning, middle and end of a large one."""
+    if not path.is_file():
+        raise InputError(f"{path}: not a regular file")
+    with open(path, "rb") as file:
+        if size <= _WHOLE_BYTES:
+            return file.read(_WHOLE_BYTES)
+        parts = []
+        for start in (0, (size - _SAMPLE_BYTES) // 2, size - _SAMPLE_BYTES):
+            file.seek(start)
+            parts.append(file.read(_SAMPLE_BYTES))
+        return b"".join(parts)
 
 
 def _readable(name_or_path: str | Path) -> str:

@@ -59,7 +59,7 @@ def find_source(
         found = (
             _find_atari(name_or_path)
             or _find_replay(name_or_path, data_folder, download, progress)
-            or _find_own(name_or_path, data_folder, progress)
+            or _find_own(name_or_path, data_folder, download, progress)
         )
         if found is not None:
             return found
@@ -111,7 +111,7 @@ def atari_folder() -> Path:
     return home_folder() / "atari"
 
 
-def _find_own(name: str, data_folder: Path | None, progress: bool) -> Source | None:
+def _find_own(name: str, data_folder: Path | None, download: bool, progress: bool) -> Source | None:
     """Find one of our own levels, and collect it if need be; None if the name is none."""
     if not _OWN_NAME.fullmatch(name):
         return None
@@ -122,6 +122,8 @@ def _find_own(name: str, data_folder: Path | None, progress: bool) -> Source | N
         return None
     folder = _minari_folder(entry.dataset_id, data_folder)
     if folder is None:
+        if not download:
+            raise InputError(f"{name}: not here yet; chibit data collect {name} makes it")
         # In this process: workers would run the caller's script anew where it has no main guard.
         folder = collect(entry.dataset_id, progress=progress)
     return _by_path(folder)

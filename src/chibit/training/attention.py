@@ -12,6 +12,7 @@ from chibit.data.catalog import load_dataset
 from chibit.data.trajectory import TrajectoryDataset
 from chibit.evaluation.attention import attention_maps, save_attention
 from chibit.training.loading import LoadedRun
+from chibit.training.run_data import open_data, refuse_changed
 
 
 def draw_attention(
@@ -29,6 +30,7 @@ def draw_attention(
         The files, in the run's folder `attention`.
 
     Raises:
+        DamagedFileError: when the run's own data have changed since.
         InputError: for an agent without attention, or data whose episodes are shorter than the context.
     """
     if num_windows < 1:
@@ -36,7 +38,11 @@ def draw_attention(
     path, config = loaded.run.path, loaded.config
     if not isinstance(loaded.agent, DecisionTransformer):
         raise InputError(f"{path}: agent {config.agent.agent} has no attention; give a dt run")
-    dataset = load_dataset(data or config.data, progress=False)
+    if data:
+        dataset = load_dataset(data, progress=False)
+    else:
+        dataset, _ = open_data(config)
+        refuse_changed(loaded.run, config, dataset)
     rows = _whole_windows(dataset, config.agent.context_length)
     if not len(rows):
         raise InputError(f"{dataset.spec.name}: no episode is as long as the context; nothing to draw")

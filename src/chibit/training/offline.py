@@ -7,7 +7,6 @@ optimizers, torch's generators, the sampler's generator and the sums of the metr
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -24,8 +23,7 @@ from chibit.core.files import write_atomic
 from chibit.core.memory import limited_memory
 from chibit.core.run_dir import RunDir, dump
 from chibit.core.runtime import capture_rng, resolve_runtime, restore_rng, seed_torch
-from chibit.data.catalog import load_dataset
-from chibit.data.trajectory import DatasetSpec, TrajectoryDataset
+from chibit.data.trajectory import DatasetSpec
 from chibit.evaluation.pool import EnvironmentPool
 from chibit.evaluation.rollout import Evaluation, Progress, evaluate
 from chibit.training.held_out import HeldOutError
@@ -33,6 +31,7 @@ from chibit.training.progress import RunProgress
 from chibit.training.provenance import provenance
 from chibit.training.result import summarise
 from chibit.training.run_config import RunConfig, to_record
+from chibit.training.run_data import open_data, refuse_changed, refuse_changed_if_here
 from chibit.training.stopping import Stopped, StopRequests
 from chibit.training.trackers import Tracker, make_trackers
 from chibit.training.trained_sources import train_sources
@@ -69,7 +68,8 @@ def train(
 
     Args:
         config: the run.
-        path: its directory. A finished run is not run again; its result is returned.
+        path: its directory. A finished run is not run again; its result is returned, unless its data have
+            changed since.
         study: name of the study it belongs to.
         resume: continue from the newest whole checkpoint; False starts anew when there is none, and refuses
             when there is.
@@ -87,6 +87,7 @@ def train(
     run = RunDir.create(path, arm=config.arm_name, study=study, config=to_record(config))
     with run.lock():
         if run.is_finished:
+            refuse_changed_if_here(run, config)
             return run.result()
         train_sources(config.agent, progress=progress)
         with limited_memory(config.device):
@@ -101,8 +102,7 @@ class _OfflineRun:
     def __init__(self, config: RunConfig[Any], run: RunDir, *, progress: bool) -> None:
         self.config, self.run = config, run
         self.runtime = resolve_runtime(config.device, config.precision, config.num_threads)
-        dataset = load_dataset(config.data, env_id=config.env_id, progress=progress)
-        self.dataset, held_out = _parts(dataset, config)
+        self.dataset, held_out = open_data(config, progress=progress)
         self.spec: DatasetSpec = self.dataset.spec
         seed_torch(config.seed)
         agent_config = with_schedules(config.agent, config.num_steps)
@@ -244,11 +244,7 @@ class _OfflineRun:
             raise InputError(
                 f"{self.run.path}: holds a run at step {checkpoint.step}; use --resume or another --out"
             )
-        if checkpoint.state["data_hash"] != self.dataset.content_hash:
-            raise DamagedFileError(
-                f"{self.run.path}: the data set {self.config.data} has changed since the checkpoint; "
-                "bring the old data back or choose another --out"
-            )
+        refuse_changed(self.run, self.config, self.dataset)
         try:
             self.agent.load_state_dict(
                 AgentState(tensors=checkpoint.tensors, training=checkpoint.state["agent"])
@@ -275,20 +271,6 @@ class _OfflineRun:
                     "use another --out, or --allow-inexact-resume"
                 ) from error
             self.run.log(f"random numbers begin anew, the run is not an exact one any more ({reason})")
-
-
-def _parts(
-    dataset: TrajectoryDataset, config: RunConfig[Any]
-) -> tuple[TrajectoryDataset, TrajectoryDataset | None]:
-    """What is trained on, and what is held out; both follow from the run's seed, whatever the arm."""
-    held_out = None
-    if config.validation_share:
-        dataset, held_out = dataset.held_out_split(config.validation_share, config.seed)
-    if config.data_fraction < 1.0:
-        dataset = dataset.random_fraction(config.data_fraction, config.seed)
-    if held_out is not None:  # seen as the agent will see everything: standardized by what it learns from
-        held_out = dataclasses.replace(held_out, spec=dataset.spec)
-    return dataset, held_out
 
 
 def _targets(config: RunConfig[Any], spec: DatasetSpec, agent: Agent) -> tuple[float, ...] | None:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from chibit.agents import Agent
-from chibit.core.config import to_json
 from chibit.data.trajectory import TrajectoryDataset
 from chibit.envs import physics_record
 from chibit.models.counting import count_parameters
 from chibit.training.run_config import RunConfig
+from chibit.training.run_data import identify
 
 _PACKAGES = ("chibit", "torch", "numpy", "gymnasium", "mujoco", "minari", "transformers")
 
@@ -33,11 +33,7 @@ def provenance(config: RunConfig[Any], dataset: TrajectoryDataset, agent: Agent)
             "python": platform.python_version(),
         },
         "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "data_name": spec.name,
-        "data_hash": dataset.content_hash,
-        "data_episodes": dataset.num_episodes,
-        "data_steps": dataset.num_steps,
-        "dataset": to_json(spec),
+        **identify(dataset),
         "physics": None if spec.env_id is None else physics_record(spec.env_id, spec.d4rl_physics),
         "parameters": count_parameters(agent.modules()),
         **({"initialiser": agent.initialiser} if hasattr(agent, "initialiser") else {}),

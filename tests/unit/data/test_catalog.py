@@ -2,12 +2,13 @@ import multiprocessing
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from chibit.core.errors import DamagedFileError, InputError
-from chibit.data.catalog import list_datasets, load_dataset
+from chibit.data.catalog import _source_hash, is_here, list_datasets, load_dataset
 from chibit.data.collect import collect
 from chibit.data.store import open_store
 
@@ -37,6 +38,61 @@ def test_a_changed_source_is_converted_again(path, home):
     second = load_dataset(path, progress=False)
     assert second.folder != first.folder
     assert second.content_hash == first.content_hash
+
+
+@pytest.mark.parametrize("how", ["written over", "put in its place", "hidden by the file system"])
+def test_a_replaced_source_of_equal_size_and_time_is_converted_again(how, home, tmp_path, monkeypatch):
+    """As `cp -p` and `rsync -t` leave it."""
+    old, new = tmp_path / "data.npz", tmp_path / "new.npz"
+    columns = {"observations": np.arange(40.0)[:, None], "actions": np.zeros((40, 1))}
+    columns |= {"terminations": np.arange(40) % 10 == 9}
+    np.savez(old, **columns, rewards=np.zeros(40))
+    np.savez(new, **columns, rewards=np.ones(40))
+    os.utime(old, ns=(5, 5))
+    assert old.stat().st_size == new.stat().st_size
+    if how == "hidden by the file system":
+        real = Path.stat
+
+        def stat(path, **options):
+            found = real(path, **options)
+            return SimpleNamespace(
+                **{name: getattr(found, name) for name in dir(found) if name.startswith("st_")}
+                | {"st_ctime_ns": 0, "st_ino": 0}
+            )
+
+        monkeypatch.setattr(Path, "stat", stat)
+    assert load_dataset(old, progress=False).episode_returns.tolist() == [0] * 4
+    if how == "put in its place":
+        new.replace(old)
+    else:
+        old.write_bytes(new.read_bytes())
+    os.utime(old, ns=(5, 5))
+    assert load_dataset(old, progress=False).episode_returns.tolist() == [10] * 4
+
+
+def test_large_sources_are_looked_at_in_their_middle_too(home, tmp_path, monkeypatch):
+    path = tmp_path / "large.npz"
+    path.write_bytes(bytes(5 << 20))
+    status = SimpleNamespace(st_size=5 << 20, st_mtime_ns=0, st_ctime_ns=0, st_ino=0, st_mode=0o100644)
+    monkeypatch.setattr(Path, "stat", lambda *_, **__: status)
+    seen = set()
+    for place in (None, 0, 5 << 19, (5 << 20) - 1):
+        content = bytearray(5 << 20)
+        if place is not None:
+            content[place] = 1
+        path.write_bytes(content)
+        seen.add(_source_hash(path))
+    assert len(seen) == 4
+
+
+def test_whether_data_are_here_is_told_without_making_them(home, path, monkeypatch):
+    monkeypatch.setattr("chibit.data.collect.collect", None)
+    assert is_here(path)
+    assert not is_here("hopper-medium")
+    assert not is_here("hopper-medium-v2")
+    assert not is_here("nothing.npz")
+    with pytest.raises(InputError, match="chibit data collect hopper-medium"):
+        load_dataset("hopper-medium", download=False)
 
 
 def test_a_damaged_copy_is_made_again_but_a_named_store_is_refused(path, home):

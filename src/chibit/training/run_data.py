@@ -1,0 +1,82 @@
+"""The data of a run: what is trained on and held out, and whether they are still those of its start."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from chibit.core.config import read_json, to_json
+from chibit.core.errors import DamagedFileError
+from chibit.core.run_dir import RunDir
+from chibit.data.catalog import is_here, load_dataset
+from chibit.data.trajectory import TrajectoryDataset
+from chibit.training.run_config import RunConfig
+
+
+def open_data(
+    config: RunConfig[Any], *, progress: bool = False
+) -> tuple[TrajectoryDataset, TrajectoryDataset | None]:
+    """Open what a run trains on, and what it holds out; both follow from its seed, whatever the arm.
+
+    Raises:
+        UserError: as `load_dataset`.
+        InputError: for a share of the data that leaves no episode.
+    """
+    dataset = load_dataset(config.data, env_id=config.env_id, progress=progress)
+    held_out = None
+    if config.validation_share:
+        dataset, held_out = dataset.held_out_split(config.validation_share, config.seed)
+    if config.data_fraction < 1.0:
+        dataset = dataset.random_fraction(config.data_fraction, config.seed)
+    if held_out is not None:  # seen as the agent will see everything: standardized by what it learns from
+        held_out = dataclasses.replace(held_out, spec=dataset.spec)
+    return dataset, held_out
+
+
+def identify(dataset: TrajectoryDataset) -> dict[str, Any]:
+    """Say which data these are, for provenance.json: what decides the numbers of a run."""
+    return {
+        "data_name": dataset.spec.name,
+        "data_hash": dataset.content_hash,
+        "data_episodes": dataset.num_episodes,
+        "data_steps": dataset.num_steps,
+        "dataset": to_json(dataset.spec),
+    }
+
+
+def refuse_changed(run: RunDir, config: RunConfig[Any], dataset: TrajectoryDataset) -> None:
+    """Stop where the data of a run are not those that it began with.
+
+    Raises:
+        DamagedFileError: naming what is different.
+    """
+    path = run.path / "provenance.json"
+    known = read_json(path)
+    if not isinstance(known, dict) or not isinstance(known.get("dataset"), dict):
+        raise DamagedFileError(f"{path}: holds no data set description; restore the file")
+    then, now = _decisive(known), _decisive(identify(dataset))
+    changes = [f"{what} {then[what]}, now {now[what]}" for what in now if then[what] != now[what]]
+    if changes:
+        raise DamagedFileError(
+            f"{run.path}: the data set {config.data} has changed since this run began "
+            f"({'; '.join(changes)}); bring the old data back or choose another --out"
+        )
+
+
+def refuse_changed_if_here(run: RunDir, config: RunConfig[Any]) -> None:
+    """Do the same for a finished run, which needs its data no more: they are compared where they are here."""
+    if is_here(config.data):
+        refuse_changed(run, config, open_data(config)[0])
+
+
+def _decisive(identity: dict[str, Any]) -> dict[str, Any]:
+    spec = identity["dataset"]
+    reference = spec.get("score_reference")
+    return {
+        "episodes": identity.get("data_episodes"),
+        "steps": identity.get("data_steps"),
+        "content": str(identity.get("data_hash"))[:12],
+        "environment": spec.get("env_id"),
+        "old contact margins": spec.get("d4rl_physics"),
+        "score reference": None if reference is None else tuple(reference),
+    }
