@@ -17,6 +17,7 @@ from chibit.reporting.comparison import (
     choose_baseline,
     collect_scores,
     compare_all,
+    registered_pairs,
 )
 from chibit.reporting.published_tables import convergence_table, published_table
 from chibit.reporting.results import Study
@@ -30,7 +31,7 @@ from chibit.reporting.run_tables import (
 )
 from chibit.reporting.score_tables import differences_table, scores_table, targets_table
 from chibit.reporting.tables import Table
-from chibit.reporting.verdict import Verdict, state_finding, state_verdict
+from chibit.reporting.verdict import Verdict, choose_comparison, state_finding, state_verdict
 
 HEADLINE: Rule = "last4"
 """The rule of the verdict: the least noisy of the three, and not chosen by looking at the score."""
@@ -45,13 +46,13 @@ class Analysis:
     target: TargetChoice
     """How one target return was chosen where several were evaluated."""
     baseline: str | None
-    """Arm that others are compared with; None without runs."""
+    """Arm that others are compared with where no comparisons are registered; None without runs."""
     scores: dict[Rule, Scores]
     """The study's numbers under each rule."""
     aggregates: dict[Rule, dict[str, Aggregates | None]]
     """Each arm over all data sets."""
     comparisons: dict[Rule, list[Comparison]]
-    """Every other arm against the baseline."""
+    """The registered comparisons; else every other arm against the baseline."""
 
     @cached_property
     def verdict(self) -> Verdict:
@@ -61,12 +62,13 @@ class Analysis:
     @cached_property
     def other_findings(self) -> dict[Rule, str]:
         """What the other rules say of the arms of the verdict."""
+        if not self.comparisons[HEADLINE]:
+            return {}
+        headline = choose_comparison(self.scores[HEADLINE], self.comparisons[HEADLINE])
         return {
-            rule: state_finding(
-                self.scores[HEADLINE], self.scores[rule], self.comparisons[rule], self.baseline
-            )
+            rule: state_finding(headline, self.scores[rule], self.comparisons[rule])
             for rule in RULES
-            if rule != HEADLINE and self.comparisons[rule]
+            if rule != HEADLINE
         }
 
     @cached_property
@@ -113,18 +115,21 @@ def analyse(study: Study, *, target: TargetChoice = "first", baseline: str | Non
     Args:
         study: the runs.
         target: how one target return is chosen where several were evaluated.
-        baseline: arm that others are compared with; None takes the matched control where there is one.
+        baseline: arm that all others are compared with; None takes the registered comparisons, else the
+            matched control where there is one.
 
     Raises:
         InputError: for an unknown arm or choice of target.
     """
     scores = {rule: collect_scores(study, rule, target) for rule in RULES}
     against = choose_baseline(study.arms, baseline)
+    pairs = registered_pairs(study) if baseline is None else []
+    pairs = pairs or [(arm, against) for arm in study.arms if against and arm != against]
     return Analysis(
         study=study,
         target=target,
         baseline=against,
         scores=scores,
         aggregates={rule: {arm: aggregate(scores[rule], arm) for arm in study.arms} for rule in RULES},
-        comparisons={rule: compare_all(scores[rule], against) if against else [] for rule in RULES},
+        comparisons={rule: compare_all(scores[rule], pairs) for rule in RULES},
     )

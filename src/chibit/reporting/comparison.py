@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -13,8 +13,12 @@ from chibit.core.files import nearest
 from chibit.reporting.results import Study, base_name
 from chibit.reporting.run_reader import Curve
 from chibit.reporting.statistics import (
+    CONFIDENCE,
+    LOOKED_CONFIDENCE,
+    Difference,
     Estimate,
     bootstrap,
+    holm,
     interquartile_mean,
     mean_over_tasks,
     optimality_gap,
@@ -89,29 +93,37 @@ class Aggregates:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One arm against the baseline, on the seeds that both have."""
+    """One arm against another, on the seeds that both have."""
 
     treatment: str
     """Arm."""
     baseline: str
     """Arm it is compared with."""
-    by_dataset: dict[str, Estimate]
+    by_dataset: dict[str, Difference]
     """Mean paired difference on each data set where both have a seed in common."""
     num_pairs: dict[str, int]
     """Seeds in common."""
-    overall: Estimate | None
+    dropped: dict[str, tuple[int, ...]]
+    """Seeds that only one of the two has, on the data sets where there are any: they are in no pair."""
+    overall: Difference | None
     """Mean over the averaged data sets of the mean paired difference; None where they have none in common."""
     probability: Estimate | None
     """Probability that a run of the arm beats one of the baseline on the same data set."""
     datasets: tuple[str, ...]
     """Data sets behind `overall`."""
-    num_unpaired: int
-    """Runs of either arm left out because the other lacks their seed."""
+    adjusted_p: float | None = None
+    """p-value of `overall` by Student's t, adjusted by Holm for all comparisons of the study; None where
+    there is no interval."""
 
     @property
     def fewest_pairs(self) -> int:
         """Fewest seeds in common on any data set behind `overall`."""
         return min((self.num_pairs[dataset] for dataset in self.datasets), default=0)
+
+    @property
+    def num_unpaired(self) -> int:
+        """Runs of either arm left out because the other lacks their seed."""
+        return sum(len(seeds) for seeds in self.dropped.values())
 
 
 def collect_scores(study: Study, rule: Rule = "last4", target: TargetChoice = "first") -> Scores:
@@ -218,15 +230,21 @@ def aggregate(scores: Scores, arm: str) -> Aggregates | None:
     )
 
 
+def registered_pairs(study: Study) -> list[tuple[str, str]]:
+    """The registered comparisons of which both arms have runs."""
+    return [pair for pair in study.registration.comparisons if set(pair) <= set(study.arms)]
+
+
 def compare(scores: Scores, treatment: str, baseline: str) -> Comparison:
     """One arm against another, paired by seed."""
     pairs: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    unpaired = 0
+    dropped: dict[str, tuple[int, ...]] = {}
     for dataset in scores.study.datasets:
         ours = scores.values.get((treatment, dataset), {})
         theirs = scores.values.get((baseline, dataset), {})
         seeds = sorted(set(ours) & set(theirs))
-        unpaired += len(set(ours) ^ set(theirs))
+        if alone := sorted(set(ours) ^ set(theirs)):
+            dropped[dataset] = tuple(alone)
         if seeds:
             pairs[dataset] = (
                 np.array([ours[seed] for seed in seeds]),
@@ -235,23 +253,39 @@ def compare(scores: Scores, treatment: str, baseline: str) -> Comparison:
     datasets = tuple(dataset for dataset in scores.aggregated if dataset in pairs)
     x = [pairs[dataset][0] for dataset in datasets]
     y = [pairs[dataset][1] for dataset in datasets]
+    looked = scores.study.registration.until_half_width is not None
+    confidence = LOOKED_CONFIDENCE if looked else CONFIDENCE
     return Comparison(
         treatment=treatment,
         baseline=baseline,
-        by_dataset={name: paired_difference([a], [b], rng=_rng()) for name, (a, b) in pairs.items()},
+        by_dataset={
+            name: paired_difference([a], [b], rng=_rng(), confidence=confidence)
+            for name, (a, b) in pairs.items()
+        },
         num_pairs={name: a.size for name, (a, _) in pairs.items()},
-        overall=paired_difference(x, y, rng=_rng()) if datasets else None,
+        dropped=dropped,
+        overall=paired_difference(x, y, rng=_rng(), confidence=confidence) if datasets else None,
         probability=bootstrap(probability_of_improvement, x, y, rng=_rng(), resamples=2_000)
         if datasets
         else None,
         datasets=datasets,
-        num_unpaired=unpaired,
     )
 
 
-def compare_all(scores: Scores, baseline: str) -> list[Comparison]:
-    """Every other arm against the baseline, in the order of arms."""
-    return [compare(scores, arm, baseline) for arm in scores.study.arms if arm != baseline]
+def compare_all(scores: Scores, pairs: Sequence[tuple[str, str]]) -> list[Comparison]:
+    """Every pair (arm, reference), with p-values that Holm's method adjusts for all of them together.
+
+    Registered comparisons that have no runs yet count too, as if they had shown nothing.
+    """
+    found = [compare(scores, arm, reference) for arm, reference in pairs]
+    students = [None if one.overall is None else one.overall.student for one in found]
+    absent = len(scores.study.registration.comparisons) - len(pairs)
+    p_values = [1.0 if student is None else student.p_value for student in students]
+    adjusted = holm([*p_values, *[1.0] * absent])
+    return [
+        one if student is None else replace(one, adjusted_p=p)
+        for one, student, p in zip(found, students, adjusted, strict=False)
+    ]
 
 
 def _rng() -> np.random.Generator:

@@ -33,6 +33,7 @@ from chibit.reporting.plots import (
 )
 from chibit.reporting.published import SOURCES, arm_label, find_published, task_of
 from chibit.reporting.results import Study, base_name
+from chibit.reporting.score_tables import comparison_label, differences_title
 from chibit.reporting.size_plot import size_plot
 from chibit.reporting.svg import MARKERS, NUM_COLOURS, Canvas, style
 from chibit.reporting.verdict import describe_rule, short_rule
@@ -86,7 +87,7 @@ def render_page(analysis: Analysis) -> str:
         study=study,
         verdict=analysis.verdict,
         other_rules=_other_rules(analysis),
-        baseline=arm_label(analysis.baseline or ""),
+        differences=differences_title(analysis.comparisons[HEADLINE]) if study.runs else "",
         rules=list(RULES),
         rule_names={rule: short_rule(scores).capitalize() for rule, scores in analysis.scores.items()},
         last_rule=describe_rule(analysis.scores[HEADLINE]),
@@ -159,11 +160,13 @@ def _forests(scores: Scores, comparisons: list[Comparison]) -> list[Panel]:
     """All arms over all data sets in one panel; with several data sets one more panel for each arm."""
     if not comparisons:
         return []
-    arms, rule, baseline = scores.study.arms, scores.rule, comparisons[0].baseline
+    arms, rule = scores.study.arms, scores.rule
+    several = len({comparison.baseline for comparison in comparisons}) > 1
+    axis = "difference" if several else f"difference from {arm_label(comparisons[0].baseline)}"
     normalized = all(scores.study.is_normalized(dataset) for dataset in scores.aggregated)
     overall = [
         ForestRow(
-            label=arm_label(comparison.treatment),
+            label=comparison_label(comparison) if several else arm_label(comparison.treatment),
             estimate=comparison.overall,
             arm=arms.index(comparison.treatment),
             normalized=normalized,
@@ -174,10 +177,10 @@ def _forests(scores: Scores, comparisons: list[Comparison]) -> list[Panel]:
     ]
     single = len(scores.study.datasets) == 1
     title = scores.study.datasets[0] if single else f"{len(scores.aggregated)} data sets together"
-    panels = [forest(overall, f"forest-{rule}", title, baseline)] if overall else []
+    panels = [forest(overall, f"forest-{rule}", title, axis)] if overall else []
     if single:
         return panels
-    for comparison in comparisons:
+    for number, comparison in enumerate(comparisons):
         place = arms.index(comparison.treatment)
         rows = [
             ForestRow(
@@ -189,8 +192,8 @@ def _forests(scores: Scores, comparisons: list[Comparison]) -> list[Panel]:
             for dataset, estimate in comparison.by_dataset.items()
         ]
         if rows:
-            label = arm_label(comparison.treatment)
-            panels.append(forest(rows, f"forest-{rule}-{place}", label, baseline, arm=place))
+            label = comparison_label(comparison) if several else arm_label(comparison.treatment)
+            panels.append(forest(rows, f"forest-{rule}-{number}", label, axis, arm=place))
     return panels
 
 

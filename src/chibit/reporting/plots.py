@@ -35,7 +35,7 @@ from chibit.reporting.verdict import format_interval, format_score
 
 _BINS = 24
 _LOSS_POINTS = 60
-_LABEL_LENGTH = 34
+_LABEL_LENGTH, _AXIS_LENGTH = 34, 50
 _PROFILE_RUNS = 4
 """Fewest runs of an arm for a performance profile: below that it is a staircase of noise."""
 _SEED = 0
@@ -163,8 +163,16 @@ class ForestRow:
     """The overall difference, drawn bolder than those of data sets."""
 
 
-def forest(rows: Sequence[ForestRow], key: str, title: str, baseline: str, arm: int | None = None) -> Panel:
-    """Differences from the baseline with their intervals, one below the other, zero marked."""
+def forest(rows: Sequence[ForestRow], key: str, title: str, axis: str, arm: int | None = None) -> Panel:
+    """Differences with their intervals, one below the other, zero marked.
+
+    Args:
+        rows: from top to bottom.
+        key: name of the figure in the page.
+        title: heading.
+        axis: what the differences are, such as "difference from Random init".
+        arm: place of the arm that the whole panel is about.
+    """
     described = "; ".join(
         f"{row.label} {format_score(row.estimate.value, normalized=row.normalized, signed=True)}"
         for row in rows
@@ -180,8 +188,8 @@ def forest(rows: Sequence[ForestRow], key: str, title: str, baseline: str, arm: 
         axes.yaxis.set_visible(False)
         axes.spines["left"].set_visible(False)
         axes.margins(x=0.08)
-        axes.set_xlabel(f"difference from {_cut(arm_label(baseline))}")
-        svg = to_svg(figure, key, f"Differences from {arm_label(baseline)}: {described}.")
+        axes.set_xlabel(_cut(axis, _AXIS_LENGTH))
+        svg = to_svg(figure, key, f"{axis[:1].upper()}{axis[1:]}: {described}.")
     return Panel(title=title, svg=svg, arm=arm)
 
 
@@ -292,5 +300,5 @@ def _unit(scores: Scores, dataset: str) -> str:
     return "normalised score" if scores.study.is_normalized(dataset) else "mean return"
 
 
-def _cut(label: str) -> str:
-    return label if len(label) <= _LABEL_LENGTH else label[: _LABEL_LENGTH - 1] + "…"
+def _cut(label: str, length: int = _LABEL_LENGTH) -> str:
+    return label if len(label) <= length else label[: length - 1] + "…"

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from chibit.core.errors import InputError
+from chibit.reporting.registration import FILE, Registration, read_registration
 from chibit.reporting.run_reader import Excluded, Run, read_run
+from chibit.reporting.strict_json import Refused
 
 ARM_ORDER = (
     *("dt", "random", "chibit_paper", "chibit", "gpt2", "clip", "igpt", "markov", "iid", "ngram"),
@@ -62,6 +64,8 @@ class Study:
     """Finished, evaluated runs, by arm, data set and seed; no two share all three."""
     excluded: tuple[Excluded, ...]
     """Everything else that was found, with the reason."""
+    registration: Registration = Registration()
+    """What was fixed before the first run."""
 
     @property
     def name(self) -> str:
@@ -113,11 +117,12 @@ class Study:
         return gaps
 
 
-def read_study(folder: Path) -> Study:
+def read_study(folder: Path, only: Collection[Path] | None = None) -> Study:
     """Read every run directory in a folder, or the one that the folder is.
 
     Args:
         folder: a study's folder, or a single run directory.
+        only: run directories to read; None reads all.
 
     Returns:
         The runs, and all that could not be used with the reason.
@@ -137,12 +142,19 @@ def read_study(folder: Path) -> Study:
         raise InputError(
             f"{folder}: it holds no run directories; give the folder of a study, for example runs/quickstart"
         )
-    found = [read_run(candidate) for candidate in candidates]
+    found = [read_run(candidate) for candidate in candidates if only is None or candidate in only]
     runs = _name_data_apart([entry for entry in found if isinstance(entry, Run)])
     runs = _name_variants_apart(runs)
     kept, duplicates = _drop_duplicates(runs)
     excluded = [entry for entry in found if isinstance(entry, Excluded)]
-    return Study(folder=folder, runs=tuple(kept), excluded=tuple(excluded + duplicates))
+    registration = Registration()
+    try:
+        registration = read_registration(folder)
+    except Refused as refusal:
+        excluded.append(Excluded(name=FILE, kind=refusal.kind, reason=refusal.reason))
+    return Study(
+        folder=folder, runs=tuple(kept), excluded=tuple(excluded + duplicates), registration=registration
+    )
 
 
 def arm_rank(arm: str) -> tuple[int, str]:

@@ -9,10 +9,11 @@ import numpy as np
 from chibit.reporting.comparison import Aggregates, Comparison, Scores, behaviour_mean, curve_value
 from chibit.reporting.published import arm_label
 from chibit.reporting.results import Study
-from chibit.reporting.statistics import Estimate, mean_and_std
+from chibit.reporting.statistics import Difference, Estimate, mean_and_std
 from chibit.reporting.tables import EMPTY, Cell, Column, Row, Table, setting_cell, text
-from chibit.reporting.verdict import describe_rule, format_interval, format_score
+from chibit.reporting.verdict import describe_rule, format_interval, format_p, format_score
 
+_LISTED = 6
 SPREAD = "± is the sample standard deviation between seeds"
 
 
@@ -106,7 +107,7 @@ def estimate_cell(estimate: Estimate, *, normalized: bool, signed: bool = False)
 
 
 def differences_table(scores: Scores, comparisons: Sequence[Comparison]) -> Table:
-    """Every arm minus the baseline: over all data sets and on each."""
+    """Every arm minus what it is compared with: over all data sets and on each."""
     study = scores.study
     rows = []
     for comparison in comparisons:
@@ -116,18 +117,22 @@ def differences_table(scores: Scores, comparisons: Sequence[Comparison]) -> Tabl
             rows.append(_difference_row(scores, comparison, label, comparison.overall, place))
         for dataset, estimate in comparison.by_dataset.items():
             rows.append(_difference_row(scores, comparison, dataset, estimate, place))
-    baseline = arm_label(comparisons[0].baseline) if comparisons else "the baseline"
+    num_adjusted = max(len(comparisons), len(study.registration.comparisons))
     return Table(
         key=f"differences-{scores.rule}",
-        title=f"Differences from {baseline}: {_rule(scores)}",
-        caption="Mean paired difference (arm minus baseline, same seeds) with its 95% paired bootstrap "
-        "interval, stratified by data set; bold where it excludes zero. P(better): probability that a run of "
-        "the arm beats one of the baseline on the same data set; none from single pairs.",
+        title=f"{differences_title(comparisons)}: {_rule(scores)}",
+        caption="Mean paired difference (same seeds) with its 95% paired bootstrap interval, stratified by "
+        "data set, and Student's; bold where the first excludes zero. p: of no difference, by Student's t; "
+        f"over all data sets adjusted for {num_adjusted} comparisons (Holm), on each data set not. "
+        "P(better): probability that a run of the arm beats one of the other arm on the same data set; none "
+        "from single pairs.",
         columns=(
-            Column(label="Arm", numeric=False),
+            Column(label="Comparison", numeric=False),
             Column(label="Data set", numeric=False),
             Column(label="Difference"),
             Column(label="95% interval"),
+            Column(label="Student's"),
+            Column(label="p"),
             Column(label="Pairs"),
             Column(label="P(better)"),
         ),
@@ -135,8 +140,19 @@ def differences_table(scores: Scores, comparisons: Sequence[Comparison]) -> Tabl
     )
 
 
+def differences_title(comparisons: Sequence[Comparison]) -> str:
+    """``Differences from Random init``, or without a name where arms are compared with several."""
+    baselines = {comparison.baseline for comparison in comparisons}
+    return f"Differences from {arm_label(baselines.pop())}" if len(baselines) == 1 else "Differences"
+
+
+def comparison_label(comparison: Comparison) -> str:
+    """``ChibiT − Random init``."""
+    return f"{arm_label(comparison.treatment)} − {arm_label(comparison.baseline)}"
+
+
 def _difference_row(
-    scores: Scores, comparison: Comparison, label: str, estimate: Estimate, place: int
+    scores: Scores, comparison: Comparison, label: str, estimate: Difference, place: int
 ) -> Row:
     overall = label not in comparison.by_dataset
     datasets = comparison.datasets if overall else (label,)
@@ -149,8 +165,10 @@ def _difference_row(
         note = f"{chance.low:.2f} to {chance.high:.2f}"
         probability = Cell(text=f"{chance.value:.2f}", sort=chance.value, note=note)
     interval = format_interval(estimate, normalized=normalized, signed=True)
+    only = len(comparison.by_dataset) == 1
+    dropped = [seed for dataset in datasets for seed in comparison.dropped.get(dataset, ())]
     cells = (
-        text(arm_label(comparison.treatment)),
+        text(comparison_label(comparison)),
         text(label),
         Cell(
             text=format_score(estimate.value, normalized=normalized, signed=True),
@@ -160,10 +178,38 @@ def _difference_row(
         Cell(
             text=interval or "none (one seed)", sort=estimate.value if estimate.low is None else estimate.low
         ),
-        Cell(text=str(pairs), sort=pairs),
+        *_student_cells(estimate, comparison.adjusted_p if overall or only else None, normalized=normalized),
+        Cell(text=str(pairs), sort=pairs, note=_dropped_note(dropped)),
         probability,
     )
     return Row(cells=cells, arm=place)
+
+
+def _student_cells(estimate: Difference, adjusted: float | None, *, normalized: bool) -> tuple[Cell, Cell]:
+    """Student's interval and p-value; empty where there are none."""
+    student = estimate.student
+    if student is None:
+        return EMPTY, EMPTY
+    shown = Estimate(value=estimate.value, low=student.low, high=student.high)
+    interval = Cell(
+        text=format_interval(shown, normalized=normalized, signed=True),
+        sort=student.low,
+        note=f"{student.degrees_of_freedom:.3g} degrees of freedom",
+    )
+    p_value = student.p_value if adjusted is None else adjusted
+    note = "" if adjusted is None else "adjusted"
+    return interval, Cell(
+        text=format_p(p_value).removeprefix("p = ").removeprefix("p "), sort=p_value, note=note
+    )
+
+
+def _dropped_note(seeds: Sequence[int]) -> str:
+    """Seeds that only one of the two arms has."""
+    if not seeds:
+        return ""
+    listed = sorted(set(seeds))
+    shown = ", ".join(map(str, listed[:_LISTED])) + (", …" if len(listed) > _LISTED else "")
+    return f"{len(seeds)} dropped: seed{'' if len(listed) == 1 else 's'} {shown}"
 
 
 def targets_table(scores: Scores) -> Table | None:

@@ -6,13 +6,15 @@ estimate, from (n,), and all bootstrap replicates at once, from (R, n).
 
 References: Agarwal et al. (2021), "Deep Reinforcement Learning at the Edge of the Statistical Precipice",
 for the interquartile mean, the optimality gap, the probability of improvement, performance profiles and the
-stratified bootstrap.
+stratified bootstrap; Welch (1947) for the degrees of freedom of a mean over strata; Holm (1979) for several
+comparisons.
 
 Dimensions: D data sets (strata) · n runs in a stratum · R bootstrap replicates · T thresholds.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -26,6 +28,10 @@ RESAMPLES = 10_000
 CONFIDENCE = 0.95
 MIN_RUNS = 2
 """Fewest runs in a stratum for an interval: one run says nothing about the spread between runs."""
+LOOKED_CONFIDENCE = 0.99
+"""Nominal level of the 95% intervals of a study whose number of seeds was chosen by looking at their spread:
+with it they cover 94% and more (docs/statistics.md)."""
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +55,30 @@ class Estimate:
     def excludes(self, reference: float) -> bool:
         """Whether there is an interval and the reference lies outside it."""
         return self.low is not None and self.high is not None and not self.low <= reference <= self.high
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentInterval:
+    """What Student's t distribution says of a mean of paired differences."""
+
+    standard_error: float
+    """Of the mean."""
+    degrees_of_freedom: float
+    """By Welch and Satterthwaite; n - 1 for one data set."""
+    low: float
+    """Lower end of the 95% interval."""
+    high: float
+    """Upper end of the 95% interval."""
+    p_value: float
+    """Two-sided, of no difference; 1 where all pairs differ by the same amount: no spread is known then."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference(Estimate):
+    """A mean of paired differences, with its bootstrap interval and Student's."""
+
+    student: StudentInterval | None = None
+    """None where there is no interval."""
 
 
 def mean_and_std(scores: np.ndarray) -> tuple[float, float | None]:
@@ -194,6 +224,7 @@ def bootstrap(
     *groups: Strata,
     rng: np.random.Generator,
     resamples: int = RESAMPLES,
+    confidence: float = CONFIDENCE,
 ) -> Estimate:
     """Stratified percentile bootstrap of a statistic of one or more groups.
 
@@ -205,9 +236,10 @@ def bootstrap(
         groups: each a list of D arrays (n,).
         rng: generator of the replicates; the same seed gives the same interval.
         resamples: replicates.
+        confidence: nominal level of the interval.
 
     Returns:
-        The estimate with its 95% percentile interval; without one where a data set has fewer than two runs.
+        The estimate with its percentile interval; without one where a data set has fewer than two runs.
     """
     value = float(statistic(*groups))
     fewest = min(stratum.size for group in groups for stratum in group)
@@ -217,14 +249,19 @@ def bootstrap(
             why_no_interval="one seed only: a single run says nothing about the spread between runs",
         )
     replicates = statistic(*[[_resample(stratum, rng, resamples) for stratum in group] for group in groups])
-    low, high = _percentiles(replicates)
+    low, high = _percentiles(replicates, confidence)
     return Estimate(value=value, low=float(low), high=float(high))
 
 
 def paired_difference(
-    treatment: Strata, control: Strata, *, rng: np.random.Generator, resamples: int = RESAMPLES
-) -> Estimate:
-    """Mean over data sets of the paired difference, treatment minus control, with its bootstrap interval.
+    treatment: Strata,
+    control: Strata,
+    *,
+    rng: np.random.Generator,
+    resamples: int = RESAMPLES,
+    confidence: float = CONFIDENCE,
+) -> Difference:
+    """Mean over data sets of the paired difference, treatment minus control, with both intervals.
 
     Pairs (two runs with one seed) are drawn together, stratified by data set, so that what a seed does to
     both arms cancels.
@@ -234,6 +271,7 @@ def paired_difference(
         control: D arrays (n,); entry i of a stratum has the same seed as entry i of the treatment's.
         rng: generator of the replicates.
         resamples: replicates.
+        confidence: nominal level of the intervals.
 
     Raises:
         ValueError: when the shapes differ.
@@ -241,7 +279,106 @@ def paired_difference(
     if [x.shape for x in treatment] != [y.shape for y in control]:
         raise ValueError("paired arms need the same seeds on the same data sets")
     differences = [x - y for x, y in zip(treatment, control, strict=True)]
-    return bootstrap(mean_over_tasks, differences, rng=rng, resamples=resamples)
+    found = bootstrap(mean_over_tasks, differences, rng=rng, resamples=resamples, confidence=confidence)
+    student = student_interval(differences, confidence) if found.has_interval else None
+    return Difference(**vars(found), student=student)
+
+
+def mean_error(strata: Strata) -> tuple[np.ndarray, np.ndarray]:
+    """Standard error of `mean_over_tasks`, and its degrees of freedom by Welch and Satterthwaite.
+
+    With v = s^2 / n of each data set the error is sqrt(sum v) / D, and the degrees of freedom are
+    (sum v)^2 / sum (v^2 / (n - 1)).
+
+    Args:
+        strata: D arrays (..., n), n >= 2.
+
+    Returns:
+        Two arrays (...); without any spread the error is 0, with the sum of n - 1 as degrees of freedom.
+    """
+    squares = [stratum.var(axis=-1, ddof=1) / stratum.shape[-1] for stratum in strata]
+    free = [stratum.shape[-1] - 1 for stratum in strata]
+    total = np.sum(squares, axis=0)
+    parts = np.sum([v**2 / n for v, n in zip(squares, free, strict=True)], axis=0)
+    freedom = np.divide(total**2, parts, out=np.full_like(total, sum(free)), where=parts > 0)
+    return np.sqrt(total) / len(strata), freedom
+
+
+def student_interval(differences: Strata, confidence: float = CONFIDENCE) -> StudentInterval:
+    """Student's interval of a mean over data sets of paired differences.
+
+    Args:
+        differences: D arrays (n,), n >= 2.
+        confidence: nominal level; the p-value is scaled so that it is below 0.05 where the interval leaves
+            zero out.
+    """
+    value = float(mean_over_tasks(differences))
+    error, freedom = (float(found) for found in mean_error(differences))
+    half = error * student_quantile(confidence, freedom)
+    outside = 1.0 if error == 0 else 1.0 - float(student_within(np.array(abs(value) / error), freedom))
+    return StudentInterval(
+        standard_error=error,
+        degrees_of_freedom=freedom,
+        low=value - half,
+        high=value + half,
+        p_value=min(1.0, outside * (1 - CONFIDENCE) / (1 - confidence)),
+    )
+
+
+def student_within(size: np.ndarray, freedom: np.ndarray | float) -> np.ndarray:
+    """Probability that Student's t lies within plus or minus a size.
+
+    By Gauss's rule on the angle arctan(t / sqrt(freedom)), in which the density is a power of a cosine.
+
+    Args:
+        size: (...) values, at least 0; may be infinite.
+        freedom: (...) degrees of freedom, at least 1.
+
+    Returns:
+        (...) probabilities, to 1e-9, and to 1e-5 in the far tails of less than two degrees.
+    """
+    freedom = np.asarray(freedom, dtype=float)
+    angle = np.minimum(np.arctan(size / np.sqrt(freedom)), 12.0 / np.sqrt(freedom))
+    points = 0.5 * angle[..., None] * (_NODES + 1)
+    integral = 0.5 * angle * (np.cos(points) ** (freedom[..., None] - 1) @ _WEIGHTS)
+    gamma = np.vectorize(math.lgamma, otypes=[float])
+    scale = 2 / math.sqrt(math.pi) * np.exp(gamma((freedom + 1) / 2) - gamma(freedom / 2))
+    return np.minimum(scale * integral, 1.0)
+
+
+def student_quantile(confidence: float, freedom: float) -> float:
+    """The size that Student's t stays within with a given probability: 2.26 for 0.95 and 9 degrees.
+
+    Args:
+        confidence: probability, above 0 and below 1.
+        freedom: degrees of freedom, at least 1.
+    """
+    low, high = 0.0, 1.0
+    while student_within(np.array(high), freedom) < confidence:
+        high *= 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (
+            (middle, high) if student_within(np.array(middle), freedom) < confidence else (low, middle)
+        )
+    return high
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values: below 0.05 where the family-wise error of 5% allows the claim.
+
+    Args:
+        p_values: one for each comparison of the family.
+
+    Returns:
+        The adjusted ones in the same order, each at least as large.
+    """
+    adjusted = [1.0] * len(p_values)
+    largest = 0.0
+    for place, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
 
 
 def _resample(stratum: np.ndarray, rng: np.random.Generator, resamples: int) -> np.ndarray:
@@ -253,7 +390,7 @@ def _resampling_weights(size: int, rng: np.random.Generator, resamples: int) -> 
     return rng.multinomial(size, np.full(size, 1.0 / size), size=resamples) / size
 
 
-def _percentiles(replicates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    tail = 100.0 * (1.0 - CONFIDENCE) / 2.0
+def _percentiles(replicates: np.ndarray, confidence: float = CONFIDENCE) -> tuple[np.ndarray, np.ndarray]:
+    tail = 100.0 * (1.0 - confidence) / 2.0
     low, high = np.percentile(replicates, [tail, 100.0 - tail], axis=0)
     return low, high

@@ -22,6 +22,8 @@ from chibit.reporting.statistics import Estimate
 
 Tone = Literal["higher", "lower", "open", "empty"]
 
+ALPHA = 0.05
+"""Adjusted p-values below it are called a difference."""
 FEW_SEEDS = 5
 """With fewer seeds than this a bootstrap interval is too narrow to settle anything (Agarwal et al. 2021)."""
 _FOCUS = ("chibit_paper", "chibit", "gpt2")
@@ -54,6 +56,11 @@ def format_score(
     """
     decimals = 1 if normalized else None
     return format_number(value, like=like, decimals=decimals, signed=signed).replace("-", "−")
+
+
+def format_p(p_value: float) -> str:
+    """``p = 0.03``, with two digits, or ``p < 0.001``."""
+    return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.2g}"
 
 
 def format_interval(estimate: Estimate, *, normalized: bool = True, signed: bool = False) -> str:
@@ -97,6 +104,15 @@ def choose_focus(scores: Scores, baseline: str) -> str | None:
     return max(means, key=lambda arm: means[arm]) if means else next(iter(others), None)
 
 
+def choose_comparison(scores: Scores, comparisons: Sequence[Comparison]) -> Comparison:
+    """The comparison the verdict is about: the first registered one, else that of the arm in focus."""
+    first = comparisons[0]
+    if _is_registered(scores, first):
+        return first
+    focus = choose_focus(scores, first.baseline)
+    return next(entry for entry in comparisons if entry.treatment == focus)
+
+
 def state_verdict(
     scores: Scores, comparisons: Sequence[Comparison], baseline: str | None, target: TargetChoice
 ) -> Verdict:
@@ -104,7 +120,7 @@ def state_verdict(
 
     Args:
         scores: the study's numbers under the rule.
-        comparisons: every other arm against the baseline.
+        comparisons: the registered ones, else every other arm against the baseline.
         baseline: the arm compared with; None without runs.
         target: how targets were chosen, to be stated.
     """
@@ -118,17 +134,13 @@ def state_verdict(
         )
     if not comparisons:
         return _one_arm(scores, baseline, target)
-    focus = choose_focus(scores, baseline)
-    comparison = next(entry for entry in comparisons if entry.treatment == focus)
-    return _against_baseline(scores, comparison, comparisons, target)
+    return _against_baseline(scores, choose_comparison(scores, comparisons), comparisons, target)
 
 
-def state_finding(
-    headline: Scores, scores: Scores, comparisons: Sequence[Comparison], baseline: str | None
-) -> str:
+def state_finding(headline: Comparison, scores: Scores, comparisons: Sequence[Comparison]) -> str:
     """Under another rule: the difference of the arms that the verdict is about."""
-    focus = choose_focus(headline, baseline or "")
-    comparison = next(entry for entry in comparisons if entry.treatment == focus)
+    arms = (headline.treatment, headline.baseline)
+    comparison = next(entry for entry in comparisons if (entry.treatment, entry.baseline) == arms)
     if comparison.overall is None:
         return "no seed in common."
     normalized = _is_normalized(scores, comparison.datasets)
@@ -168,7 +180,9 @@ def _against_baseline(
         count = comparison.num_unpaired
         are = "run is" if count == 1 else "runs are"
         cautions.append(f"{count} {are} left out of the comparison, because the other arm lacks the seed.")
-    if len(comparisons) > 1 and base_name(comparison.treatment) not in _FOCUS:
+    if _is_registered(scores, comparison):
+        cautions += _registered_cautions(scores, comparisons)
+    elif len(comparisons) > 1 and base_name(comparison.treatment) not in _FOCUS:
         cautions.append(
             f"{arm_label(comparison.treatment)} is named for being the highest of {len(comparisons)} arms, "
             "and the highest of several is flattered by chance."
@@ -206,7 +220,35 @@ def _sentence(scores: Scores, comparison: Comparison, pairs: int) -> tuple[str, 
     start = f"{treatment} scores {size} {unit} {direction} than {baseline} (95% interval {interval})"
     if pairs < FEW_SEEDS:
         return f"{start}, but {pairs} seeds are too few to settle it.", "open"
+    if _is_registered(scores, comparison) and comparison.adjusted_p is not None:
+        shown = format_p(comparison.adjusted_p)
+        if comparison.adjusted_p >= ALPHA:
+            return f"{start}, but it may be chance: adjusted {shown}.", "open"
+        start += f", adjusted {shown}"
     return f"{start}.", "higher" if estimate.value > 0 else "lower"
+
+
+def _is_registered(scores: Scores, comparison: Comparison) -> bool:
+    return (comparison.treatment, comparison.baseline) in scores.study.registration.comparisons
+
+
+def _registered_cautions(scores: Scores, comparisons: Sequence[Comparison]) -> list[str]:
+    registration = scores.study.registration
+    cautions = []
+    count = len(registration.comparisons)
+    if count > 1:
+        absent = count - len(comparisons)
+        without = f"; {absent} of them {'has' if absent == 1 else 'have'} no runs" if absent else ""
+        cautions.append(
+            f"One of {count} comparisons registered before the first run{without}. "
+            "p-values are adjusted for all of them (Holm)."
+        )
+    if registration.until_half_width is not None:
+        cautions.append(
+            "Seeds were added until the pooled intervals were within "
+            f"±{registration.until_half_width:g}; intervals and p-values are corrected for that."
+        )
+    return cautions
 
 
 def _cautions(scores: Scores, seeds: int) -> tuple[str, ...]:

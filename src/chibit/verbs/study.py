@@ -70,6 +70,7 @@ class StudyArguments:
 
 def study(argv: Sequence[str], prog: str) -> None:
     """``chibit study``."""
+    from chibit.reporting.registration import Registration, register
     from chibit.studies import STUDIES, study_configs
     from chibit.sweep import run_all
     from chibit.sweep.rates import choose_rates
@@ -102,6 +103,7 @@ def study(argv: Sequence[str], prog: str) -> None:
         tasks = make_tasks(configs, root=arguments.root, study=arguments.name, attention=attention)
         _show_plan(console, tasks, arguments)
         return
+    register(arguments.root / arguments.name, Registration(comparisons=STUDIES[arguments.name].comparisons))
     outcomes = run_all(
         configs,
         root=arguments.root,

@@ -1,13 +1,15 @@
 """One rule and one target for all arms; aggregates and differences against numbers by hand; verdicts."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from chibit.core.errors import InputError
 from chibit.reporting.analysis import analyse
-from chibit.reporting.comparison import aggregate, choose_baseline, collect_scores, compare
+from chibit.reporting.comparison import aggregate, choose_baseline, collect_scores, compare, compare_all
+from chibit.reporting.registration import Registration, register
 from chibit.reporting.results import read_study
 from chibit.reporting.statistics import Estimate
 from chibit.reporting.verdict import choose_focus, format_interval, format_score
@@ -129,6 +131,120 @@ class TestComparison:
         runs.write_study(study.folder, {"dt": 1.0}, [HOPPER, WALKER], [0, 1, 2], num_evaluations=6)
         after = compare(collect_scores(read_study(study.folder)), "chibit", "random").overall
         assert before == after
+
+
+class TestRegistered:
+    """Comparisons that a study's ``study.json`` names take the place of every arm against the baseline."""
+
+    PAIRS = (("chibit", "random"), ("chibit", "dt"))
+
+    @pytest.fixture
+    def folder(self, tmp_path, runs):
+        folder = tmp_path / "s"
+        register(folder, Registration(comparisons=self.PAIRS))
+        arms = {"random": 0.0, "dt": 0.0, "chibit": 30.0, "bc": -10.0}
+        return runs.write_study(folder, arms, [HOPPER, WALKER], range(6), num_evaluations=4)
+
+    def test_they_are_what_is_compared(self, folder):
+        analysis = analyse(read_study(folder))
+        found = [(one.treatment, one.baseline) for one in analysis.comparisons["last4"]]
+        assert found == list(self.PAIRS)
+        assert analysis.verdict.sentence.startswith("ChibiT scores ")
+        assert "than Random init" in analysis.verdict.sentence
+        assert "adjusted p < 0.001" in analysis.verdict.sentence
+        assert any("One of 2 comparisons registered" in caution for caution in analysis.verdict.cautions)
+        assert "Differences: mean" in analysis.tables["differences"]["last4"].title
+
+    def test_a_baseline_that_is_asked_for_takes_their_place(self, folder):
+        found = analyse(read_study(folder), baseline="bc").comparisons["last4"]
+        assert [one.baseline for one in found] == ["bc"] * 3
+
+    def test_pairing_is_by_seed_within_each_data_set(self, folder):
+        scores = collect_scores(read_study(folder))
+        by_hand = []
+        for dataset in (HOPPER, WALKER):
+            ours, theirs = scores.values["chibit", dataset], scores.values["dt", dataset]
+            by_hand.append(np.mean([ours[seed] - theirs[seed] for seed in range(6)]))
+        found = compare(scores, "chibit", "dt").overall
+        assert found.value == pytest.approx(np.mean(by_hand))
+        assert found.student.low < found.value < found.student.high
+
+    def test_holm_counts_what_has_no_runs_yet(self, folder):
+        scores = collect_scores(read_study(folder))
+        [one] = compare_all(scores, [("chibit", "dt")])
+        assert one.adjusted_p == pytest.approx(2 * one.overall.student.p_value)
+        for path in folder.glob("random-*"):
+            shutil.rmtree(path)
+        analysis = analyse(read_study(folder))
+        assert [one.baseline for one in analysis.comparisons["last4"]] == ["dt"]
+        assert any("1 of them has no runs" in caution for caution in analysis.verdict.cautions)
+
+    def test_what_may_be_chance_is_not_called_a_difference(self, tmp_path, runs):
+        """Seven comparisons: an interval that just leaves zero out settles nothing."""
+        register(tmp_path, Registration(comparisons=tuple(("chibit", f"arm{i}") for i in range(7))))
+        for seed, gap in enumerate([1.0, 9.0, 2.0, 12.0, 0.5, 1.0]):
+            for arm, score in (("arm0", 50.0), ("chibit", 50.0 + gap)):
+                rewrite(runs.write_run(tmp_path, arm, HOPPER, seed, num_evaluations=1), {3600.0: [score]})
+        analysis = analyse(read_study(tmp_path))
+        [one] = analysis.comparisons["last4"]
+        assert one.overall.excludes(0.0)
+        assert one.adjusted_p > 0.05
+        assert analysis.verdict.tone == "open"
+        assert "may be chance" in analysis.verdict.sentence
+
+    def test_seeds_of_a_failed_arm_are_dropped_and_named(self, folder):
+        for path in [*folder.glob("chibit-hopper*-s2-*"), *folder.glob("chibit-hopper*-s4-*")]:
+            (path / "result.json").unlink()
+        analysis = analyse(read_study(folder))
+        first = analysis.comparisons["last4"][0]
+        assert first.num_pairs == {HOPPER: 4, WALKER: 6}
+        assert first.dropped == {HOPPER: (2, 4)}
+        [note] = {
+            row.cells[6].note
+            for row in analysis.tables["differences"]["last4"].rows
+            if row.cells[1].text == HOPPER
+        }
+        assert note == "2 dropped: seeds 2, 4"
+
+    def test_intervals_are_wider_after_looking(self, folder):
+        before = analyse(read_study(folder)).comparisons["last4"][0].overall
+        register(folder, Registration(until_half_width=1.5))
+        analysis = analyse(read_study(folder))
+        after = analysis.comparisons["last4"][0].overall
+        assert after.value == before.value
+        assert after.low < before.low < before.high < after.high
+        assert after.student.high - after.student.low > 1.2 * (before.student.high - before.student.low)
+        assert after.student.p_value == pytest.approx(5 * before.student.p_value)
+        assert any("within ±1.5" in caution for caution in analysis.verdict.cautions)
+
+    def test_what_was_registered_first_stays(self, folder):
+        held = register(folder, Registration(comparisons=(("dt", "bc"),)))
+        assert held.comparisons == self.PAIRS
+        assert read_study(folder).registration.comparisons == self.PAIRS
+
+    @pytest.mark.parametrize(
+        ("content", "reason"),
+        [
+            ("{", "not valid JSON"),
+            ("[]", "expected"),
+            ('{"schema": 2}', "schema 2"),
+            ('{"schema": 1, "arms": 3}', "unknown field 'arms'"),
+            ('{"schema": 1, "comparisons": [["a"]]}', "expected 2 values"),
+            ('{"schema": 1, "comparisons": [["a", "a"]]}', "compared with itself"),
+            ('{"schema": 1, "until_half_width": -1}', "expected a finite number above 0"),
+            ('{"schema": 1, "until_half_width": 1e400}', "expected a finite number above 0"),
+            ('{"schema": 1, "until_half_width": 1' + "0" * 400 + "}", "study.json"),
+        ],
+    )
+    def test_a_damaged_one_is_listed_and_counts_nowhere(self, folder, content, reason):
+        (folder / "study.json").write_text(content)
+        study = read_study(folder)
+        assert study.registration == Registration()
+        [entry] = [entry for entry in study.excluded if entry.name == "study.json"]
+        assert reason in entry.reason
+        assert analyse(study).comparisons["last4"]
+        with pytest.raises(InputError, match="restore the file or remove it"):
+            register(folder, Registration(comparisons=self.PAIRS))
 
 
 class TestBaseline:

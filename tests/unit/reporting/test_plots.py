@@ -54,7 +54,7 @@ def every_panel(canvas, scores):
         "returns": return_histogram(canvas, scores, HOPPER, "returns"),
         "sweep": target_sweep(canvas, scores, HOPPER, "sweep"),
         "loss": training_loss(canvas, scores, HOPPER, "loss"),
-        "forest": forest(rows, "forest", "title", "random"),
+        "forest": forest(rows, "forest", "title", "difference from Random init"),
         "profile": profile(canvas, scores, "profile"),
     }
 
@@ -106,7 +106,7 @@ def test_the_forest_writes_its_numbers():
         ForestRow(label="two", estimate=Estimate(value=-2.0, why_no_interval="one seed"), arm=1),
         ForestRow(label="x" * 60, estimate=Estimate(value=1500.0), arm=2, normalized=False),
     ]
-    shown = texts(forest(rows, "k", "title", "random").svg)
+    shown = texts(forest(rows, "k", "title", "difference from Random init").svg)
     assert "+1.2  [−0.5, +3.0]" in shown
     assert "−2.0  (no interval)" in shown
     assert "+1,500  (no interval)" in shown

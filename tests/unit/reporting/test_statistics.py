@@ -13,15 +13,20 @@ from hypothesis.extra.numpy import arrays
 from chibit.reporting.statistics import (
     Estimate,
     bootstrap,
+    holm,
     interquartile_mean,
     mean_and_std,
     mean_band,
+    mean_error,
     mean_over_tasks,
     optimality_gap,
     paired_difference,
     performance_profile,
     performance_profile_band,
     probability_of_improvement,
+    student_interval,
+    student_quantile,
+    student_within,
 )
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "rliable_statistics.json"
@@ -103,6 +108,88 @@ class TestByHand:
         every = [np.mean([a, b, c]) for a in (0, 3, 9) for b in (0, 3, 9) for c in (0, 3, 9)]
         low, high = np.percentile(np.repeat(every, 1000), [2.5, 97.5])
         assert (estimate.low, estimate.high) == pytest.approx((low, high))
+
+
+class TestStudent:
+    """By hand: four pairs 1, 2, 4, 5 have mean 3, variance 10/3, standard error sqrt(10/12) = 0.9129."""
+
+    def test_one_data_set_by_hand(self):
+        found = student_interval(strata([1, 2, 4, 5]))
+        assert found.standard_error == pytest.approx(np.sqrt(10 / 12))
+        assert found.degrees_of_freedom == pytest.approx(3)
+        half = 3.182446 * np.sqrt(10 / 12)  # t of 3 degrees in any table
+        assert (found.low, found.high) == pytest.approx((3 - half, 3 + half), abs=1e-5)
+        assert found.p_value == pytest.approx(0.046, abs=0.001)
+
+    def test_two_data_sets_by_hand(self):
+        """v = 10/12 and 2/2 = 1: error sqrt(11/6) / 2, Welch's degrees (11/6)^2 / ((10/12)^2 / 3 + 1 / 1)."""
+        error, freedom = mean_error(strata([1, 2, 4, 5], [0, 2]))
+        assert error == pytest.approx(np.sqrt(11 / 6) / 2)
+        assert freedom == pytest.approx((11 / 6) ** 2 / ((10 / 12) ** 2 / 3 + 1))
+
+    def test_the_pooled_error_is_what_simulated_studies_spread(self):
+        groups = [4.0 * rng(1).normal(size=(20_000, 5)), rng(2).normal(size=(20_000, 3))]
+        error, _ = mean_error(groups)
+        assert np.sqrt(np.mean(error**2)) == pytest.approx(mean_over_tasks(groups).std(), rel=0.02)
+
+    def test_it_agrees_with_scipy(self):
+        stats = pytest.importorskip("scipy.stats")
+        freedoms = np.array([1, 1.4, 2, 5, 9.5, 30, 400])
+        for size in (0.0, 0.3, 2.0, 8.0):
+            ours = student_within(np.full(freedoms.shape, size), freedoms)
+            assert ours == pytest.approx(1 - 2 * stats.t.sf(size, freedoms), abs=1e-9)
+        for confidence in (0.5, 0.95, 0.99):
+            ours = [student_quantile(confidence, freedom) for freedom in freedoms]
+            assert ours == pytest.approx(stats.t.ppf(0.5 + confidence / 2, freedoms), rel=1e-6)
+        sample = rng(3).normal(0.4, 1, size=12)
+        theirs = stats.ttest_1samp(sample, 0)
+        found = student_interval([sample])
+        assert found.p_value == pytest.approx(theirs.pvalue)
+        interval = theirs.confidence_interval(0.95)
+        assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+
+    def test_pairs_without_spread_claim_nothing(self):
+        found = student_interval(strata([2, 2, 2]))
+        assert (found.low, found.high, found.p_value) == (2.0, 2.0, 1.0)
+
+    @pytest.mark.parametrize("confidence", [0.95, 0.99])
+    @pytest.mark.parametrize("shift", [0.5, 1.0, 1.5, 2.5])
+    def test_the_p_value_says_what_the_interval_says(self, shift, confidence):
+        found = student_interval(strata(shift + rng(4).normal(size=8)), confidence)
+        assert (found.p_value < 0.05) == (found.low > 0)
+
+    def test_a_difference_carries_both_intervals(self):
+        groups = strata([1, 2, 4, 5], [0, 2, 1])
+        found = paired_difference(groups, [0 * group for group in groups], rng=rng())
+        assert found.student == student_interval(groups)
+        assert paired_difference(strata([1]), strata([0]), rng=rng()).student is None
+
+
+class TestHolm:
+    def test_by_hand(self):
+        # sorted 0.01, 0.02, 0.03, 0.6: times 4, 3, 2, 1 = 0.04, 0.06, 0.06, 0.6, never falling
+        assert holm([0.02, 0.6, 0.01, 0.03]) == pytest.approx([0.06, 0.6, 0.04, 0.06])
+
+    def test_one_comparison_is_left_as_it_is(self):
+        assert holm([0.03]) == [0.03]
+        assert holm([]) == []
+
+    def test_it_is_never_above_one(self):
+        assert holm([0.5, 0.9, 1.0]) == [1.0, 1.0, 1.0]
+
+    @settings(max_examples=50, deadline=None)
+    @given(st.lists(st.floats(0, 1), min_size=1, max_size=6))
+    def test_it_lies_between_the_p_value_and_bonferroni(self, p_values):
+        for raw, adjusted in zip(p_values, holm(p_values), strict=True):
+            assert raw <= adjusted <= 1
+        smallest = min(range(len(p_values)), key=lambda i: p_values[i])
+        assert holm(p_values)[smallest] == min(1.0, len(p_values) * p_values[smallest])
+
+    def test_the_family_is_wrong_in_one_study_of_twenty(self):
+        """Three true null hypotheses, 4,000 studies: any rejection in at most about 5 %."""
+        draws = np.sort(rng(5).uniform(size=(4000, 3)), axis=1)
+        rejected = np.mean([min(holm(row)) < 0.05 for row in draws.tolist()])
+        assert 0.04 < rejected < 0.06
 
 
 class TestInvariants:

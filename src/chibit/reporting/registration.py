@@ -1,0 +1,87 @@
+"""What a study fixed before its first run: which arms it compares, and when it stops to add seeds.
+
+``study.json`` in the study's folder says it, so that a report of the folder needs nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from chibit.core.config import from_json, to_json
+from chibit.core.errors import InputError
+from chibit.core.files import make_folder, write_atomic
+from chibit.reporting.strict_json import Refused, quoted, read_object
+
+FILE = "study.json"
+_SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registration:
+    """Decisions that no result may change."""
+
+    comparisons: tuple[tuple[str, str], ...] = ()
+    """Pairs (arm, reference); empty compares every arm with the baseline."""
+    until_half_width: float | None = None
+    """Half-width of the pooled intervals at which no more seeds were added; None where their number was
+    fixed beforehand."""
+
+    def __post_init__(self) -> None:
+        if any(arm == reference for arm, reference in self.comparisons):
+            raise InputError("comparisons: an arm cannot be compared with itself")
+        if len(set(self.comparisons)) != len(self.comparisons):
+            raise InputError("comparisons: each may be named once")
+        width = self.until_half_width
+        if width is not None and not (0 < width < math.inf):
+            raise InputError(f"until_half_width: got {width:g}, expected a finite number above 0")
+
+
+def read_registration(folder: Path) -> Registration:
+    """What a folder's ``study.json`` says; nothing is registered where there is none.
+
+    Raises:
+        Refused: for a file that is damaged or of another schema.
+    """
+    if not (folder / FILE).is_file():
+        return Registration()
+    record: dict[str, Any] = read_object(folder, FILE)
+    schema = record.pop("schema", None)
+    if schema != _SCHEMA:
+        raise Refused("other schema", f"{FILE}: schema {quoted(schema)}; this version reads {_SCHEMA}")
+    try:
+        return from_json(Registration, record, "registration")
+    except (InputError, OverflowError) as error:
+        raise Refused("damaged", f"{FILE}: {error}") from error
+
+
+def register(folder: Path, registration: Registration) -> Registration:
+    """Write down what a study fixes, before its first run; what was registered there before stays.
+
+    Args:
+        folder: the study's folder; made where it is not there.
+        registration: comparisons and the half-width.
+
+    Returns:
+        What now holds: the comparisons of the first time, and the half-width of this time, else the last one.
+
+    Raises:
+        InputError: for a ``study.json`` that cannot be read.
+        ResourceError: where nothing can be written.
+    """
+    try:
+        before = read_registration(folder)
+    except Refused as refusal:
+        raise InputError(f"{folder}: {refusal.reason}; restore the file or remove it") from refusal
+    holds = replace(
+        registration,
+        comparisons=before.comparisons or registration.comparisons,
+        until_half_width=registration.until_half_width or before.until_half_width,
+    )
+    if holds != before:
+        content = json.dumps({"schema": _SCHEMA, **to_json(holds)}, indent=1) + "\n"
+        write_atomic(make_folder(folder) / FILE, content)
+    return holds
