@@ -60,6 +60,8 @@ class Study:
     comparisons: tuple[tuple[str, str], ...] = ()
     """Pairs (arm, reference) that were decided on before the first run, and that Holm's correction counts;
     empty compares every arm with the baseline."""
+    negligible: float | None = None
+    """Size below which a difference does not matter, in the unit of the scores."""
 
 
 SHORT = {"learning_rate": 3e-4}
@@ -110,6 +112,7 @@ STUDIES: dict[str, Study] = {
         target_returns=FAIR_TARGETS,
         has_chosen_rates=True,
         comparisons=FAIR_COMPARISONS,
+        negligible=1.5,
     ),
     "fair_baselines": Study(
         summary="BC, 10 % BC, IQL and TD3+BC on the data of `fair`",

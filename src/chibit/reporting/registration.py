@@ -26,6 +26,8 @@ class Registration:
 
     comparisons: tuple[tuple[str, str], ...] = ()
     """Pairs (arm, reference); empty compares every arm with the baseline."""
+    negligible: float | None = None
+    """Size below which a difference does not matter, in the unit of the scores; None names none."""
     until_half_width: float | None = None
     """Half-width of the pooled intervals at which no more seeds were added; None where their number was
     fixed beforehand."""
@@ -35,9 +37,9 @@ class Registration:
             raise InputError("comparisons: an arm cannot be compared with itself")
         if len(set(self.comparisons)) != len(self.comparisons):
             raise InputError("comparisons: each may be named once")
-        width = self.until_half_width
-        if width is not None and not (0 < width < math.inf):
-            raise InputError(f"until_half_width: got {width:g}, expected a finite number above 0")
+        for name, size in (("negligible", self.negligible), ("until_half_width", self.until_half_width)):
+            if size is not None and not 0 < size < math.inf:
+                raise InputError(f"{name}: got {size:g}, expected a finite number above 0")
 
 
 def read_registration(folder: Path) -> Registration:
@@ -66,7 +68,8 @@ def register(folder: Path, registration: Registration) -> Registration:
         registration: comparisons and the half-width.
 
     Returns:
-        What now holds: the comparisons of the first time, and the half-width of this time, else the last one.
+        What now holds: what was registered with the first comparisons, and the half-width of this time, else
+        of the last one.
 
     Raises:
         InputError: for a ``study.json`` that cannot be read.
@@ -76,11 +79,8 @@ def register(folder: Path, registration: Registration) -> Registration:
         before = read_registration(folder)
     except Refused as refusal:
         raise InputError(f"{folder}: {refusal.reason}; restore the file or remove it") from refusal
-    holds = replace(
-        registration,
-        comparisons=before.comparisons or registration.comparisons,
-        until_half_width=registration.until_half_width or before.until_half_width,
-    )
+    holds = registration if not before.comparisons else before
+    holds = replace(holds, until_half_width=registration.until_half_width or before.until_half_width)
     if holds != before:
         content = json.dumps({"schema": _SCHEMA, **to_json(holds)}, indent=1) + "\n"
         write_atomic(make_folder(folder) / FILE, content)

@@ -11,7 +11,7 @@ from chibit.reporting.published import arm_label
 from chibit.reporting.results import Study
 from chibit.reporting.statistics import Difference, Estimate, mean_and_std
 from chibit.reporting.tables import EMPTY, Cell, Column, Row, Table, setting_cell, text
-from chibit.reporting.verdict import describe_rule, format_interval, format_p, format_score
+from chibit.reporting.verdict import describe_rule, format_interval, format_p, format_score, student_estimate
 
 _LISTED = 6
 SPREAD = "± is the sample standard deviation between seeds"
@@ -122,8 +122,8 @@ def differences_table(scores: Scores, comparisons: Sequence[Comparison]) -> Tabl
         key=f"differences-{scores.rule}",
         title=f"{differences_title(comparisons)}: {_rule(scores)}",
         caption="Mean paired difference (same seeds) with its 95% paired bootstrap interval, stratified by "
-        "data set, and Student's; bold where the first excludes zero. p: of no difference, by Student's t; "
-        f"over all data sets adjusted for {num_adjusted} comparisons (Holm), on each data set not. "
+        "data set, and Student's; bold where the first excludes zero. p: of no difference over all sets, "
+        f"by Student's t, adjusted for {num_adjusted} comparison{'' if num_adjusted == 1 else 's'} (Holm). "
         "P(better): probability that a run of the arm beats one of the other arm on the same data set; none "
         "from single pairs.",
         columns=(
@@ -190,17 +190,14 @@ def _student_cells(estimate: Difference, adjusted: float | None, *, normalized: 
     student = estimate.student
     if student is None:
         return EMPTY, EMPTY
-    shown = Estimate(value=estimate.value, low=student.low, high=student.high)
     interval = Cell(
-        text=format_interval(shown, normalized=normalized, signed=True),
+        text=format_interval(student_estimate(estimate), normalized=normalized, signed=True),
         sort=student.low,
         note=f"{student.degrees_of_freedom:.3g} degrees of freedom",
     )
-    p_value = student.p_value if adjusted is None else adjusted
-    note = "" if adjusted is None else "adjusted"
-    return interval, Cell(
-        text=format_p(p_value).removeprefix("p = ").removeprefix("p "), sort=p_value, note=note
-    )
+    if adjusted is None:
+        return interval, EMPTY
+    return interval, Cell(text=format_p(adjusted).removeprefix("p = ").removeprefix("p "), sort=adjusted)
 
 
 def _dropped_note(seeds: Sequence[int]) -> str:

@@ -18,7 +18,7 @@ from chibit.reporting.comparison import (
 )
 from chibit.reporting.published import arm_label
 from chibit.reporting.results import base_name
-from chibit.reporting.statistics import Estimate
+from chibit.reporting.statistics import Difference, Estimate
 
 Tone = Literal["higher", "lower", "open", "empty"]
 
@@ -210,7 +210,16 @@ def _sentence(scores: Scores, comparison: Comparison, pairs: int) -> tuple[str, 
             "and no interval can be given.",
             "open",
         )
+    if _is_registered(scores, comparison):
+        estimate = student_estimate(estimate)
     interval = format_interval(estimate, normalized=normalized, signed=True)
+    least = scores.study.registration.negligible
+    if least is not None and within(estimate, least):
+        return (
+            f"No difference that matters between {treatment} and {baseline}: {signed} {unit}, "
+            f"95% interval {interval}, inside ±{least:g}.",
+            "open",
+        )
     if not estimate.excludes(0.0):
         return (
             f"No difference can be told between {treatment} and {baseline}: "
@@ -228,6 +237,23 @@ def _sentence(scores: Scores, comparison: Comparison, pairs: int) -> tuple[str, 
     return f"{start}.", "higher" if estimate.value > 0 else "lower"
 
 
+def within(estimate: Estimate, size: float) -> bool:
+    """Whether the interval lies inside plus or minus a size."""
+    return (
+        estimate.low is not None
+        and estimate.high is not None
+        and -size < estimate.low <= estimate.high < size
+    )
+
+
+def student_estimate(difference: Difference) -> Estimate:
+    """A difference with Student's interval in place of the bootstrap's."""
+    student = difference.student
+    if student is None:
+        return difference
+    return Estimate(value=difference.value, low=student.low, high=student.high)
+
+
 def _is_registered(scores: Scores, comparison: Comparison) -> bool:
     return (comparison.treatment, comparison.baseline) in scores.study.registration.comparisons
 
@@ -240,7 +266,7 @@ def _registered_cautions(scores: Scores, comparisons: Sequence[Comparison]) -> l
         absent = count - len(comparisons)
         without = f"; {absent} of them {'has' if absent == 1 else 'have'} no runs" if absent else ""
         cautions.append(
-            f"One of {count} comparisons registered before the first run{without}. "
+            f"The first of {count} comparisons registered before the first run{without}; "
             "p-values are adjusted for all of them (Holm)."
         )
     if registration.until_half_width is not None:

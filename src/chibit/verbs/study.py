@@ -103,7 +103,10 @@ def study(argv: Sequence[str], prog: str) -> None:
         tasks = make_tasks(configs, root=arguments.root, study=arguments.name, attention=attention)
         _show_plan(console, tasks, arguments)
         return
-    register(arguments.root / arguments.name, Registration(comparisons=STUDIES[arguments.name].comparisons))
+    entry = STUDIES[arguments.name]
+    if entry.comparisons:
+        fixed = Registration(comparisons=entry.comparisons, negligible=entry.negligible)
+        register(arguments.root / arguments.name, fixed)
     outcomes = run_all(
         configs,
         root=arguments.root,

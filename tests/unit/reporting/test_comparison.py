@@ -152,7 +152,9 @@ class TestRegistered:
         assert analysis.verdict.sentence.startswith("ChibiT scores ")
         assert "than Random init" in analysis.verdict.sentence
         assert "adjusted p < 0.001" in analysis.verdict.sentence
-        assert any("One of 2 comparisons registered" in caution for caution in analysis.verdict.cautions)
+        assert any(
+            "The first of 2 comparisons registered" in caution for caution in analysis.verdict.cautions
+        )
         assert "Differences: mean" in analysis.tables["differences"]["last4"].title
 
     def test_a_baseline_that_is_asked_for_takes_their_place(self, folder):
@@ -182,12 +184,12 @@ class TestRegistered:
     def test_what_may_be_chance_is_not_called_a_difference(self, tmp_path, runs):
         """Seven comparisons: an interval that just leaves zero out settles nothing."""
         register(tmp_path, Registration(comparisons=tuple(("chibit", f"arm{i}") for i in range(7))))
-        for seed, gap in enumerate([1.0, 9.0, 2.0, 12.0, 0.5, 1.0]):
+        for seed, gap in enumerate([1.0, 7.0, 2.0, 8.0, 3.0, 4.0]):
             for arm, score in (("arm0", 50.0), ("chibit", 50.0 + gap)):
                 rewrite(runs.write_run(tmp_path, arm, HOPPER, seed, num_evaluations=1), {3600.0: [score]})
         analysis = analyse(read_study(tmp_path))
         [one] = analysis.comparisons["last4"]
-        assert one.overall.excludes(0.0)
+        assert one.overall.student.low > 0
         assert one.adjusted_p > 0.05
         assert analysis.verdict.tone == "open"
         assert "may be chance" in analysis.verdict.sentence
@@ -216,6 +218,19 @@ class TestRegistered:
         assert after.student.high - after.student.low > 1.2 * (before.student.high - before.student.low)
         assert after.student.p_value == pytest.approx(5 * before.student.p_value)
         assert any("within ±1.5" in caution for caution in analysis.verdict.cautions)
+
+    def test_a_difference_too_small_to_matter_is_called_so(self, tmp_path, runs):
+        register(tmp_path, Registration(comparisons=(("chibit", "random"),), negligible=1.5))
+        for seed, gap in enumerate([0.4, 0.6, 0.5, 0.3, 0.7, 0.5]):
+            for arm, score in (("random", 50.0), ("chibit", 50.0 + gap)):
+                rewrite(runs.write_run(tmp_path, arm, HOPPER, seed, num_evaluations=1), {3600.0: [score]})
+        found = analyse(read_study(tmp_path)).verdict
+        # mean 0.5, standard error sqrt(0.02 / 6), times 2.571: 0.35 to 0.65
+        assert found.sentence == (
+            "No difference that matters between ChibiT and Random init: +0.5 points, "
+            "95% interval +0.4 to +0.6, inside ±1.5."
+        )
+        assert found.tone == "open"
 
     def test_what_was_registered_first_stays(self, folder):
         held = register(folder, Registration(comparisons=(("dt", "bc"),)))
