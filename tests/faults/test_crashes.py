@@ -51,7 +51,7 @@ CRASHES = {
     "3 between write and fsync": lambda: on_call(checkpoint, "flush", 11, die),
     "4 between fsync and rename": lambda: on_call(files, "_rename_unless_present", 4, die),
     "5 before the newest is marked": lambda: on_call(checkpoint, "mark", 4, die),
-    "6 while old ones are pruned": lambda: on_call(checkpoint.shutil, "rmtree", 8, _remove_one_and_die),
+    "6 while old ones are pruned": lambda: on_call(checkpoint, "remove", 2, _remove_one_and_die),
     "7 in the first save of all": lambda: on_call(checkpoint, "_write", 2, half_then_die),
     "8 in an evaluation": lambda: on_call(offline, "evaluate_agent", 2, die),
 }

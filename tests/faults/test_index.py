@@ -1,4 +1,4 @@
-"""`docs/faults.md` lists all 52 faults, and each names a test that is there."""
+"""`docs/faults.md` lists all faults, and each names a test that is there."""
 
 import ast
 import re
@@ -9,9 +9,10 @@ PAGE = HERE.parents[1] / "docs" / "faults.md"
 ROW = re.compile(r"^\| (\d+) \| (.+?) \| (.+?) \| (.+?) \| `(\w+\.py)::(\w+)` \|$", re.MULTILINE)
 
 
-def test_each_of_the_52_faults_names_a_test_that_is_there():
+def test_each_fault_names_a_test_that_is_there():
     rows = ROW.findall(PAGE.read_text())
-    assert [int(number) for number, *_ in rows] == list(range(1, 53))
+    assert len(rows) >= 52
+    assert [int(number) for number, *_ in rows] == list(range(1, len(rows) + 1))
     for number, _, _, _, file, name in rows:
         tree = ast.parse((HERE / file).read_text())
         found = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}

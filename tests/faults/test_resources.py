@@ -70,12 +70,11 @@ def fail_all_fsync(code):
 
 def test_a_disk_that_is_full_for_the_log(place, config):
     """/dev/full gives the error of a full disk to whoever writes."""
-    log = place / "run" / "metrics.jsonl"
-    before = lambda: on_call(RunDir, "append_metrics", 1, lambda *_: log.symlink_to("/dev/full"))  # noqa: E731
+    full_disk = lambda *_: os.open("/dev/full", os.O_WRONLY)  # noqa: E731
+    before = lambda: on_call(files, "_open_log", 2, full_disk, before=False)  # noqa: E731
     full = guarded(lambda: offline.train(config, place / "run", progress=False), place, before)
     assert full.code == 4
     assert "metrics.jsonl: cannot write (No space left on device); free some space" in full.message
-    log.unlink()
     assert guarded(lambda: offline.train(config, place / "run", progress=False), place).code == 0
 
 

@@ -29,6 +29,9 @@ PATHS = {
     "core/checkpoint.py": {"name", "step", "candidate"},  # own names and numbers
     "core/home.py": {"name", "steps", "suffix"},  # of a recipe
     "core/run_dir.py": {"name"},  # of a log
+    "core/files.py": {"entry.name"},  # of a folder that was listed
+    "core/temporary.py": {"secrets.token_hex", "suffix"},  # begins with letters; a file's own suffix
+    "core/shared_folder.py": {"name"},  # of a list that admits nothing outside, or files that were listed
     "data/atari_collect.py": {"dataset"},  # matched against a pattern
     "data/atari_replay.py": {"game", "kind", "number"},  # a key of a table, and numbers
     "data/catalog.py": {"game", "name", "name_or_path", "origin", "columns", "source.path"},  # made readable
@@ -50,7 +53,6 @@ PATHS = {
     "reporting/media.py": {"folder"},  # own names
     "reporting/strict_json.py": {"name"},  # own names
     "training/filming.py": {"name"},
-    "training/hub_folder.py": {"path.name"},  # a file that was listed
     "training/pretrain_config.py": {"name", "config.seed", "config"},  # letters, digits and dashes alone
     # The arm passed check_name.
     "training/run_config.py": {"config.arm_name", "readable", "config.seed", "digest"},

@@ -6,6 +6,7 @@ import pytest
 
 import chibit
 from chibit.cli import main
+from chibit.core.shared_folder import MANIFEST
 from chibit.training import hub_folder
 from chibit.training.hub_folder import mean_interval
 
@@ -24,7 +25,12 @@ def runs(pendulum_file, tmp_path_factory):
 def test_the_folder_has_model_configuration_and_a_card_with_scores_and_intervals(runs, tmp_path, capsys):
     out = tmp_path / "deep" / "policy"
     assert main(["export", str(runs / "bc-0"), "--out", str(out), "--no-video"]) == 0
-    assert {path.name for path in out.iterdir()} == {"README.md", "config.json", "model.safetensors"}
+    assert {path.name for path in out.iterdir()} == {
+        MANIFEST,
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    }
     card = (out / "README.md").read_text()
     assert card.startswith("---\n")
     scores = card[card.index("## Scores") : card.index("## Use")]
@@ -58,12 +64,14 @@ def test_a_film_is_in_the_folder_and_on_the_card(runs, tmp_path, monkeypatch):
 def test_another_folder_is_not_overwritten(runs, tmp_path, capsys):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter1.tex").write_text("years of work")
-    for out in (tmp_path / "thesis", runs / "bc-0"):
-        assert main(["export", str(runs / "bc-0"), "--out", str(out), "--no-video"]) == 2
+    run = runs / "bc-0"
+    for out, code in ((tmp_path / "thesis", 0), (run, 2), (run / "checkpoints", 2), (runs, 2)):
+        before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+        assert main(["export", str(run), "--out", str(out), "--no-video"]) == code
+        assert before.items() <= {path: path.stat().st_mtime_ns for path in out.rglob("*")}.items()
         error = capsys.readouterr().err
-        assert "is no policy's folder" in error
-        assert error.count("\n") == 1
-    assert (tmp_path / "thesis" / "chapter1.tex").exists()
+        assert error.count("\n") == (code == 2)
+        assert ("no policy is written into it" in error) == (code == 2)
 
 
 def test_one_seed_has_no_interval_over_seeds(runs, tmp_path):

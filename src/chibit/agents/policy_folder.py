@@ -1,4 +1,4 @@
-"""The folder of a saved policy: written whole, checked when it is read, and none of it ever run.
+"""The folder of a saved policy: written beside what is there, checked when it is read, never run.
 
 It has `config.json` (agent, its configuration, and what depends on the data: sizes, normalisation, action
 bounds, environment), `model.safetensors`, and `README.md`, a model card. Around a model of `transformers` it
@@ -26,14 +26,17 @@ from chibit.agents.base import Agent
 from chibit.agents.model_card import PolicyScore, model_card
 from chibit.core.config import from_json, read_json, to_json
 from chibit.core.errors import DamagedFileError, InputError
-from chibit.core.files import atomic_folder, nearest
+from chibit.core.files import nearest, write_atomic
 from chibit.core.memory import read_whole
 from chibit.core.runtime import resolve_runtime
+from chibit.core.shared_folder import shared_folder
 from chibit.data.trajectory import DatasetSpec
 from chibit.models.counting import check_plausible
 from chibit.models.huggingface import HuggingFaceBackbone
 
 SCHEMA = 1
+KIND = "policy"
+"""What `shared_folder` knows it as."""
 _CONFIG, _WEIGHTS, _BACKBONE = "config.json", "model.safetensors", "backbone"
 _WRAPPED = "hf_config:"
 
@@ -68,7 +71,9 @@ def export_policy(
     target_return: float | None = None,
     scores: Sequence[PolicyScore] = (),
 ) -> Path:
-    """Write an agent's policy as a folder, in place of what is there.
+    """Write an agent's policy into a folder, beside what is there.
+
+    Files that were written by it before are replaced, those of others are left alone.
 
     Args:
         agent: its current weights are written.
@@ -81,9 +86,25 @@ def export_policy(
         The folder.
 
     Raises:
-        InputError: for a target return that is not finite, or given to a method that takes none.
-        ResourceError: if it cannot be written; what was there is then untouched.
+        InputError: for a target return that is not finite, or given to a method that takes none; where the
+            folder holds a run, a data set or the like, or a file of somebody else's under one of our names.
+        ResourceError: if it cannot be written.
     """
+    target = Path(folder)
+    with shared_folder(target, KIND) as temporary:
+        write_policy(agent, spec, temporary, target_return=target_return, scores=scores)
+    return target
+
+
+def write_policy(
+    agent: Agent,
+    spec: DatasetSpec,
+    folder: Path,
+    *,
+    target_return: float | None = None,
+    scores: Sequence[PolicyScore] = (),
+) -> None:
+    """Write the files of `export_policy` into a new folder."""
     weights = safetensors.torch.save(_separate(_acting_modules(agent).state_dict()))
     config, backbone = _acting_config(agent)
     saved = SavedPolicy(
@@ -96,14 +117,11 @@ def export_policy(
         sha256=hashlib.sha256(weights).hexdigest(),
         scores=tuple(scores),
     )
-    target = Path(folder)
-    with atomic_folder(target, replace=True) as temporary:
-        (temporary / _WEIGHTS).write_bytes(weights)
-        if backbone is not None:
-            backbone.save_pretrained(temporary / _BACKBONE)
-        (temporary / _CONFIG).write_text(json.dumps(to_json(saved), indent=1, allow_nan=False))
-        (temporary / "README.md").write_text(model_card(saved.agent, spec, saved.target_return, saved.scores))
-    return target
+    write_atomic(folder / _WEIGHTS, weights)
+    if backbone is not None:
+        backbone.save_pretrained(folder / _BACKBONE)
+    write_atomic(folder / _CONFIG, json.dumps(to_json(saved), indent=1, allow_nan=False))
+    write_atomic(folder / "README.md", model_card(saved.agent, spec, saved.target_return, saved.scores))
 
 
 def checked_target(agent: Agent, spec: DatasetSpec, target_return: float | None) -> float | None:

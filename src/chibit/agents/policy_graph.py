@@ -21,6 +21,7 @@ from chibit.agents.base import Agent
 from chibit.agents.decision_transformer import DecisionTransformer
 from chibit.agents.markov import MarkovPolicy
 from chibit.core.errors import InputError
+from chibit.core.files import write_atomic
 from chibit.data.trajectory import DatasetSpec
 from chibit.models.gpt import GPT
 
@@ -126,7 +127,7 @@ def export_onnx(agent: Agent, spec: DatasetSpec, path: Path) -> Path:
     for key, value in _metadata(agent, spec).items():
         model.metadata_props.append(onnx.StringStringEntryProto(key=key, value=json.dumps(value)))
     onnx.checker.check_model(model)
-    path.write_bytes(model.SerializeToString())
+    write_atomic(path, model.SerializeToString())
     return path
 
 

@@ -13,7 +13,7 @@ import io
 import json
 import logging
 import pickle
-import shutil
+import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,12 +27,27 @@ from safetensors import SafetensorError
 
 from chibit.core.config import read_json
 from chibit.core.errors import DamagedFileError, InputError, UserError
-from chibit.core.files import TEMPORARY_PREFIX, atomic_folder, flush, make_folder, write_atomic
+from chibit.core.files import (
+    atomic_folder,
+    create,
+    flush,
+    make_folder,
+    move,
+    read_regular,
+    write_atomic,
+)
 from chibit.core.memory import read_whole
+from chibit.core.temporary import TEMPORARY_PREFIX, remove
 
 SCHEMA = 1
 _FILES = ("model.safetensors", "training_state.pt")
+_ALL_FILES = {*_FILES, "manifest.json"}
+MARKS = ("last", "best")
+"""Names under which a checkpoint may be kept."""
+_LONGEST_MARK = 1000
 _Contents = dict[str, bytes | memoryview]
+_STEP = re.compile("[0-9]{10}")
+"""The name of a checkpoint; whatever else lies beside them is not looked at."""
 _log = logging.getLogger("chibit")
 
 
@@ -136,7 +151,8 @@ def checkpoint_steps(folder: Path) -> list[int]:
     """Steps of the checkpoints in a folder, oldest first, whole or not."""
     if not folder.is_dir():
         return []
-    return sorted(int(path.name) for path in folder.iterdir() if path.is_dir() and path.name.isdigit())
+    names = [path.name for path in folder.iterdir() if _STEP.fullmatch(path.name) and path.is_dir()]
+    return sorted(map(int, names))
 
 
 def load_checkpoint(folder: Path, step: int | None = None) -> Checkpoint | None:
@@ -182,25 +198,22 @@ def mark(folder: Path, name: str, step: int) -> None:
 
 def marked(folder: Path, name: str) -> int | None:
     """The step that `mark` wrote down under this name, or None."""
-    try:
-        text = (folder / name).read_text()
-    except FileNotFoundError:
+    path = folder / name
+    if not path.exists():
         return None
-    if not text.strip().isdigit():
-        raise DamagedFileError(
-            f"{folder / name}: holds {text[:40]!r}, expected a step number; remove the file"
-        )
+    text = read_regular(path, most=_LONGEST_MARK, kind=DamagedFileError, remedy="remove it").decode(
+        "utf-8", "replace"
+    )
+    if re.fullmatch(r"[0-9]{1,18}\s*", text) is None:
+        raise DamagedFileError(f"{path}: holds {text[:40]!r}, expected a step number; remove the file")
     return int(text)
 
 
 def sweep(folder: Path) -> None:
     """Remove what an interrupted save left behind. Call it only while holding the run's lock."""
     if folder.is_dir():
-        for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
-            if leftover.is_dir():
-                shutil.rmtree(leftover, ignore_errors=True)
-            else:
-                leftover.unlink(missing_ok=True)
+        for leftover in folder.glob(".tmp-*"):  # of earlier versions too
+            remove(leftover)
 
 
 def _independent(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -242,7 +255,8 @@ def _commit(folder: Path, step: int, contents: _Contents, keep: int) -> Path:
 
 
 def _write(path: Path, data: bytes | memoryview) -> None:
-    path.write_bytes(data)
+    with create(path) as file:
+        file.write(data)
     flush(path)
 
 
@@ -277,12 +291,12 @@ def _verified(path: Path, hashes: Any) -> bytes:
 def _prune(folder: Path, keep: int) -> None:
     steps = checkpoint_steps(folder)
     protected = set(steps[-max(1, keep) :])
-    for file in folder.iterdir():
-        if file.is_file() and not file.name.startswith("."):
-            protected.add(marked(folder, file.name) or -1)
+    protected |= {step for name in MARKS if (step := marked(folder, name)) is not None}
     for step in steps:
-        if step not in protected:
+        place = folder / f"{step:010d}"
+        # A checkpoint that somebody put something into stays.
+        if step not in protected and {entry.name for entry in place.iterdir()} <= _ALL_FILES:
             # Renamed first: a folder under a number is whole, also while it is being removed.
             old = folder / f"{TEMPORARY_PREFIX}prune-{step}"
-            (folder / f"{step:010d}").rename(old)
-            shutil.rmtree(old, ignore_errors=True)
+            move(place, old)
+            remove(old)

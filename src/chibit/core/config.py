@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
 from chibit.core.errors import DamagedFileError, InputError
-from chibit.core.files import nearest, read_error
+from chibit.core.files import nearest, read_regular
 
 T = TypeVar("T")
 _MAX_JSON_BYTES = 64 << 20
@@ -62,20 +62,14 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        InputError: if it is missing.
+        InputError: if it is missing, or is no regular file.
         DamagedFileError: if it is not valid JSON.
     """
+    content = read_regular(path, most=_MAX_JSON_BYTES, remedy="check the path, or restore it")
     try:
-        size = path.stat().st_size
-        if size > _MAX_JSON_BYTES:
-            raise DamagedFileError(f"{path}: {size:,} bytes, more than any file of its kind; restore it")
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
+        return json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise DamagedFileError(f"{path}: not valid JSON ({error}); restore the file or remove it") from error
-    except OSError as error:
-        raise read_error(path, error) from error
 
 
 def _convert(kind: Any, value: Any, where: str) -> Any:

@@ -2,6 +2,24 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from pathlib import Path
+
+_REMEDIES = {
+    errno.ENOSPC: "free some space or choose another folder with --out",
+    errno.EDQUOT: "the disk quota is used up; free some space or choose another folder",
+    errno.EFBIG: "a file-size limit was reached; raise it or choose another folder",
+    errno.EROFS: "the file system is read-only; choose another folder",
+    errno.EACCES: "no permission; choose a folder you may write to",
+    errno.EPERM: "no permission; choose a folder you may write to",
+    errno.EMFILE: "too many open files; raise the limit with ulimit -n",
+    errno.ENFILE: "too many open files on this machine; close some programs",
+    errno.EIO: "the disk reports an error; check it",
+    errno.ENOMEM: "out of memory; close some programs",
+}
+_OUT_OF_RESOURCES = _REMEDIES.keys() - {errno.EACCES, errno.EPERM}
+
 
 class UserError(Exception):
     """A refusal in one line: the file or field, what was given, what was expected, what to do."""
@@ -37,3 +55,26 @@ class DivergenceError(UserError):
     exit_code = 5
     rows: tuple[int, ...] = ()
     """Rows of the store that the batch came from, where the error came from a batch."""
+
+
+def resource_error(path: Path | str, error: OSError) -> ResourceError:
+    """One line for an operating-system refusal: what could not be written, why, and what to do."""
+    remedy = _REMEDIES.get(error.errno or 0, "check the disk and the folder")
+    return ResourceError(f"{path}: cannot write ({error.strerror or error}); {remedy}")
+
+
+def read_error(
+    path: Path | str, error: OSError, kind: type[UserError] = InputError, remedy: str = "check the path"
+) -> UserError:
+    """One line for a file that cannot be read: a `ResourceError` where the machine is the reason."""
+    if error.errno in _OUT_OF_RESOURCES:
+        return ResourceError(f"{path}: cannot read ({error.strerror}); {_REMEDIES[error.errno]}")
+    if isinstance(error, FileNotFoundError):
+        what = "is a link to a file that is not there" if os.path.islink(path) else "no such file"
+        return kind(f"{path}: {what}; {remedy}")
+    return kind(f"{path}: cannot read ({error.strerror or error}); {remedy}")
+
+
+def is_out_of_resources(error: OSError) -> bool:
+    """Whether the machine, and not what was asked for, is the reason."""
+    return error.errno in _OUT_OF_RESOURCES

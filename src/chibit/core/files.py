@@ -1,73 +1,135 @@
-"""Writing without loss and naming without surprise: atomic files and folders, hashes, checked names.
+"""The guarded ways to read and to write: regular files only, whole or not at all, hashed, with checked names.
 
-A write goes to a temporary name beside its target, is flushed to the disk, and is renamed over the target;
-the folder is flushed as well, so that after a power failure either the old or the new content is there,
-whole.
+Reading: `open_regular` and what is built on it. A pipe, a device, a folder, a link to nothing, and what lies
+outside of the folder it should be in are refused in one line, and none of them is waited for.
+
+Writing: a write goes to a temporary name beside its target, is flushed to the disk, and is renamed over the
+target; the folder is flushed as well, so that after a power failure either the old or the new content is
+there, whole. Temporary names are locked by who writes them: what a killed process left behind is swept by
+the next writer, what a living one is writing never.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import difflib
 import errno
 import hashlib
 import os
 import re
+import secrets
 import shutil
-import tempfile
+import stat
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO, BinaryIO
 
-from chibit.core.errors import InputError, ResourceError, UserError
+from chibit.core import platform
+from chibit.core.errors import DamagedFileError, InputError, UserError
+from chibit.core.errors import is_out_of_resources as is_out_of_resources
+from chibit.core.errors import read_error as read_error
+from chibit.core.errors import resource_error as resource_error
+from chibit.core.platform import flush as flush
+from chibit.core.temporary import TEMPORARY_PREFIX, claim_file, claim_folder, close, sweep_leftovers
 
 _NAME_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 _MAX_NAME_LENGTH = 200
-TEMPORARY_PREFIX = ".tmp-"
-_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
-_REMEDIES = {
-    errno.ENOSPC: "free some space or choose another folder with --out",
-    errno.EDQUOT: "the disk quota is used up; free some space or choose another folder",
-    errno.EFBIG: "a file-size limit was reached; raise it or choose another folder",
-    errno.EROFS: "the file system is read-only; choose another folder",
-    errno.EACCES: "no permission; choose a folder you may write to",
-    errno.EPERM: "no permission; choose a folder you may write to",
-    errno.EMFILE: "too many open files; raise the limit with ulimit -n",
-    errno.ENFILE: "too many open files on this machine; close some programs",
-    errno.EIO: "the disk reports an error; check it",
-    errno.ENOMEM: "out of memory; close some programs",
-}
-_OUT_OF_RESOURCES = _REMEDIES.keys() - {errno.EACCES, errno.EPERM}
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
 
 
-def resource_error(path: Path | str, error: OSError) -> ResourceError:
-    """One line for an operating-system refusal: what could not be written, why, and what to do."""
-    remedy = _REMEDIES.get(error.errno or 0, "check the disk and the folder")
-    return ResourceError(f"{path}: cannot write ({error.strerror or error}); {remedy}")
+def open_regular(
+    path: Path,
+    *,
+    inside: Path | None = None,
+    most: int | None = None,
+    kind: type[UserError] = InputError,
+    remedy: str = "check the path",
+) -> BinaryIO:
+    """Open a regular file for reading; the one way in which this package opens what it did not just write.
 
+    Args:
+        path: the file; links are followed.
+        inside: a folder in which the file must lie once all links are followed.
+        most: bytes it may have at most.
+        kind: class of the refusal.
+        remedy: what to do about it.
 
-def read_error(
-    path: Path | str, error: OSError, kind: type[UserError] = InputError, remedy: str = "check the path"
-) -> UserError:
-    """One line for a file that cannot be read: a `ResourceError` where the machine is the reason."""
-    if error.errno in _OUT_OF_RESOURCES:
-        return ResourceError(f"{path}: cannot read ({error.strerror}); {_REMEDIES[error.errno]}")
-    return kind(f"{path}: cannot read ({error.strerror or error}); {remedy}")
-
-
-def is_out_of_resources(error: OSError) -> bool:
-    """Whether the machine, and not what was asked for, is the reason."""
-    return error.errno in _OUT_OF_RESOURCES
-
-
-def flush(path: Path) -> None:
-    """Flush a file's content, or a folder's entries, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    Raises:
+        UserError: of `kind`, where there is no such file, it may not be read, is a folder, a pipe, a socket
+            or a device, or lies outside of `inside`.
+        DamagedFileError: where it is larger than `most`.
+    """
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        target = path if inside is None else _resolve_inside(path, inside, kind, remedy)
+        # Looked at before it is opened, since opening a device may act on it, and after, since it may have
+        # changed in between.
+        _require_regular(os.stat(target), path, kind, remedy)
+        file = os.fdopen(os.open(target, os.O_RDONLY | platform.OPEN_FLAGS), "rb")
+    except ValueError as error:  # a NUL in the name
+        raise kind(f"{str(path)[:80]!r}: not a file's name ({error}); {remedy}") from error
+    except OSError as error:
+        raise read_error(path, error, kind, remedy) from error
+    try:
+        status = os.fstat(file.fileno())
+        _require_regular(status, path, kind, remedy)
+        if most is not None and status.st_size > most:
+            raise DamagedFileError(
+                f"{path}: {status.st_size:,} bytes, more than any file of its kind; {remedy}"
+            )
+        if not status.st_size and file.peek(1) and not os.fstat(file.fileno()).st_size:
+            raise kind(f"{path}: its size is not known, expected a regular file; {remedy}")  # as in /proc
+    except OSError as error:
+        file.close()
+        raise read_error(path, error, kind, remedy) from error
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def read_regular(
+    path: Path,
+    *,
+    most: int,
+    inside: Path | None = None,
+    kind: type[UserError] = InputError,
+    remedy: str = "check the path",
+) -> bytes:
+    """The content of a regular file of at most so many bytes; arguments and errors as of `open_regular`.
+
+    Of a file that grows meanwhile, what it held when it was opened.
+    """
+    with open_regular(path, inside=inside, most=most, kind=kind, remedy=remedy) as file:
+        try:
+            return file.read(os.fstat(file.fileno()).st_size)
+        except OSError as error:
+            raise read_error(path, error, kind, remedy) from error
+
+
+def check_regular(path: Path, *, kind: type[UserError] = InputError, remedy: str = "check the path") -> int:
+    """Refuse as `open_regular` does, for libraries that take nothing but a path; gives the size in bytes."""
+    with open_regular(path, kind=kind, remedy=remedy) as file:
+        return os.fstat(file.fileno()).st_size
+
+
+def _require_regular(status: os.stat_result, path: Path, kind: type[UserError], remedy: str) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        what = next((name for test, name in _KINDS if test(status.st_mode)), "something else")
+        raise kind(f"{path}: is {what}, expected a regular file; {remedy}")
+
+
+def _resolve_inside(path: Path, folder: Path, kind: type[UserError], remedy: str) -> str:
+    target, root = os.path.realpath(path, strict=True), os.path.realpath(folder, strict=True)
+    if not Path(target).is_relative_to(root):
+        raise kind(f"{path}: leads out of {folder}, expected a file in it; {remedy}")
+    return target
 
 
 def make_folder(folder: Path) -> Path:
@@ -76,6 +138,8 @@ def make_folder(folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
         raise InputError(f"{folder}: a file is in the way of this folder; choose another --out") from error
+    except ValueError as error:  # a NUL in the name
+        raise InputError(f"{str(folder)[:80]!r}: not a folder's name ({error})") from error
     except OSError as error:
         raise resource_error(folder, error) from error
     return folder
@@ -91,19 +155,63 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     Raises:
         ResourceError: when the system refuses (space, permission, quota); the old file is then untouched.
     """
-    payload = data.encode() if isinstance(data, str) else data
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Let a file take its name only when it is whole.
+
+    Yields:
+        A temporary name beside `path`, of an empty file, to write to.
+
+    Raises:
+        ResourceError: when the system refuses; what is under `path` is then untouched.
+    """
     try:
-        with open(temporary, "wb") as file:
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
+        temporary, descriptor = claim_file(path.parent, path.suffix)
+    except OSError as error:
+        raise resource_error(path, error) from error
+    try:
+        yield temporary
+        flush(temporary)
         os.replace(temporary, path)
         flush(path.parent)
     except OSError as error:
+        raise resource_error(path, error) from error
+    finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+        close(descriptor)
+
+
+def create(path: Path) -> IO[bytes]:
+    """A new file to write to, in a folder that is not under its final name yet."""
+    return open(path, "xb")
+
+
+def extend(path: Path, size: int) -> IO[bytes]:
+    """A file to write on from its first `size` bytes, what follows them is dropped; made where it is not."""
+    file = os.fdopen(_open_log(path), "ab")
+    file.truncate(size)
+    return file
+
+
+def append(path: Path, text: str) -> None:
+    """Add text to the end of a log; ResourceError where the system refuses."""
+    try:
+        with os.fdopen(_open_log(path), "a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
         raise resource_error(path, error) from error
+
+
+def _open_log(path: Path) -> int:
+    """A descriptor at a file's end; a link is not followed, for it may lead to somebody else's file."""
+    return os.open(
+        path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | platform.NO_LINKS | platform.OPEN_FLAGS, 0o666
+    )
 
 
 @contextlib.contextmanager
@@ -112,16 +220,20 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
 
     Args:
         path: final name. Its parents are created.
-        replace: change places with an existing folder of that name and remove it then; without it, the folder
-            that is there already wins and ours is dropped (concurrent writers of the same content).
+        replace: change places with an existing folder of that name. Entries of it that the new one has are
+            removed, all others move over. Without it, the folder that is there already wins and ours is
+            dropped (concurrent writers of the same content).
 
     Yields:
         A temporary sibling folder to write into.
     """
     make_folder(path.parent)
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path}: a file is in the way of this folder; choose another --out")
+    sweep_leftovers(path.parent)
     try:
-        temporary = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY_PREFIX}{path.name}-", dir=path.parent))
-        temporary.chmod(0o777 & ~_umask())
+        temporary, descriptor = claim_folder(path.parent)
+        temporary.chmod(platform.default_mode())
     except OSError as error:
         raise resource_error(path, error) from error
     try:
@@ -138,6 +250,15 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
         raise resource_error(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        close(descriptor)
+
+
+def move(path: Path, target: Path) -> None:
+    """Give a file or folder another name, in place of a file that has it; ResourceError where it cannot."""
+    try:
+        os.replace(path, target)
+    except OSError as error:
+        raise resource_error(target, error) from error
 
 
 def _rename_unless_present(temporary: Path, path: Path) -> None:
@@ -149,32 +270,26 @@ def _rename_unless_present(temporary: Path, path: Path) -> None:
 
 
 def _exchange(temporary: Path, path: Path) -> None:
-    """Let two folders change names in one step, so that there is no moment without one at `path`.
-
-    Only Linux can do it; elsewhere, and on file systems that cannot, the old one is moved away first.
-    """
-    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if renameat2 is not None:
-        here = ctypes.c_int(_AT_FDCWD)
-        names = os.fsencode(temporary), os.fsencode(path)
-        if renameat2(here, names[0], here, names[1], ctypes.c_uint(_RENAME_EXCHANGE)) == 0:
-            return
-    old = path.with_name(f"{TEMPORARY_PREFIX}old-{os.getpid()}-{path.name}")
-    os.replace(path, old)
-    os.replace(temporary, path)
+    """Let two folders change names, in one step where the system can, and keep what only the old one had."""
+    new = {entry.name for entry in temporary.iterdir()}
+    old = temporary
+    if not platform.exchange(temporary, path):
+        old = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}")
+        os.replace(path, old)
+        os.replace(temporary, path)
+    if old.is_symlink():
+        old.unlink()
+        return
+    for entry in old.iterdir():
+        if entry.name not in new:
+            os.rename(entry, path / entry.name)
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
-
-
 def sha256_file(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal, read in blocks of 1 MiB."""
+    """SHA-256 of a regular file's content, in hexadecimal, read in blocks of 1 MiB."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

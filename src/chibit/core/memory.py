@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from chibit.core.errors import DamagedFileError, ResourceError
-from chibit.core.files import read_error
+from chibit.core.files import check_regular, read_regular
+from chibit.core.platform import kernel_table, limit_data, total_memory
 
 _TORCH_SAYS = ("can't allocate memory", "not enough memory", "out of memory")
 
 
 def memory_budget() -> int:
     """Half of this machine's memory, in bytes: the most that one file or one batch may ask for."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return total_memory() // 2
 
 
 def check_fits(num_bytes: int, what: str, remedy: str) -> None:
@@ -41,11 +40,9 @@ def read_whole(path: Path, remedy: str) -> bytes:
         DamagedFileError: if it is missing or cannot be read.
         ResourceError: if it is larger than `memory_budget`; it is then not opened.
     """
-    try:
-        check_fits(path.stat().st_size, str(path), "it is not to be trusted, or needs a larger machine")
-        return path.read_bytes()
-    except OSError as error:
-        raise read_error(path, error, DamagedFileError, remedy) from error
+    size = check_regular(path, kind=DamagedFileError, remedy=remedy)
+    check_fits(size, str(path), "it is not to be trusted, or needs a larger machine")
+    return read_regular(path, most=memory_budget(), kind=DamagedFileError, remedy=remedy)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -68,12 +65,10 @@ def limited_memory(device: str) -> Iterator[None]:
     Raises:
         ResourceError: in one line, for an allocation that failed.
     """
-    before = resource.getrlimit(resource.RLIMIT_DATA)
+    give_back: Callable[[], None] | None = None
     free, own = _kilobytes("/proc/meminfo", "MemAvailable"), _kilobytes("/proc/self/status", "VmData")
     if free and own and not device.startswith("cuda"):
-        limit = 1024 * (free + own)
-        if before[1] == resource.RLIM_INFINITY or limit < before[1]:
-            resource.setrlimit(resource.RLIMIT_DATA, (limit, before[1]))
+        give_back = limit_data(1024 * (free + own))
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -83,13 +78,11 @@ def limited_memory(device: str) -> Iterator[None]:
         reason = asked[0] if asked else "an allocation failed"
         raise ResourceError(f"out of memory ({reason}); lower batch_size or the model's size") from error
     finally:
-        resource.setrlimit(resource.RLIMIT_DATA, before)
+        if give_back is not None:
+            give_back()
 
 
 def _kilobytes(file: str, name: str) -> int | None:
     """A line of one of Linux's tables; None elsewhere."""
-    try:
-        lines = Path(file).read_text().splitlines()
-    except OSError:
-        return None
+    lines = kernel_table(file)
     return next((int(line.split()[1]) for line in lines if line.startswith(name + ":")), None)

@@ -8,19 +8,26 @@ repeats a step.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from chibit.core.config import read_json
 from chibit.core.errors import BusyError, DamagedFileError, InputError, UserError
-from chibit.core.files import make_folder, resource_error, write_atomic
+from chibit.core.files import (
+    append,
+    flush,
+    make_folder,
+    read_regular,
+    resource_error,
+    write_atomic,
+)
+from chibit.core.temporary import TEMPORARY_PREFIX, open_locked, remove, sweep_leftovers
 
 SCHEMA = 1
 LOGS = ("metrics.jsonl", "evaluations.jsonl")
+_LARGEST_LOG = 4 << 30
 
 
 class RunDir:
@@ -43,7 +50,9 @@ class RunDir:
         if (path / "config.json").exists():
             if run.description() != json.loads(json.dumps(description)):
                 raise InputError(f"{path}: holds a run with another configuration; choose another --out")
-        elif any(entry.name != ".lock" and not entry.name.startswith(".tmp-") for entry in path.iterdir()):
+        elif any(
+            entry.name != ".lock" and not entry.name.startswith(TEMPORARY_PREFIX) for entry in path.iterdir()
+        ):
             raise InputError(f"{path}: is not empty and not a run directory; choose another --out")
         else:
             write_atomic(path / "config.json", dump(description, indent=1))
@@ -88,25 +97,20 @@ class RunDir:
         Raises:
             BusyError: when another process holds it.
         """
-        try:
-            file = open(self.path / ".lock", "a+")  # noqa: SIM115 - held open for as long as the lock
-        except OSError as error:
-            raise resource_error(self.path / ".lock", error) from error
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
+        with open_locked(self.path / ".lock", wait=False) as is_ours:
+            if not is_ours:
                 raise BusyError(
                     f"{self.path}: another process works on this run; wait for it or choose another --out"
-                ) from error
+                )
+            sweep_leftovers(self.path)
             yield
 
     def discard_unstarted(self) -> None:
         """Remove the folder if nothing but its configuration was ever written to it, and no one holds it."""
         with contextlib.suppress(UserError, OSError), self.lock():
             if {entry.name for entry in self.path.iterdir()} <= {"config.json", ".lock"}:
-                (self.path / "config.json").unlink(missing_ok=True)
-                (self.path / ".lock").unlink()
+                for name in ("config.json", ".lock"):
+                    remove(self.path / name)
                 self.path.rmdir()
 
     def append_metrics(self, record: dict[str, Any]) -> None:
@@ -119,7 +123,7 @@ class RunDir:
 
     def log(self, message: str) -> None:
         """Add a line of text to train.log."""
-        self._append_text("train.log", message.replace("\n", " ") + "\n")
+        append(self.path / "train.log", message.replace("\n", " ") + "\n")
 
     def read_log(self, name: str) -> list[dict[str, Any]]:
         """All whole records of a JSON-lines log; a last line that was cut off is left out.
@@ -130,7 +134,7 @@ class RunDir:
         path = self.path / name
         if not path.exists():
             return []
-        lines = path.read_bytes().split(b"\n")
+        lines = read_regular(path, most=_LARGEST_LOG, kind=DamagedFileError).split(b"\n")
         records = []
         for number, line in enumerate(lines, start=1):
             try:
@@ -156,8 +160,7 @@ class RunDir:
         for name in LOGS:
             if (self.path / name).exists():
                 try:
-                    with open(self.path / name, "ab") as file:
-                        os.fsync(file.fileno())
+                    flush(self.path / name)
                 except OSError as error:
                     raise resource_error(self.path / name, error) from error
 
@@ -185,14 +188,7 @@ class RunDir:
         return data
 
     def _append(self, name: str, record: dict[str, Any]) -> None:
-        self._append_text(name, dump(record) + "\n")
-
-    def _append_text(self, name: str, text: str) -> None:
-        try:
-            with open(self.path / name, "a", encoding="utf-8") as file:
-                file.write(text)
-        except OSError as error:
-            raise resource_error(self.path / name, error) from error
+        append(self.path / name, dump(record) + "\n")
 
 
 def dump(record: Any, indent: int | None = None) -> str:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import re
-import shutil
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,7 +14,8 @@ from numpy.typing import ArrayLike
 
 from chibit.atari import GAMES
 from chibit.core.errors import DamagedFileError, InputError, UserError
-from chibit.core.files import TEMPORARY_PREFIX, check_name, read_error
+from chibit.core.files import check_name, open_regular, read_error
+from chibit.core.temporary import remove
 from chibit.data.origin import Origin, is_published_name
 from chibit.data.recording import Recording, record_columns
 from chibit.data.sources import SUFFIXES, atari_folder, find_source, home_folder, local_minari_ids
@@ -27,7 +25,6 @@ from chibit.data.trajectory import TrajectoryDataset
 _CONVERTER = 2
 """Raised when the same source would become another store."""
 _WHOLE_BYTES, _SAMPLE_BYTES = 1 << 20, 1 << 16
-_LEFTOVER_SECONDS = 24 * 3600.0
 
 
 def load_dataset(
@@ -186,23 +183,14 @@ def _open_kept(folder: Path) -> TrajectoryDataset | None:
     try:
         return open_store(folder, verify="hash")
     except (DamagedFileError, InputError):
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
         return None
 
 
 def _keep(folder: Path, recording: Recording, origin: Origin, where: str) -> TrajectoryDataset:
     from chibit.data.environment import check_environment
 
-    _sweep(folder.parent)
     return open_store(write_store(folder, recording, check_environment(origin, recording, where)))
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what conversions that were killed long ago left behind."""
-    for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
-        with contextlib.suppress(OSError):  # another process may be faster
-            if time.time() - leftover.stat().st_mtime > _LEFTOVER_SECONDS:
-                shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _source_hash(path: Path) -> str:
@@ -226,9 +214,7 @@ def _source_hash(path: Path) -> str:
 
 def _content_sample(path: Path, size: int) -> bytes:
     """All of a small file; beginning, middle and end of a large one."""
-    if not path.is_file():
-        raise InputError(f"{path}: not a regular file")
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         if size <= _WHOLE_BYTES:
             return file.read(_WHOLE_BYTES)
         parts = []

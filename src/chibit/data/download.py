@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import http.client
-import os
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from chibit.core.errors import ResourceError
-from chibit.core.files import flush, make_folder, resource_error
+from chibit.core.files import extend, flush, make_folder, move, resource_error
+from chibit.core.temporary import open_locked
 
 TIMEOUT_SECONDS = 10.0
 """Silence after which a server counts as unreachable."""
@@ -57,7 +56,7 @@ def download(url: str, target: Path, *, progress: bool = True) -> Path:
                 except OSError as error:
                     raise resource_error(part, error) from error
         flush(part)
-        os.replace(part, target)
+        move(part, target)
         flush(target.parent)
     return target
 
@@ -83,7 +82,7 @@ def _fetch(url: str, part: Path, show: Callable[[int, int], None]) -> None:
         if length is None:
             raise http.client.HTTPException("the server does not say how long the file is")
         total = have + int(length)
-        with open(part, "ab" if have else "wb") as file:
+        with extend(part, have) as file:
             while block := response.read(_BLOCK):
                 file.write(block)
                 have += len(block)
@@ -102,15 +101,8 @@ def _failure(url: str, target: Path, error: BaseException) -> ResourceError:
 @contextlib.contextmanager
 def _only_one(lock: Path) -> Iterator[None]:
     """Wait until no other process fetches the same file."""
-    try:
-        descriptor = os.open(lock, os.O_CREAT | os.O_RDWR)
-    except OSError as error:
-        raise resource_error(lock, error) from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with open_locked(lock, wait=True):
         yield
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ import numpy as np
 from chibit.agents.base import Policy
 from chibit.atari import ATARI_ENV_IDS, MAX_EPISODE_STEPS
 from chibit.core.errors import InputError, ResourceError
-from chibit.core.files import TEMPORARY_PREFIX, make_folder, resource_error
+from chibit.core.files import make_folder, replacing
 from chibit.envs import MUJOCO_ENV_IDS, check_env_id, make_env
 from chibit.evaluation.rollout import rollout
 
@@ -108,17 +108,13 @@ def record_video(
     require_renderer(env_id)
     _use_working_backend()
     make_folder(path.parent)
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.stem}.mp4")
-    filmed = _Filmed(env_id, temporary, d4rl_physics=d4rl_physics, max_seconds=max_seconds, size=size)
-    try:
-        (episode,) = rollout(policy, [filmed], [seed])
-        filmed.finish()
-        os.replace(temporary, path)
-    except OSError as error:
-        raise resource_error(path, error) from error
-    finally:
-        filmed.close()
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary:
+        filmed = _Filmed(env_id, temporary, d4rl_physics=d4rl_physics, max_seconds=max_seconds, size=size)
+        try:
+            (episode,) = rollout(policy, [filmed], [seed])
+            filmed.finish()
+        finally:
+            filmed.close()
     return Video(path=path, frames=filmed.frames, steps=episode.length, raw_return=episode.raw_return)
 
 

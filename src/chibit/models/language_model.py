@@ -21,9 +21,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from chibit.core.config import from_json, read_json, to_json
-from chibit.core.errors import DamagedFileError, InputError
-from chibit.core.files import atomic_folder, nearest
+from chibit.core.errors import DamagedFileError, InputError, UserError
+from chibit.core.files import nearest, write_atomic
 from chibit.core.memory import read_whole
+from chibit.core.shared_folder import MANIFEST, shared_folder
 from chibit.models.counting import check_plausible
 from chibit.models.gpt import GPT, GPTConfig
 from chibit.models.vocabulary_loss import CHUNK_TOKENS, Candidates, vocabulary_loss
@@ -150,24 +151,41 @@ def save_language_model(
     dtype: torch.dtype = torch.float32,
     extra: dict[str, str] | None = None,
 ) -> Path:
-    """Write a language model as a folder, replacing one of that name.
+    """Write a language model into a folder, beside what is there; an earlier one of ours is replaced.
 
     Args:
         model: what to save.
         folder: where to.
         dtype: precision on disk; loading always gives float32.
         extra: further text files of the folder, by name.
+
+    Raises:
+        InputError: where the folder holds a run, a data set or the like, or a file of somebody else's under
+            one of our names.
+        ResourceError: if it cannot be written.
     """
     state = {
         name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in model.state_dict().items()
     }
-    with atomic_folder(folder, replace=True) as temporary:
+    with shared_folder(folder, "language model", recognised=_written_before(folder)) as temporary:
         metadata = {_DIGEST: _digest(model.config, state)}
-        (temporary / WEIGHTS).write_bytes(safetensors.torch.save(state, metadata))
-        (temporary / CONFIG).write_text(json.dumps(to_json(model.config), indent=1) + "\n")
+        write_atomic(temporary / WEIGHTS, safetensors.torch.save(state, metadata))
+        write_atomic(temporary / CONFIG, json.dumps(to_json(model.config), indent=1) + "\n")
         for name, text in (extra or {}).items():
-            (temporary / name).write_text(text, encoding="utf-8")
+            write_atomic(temporary / name, text)
     return folder
+
+
+def _written_before(folder: Path) -> tuple[str, ...]:
+    """The files of a language model that an earlier version wrote, which kept no list of them."""
+    if (folder / MANIFEST).exists() or not (folder / WEIGHTS).is_file():
+        return ()
+    try:
+        config = from_json(LanguageModelConfig, read_json(folder / CONFIG), str(folder / CONFIG))
+        state, digest = _read_tensors(folder / WEIGHTS)
+    except UserError:
+        return ()
+    return (WEIGHTS, CONFIG) if digest == _digest(config, state) else ()
 
 
 def load_language_model(folder: Path) -> LanguageModel:

@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from chibit.agents.model_card import PolicyScore
-from chibit.agents.saved_policy import export_policy
-from chibit.core.errors import InputError, UserError
-from chibit.core.files import atomic_folder
+from chibit.agents.policy_folder import KIND, write_policy
+from chibit.core.errors import UserError
+from chibit.core.files import read_regular, write_atomic
 from chibit.core.formatting import format_number, format_setting
+from chibit.core.shared_folder import shared_folder
+from chibit.core.temporary import remove
 from chibit.data.scores import normalized_score
 from chibit.evaluation.summary import EvaluationSummary, summarize_record
 from chibit.evaluation.video import record_video
@@ -19,6 +21,7 @@ from chibit.training.loading import LoadedRun
 
 VIDEO, GRAPH, CARD = "replay.mp4", "policy.onnx", "README.md"
 _RESAMPLES = 10_000
+_LONGEST_CARD = 64 << 20
 
 
 def write_hub_folder(
@@ -30,7 +33,7 @@ def write_hub_folder(
     video: bool = True,
     seeds: str = "",
 ) -> tuple[Path, str]:
-    """Write the folder, in place of what is there.
+    """Write the folder, beside what is there; as `export_policy` does, with more files.
 
     Args:
         loaded: the run at a checkpoint, on the CPU.
@@ -44,22 +47,13 @@ def write_hub_folder(
         The folder, and why there is no film; empty if there is one or none was asked for.
 
     Raises:
-        InputError: if something else is in the folder's place.
         UserError: as `export_policy`, and as `export_onnx` if a graph is asked for.
     """
-    if out.exists() and not (out / "model.safetensors").is_file() and (out.is_file() or any(out.iterdir())):
-        raise InputError(f"out: {out} is there and is no policy's folder; choose another")
     agent, spec = loaded.agent, loaded.spec
     lines = [*_intervals(loaded), *([seeds] if seeds else [])]
     no_video = ""
-    with atomic_folder(out, replace=True) as folder:
-        # `chibit.agents.saved_policy` writes a folder whole: first its part, then what is beside it.
-        export_policy(
-            agent, spec, folder / "policy", target_return=target_return, scores=checkpoint_scores(loaded)
-        )
-        for path in (folder / "policy").iterdir():
-            path.rename(folder / path.name)
-        (folder / "policy").rmdir()
+    with shared_folder(out, KIND) as folder:
+        write_policy(agent, spec, folder, target_return=target_return, scores=checkpoint_scores(loaded))
         files = []
         if onnx:
             from chibit.agents.policy_graph import export_onnx
@@ -137,17 +131,17 @@ def _film(loaded: LoadedRun, target: float | None, path: Path) -> str:
         policy = loaded.agent.policy(None if target is None else (target,))
         record_video(policy, spec.env_id, path, seed=loaded.config.seed, d4rl_physics=spec.d4rl_physics)
     except UserError as error:
-        path.unlink(missing_ok=True)
+        remove(path)
         return str(error)
     return ""
 
 
 def _extend_card(path: Path, intervals: list[str], files: list[str]) -> None:
     """Put the intervals below the card's scores, and name the files at its end."""
-    card = path.read_text()
+    card = read_regular(path, most=_LONGEST_CARD).decode()
     if intervals:
         head, use, rest = card.partition("\n## Use\n")
         card = head + "\n" + "\n".join(intervals) + "\n" + use + rest
     if files:
         card += "\n## Further files\n\n" + "\n".join(files) + "\n"
-    path.write_text(card)
+    write_atomic(path, card)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from chibit.agents import Agent
+from chibit.core.platform import kernel_table
 from chibit.data.trajectory import TrajectoryDataset
 from chibit.envs import physics_record
 from chibit.models.counting import count_parameters
@@ -80,10 +81,7 @@ def commit() -> str | None:
 
 
 def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
+    for line in kernel_table("/proc/cpuinfo"):
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
     return platform.processor()

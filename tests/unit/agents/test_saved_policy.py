@@ -20,6 +20,7 @@ from chibit.agents.model_card import PolicyScore
 from chibit.agents.saved_policy import Policy, export_policy
 from chibit.core.errors import DamagedFileError, InputError, ResourceError
 from chibit.core.runtime import Runtime
+from chibit.core.shared_folder import MANIFEST
 from chibit.data.trajectory import DatasetSpec
 from chibit.evaluation.rollout import evaluate
 from chibit.models.gpt import GPTConfig
@@ -80,7 +81,12 @@ def test_round_trip_gives_equal_actions(key, tmp_path):
     target = spec.default_target_returns[0] if agent.is_return_conditioned else None
     expected = play(agent.policy(None if target is None else [target]), spec)
     folder = export_policy(agent, spec, tmp_path / "policy")
-    assert sorted(p.name for p in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    assert sorted(p.name for p in folder.iterdir()) == [
+        MANIFEST,
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    ]
     torch.manual_seed(99)
     policy = Policy.from_pretrained(folder)
     np.testing.assert_array_equal(play(policy, spec), expected)
@@ -226,7 +232,7 @@ def cut(tensors):
         (lambda f: rewrite(f, config={"n_embd": 10**7}), DamagedFileError, "of another model"),
         (lambda f: rewrite(f, surprise=1), InputError, "unknown field 'surprise'"),
         (lambda f: rewrite(f, spec={}), InputError, "missing field"),
-        (lambda f: (f / "model.safetensors").unlink(), DamagedFileError, "cannot read"),
+        (lambda f: (f / "model.safetensors").unlink(), DamagedFileError, "no such file"),
         (lambda f: (f / "model.safetensors").write_bytes(b""), DamagedFileError, "does not match"),
         (flip_a_byte, DamagedFileError, "does not match the SHA-256"),
         (lambda f: replace_weights(f, spoil), DamagedFileError, "not finite"),
@@ -257,10 +263,14 @@ def test_a_method_without_targets_refuses_one(tmp_path):
         Policy(agent, spec, target_return=1.0)
 
 
-def test_saving_replaces_the_folder_whole(saved):
-    (saved / "left-over").write_text("x")
-    Policy.from_pretrained(saved).save_pretrained(saved)
-    assert sorted(p.name for p in saved.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+def test_saving_again_replaces_its_own_files_and_leaves_others_alone(saved):
+    (saved / "thesis.txt").write_text("x")
+    (saved / ".git").mkdir()
+    Policy.from_pretrained(saved, target_return=7.0).save_pretrained(saved)
+    assert sorted(p.name for p in saved.iterdir()) == [
+        *(MANIFEST, ".git", "README.md", "config.json", "model.safetensors", "thesis.txt")
+    ]
+    assert Policy.from_pretrained(saved).target_return == 7.0
     assert [p.name for p in saved.parent.iterdir()] == ["policy"]
 
 

@@ -136,3 +136,20 @@ def test_code_in_a_training_state_does_not_run_even_with_a_matching_manifest(tmp
     with pytest.raises(DamagedFileError):
         load_checkpoint(tmp_path, 1)
     assert not os.path.exists(sentinel)
+
+
+def test_whatever_else_lies_among_checkpoints_is_ignored(tmp_path):
+    from fault_runs import save_two
+
+    save_two(tmp_path)
+    (tmp_path / "Thumbs.db").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "notes.txt").write_text("learning rate 3e-4")
+    for name in ("²", "12", "0000000099 copy", ".DS_Store.d"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "0000000009").write_text("a file")
+    assert checkpoint_steps(tmp_path) == [1, 2]
+    assert load_checkpoint(tmp_path).step == 2
+    save_checkpoint(tmp_path, 3, {"w": torch.zeros(1)}, {}, keep=1)
+    assert checkpoint_steps(tmp_path) == [3]
+    assert (tmp_path / "notes.txt").exists()
+    assert marked(tmp_path, "best") is None

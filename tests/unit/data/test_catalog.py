@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from chibit.core.errors import DamagedFileError, InputError
+from chibit.core.temporary import TEMPORARY_PREFIX, temporary_folder
 from chibit.data.catalog import _source_hash, is_here, list_datasets, load_dataset
 from chibit.data.collect import collect
 from chibit.data.store import open_store
@@ -233,12 +234,13 @@ def test_an_unwritable_home_is_said(path, tmp_path):
     assert caught.value.exit_code in (2, 4)
 
 
-def test_leftovers_of_killed_conversions_are_swept_once_they_are_old(path, home):
-    old, fresh = home / "stores" / ".tmp-old", home / "stores" / ".tmp-fresh"
-    for folder in (old, fresh):
-        folder.mkdir(parents=True)
-        (folder / "records.npy").write_text("x")
-    os.utime(old, (0, 0))
-    load_dataset(path, progress=False)
-    assert not old.exists()
-    assert fresh.exists()
+def test_leftovers_of_killed_conversions_are_swept_and_those_of_living_ones_are_not(path, home):
+    stores = home / "stores"
+    stores.mkdir(parents=True)
+    dead = stores / f"{TEMPORARY_PREFIX}dead"
+    dead.mkdir()
+    (dead / "records.npy").write_text("x")
+    with temporary_folder(stores) as living:
+        load_dataset(path, progress=False)
+        assert living.exists()
+    assert not dead.exists()

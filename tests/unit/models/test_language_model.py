@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from safetensors import safe_open
 
 from chibit.core.errors import DamagedFileError, InputError
+from chibit.core.shared_folder import MANIFEST
 from chibit.models.gpt import GPTConfig
 from chibit.models.language_model import (
     LanguageModel,
@@ -140,6 +142,7 @@ def test_saved_and_loaded_is_the_same_model(tmp_path: Path) -> None:
     for name, tensor in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor)
     assert sorted(path.name for path in folder.iterdir()) == [
+        MANIFEST,
         "config.json",
         "model.safetensors",
         "model_card.md",
@@ -171,6 +174,7 @@ def test_bad_folders_are_refused_in_one_line(tmp_path: Path) -> None:
         with pytest.raises(kind, match=pattern) as caught:
             load_language_model(folder)
         assert "\n" not in str(caught.value)
+        shutil.rmtree(folder, ignore_errors=True)
         save_language_model(tiny(), folder)
 
     refusal(InputError, "config.json: no such file")

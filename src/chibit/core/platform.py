@@ -1,0 +1,144 @@
+"""What differs between operating systems, in one place. Linux is tested; elsewhere the fallbacks below act.
+
+locks         `flock`, on Windows `msvcrt` (files only, so leftovers of killed writers stay there)
+limits        `setrlimit`; without it the readers' processes have no limits of memory and time
+exchange      `renameat2` of Linux; without it there is a moment without the folder
+fsync         of folders where the system allows it
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+_fcntl: Any
+_msvcrt: Any
+_resource: Any
+try:
+    import fcntl as _fcntl
+except ImportError:
+    _fcntl = None
+try:
+    import msvcrt as _msvcrt
+except ImportError:
+    _msvcrt = None
+try:
+    import resource as _resource
+except ImportError:
+    _resource = None
+
+OPEN_FLAGS: int = sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY"))
+"""For reading what may not be a file: without waiting, without becoming anybody's terminal."""
+NO_LINKS: int = getattr(os, "O_NOFOLLOW", 0)
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl
+_ASSUMED_MEMORY = 8 << 30
+
+
+def lock(descriptor: int, *, wait: bool) -> bool:
+    """Take an exclusive lock that ends with the process.
+
+    Args:
+        descriptor: of an open file, or of a folder where the system can lock those.
+        wait: until it is free; without it, False is given where another process has it.
+
+    Returns:
+        Whether it was taken; True without a lock where the system has none.
+    """
+    try:
+        if _fcntl is not None:
+            _fcntl.flock(descriptor, _fcntl.LOCK_EX | (0 if wait else _fcntl.LOCK_NB))
+        elif _msvcrt is not None:
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            _msvcrt.locking(descriptor, _msvcrt.LK_LOCK if wait else _msvcrt.LK_NBLCK, 1)
+    except BlockingIOError:
+        return False
+    except OSError:
+        if _fcntl is not None:
+            raise
+        return False
+    return True
+
+
+def can_lock_folders() -> bool:
+    """Whether a folder's own descriptor can be locked."""
+    return _fcntl is not None
+
+
+def flush(path: Path) -> None:
+    """Flush a file's content, or a folder's entries where the system can, to the disk."""
+    try:
+        descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    except PermissionError:
+        if os.name == "nt":  # it opens no folders
+            return
+        raise
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Let two entries of file systems change names in one step; False where that cannot be done."""
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, TypeError, OSError):
+        return False
+    here = ctypes.c_int(_AT_FDCWD)
+    names = os.fsencode(one), os.fsencode(other)
+    return bool(renameat2(here, names[0], here, names[1], ctypes.c_uint(_RENAME_EXCHANGE)) == 0)
+
+
+def default_mode() -> int:
+    """Permissions of a new folder under this process's umask."""
+    current = os.umask(0)
+    os.umask(current)
+    return 0o777 & ~current
+
+
+def total_memory() -> int:
+    """Bytes of this machine's memory; 8 GiB where the system does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return _ASSUMED_MEMORY
+
+
+def limit_data(num_bytes: int) -> Callable[[], None]:
+    """Let allocations beyond this many bytes fail; gives the function that takes the limit back."""
+    if _resource is None:
+        return lambda: None
+    before = _resource.getrlimit(_resource.RLIMIT_DATA)
+    if before[1] == _resource.RLIM_INFINITY or num_bytes < before[1]:
+        _resource.setrlimit(_resource.RLIMIT_DATA, (num_bytes, before[1]))
+    return lambda: _resource.setrlimit(_resource.RLIMIT_DATA, before)
+
+
+def limit_reader(max_bytes: int, max_seconds: int) -> None:
+    """Bound what is left of this process's life: memory, processor time, no core file."""
+    if _resource is None:
+        return
+    with contextlib.suppress(ValueError):  # macOS knows this limit and does not take it
+        _resource.setrlimit(_resource.RLIMIT_AS, (max_bytes, max_bytes))
+    _resource.setrlimit(_resource.RLIMIT_CPU, (max_seconds, max_seconds))
+    _resource.setrlimit(_resource.RLIMIT_CORE, (0, 0))
+
+
+def die_with_parent() -> None:
+    """End this process when its parent ends, however that ends; Linux only."""
+    with contextlib.suppress(AttributeError, TypeError, OSError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+
+
+def kernel_table(path: str) -> list[str]:
+    """Lines of one of Linux's tables below /proc; none elsewhere."""
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []

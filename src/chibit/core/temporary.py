@@ -1,0 +1,136 @@
+"""Temporary names, and locks: what a killed process left behind is swept, what a living one holds is not.
+
+Whoever fills a temporary file or folder holds a lock on it, which the system lets go of when the process
+ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from chibit.core import platform
+from chibit.core.errors import resource_error
+
+TEMPORARY_PREFIX = ".tmp-chibit-"
+
+
+@contextlib.contextmanager
+def open_locked(path: Path, *, wait: bool) -> Iterator[bool]:
+    """Hold the lock that a file stands for; the system lets go of it when the process ends, however it ends.
+
+    Args:
+        path: the lock's file; it is made where there is none, and stays.
+        wait: until the lock is free.
+
+    Yields:
+        Whether it is held; only without `wait` may another process have it.
+
+    Raises:
+        ResourceError: where the system refuses.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | platform.NO_LINKS | platform.OPEN_FLAGS, 0o666)
+    except OSError as error:
+        raise resource_error(path, error) from error
+    try:
+        try:
+            is_ours = platform.lock(descriptor, wait=wait)
+        except OSError as error:
+            raise resource_error(path, error) from error
+        yield is_ours
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
+    """A folder that is gone afterwards.
+
+    Args:
+        parent: where to; None is the system's place for such things.
+
+    Raises:
+        ResourceError: when the system refuses.
+    """
+    place = Path(tempfile.gettempdir()) if parent is None else parent
+    sweep_leftovers(place)
+    try:
+        temporary, descriptor = claim_folder(place)
+    except OSError as error:
+        raise resource_error(place, error) from error
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        close(descriptor)
+
+
+def sweep_leftovers(folder: Path) -> None:
+    """Remove what writers that are dead left in a folder; what a living one holds is locked, and stays."""
+    if not platform.can_lock_folders():
+        return
+    with contextlib.suppress(OSError):
+        for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
+            with contextlib.suppress(OSError):  # another process may be faster, or another user's
+                descriptor = os.open(leftover, os.O_RDONLY | platform.NO_LINKS | platform.OPEN_FLAGS)
+                try:
+                    if platform.lock(descriptor, wait=False):
+                        remove(leftover)
+                finally:
+                    os.close(descriptor)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder and all that is in it, without following links; what cannot be, stays."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def claim_folder(parent: Path) -> tuple[Path, int | None]:
+    """A new temporary folder, locked for as long as the descriptor is open."""
+    while True:
+        temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=parent))
+        if not platform.can_lock_folders():
+            return temporary, None
+        try:
+            descriptor = os.open(temporary, os.O_RDONLY)
+        except FileNotFoundError:  # a sweeper was faster
+            continue
+        if _is_claimed(temporary, descriptor):
+            return temporary, descriptor
+        os.close(descriptor)
+
+
+def claim_file(parent: Path, suffix: str) -> tuple[Path, int | None]:
+    """A new temporary file, locked for as long as the descriptor is open."""
+    while True:
+        temporary = parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{suffix[:20]}"
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        if not platform.can_lock_folders():  # Windows moves no file that is open
+            os.close(descriptor)
+            return temporary, None
+        if _is_claimed(temporary, descriptor):
+            return temporary, descriptor
+        os.close(descriptor)
+
+
+def _is_claimed(path: Path, descriptor: int) -> bool:
+    """Lock it; False where a sweeper was faster, in the moment between making and locking."""
+    with contextlib.suppress(OSError):  # a file system without locks
+        platform.lock(descriptor, wait=True)
+    return path.exists()
+
+
+def close(descriptor: int | None) -> None:
+    """Let go of what `claim_folder` or `claim_file` gave."""
+    if descriptor is not None:
+        os.close(descriptor)
