@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,10 +12,12 @@ from typing import Any
 from chibit.core.errors import InputError
 from chibit.core.files import nearest
 from chibit.core.runtime import Precision
+from chibit.core.targets import environment_name
 from chibit.recipes import ATARI_METHODS, ATARI_STEPS, RATES, RECIPES, SIZES, WEIGHTS_GRID, shortened
 from chibit.training.run_config import RunConfig
 from chibit.training.trained_sources import with_budget
 
+_LEVEL = r"(random|simple|expert|medium|medium-replay|medium-expert|full-replay)"
 GAMES = ("Breakout", "Qbert", "Pong", "Seaquest")
 ENVIRONMENTS = ("hopper", "halfcheetah", "walker2d")
 MEDIUM = tuple(f"{name}-medium-v2" for name in ENVIRONMENTS)
@@ -288,6 +291,7 @@ def study_configs(
     pretrain_steps: int | None = None,
     fractions: Sequence[float] = (),
     rates: Mapping[str, float] | None = None,
+    targets_by_environment: Mapping[str, tuple[float, ...]] | None = None,
     **overrides: Any,
 ) -> list[RunConfig[Any]]:
     """The runs of a study, seeds outermost, so that an early stop leaves whole seeds.
@@ -302,6 +306,8 @@ def study_configs(
         pretrain_steps: gradient steps of what is pre-trained on first use, in place of the recipes'.
         fractions: shares of the episodes to train on, in place of the study's own.
         rates: backbone learning rate by arm, in place of those that are known; for studies that take them.
+        targets_by_environment: raw returns to ask for, by environment (hopper) or data set, in place of
+            target_returns and of the study's own.
         overrides: fields of RunConfig in place of the study's and the recipes', such as num_steps; None is no
             override. With fewer steps than four evaluations take, there are four evaluations all the same.
 
@@ -319,6 +325,7 @@ def study_configs(
         raise InputError(f"pretrain_steps: got {pretrain_steps}, expected at least 1")
     study = STUDIES[name]
     fields = _run_fields(study, {key: value for key, value in overrides.items() if value is not None})
+    by_data = _targets_by_data(targets_by_environment or {}, data or study.data)
     configs = []
     for seed in _distinct("seeds", seeds):
         for data_name in _distinct("data", data or study.data):
@@ -331,9 +338,26 @@ def study_configs(
                             agent = dataclasses.replace(agent, backbone_learning_rate=_rate(name, arm, rates))
                         run = dataclasses.replace(run, agent=agent)
                     targets = {"target_returns": study.target_returns.get(data_name)}
-                    settings = {**targets, **fields, "data_fraction": fraction}
+                    settings = {**targets, **fields, **by_data.get(data_name, {}), "data_fraction": fraction}
                     configs.append(dataclasses.replace(run, arm=arm, seed=seed, **settings))
     return configs
+
+
+def _targets_by_data(
+    given: Mapping[str, tuple[float, ...]], data: Sequence[str]
+) -> dict[str, dict[str, tuple[float, ...]]]:
+    """The field target_returns of each data set for which one is given."""
+    found: dict[str, dict[str, tuple[float, ...]]] = {}
+    for name, values in given.items():
+        # Ids of the known forms alone: an environment is not guessed from a part of a free name.
+        known = re.compile(
+            rf"(\w+/)?{re.escape(environment_name(name))}([-/]{_LEVEL}(-v\d+)?)?", re.IGNORECASE
+        )
+        chosen = [entry for entry in data if entry == name or known.fullmatch(entry)]
+        if not chosen:
+            raise InputError(f"target-returns: {name!r} is not in this study; its data: {', '.join(data)}")
+        found |= {entry: {"target_returns": tuple(values)} for entry in chosen}
+    return found
 
 
 def _run_fields(study: Study, given: Mapping[str, Any]) -> dict[str, Any]:

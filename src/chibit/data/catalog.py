@@ -22,7 +22,7 @@ from chibit.data.sources import SUFFIXES, atari_folder, find_source, home_folder
 from chibit.data.store import SCHEMA, open_store, write_store
 from chibit.data.trajectory import TrajectoryDataset
 
-_CONVERTER = 2
+_CONVERTER = 3
 """Raised when the same source would become another store."""
 _WHOLE_BYTES, _SAMPLE_BYTES = 1 << 20, 1 << 16
 

@@ -12,7 +12,6 @@ from chibit.reporting.comparison import (
     Comparison,
     Rule,
     Scores,
-    TargetChoice,
     aggregate,
     choose_baseline,
     collect_scores,
@@ -31,6 +30,7 @@ from chibit.reporting.run_tables import (
 )
 from chibit.reporting.score_tables import differences_table, scores_table, targets_table
 from chibit.reporting.tables import Table
+from chibit.reporting.targets import TargetChoice
 from chibit.reporting.verdict import Verdict, choose_comparison, state_finding, state_verdict
 
 HEADLINE: Rule = "last4"

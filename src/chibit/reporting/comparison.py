@@ -25,18 +25,12 @@ from chibit.reporting.statistics import (
     paired_difference,
     probability_of_improvement,
 )
+from chibit.reporting.targets import TargetChoice, check_choice, common_targets, curve_at, given_target
 
 Rule = Literal["last4", "last", "best"]
-TargetChoice = Literal["first", "best"]
 
 RULES: tuple[Rule, ...] = get_args(Rule)
 """The score rules; the first one decides the verdict."""
-
-TARGET_CHOICES: dict[TargetChoice, str] = {
-    "first": "the first listed target return",
-    "best": "on each data set the target return with the highest mean over all arms and seeds",
-}
-"""How one target return is chosen where several were evaluated, and what that is called."""
 
 BASELINES = ("random", "dt", "bc")
 """Arms that others are compared with, by preference: the matched control first."""
@@ -65,6 +59,11 @@ class Scores:
         """Target return of the cell; None for policies without one."""
         curves = self.curves.get((arm, dataset), {})
         return next((curve.target_return for curve in curves.values()), None)
+
+    def targets(self, dataset: str) -> set[float]:
+        """All target returns at which runs on a data set are shown."""
+        curves = [curve for key, cell in self.curves.items() if key[1] == dataset for curve in cell.values()]
+        return {curve.target_return for curve in curves if curve.target_return is not None}
 
     @property
     def aggregated(self) -> tuple[str, ...]:
@@ -130,18 +129,15 @@ def collect_scores(study: Study, rule: Rule = "last4", target: TargetChoice = "f
     """Apply one score rule and one choice of target to every run.
 
     Raises:
-        InputError: for an unknown choice of target.
+        InputError: for a choice of target that the study cannot show.
     """
-    if target not in get_args(TargetChoice):
-        raise InputError(f"target: got {target!r}, expected one of {', '.join(TARGET_CHOICES)}")
+    check_choice(study, target)
     curves: dict[tuple[str, str], dict[int, Curve]] = {}
     for dataset in study.datasets:
-        best = best_target(study, dataset, rule) if target == "best" else None
+        wanted = _target_on(study, dataset, rule, target)
         for arm in study.arms:
             for seed, run in study.cells.get((arm, dataset), {}).items():
-                chosen = [curve for curve in run.curves if curve.target_return == best]
-                curve = chosen[0] if target == "best" and chosen else run.curves[0]
-                curves.setdefault((arm, dataset), {})[seed] = curve
+                curves.setdefault((arm, dataset), {})[seed] = curve_at(run, wanted)
     values = {
         (arm, dataset): {seed: curve_value(study, dataset, curve, rule) for seed, curve in cell.items()}
         for (arm, dataset), cell in curves.items()
@@ -171,15 +167,15 @@ def behaviour_mean(study: Study, dataset: str, *, normalized: bool) -> float | N
     return None
 
 
-def best_target(study: Study, dataset: str, rule: Rule) -> float | None:
-    """The target with the highest mean over all return-conditioned runs, of those that all have."""
-    runs = [run for run in study.runs if run.dataset == dataset and run.curves[0].target_return is not None]
-    if not runs:
-        return None
-    common = [curve.target_return for curve in runs[0].curves]
-    for run in runs[1:]:
-        theirs = {curve.target_return for curve in run.curves}
-        common = [target for target in common if target in theirs]
+def _target_on(study: Study, dataset: str, rule: Rule, target: TargetChoice) -> float | None:
+    """The target that all runs on a data set are shown at; None leaves each run its own first one."""
+    common = common_targets(study, dataset) or []
+    given = given_target(study, dataset, target)
+    if given is not None or not common:
+        return given
+    if target != "best":
+        return common[0]
+    runs = [run for run in study.runs if run.dataset == dataset]
     means = {
         target: np.mean(
             [
@@ -191,7 +187,7 @@ def best_target(study: Study, dataset: str, rule: Rule) -> float | None:
         )
         for target in common
     }
-    return max(means, key=lambda target: means[target]) if means else None
+    return max(means, key=lambda target: means[target])
 
 
 def choose_baseline(arms: Sequence[str], baseline: str | None = None) -> str | None:

@@ -19,7 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from chibit.reporting.analysis import HEADLINE, Analysis
-from chibit.reporting.comparison import RULES, TARGET_CHOICES, Comparison, Rule, Scores
+from chibit.reporting.comparison import RULES, Comparison, Rule, Scores
 from chibit.reporting.media import attention_panels, embed_videos
 from chibit.reporting.plots import (
     ForestRow,
@@ -36,6 +36,7 @@ from chibit.reporting.results import Study, base_name
 from chibit.reporting.score_tables import comparison_label, differences_title
 from chibit.reporting.size_plot import size_plot
 from chibit.reporting.svg import MARKERS, NUM_COLOURS, Canvas, style
+from chibit.reporting.targets import describe_choice
 from chibit.reporting.verdict import describe_rule, short_rule
 
 _TEMPLATES = Path(__file__).with_name("templates")
@@ -95,7 +96,7 @@ def render_page(analysis: Analysis) -> str:
         tables=analysis.tables,
         figures=_figures(analysis),
         sources=_sources(study),
-        target_note=f"At {TARGET_CHOICES[analysis.target]}.",
+        target_note=f"At {describe_choice(study, analysis.target)}.",
         attention=attention,
         refused=refused,
         videos=videos,

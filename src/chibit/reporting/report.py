@@ -15,9 +15,9 @@ from rich.text import Text
 from chibit.core.errors import InputError
 from chibit.core.files import make_folder, nearest, write_atomic
 from chibit.reporting.analysis import HEADLINE, Analysis, analyse
-from chibit.reporting.comparison import TargetChoice
 from chibit.reporting.results import read_study
 from chibit.reporting.tables import csv_safe, markdown_text, to_latex, to_markdown
+from chibit.reporting.targets import TargetChoice
 
 FORMATS = ("html", "md", "csv", "tex")
 
@@ -50,7 +50,8 @@ def build_report(
         folder: a study's folder, or a single run directory.
         out: where to write; None is the folder itself.
         formats: which of ``html``, ``md``, ``csv`` and ``tex``.
-        target: ``first`` listed target return, or on each data set the ``best`` by the mean of all runs.
+        target: ``first`` listed target return, on each data set the ``best`` by the mean of all runs, a raw
+            return, or raw returns by environment such as ``{"hopper": 3600}``.
         baseline: arm that others are compared with; None takes the matched control if there is one.
 
     Returns:

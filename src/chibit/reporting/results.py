@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from chibit.core.errors import InputError
+from chibit.core.targets import environment_name
 from chibit.reporting.registration import FILE, Registration, read_registration
 from chibit.reporting.run_reader import Excluded, Run, read_run
 from chibit.reporting.strict_json import Refused
@@ -81,6 +82,17 @@ class Study:
     def datasets(self) -> tuple[str, ...]:
         """Data sets with at least one run, by name."""
         return tuple(sorted({run.dataset for run in self.runs}))
+
+    @cached_property
+    def environments(self) -> dict[str, str]:
+        """Environment of each data set whose runs name one, in lower case and without version: ``hopper``."""
+        found = {}
+        for run in self.runs:
+            spec = run.provenance.get("dataset")
+            env_id = spec.get("env_id") if isinstance(spec, dict) else None
+            if isinstance(env_id, str):
+                found[run.dataset] = environment_name(env_id)
+        return found
 
     @cached_property
     def seeds(self) -> tuple[int, ...]:

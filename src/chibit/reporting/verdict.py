@@ -9,16 +9,15 @@ from typing import Literal
 from chibit.core.formatting import format_number
 from chibit.core.score_rules import name_last
 from chibit.reporting.comparison import (
-    TARGET_CHOICES,
     Comparison,
     Scores,
-    TargetChoice,
     aggregate,
     behaviour_mean,
 )
 from chibit.reporting.published import arm_label
 from chibit.reporting.results import base_name
 from chibit.reporting.statistics import Difference, Estimate
+from chibit.reporting.targets import TargetChoice, describe_choice
 
 Tone = Literal["higher", "lower", "open", "empty"]
 
@@ -290,6 +289,11 @@ def _cautions(scores: Scores, seeds: int) -> tuple[str, ...]:
     raw = [dataset for dataset in scores.study.datasets if dataset not in scores.aggregated]
     if raw:
         cautions.append(f"Left out of all means, because scored in raw returns: {', '.join(raw)}.")
+    differing = [name for name in scores.study.datasets if len(scores.targets(name)) > 1]
+    if differing:
+        cautions.append(
+            f"Runs are shown at different target returns, for they share none: {', '.join(differing)}."
+        )
     num_failed = sum(curve.num_failed for cell in scores.curves.values() for curve in cell.values())
     if num_failed:
         episodes = "episode" if num_failed == 1 else "episodes"
@@ -298,7 +302,7 @@ def _cautions(scores: Scores, seeds: int) -> tuple[str, ...]:
 
 
 def _basis(scores: Scores, target: TargetChoice, datasets: Sequence[str], seeds: int, *, paired: bool) -> str:
-    start = f"By the {describe_rule(scores)}, at {TARGET_CHOICES[target]}"
+    start = f"By the {describe_rule(scores)}, at {describe_choice(scores.study, target)}"
     if seeds == 0:
         return f"{start}."
     pairing = "paired by seed, " if paired else ""

@@ -14,6 +14,7 @@ from chibit.verbs.parsing import parse
 
 if TYPE_CHECKING:
     from chibit.reporting import ReportPaths
+    from chibit.reporting.targets import TargetChoice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +28,9 @@ class ReportArguments:
     """Folder whose subfolders are run directories (a study), or a single run directory."""
     out: Path | None = None
     """Where to write; None is the folder itself."""
-    target: Literal["first", "best"] = "first"
-    """Which of several target returns counts: the first listed, or on each data set the best for all arms."""
+    target: tuple[str, ...] = ("first",)
+    """Which of several target returns counts: first (listed), best (on each data set, for all arms), a
+    number, or numbers by environment, such as hopper=3600 halfcheetah=6000."""
     baseline: str | None = None
     """Arm that the others are compared with; None takes random, else dt, else bc."""
     formats: tuple[Literal["html", "md", "csv", "tex"], ...] = ("html", "md", "csv", "tex")
@@ -37,11 +39,13 @@ class ReportArguments:
 
 def report(argv: Sequence[str], prog: str) -> None:
     """``chibit report``."""
+    from chibit.reporting.targets import read_choice
+
     arguments = parse(ReportArguments, argv, prog)
     write_report(
         arguments.folder,
         arguments.out,
-        target=arguments.target,
+        target=read_choice(arguments.target),
         baseline=arguments.baseline,
         formats=arguments.formats,
     )
@@ -51,7 +55,7 @@ def write_report(
     folder: Path,
     out: Path | None = None,
     *,
-    target: Literal["first", "best"] = "first",
+    target: TargetChoice = "first",
     baseline: str | None = None,
     formats: Sequence[str] = ("html", "md", "csv", "tex"),
 ) -> Path | None:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from chibit.core.errors import ResourceError, UserError
+from chibit.core.targets import read_targets
 from chibit.verbs.parsing import parse
 
 if TYPE_CHECKING:
@@ -44,8 +45,9 @@ class StudyArguments:
     """Gradient steps between evaluations; None is the study's own number, or a quarter of fewer steps."""
     num_episodes: int | None = None
     """Episodes for each target return; None is the recipe's."""
-    target_returns: tuple[float, ...] | None = None
-    """Raw returns to ask for, on every data set; None takes each data set's own."""
+    target_returns: tuple[str, ...] = ()
+    """Raw returns to ask for, on every data set or by environment, such as hopper=3600,1800 halfcheetah=6000;
+    empty takes the study's or each data set's own."""
     precision: str | None = None
     """fp32 or bf16; None is the study's."""
     device: str | None = None
@@ -80,6 +82,8 @@ def study(argv: Sequence[str], prog: str) -> None:
     if not arguments.name:
         _list_studies(console)
         return
+    expected = "expected numbers, or ENVIRONMENT=NUMBER,... such as hopper=3600,1800"
+    everywhere, by_environment = read_targets(arguments.target_returns, "target-returns", expected)
     configs = study_configs(
         arguments.name,
         seeds=arguments.seeds,
@@ -92,7 +96,8 @@ def study(argv: Sequence[str], prog: str) -> None:
         num_steps=arguments.num_steps,
         evaluate_every=arguments.evaluate_every,
         num_episodes=arguments.num_episodes,
-        target_returns=arguments.target_returns,
+        target_returns=everywhere or None,
+        targets_by_environment=by_environment,
         precision=arguments.precision,
         device=arguments.device,
     )

@@ -61,7 +61,7 @@ class TestScores:
             assert scores.cell("bc", HOPPER).size == 1
 
     def test_an_unknown_choice_of_target_is_refused(self, study):
-        with pytest.raises(InputError, match="expected one of first, best"):
+        with pytest.raises(InputError, match="expected first, best, a number, or ENVIRONMENT=NUMBER"):
             collect_scores(study, target="middle")
 
     def test_one_run_without_reference_makes_the_data_set_raw(self, tmp_path, runs):
