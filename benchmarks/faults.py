@@ -1,7 +1,8 @@
 """Campaigns against what a user relies on: kills, flipped bits, mutated files, and what safety costs.
 
-    python benchmarks/faults.py                        # 50 kills, all bits, 10,000 mutations
+    python benchmarks/faults.py                        # 50 kills, all bits, 1,000 mutants of each kind
     python benchmarks/faults.py --kills 1000 --mutations 0
+    python benchmarks/faults.py --parts mutations --mutations 5000 --kinds "command line"
     python benchmarks/faults.py --parts flips saving
 
 Every table must show 0 in the columns lost, torn, unequal, silent, executed, crashed. Exit code 1 if one does
@@ -59,7 +60,7 @@ def mutations(folder: Path, arguments: argparse.Namespace) -> bool:
     """Print the table of mutated files; True if none got through."""
     from faults_mutations import BAD, COLUMNS, mutation_campaign
 
-    table = mutation_campaign(folder, arguments.mutations, arguments.seed, arguments.kinds)
+    table = mutation_campaign(folder, arguments.mutations, arguments.seed, arguments.kinds, arguments.first)
     print("| files | " + " | ".join(COLUMNS) + " | largest, MB |\n|---" + "|---" * (len(COLUMNS) + 1) + "|")
     for kind, found in table.items():
         counts = " | ".join(str(found[column]) for column in COLUMNS)
@@ -96,8 +97,9 @@ def main() -> int:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--kills-in-save", type=int, help="of those; a fifth if not given")
-    parser.add_argument("--mutations", type=int, default=10_000)
-    parser.add_argument("--kinds", nargs="+", default=(), help="of files to mutate; all if not given")
+    parser.add_argument("--mutations", type=int, default=1000, help="of each kind")
+    parser.add_argument("--kinds", nargs="+", default=(), help="of what to spoil; all if not given")
+    parser.add_argument("--first", type=int, default=0, help="number of the first mutant of each kind")
     parser.add_argument("--repeats", type=int, default=30, help="of each way to save")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

@@ -1,146 +1,218 @@
-"""Change files at random and open them as a user would: refused in one line, or read for what they are.
+"""Spoil what a user is given, open it as a user would, and see: refused in one line, or read for what it is.
 
-Mutants are opened in forked processes, a batch in each, which report before and after each one; what ends a
-process is charged to the mutant that it held.
+    python benchmarks/faults.py --parts mutations --mutations 5000 --kinds "policy folder" "command line"
+
+Mutant number n of a kind and a seed is always the same; `--first n --mutations 1` makes that one alone.
+Each is opened in a process of its own, forked from this one with everything imported (`faults_watch`).
 """
 
 from __future__ import annotations
 
-import io
+import importlib
 import json
 import os
+import pkgutil
 import random
-import resource
-import select
 import shutil
-import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import h5py
+import matplotlib.font_manager  # noqa: F401 - imported for the figures of the report
 import numpy as np
+import torch._dynamo  # noqa: F401 - optimizers import it
+from faults_lines import command_line
+from faults_mutators import add_entry, mutate_file, mutate_json, replace_file, resign
+from faults_originals import surround, write_originals
+from faults_watch import MEGABYTES, Place, Seen, run
 
+import chibit
+from chibit import Policy
 from chibit.cli import main
 from chibit.data.catalog import load_dataset
-from chibit.models.gpt import GPTConfig
-from chibit.models.language_model import (
-    LanguageModel,
-    LanguageModelConfig,
-    load_language_model,
-    save_language_model,
-)
+from chibit.models.language_model import load_language_model
 from chibit.training.loading import load_run
-from chibit.training.offline import train
-from chibit.training.run_config import to_record
 from chibit.verbs.train import parse_run
 
 COLUMNS = ("mutants", "refused", "read", "silent", "executed", "outside", "crashed", "hung", "too large")
 BAD = ("silent", "executed", "outside", "crashed", "hung", "too large")
-_BATCH = 40
-_CPU_SECONDS, _WALL_SECONDS, _MEGABYTES = 10, 180.0, 512
-_OWN_AND_CHILDREN = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-_HOSTILE = (
-    None, True, -1, 2**63, 2**70, 1e308, -1e308, float("nan"), "", "../../x", "a\nb", "x" * 5000, "os:system",
-    [], {}, [[]] * 3, [0] * 1000, {"": None},
-)  # fmt: skip
-"""What a field of JSON may suddenly hold."""
+CODES = (0, 2, 3, 4, 5, 130, 143)
+_LONGEST_LINE = 2000
+_TINY = ["--num-steps", "1", "--num-episodes", "0", "--device", "cpu", "--quiet", "--batch-size", "4"]
+_TINY_DT = ["--context-length", "3", "--n-layer", "1", "--n-embd", "8"]
 
 
 @dataclass(frozen=True)
-class Kind:
-    """One kind of file or folder."""
+class Mutant:
+    """Something spoiled, and what a user does with it."""
 
-    original: Path
-    """A whole one."""
-    open: Callable[[Path], Any]
-    """What a user's command does with it; its value tells whether a mutant was read as the original."""
-    is_hashed: bool
-    """Whether a mutant that is read must give what the original gives."""
+    what: str
+    """How it was spoiled."""
+    action: Callable[[], Any]
+    """What a user's command does with it; what it gives tells whether it was read as the original."""
+    whole: Callable[[], Any] | None = None
+    """The same with the original, where a mutant that is read must give what the original gives."""
+    line: tuple[str, ...] = ()
+    """The command line, where it is what was spoiled."""
+
+
+Maker = Callable[[Path, Place, random.Random], Mutant]
 
 
 def mutation_campaign(
-    folder: Path, number: int, seed: int = 0, chosen: Sequence[str] = ()
+    folder: Path, number: int, seed: int = 0, chosen: Sequence[str] = (), first: int = 0
 ) -> dict[str, Counter[str]]:
-    """Open mutants of every kind, or of those chosen, as many of each; count what became of them."""
-    kinds = {name: kind for name, kind in make_kinds(folder).items() if not chosen or name in chosen}
-    table = {}
-    for place, (name, kind) in enumerate(kinds.items()):
-        share = number // len(kinds) + (place < number % len(kinds))
-        table[name] = _open_mutants(kind, share, folder, random.Random(f"{seed} {name}"))
+    """Open as many mutants of each kind, or of each that is chosen; count what became of them."""
+    os.environ["CHIBIT_HOME"] = str(folder / "made")
+    _import_everything()
+    with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+        originals = write_originals(folder / "originals")
+    place, table = Place(folder / "place"), {}
+    for name in chosen or KINDS:
+        table[name] = _open_mutants(name, range(first, first + number), seed, originals, place)
         print(f"  {name}: {dict(table[name])}", file=sys.stderr, flush=True)
     return table
 
 
-def make_kinds(folder: Path) -> dict[str, Kind]:
-    """Write one whole original of each kind, small enough that most of its bytes matter."""
-    from faults_kills import small_run, write_data
-
-    os.environ["CHIBIT_HOME"] = str(folder / "home")
-    columns = _columns()
-    with h5py.File(folder / "halfcheetah.hdf5", "w") as file:
-        for name, column in columns.items():
-            file.create_dataset(name, data=column, compression="gzip", chunks=column.shape)
-    data = write_data(folder / "data.npz")
-    config = small_run(data)
-    (folder / "config.json").write_text(json.dumps(to_record(config)))
-    train(config, folder / "run", progress=False)
-    gpt = GPTConfig(n_layer=1, n_head=1, n_embd=4)
-    language_model = LanguageModel(LanguageModelConfig(vocab_size=5, n_positions=4, gpt=gpt))
-    save_language_model(language_model, folder / "model")
-    store = load_dataset(data, progress=False).folder
-    shutil.copytree(store, folder / "store")
-    return {
-        "HDF5": Kind(folder / "halfcheetah.hdf5", _inspect, False),
-        "Minari": Kind(_write_minari(folder / "minari", columns), _inspect, False),
-        "npz": Kind(data, _inspect, False),
-        "store": Kind(folder / "store", _inspect, True),
-        "language model": Kind(folder / "model", _read_language_model, True),
-        "run directory": Kind(folder / "run", _read_run, True),
-        "report": Kind(folder / "run", _report, False),
-        "config": Kind(folder / "config.json", _parse_config, False),
-    }
+def _import_everything() -> None:
+    """Here and once, so that no mutant pays for it."""
+    for module in pkgutil.walk_packages(chibit.__path__, "chibit."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
 
 
-def _columns() -> dict[str, np.ndarray]:
-    generator = np.random.default_rng(0)
-    return {
-        "observations": generator.normal(size=(30, 3)).astype(np.float32),
-        "actions": generator.uniform(-1, 1, (30, 2)).astype(np.float32),
-        "rewards": generator.normal(size=30).astype(np.float32),
-        "terminals": np.zeros(30, bool),
-        "timeouts": np.arange(30) % 10 == 9,
-    }
-
-
-def _write_minari(folder: Path, columns: dict[str, np.ndarray]) -> Path:
-    """A set whose metadata ask for a command to be run; mutants ask for it in other places."""
-    (folder / "data").mkdir(parents=True)
-    with h5py.File(folder / "data" / "main_data.hdf5", "w") as file:
-        for index in range(3):
-            rows, group = slice(10 * index, 10 * index + 10), file.create_group(f"episode_{index}")
-            seen = columns["observations"][rows]
-            group["observations"] = np.concatenate([seen, seen[-1:]])
-            group["actions"], group["rewards"] = columns["actions"][rows], columns["rewards"][rows]
-            group["terminations"], group["truncations"] = (
-                columns["terminals"][rows],
-                columns["timeouts"][rows],
+def _open_mutants(name: str, numbers: range, seed: int, originals: Path, place: Place) -> Counter[str]:
+    found: Counter[str] = Counter(dict.fromkeys((*COLUMNS, "megabytes"), 0))
+    expected: dict[Any, str] = {}
+    for number in numbers:
+        place.empty()
+        mutant = KINDS[name](originals, place, random.Random(f"{seed} {name} {number}"))
+        begin = time.monotonic()
+        seen = run(mutant.action, place, named=mutant.line, may_be_stopped=bool(mutant.line))
+        if mutant.whole is not None and mutant.whole not in expected:
+            place.empty()
+            expected[mutant.whole] = run(mutant.whole, place).value
+        outcome, why = _judge(seen, None if mutant.whole is None else expected[mutant.whole])
+        found["mutants"] += 1
+        found[outcome] += 1
+        found["megabytes"] = max(found["megabytes"], seen.megabytes)
+        if outcome in BAD:
+            seconds = time.monotonic() - begin
+            print(
+                f"  {name} {number}: {outcome}: {mutant.what[:400]}: {why} ({seconds:.1f} s)",
+                file=sys.stderr,
+                flush=True,
             )
-    command = {"command": f"touch {folder.parent / 'executed'}"}
-    spec = {"id": "Strange-v0", "entry_point": "os:system", "kwargs": command, "max_episode_steps": 10}
-    space = {"type": "Box", "dtype": "float32", "shape": [2], "low": [-1, -1], "high": [1, 1]}
-    metadata = {
-        "dataset_id": "a/b-v0", "env_spec": json.dumps(spec), "action_space": json.dumps(space),
-        "observation_space": json.dumps(space), "total_episodes": 3, "total_steps": 30,
-        "data_format": "hdf5", "minari_version": "0.5.3", "requirements": ["mujoco==3.2.3"],
-    }  # fmt: skip
-    (folder / "data" / "metadata.json").write_text(json.dumps(metadata))
-    return folder
+    return found
+
+
+def _judge(seen: Seen, expected: str | None) -> tuple[str, str]:
+    """What became of a mutant, and what was seen of it."""
+    last = seen.message.strip().rpartition("\n")[2][:240]
+    if seen.executed:
+        return "executed", str(seen.executed)
+    if seen.outside:
+        return "outside", f"{seen.outside}; {last}"
+    if seen.hung:
+        return "hung", last
+    if seen.megabytes > MEGABYTES:
+        return "too large", f"{seen.megabytes} MB, exit {seen.code}: {last}"
+    said = [line for line in seen.message.split("\n") if line.startswith("chibit: ")]
+    if seen.code not in CODES or "Traceback" in seen.message:
+        where = [line.strip() for line in seen.message.splitlines() if line.startswith("  File ")]
+        return "crashed", f"exit {seen.code}: {last} | {' < '.join(where[:-4:-1])}"
+    if seen.code and (len(said) != 1 or said[0] != seen.message.rstrip("\n").rpartition("\n")[2]):
+        return "crashed", f"exit {seen.code}, and not one line: {seen.message[-300:]!r}"
+    if seen.code and (len(said[0]) > _LONGEST_LINE or not all(char >= " " for char in said[0])):
+        return "crashed", f"exit {seen.code}, with a line that no terminal can show: {said[0][:200]!r}"
+    if seen.code:
+        return "refused", last
+    return ("silent", seen.value) if expected is not None and seen.value != expected else ("read", "")
+
+
+def _copy(original: Path, place: Place) -> Path:
+    target = place.work / original.name
+    if original.is_dir():
+        shutil.copytree(original, target)
+    else:
+        shutil.copy(original, target)
+    return target
+
+
+def _files(folder: Path) -> list[Path]:
+    """Regular files below a folder, or the file itself, that are not too large to be spoiled."""
+    found = [folder] if folder.is_file() else sorted(folder.rglob("*"))
+    return [
+        path for path in found if path.is_file() and not path.is_symlink() and path.stat().st_size < 10**7
+    ]
+
+
+def _spoil(target: Path, place: Place, generator: random.Random) -> str:
+    """One to three changes: of contents, which are signed again in most cases, or of what stands there."""
+    done = []
+    for _ in range(generator.choice((1, 1, 1, 2, 3))):
+        files, way = _files(target), generator.random()
+        if not files:
+            break
+        if way < 0.65:
+            done.append(mutate_file(_chosen(files, generator), generator))
+        elif way < 0.88:
+            folders = [
+                path for path in (target, *target.rglob("*")) if path.is_dir() and not path.is_symlink()
+            ]
+            in_place = [*files, *files, *folders[1:]] if generator.random() < 0.98 else [target]
+            done.append(replace_file(generator.choice(in_place), place.outside, generator))
+        else:
+            folders = [
+                path for path in (target, *target.rglob("*")) if path.is_dir() and not path.is_symlink()
+            ]
+            done.append(add_entry(generator.choice(folders or [target.parent]), place.outside, generator))
+    if target.is_dir() and generator.random() < 0.8:
+        resign(target)
+        done.append("signed again")
+    return ", ".join(done)
+
+
+def _chosen(files: list[Path], generator: random.Random) -> Path:
+    """A file, and twice as often one that is read for its numbers."""
+    return generator.choice([*files, *(path for path in files if path.suffix in (".json", ".jsonl", ".npz"))])
+
+
+def _spoil_content(target: Path, generator: random.Random) -> str:
+    """One file of a folder, not signed again: what carries hashes must be refused or read as it was."""
+    return mutate_file(
+        _chosen([path for path in _files(target) if path.stat().st_size], generator), generator
+    )
+
+
+def _opened(
+    name: str,
+    action: Callable[[Path], Any],
+    is_hashed: bool,
+    originals: Path,
+    place: Place,
+    generator: random.Random,
+) -> Mutant:
+    """A mutant of one file or folder, changed in its content alone."""
+    target = _copy(originals / name, place)
+    whole = _Whole(action, originals / name) if is_hashed else None
+    return Mutant(_spoil_content(target, generator), partial(action, target), whole)
+
+
+@dataclass(frozen=True)
+class _Whole:
+    action: Callable[[Path], Any]
+    path: Path
+
+    def __call__(self) -> Any:
+        return self.action(self.path)
 
 
 def _inspect(path: Path) -> Any:
@@ -169,176 +241,140 @@ def _read_run(path: Path) -> Any:
     return [tensor.numpy().tobytes() for tensor in run.agent.modules().state_dict().values()]
 
 
-def _report(path: Path) -> int:
-    return main(["report", str(path), "--out", str(path.parent / "report")])
+def _act(folder: Path) -> Any:
+    """Two steps in two episodes with a saved policy, greedy where it can be; what it does must be numbers."""
+    policy = Policy.from_pretrained(folder)
+    policy.reset(2)
+    done = []
+    for step in range(2):
+        observations = np.full((2, *policy.spec.observation_shape), 0.1 * step, np.float32)
+        actions = policy.act(observations)
+        assert np.isfinite(actions).all(), actions
+        assert len(actions) == 2, actions
+        policy.observe(np.ones(2), np.zeros(2, bool))
+        done.append(actions.shape)
+    weights = [tensor.numpy().tobytes() for tensor in policy.agent.modules().state_dict().values()]
+    return repr(policy.spec), done, weights
 
 
-def mutate_bytes(content: bytes, generator: random.Random) -> bytes:
-    """Change, cut, repeat or blank a part."""
-    changed, way = bytearray(content), generator.random()
-    if not changed:
-        return b"\0"
-    at = generator.randrange(len(changed))
-    if way < 0.1:
-        return bytes(changed[:at])
-    if way < 0.2:
-        length = generator.choice([1, 8, 100])
-        return bytes(changed[:at] + changed[at : at + length] + changed[at:])
-    if way < 0.3:
-        changed[at : at + generator.choice([4, 16, 64])] = bytes(generator.choice([4, 16, 64]))
-        return bytes(changed)
-    for _ in range(generator.choice([1, 1, 2, 8, 32])):
-        place = generator.randrange(min(len(changed), 6000) if generator.random() < 0.6 else len(changed))
-        changed[place] = generator.choice([0, 255, generator.randrange(256), changed[place] ^ 1])
-    return bytes(changed)
+def _policy_mutant(originals: Path, place: Place, generator: random.Random) -> Mutant:
+    """A policy's folder, and `Policy.from_pretrained`, `act` and `save_pretrained`."""
+    original = originals / generator.choice(("policy-dt", "policy-td3_bc", "policy-discrete_bc"))
+    target = _copy(original, place)
+    if generator.random() < 0.15:  # the weights alone: their hash tells
+        weights = target / "model.safetensors"
+        return Mutant(mutate_file(weights, generator), partial(_act, target), _Whole(_act, original))
+    what = _spoil(target, place, generator)
+    if generator.random() < 0.8:
+        return Mutant(what, partial(_act, target))
+
+    def save_again() -> None:
+        policy = Policy.from_pretrained(originals / "policy-dt")
+        policy.save_pretrained(target)
+
+    return Mutant(f"{what}; written over", save_again)
 
 
-def mutate_json(text: str, generator: random.Random) -> str:
-    """Give one field, however deep, a hostile value, another name, or take it away."""
-    value = json.loads(text)
-    places: list[tuple[Any, Any]] = []
+def _run_mutant(originals: Path, place: Place, generator: random.Random) -> Mutant:
+    """A run directory, and every command that takes one."""
+    name = generator.choice(("run", "run", "stopped"))
+    target = _copy(originals / name, place)
+    if generator.random() < 0.2:
+        shutil.copytree(originals / "run", place.work / "study" / "sound")
+        target = target.rename(place.work / "study" / name)
+    what = _spoil(target, place, generator)
+    study = target.parent if target.parent.name == "study" else target
+    lines = {
+        "report": ["report", str(study)],
+        "show": ["show", str(target)],
+        "evaluate": [
+            "evaluate",
+            str(target),
+            "--num-episodes",
+            "1",
+            "--target-returns",
+            "20",
+            "--device",
+            "cpu",
+        ],
+        "export": ["export", str(target), "--no-video", "--out", str(place.work / "policy")],
+        "export in it": ["export", str(target), "--no-video"],
+        "attention": ["attention", str(target), "--num-windows", "2"],
+        "train": ["train", "--config", str(originals / "config.json"), "--out", str(target), "--quiet"],
+        "train itself": ["train", "--config", str(target / "config.json"), "--out", str(target), "--quiet"],
+        "study": ["study", "table2", "--dry-run", "--root", str(place.work)],
+    }
+    weights = (5, 4, 4, 3, 1, 1, 4, 1, 1)
+    verb = generator.choices(list(lines), weights)[0]
+    return Mutant(f"{verb}: {what}", partial(main, lines[verb]))
 
-    def visit(node: Any) -> None:
-        items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
-        for key, item in items:
-            places.append((node, key))
-            visit(item)
 
-    visit(value)
-    if not places:
-        return json.dumps(generator.choice(_HOSTILE))
-    node, key = generator.choice(places)
-    if isinstance(node[key], str) and node[key].startswith("{") and generator.random() < 0.7:
-        node[key] = mutate_json(node[key], generator)  # JSON in JSON, as Minari has it
+def _spec_mutant(originals: Path, place: Place, generator: random.Random) -> Mutant:
+    """What a store, a policy, a run or a configuration says of sizes, bounds and numbers, signed again."""
+    name = generator.choice(("store", "store", "store", "config", "config", "run", "policy-td3_bc"))
+    new = str(place.work / "new")
+    if name == "config":
+        target = place.work / "config.json"
+        shutil.copy(originals / "config.json", target)
+        what = mutate_file(target, generator)
+        line = ["train", "--config", str(target), *_TINY, "--out", new]
+        return Mutant(what, partial(main, line))
+    target = _copy(originals / name, place)
+    file, part = {"store": ("manifest", "spec"), "run": ("provenance", "dataset")}.get(
+        name, ("config", "spec")
+    )
+    path = target / f"{file}.json"
+    if name == "store" and generator.random() < 0.2:
+        what = mutate_file(generator.choice(sorted(target.glob("*.npy"))), generator)
     elif generator.random() < 0.2:
-        del node[key]
+        what = mutate_file(path, generator)
     else:
-        node[key] = generator.choice(_HOSTILE)
-    return json.dumps(value)
+        record = json.loads(path.read_text())
+        before = json.dumps(record[part])
+        record[part] = json.loads(mutate_json(before, generator))
+        what = f"{part}: {_difference(json.loads(before), record[part])}"
+        path.write_text(json.dumps(record))
+    resign(target)
+    if name == "policy-td3_bc":
+        return Mutant(f"{name}: {what}", partial(_act, target))
+    if name == "run":
+        commands = (
+            ["evaluate", str(target), "--num-episodes", "1", "--target-returns", "20", "--device", "cpu"],
+            ["show", str(target)],
+        )
+        return Mutant(f"{name}: {what}", partial(main, generator.choice(commands)))
+    agent = generator.choice(("dt", "discrete_bc", "bc"))
+    tiny = [*_TINY, *(_TINY_DT if agent == "dt" else ())]
+    line = ["train", "--agent", agent, "--data", str(target), *tiny, "--out", new]
+    line = generator.choice((line, ["data", "inspect", str(target)]))
+    return Mutant(f"{line[:3]}: {what}", partial(main, line))
 
 
-def _make_mutant(original: Path, target: Path, generator: random.Random) -> None:
-    """Copy, and change one file of the copy."""
-    if original.is_dir():
-        shutil.copytree(original, target)
-        files = sorted(path for path in target.rglob("*") if path.is_file() and path.stat().st_size)
-        file = generator.choice(files)
-    else:
-        shutil.copy(original, target)
-        file = target
-    if file.suffix == ".json" and generator.random() < 0.6:
-        file.write_text(mutate_json(file.read_text(), generator))
-    else:
-        file.write_bytes(mutate_bytes(file.read_bytes(), generator))
+def _difference(before: Any, after: Any) -> str:
+    if not isinstance(after, dict):
+        return f"became {str(after)[:80]}"
+    changed = [key for key in {**before, **after} if repr(before.get(key, "")) != repr(after.get(key, ""))]
+    return ", ".join(f"{key}={after.get(key, 'gone')!r}"[:200] for key in changed)
 
 
-def _open_mutants(kind: Kind, number: int, folder: Path, generator: random.Random) -> Counter[str]:
-    found: Counter[str] = Counter(dict.fromkeys((*COLUMNS, "megabytes"), 0))
-    work = folder / "work"
-    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-        expected = kind.open(kind.original)
-    while found["mutants"] < number:
-        shutil.rmtree(work, ignore_errors=True)
-        shutil.rmtree(folder / "home" / "stores", ignore_errors=True)
-        work.mkdir()
-        mutants = []
-        for index in range(min(_BATCH, number - found["mutants"])):
-            mutants.append(work / f"{index}{kind.original.suffix}")
-            _make_mutant(kind.original, mutants[-1], generator)
-        found["mutants"] += len(mutants)
-        while mutants:
-            done = _open_batch(kind, mutants, expected, folder, found)
-            mutants = mutants[done:]
-    found["executed"] += (folder / "executed").exists()
-    return found
+def _line_mutant(originals: Path, place: Place, generator: random.Random) -> Mutant:
+    """A command line, among data, a run, and things that are no files."""
+    surround(place.work, originals)
+    line, what = command_line(generator)
+    parts = tuple(part for word in line for part in (word, word.partition("=")[2]) if part)
+    return Mutant(what, partial(main, line), line=parts)
 
 
-def _open_batch(kind: Kind, mutants: list[Path], expected: Any, folder: Path, found: Counter[str]) -> int:
-    """Open mutants in a process until it ends; how many of them are dealt with."""
-    read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        _work(kind, mutants, expected, folder, write)
-    os.close(write)
-    done, received, deadline = 0, b"", time.monotonic() + _WALL_SECONDS
-    while select.select([read], [], [], max(0.0, deadline - time.monotonic()))[0]:
-        piece = os.read(read, 4096)
-        if not piece:
-            break
-        received += piece
-        *lines, received = received.split(b"\n")
-        for line in lines:
-            outcome, megabytes = line.decode().split(",")
-            found[outcome] += 1
-            found["megabytes"] = max(found["megabytes"], int(megabytes))
-            done += outcome not in ("executed", "outside")
-            deadline = time.monotonic() + _WALL_SECONDS
-    else:
-        os.kill(pid, signal.SIGKILL)
-    os.close(read)
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    if code in (-signal.SIGXCPU, -signal.SIGKILL):
-        found["hung"] += 1
-    elif code != 0:
-        found["crashed"] += 1
-        kept = folder / f"crash-{kind.original.name}-{found['crashed']}"
-        shutil.move(mutants[done], kept)
-    return done + (code != 0)
-
-
-def _work(kind: Kind, mutants: list[Path], expected: Any, folder: Path, report: int) -> None:
-    """The child's whole life."""
-    misdeeds: list[str] = []
-    sys.addaudithook(lambda event, arguments: _look(event, arguments, folder, misdeeds))
-    begin = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    code = 1
-    try:
-        for path in mutants:
-            used = time.process_time()
-            resource.setrlimit(resource.RLIMIT_CPU, (int(used) + _CPU_SECONDS + 1, resource.RLIM_INFINITY))
-            with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()) as errors:
-                outcome = _outcome(kind, path, expected, errors)
-            # What is said of a child begins with what its parent held when it was forked.
-            held = [resource.getrusage(who).ru_maxrss for who in _OWN_AND_CHILDREN]
-            most = max(*held, begin) - begin
-            outcome = "too large" if most >> 10 > _MEGABYTES else outcome
-            lines = [*misdeeds, outcome]
-            misdeeds.clear()
-            os.write(report, "".join(f"{line},{most >> 10}\n" for line in lines).encode())
-        code = 0
-    except BaseException:
-        import traceback
-
-        traceback.print_exc(file=sys.__stderr__)
-    finally:
-        sys.__stderr__.flush()  # type: ignore[union-attr]
-        os._exit(code)
-
-
-def _outcome(kind: Kind, path: Path, expected: Any, errors: io.StringIO) -> str:
-    from chibit.core.errors import UserError
-
-    try:
-        value = kind.open(path)
-    except UserError as error:
-        assert "\n" not in str(error)
-        return "refused"
-    except SystemExit:
-        return "refused"
-    if isinstance(value, int) and value in (2, 3, 4):
-        said = [line for line in errors.getvalue().splitlines() if line.startswith("chibit: ")]
-        assert len(said) == 1, errors.getvalue()
-        return "refused"
-    return "silent" if kind.is_hashed and value != expected else "read"
-
-
-def _look(event: str, arguments: tuple[Any, ...], folder: Path, misdeeds: list[str]) -> None:
-    """Note processes that are not the converter's, connections, and files written elsewhere."""
-    starts = ("os.system", "os.exec", "os.posix_spawn", "socket.connect")
-    is_foreign = event == "subprocess.Popen" and arguments[1][1] != "-I" and arguments[1][0] != "git"
-    if event in starts or is_foreign:
-        misdeeds.append("executed")
-    elif event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+"):
-        path = "" if isinstance(arguments[0], int) else os.path.realpath(os.fsdecode(arguments[0]))
-        if path and not path.startswith((str(folder.resolve()), "/tmp/", "/dev/null", "/proc/self")):
-            misdeeds.append("outside")
+KINDS: dict[str, Maker] = {
+    "HDF5": partial(_opened, "halfcheetah.hdf5", _inspect, False),
+    "Minari": partial(_opened, "minari", _inspect, False),
+    "npz": partial(_opened, "cartpole.npz", _inspect, False),
+    "store": partial(_opened, "store", _inspect, True),
+    "language model": partial(_opened, "model", _read_language_model, True),
+    "checkpoint": partial(_opened, "run", _read_run, True),
+    "config": partial(_opened, "config.json", _parse_config, False),
+    "policy folder": _policy_mutant,
+    "run folder": _run_mutant,
+    "spec and config": _spec_mutant,
+    "command line": _line_mutant,
+}

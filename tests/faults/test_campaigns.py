@@ -1,10 +1,17 @@
 """The campaigns of `benchmarks/faults.py`, small: a few kills and mutants of every kind."""
 
-import contextlib
-import io
+import subprocess
+import time
 
 import faults_kills
+import faults_lines
 import faults_mutations
+import faults_watch
+import numpy as np
+import pytest
+
+from chibit.cli import VERBS
+from chibit.core.errors import InputError
 
 
 def test_kills(tmp_path, monkeypatch):
@@ -19,11 +26,66 @@ def test_kills_in_place_lose_files(tmp_path):
     assert faults_kills.in_place_campaign(tmp_path, 3) > 0
 
 
+FILES = ("HDF5", "Minari", "npz", "store", "language model", "checkpoint", "config")
+
+
 def test_mutations(tmp_path, monkeypatch):
     monkeypatch.setenv("CHIBIT_HOME", str(tmp_path / "home"))
-    with contextlib.redirect_stderr(io.StringIO()):
-        table = faults_mutations.mutation_campaign(tmp_path, number=48)
-    assert sum(found["mutants"] for found in table.values()) == 48
+    table = faults_mutations.mutation_campaign(tmp_path, number=6, chosen=FILES)
+    assert sum(found["mutants"] for found in table.values()) == 6 * len(FILES)
     for kind, found in table.items():
         assert not any(found[column] for column in faults_mutations.BAD), (kind, found)
     assert sum(found["refused"] for found in table.values()) > 10
+
+
+def _raise(error):
+    raise error
+
+
+BAD_DEEDS = {
+    "crashed": lambda place: _raise(ZeroDivisionError),
+    "hung": lambda place: time.sleep(60),
+    "too large": lambda place: len(np.ones((faults_watch.MEGABYTES + 100) << 17)),
+    "outside": lambda place: (place.outside / "secret.mp4").read_bytes(),
+    "executed": lambda place: subprocess.run(["true"]).returncode,
+}
+
+
+@pytest.mark.parametrize("outcome", BAD_DEEDS)
+def test_what_must_not_happen_is_seen(outcome, tmp_path, monkeypatch):
+    monkeypatch.setattr(faults_watch, "IDLE_SECONDS", 0.5)
+    place = faults_watch.Place(tmp_path)
+    place.empty()
+    seen = faults_watch.run(lambda: BAD_DEEDS[outcome](place), place)
+    assert faults_mutations._judge(seen, None)[0] == outcome, seen
+
+
+@pytest.mark.parametrize("name", ["user/notes", "tmp/left", "work/.tmp-1-x", "home/strange", "../beside"])
+def test_files_that_must_not_be_written_are_seen(name, tmp_path):
+    place = faults_watch.Place(tmp_path / "place")
+    place.empty()
+    seen = faults_watch.run(lambda: (place.root / name).write_text("x") and None, place)
+    assert faults_mutations._judge(seen, None)[0] == "outside", seen
+    assert not (tmp_path / "beside").exists()
+
+
+def test_what_is_fine_is_called_fine(tmp_path):
+    place = faults_watch.Place(tmp_path)
+    place.empty()
+    seen = faults_watch.run(lambda: (place.work / "result").write_text("x") and None, place)
+    assert faults_mutations._judge(seen, None)[0] == "read", seen
+    seen = faults_watch.run(lambda: _raise(InputError("seed: got -1, expected at least 0")), place)
+    assert faults_mutations._judge(seen, None) == ("refused", "chibit: seed: got -1, expected at least 0")
+    two_lines = faults_watch.run(lambda: _raise(InputError("seed: got -1\nand more")), place)
+    assert faults_mutations._judge(two_lines, None)[0] == "crashed"
+
+
+def test_command_lines_are_made_of_every_flag_of_every_command():
+    names = {verb: {name for flag in faults_lines.flags_of(verb) for name in flag.names} for verb in VERBS}
+    assert {"--agent", "--recipe", "--config", "--data", "--out"} <= names["train"]
+    assert {"--size", "--corpus"} <= names["pretrain"]
+    assert "--alpha" in {
+        name for flag in faults_lines.flags_of("train", ("--agent", "td3_bc")) for name in flag.names
+    }
+    assert all("--help" in flags for flags in names.values())
+    assert set(faults_lines._BASES) <= set(VERBS)
