@@ -1,7 +1,8 @@
 """Advantage-weighted regression (Peng et al., 2019): cloning by exp(advantage), values by TD(lambda).
 
-Value targets and weights are computed for the whole data set at the start of every round of `refresh_every`
-updates, with a copy of the value function from that moment.
+A round has two parts, as in the original: first the value function learns TD(lambda) returns, then the actor
+learns with the weights that the new value function gives. Returns and weights are computed for the whole data
+set at the start of each part, with a copy of the value function from that moment.
 
 Dimensions: B batch · N steps of the data set · S state_dim · A act_dim.
 """
@@ -48,9 +49,9 @@ class AWRConfig:
     bound_weight: float = 10.0
     """Weight of the squared excess of the policy's mean over the bounds."""
     refresh_every: int = 1_000
-    """Updates of the actor for each recomputation of returns and weights."""
+    """Updates of the actor in a round."""
     value_every: int = 2
-    """Updates of the actor for each one of the value function (1000 and 500 in a round)."""
+    """Updates of the actor in a round for each one of the value function before it (1000 and 500)."""
     hidden_sizes: tuple[int, ...] = (128, 64)
     """Widths of the hidden layers of actor and value function."""
     actor_learning_rate: float = 5e-5
@@ -168,8 +169,11 @@ class AWR:
         return loss + self.config.bound_weight * bound_penalty(policy.mean), {"weight": weights.mean()}
 
     def update(self, batch: TransitionBatch) -> dict[str, float]:
-        """Take one step of the actor and, every `value_every` updates, of the value function."""
-        if self.learner.step % self.config.refresh_every == 0:
+        """Take one step: of the value function in the first part of a round, of the actor in the second."""
+        actor_steps = self.config.refresh_every
+        value_steps = max(1, actor_steps // self.config.value_every)
+        place = self.learner.step % (value_steps + actor_steps)
+        if place in (0, value_steps):
             polyak_update(self.round_value, self.value, 1.0)
             self._round = None
         if self._round is None:  # also after a resume: `round_value` is part of a checkpoint
@@ -178,9 +182,10 @@ class AWR:
         returns, weights = (column[rows] for column in self._round)
         batch = self.scaler.to_unit(batch)
         with self.runtime.autocast():
-            losses = {"actor": self.actor_loss(batch.states, batch.actions, weights)}
-            if self.learner.step % self.config.value_every == 0:
-                losses["value"] = self.value_loss(batch.states, returns)
+            if place < value_steps:
+                losses = {"value": self.value_loss(batch.states, returns)}
+            else:
+                losses = {"actor": self.actor_loss(batch.states, batch.actions, weights)}
         return self.learner.descend(batch.rows, losses)
 
     @torch.no_grad()

@@ -19,6 +19,7 @@ from chibit.models.decision_transformer import (
     make_timestep_table,
 )
 from chibit.models.gpt import GPT
+from chibit.models.huggingface import HuggingFaceBackbone
 from chibit.models.language_model import SHIPPED, shipped_folder
 from chibit.models.lora import add_lora
 from chibit.models.pretrained import Pretrained, load_initialiser, set_dropout
@@ -58,6 +59,8 @@ def build_sequence_model(config: DecisionTransformerConfig, spec: DatasetSpec) -
     )
     if isinstance(pretrained.backbone, GPT):
         set_dropout(pretrained.backbone, **config.dropouts())
+    elif isinstance(pretrained.backbone, HuggingFaceBackbone):
+        pretrained.backbone.set_dropout(**config.dropouts())
     positions = pretrained.position_embeddings
     form = config.timestep_table
     per_token = config.embedding == "tanh"

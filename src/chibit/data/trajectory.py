@@ -154,6 +154,8 @@ class TrajectoryDataset:
     `chibit.data.frames`."""
     store_rows: np.ndarray | None = None
     """(N,) int64 row of the store that each step was taken from; None where all of the store is here."""
+    whole_hash: str = ""
+    """`content_hash` of the data set that this is a part of; empty where it is whole."""
     notes: tuple[str, ...] = ()
     """What was decided or left out while the data were read, one sentence each."""
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -342,6 +344,7 @@ class TrajectoryDataset:
         return replace(
             self,
             records=records,
+            whole_hash=self.store_hash,
             content_hash=self._derived_hash("delayed"),
             notes=(*self.notes, "all reward of an episode is on its last step"),
         )
@@ -371,6 +374,7 @@ class TrajectoryDataset:
             final_observations=None if self.final_observations is None else self.final_observations[kept],
             frames=None if self.frames is None else self.frames[rows],
             store_rows=self.in_store(rows),
+            whole_hash=self.store_hash,
             content_hash=self._derived_hash(change),
             notes=(*self.notes, note),
         )
@@ -390,6 +394,11 @@ class TrajectoryDataset:
         flags = np.zeros(self.num_steps, bool)
         flags[self.episode_starts[1:] - 1] = ends
         return flags
+
+    @property
+    def store_hash(self) -> str:
+        """`content_hash` of the whole data set, also where this is a part of it."""
+        return self.whole_hash or self.content_hash
 
     def _derived_hash(self, change: str) -> str:
         return hashlib.sha256(f"{self.content_hash} {change}".encode()).hexdigest()

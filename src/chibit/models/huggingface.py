@@ -64,7 +64,29 @@ class HuggingFaceBackbone(nn.Module):
         # The table stays with whoever holds the language model; one row keeps the body's structure whole.
         row = nn.Embedding(1, self.width, _weight=table.weight.new_zeros(1, self.width))
         model.set_input_embeddings(row.requires_grad_(False))
+        self._embedding_dropout = 0.0
         self._require_causal(name)
+
+    def set_dropout(self, *, attn_dropout: float, resid_dropout: float, embd_dropout: float) -> None:
+        """Change the dropout probabilities in place, as far as the architecture has a place for each.
+
+        Architectures keep them as layers, or as numbers of their modules; both are set.
+
+        Args:
+            attn_dropout: of attention weights, where that is a number.
+            resid_dropout: of every other dropout of the model.
+            embd_dropout: of input embeddings, where the model has no such other dropout.
+        """
+        is_dropped = False
+        for module in self.body.modules():
+            if isinstance(module, nn.Dropout):
+                module.p, is_dropped = resid_dropout, True
+            for name, value in list(vars(module).items()):
+                if isinstance(value, float) and "dropout" in name:
+                    is_attention = name.startswith("att")
+                    setattr(module, name, attn_dropout if is_attention else resid_dropout)
+                    is_dropped |= not is_attention
+        self._embedding_dropout = 0.0 if is_dropped else embd_dropout
 
     @torch.no_grad()
     def _require_causal(self, name: str) -> None:
@@ -121,6 +143,7 @@ class HuggingFaceBackbone(nn.Module):
         if self._takes_positions:
             extra["position_ids"] = torch.arange(tokens, device=embeddings.device)[None]
         mask = None if attention_mask is None else attention_mask.long()
+        embeddings = nn.functional.dropout(embeddings, self._embedding_dropout, self.training)
         output = self.body(inputs_embeds=embeddings, attention_mask=mask, **extra)
         rows = slice(None) if positions is None else positions
         hidden: Tensor = output.last_hidden_state[:, rows]

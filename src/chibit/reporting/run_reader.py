@@ -140,6 +140,14 @@ def read_run(folder: Path) -> Run | Excluded:
         return Excluded(name=folder.name, kind=refusal.kind, reason=refusal.reason, **known)
 
 
+def _share(config: dict[str, Any]) -> str:
+    """What tells the data of a run that saw a part of the episodes from the whole: `-10pct`, or nothing."""
+    fraction = config.get("data_fraction", 1.0)
+    if not isinstance(fraction, (int, float)) or isinstance(fraction, bool) or not 0.0 < fraction <= 1.0:
+        raise Refused("damaged", f"config.json: data_fraction is {quoted(fraction)}, expected (0, 1]")
+    return "" if fraction == 1.0 else f"-{100 * fraction:.3g}pct"
+
+
 def _read_run(folder: Path, known: dict[str, Any]) -> Run:
     if not (folder / "config.json").is_file():
         raise Refused("foreign", "not a run directory: it has no config.json")
@@ -150,7 +158,8 @@ def _read_run(folder: Path, known: dict[str, Any]) -> Run:
     known["seed"] = require(config, "seed", int, "config.json: config")
     if (folder / "provenance.json").is_file():
         provenance = read_object(folder, "provenance.json")
-        known["dataset"] = require_name(provenance, "data_name", "provenance.json")
+        name = require_name(provenance, "data_name", "provenance.json")
+        known["dataset"] = name + _share(config)
     if not (folder / "result.json").is_file():
         raise _unfinished(folder, config)
     if "dataset" not in known:

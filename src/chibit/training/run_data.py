@@ -37,7 +37,8 @@ def identify(dataset: TrajectoryDataset) -> dict[str, Any]:
     """Say which data these are, for provenance.json: what decides the numbers of a run."""
     return {
         "data_name": dataset.spec.name,
-        "data_hash": dataset.content_hash,
+        "data_hash": dataset.store_hash,
+        "part_hash": dataset.content_hash,
         "data_episodes": dataset.num_episodes,
         "data_steps": dataset.num_steps,
         "dataset": to_json(dataset.spec),

@@ -98,15 +98,24 @@ def test_awr_returns_of_the_whole_data_set(has_final, terminates):
     np.testing.assert_allclose(weights.numpy(), np.minimum(np.exp(normalised), 20), rtol=1e-2, atol=1e-3)
 
 
-def test_awr_recomputes_returns_at_the_start_of_a_round_only():
-    agent, sampler = small_agent("awr", refresh_every=3)
-    rounds = []
-    for _ in range(7):
+def test_awr_trains_the_value_first_and_weighs_actions_by_the_new_one():
+    agent, sampler = small_agent("awr", refresh_every=4, value_every=2)
+
+    def weights_of(network):
+        return torch.cat([p.detach().flatten() for p in network.parameters()]).clone()
+
+    moved, rounds = [], []
+    for step in range(12):  # two rounds of two updates of the value and four of the actor
+        before = {name: weights_of(agent.learner.networks[name]) for name in ("actor", "value")}
         agent.update(sampler.sample())
+        after = {name: weights_of(agent.learner.networks[name]) for name in ("actor", "value")}
+        moved.append([name for name in before if not torch.equal(before[name], after[name])])
         rounds.append(agent._round)
-    assert [now is not then for now, then in zip(rounds[1:], rounds[:-1], strict=True)] == [
-        False, False, True, False, False, True,
-    ]  # fmt: skip
+        if step % 6 == 2:  # the first update of the actor in a round: the value as its own updates left it
+            assert torch.equal(weights_of(agent.round_value), before["value"])
+    assert moved == 2 * (2 * [["value"]] + 4 * [["actor"]])
+    changes = [now is not then for now, then in zip(rounds[1:], rounds[:-1], strict=True)]
+    assert changes == [False, True, False, False, False, True, False, True, False, False, False]
 
 
 def test_rebrac_penalises_the_distance_to_the_next_logged_action():

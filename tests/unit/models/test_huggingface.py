@@ -108,6 +108,20 @@ def test_the_backbone_holds_no_vocabulary_and_every_part_of_it_learns() -> None:
     assert table.grad is not None
 
 
+@pytest.mark.parametrize("name", ["GPT2", "Llama", "OPT", "GPTNeoX"])
+def test_dropout_acts_in_training_and_is_off_without(name: str) -> None:
+    backbone = HuggingFaceBackbone(make(name))
+    tokens = torch.randn(2, 5, backbone.width)
+    plain = backbone.eval()(tokens)
+    outputs = {}
+    for probability in (0.0, 0.9):
+        backbone.set_dropout(attn_dropout=probability, resid_dropout=probability, embd_dropout=probability)
+        torch.testing.assert_close(backbone.eval()(tokens), plain)
+        outputs[probability] = backbone.train()(tokens)
+    torch.testing.assert_close(outputs[0.0], plain)
+    assert not torch.allclose(outputs[0.9], plain, atol=1e-2)
+
+
 def test_a_longer_context_than_the_table_of_positions() -> None:
     backbone = HuggingFaceBackbone(make("OPT"))
     with pytest.raises(InputError, match="33 tokens, but OPTModel has 32 positions"):
