@@ -11,16 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
+from annotated_types import Interval
 from torch import Tensor, nn
 
-from chibit.agents.base import AgentState, Policy, Sampler
-from chibit.agents.learner import Learner, Loss, check_ranges
+from chibit.agents.base import AgentConfig, AgentState, Policy, Sampler
+from chibit.agents.learner import Learner, Loss
 from chibit.agents.markov import ActionScaler, MarkovPolicy, check_actions
+from chibit.core.fields import BelowOne, Count, Fraction, NonNegative, Positive, Widths
 from chibit.core.runtime import Runtime
 from chibit.data.trajectory import DatasetSpec, StateNormalizer, TrajectoryDataset
 from chibit.data.transitions import TransitionBatch, TransitionSampler
@@ -33,52 +34,37 @@ ROWS_PER_BLOCK = 65_536
 
 
 @dataclass(frozen=True, kw_only=True)
-class AWRConfig:
+class AWRConfig(AgentConfig):
     """Hyper-parameters. Defaults: Peng et al. (2019), with the action spread of their locomotion tasks."""
 
     agent: ClassVar[str] = "awr"
 
-    temperature: float = 1.0
+    temperature: Annotated[float, Interval(ge=1e-6)] = 1.0
     """The weights are exp(normalised advantage / this)."""
-    max_weight: float = 20.0
+    max_weight: NonNegative = 20.0
     """Upper bound of those weights."""
-    trace_decay: float = 0.95
+    trace_decay: Fraction = 0.95
     """Lambda of the TD(lambda) returns."""
-    action_std: float = 0.4
+    action_std: Annotated[float, Interval(ge=1e-6)] = 0.4
     """Fixed standard deviation of the policy, in units of half the action range."""
-    bound_weight: float = 10.0
+    bound_weight: NonNegative = 10.0
     """Weight of the squared excess of the policy's mean over the bounds."""
-    refresh_every: int = 1_000
+    refresh_every: Count = 1_000
     """Updates of the actor in a round."""
-    value_every: int = 2
+    value_every: Count = 2
     """Updates of the actor in a round for each one of the value function before it (1000 and 500)."""
-    hidden_sizes: tuple[int, ...] = (128, 64)
+    hidden_sizes: Widths = (128, 64)
     """Widths of the hidden layers of actor and value function."""
-    actor_learning_rate: float = 5e-5
+    actor_learning_rate: Positive = 5e-5
     """Step size of SGD for the actor."""
-    value_learning_rate: float = 1e-2
+    value_learning_rate: Positive = 1e-2
     """Step size of SGD for the value function."""
-    momentum: float = 0.9
+    momentum: Fraction = 0.9
     """Momentum of both."""
-    batch_size: int = 256
+    batch_size: Count = 256
     """Transitions in a batch."""
-    discount: float = 0.99
+    discount: BelowOne = 0.99
     """Discount of rewards, for each step; below 1, since values are scaled by 1 - discount."""
-
-    def __post_init__(self) -> None:
-        check_ranges(
-            self,
-            temperature=(1e-6, inf),
-            max_weight=(0, inf),
-            trace_decay=(0, 1),
-            action_std=(1e-6, inf),
-            bound_weight=(0, inf),
-            refresh_every=(1, inf),
-            value_every=(1, inf),
-            momentum=(0, 1),
-            batch_size=(1, inf),
-            discount=(0, 0.9999999),
-        )
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 import numpy as np
 from torch import Tensor, nn
 
+from chibit.core.config import Checked
 from chibit.core.errors import DivergenceError
 
 if TYPE_CHECKING:
@@ -129,16 +130,18 @@ class Agent(Protocol):
         ...
 
 
-class AgentConfig(Protocol):
-    """What every agent's config dataclass has."""
+class AgentConfig(Checked):
+    """Base of every agent's config dataclass; its fields declare their ranges, see `chibit.core.fields`."""
 
     agent: ClassVar[str]
     """Key of the agent in `AGENTS`."""
+    batch_size: int
+    """Windows or transitions in a batch."""
 
     @property
-    def batch_size(self) -> int:
-        """Windows or transitions in a batch."""
-        ...
+    def arm_name(self) -> str:
+        """Name in tables and folders of a run that was given none."""
+        return self.agent
 
 
 @dataclass(frozen=True)

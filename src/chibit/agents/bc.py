@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import inf
 from typing import ClassVar
 
 import numpy as np
@@ -17,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from chibit.agents.base import AgentState, Policy, Sampler
-from chibit.agents.learner import Learner, Loss, check_ranges
+from chibit.agents.base import AgentConfig, AgentState, Policy, Sampler
+from chibit.agents.learner import Learner, Loss
 from chibit.agents.markov import ActionScaler, MarkovPolicy, check_actions
-from chibit.core.errors import InputError
+from chibit.core.fields import BelowOne, Count, Natural, NonNegative, Positive, Share, Widths
 from chibit.core.runtime import Runtime
 from chibit.core.schedules import warmup
 from chibit.data.trajectory import DatasetSpec, TrajectoryDataset
@@ -30,34 +29,27 @@ from chibit.models.policies import DeterministicActor
 
 
 @dataclass(frozen=True, kw_only=True)
-class BCConfig:
+class BCConfig(AgentConfig):
     """Hyper-parameters. Defaults: the any-percent BC of CORL (Tarasov et al., 2022)."""
 
     agent: ClassVar[str] = "bc"
 
-    top_fraction: float = 1.0
+    top_fraction: Share = 1.0
     """Share of the data to clone, whole episodes from the best return down; 0.1 is 10%BC."""
-    context_length: int = 1
+    context_length: Count = 1
     """States K that the policy sees; 20 in Chen et al. (2021)."""
-    hidden_sizes: tuple[int, ...] = (256, 256)
+    hidden_sizes: Widths = (256, 256)
     """Widths of the hidden layers."""
-    dropout: float = 0.0
+    dropout: BelowOne = 0.0
     """Probability of dropping a hidden unit in training."""
-    learning_rate: float = 3e-4
+    learning_rate: Positive = 3e-4
     """AdamW's step size."""
-    weight_decay: float = 0.0
+    weight_decay: NonNegative = 0.0
     """AdamW's decay."""
-    warmup_steps: int = 0
+    warmup_steps: Natural = 0
     """Steps over which the learning rate rises linearly; 0 is none."""
-    batch_size: int = 256
+    batch_size: Count = 256
     """Transitions, or windows, in a batch."""
-
-    def __post_init__(self) -> None:
-        check_ranges(
-            self, context_length=(1, inf), dropout=(0, 1), weight_decay=(0, inf), batch_size=(1, inf)
-        )
-        if not 0.0 < self.top_fraction <= 1.0:
-            raise InputError(f"bc.top_fraction: got {self.top_fraction}, expected more than 0 and at most 1")
 
 
 def chen_bc() -> BCConfig:

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf
 from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from chibit.agents.base import AgentState, Policy, Sampler
-from chibit.agents.learner import Learner, Loss, adam, check_ranges
+from chibit.agents.base import AgentConfig, AgentState, Policy, Sampler
+from chibit.agents.learner import Learner, Loss, adam
 from chibit.agents.markov import ActionScaler, MarkovPolicy, check_actions
+from chibit.core.fields import Count, Fraction, NonNegative, Positive, Widths
 from chibit.core.runtime import Runtime
 from chibit.data.trajectory import DatasetSpec, TrajectoryDataset
 from chibit.data.transitions import TransitionBatch, TransitionSampler
@@ -29,44 +29,33 @@ from chibit.models.value_functions import Critics, frozen_copy, polyak_update
 
 
 @dataclass(frozen=True, kw_only=True)
-class BRACVConfig:
+class BRACVConfig(AgentConfig):
     """Hyper-parameters. Defaults: BRAC-v in D4RL (Fu et al., 2020), but for `behavior_steps`."""
 
     agent: ClassVar[str] = "brac_v"
 
-    behavior_steps: int = 10_000
+    behavior_steps: Count = 10_000
     """Updates that fit the behaviour policy, at the start; D4RL took 1,000,000."""
-    divergence_weight: float = 1.0
+    divergence_weight: NonNegative = 1.0
     """Weight of KL(policy || behaviour) in the actor's loss and in the value; 0.1 in the authors' example."""
-    num_divergence_samples: int = 4
+    num_divergence_samples: Count = 4
     """Actions of each state from which the divergence is estimated."""
-    actor_hidden_sizes: tuple[int, ...] = (200, 200)
+    actor_hidden_sizes: Widths = (200, 200)
     """Widths of the hidden layers of actor and behaviour policy."""
-    critic_hidden_sizes: tuple[int, ...] = (300, 300)
+    critic_hidden_sizes: Widths = (300, 300)
     """Widths of the hidden layers of the critics."""
-    behavior_learning_rate: float = 5e-4
+    behavior_learning_rate: Positive = 5e-4
     """Adam's step size for the behaviour policy."""
-    actor_learning_rate: float = 3e-5
+    actor_learning_rate: Positive = 3e-5
     """Adam's step size for the actor."""
-    critic_learning_rate: float = 1e-3
+    critic_learning_rate: Positive = 1e-3
     """Adam's step size for the critics."""
-    batch_size: int = 256
+    batch_size: Count = 256
     """Transitions in a batch."""
-    discount: float = 0.99
+    discount: Fraction = 0.99
     """Discount of rewards, for each step."""
-    tau: float = 0.005
+    tau: Fraction = 0.005
     """Share of the way that target critics move at each update."""
-
-    def __post_init__(self) -> None:
-        check_ranges(
-            self,
-            behavior_steps=(1, inf),
-            divergence_weight=(0, inf),
-            num_divergence_samples=(1, inf),
-            batch_size=(1, inf),
-            discount=(0, 1),
-            tau=(0, 1),
-        )
 
 
 class BRACV:

@@ -8,17 +8,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf
 from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from chibit.agents.base import AgentState, Policy, Sampler
+from chibit.agents.base import AgentConfig, AgentState, Policy, Sampler
 from chibit.agents.critic_pretraining import pretrain_critics
-from chibit.agents.learner import Learner, Loss, adam, check_ranges
+from chibit.agents.learner import Learner, Loss, adam
 from chibit.agents.markov import ActionScaler, MarkovPolicy, check_actions, return_range_scale
+from chibit.core.fields import Count, Fraction, NonNegative, Positive, Widths
 from chibit.core.runtime import Runtime
 from chibit.data.trajectory import DatasetSpec, TrajectoryDataset
 from chibit.data.transitions import TransitionBatch, TransitionSampler
@@ -28,44 +28,33 @@ from chibit.models.value_functions import Critics, frozen_copy, polyak_update
 
 
 @dataclass(frozen=True, kw_only=True)
-class CQLConfig:
+class CQLConfig(AgentConfig):
     """Hyper-parameters. Defaults: the authors' code for locomotion, without its 40,000 steps of cloning."""
 
     agent: ClassVar[str] = "cql"
 
-    conservative_weight: float = 10.0
+    conservative_weight: NonNegative = 10.0
     """Weight of the gap between sampled and logged actions; the authors use 5 or 10."""
-    num_sampled_actions: int = 10
+    num_sampled_actions: Count = 10
     """Actions for each state from the uniform law, from the policy in it, and from the policy in s'."""
-    hidden_sizes: tuple[int, ...] = (256, 256, 256)
+    hidden_sizes: Widths = (256, 256, 256)
     """Widths of the hidden layers of actor and critics."""
-    actor_learning_rate: float = 1e-4
+    actor_learning_rate: Positive = 1e-4
     """Adam's step size for actor and temperature."""
-    critic_learning_rate: float = 3e-4
+    critic_learning_rate: Positive = 3e-4
     """Adam's step size for the critics."""
     scale_rewards: bool = False
     """Multiply rewards by 1000 / (best return - worst return); CORL does so for hopper-medium."""
-    batch_size: int = 256
+    batch_size: Count = 256
     """Transitions in a batch."""
-    discount: float = 0.99
+    discount: Fraction = 0.99
     """Discount of rewards, for each step."""
-    tau: float = 0.005
+    tau: Fraction = 0.005
     """Share of the way that target critics move at each update."""
     pretraining: Literal["none", "markov", "iid"] = "none"
     """Synthetic transitions whose next state the critics first learn to predict (Wang et al., 2024)."""
-    pretraining_steps: int = 100_000
+    pretraining_steps: Count = 100_000
     """Gradient steps of that, before the first update and not counted as updates."""
-
-    def __post_init__(self) -> None:
-        check_ranges(
-            self,
-            conservative_weight=(0, inf),
-            num_sampled_actions=(1, inf),
-            batch_size=(1, inf),
-            discount=(0, 1),
-            tau=(0, 1),
-            pretraining_steps=(1, inf),
-        )
 
 
 @dataclass(frozen=True)

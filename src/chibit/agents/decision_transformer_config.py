@@ -5,10 +5,14 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
+from annotated_types import Interval
+
+from chibit.agents.base import AgentConfig
 from chibit.agents.return_conditioned import RewardMode
 from chibit.core.errors import InputError
+from chibit.core.fields import BelowOne, Count, Natural, NonNegative, Positive
 from chibit.losses.similarity import SimilarityForm
 from chibit.models.decision_transformer import Embedding, Head, TimestepPosition
 from chibit.models.encoders import Projections
@@ -24,7 +28,7 @@ _SHAPE = ("n_layer", "n_head", "n_embd", "n_inner", "activation", "norm", "norm_
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecisionTransformerConfig:
+class DecisionTransformerConfig(AgentConfig):
     """Hyper-parameters. Defaults: Table 7 of Reid et al. (2022), without its three techniques."""
 
     agent: ClassVar[str] = "dt"
@@ -35,28 +39,28 @@ class DecisionTransformerConfig:
     """Which of its weights are taken: whole, blocks, positions, or shuffled."""
     image_gpt_norm: Norm = "rms"
     """For igpt: rms as ImageGPT has it, or layernorm as GPT-2's code would load it."""
-    n_layer: int = 3
+    n_layer: Count = 3
     """Blocks of a random backbone; other initialisers bring their own shape."""
-    n_head: int = 1
+    n_head: Count = 1
     """Attention heads of a random backbone."""
-    n_embd: int = 128
+    n_embd: Count = 128
     """Width of a random backbone."""
-    n_inner: int | None = None
+    n_inner: Count | None = None
     """Width of its MLPs; None is four times its width."""
     activation: Activation = "relu"
     """Activation of its MLPs."""
     norm: Norm = "layernorm"
     """Its norms."""
-    norm_eps: float = 1e-5
+    norm_eps: Annotated[float, Interval(gt=0, le=1)] = 1e-5
     """Added to the variance in its norms."""
-    dropout: float = 0.2
+    dropout: BelowOne = 0.2
     """Probability, for embeddings, attention and residual branches (Table 7; the released parser has 0.1)."""
-    attention_dropout: float | None = None
+    attention_dropout: BelowOne | None = None
     """Probability for attention weights alone; None is `dropout` (the released code always has 0.1)."""
 
-    context_length: int = 20
+    context_length: Count = 20
     """K: timesteps the model sees; three times as many tokens."""
-    return_scale: float = 1000.0
+    return_scale: Positive = 1000.0
     """Returns-to-go are divided by this."""
     timestep_position: TimestepPosition = "after_norm"
     """Timestep embeddings are added after the embedding norm (released code) or before it (Chen et al.)."""
@@ -71,7 +75,7 @@ class DecisionTransformerConfig:
     timestep_table: Literal["auto", "fresh", "given", "matched", "random", "zeros"] = "auto"
     """given: the initialiser's positions; matched: random with their norms; random: N(0, 0.02); fresh:
     N(0, 1); auto: given where there are positions, else random; zeros where the embedding is tanh."""
-    max_timesteps: int = 0
+    max_timesteps: Natural = 0
     """Rows of that table; 0 is the data's episode limit."""
     head: Head = "own"
     """Linear with tanh, or the transposed action projection (released run script)."""
@@ -80,82 +84,64 @@ class DecisionTransformerConfig:
     mode: RewardMode = "normal"
     """delayed moves all reward to the last step and holds the return-to-go constant when acting."""
 
-    batch_size: int = 64
+    batch_size: Count = 64
     """Windows in a batch."""
-    learning_rate: float = 1e-4
+    learning_rate: Positive = 1e-4
     """AdamW's step size after the warm-up."""
-    backbone_learning_rate: float | None = None
+    backbone_learning_rate: Positive | None = None
     """Step size of the pre-trained weights; None is `learning_rate`."""
-    weight_decay: float = 1e-4
+    weight_decay: NonNegative = 1e-4
     """AdamW's weight decay, on every parameter unless `decay_weights_only`."""
     decay_weights_only: bool = False
     """Decay the weights of linear layers and convolutions only (Chen et al. on Atari)."""
-    adam_beta2: float = 0.999
+    adam_beta2: BelowOne = 0.999
     """AdamW's decay of the second moment."""
-    warmup_steps: int | None = None
+    warmup_steps: Natural | None = None
     """Linear warm-up, in gradient steps; None is 5 % of the run, Table 7's 5,000 of 100,000 (the released
     parser has 10,000)."""
-    learning_rate_decay_steps: int = 0
+    learning_rate_decay_steps: Natural = 0
     """Gradient steps until half a cosine has brought the step size to a tenth; 0 keeps it constant."""
-    grad_clip: float = 0.25
+    grad_clip: Positive = 0.25
     """Largest global norm of the gradient."""
     tuning: Literal["full", "frozen", "frozen_blocks", "lora"] = "full"
     """frozen trains L_r, L_s, L_a and the head only (paper); frozen_blocks all but the blocks (released)."""
-    lora_rank: int = 16
+    lora_rank: Count = 16
     """Rank of LoRA's corrections."""
-    lora_alpha: float = 32.0
+    lora_alpha: Positive = 32.0
     """LoRA's corrections are scaled by this over the rank."""
-    lora_dropout: float = 0.1
+    lora_dropout: BelowOne = 0.1
     """Dropout in LoRA's corrections."""
 
-    similarity_weight: float = 0.0
+    similarity_weight: NonNegative = 0.0
     """λ1 of Eq. 9 at step 0; the paper uses 0.1 or 0.2."""
     similarity_form: SimilarityForm = "mean_max_cosine"
     """Eq. 8 as a mean (default), as printed, with mean pooling (footnote 2), or as the released code has
     it."""
-    num_clusters: int = 1_000
+    num_clusters: Count = 1_000
     """K-means centres that stand for the word embeddings."""
     similarity_source: str = ""
     """Initialiser whose word embeddings are meant; empty is `init`'s own, a random one needs another's."""
-    language_weight: float = 0.0
+    language_weight: NonNegative = 0.0
     """λ2 of Eq. 9 at step 0; the paper uses 0, 0.2 or 0.4."""
     language_corpus: str = ""
     """Text to train on beside trajectories: a corpus that chibit pretrain built, or a folder of text."""
-    language_every: int = 1
+    language_every: Count = 1
     """Gradient steps for each one that has a language batch."""
-    language_batch_size: int = 2
+    language_batch_size: Count = 2
     """Text blocks in a language batch."""
-    language_block: int = 1_024
+    language_block: Annotated[int, Interval(ge=2)] = 1_024
     """Tokens in a block."""
-    perplexity_every: int = 0
+    perplexity_every: Natural = 0
     """Gradient steps between perplexities on fixed blocks of `language_corpus`; 0 is never."""
     auxiliary_decay: Decay = "linear_to_zero"
     """How λ1 and λ2 decay: linearly to 0 (paper), by a sigmoid (the released code's λ1), or not at all."""
     language_decay: Decay | None = None
     """How λ2 decays; None is `auxiliary_decay` (it is constant in the released code and in LaMo)."""
-    auxiliary_decay_steps: int | None = None
+    auxiliary_decay_steps: Count | None = None
     """Gradient steps until λ1 and λ2 reach 0; None is 5 % of the run, section 4.1's 5,000 of 100,000."""
 
     def __post_init__(self) -> None:
-        at_least = dict.fromkeys(("context_length", "batch_size", "num_clusters", "language_every"), 1)
-        at_least |= {
-            "language_batch_size": 1,
-            "language_block": 2,
-            "lora_rank": 1,
-            "auxiliary_decay_steps": 1,
-        }
-        zero = ("similarity_weight", "language_weight", "weight_decay", "warmup_steps", "max_timesteps")
-        at_least |= dict.fromkeys((*zero, "perplexity_every", "learning_rate_decay_steps"), 0)
-        for name, least in at_least.items():
-            value = getattr(self, name)
-            if value is not None and not value >= least:
-                raise InputError(f"{name}: got {value}, expected at least {least}")
-        for name in ("learning_rate", "backbone_learning_rate", "grad_clip", "return_scale"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise InputError(f"{name}: got {value}, expected a positive number")
-        if not 0.0 <= self.adam_beta2 < 1.0:
-            raise InputError(f"adam_beta2: got {self.adam_beta2}, expected at least 0 and less than 1")
+        super().__post_init__()
         if self.head == "shared" and self.projections != "linear":
             raise InputError(f"head: 'shared' needs linear projections, got {self.projections!r}")
         if self.language_weight and self.tuning == "frozen":

@@ -7,18 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf
 from typing import ClassVar
 
 import numpy as np
 import torch.nn.functional as F
 from torch import nn
 
-from chibit.agents.base import AgentState, Policy, Sampler
+from chibit.agents.base import AgentConfig, AgentState, Policy, Sampler
 from chibit.agents.discrete import make_encoder, require_discrete
-from chibit.agents.learner import Learner, Loss, adam, check_ranges
+from chibit.agents.learner import Learner, Loss, adam
 from chibit.agents.markov import MarkovPolicy, on_device
-from chibit.core.errors import InputError
+from chibit.core.fields import Count, Positive, Share, Widths
 from chibit.core.runtime import Runtime
 from chibit.data.trajectory import DatasetSpec, TrajectoryDataset
 from chibit.data.transitions import TransitionBatch, TransitionSampler
@@ -26,28 +25,21 @@ from chibit.models.policies import CategoricalActor
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiscreteBCConfig:
+class DiscreteBCConfig(AgentConfig):
     """Hyper-parameters. Defaults: those of continuous cloning."""
 
     agent: ClassVar[str] = "discrete_bc"
 
-    top_fraction: float = 1.0
+    top_fraction: Share = 1.0
     """Share of the data to clone, whole episodes from the best return down; 0.1 is 10%BC."""
-    hidden_sizes: tuple[int, ...] = (256, 256)
+    hidden_sizes: Widths = (256, 256)
     """Widths of the hidden layers where observations are vectors."""
     standardize_pictures: bool = False
     """Give each picture mean 0 and standard deviation 1; without, pixels are divided by 255."""
-    learning_rate: float = 3e-4
+    learning_rate: Positive = 3e-4
     """Adam's step size."""
-    batch_size: int = 256
+    batch_size: Count = 256
     """Transitions in a batch."""
-
-    def __post_init__(self) -> None:
-        check_ranges(self, batch_size=(1, inf))
-        if not 0.0 < self.top_fraction <= 1.0:
-            raise InputError(
-                f"discrete_bc.top_fraction: got {self.top_fraction}, expected more than 0 and at most 1"
-            )
 
 
 class DiscreteBC:

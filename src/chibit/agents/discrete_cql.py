@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf
 from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import nn
 
-from chibit.agents.base import AgentState, Policy, Sampler
+from chibit.agents.base import AgentConfig, AgentState, Policy, Sampler
 from chibit.agents.discrete import clipped_reward_sampler, greedy_policy, make_encoder, require_discrete
-from chibit.agents.learner import Learner, Loss, adam, check_ranges
+from chibit.agents.learner import Learner, Loss, adam
 from chibit.agents.markov import on_device
+from chibit.core.fields import Count, Fraction, NonNegative, Positive, Widths
 from chibit.core.runtime import Runtime
 from chibit.data.trajectory import DatasetSpec, TrajectoryDataset
 from chibit.data.transitions import TransitionBatch
@@ -32,44 +32,33 @@ from chibit.models.value_functions import HeadedCritic, frozen_copy, polyak_upda
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiscreteCQLConfig:
+class DiscreteCQLConfig(AgentConfig):
     """Hyper-parameters. Defaults: the authors' for 1 % of the Atari data, on Agarwal et al.'s (2020)."""
 
     agent: ClassVar[str] = "discrete_cql"
 
-    conservative_weight: float = 4.0
+    conservative_weight: NonNegative = 4.0
     """Weight of the gap between the soft maximum and the taken action; 4 for 1 % of the data, 1 for 10 %."""
-    num_quantiles: int = 200
+    num_quantiles: Count = 200
     """Quantiles of the return for each action."""
-    hidden_sizes: tuple[int, ...] = (256, 256)
+    hidden_sizes: Widths = (256, 256)
     """Widths of the hidden layers where observations are vectors."""
     standardize_pictures: bool = False
     """Give each picture mean 0 and standard deviation 1; without, pixels are divided by 255."""
-    learning_rate: float = 5e-5
+    learning_rate: Positive = 5e-5
     """Adam's step size."""
-    adam_eps: float = 3.125e-4
+    adam_eps: Positive = 3.125e-4
     """Adam's epsilon (0.01 / 32)."""
-    batch_size: int = 32
+    batch_size: Count = 32
     """Transitions in a batch."""
-    discount: float = 0.99
+    discount: Fraction = 0.99
     """Discount of rewards, for each step."""
-    target_every: int = 2_000
+    target_every: Count = 2_000
     """Updates between two copies into the target network."""
-    reward_clip: float | None = 1.0
+    reward_clip: Positive | None = 1.0
     """Rewards are cut to ± this; None keeps them."""
-    evaluation_epsilon: float = 0.0
+    evaluation_epsilon: Fraction = 0.0
     """Probability of a random action when acting; Agarwal et al. have 0.001."""
-
-    def __post_init__(self) -> None:
-        check_ranges(
-            self,
-            conservative_weight=(0, inf),
-            num_quantiles=(1, inf),
-            batch_size=(1, inf),
-            discount=(0, 1),
-            target_every=(1, inf),
-            evaluation_epsilon=(0, 1),
-        )
 
 
 class DiscreteCQL:

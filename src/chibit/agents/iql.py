@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf
 from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from chibit.agents.base import AgentState, Policy, Sampler
-from chibit.agents.learner import Learner, Loss, adam, check_ranges
+from chibit.agents.base import AgentConfig, AgentState, Policy, Sampler
+from chibit.agents.learner import Learner, Loss, adam
 from chibit.agents.markov import ActionScaler, MarkovPolicy, check_actions, return_range_scale
+from chibit.core.fields import Count, Fraction, Natural, NonNegative, Positive, Widths
 from chibit.core.runtime import Runtime
 from chibit.core.schedules import cosine_decay
 from chibit.data.trajectory import DatasetSpec, TrajectoryDataset
@@ -33,43 +33,31 @@ from chibit.models.value_functions import Critics, StateValue, frozen_copy, poly
 
 
 @dataclass(frozen=True, kw_only=True)
-class IQLConfig:
+class IQLConfig(AgentConfig):
     """Hyper-parameters. Defaults: the locomotion settings of Kostrikov et al. (2021), Appendix B."""
 
     agent: ClassVar[str] = "iql"
 
-    expectile: float = 0.7
+    expectile: Fraction = 0.7
     """Expectile of V over the data's actions; towards 1 it approaches the best of them."""
-    inverse_temperature: float = 3.0
+    inverse_temperature: NonNegative = 3.0
     """The policy's weights are exp(this · advantage); 0 is behaviour cloning."""
-    max_weight: float = 100.0
+    max_weight: NonNegative = 100.0
     """Upper bound of those weights."""
     scale_rewards: bool = True
     """Multiply rewards by 1000 / (best return - worst return)."""
-    hidden_sizes: tuple[int, ...] = (256, 256)
+    hidden_sizes: Widths = (256, 256)
     """Widths of the hidden layers of all networks."""
-    learning_rate: float = 3e-4
+    learning_rate: Positive = 3e-4
     """Adam's step size for all networks."""
-    actor_decay_steps: int = 1_000_000
+    actor_decay_steps: Natural = 1_000_000
     """Steps over which the actor's learning rate falls to 0 along half a cosine; 0 keeps it constant."""
-    batch_size: int = 256
+    batch_size: Count = 256
     """Transitions in a batch."""
-    discount: float = 0.99
+    discount: Fraction = 0.99
     """Discount of rewards, for each step."""
-    tau: float = 0.005
+    tau: Fraction = 0.005
     """Share of the way that target critics move at each update."""
-
-    def __post_init__(self) -> None:
-        check_ranges(
-            self,
-            expectile=(0, 1),
-            inverse_temperature=(0, inf),
-            max_weight=(0, inf),
-            actor_decay_steps=(0, inf),
-            batch_size=(1, inf),
-            discount=(0, 1),
-            tau=(0, 1),
-        )
 
 
 class IQL:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
@@ -11,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from chibit.agents.base import AgentState, require_finite
-from chibit.core.errors import InputError
 
 Loss: TypeAlias = tuple[Tensor, dict[str, Tensor]]
 """A scalar to descend, and scalars to log by name."""
@@ -117,31 +115,3 @@ class Learner:
         self._metrics = dict(state.training["metrics"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state.training["optimizers"][name])
-
-
-def check_ranges(config: Any, **bounds: tuple[float, float]) -> None:
-    """Refuse a hyper-parameter outside its range.
-
-    Learning rates, hidden sizes, Adam's epsilon and a bound on rewards are checked without asking.
-
-    Args:
-        config: an agent's config.
-        bounds: smallest and largest value of a field; infinite itself it may not be.
-
-    Raises:
-        InputError: naming the field.
-    """
-    for name, (low, high) in bounds.items():
-        value = getattr(config, name)
-        if not (low <= value <= high and math.isfinite(value)):
-            expected = f"at least {low:g}" if math.isinf(high) else f"{low:g} to {high:g}"
-            raise InputError(f"{config.agent}.{name}: got {value}, expected {expected}")
-    for name, value in vars(config).items():
-        if name.endswith("learning_rate") and not (value > 0 and math.isfinite(value)):
-            raise InputError(f"{config.agent}.{name}: got {value}, expected a positive number")
-        if name in ("adam_eps", "reward_clip") and value is not None and not (0 < value < math.inf):
-            raise InputError(f"{config.agent}.{name}: got {value}, expected a positive number")
-        if name.endswith("hidden_sizes") and (not value or min(value) < 1):
-            raise InputError(
-                f"{config.agent}.{name}: got {list(value)}, expected one or more positive widths"
-            )

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf
 from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from chibit.agents.base import AgentState, Policy, Sampler
-from chibit.agents.learner import Learner, Loss, adam, check_ranges
+from chibit.agents.base import AgentConfig, AgentState, Policy, Sampler
+from chibit.agents.learner import Learner, Loss, adam
 from chibit.agents.markov import ActionScaler, MarkovPolicy, check_actions
+from chibit.core.fields import Count, Fraction, NonNegative, Positive, Widths
 from chibit.core.runtime import Runtime
 from chibit.data.trajectory import DatasetSpec, TrajectoryDataset
 from chibit.data.transitions import TransitionBatch, TransitionSampler
@@ -26,44 +26,31 @@ from chibit.models.value_functions import Critics, frozen_copy, polyak_update
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReBRACConfig:
+class ReBRACConfig(AgentConfig):
     """Hyper-parameters. Defaults: CORL's for locomotion; recipe `rebrac_tuned` has each data set's."""
 
     agent: ClassVar[str] = "rebrac"
 
-    actor_penalty: float = 0.01
+    actor_penalty: NonNegative = 0.01
     """Weight of the squared distance to the data's actions in the actor's loss."""
-    critic_penalty: float = 0.01
+    critic_penalty: NonNegative = 0.01
     """Weight of the squared distance to the data's next actions in the target value."""
-    hidden_sizes: tuple[int, ...] = (256, 256, 256)
+    hidden_sizes: Widths = (256, 256, 256)
     """Widths of the hidden layers; those of the critics are layer-normalised."""
-    learning_rate: float = 1e-3
+    learning_rate: Positive = 1e-3
     """Adam's step size for actor and critics."""
-    batch_size: int = 1024
+    batch_size: Count = 1024
     """Transitions in a batch."""
-    discount: float = 0.99
+    discount: Fraction = 0.99
     """Discount of rewards, for each step."""
-    tau: float = 0.005
+    tau: Fraction = 0.005
     """Share of the way that target networks move at each update of the actor."""
-    policy_noise: float = 0.2
+    policy_noise: NonNegative = 0.2
     """Standard deviation of the noise on target actions, in units of half the action range."""
-    noise_clip: float = 0.5
+    noise_clip: NonNegative = 0.5
     """That noise is cut to ± this."""
-    actor_every: int = 2
+    actor_every: Count = 2
     """Updates of the critics for each one of the actor and the targets."""
-
-    def __post_init__(self) -> None:
-        check_ranges(
-            self,
-            actor_penalty=(0, inf),
-            critic_penalty=(0, inf),
-            batch_size=(1, inf),
-            discount=(0, 1),
-            tau=(0, 1),
-            policy_noise=(0, inf),
-            noise_clip=(0, inf),
-            actor_every=(1, inf),
-        )
 
 
 class ReBRAC:

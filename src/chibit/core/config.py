@@ -1,8 +1,9 @@
-"""Configuration as frozen dataclasses: to JSON, strictly back from JSON, and a content hash.
+"""Configuration as frozen dataclasses: checked however they are made, to JSON, back from it, and hashed.
 
-Strict means: an unknown key, a missing required key or a value of the wrong type is refused by name. Nothing
-is converted "just in case"; the one exception is JSON's own: an integer where a float is expected, and a list
-where a tuple is.
+A config class inherits `Checked`: flags, JSON and Python alike then refuse an unknown field, a missing one, a
+value of the wrong type or outside the range that `core.fields` let the field declare. Nothing is converted
+"just in case"; the exceptions are an integer where a float is expected, a list where a tuple is, text where a
+path is, and numpy's numbers.
 """
 
 from __future__ import annotations
@@ -13,14 +14,39 @@ import json
 import types
 import typing
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union
+from typing import Annotated, Any, Literal, TypeVar, Union
+
+import numpy as np
 
 from chibit.core.errors import DamagedFileError, InputError
+from chibit.core.fields import check_declared, check_number, check_text, refusal
 from chibit.core.files import nearest, read_regular
 
 T = TypeVar("T")
 _MAX_JSON_BYTES = 64 << 20
+
+
+class Checked:
+    """Base of config dataclasses: each field has the type and lies in the range that it declares.
+
+    A class that must check fields against each other does so after ``super().__post_init__()``.
+    """
+
+    def __post_init__(self) -> None:
+        kind: Any = type(self)
+        hints = _hints(kind)
+        for field in dataclasses.fields(kind):
+            given = getattr(self, field.name)
+            value = _convert(hints[field.name], given, field.name)
+            if value is not given:
+                object.__setattr__(self, field.name, value)
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return typing.get_type_hints(kind, include_extras=True)
 
 
 def to_json(config: Any) -> Any:
@@ -76,6 +102,13 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     origin = typing.get_origin(kind)
     if kind is Any:
         return value
+    if isinstance(kind, TypeVar):
+        return value if kind.__bound__ is None else _convert(kind.__bound__, value, where)
+    if origin is Annotated:
+        inner, *metadata = typing.get_args(kind)
+        value = _convert(inner, value, where)
+        check_declared(value, tuple(metadata), where)
+        return value
     if origin is Literal:
         return _convert_literal(kind, value, where)
     if origin in (Union, types.UnionType):
@@ -84,27 +117,32 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         return _convert_tuple(kind, value, where)
     if origin is dict:
         if not isinstance(value, dict):
-            raise _refusal(where, value, "an object")
+            raise refusal(where, value, "an object")
         value_kind = typing.get_args(kind)[1]
         return {key: _convert(value_kind, item, f"{where}.{key}") for key, item in value.items()}
-    if dataclasses.is_dataclass(kind):
-        return _convert_dataclass(kind, value, where)
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return value if isinstance(value, kind) else _convert_dataclass(kind, value, where)
     return _convert_scalar(kind, value, where)
 
 
 def _convert_scalar(kind: Any, value: Any, where: str) -> Any:
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+    if isinstance(value, np.generic):
+        value = value.item()
     if kind is type(None):
         if value is None:
             return None
-        raise _refusal(where, value, "null")
-    if kind is Path:
-        if isinstance(value, str):
-            return Path(value)
-        raise _refusal(where, value, "a path")
-    if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
-        raise _refusal(where, value, getattr(kind, "__name__", str(kind)))
+        raise refusal(where, value, "null")
+    if kind is Path and isinstance(value, (str, Path)):
+        check_text(str(value), where)
+        return Path(value)
+    number = isinstance(value, int) and not isinstance(value, bool)
+    if not (isinstance(value, kind) or (kind is float and number)) or (kind is int and not number):
+        raise refusal(where, value, "a path" if kind is Path else getattr(kind, "__name__", str(kind)))
+    if isinstance(value, str):
+        check_text(value, where)
+    elif kind in (int, float):
+        check_number(value, kind, where)
+        return kind(value)
     return value
 
 
@@ -112,7 +150,7 @@ def _convert_literal(kind: Any, value: Any, where: str) -> Any:
     choices = typing.get_args(kind)
     if value not in choices or type(value) not in {type(choice) for choice in choices}:
         hint = nearest(value, [c for c in choices if isinstance(c, str)]) if isinstance(value, str) else ""
-        raise _refusal(where, value, "one of " + ", ".join(map(str, choices)) + hint)
+        raise refusal(where, value, "one of " + ", ".join(map(str, choices)) + hint)
     return value
 
 
@@ -128,12 +166,12 @@ def _convert_union(kind: Any, value: Any, where: str) -> Any:
 
 def _convert_tuple(kind: Any, value: Any, where: str) -> tuple:
     if not isinstance(value, (list, tuple)):
-        raise _refusal(where, value, "a list")
+        raise refusal(where, value, "a list")
     item_kinds = typing.get_args(kind)
     if len(item_kinds) == 2 and item_kinds[1] is Ellipsis:
         item_kinds = (item_kinds[0],) * len(value)
     if len(item_kinds) != len(value):
-        raise _refusal(where, value, f"{len(item_kinds)} values")
+        raise refusal(where, value, f"{len(item_kinds)} values")
     return tuple(
         _convert(item, v, f"{where}[{i}]") for i, (item, v) in enumerate(zip(item_kinds, value, strict=True))
     )
@@ -142,8 +180,8 @@ def _convert_tuple(kind: Any, value: Any, where: str) -> tuple:
 def _convert_dataclass(kind: Any, value: Any, where: str, ready: Mapping[str, Any] | None = None) -> Any:
     ready = ready or {}
     if not isinstance(value, dict):
-        raise _refusal(where, value, "an object")
-    hints = typing.get_type_hints(kind)
+        raise refusal(where, value, "an object")
+    hints = _hints(kind)
     fields = {
         field.name: field for field in dataclasses.fields(kind) if field.init and field.name not in ready
     }
@@ -160,10 +198,7 @@ def _convert_dataclass(kind: Any, value: Any, where: str, ready: Mapping[str, An
     if missing:
         raise InputError(f"{where}: missing field {missing[0]!r}")
     converted = {key: _convert(hints[key], item, f"{where}.{key}") for key, item in value.items()}
-    return kind(**converted, **ready)
-
-
-def _refusal(where: str, value: Any, expected: str) -> InputError:
-    shown = repr(value)
-    shown = shown if len(shown) <= 80 else shown[:77] + "..."
-    return InputError(f"{where}: got {shown}, expected {expected}")
+    try:
+        return kind(**converted, **ready)
+    except InputError as error:  # fields that do not go together
+        raise InputError(f"{where}: {error}") from error

@@ -15,12 +15,14 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
+from annotated_types import Interval
 
-from chibit.core.config import to_json
+from chibit.core.config import Checked, to_json
 from chibit.core.errors import InputError
+from chibit.core.fields import Count, Natural
 from chibit.data.sources import home_folder
 from chibit.data.text import MAX_VOCAB_SIZE, TokenDataset, is_corpus, open_corpus, write_corpus
 
@@ -34,32 +36,21 @@ _GENERATOR = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class SyntheticConfig:
+class SyntheticConfig(Checked):
     """What a made-up corpus looks like. Defaults: the setting of Wang et al.'s main table."""
 
-    num_states: int = 100
+    num_states: Annotated[int, Interval(ge=2, le=MAX_VOCAB_SIZE)] = 100
     """Different tokens."""
-    temperature: float = 1.0
-    """Divides the logits of a chain; `inf` is the uniform distribution."""
-    order: int = 1
+    temperature: Annotated[float, Interval(ge=LOWEST_TEMPERATURE)] = 1.0
+    """Divides the logits of a chain; a large one, such as 1e6, is the uniform distribution."""
+    order: Count = 1
     """Tokens that the next one depends on; 1 for `markov`, 2 to 5 for `ngram` in Wang et al."""
-    num_sequences: int = 16_000
+    num_sequences: Count = 16_000
     """Sequences; Wang et al. have 128,000."""
-    sequence_length: int = 1024
+    sequence_length: Count = 1024
     """Tokens in each."""
-    corpus_seed: int = 0
+    corpus_seed: Natural = 0
     """Of the chain and of the draws from it."""
-
-    def __post_init__(self) -> None:
-        if not 2 <= self.num_states <= MAX_VOCAB_SIZE:
-            raise InputError(f"num_states is {self.num_states}, expected 2 to {MAX_VOCAB_SIZE}")
-        if not self.temperature >= LOWEST_TEMPERATURE:
-            raise InputError(f"temperature is {self.temperature}, expected at least {LOWEST_TEMPERATURE}")
-        for name in ("order", "num_sequences", "sequence_length"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}, expected at least 1")
-        if self.corpus_seed < 0:
-            raise InputError(f"corpus_seed is {self.corpus_seed}, expected at least 0")
 
 
 class MarkovChain:
@@ -164,7 +155,7 @@ def build_synthetic(
     if is_corpus(out):
         return open_corpus(out)
     generator = np.random.default_rng([config.corpus_seed, SYNTHETIC.index(kind)])
-    provenance: dict[str, object] = {"kind": kind, "source": kind, "config": _finite(config)}
+    provenance: dict[str, object] = {"kind": kind, "source": kind, "config": to_json(config)}
     if kind == "shuffled_text":
         if text is None:
             raise InputError("shuffled_text: needs a text to shuffle; give one with --text")
@@ -190,14 +181,9 @@ def load_synthetic(
     cache: Path | None = None,
 ) -> TokenDataset:
     """Open a made-up corpus, after making it in the cache if need be; see `build_synthetic`."""
-    key = json.dumps([_GENERATOR, kind, _finite(config), None if text is None else text.content_hash])
+    key = json.dumps([_GENERATOR, kind, to_json(config), None if text is None else text.content_hash])
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
     return build_synthetic(kind, config, home_folder(cache) / "corpora" / f"{kind}-{digest}", text=text)
-
-
-def _finite(config: SyntheticConfig) -> dict[str, object]:
-    """The configuration as JSON values; JSON has no infinity."""
-    return {name: str(value) if value == np.inf else value for name, value in to_json(config).items()}
 
 
 def _shuffle(

@@ -23,7 +23,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from chibit.core.config import Checked
 from chibit.core.errors import InputError
+from chibit.core.fields import Positive
 from chibit.models.encoders import Bounded, Projections, make_action_head, make_projection
 
 TimestepPosition = Literal["before_norm", "after_norm"]
@@ -35,10 +37,10 @@ _UNTRAINED_POSITION_STD = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecisionTransformerModelConfig:
+class DecisionTransformerModelConfig(Checked):
     """What surrounds the backbone. Defaults: Chen et al. (2021)."""
 
-    return_scale: float = 1000.0
+    return_scale: Positive = 1000.0
     """Returns-to-go are divided by this before they are embedded."""
     timestep_position: TimestepPosition = "before_norm"
     """Where the timestep embedding is added: before the embedding norm (Chen et al.) or after it
@@ -55,8 +57,7 @@ class DecisionTransformerModelConfig:
     (LaMo)."""
 
     def __post_init__(self) -> None:
-        if not self.return_scale > 0:
-            raise InputError(f"return_scale is {self.return_scale}, expected a positive number")
+        super().__post_init__()
         if self.head == "shared" and self.projections != "linear":
             raise InputError(f"head 'shared' needs projections 'linear', got {self.projections!r}")
 

@@ -14,62 +14,50 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Interval
 from torch import Tensor, nn
 
+from chibit.core.config import Checked
 from chibit.core.errors import InputError
+from chibit.core.fields import BelowOne, Count
 
 Activation = Literal["relu", "gelu", "gelu_new", "quick_gelu"]
 Norm = Literal["layernorm", "rms"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class GPTConfig:
+class GPTConfig(Checked):
     """Shape of a backbone. Defaults: Table 7 of Reid et al. (2022), the size of ChibiT."""
 
-    n_layer: int = 3
+    n_layer: Count = 3
     """Blocks."""
-    n_head: int = 1
+    n_head: Count = 1
     """Attention heads; must divide `n_embd`."""
-    n_embd: int = 128
+    n_embd: Count = 128
     """Width D of the residual stream."""
-    n_inner: int | None = None
+    n_inner: Count | None = None
     """Width of the MLP's hidden layer; None is four times `n_embd`."""
     activation: Activation = "relu"
     """Non-linearity of the MLP; `gelu_new` is GPT-2's tanh form, `quick_gelu` CLIP's and ImageGPT's."""
     norm: Norm = "layernorm"
     """`layernorm`, or `rms` (no mean, no bias) as ImageGPT has it."""
-    norm_eps: float = 1e-5
+    norm_eps: Annotated[float, Interval(gt=0, le=1)] = 1e-5
     """Added to the variance inside every norm."""
-    attn_dropout: float = 0.1
+    attn_dropout: BelowOne = 0.1
     """Probability of dropping an attention weight."""
-    resid_dropout: float = 0.1
+    resid_dropout: BelowOne = 0.1
     """Probability of dropping an output of a sub-layer before it is added to the residual stream."""
-    embd_dropout: float = 0.1
+    embd_dropout: BelowOne = 0.1
     """Probability of dropping an input embedding's coordinate."""
 
     def __post_init__(self) -> None:
-        for name in ("n_layer", "n_head", "n_embd"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}, expected at least 1")
-        if self.inner_width < 1:
-            raise InputError(f"n_inner is {self.n_inner}, expected at least 1")
-        if self.norm_eps <= 0:
-            raise InputError(f"norm_eps is {self.norm_eps}, expected a positive number")
+        super().__post_init__()
         if self.n_embd % self.n_head:
-            raise InputError(f"n_head is {self.n_head}, expected a divisor of n_embd = {self.n_embd}")
-        if self.activation not in ("relu", "gelu", "gelu_new", "quick_gelu"):
-            raise InputError(
-                f"activation is {self.activation!r}, expected relu, gelu, gelu_new or quick_gelu"
-            )
-        if self.norm not in ("layernorm", "rms"):
-            raise InputError(f"norm is {self.norm!r}, expected layernorm or rms")
-        for name in ("attn_dropout", "resid_dropout", "embd_dropout"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise InputError(f"{name} is {getattr(self, name)}, expected a probability below 1")
+            raise InputError(f"n_head: got {self.n_head}, expected a divisor of n_embd = {self.n_embd}")
 
     @property
     def inner_width(self) -> int:

@@ -14,13 +14,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
+from typing import Annotated
 
 import safetensors.torch
 import torch
+from annotated_types import Interval
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from chibit.core.config import from_json, read_json, to_json
+from chibit.core.config import Checked, from_json, read_json, to_json
 from chibit.core.errors import DamagedFileError, InputError, UserError
 from chibit.core.files import nearest, write_atomic
 from chibit.core.memory import read_whole
@@ -37,20 +39,15 @@ SHIPPED = ("chibit", "markov")
 
 
 @dataclass(frozen=True, kw_only=True)
-class LanguageModelConfig:
+class LanguageModelConfig(Checked):
     """Shape of a language model. Defaults: ChibiT, GPT-2's vocabulary and positions."""
 
     gpt: GPTConfig = field(default_factory=GPTConfig)
     """The backbone."""
-    vocab_size: int = 50_257
+    vocab_size: Annotated[int, Interval(ge=2)] = 50_257
     """Words V."""
-    n_positions: int = 1024
+    n_positions: Annotated[int, Interval(ge=2)] = 1024
     """Positions P, the longest block the model can read."""
-
-    def __post_init__(self) -> None:
-        for name in ("vocab_size", "n_positions"):
-            if getattr(self, name) < 2:
-                raise InputError(f"{name} is {getattr(self, name)}, expected at least 2")
 
 
 class LanguageModel(nn.Module):

@@ -86,7 +86,7 @@ def add_lora(
     """
     if rank < 1:
         raise InputError(f"LoRA rank is {rank}, expected at least 1")
-    if alpha <= 0:
+    if not 0 < alpha < math.inf:
         raise InputError(f"LoRA alpha is {alpha}, expected a positive number")
     if not 0.0 <= dropout < 1.0:
         raise InputError(f"LoRA dropout is {dropout}, expected a probability below 1")

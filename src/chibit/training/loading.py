@@ -74,6 +74,6 @@ def _step(run: RunDir, which: str) -> int | None:
         if step is None:
             raise InputError(f"{run.path}: has no best checkpoint (it was never evaluated); use last")
         return step
-    if not which.isdigit():
+    if not (which.isascii() and which.isdigit() and len(which) < 19):  # 19 digits and more are no int64
         raise InputError(f"checkpoint: got {which!r}, expected last, best or a step")
     return int(which)

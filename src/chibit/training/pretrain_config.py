@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from chibit.core.config import config_hash
+from annotated_types import Interval
+
+from chibit.core.config import Checked, config_hash
 from chibit.core.errors import InputError
+from chibit.core.fields import BelowOne, Count, Fraction, Natural, NonNegative, Positive, Workers
 from chibit.core.files import check_name
 from chibit.core.runtime import Precision
 from chibit.core.schedules import cosine_decay, linear_decay, warmup
@@ -24,7 +27,7 @@ SIZES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainConfig:
+class PretrainConfig(Checked):
     """A pre-training run. Defaults: section 4.1 of Reid et al. (2022); what it leaves open is marked."""
 
     corpus: str = "wikitext-103"
@@ -41,81 +44,57 @@ class PretrainConfig:
     """Shape of a synthetic corpus."""
     gpt: GPTConfig = field(default_factory=GPTConfig)
     """The backbone; --size chibit, 3M, 18M or 84M sets all of it."""
-    n_positions: int = 1024
+    n_positions: Annotated[int, Interval(ge=2)] = 1024
     """Rows of the position table."""
     init: str | None = None
     """Folder of a language model to go on from; its optimizer state is not kept. None draws one."""
-    block_length: int = 1024
+    block_length: Count = 1024
     """Tokens of a block. Shorter blocks start at a random position, so that every position is trained."""
-    batch_tokens: int = 65_536
+    batch_tokens: Count = 65_536
     """Tokens of a gradient step, over all micro-batches and processes."""
-    micro_batch_tokens: int = 8_192
+    micro_batch_tokens: Count = 8_192
     """Tokens that go through the model at a time in each process; decides the memory."""
-    num_candidates: int = 0
+    num_candidates: Natural = 0
     """Words that the softmax's normaliser is estimated from; 0 is the exact softmax over the vocabulary."""
-    num_steps: int = 80_000
+    num_steps: Count = 80_000
     """Gradient steps."""
-    learning_rate: float = 3e-4
+    learning_rate: Positive = 3e-4
     """Highest learning rate of AdamW."""
-    warmup_steps: int = 10_000
+    warmup_steps: Natural = 10_000
     """Steps of linear warm-up."""
     decay: Literal["linear", "cosine", "constant"] = "linear"
     """What follows the warm-up (the paper does not say; linear as in Wang et al. 2024)."""
-    final_fraction: float = 0.0
+    final_fraction: Fraction = 0.0
     """Where the decay ends, as a fraction of the highest learning rate."""
-    weight_decay: float = 0.01
+    weight_decay: NonNegative = 0.01
     """Of matrices (the paper does not say; 0.01 as in Wang et al. 2024)."""
-    beta2: float = 0.999
+    beta2: BelowOne = 0.999
     """Of AdamW (the paper does not say)."""
-    max_gradient_norm: float = 1.0
+    max_gradient_norm: Positive = 1.0
     """Gradients are scaled down to this norm (the paper does not say)."""
-    evaluate_every: int = 2_000
+    evaluate_every: Natural = 2_000
     """Gradient steps between evaluations on held-out text; 0 evaluates only at the end."""
-    validation_tokens: int = 65_536
+    validation_tokens: Count = 65_536
     """Held-out tokens of an evaluation on the way; the last one reads all of them."""
-    sample_tokens: int = 48
+    sample_tokens: Natural = 48
     """Tokens of text to generate at each evaluation; 0 for none."""
-    checkpoint_every: int = 0
+    checkpoint_every: Natural = 0
     """Gradient steps between checkpoints; 0 saves at each evaluation and at the end."""
-    log_every: int = 50
+    log_every: Count = 50
     """Gradient steps between lines of metrics.jsonl; each is the mean since the line before."""
-    seed: int = 0
+    seed: Natural = 0
     """Seed of initialisation, order of blocks, positions and dropout."""
     precision: Precision = "fp32"
     """bf16 runs the forward pass in bfloat16 autocast: more than twice as fast on recent processors."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
-    num_threads: int = 1
+    num_threads: Workers = 1
     """Threads inside one operation on the CPU."""
     compile: bool = False
     """Compile the backbone. It pays on GPUs; on CPUs it was measured to be a third slower."""
 
     def __post_init__(self) -> None:
-        least = {
-            "n_positions": 2,
-            "block_length": 1,
-            "batch_tokens": 1,
-            "micro_batch_tokens": 1,
-            "num_candidates": 0,
-            "num_steps": 1,
-            "warmup_steps": 0,
-            "evaluate_every": 0,
-            "validation_tokens": 1,
-            "sample_tokens": 0,
-            "checkpoint_every": 0,
-            "log_every": 1,
-            "seed": 0,
-            "num_threads": 1,
-        }
-        for name, value in least.items():
-            if getattr(self, name) < value:
-                raise InputError(f"{name}: got {getattr(self, name)}, expected at least {value}")
-        if not self.learning_rate > 0.0 or not self.max_gradient_norm > 0.0 or not self.weight_decay >= 0.0:
-            raise InputError(
-                "learning_rate and max_gradient_norm must be positive, weight_decay not negative"
-            )
-        if not 0.0 <= self.final_fraction <= 1.0 or not 0.0 <= self.beta2 < 1.0:
-            raise InputError("final_fraction must be from 0 to 1, beta2 from 0 to below 1")
+        super().__post_init__()
         if self.block_length > self.n_positions:
             raise InputError(
                 f"block_length: got {self.block_length}, expected at most n_positions = {self.n_positions}"

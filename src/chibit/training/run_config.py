@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
-from chibit.agents import AGENTS, with_schedules
-from chibit.core.config import config_hash, from_json, to_json
+from annotated_types import MinLen
+
+from chibit.agents import AGENTS, AgentConfig, with_schedules
+from chibit.core.config import Checked, config_hash, from_json, to_json
 from chibit.core.errors import InputError
+from chibit.core.fields import BelowOne, Count, Natural, Seed, Share, Targets, Workers
 from chibit.core.files import check_name, nearest
 from chibit.core.runtime import Precision
 
-AgentConfigT = TypeVar("AgentConfigT")
-MAX_SEED = 2**32 - 1
+AgentConfigT = TypeVar("AgentConfigT", bound=AgentConfig)
 _LATER_FIELDS = {"env_id": None, "data_fraction": 1.0, "validation_share": 0.0}
 """Fields that came after runs were named, and what they were before: a record leaves them out where so."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig(Generic[AgentConfigT]):
+class RunConfig(Checked, Generic[AgentConfigT]):
     """One training run. Defaults: section 4.3 and Table 7 of Reid et al. (2022)."""
 
     data: str
@@ -30,31 +32,31 @@ class RunConfig(Generic[AgentConfigT]):
     """Environment to evaluate in (Hopper-v4), where the data name none or another."""
     arm: str = ""
     """Name in tables and folders; empty takes the recipe's or the agent's name."""
-    data_fraction: float = 1.0
+    data_fraction: Share = 1.0
     """Share of the episodes to train on, drawn anew with each seed; runs that share a seed share them."""
-    validation_share: float = 0.0
+    validation_share: BelowOne = 0.0
     """Share of the episodes held out to measure the action error on, before `data_fraction` is taken; 0 is
     none."""
-    num_steps: int = 100_000
+    num_steps: Count = 100_000
     """Gradient steps."""
-    evaluate_every: int = 5_000
+    evaluate_every: Natural = 5_000
     """Gradient steps between evaluations; 0 evaluates only at the end. The last step is always evaluated."""
-    num_episodes: int = 10
+    num_episodes: Natural = 10
     """Episodes for each target return at each evaluation; 0 turns evaluation off."""
-    target_returns: tuple[float, ...] | None = None
+    target_returns: Annotated[Targets, MinLen(1)] | None = None
     """Returns to ask for, raw; all are evaluated and kept. None takes the data set's usual ones."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of initialisation, batches and evaluation episodes; runs that share it see the same batches and
     episodes."""
     precision: Precision = "fp32"
     """bf16 runs the forward pass in bfloat16 autocast: about twice as fast on recent processors."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
-    num_threads: int = 1
+    num_threads: Workers = 1
     """Threads inside one operation on the CPU; one is fastest for small models."""
-    checkpoint_every: int = 0
+    checkpoint_every: Natural = 0
     """Gradient steps between checkpoints; 0 saves at each evaluation and at the end."""
-    log_every: int = 100
+    log_every: Count = 100
     """Gradient steps between lines of metrics.jsonl; each is the mean since the line before."""
     tensorboard: bool = False
     """Write TensorBoard event files into the run directory as well (extra: tb)."""
@@ -62,27 +64,7 @@ class RunConfig(Generic[AgentConfigT]):
     """Weights & Biases project to log to as well (extra: wandb)."""
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.data_fraction <= 1.0:
-            raise InputError(f"data_fraction: got {self.data_fraction}, expected more than 0 and at most 1")
-        if not 0.0 <= self.validation_share < 1.0:
-            raise InputError(
-                f"validation_share: got {self.validation_share}, expected 0 or more and less than 1"
-            )
-        _at_least("num_steps", self.num_steps, 1)
-        _at_least("evaluate_every", self.evaluate_every, 0)
-        _at_least("num_episodes", self.num_episodes, 0)
-        _at_least("checkpoint_every", self.checkpoint_every, 0)
-        _at_least("log_every", self.log_every, 1)
-        _at_least("num_threads", self.num_threads, 1)
-        if not 0 <= self.seed <= MAX_SEED:
-            raise InputError(f"seed: got {self.seed}, expected 0 to {MAX_SEED}")
-        if self.target_returns is not None and (
-            not self.target_returns
-            or any(target != target or abs(target) == float("inf") for target in self.target_returns)
-        ):
-            raise InputError(
-                f"target_returns: got {self.target_returns}, expected one or more finite numbers"
-            )
+        super().__post_init__()
         if self.arm:
             check_name(self.arm, "arm")
 
@@ -98,20 +80,12 @@ class RunConfig(Generic[AgentConfigT]):
     @property
     def arm_name(self) -> str:
         """`arm`, or the agent's own name: the initialiser of the sequence model, else the agent's key."""
-        if self.arm:
-            return self.arm
-        name: str = getattr(self.agent, "arm_name", "") or self.agent.agent  # type: ignore[attr-defined]
-        return name
+        return self.arm or self.agent.arm_name
 
 
 def count_evaluations(num_steps: int, evaluate_every: int) -> int:
     """How often `RunConfig.evaluates_at` is true in a whole run: the interval fits so often, rounded."""
     return max(1, (2 * num_steps + evaluate_every) // (2 * evaluate_every)) if evaluate_every else 1
-
-
-def _at_least(name: str, value: int, least: int) -> None:
-    if value < least:
-        raise InputError(f"{name}: got {value}, expected at least {least}")
 
 
 def to_record(config: RunConfig[Any]) -> dict[str, Any]:

@@ -10,12 +10,14 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
+from chibit.core.config import Checked
 from chibit.core.errors import InputError
+from chibit.core.fields import Count, Seed, Workers
 from chibit.verbs.parsing import parse
 
 
 @dataclass(frozen=True, kw_only=True)
-class CollectArguments:
+class CollectArguments(Checked):
     """Make a D4RL-style data set with the shipped behaviour policies, or Atari data with an actor's file.
 
     Example: chibit data collect hopper-medium --num-steps 100000
@@ -24,12 +26,12 @@ class CollectArguments:
     dataset: Annotated[str, tyro.conf.Positional]
     """hopper, halfcheetah or walker2d, or breakout, qbert, pong or seaquest; a dash; and random, medium,
     medium-replay, medium-expert or expert."""
-    num_steps: int | None = None
+    num_steps: Count | None = None
     """Environment steps; None takes D4RL's size (1M; replay 0.2M to 0.4M; medium-expert 2M), and 0.5M on
     Atari."""
-    seed: int = 0
+    seed: Seed = 0
     """The same seed gives the same data, whatever the number of processes."""
-    num_processes: int = 1
+    num_processes: Workers = 1
     """Processes that collect side by side; one on Atari."""
     policy: Path | None = None
     """Atari: file of the actor (docs/data.md says what is in it); the weaker levels mix in random actions."""
@@ -41,7 +43,7 @@ class CollectArguments:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConvertArguments:
+class ConvertArguments(Checked):
     """Make a store of DQN-replay shards: a sample of all buffers, as Chen et al. (2021) draw it.
 
     Example: chibit data convert Breakout/1/replay_logs --game Breakout --out breakout-1pct
@@ -53,14 +55,14 @@ class ConvertArguments:
     """Breakout, Qbert, Pong or Seaquest."""
     out: Path
     """The store to write; chibit train --data takes it."""
-    num_steps: int = 500_000
+    num_steps: Count = 500_000
     """Steps to take; half a million is 1 %."""
-    seed: int = 0
+    seed: Seed = 0
     """Decides which buffers are visited."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class InspectArguments:
+class InspectArguments(Checked):
     """Show what a data set holds.
 
     Example: chibit data inspect hopper-medium
@@ -73,7 +75,7 @@ class InspectArguments:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ListArguments:
+class ListArguments(Checked):
     """List the data sets that can be made, downloaded, or are here already.
 
     Example: chibit data list

@@ -13,7 +13,9 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from chibit.core.config import Checked
 from chibit.core.errors import InputError
+from chibit.core.fields import Count, Positive, Seed, Targets
 from chibit.core.files import make_folder, write_atomic
 from chibit.core.formatting import format_number, format_setting
 from chibit.verbs.parsing import parse
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateArguments:
+class EvaluateArguments(Checked):
     """Play episodes with a trained run, at any target returns.
 
     Example: chibit evaluate runs/quickstart/arms/chibit-... --target-returns 3600 1800 --num-episodes 100
@@ -36,11 +38,11 @@ class EvaluateArguments:
     """The run directory."""
     env_id: str | None = None
     """Environment to play in (Hopper-v4), where the run's data name none or another."""
-    target_returns: tuple[float, ...] = ()
+    target_returns: Targets = ()
     """Raw returns to ask for; empty takes the run's own. Agents without target returns ignore it."""
-    num_episodes: int = 10
+    num_episodes: Count = 10
     """Episodes for each target."""
-    seed: int = 1
+    seed: Seed = 1
     """Seed of the episodes; another than the training's gives episodes it has not been chosen by."""
     checkpoint: str = "last"
     """last, best, or a step."""
@@ -55,7 +57,7 @@ class EvaluateArguments:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttentionArguments:
+class AttentionArguments(Checked):
     """Draw where a trained sequence model looks: early, middle and last layer.
 
     Example: chibit attention RUN
@@ -65,9 +67,9 @@ class AttentionArguments:
     """The run directory; arrays and figure go to its attention folder."""
     data: str = ""
     """Data set to take windows from; empty takes the run's own."""
-    num_windows: int = 64
+    num_windows: Count = 64
     """Windows to average over."""
-    temperature: float = 0.1
+    temperature: Positive = 0.1
     """Sharpens the picture as Appendix B of the paper does; 1 shows the weights as they are."""
     checkpoint: str = "last"
     """last, best, or a step."""
@@ -82,8 +84,6 @@ def evaluate(argv: Sequence[str], prog: str) -> None:
     from chibit.training.loading import load_run
     from chibit.training.offline import evaluate_agent, open_environments
 
-    if arguments.num_episodes < 1:
-        raise InputError(f"num_episodes: got {arguments.num_episodes}, expected at least 1")
     loaded = load_run(arguments.run, arguments.checkpoint, device=arguments.device)
     if arguments.env_id is not None:
         loaded = replace(loaded, spec=spec_in(loaded.spec, arguments.env_id))

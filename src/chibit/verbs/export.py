@@ -11,12 +11,13 @@ import numpy as np
 import tyro
 from rich.console import Console
 
+from chibit.core.config import Checked
 from chibit.core.errors import UserError
 from chibit.verbs.parsing import parse
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportArguments:
+class ExportArguments(Checked):
     """Write a run's policy as a folder to deploy or share: weights, configuration, model card, a film.
 
     Example: chibit export RUN --out hopper-policy --onnx

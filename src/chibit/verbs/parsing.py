@@ -42,8 +42,16 @@ def parse(kind: type[T], argv: Sequence[str], prog: str, default: T | None = Non
     except SystemExit as error:
         if not error.code:
             raise
-        raise InputError(f"{_one_line(said.getvalue())}; see {prog} --help") from error
+        reason = _refusal(error) or _one_line(said.getvalue())
+        raise InputError(f"{reason}; see {prog} --help") from error
     return parsed
+
+
+def _refusal(error: BaseException | None) -> str:
+    """What a config class said of its fields, whole; tyro puts it into a box and breaks its words."""
+    while error is not None and not isinstance(error, InputError):
+        error = error.__context__
+    return str(error or "")
 
 
 def _one_line(box: str) -> str:

@@ -8,17 +8,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
+from annotated_types import MinLen
 from rich.console import Console
 
+from chibit.core.config import Checked
 from chibit.verbs.parsing import parse
 
 if TYPE_CHECKING:
     from chibit.reporting import ReportPaths
     from chibit.reporting.targets import TargetChoice
 
+Format = Literal["html", "md", "csv", "tex"]
+
 
 @dataclass(frozen=True, kw_only=True)
-class ReportArguments:
+class ReportArguments(Checked):
     """Write tables, figures and one HTML page from the run directories in a folder.
 
     Example: chibit report runs/quickstart --target best --baseline dt
@@ -33,7 +37,12 @@ class ReportArguments:
     number, or numbers by environment, such as hopper=3600 halfcheetah=6000."""
     baseline: str | None = None
     """Arm that the others are compared with; None takes random, else dt, else bc."""
-    formats: tuple[Literal["html", "md", "csv", "tex"], ...] = ("html", "md", "csv", "tex")
+    formats: Annotated[tuple[Literal["html", "md", "csv", "tex"], ...], MinLen(1)] = (
+        "html",
+        "md",
+        "csv",
+        "tex",
+    )
     """What to write."""
 
 

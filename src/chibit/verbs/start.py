@@ -12,7 +12,9 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from chibit.core.config import Checked
 from chibit.core.errors import InputError
+from chibit.core.fields import Count, Seed, Workers
 from chibit.core.files import nearest
 from chibit.verbs.parsing import parse
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuickstartArguments:
+class QuickstartArguments(Checked):
     """The main job in a few minutes: collect data, fine-tune two arms, evaluate them, write a page.
 
     Example: chibit quickstart
@@ -30,18 +32,18 @@ class QuickstartArguments:
 
     out: Path = Path("runs/quickstart")
     """Folder for the data, the runs and the page."""
-    num_steps: int = 1_500
+    num_steps: Count = 1_500
     """Gradient steps of each arm."""
-    collect_steps: int = 100_000
+    collect_steps: Count = 100_000
     """Environment steps to collect."""
-    num_processes: int = 2
+    num_processes: Workers = 2
     """Processes; each arm uses one."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of data, training and evaluation."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecipesArguments:
+class RecipesArguments(Checked):
     """List the named configurations, or show one as JSON.
 
     Example: chibit recipes chibit
@@ -52,7 +54,7 @@ class RecipesArguments:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShowArguments:
+class ShowArguments(Checked):
     """Show a model: its configuration and how many parameters it has, with and without embeddings.
 
     Example: chibit show chibit

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
+from annotated_types import MinLen
 from rich.console import Console
 from rich.table import Table
 
+from chibit.core.config import Checked
 from chibit.core.errors import ResourceError, UserError
+from chibit.core.fields import Count, Distinct, Natural, Seed, Share, Workers
 from chibit.core.targets import read_targets
 from chibit.verbs.parsing import parse
 
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudyArguments:
+class StudyArguments(Checked):
     """Run a table or figure of the paper or another study, and report it. Finished runs are skipped.
 
     Example: chibit study table2 --seeds 0 1 --num-steps 200 --data hopper-medium --arms random chibit
@@ -29,40 +32,40 @@ class StudyArguments:
 
     name: Annotated[str, tyro.conf.Positional] = ""
     """The study; empty lists them."""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: Annotated[tuple[Seed, ...], MinLen(1), Distinct()] = (0, 1, 2)
     """One run of every arm on every data set for each."""
-    arms: tuple[str, ...] = ()
+    arms: Annotated[tuple[str, ...], Distinct()] = ()
     """Recipes in place of the study's own."""
-    data: tuple[str, ...] = ()
+    data: Annotated[tuple[str, ...], Distinct()] = ()
     """Data sets in place of the study's own."""
-    fractions: tuple[float, ...] = ()
+    fractions: Annotated[tuple[Share, ...], Distinct()] = ()
     """Shares of the episodes to train on, in place of the study's own; redrawn with each seed."""
     rates_from: Path | None = None
     """Folder of the runs of study rates, for studies in which each arm has a learning rate of its own."""
-    num_steps: int | None = None
+    num_steps: Count | None = None
     """Gradient steps; None is the study's own number."""
-    evaluate_every: int | None = None
+    evaluate_every: Natural | None = None
     """Gradient steps between evaluations; None is the study's own number, or a quarter of fewer steps."""
-    num_episodes: int | None = None
+    num_episodes: Natural | None = None
     """Episodes for each target return; None is the recipe's."""
     target_returns: tuple[str, ...] = ()
     """Raw returns to ask for, on every data set or by environment, such as hopper=3600,1800 halfcheetah=6000;
     empty takes the study's or each data set's own."""
-    precision: str | None = None
+    precision: Literal["fp32", "bf16"] | None = None
     """fp32 or bf16; None is the study's."""
     device: str | None = None
     """auto, cpu, cuda or cuda:N; None is auto."""
     language_corpus: str = ""
     """Text of the arms that read text, in place of their own: an id, a folder or a built corpus."""
-    pretrain_steps: int | None = None
+    pretrain_steps: Count | None = None
     """Gradient steps of initialisers that are pre-trained on first use; None is the recipe's number."""
     engine: Literal["process", "pool", "ray"] = "pool"
     """In this process, in a pool of local ones, or on a Ray cluster (extra: ray)."""
-    num_processes: int = 1
+    num_processes: Workers = 1
     """Runs side by side in the pool, one thread each."""
     ray_address: str | None = None
     """Ray cluster to join, such as auto or HOST:6379; None starts one on this machine."""
-    retries: int = 1
+    retries: Natural = 1
     """Times that a run that crashed is tried again, from its checkpoint."""
     root: Path = Path("runs")
     """Folder that holds the study's folder."""

@@ -12,7 +12,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from chibit.core.config import read_json
+from chibit.core.config import Checked, read_json
 from chibit.core.errors import InputError, UserError
 from chibit.core.files import nearest
 from chibit.core.formatting import format_number, format_setting
@@ -22,7 +22,7 @@ from chibit.verbs.parsing import parse, take_option
 
 
 @dataclass(frozen=True, kw_only=True)
-class Destination:
+class Destination(Checked):
     """Where a run is written."""
 
     out: Path | None = None
@@ -87,17 +87,21 @@ def parse_run(argv: list[str], prog: str) -> tuple[Any, Destination]:
         base = from_record(record.get("config", record) if isinstance(record, dict) else record, config_file)
     elif recipe_name is not None:
         data = take_option(argv, "--data")  # a recipe may depend on it
-        base = dataclasses.replace(
-            RECIPES[recipe_name].run(data=data or ""),
-            arm=recipe_name,
-            data=tyro.MISSING if data is None else data,
-        )
+        base = dataclasses.replace(RECIPES[recipe_name].run(data=data or ""), arm=recipe_name)
+        if data is None:
+            _require_data(base)
     else:
-        base = RunConfig(data=tyro.MISSING, agent=AGENTS[agent_name or "dt"].config())
+        base = RunConfig(data="", agent=AGENTS[agent_name or "dt"].config())
+        _require_data(base)
     arguments = parse(
         _arguments_class(type(base.agent)), argv, prog, _arguments_class(type(base.agent))(run=base)
     )
     return arguments.run, arguments.destination
+
+
+def _require_data(base: Any) -> None:
+    """Have tyro ask for ``--data``: its mark for that is no value that a config would take."""
+    object.__setattr__(base, "data", tyro.MISSING)
 
 
 def _arguments_class(agent_config: type) -> Any:

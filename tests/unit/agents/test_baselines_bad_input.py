@@ -205,7 +205,7 @@ def test_data_without_a_single_next_observation_are_refused(name):
 def test_hyper_parameters_outside_their_range_are_refused_by_name(name, field, value):
     with pytest.raises(InputError) as caught:
         small_config(name, **{field: value})
-    assert_one_line(caught, f"{name}.{field}", "expected")
+    assert_one_line(caught, field, "expected")
 
 
 @pytest.mark.parametrize("field", ["alpha", "discount", "learning_rate"])

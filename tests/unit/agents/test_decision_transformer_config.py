@@ -35,7 +35,7 @@ def test_defaults_are_table_7() -> None:
         ({"weight_decay": -0.1}, "weight_decay"),
         ({"weight_decay": float("nan")}, "weight_decay"),
         ({"dropout": 1.0}, "dropout"),
-        ({"attention_dropout": -0.1}, "attn_dropout"),
+        ({"attention_dropout": -0.1}, "attention_dropout: got -0.1"),
         ({"n_embd": 10, "n_head": 3}, "n_head"),
         ({"head": "shared", "projections": "residual_mlp"}, "shared"),
         ({"language_weight": 0.1}, "language_corpus"),

@@ -30,14 +30,19 @@ class Outer:
     flag: bool = False
 
 
+INTEGERS = st.integers(-(2**63) + 1, 2**63 - 1)
+REALS = st.floats(width=32, allow_nan=False, allow_infinity=False)
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=60)
+
+
 @given(
     st.builds(
         Outer,
-        name=st.text(),
-        rate=st.floats(allow_nan=False, allow_infinity=False),
-        inner=st.builds(Inner, width=st.integers(), kind=st.sampled_from(["a", "b"])),
-        sizes=st.lists(st.integers()).map(tuple),
-        pair=st.none() | st.tuples(st.integers(), st.floats(allow_nan=False, allow_infinity=False)),
+        name=TEXT,
+        rate=REALS,
+        inner=st.builds(Inner, width=INTEGERS, kind=st.sampled_from(["a", "b"])),
+        sizes=st.lists(INTEGERS).map(tuple),
+        pair=st.none() | st.tuples(INTEGERS, REALS),
         path=st.none() | st.sampled_from([Path("a/b")]),
         flag=st.booleans(),
     )

@@ -167,7 +167,7 @@ def edit_weights(folder: Path, change: Callable[[dict[str, Tensor]], object]) ->
         ({"n_layer": 4}, "n_layer is 4, but the weights have 3"),
         ({"vocab_size": 51}, "vocab_size is 51, but the weights have 50"),
         ({"n_positions": 16}, "n_positions is 16, but the weights have 32"),
-        ({"n_head": 5}, "n_head is 5, expected a divisor of n_embd = 24"),
+        ({"n_head": 5}, "n_head: got 5, expected a divisor of n_embd = 24"),
         ({"activation_function": "swish"}, "activation is 'swish'"),
         ({"model_type": "bert"}, "model_type is 'bert', expected gpt2"),
         ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True"),

@@ -1,0 +1,117 @@
+"""Ranges of configuration fields, declared once as part of a field's type, and their one check.
+
+A field says ``Annotated[int, Interval(ge=1)]``, or one of the names below. Whatever the declaration, numbers
+are finite, integers have 64 bits, reals fit into single precision, and text can be part of a path.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeAlias
+
+from annotated_types import Interval, MinLen
+
+from chibit.core.errors import InputError
+
+
+@dataclass(frozen=True)
+class Distinct:
+    """Declares that a tuple holds no value twice."""
+
+
+Count: TypeAlias = Annotated[int, Interval(ge=1)]
+Natural: TypeAlias = Annotated[int, Interval(ge=0)]
+Positive: TypeAlias = Annotated[float, Interval(gt=0)]
+NonNegative: TypeAlias = Annotated[float, Interval(ge=0)]
+Fraction: TypeAlias = Annotated[float, Interval(ge=0, le=1)]
+Share: TypeAlias = Annotated[float, Interval(gt=0, le=1)]
+BelowOne: TypeAlias = Annotated[float, Interval(ge=0, lt=1)]
+"""A dropout probability, or the decay of a running mean."""
+Widths: TypeAlias = Annotated[tuple[Count, ...], MinLen(1)]
+Workers: TypeAlias = Annotated[int, Interval(ge=1, le=1024)]
+"""Threads or processes: no machine has more."""
+Seed: TypeAlias = Annotated[int, Interval(ge=0, le=2**32 - 1)]
+
+Targets: TypeAlias = Annotated[tuple[float, ...], Distinct()]
+"""Raw returns to ask for."""
+
+INT64 = 2**63 - 1
+FLOAT32 = 3.4028234663852886e38
+MAX_TEXT, MAX_PATH_PART = 4096, 255
+"""Bytes, of a path and of each name in it, that Linux takes."""
+
+
+def check_number(value: float, kind: type, where: str) -> None:
+    """Refuse what no field may hold: NaN, infinity, and numbers too large for what computes with them."""
+    if kind is int and abs(value) > INT64:
+        raise refusal(where, value, "an integer of at most 64 bits")
+    if not abs(value) < math.inf:
+        raise refusal(where, value, "a finite number")
+    if abs(value) > FLOAT32:
+        raise refusal(where, value, "a number of single precision, at most 3.4e38")
+
+
+def check_text(text: str, where: str) -> None:
+    """Refuse text that could be no path, name or line: with a NUL, not UTF-8, or too long."""
+    try:
+        encoded = text.encode()
+    except UnicodeEncodeError as error:
+        raise refusal(where, text, "text in UTF-8") from error
+    if "\0" in text:
+        raise refusal(where, text, "text without NUL")
+    longest = max(map(len, encoded.split(b"/")))
+    if len(encoded) > MAX_TEXT or longest > MAX_PATH_PART:
+        limits = f"at most {MAX_TEXT:,} bytes, {MAX_PATH_PART} between slashes"
+        raise refusal(where, text, limits)
+
+
+def check_declared(value: Any, metadata: tuple[Any, ...], where: str) -> None:
+    """Hold a value to the declarations of its ``Annotated`` type; None, which a union may allow, has none.
+
+    Raises:
+        InputError: naming the field, what was given and what was expected.
+    """
+    for declaration in metadata:
+        if isinstance(declaration, Interval) and isinstance(value, numbers.Real):
+            if not _inside(value, declaration):
+                raise refusal(where, value, _expected(declaration))
+        elif isinstance(declaration, MinLen) and len(value) < declaration.min_length:
+            least = "one or more" if declaration.min_length == 1 else f"at least {declaration.min_length}"
+            raise refusal(where, list(value), f"{least} values")
+        elif isinstance(declaration, Distinct) and len(set(value)) < len(value):
+            raise refusal(where, list(value), "each value once")
+
+
+def refusal(where: str, value: Any, expected: str) -> InputError:
+    """One line: the field, what was given, and what was expected."""
+    if isinstance(value, int) and abs(value) > INT64:
+        shown = f"an integer of {value.bit_length()} bits"  # Python refuses to print the longest ones
+    else:
+        shown = " ".join(repr(value).split())
+    shown = shown if len(shown) <= 80 else shown[:77] + "..."
+    return InputError(f"{where}: got {shown}, expected {expected}")
+
+
+def _inside(value: Any, interval: Interval) -> bool:
+    return not (
+        (interval.ge is not None and not value >= interval.ge)
+        or (interval.gt is not None and not value > interval.gt)
+        or (interval.le is not None and not value <= interval.le)
+        or (interval.lt is not None and not value < interval.lt)
+    )
+
+
+def _expected(interval: Interval) -> str:
+    if interval.ge is not None and interval.le is not None:
+        return f"{interval.ge} to {interval.le}"
+    if interval == Interval(gt=0):
+        return "a positive number"
+    words = {
+        "at least": interval.ge,
+        "more than": interval.gt,
+        "at most": interval.le,
+        "less than": interval.lt,
+    }
+    return " and ".join(f"{word} {bound}" for word, bound in words.items() if bound is not None)

@@ -1,0 +1,206 @@
+"""Values outside a field's range, of another type, or longer than anything: one line, exit code 2.
+
+A range is declared at its field and holds however a configuration is made: by flags, from JSON, in Python.
+"""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from chibit.agents import AGENTS
+from chibit.cli import main
+from chibit.core.config import config_hash, from_json, to_json
+from chibit.core.errors import InputError
+from chibit.data.synthetic import SyntheticConfig
+from chibit.models.decision_transformer import DecisionTransformerModelConfig
+from chibit.models.gpt import GPTConfig
+from chibit.models.language_model import LanguageModelConfig
+from chibit.recipes import RECIPES
+from chibit.training.pretrain_config import PretrainConfig
+from chibit.training.run_config import RunConfig, from_record, to_record
+
+HOSTILE = (
+    float("nan"),
+    float("inf"),
+    -float("inf"),
+    1e308,
+    10**400,
+    2**300,
+    "a",
+    True,
+    b"",
+    [],
+    {},
+    "\ud800",
+)
+OTHERS = (
+    SyntheticConfig,
+    DecisionTransformerModelConfig,
+    GPTConfig,
+    LanguageModelConfig,
+    PretrainConfig,
+)
+CLASSES = [entry.config for entry in AGENTS.values()] + list(OTHERS)
+
+
+def one_line(error):
+    return "\n" not in str(error.value) and len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_no_number_takes_what_is_no_finite_number_of_its_type(kind):
+    base = kind()
+    for name, value in to_json(base).items():
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            for hostile in HOSTILE:
+                with pytest.raises(InputError, match=name) as error:
+                    dataclasses.replace(base, **{name: hostile})
+                assert one_line(error)
+                with pytest.raises(InputError, match=name) as error:
+                    from_json(kind, {name: hostile}, "config")
+                assert one_line(error)
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_no_size_rate_or_probability_is_negative(kind):
+    base = kind()
+    for name, value in to_json(base).items():
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            with pytest.raises(InputError, match=name):
+                dataclasses.replace(base, **{name: -1})
+
+
+@pytest.mark.parametrize(
+    ("agent", "settings"),
+    [
+        ("dt", {"norm_eps": 1e308}),
+        ("dt", {"norm_eps": 2.0}),
+        ("dt", {"lora_dropout": 1.5}),
+        ("dt", {"lora_dropout": 1}),
+        ("dt", {"lora_alpha": 0}),
+        ("dt", {"attention_dropout": 1.0}),
+        ("dt", {"n_inner": 0}),
+        ("dt", {"language_block": 1}),
+        ("dt", {"head": "shared", "projections": "residual_mlp"}),
+        ("dt", {"init": "x\0"}),
+        ("dt", {"init": "x" * 256}),
+        ("dt", {"init": "y/" * 3000}),
+        ("bc", {"warmup_steps": -1}),
+        ("bc", {"hidden_sizes": ()}),
+        ("bc", {"hidden_sizes": (256, 0)}),
+        ("bc", {"top_fraction": 0.0}),
+        ("iql", {"max_weight": 1e308}),
+        ("awr", {"discount": 1.0}),
+        ("awr", {"temperature": 0.0}),
+        ("cql", {"pretraining": "text"}),
+        ("rem", {"reward_clip": 0.0}),
+    ],
+)
+def test_settings_of_an_agent(agent, settings):
+    with pytest.raises(InputError) as error:
+        AGENTS[agent].config(**settings)
+    assert one_line(error)
+    record = {"agent_name": agent, "data": "x", "agent": settings}
+    with pytest.raises(InputError, match=r"here\.agent") as error:
+        from_record(json.loads(json.dumps(record)), "here")
+    assert one_line(error)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"num_steps": "a"},
+        {"num_steps": True},
+        {"num_steps": 2.0},
+        {"seed": 2**32},
+        {"num_threads": 100_000},
+        {"target_returns": ()},
+        {"target_returns": (10, 10)},
+        {"target_returns": (float("nan"),)},
+        {"target_returns": "12"},
+        {"precision": "fp16"},
+        {"tensorboard": 1},
+        {"agent": "dt"},
+        {"agent": None},
+        {"arm": "../x"},
+        {"data": "\ud800"},
+        {"data": None},
+        {"wandb": "x" * 300},
+    ],
+)
+def test_settings_of_a_run(settings):
+    with pytest.raises(InputError, match=next(iter(settings))) as error:
+        RunConfig(**{"data": "x", "agent": AGENTS["dt"].config()} | settings)
+    assert one_line(error)
+
+
+def test_numbers_of_numpy_and_whole_numbers_become_plain_ones():
+    config = RunConfig(
+        data="x",
+        agent=AGENTS["bc"].config(learning_rate=1),
+        seed=np.int64(3),
+        target_returns=[np.float32(0.5)],
+    )
+    assert (type(config.seed), config.seed, config.target_returns) == (int, 3, (0.5,))
+    assert type(config.agent.learning_rate) is float
+    json.dumps(to_record(config))
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ("train --data x --norm-eps nan", "norm_eps: got nan"),
+        ("train --data x --weight-decay inf", "weight_decay: got inf"),
+        ("train --data x --lora-alpha nan", "lora_alpha: got nan"),
+        ("train --data x --similarity-weight -inf", "similarity_weight: got -inf"),
+        ("train --data x --lora-dropout 1.5", "lora_dropout: got 1.5"),
+        ("train --data x --norm-eps 1e308", "norm_eps: got 1e+308"),
+        (f"train --data x --num-steps {2**63}", "num_steps: got"),
+        (f"train --data x --num-steps 1{'0' * 400}", "num_steps: got an integer of"),
+        (f"train --data x --num-steps {'9' * 5000}", "num-steps"),
+        ("train --data x --num-threads 100000", "num_threads: got 100000, expected 1 to 1024"),
+        (
+            "train --data x --target-returns 10 10",
+            "target_returns: got [10.0, 10.0], expected each",
+        ),
+        ("train --agent bc --data x --warmup-steps -1", "warmup_steps: got -1"),
+        ("train --agent iql --data x --max-weight 1e308", "max_weight: got 1e+308"),
+        (f"train --data {'x' * 300}", "data: got"),
+        (f"train --data x --out {'x' * 256}", "out: got"),
+        ("evaluate run --num-episodes 0", "num_episodes: got 0"),
+        ("evaluate run --target-returns 5 5", "target_returns"),
+        ("attention run --temperature 0", "temperature: got 0.0"),
+        ("export run --target-return nan", "target_return: got nan"),
+        ("quickstart --num-steps -1", "num_steps: got -1"),
+        ("quickstart --seed -1", "seed: got -1"),
+        ("data collect hopper-medium --num-processes 0", "num_processes: got 0"),
+        ("data convert x --game Pong --out y --num-steps 0", "num_steps: got 0"),
+        ("study table2 --dry-run --num-processes 0", "num_processes: got 0"),
+        ("study table2 --dry-run --precision fp16", "precision"),
+        ("study table2 --dry-run --retries -1", "retries: got -1"),
+        ("study table2 --dry-run --seeds 0 0", "seeds: got [0, 0]"),
+        ("study table2 --dry-run --target-returns nan", "target-returns"),
+        ("pretrain --learning-rate nan", "learning_rate: got nan"),
+        ("pretrain --temperature inf", "temperature: got inf"),
+        ("pretrain --beta2 1", "beta2: got 1.0"),
+    ],
+)
+def test_flags(flags, says, capfd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(flags.split()) == 2
+    said = capfd.readouterr().err.strip()
+    assert says in said
+    assert said.count("\n") == 0
+    assert not list(tmp_path.iterdir())
+
+
+HASHES = {"dt": "16316d35", "chibit_lora": "4f90ca3c", "cql_tuned": "0cddd5a8", "rem": "b56c8e18"}
+
+
+def test_the_same_settings_have_the_same_hash_as_before():
+    records = {name: to_record(RECIPES[name].run(data="hopper-medium-v2")) for name in HASHES}
+    assert {
+        name: config_hash({**record, "tensorboard": None, "wandb": None}) for name, record in records.items()
+    } == HASHES
