@@ -46,6 +46,7 @@ ALLOWED = {
     "recipes": ("core", "agents", "training"),
     "studies": ("core", "recipes", "training"),
     "sweep": ("core", "training", "sweep"),
+    "sweep.adaptive": ("core", "training", "sweep", "reporting"),
     "quickstart": ("core", "data", "recipes", "sweep", "training", "verbs.report"),
     "verbs": ("",),
     "cli": ("core", "verbs"),

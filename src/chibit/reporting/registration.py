@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from chibit.core.config import from_json, to_json
+from chibit.core.config import Checked, from_json, to_json
 from chibit.core.errors import InputError
+from chibit.core.fields import Distinct, Positive
 from chibit.core.files import make_folder, write_atomic
 from chibit.reporting.strict_json import Refused, quoted, read_object
 
@@ -21,25 +21,21 @@ _SCHEMA = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Registration:
+class Registration(Checked):
     """Decisions that no result may change."""
 
-    comparisons: tuple[tuple[str, str], ...] = ()
+    comparisons: Annotated[tuple[tuple[str, str], ...], Distinct()] = ()
     """Pairs (arm, reference); empty compares every arm with the baseline."""
-    negligible: float | None = None
+    negligible: Positive | None = None
     """Size below which a difference does not matter, in the unit of the scores; None names none."""
-    until_half_width: float | None = None
+    until_half_width: Positive | None = None
     """Half-width of the pooled intervals at which no more seeds were added; None where their number was
     fixed beforehand."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if any(arm == reference for arm, reference in self.comparisons):
             raise InputError("comparisons: an arm cannot be compared with itself")
-        if len(set(self.comparisons)) != len(self.comparisons):
-            raise InputError("comparisons: each may be named once")
-        for name, size in (("negligible", self.negligible), ("until_half_width", self.until_half_width)):
-            if size is not None and not 0 < size < math.inf:
-                raise InputError(f"{name}: got {size:g}, expected a finite number above 0")
 
 
 def read_registration(folder: Path) -> Registration:
@@ -56,7 +52,7 @@ def read_registration(folder: Path) -> Registration:
         raise Refused("other schema", f"{FILE}: schema {quoted(schema)}; this version reads {_SCHEMA}")
     try:
         return from_json(Registration, record, "registration")
-    except (InputError, OverflowError) as error:
+    except InputError as error:
         raise Refused("damaged", f"{FILE}: {error}") from error
 
 

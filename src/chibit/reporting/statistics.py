@@ -31,6 +31,8 @@ MIN_RUNS = 2
 LOOKED_CONFIDENCE = 0.99
 """Nominal level of the 95% intervals of a study whose number of seeds was chosen by looking at their spread:
 with it they cover 94% and more (docs/statistics.md)."""
+LOOK_FROM = 10
+"""Fewest pairs on every data set before their spread may end a study."""
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(64)
 
 
@@ -323,6 +325,21 @@ def student_interval(differences: Strata, confidence: float = CONFIDENCE) -> Stu
         high=value + half,
         p_value=min(1.0, outside * (1 - CONFIDENCE) / (1 - confidence)),
     )
+
+
+def is_narrow(error: np.ndarray, freedom: np.ndarray | float, half_width: float) -> np.ndarray:
+    """Whether an interval is narrow enough for a study to end: Student's, at the level for repeated looks.
+
+    Args:
+        error: (...) standard errors, as `mean_error` gives them.
+        freedom: (...) their degrees of freedom.
+        half_width: what was asked for.
+
+    Returns:
+        (...) bool.
+    """
+    size = np.divide(half_width, error, out=np.full_like(error, np.inf), where=error > 0)
+    return student_within(size, freedom) >= LOOKED_CONFIDENCE
 
 
 def student_within(size: np.ndarray, freedom: np.ndarray | float) -> np.ndarray:

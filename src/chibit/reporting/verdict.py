@@ -268,11 +268,6 @@ def _registered_cautions(scores: Scores, comparisons: Sequence[Comparison]) -> l
             f"The first of {count} comparisons registered before the first run{without}; "
             "p-values are adjusted for all of them (Holm)."
         )
-    if registration.until_half_width is not None:
-        cautions.append(
-            "Seeds were added until the pooled intervals were within "
-            f"±{registration.until_half_width:g}; intervals and p-values are corrected for that."
-        )
     return cautions
 
 
@@ -286,6 +281,12 @@ def _cautions(scores: Scores, seeds: int) -> tuple[str, ...]:
         )
     elif seeds < FEW_SEEDS:
         cautions.append(f"With {seeds} seeds the interval is too narrow; use at least 5, better 10 to 20.")
+    width = scores.study.registration.until_half_width
+    if width is not None and len(scores.study.arms) > 1:
+        cautions.append(
+            f"Seeds were added to bring the intervals over all data sets within ±{width:g}; intervals of "
+            "differences and p-values are corrected for that."
+        )
     raw = [dataset for dataset in scores.study.datasets if dataset not in scores.aggregated]
     if raw:
         cautions.append(f"Left out of all means, because scored in raw returns: {', '.join(raw)}.")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from annotated_types import MinLen
@@ -13,14 +14,15 @@ from rich.console import Console
 from rich.table import Table
 
 from chibit.core.config import Checked
-from chibit.core.errors import ResourceError, UserError
-from chibit.core.fields import Count, Distinct, Natural, Seed, Share, Workers
+from chibit.core.errors import InputError, ResourceError, UserError
+from chibit.core.fields import Count, Distinct, Natural, Positive, Seed, Share, Workers
 from chibit.core.targets import read_targets
 from chibit.verbs.parsing import parse
 
 if TYPE_CHECKING:
     from chibit.sweep import Outcome
     from chibit.sweep.tasks import Task
+    from chibit.training.run_config import RunConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +36,11 @@ class StudyArguments(Checked):
     """The study; empty lists them."""
     seeds: Annotated[tuple[Seed, ...], MinLen(1), Distinct()] = (0, 1, 2)
     """One run of every arm on every data set for each."""
+    until_half_width: Positive | None = None
+    """Add seeds until the 95% intervals of all comparisons over all data sets are within plus or minus this
+    many points; None runs the seeds given."""
+    max_seeds: Count | None = None
+    """Largest number of seeds with --until-half-width; None is 20."""
     arms: Annotated[tuple[str, ...], Distinct()] = ()
     """Recipes in place of the study's own."""
     data: Annotated[tuple[str, ...], Distinct()] = ()
@@ -76,20 +83,68 @@ class StudyArguments(Checked):
 def study(argv: Sequence[str], prog: str) -> None:
     """``chibit study``."""
     from chibit.reporting.registration import Registration, register
-    from chibit.studies import STUDIES, study_configs
+    from chibit.studies import STUDIES
     from chibit.sweep import run_all
-    from chibit.sweep.rates import choose_rates
+    from chibit.sweep.adaptive import Adaptive, other_seeds
+    from chibit.sweep.tasks import make_tasks
 
     arguments = parse(StudyArguments, argv, prog)
     console = Console()
     if not arguments.name:
         _list_studies(console)
         return
+    make_configs = _config_maker(arguments)
+    configs, adaptive = make_configs(arguments.seeds), None
+    entry = STUDIES[arguments.name]
+    fixed = Registration(
+        comparisons=entry.comparisons,
+        negligible=entry.negligible,
+        until_half_width=arguments.until_half_width,
+    )
+    if arguments.until_half_width is not None:
+        adaptive = Adaptive(make_configs, arguments.seeds, fixed, arguments.max_seeds)
+        configs = adaptive.first_configs
+    elif arguments.max_seeds is not None:
+        raise InputError(
+            "max_seeds: it bounds --until-half-width, which is not given; name all seeds with --seeds"
+        )
+    where = {"root": arguments.root, "study": arguments.name, "attention": entry.attention}
+    if arguments.dry_run:
+        _show_plan(console, make_tasks(configs, **where), arguments)
+        if adaptive is not None:
+            console.print(f"then more seeds, up to {adaptive.most} in all, until the intervals are narrow")
+        return
+    folder = arguments.root / arguments.name
+    if fixed != Registration():
+        register(folder, fixed)
+    run = partial(
+        run_all,
+        **where,
+        engine=arguments.engine,
+        num_processes=arguments.num_processes,
+        ray_address=arguments.ray_address,
+        retries=arguments.retries,
+    )
+    if adaptive is None:
+        outcomes = run(configs)
+    else:
+        say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+        outcomes, seeds = adaptive.run(run, folder, say)
+        for line in other_seeds(folder, seeds):
+            say(line)
+    _report(console, outcomes, arguments)
+
+
+def _config_maker(arguments: StudyArguments) -> Callable[[Sequence[int]], list[RunConfig[Any]]]:
+    """The runs of some seeds, all else as the flags say."""
+    from chibit.studies import study_configs
+    from chibit.sweep.rates import choose_rates
+
     expected = "expected numbers, or ENVIRONMENT=NUMBER,... such as hopper=3600,1800"
     everywhere, by_environment = read_targets(arguments.target_returns, "target-returns", expected)
-    configs = study_configs(
+    make = partial(
+        study_configs,
         arguments.name,
-        seeds=arguments.seeds,
         arms=arguments.arms,
         data=arguments.data,
         language_corpus=arguments.language_corpus,
@@ -104,28 +159,7 @@ def study(argv: Sequence[str], prog: str) -> None:
         precision=arguments.precision,
         device=arguments.device,
     )
-    attention = STUDIES[arguments.name].attention
-    if arguments.dry_run:
-        from chibit.sweep.tasks import make_tasks
-
-        tasks = make_tasks(configs, root=arguments.root, study=arguments.name, attention=attention)
-        _show_plan(console, tasks, arguments)
-        return
-    entry = STUDIES[arguments.name]
-    if entry.comparisons:
-        fixed = Registration(comparisons=entry.comparisons, negligible=entry.negligible)
-        register(arguments.root / arguments.name, fixed)
-    outcomes = run_all(
-        configs,
-        root=arguments.root,
-        study=arguments.name,
-        engine=arguments.engine,
-        num_processes=arguments.num_processes,
-        ray_address=arguments.ray_address,
-        retries=arguments.retries,
-        attention=attention,
-    )
-    _report(console, outcomes, arguments)
+    return lambda seeds: make(seeds=seeds)
 
 
 def _list_studies(console: Console) -> None:
