@@ -59,12 +59,15 @@ def test_each_setting_reaches_the_methods_that_it_is_for(monkeypatch):
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_study_runs_with_all_that_it_states(name):
     study = STUDIES[name]
-    for config in study_configs(name, seeds=(0,)):
+    rates = dict.fromkeys(study.arms, 3e-3) if study.has_chosen_rates else None
+    for config in study_configs(name, seeds=(0,), rates=rates):
         stated = {**study.settings, **study.data_settings.get(config.data, {})}
         if config.agent.agent != "dt":
             stated = study.agent_settings.get(config.agent.agent, {})
         elif config.agent.language_weight:
             stated |= study.language_settings
+        if rates and config.agent.agent == "dt":
+            stated |= {"backbone_learning_rate": 3e-3}
         assert stated.items() <= {**vars(config.agent)}.items()
         assert config.num_steps == study.num_steps
         assert config.precision == study.precision
@@ -82,4 +85,4 @@ def test_settings_of_named_studies():
     by_arm = {c.arm: c.agent for c in study_configs("initialisers", seeds=(0,))}
     assert by_arm["chibit_language"].language_block == 256
     assert by_arm["random"].language_block != 256
-    assert by_arm["random"].warmup_steps == by_arm["markov"].warmup_steps == 500
+    assert by_arm["random"].learning_rate == by_arm["markov"].learning_rate == 3e-4
