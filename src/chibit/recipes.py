@@ -169,6 +169,13 @@ RECIPES: dict[str, Recipe] = {
         summary="pre-trained on a second-order Markov chain, on first use (2,000 steps)",
         settings={"init": "ngram:2000"},
     ),
+    "dyck": Recipe(
+        summary="pre-trained on nested brackets, on first use (2,000 steps)", settings={"init": "dyck:2000"}
+    ),
+    "automaton": Recipe(
+        summary="pre-trained on a cellular automaton, on first use (2,000 steps)",
+        settings={"init": "automaton:2000"},
+    ),
     "shuffled_text": Recipe(
         summary="pre-trained on text with its words shuffled, on first use (2,000 steps)",
         settings={"init": "shuffled_text:2000"},
@@ -282,12 +289,15 @@ RECIPES |= {
 }
 
 RATES = ("3e-4", "1e-3", "3e-3")
-"""Backbone learning rates that are tried for each arm of the study `fair`."""
+"""Backbone learning rates that are tried for each arm of the studies `fair` and `sources`."""
 RECIPES |= {
     f"{arm}_{rate}": Recipe(
         summary=f"{arm} with backbone learning rate {rate}",
         settings={**RECIPES[arm].settings, "backbone_learning_rate": float(rate)},
     )
-    for arm in ("random", "chibit", "random_matched", "markov", "random_matched_markov")
+    for arm in (
+        *("random", "chibit", "random_matched", "markov", "random_matched_markov"),
+        *("iid", "ngram", "dyck", "automaton"),
+    )
     for rate in RATES
 }

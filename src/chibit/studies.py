@@ -74,6 +74,8 @@ SHORT_VALUES = {"learning_rate": 3e-4, "target_every": 100, "standardize_picture
 
 FAIR_ARMS = ("random", "chibit", "random_matched", "markov", "random_matched_markov")
 """Two initialisers, and for each of them noise of its scale, beside the untrained model."""
+SOURCE_ARMS = ("iid", "ngram", "dyck", "automaton")
+"""Other sources without language, pre-trained on as many tokens as the Markov model."""
 FAIR_COMPARISONS = (
     ("chibit", "random"),
     ("chibit", "random_matched"),
@@ -137,6 +139,19 @@ STUDIES: dict[str, Study] = {
         target_returns=FAIR_TARGETS,
         has_chosen_rates=True,
         comparisons=(("chibit", "random"),),
+    ),
+    "sources": Study(
+        summary="what may be learned beforehand? Five sources without language, for one budget of tokens",
+        arms=("random", "markov", *SOURCE_ARMS),
+        data=("hopper-medium-replay",),
+        num_steps=10_000,
+        evaluate_every=1_000,
+        precision="bf16",
+        settings=FAIR_SETTINGS,
+        run_settings=FAIR_RUN,
+        target_returns=FAIR_TARGETS,
+        has_chosen_rates=True,
+        comparisons=tuple((arm, "random") for arm in ("markov", *SOURCE_ARMS)),
     ),
     "low_data": Study(
         summary="1, 3, 10 and 30 % of Hopper medium-replay, a new subset with each seed, shared by the arms",
@@ -234,7 +249,8 @@ STUDIES: dict[str, Study] = {
     "controls": Study(
         summary="what pre-training is made of: weights redrawn, shuffled or in part, other sources, K = 1",
         arms=("random", "random_matched", "chibit", "chibit_shuffled", "chibit_blocks", "chibit_positions")
-        + ("iid", "markov", "ngram", "shuffled_text", "random_no_context", "chibit_no_context"),
+        + ("markov", "random_matched_markov", *SOURCE_ARMS, "shuffled_text")
+        + ("random_no_context", "chibit_no_context"),
         data=MEDIUM,
     ),
     "weights": Study(

@@ -1,4 +1,4 @@
-"""Corpora without language: independent tokens, Markov chains of any order, and text with shuffled words.
+"""Corpora without language: independent tokens, Markov chains, brackets, an automaton, shuffled words.
 
 Wang et al. (2024) pre-train on them in place of Wikipedia. A chain's next token has logits drawn once
 from U(0, 1) for each context and divided by a temperature; at temperature 1 the likeliest token is at
@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 from annotated_types import Interval
@@ -26,7 +28,14 @@ from chibit.core.fields import Count, Natural
 from chibit.data.sources import home_folder
 from chibit.data.text import MAX_VOCAB_SIZE, TokenDataset, is_corpus, open_corpus, write_corpus
 
-SYNTHETIC = ("iid", "markov", "ngram", "shuffled_text")
+Kind = Literal["iid", "markov", "ngram", "shuffled_text", "dyck", "automaton"]
+SYNTHETIC: tuple[Kind, ...] = get_args(Kind)
+MAX_DEPTH = 32
+"""Brackets that are open at a time, at most, in `dyck`."""
+RULE = 110
+"""The elementary cellular automaton of `automaton`: the one that is known to compute anything (Cook 2004)."""
+CELLS_PER_TOKEN, TOKENS_PER_STATE = 6, 16
+"""Cells that a token of `automaton` shows, and tokens of a state: a ring of 96 cells."""
 LOWEST_TEMPERATURE = 0.01
 _ROWS = 4096
 """Sequences that are drawn side by side."""
@@ -128,8 +137,71 @@ def _mix(x: np.ndarray) -> np.ndarray:
     return x ^ (x >> np.uint64(31))
 
 
+def sample_dyck(config: SyntheticConfig, num_sequences: int, generator: np.random.Generator) -> np.ndarray:
+    """Nested brackets of `num_states // 2` types: token 2k opens a pair of type k, token 2k + 1 closes it.
+
+    Where brackets are open, the next token closes the last one with probability 1/2, so that what comes next
+    depends on a token any distance back; else it opens one of a type drawn uniformly. Brackets that are open
+    at the end of a sequence stay open.
+
+    Source: the nested dependencies of Papadimitriou and Jurafsky, "Injecting structural hints" (2023).
+
+    Returns:
+        (num_sequences, sequence_length) uint16 tokens.
+    """
+    tokens = np.empty((num_sequences, config.sequence_length), np.uint16)
+    stack = np.zeros((num_sequences, MAX_DEPTH), np.int64)
+    depth = np.zeros(num_sequences, np.int64)
+    rows = np.arange(num_sequences)
+    for place in range(config.sequence_length):
+        closes = (depth > 0) & ((generator.random(num_sequences) < 0.5) | (depth == MAX_DEPTH))
+        types = generator.integers(0, config.num_states // 2, num_sequences)
+        depth -= closes
+        last = stack[rows, np.minimum(depth, MAX_DEPTH - 1)]
+        tokens[:, place] = np.where(closes, 2 * last + 1, 2 * types)
+        opened = ~closes
+        stack[rows[opened], depth[opened]] = types[opened]
+        depth += opened
+    return tokens
+
+
+def sample_automaton(
+    config: SyntheticConfig, num_sequences: int, generator: np.random.Generator
+) -> np.ndarray:
+    """States of a cellular automaton on a ring, one after the other, from a random first one.
+
+    A token shows six neighboring cells, 64 different ones in all; each is decided by three tokens of the
+    state before it, 15 to 17 places back.
+
+    Source: rule 110 as in Zhang et al., "Intelligence at the Edge of Chaos" (2025).
+
+    Returns:
+        (num_sequences, sequence_length) uint16 tokens.
+    """
+    num_states = -(-config.sequence_length // TOKENS_PER_STATE)
+    cells = generator.integers(0, 2, (num_sequences, CELLS_PER_TOKEN * TOKENS_PER_STATE), dtype=np.uint8)
+    weights = 1 << np.arange(CELLS_PER_TOKEN)[::-1]
+    table = (RULE >> np.arange(8)) & 1
+    tokens = np.empty((num_sequences, num_states, TOKENS_PER_STATE), np.uint16)
+    for state in range(num_states):
+        tokens[:, state] = cells.reshape(num_sequences, TOKENS_PER_STATE, CELLS_PER_TOKEN) @ weights
+        neighborhoods = 4 * np.roll(cells, 1, axis=1) + 2 * cells + np.roll(cells, -1, axis=1)
+        cells = table[neighborhoods].astype(np.uint8)
+    return tokens.reshape(num_sequences, -1)[:, : config.sequence_length]
+
+
+def _sampler(kind: Kind, config: SyntheticConfig) -> Callable[[int, np.random.Generator], np.ndarray]:
+    """What draws sequences of a kind that is made of nothing: (num_sequences, sequence_length) tokens."""
+    if kind == "iid":
+        length = config.sequence_length
+        return lambda rows, generator: generator.integers(0, config.num_states, (rows, length))
+    if kind in ("markov", "ngram"):
+        return MarkovChain(config).sample
+    return partial(sample_dyck if kind == "dyck" else sample_automaton, config)
+
+
 def build_synthetic(
-    kind: Literal["iid", "markov", "ngram", "shuffled_text"],
+    kind: Kind,
     config: SyntheticConfig,
     out: Path,
     *,
@@ -139,8 +211,10 @@ def build_synthetic(
 
     Args:
         kind: `iid` draws tokens uniformly and independently, `markov` and `ngram` from a chain of the
-            configured order, and `shuffled_text` permutes the tokens of each sequence of a text.
-        config: its shape; `shuffled_text` takes only `sequence_length` and `corpus_seed` from it.
+            configured order, `shuffled_text` permutes the tokens of each sequence of a text, and `dyck` and
+            `automaton` are as `sample_dyck` and `sample_automaton` say.
+        config: its shape; `shuffled_text` takes only `sequence_length` and `corpus_seed` from it, `automaton`
+            also `num_sequences` and enough `num_states` for its 64 tokens.
         out: folder of the corpus; it appears only when it is whole.
         text: the text to shuffle.
 
@@ -152,6 +226,10 @@ def build_synthetic(
         raise InputError(f"synthetic corpus {kind!r}: expected one of {', '.join(SYNTHETIC)}")
     if kind == "ngram" and config.order < 2:
         raise InputError(f"order is {config.order}, expected at least 2 for ngram; markov has order 1")
+    if kind == "dyck" and config.num_states % 2:
+        raise InputError(f"num_states is {config.num_states}, expected an even number for dyck's pairs")
+    if kind == "automaton" and config.num_states < 1 << CELLS_PER_TOKEN:
+        raise InputError(f"num_states is {config.num_states}, expected at least 64 for automaton")
     if is_corpus(out):
         return open_corpus(out)
     generator = np.random.default_rng([config.corpus_seed, SYNTHETIC.index(kind)])
@@ -160,21 +238,17 @@ def build_synthetic(
         if text is None:
             raise InputError("shuffled_text: needs a text to shuffle; give one with --text")
         return _shuffle(text, config.sequence_length, generator, out, provenance)
-    chain = MarkovChain(config)
+    sample = _sampler(kind, config)
     with write_corpus(out, vocab_size=config.num_states, tokenizer=None, provenance=provenance) as writer:
         for start in range(0, config.num_sequences, _ROWS):
             rows = min(_ROWS, config.num_sequences - start)
-            if kind == "iid":
-                tokens = generator.integers(0, config.num_states, (rows, config.sequence_length))
-            else:
-                tokens = chain.sample(rows, generator)
-            writer.write(tokens.reshape(-1))
+            writer.write(sample(rows, generator).reshape(-1))
             writer.num_documents += rows
     return open_corpus(out)
 
 
 def load_synthetic(
-    kind: Literal["iid", "markov", "ngram", "shuffled_text"],
+    kind: Kind,
     config: SyntheticConfig,
     *,
     text: TokenDataset | None = None,

@@ -32,7 +32,7 @@ class PretrainConfig(Checked):
 
     corpus: str = "wikitext-103"
     """wikitext-103, wikitext-2, a file or folder of text, a folder of token shards, a corpus that was built
-    before, or a synthetic one: iid, markov, ngram, shuffled_text."""
+    before, or a synthetic one: iid, markov, ngram, dyck, automaton, shuffled_text."""
     validation: str | None = None
     """Held-out text, as `corpus`. None takes WikiText-103's validation set for wikitext-103, and else holds
     back the end of the corpus."""

@@ -14,7 +14,8 @@ from chibit.core.errors import BusyError
 from chibit.core.home import language_model_folder
 from chibit.core.runtime import Precision
 from chibit.data.synthetic import SyntheticConfig
-from chibit.models.pretrained import TRAINED, parse_trained
+from chibit.models.gpt import GPTConfig
+from chibit.models.pretrained import TRAINED, TRAINED_WITHOUT_TEXT, parse_trained
 from chibit.training.pretrain import pretrain
 from chibit.training.pretrain_config import SIZES, PretrainConfig
 
@@ -22,7 +23,7 @@ BATCH_TOKENS, BLOCK_LENGTH = 8_192, 256
 LEARNING_RATE, WARMUP_FRACTION = 3e-3, 0.05
 NUM_CANDIDATES = 4_096
 """Words of the sampled softmax over GPT-2's vocabulary."""
-TEXT_SOURCES = tuple(name for name in TRAINED if name not in ("iid", "markov", "ngram"))
+TEXT_SOURCES = tuple(name for name in TRAINED if name not in TRAINED_WITHOUT_TEXT)
 """Those that are made of text."""
 _SEQUENCE_LENGTH = 1_024
 _POLL_SECONDS = 1.0
@@ -54,8 +55,9 @@ def trained_config(name: str, steps: int, text: str = "") -> PretrainConfig:
         "sample_tokens": 0,
         "precision": precision,
     }
-    if name in ("iid", "markov", "ngram"):
-        return PretrainConfig(corpus=name, synthetic=synthetic, **shared)
+    if name in TRAINED_WITHOUT_TEXT:
+        quiet = GPTConfig(attn_dropout=0.0, resid_dropout=0.0, embd_dropout=0.0)  # nothing is seen twice
+        return PretrainConfig(corpus=name, synthetic=synthetic, gpt=quiet, **shared)
     if name == "shuffled_text":
         words = text or "wikitext-103"
         return PretrainConfig(corpus=name, text=words, num_candidates=NUM_CANDIDATES, **shared)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -11,7 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chibit.core.errors import InputError
-from chibit.data.synthetic import MarkovChain, SyntheticConfig, build_synthetic, load_synthetic
+from chibit.data.synthetic import (
+    MAX_DEPTH,
+    Kind,
+    MarkovChain,
+    SyntheticConfig,
+    build_synthetic,
+    load_synthetic,
+    sample_automaton,
+    sample_dyck,
+)
 from chibit.data.text import write_corpus
 
 SMALL = SyntheticConfig(num_states=5, num_sequences=500, sequence_length=200)
@@ -175,3 +185,53 @@ def test_unknown_kinds_are_refused(tmp_path: Path) -> None:
         build_synthetic("markow", SMALL, tmp_path / "out")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="expected at least 2 for ngram"):
         build_synthetic("ngram", SMALL, tmp_path / "out")
+
+
+def test_brackets_nest() -> None:
+    config = SyntheticConfig(num_states=10, sequence_length=400)
+    tokens = sample_dyck(config, 50, np.random.default_rng(0)).astype(int)
+    deepest, chances, closed = 0, 0, 0
+    for row in tokens:
+        stack: list[int] = []
+        for token in row:
+            if stack and len(stack) < MAX_DEPTH:
+                chances, closed = chances + 1, closed + token % 2
+            if token % 2:
+                assert stack.pop() == token // 2  # the last bracket that was opened, and never one too many
+            else:
+                stack.append(token // 2)
+            deepest = max(deepest, len(stack))
+    assert 10 < deepest <= MAX_DEPTH
+    assert closed / chances == pytest.approx(0.5, abs=5 * math.sqrt(0.25 / chances))
+    opened = tokens[tokens % 2 == 0] // 2
+    assert np.bincount(opened, minlength=5) / len(opened) == pytest.approx([0.2] * 5, abs=0.02)
+
+
+def test_the_automaton_follows_rule_110() -> None:
+    config = SyntheticConfig(sequence_length=100)
+    tokens = sample_automaton(config, 3, np.random.default_rng(0))
+    assert tokens.shape == (3, 100) and tokens.max() < 64
+    becomes = {"111": "0", "110": "1", "101": "1", "100": "0", "011": "1", "010": "1", "001": "1", "000": "0"}
+    for row in tokens:
+        states = ["".join(f"{token:06b}" for token in row[i : i + 16]) for i in range(0, 96, 16)]
+        for before, after in zip(states[:-1], states[1:], strict=True):
+            ring = before[-1] + before + before[0]
+            assert after == "".join(becomes[ring[i : i + 3]] for i in range(96))
+    assert len({tuple(row) for row in tokens}) == 3
+
+
+@pytest.mark.parametrize("kind", ["dyck", "automaton"])
+def test_new_corpora_are_built_whole_and_the_same_again(kind: Kind, tmp_path: Path) -> None:
+    config = SyntheticConfig(num_sequences=9, sequence_length=50)
+    first = build_synthetic(kind, config, tmp_path / "a")
+    again = build_synthetic(kind, config, tmp_path / "b")
+    assert len(first) == 450 and first.content_hash == again.content_hash
+    other = build_synthetic(kind, dataclasses.replace(config, corpus_seed=1), tmp_path / "c")
+    assert other.content_hash != first.content_hash
+
+
+def test_numbers_of_states_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="even"):
+        build_synthetic("dyck", SyntheticConfig(num_states=9), tmp_path / "x")
+    with pytest.raises(InputError, match="at least 64"):
+        build_synthetic("automaton", SyntheticConfig(num_states=63), tmp_path / "x")
