@@ -8,6 +8,7 @@ import pytest
 
 import chibit
 from chibit.cli import main
+from chibit.data.inspect import find_notes
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +72,31 @@ def test_a_users_word_names_the_environment(pendulum_file, tmp_path, capsys):
     assert "observations have 3 values" in capsys.readouterr().err
     assert main(["data", "inspect", str(data), "--env-id", "Pendulum-v1"]) == 0
     assert "Pendulum-v1; at most 200 steps" in capsys.readouterr().out
+
+
+def test_what_inspect_notes_is_said_at_the_start_of_training_too(tmp_path, capsys):
+    data = tmp_path / "log.npz"
+    observations = np.random.default_rng(0).normal(size=(40, 3))
+    observations[:, 1] = 7.0
+    np.savez(
+        data,
+        observations=observations,
+        actions=np.zeros((40, 1)),
+        rewards=np.zeros(40),
+        terminations=np.arange(40) % 10 > 7,
+    )
+    notes = find_notes(chibit.load_dataset(data, progress=False))
+    assert len(notes) >= 6
+    assert main(["data", "inspect", str(data)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    train = ["train", "--agent", "bc", "--data", str(data), "--num-steps", "1", "--batch-size", "4"]
+    assert main([*train, "--out", str(tmp_path / "run")]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    log = (tmp_path / "run" / "train.log").read_text()
+    for note in notes:
+        assert note in shown, note
+        assert f"data: {note}" in printed, note
+        assert f"data: {note}\n" in log, note
 
 
 def test_evaluate_plays_and_writes_every_return(run, tmp_path, capsys):

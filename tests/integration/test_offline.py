@@ -67,7 +67,7 @@ def test_a_run_writes_exactly_its_directory(pendulum_file, tmp_path, agent):
     result = train(config_of(agent, pendulum_file), path, progress=False)
     files = {str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()}
     steps = [f"checkpoints/{step:010d}/{name}" for step in (6, 12) for name in _CHECKPOINT]
-    logs = ["metrics.jsonl", "evaluations.jsonl"]
+    logs = ["metrics.jsonl", "evaluations.jsonl", "train.log"]
     ends = ["config.json", "provenance.json", "result.json", ".lock", "checkpoints/last", "checkpoints/best"]
     assert files == set(steps + logs + ends)
     assert [record["step"] for record in RunDir(path).read_log("metrics.jsonl")] == [4, 8, 12]

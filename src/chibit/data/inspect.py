@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +14,13 @@ from rich.text import Text
 
 from chibit.core.formatting import format_number, format_setting
 from chibit.data.scores import normalized_score
+from chibit.data.statistics import RunningMoments, is_constant
 from chibit.data.trajectory import DatasetSpec, TrajectoryDataset
 
 NUM_BINS = 20
 _BAR_WIDTH = 40
 _BLOCK_ROWS = 1 << 16
+_MANY_ACTIONS = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,21 +68,17 @@ class DatasetSummary:
     action_counts: tuple[int, ...] | None
     """How often each discrete action occurs; None where actions are continuous."""
     constant_dimensions: tuple[int, ...]
-    """Observation dimensions that never change; they are not scaled."""
+    """Observation dimensions that never change, but for rounding; they are not scaled."""
     num_not_finite: int
     """NaN and infinite values. A source that holds any is refused, so this is 0."""
     notes: tuple[str, ...]
-    """What was decided or left out while the source was read."""
+    """What `find_notes` gives."""
 
 
 def describe(dataset: TrajectoryDataset) -> DatasetSummary:
     """Look through a data set."""
     returns = dataset.episode_returns.astype(np.float64)
     counts, edges = np.histogram(returns, bins=NUM_BINS)
-    blocks = [dataset.records[i : i + _BLOCK_ROWS] for i in range(0, dataset.num_steps, _BLOCK_ROWS)]
-    low = np.min([block.min(axis=0) for block in blocks], axis=0)
-    high = np.max([block.max(axis=0) for block in blocks], axis=0)
-    state_dim = dataset.spec.num_state_columns
     terminated, truncated = dataset.episode_ends.T
     return DatasetSummary(
         spec=dataset.spec,
@@ -100,10 +100,144 @@ def describe(dataset: TrajectoryDataset) -> DatasetSummary:
             if dataset.is_discrete
             else None
         ),
-        constant_dimensions=tuple(np.flatnonzero((low == high)[1 : 1 + state_dim]).tolist()),
-        num_not_finite=sum(int((~np.isfinite(block)).sum()) for block in blocks),
-        notes=dataset.notes,
+        constant_dimensions=constant_dimensions(dataset),
+        num_not_finite=sum(int((~np.isfinite(block)).sum()) for block in _blocks(dataset.records)),
+        notes=find_notes(dataset),
     )
+
+
+def constant_dimensions(dataset: TrajectoryDataset) -> tuple[int, ...]:
+    """Find the observation dimensions that are not scaled, because they never change but for rounding."""
+    moments = RunningMoments(dataset.spec.num_state_columns)
+    if dataset.frames is None:
+        for block in _blocks(dataset.observations):
+            moments.add(block)
+    return tuple(np.flatnonzero(is_constant(moments.mean, moments.std)).tolist())
+
+
+def find_notes(dataset: TrajectoryDataset) -> tuple[str, ...]:
+    """Say what a reader of a log of training should know of its data, one sentence each.
+
+    Returns:
+        How episodes end; what was decided or left out while the source was read; and what is unusual in
+        returns, episodes, observations, actions and the environment.
+    """
+    notes = (
+        *dataset.notes,
+        *_return_notes(dataset),
+        *_episode_notes(dataset),
+        *_observation_notes(dataset),
+        *(_discrete_action_notes(dataset) if dataset.is_discrete else _action_notes(dataset)),
+        *_environment_notes(dataset.spec),
+    )
+    return (_ends(dataset), *dict.fromkeys(notes))
+
+
+def _ends(dataset: TrajectoryDataset) -> str:
+    terminated, truncated = dataset.episode_ends.T
+    both = int((terminated & truncated).sum())
+    counts = f"{int(terminated.sum()):,} terminated, {int((truncated & ~terminated).sum()):,} truncated"
+    also = f" ({both:,} are marked as both: taken as terminated)" if both else ""
+    return f"{_count(dataset.num_episodes, 'episode')} of {_count(dataset.num_steps, 'step')}: {counts}{also}"
+
+
+def _return_notes(dataset: TrajectoryDataset) -> Iterator[str]:
+    returns = dataset.episode_returns.astype(np.float64)
+    if len(returns) > 1 and is_constant(returns.mean(), returns.std()):
+        shown = format_number(float(returns.mean()))
+        yield (
+            f"all episodes have the return {shown}: a target return cannot tell good from bad; "
+            "cloning (--agent bc) asks for none"
+        )
+
+
+def _episode_notes(dataset: TrajectoryDataset) -> Iterator[str]:
+    lengths, limit = dataset.episode_lengths, dataset.spec.max_episode_steps
+    num_short = int((lengths == 1).sum())
+    if num_short:
+        yield (
+            f"{num_short:,} of {_count(len(lengths), 'episode')} have one step: a flag that stays set "
+            "ends an episode at every step"
+        )
+    num_copies = len(lengths) - len({_digest(dataset, episode) for episode in range(len(lengths))})
+    if num_copies:
+        yield f"{num_copies:,} of {_count(len(lengths), 'episode')} are copies of others"
+    if lengths.max() > limit:
+        num_long = int((lengths > limit).sum())
+        yield (
+            f"{_count(num_long, 'episode')} last longer than the limit of {limit:,} steps (up to "
+            f"{int(lengths.max()):,}): sequence models see every later step at timestep {limit - 1:,}"
+        )
+    num_cut = int((~dataset.episode_ends[:, 0]).sum())
+    if dataset.final_observations is None and num_cut:
+        yield (
+            f"what follows the last step of {_count(num_cut, 'truncated episode')} is not known: agents that "
+            "learn from transitions leave these steps out"
+        )
+
+
+def _observation_notes(dataset: TrajectoryDataset) -> Iterator[str]:
+    constant = constant_dimensions(dataset)
+    if constant:
+        yield f"{_dimensions('observation', constant)} never change: not scaled"
+    if dataset.spec.num_state_columns == 1:
+        values = dataset.observations
+        if (values == np.round(values)).all():
+            low, high = int(values.min()), int(values.max())
+            yield (
+                f"observations are one whole number, {low:,} to {high:,}: taken as a quantity; "
+                "give one-hot vectors where it is a category"
+            )
+
+
+def _action_notes(dataset: TrajectoryDataset) -> Iterator[str]:
+    constant = np.flatnonzero(dataset.actions.min(axis=0) == dataset.actions.max(axis=0))
+    if len(constant):
+        yield f"{_dimensions('action', tuple(constant.tolist()))} never change"
+
+
+def _discrete_action_notes(dataset: TrajectoryDataset) -> Iterator[str]:
+    num_actions = dataset.spec.num_actions or 0
+    missing = np.flatnonzero(np.bincount(dataset.actions, minlength=num_actions) == 0)
+    if len(missing):
+        yield (
+            f"{len(missing):,} of {num_actions:,} actions never occur ({_listed(missing.tolist())}); the "
+            f"largest is {int(dataset.actions.max()):,}"
+        )
+    if num_actions > _MANY_ACTIONS:
+        yield (
+            f"actions are whole numbers, taken as {num_actions:,} different choices; give floats where "
+            "they are a quantity"
+        )
+
+
+def _environment_notes(spec: DatasetSpec) -> Iterator[str]:
+    if spec.env_id is None:
+        yield "no environment: trained on and not evaluated; --env-id names one"
+    elif spec.score_reference is None:
+        yield f"no score reference for {spec.env_id}: raw returns only"
+
+
+def _digest(dataset: TrajectoryDataset, episode: int) -> bytes:
+    """Tell an episode's steps from those of others; pictures are told by actions and rewards."""
+    rows = slice(int(dataset.episode_starts[episode]), int(dataset.episode_starts[episode + 1]))
+    return hashlib.blake2b(np.ascontiguousarray(dataset.records[rows]).data, digest_size=16).digest()
+
+
+def _blocks(rows: np.ndarray) -> Iterator[np.ndarray]:
+    return (rows[start : start + _BLOCK_ROWS] for start in range(0, len(rows), _BLOCK_ROWS))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _dimensions(what: str, dimensions: tuple[int, ...]) -> str:
+    return f"{_count(len(dimensions), f'{what} dimension')} ({_listed(dimensions)})"
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers[:10])) + (", ..." if len(numbers) > 10 else "")
 
 
 def render_summary(summary: DatasetSummary) -> Group:
@@ -186,8 +320,7 @@ def _observations(spec: DatasetSpec) -> str:
 def _constants(dimensions: tuple[int, ...]) -> str:
     if not dimensions:
         return ""
-    shown = ", ".join(map(str, dimensions[:10])) + (", ..." if len(dimensions) > 10 else "")
-    return f"; {len(dimensions)} never change ({shown})"
+    return f"; {len(dimensions)} never change ({_listed(dimensions)})"
 
 
 def _show(spread: Spread) -> str:

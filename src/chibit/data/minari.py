@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,21 @@ from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.files import check_name
 from chibit.data.environment import choose_environment
 from chibit.data.hdf5 import open_hdf5
-from chibit.data.minari_episodes import ArrayEpisode, hdf5_episodes, record_episodes
+from chibit.data.minari_episodes import (
+    MAX_DEPTH,
+    ArrayEpisode,
+    Categories,
+    EncodedEpisode,
+    MinariEpisode,
+    hdf5_episodes,
+    record_episodes,
+)
 from chibit.data.origin import Origin
 from chibit.data.recording import Recording
 from chibit.envs import MUJOCO_ENV_IDS
 
 _MAIN_FILE, _METADATA = "main_data.hdf5", "metadata.json"
+_MAX_CATEGORIES = 4096
 _LARGEST = 1e30  # of scores and bounds; far beyond any real one, and within single precision
 _HARMLESS_OPTIONS = {"render_mode", "width", "height", "camera_id", "camera_name", "default_camera_config"}
 _LATER_MUJOCO = [
@@ -65,7 +74,7 @@ def read_minari(folder: Path) -> Iterator[tuple[Recording, Origin]]:
     with open_hdf5(path) as file:
         count, open_episode = hdf5_episodes(file, path)
         _check_total(metadata, "total_episodes", count, path)
-        recording = record_episodes(count, open_episode, path)
+        recording = record_episodes(count, _encoded(open_episode, metadata, folder), path)
         _check_total(metadata, "total_steps", len(recording.rewards), path)
         _check_bounds(origin, recording, folder)
         yield recording, origin
@@ -165,6 +174,47 @@ def _action_space(
     return None, None
 
 
+def _encoded(
+    open_episode: Callable[[int], MinariEpisode], metadata: dict[str, Any], folder: Path
+) -> Callable[[int], MinariEpisode]:
+    """Let episodes give discrete observations as one-hot vectors, where the observation space has any."""
+    parts = _observation_parts(_json_field(metadata, "observation_space", folder), folder)
+    if not any(parts):
+        return open_episode
+    return lambda index: EncodedEpisode(open_episode(index), parts, f"{folder}: episode_{index}")
+
+
+def _observation_parts(space: dict[str, Any], folder: Path, depth: int = 0) -> tuple[Categories | None, ...]:
+    """Read which parts of an observation are discrete, in the order in which episodes give the parts."""
+    kind, subspaces = space.get("type"), space.get("subspaces")
+    if kind == "Dict" and isinstance(subspaces, dict) and depth < MAX_DEPTH:
+        inner = [subspaces[key] if isinstance(subspaces[key], dict) else {} for key in sorted(subspaces)]
+        return tuple(part for each in inner for part in _observation_parts(each, folder, depth + 1))
+    if kind == "Discrete":
+        return (_categories([space.get("n")], [space.get("start", 0)], folder),)
+    if kind == "MultiDiscrete":
+        counts = space.get("nvec")
+        starts = space.get("start", [0] * len(counts) if isinstance(counts, list) else None)
+        return (_categories(counts, starts, folder),)
+    return (None,)
+
+
+def _categories(counts: Any, starts: Any, folder: Path) -> Categories:
+    lists = [value for value in (counts, starts) if isinstance(value, list)]
+    is_whole = all(type(number) is int and abs(number) < 1 << 53 for value in lists for number in value)
+    if len(lists) < 2 or not is_whole or len(counts) != len(starts) or not counts or min(counts) < 1:
+        raise DamagedFileError(
+            f"{folder / _METADATA}: the discrete observation space has counts {str(counts)[:80]} and starts "
+            f"{str(starts)[:80]}; expected whole numbers; copy or download the data set again"
+        )
+    if sum(counts) > _MAX_CATEGORIES:
+        raise InputError(
+            f"{folder}: discrete observations with {sum(counts):,} values, expected at most "
+            f"{_MAX_CATEGORIES:,} (one-hot vectors); embed them first"
+        )
+    return Categories(tuple(counts), tuple(starts))
+
+
 def _score_reference(metadata: dict[str, Any]) -> tuple[float, float] | None:
     low, high = metadata.get("ref_min_score"), metadata.get("ref_max_score")
     if _is_finite(low) and _is_finite(high) and float(high) > float(low):  # type: ignore[arg-type]
@@ -229,4 +279,4 @@ def _record_other_format(folder: Path, metadata: dict[str, Any]) -> Recording:
         raise DamagedFileError(
             f"{folder}: damaged Arrow files ({error}); copy or download them again"
         ) from error
-    return record_episodes(len(episodes), episodes.__getitem__, folder)
+    return record_episodes(len(episodes), _encoded(episodes.__getitem__, metadata, folder), folder)

@@ -1,7 +1,8 @@
 """Steps of a Minari data set, episode by episode (Younis et al., 2024).
 
 An episode has one more observation than actions. Dictionary observations become one vector, their parts in
-alphabetical order, as `gymnasium.wrappers.FlattenObservation` gives them.
+alphabetical order and discrete ones as one-hot vectors, as `gymnasium.wrappers.FlattenObservation` gives
+them.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from chibit.data.recording import (
 )
 
 _COLUMNS = ("actions", "rewards", "terminations", "truncations")
-_MAX_DEPTH = 4  # of nested dictionary observations
+MAX_DEPTH = 4
+"""Dictionary observations may be nested so deep."""
 
 
 class MinariEpisode(Protocol):
@@ -52,6 +54,91 @@ class _Layout:
     widths: tuple[int, ...]
     num_action_columns: int
     is_discrete: bool
+
+
+@dataclass(frozen=True)
+class Categories:
+    """Discrete parts of an observation: one column for each, with its number of values and the least."""
+
+    counts: tuple[int, ...]
+    starts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class OneHotColumn:
+    """Discrete observations as one-hot vectors, side by side."""
+
+    column: Column
+    """(T,) or (T, parts) whole numbers."""
+    categories: Categories
+    where: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(T, width)."""
+        return (*self.column.shape[:1], sum(self.categories.counts))
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of 0 and 1."""
+        return np.dtype(np.uint8)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """Read rows.
+
+        Raises:
+            InputError: if a value is none of its categories.
+        """
+        values = np.asarray(self.column[rows])
+        counts, starts = np.array(self.categories.counts), np.array(self.categories.starts)
+        if math.prod(values.shape[1:]) != len(counts):
+            raise InputError(
+                f"{self.where}: observations have shape {values.shape}, the observation space has "
+                f"{len(counts)} discrete parts"
+            )
+        numbers = values.reshape(len(values), len(counts)) - starts
+        wrong = np.argwhere((numbers < 0) | (numbers >= counts) | (numbers != np.floor(numbers)))
+        if len(wrong):
+            row, part = wrong[0].tolist()
+            place, low = (rows.start or 0) + row, starts[part]
+            found, high = numbers[row, part] + low, low + counts[part] - 1
+            raise InputError(
+                f"{self.where}: observation {place} is {found}, expected a whole number from {low} to {high}"
+            )
+        encoded = np.zeros((len(values), int(counts.sum())), np.uint8)
+        offsets = np.cumsum(counts) - counts
+        np.put_along_axis(encoded, (numbers + offsets).astype(np.int64), 1, axis=1)
+        return encoded
+
+
+@dataclass(frozen=True)
+class EncodedEpisode:
+    """An episode whose discrete observations are one-hot vectors."""
+
+    episode: MinariEpisode
+    parts: tuple[Categories | None, ...]
+    """Of each part of an observation, in order; None where it is numbers already."""
+    where: str
+
+    def observations(self) -> list[Column]:
+        """Give the parts of observations.
+
+        Raises:
+            InputError: if they are not those of the observation space.
+        """
+        columns = self.episode.observations()
+        if len(columns) != len(self.parts):
+            raise InputError(
+                f"{self.where}: observations have {len(columns)} parts, their space has {len(self.parts)}"
+            )
+        return [
+            column if categories is None else OneHotColumn(column, categories, self.where)
+            for column, categories in zip(columns, self.parts, strict=True)
+        ]
+
+    def column(self, name: str) -> Column:
+        """Give another column."""
+        return self.episode.column(name)
 
 
 class Hdf5Episode:
@@ -258,6 +345,7 @@ def _check_lengths(parts: Sequence[Column], columns: Mapping[str, Column], where
 
 
 def _declared_bytes(column: Column) -> int:
+    column = column.column if isinstance(column, OneHotColumn) else column  # as the file holds it
     return math.prod(column.shape) * max(column.dtype.itemsize, 4)
 
 
@@ -265,7 +353,7 @@ def _leaves(member: Hdf5Group | Hdf5Column, where: str, depth: int = 0) -> list[
     if isinstance(member, Hdf5Column):
         return [member]
     names = sorted(member.names())
-    if depth == _MAX_DEPTH or not names or names[0].startswith("_index_"):
+    if depth == MAX_DEPTH or not names or names[0].startswith("_index_"):
         raise InputError(
             f"{where}: observations are tuples or deeply nested; expected vectors or dictionaries"
         )

@@ -40,8 +40,11 @@ class RunningMoments:
 def spread(mean: np.ndarray, std: np.ndarray) -> np.ndarray:
     """Return what observations are divided by: std + 1e-6 (Chen et al., 2021), but 1 for a constant.
 
-    Divided by 1e-6, a constant would turn any deviation that is met later into millions. A spread within the
-    rounding of float32 counts as none.
+    Divided by 1e-6, a constant would turn any deviation that is met later into millions.
     """
-    is_constant = std <= 1e-6 * np.maximum(np.abs(mean), 1e-6)
-    return np.where(is_constant, 1.0, std + 1e-6)
+    return np.where(is_constant(mean, std), 1.0, std + 1e-6)
+
+
+def is_constant(mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    """Whether numbers with a mean and a standard deviation count as all equal: within float32's rounding."""
+    return np.asarray(std <= 1e-6 * np.maximum(np.abs(mean), 1e-6))

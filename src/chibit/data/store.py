@@ -38,7 +38,8 @@ MANIFEST = "manifest.json"
 RECORDS, STARTS, ENDS, FINAL = "records", "episode_starts", "episode_ends", "final_observations"
 FRAMES = "frames"
 _REMEDY = "remove the folder and convert the data again"
-_MAX_EXACT_ACTION = 1 << 24  # beyond it, float32 cannot tell an integer from the next
+MAX_ACTIONS = 1 << 16
+"""Discrete actions of a data set. A model has an output for each; beyond this, a number is no choice."""
 
 
 def write_store(folder: Path, recording: Recording, origin: Origin) -> Path:
@@ -69,7 +70,7 @@ def fill_store(folder: Path, recording: Recording, origin: Origin) -> None:
         recording: the steps.
         origin: what is known of them.
     """
-    writer = _RecordWriter(recording, origin.name)
+    writer = _RecordWriter(recording, origin)
     with open(folder / f"{RECORDS}.npy", "wb") as file:
         writer.write(file)
     arrays = {STARTS: recording.episode_starts, ENDS: recording.episode_ends}
@@ -148,9 +149,10 @@ def is_store(folder: Path) -> bool:
 class _RecordWriter:
     """Writes the rows of a recording, and gathers on the way what needs every one of them."""
 
-    def __init__(self, recording: Recording, name: str) -> None:
+    def __init__(self, recording: Recording, origin: Origin) -> None:
         self._recording = recording
-        self._name = name
+        self._name = origin.name
+        self._num_actions = (origin.num_actions or MAX_ACTIONS) if recording.is_discrete else None
         starts = recording.episode_starts
         self._check_finite(recording.rewards[:, None], 0, "rewards")
         self.returns_to_go = returns_to_go(recording.rewards, starts)
@@ -188,6 +190,8 @@ class _RecordWriter:
         self._check_finite(rows[:, 1 : 1 + state_dim], first, "observations")
         self._check_finite(rows[:, 1 + state_dim : -1], first, "actions")
         self._check_finite(rows[:, -1:], first, "rewards")
+        if self._num_actions is not None:
+            self._check_actions(block.actions[:, 0], first, self._num_actions)
         self.moments.add(rows[:, 1 : 1 + state_dim])
         low, high = self.action_range
         np.minimum(low, block.actions.min(axis=0), out=low)
@@ -212,6 +216,14 @@ class _RecordWriter:
             "expected finite numbers; repair the data or leave that episode out"
         )
 
+    def _check_actions(self, actions: np.ndarray, first: int, num_actions: int) -> None:
+        wrong = np.flatnonzero((actions < 0) | (actions >= num_actions))
+        if len(wrong):
+            raise InputError(
+                f"{self._name}: the action of {self._place(first + int(wrong[0]))} is {actions[wrong[0]]}, "
+                f"expected 0 to {num_actions - 1}; renumber actions, or give floats where they are a quantity"
+            )
+
     def _place(self, row: int) -> str:
         episode = int(np.searchsorted(self._recording.episode_starts, row, side="right")) - 1
         return f"row {row} (episode {episode}, step {row - int(self._recording.episode_starts[episode])})"
@@ -222,10 +234,9 @@ def _count_actions(
 ) -> int | None:
     if not recording.is_discrete:
         return None
-    low, high = (int(bound[0]) for bound in action_range)
-    count = origin.num_actions or high + 1
-    if low < 0 or high >= count or count > _MAX_EXACT_ACTION:
-        raise InputError(f"{origin.name}: actions go from {low} to {high}, expected 0 to {count - 1}")
+    count = origin.num_actions or int(action_range[1][0]) + 1
+    if count > MAX_ACTIONS:
+        raise InputError(f"{origin.name}: declares {count:,} actions, expected at most {MAX_ACTIONS:,}")
     return count
 
 

@@ -23,6 +23,7 @@ from chibit.core.files import write_atomic
 from chibit.core.memory import limited_memory
 from chibit.core.run_dir import RunDir, dump
 from chibit.core.runtime import capture_rng, resolve_runtime, restore_rng, seed_torch
+from chibit.data.inspect import find_notes
 from chibit.data.trajectory import DatasetSpec
 from chibit.evaluation.pool import EnvironmentPool
 from chibit.evaluation.rollout import Evaluation, Progress, evaluate
@@ -239,6 +240,9 @@ class _OfflineRun:
         if checkpoint is None:
             self.run.rewind(0)
             self.run.write_provenance(provenance(self.config, self.dataset, self.agent))
+            for note in find_notes(self.dataset):
+                self.run.log(f"data: {note}")
+                self.progress.say(f"data: {note}")
             return
         if not wanted:
             raise InputError(

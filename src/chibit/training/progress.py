@@ -56,6 +56,11 @@ class RunProgress:
         )
         self._since, self._steps = time.perf_counter(), 0
 
+    def say(self, message: str) -> None:
+        """Print a line above the bar."""
+        if not self._bar.disable:
+            self._bar.console.print(message, highlight=False, markup=False, soft_wrap=True)
+
     def advance(self, loss: float | None) -> None:
         """Count a step; the bar is redrawn a few times a second."""
         self._steps += 1

@@ -118,7 +118,7 @@ def refused(folder, episodes, error, match):
 
 def test_an_action_outside_the_set_is_refused(games, tmp_path):
     other = FrameEpisode(games[0].frames, np.full(60, 5), games[0].rewards, True)
-    refused(tmp_path / "x", [games[1], other], InputError, "actions go from 0 to 5, expected 0 to 3")
+    refused(tmp_path / "x", [games[1], other], InputError, "is 5, expected 0 to 3")
 
 
 def test_no_episode_is_refused(tmp_path):

@@ -5,6 +5,7 @@ import gymnasium as gym
 import h5py
 import numpy as np
 import pytest
+from minari.serialization import serialize_space
 
 from chibit.core.errors import DamagedFileError, InputError, ResourceError
 from chibit.data.catalog import load_dataset
@@ -213,6 +214,97 @@ def test_dictionary_observations_are_flattened_as_gymnasium_does(write_minari, h
     }
     assert np.array_equal(dataset.observations[0], gym.spaces.flatten(space, first))
     assert dataset.spec.state_dim == 7
+
+
+def discrete_episode(observations):
+    return {
+        "observations": observations,
+        "actions": np.zeros((10, 1), np.float32),
+        "rewards": np.zeros(10),
+        "terminations": np.zeros(10, bool),
+        "truncations": np.arange(10) == 9,
+    }
+
+
+DISCRETE_SPACES = {
+    "one number": gym.spaces.Discrete(4, start=2),
+    "several": gym.spaces.MultiDiscrete([3, 2], start=[1, 0]),
+    "among others": gym.spaces.Dict(
+        {
+            "position": gym.spaces.Box(-1, 1, (2,), np.float32),
+            "direction": gym.spaces.Discrete(4),
+            "inner": gym.spaces.Dict({"room": gym.spaces.Discrete(3), "flags": gym.spaces.MultiBinary(2)}),
+        }
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", DISCRETE_SPACES)
+def test_discrete_observations_are_one_hot_as_gymnasium_flattens_them(kind, write_minari, home):
+    space = DISCRETE_SPACES[kind]
+    space.seed(0)
+    seen = [space.sample() for _ in range(11)]
+
+    def stacked(values):
+        if isinstance(values[0], dict):
+            return {key: stacked([value[key] for value in values]) for key in values[0]}
+        return np.array(values)
+
+    box = gym.spaces.Box(-1, 1, (1,))
+    folder = write_minari(
+        [discrete_episode(stacked(seen))], env_id=None, observation_space=space, action_space=box
+    )
+    dataset = load_dataset(folder, progress=False)
+    expected = np.array([gym.spaces.flatten(space, value) for value in seen], np.float32)
+    assert np.array_equal(dataset.observations, expected[:-1])
+    assert np.array_equal(dataset.final_observations, expected[-1:])
+    assert dataset.spec.state_dim == gym.spaces.flatdim(space)
+
+
+@pytest.mark.parametrize(
+    ("space", "values", "message"),
+    [
+        (gym.spaces.Discrete(4), [4] * 11, "observation 0 is 4, expected a whole number from 0 to 3"),
+        (gym.spaces.Discrete(4, start=2), [2] * 7 + [1] * 4, "observation 7 is 1, expected .* from 2 to 5"),
+        (gym.spaces.Discrete(5000), [4] * 11, "5,000 values, expected at most 4,096"),
+        (gym.spaces.MultiDiscrete([2, 2]), [0] * 11, "has 2 discrete parts"),
+        (
+            gym.spaces.Dict({"a": gym.spaces.Discrete(2), "b": gym.spaces.Discrete(2)}),
+            [0] * 11,
+            "have 1 parts",
+        ),
+    ],
+)
+def test_discrete_observations_that_do_not_fit_are_refused(space, values, message, write_minari, home):
+    box = gym.spaces.Box(-1, 1, (1,))
+    episode = discrete_episode(np.array(values))
+    folder = write_minari(
+        [episode], env_id=None, observation_space=gym.spaces.Discrete(9000), action_space=box
+    )
+    edit_metadata(folder, observation_space=serialize_space(space))
+    with pytest.raises(InputError, match=message) as caught:
+        load_dataset(folder, progress=False)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        {"type": "Discrete"},
+        {"type": "Discrete", "n": 0},
+        {"type": "Discrete", "n": "4"},
+        {"type": "Discrete", "n": 10**400},
+        {"type": "MultiDiscrete", "nvec": 3},
+        {"type": "MultiDiscrete", "nvec": [3, [2]]},
+        {"type": "MultiDiscrete", "nvec": [3], "start": [0, 0]},
+        {"type": "Dict", "subspaces": {"a": {"type": "Discrete", "n": True}}},
+    ],
+)
+def test_a_discrete_space_that_makes_no_sense_is_refused(space, write_minari, hopper_episodes, home):
+    folder = write_minari(hopper_episodes)
+    edit_metadata(folder, observation_space=json.dumps(space))
+    with pytest.raises(DamagedFileError, match="discrete observation space"):
+        load_dataset(folder, progress=False)
 
 
 def test_episodes_without_steps_are_left_out_and_said(write_minari, hopper_episodes, home):

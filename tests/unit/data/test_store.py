@@ -220,7 +220,7 @@ def test_discrete_actions_out_of_range_are_refused(tmp_path, action):
     actions[5] = action
     origin = Origin(name="test", num_actions=4)
     with pytest.raises(
-        InputError, match=f"actions go from {min(action, 0)} to {max(action, 3)}, expected 0 to 3"
+        InputError, match=rf"the action of row \d+ \(episode \d+, step \d+\) is {action}, expected 0 to 3"
     ):
         write_store(tmp_path / "s", record_columns(make_columns(actions=actions), where="x"), origin)
 
