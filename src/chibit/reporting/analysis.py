@@ -18,6 +18,7 @@ from chibit.reporting.comparison import (
     compare_all,
     registered_pairs,
 )
+from chibit.reporting.evidence import Evidence, evidence_for
 from chibit.reporting.published_tables import convergence_table, published_table
 from chibit.reporting.results import Study
 from chibit.reporting.run_tables import (
@@ -55,6 +56,11 @@ class Analysis:
     """The registered comparisons; else every other arm against the baseline."""
 
     @cached_property
+    def known(self) -> Evidence | None:
+        """What others have measured of the study's question; None where no arm is pre-trained."""
+        return evidence_for(self.study)
+
+    @cached_property
     def verdict(self) -> Verdict:
         """The study in one sentence."""
         return state_verdict(self.scores[HEADLINE], self.comparisons[HEADLINE], self.baseline, self.target)
@@ -80,6 +86,7 @@ class Analysis:
         settings, shared = settings_tables(self.study)
         gaps = gaps_table(self.study)
         return {
+            "known": list(self.known.tables) if self.known else [],
             "scores": {rule: scores_table(self.scores[rule], self.aggregates[rule]) for rule in RULES},
             "differences": {
                 rule: differences_table(self.scores[rule], self.comparisons[rule]) for rule in RULES

@@ -86,6 +86,7 @@ def render_page(analysis: Analysis) -> str:
     videos, left_out = embed_videos(study)
     return environment.get_template("page.html.j2").render(
         study=study,
+        known=analysis.known,
         verdict=analysis.verdict,
         other_rules=_other_rules(analysis),
         differences=differences_title(analysis.comparisons[HEADLINE]) if study.runs else "",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -18,7 +18,8 @@ from typing import Literal
 PublishedRule = Literal["last", "last4", "best", "converged", "unstated"]
 Origin = Literal["d4rl", "minari", "chibit", "atari", "other"]
 
-_FOLDER = Path(__file__).with_name("numbers")
+NUMBERS = Path(__file__).with_name("numbers")
+"""Files of published numbers; their README says where each comes from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,13 @@ class PublishedScore:
     """Seeds behind the mean; None where the source does not say."""
     unit: Literal["score", "minutes"] = "score"
     """What `mean` counts."""
+    difference: str = ""
+    """In what the published arm differs from the one of ours that it stands beside."""
+
+    @property
+    def publication(self) -> str:
+        """The source without its table."""
+        return self.source.partition("-")[0]
 
 
 _REID = "Reid, Yamada and Gu (2022), Can Wikipedia Help Offline Reinforcement Learning?"
@@ -88,7 +96,8 @@ _SOURCES = (
         key="reid2022-table4",
         short="Paper, Table 4",
         citation=f"{_REID}, Table 4",
-        note=f"{_D4RL_V2} Mean over the three medium sets, early-stopped, by context length.",
+        note=f"{_D4RL_V2} Mean over the three medium sets by context length. ChibiT is early-stopped. "
+        "DT's 61.4 is the mean of Chen et al.'s last evaluations in Table 2; whose 61.2 is, is not stated.",
     ),
     Source(
         key="reid2022-table5",
@@ -181,23 +190,33 @@ ARM_LABELS = {
 }
 """How well-known arms are written in tables; any other arm is shown by its own name."""
 
-COUNTERPARTS = {
-    "chibit_paper": "chibit",
-    "chibit_similarity": "chibit",
-    "chibit_language": "chibit",
-    "bc_top10": "bc_10",
+COUNTERPARTS: dict[tuple[str, str], tuple[str, str]] = {
+    ("chibit", "reid2022"): ("chibit", "theirs with L_cos and L_LM"),
+    ("chibit_paper", "reid2022"): ("chibit", ""),
+    ("chibit_similarity", "reid2022"): ("chibit_no_language", "theirs without L_LM, L_cos as a sum"),
+    ("chibit_language", "reid2022"): ("chibit_no_similarity", "theirs without L_cos"),
+    ("chibit", "wang2024"): ("chibit", "theirs with L_cos"),
+    ("chibit_paper", "wang2024"): ("chibit", "theirs without L_LM"),
+    ("chibit_similarity", "wang2024"): ("chibit", ""),
+    ("chibit_no_language", "wang2024"): ("chibit", ""),
+    ("bc_top10", "corl"): ("bc_10", ""),
 }
-"""Arms of ours to the published arm that comes closest, where more than a suffix differs."""
+"""Arm of ours and publication to its closest arm, and in what that differs, where names do not say it."""
 
 SUFFIXES = {"_atari": ", Atari", "_tuned": ", tuned"}
 """Ends of recipes' names that the published arm does not have, and what tables write for them."""
 
 
-def counterpart(arm: str) -> str:
-    """The published arm that comes closest to an arm of ours, by name: ``cql`` for ``cql_tuned``."""
+def counterpart(arm: str, publication: str) -> tuple[str, str]:
+    """The closest arm of a publication to one of ours (``cql`` to ``cql_tuned``), and how it differs.
+
+    Args:
+        arm: as this project names it, without settings.
+        publication: the first part of its sources' keys, ``reid2022``.
+    """
     for suffix in SUFFIXES:
         arm = arm.removesuffix(suffix)
-    return COUNTERPARTS.get(arm, arm)
+    return COUNTERPARTS.get((arm, publication), (arm, ""))
 
 
 @cache
@@ -213,9 +232,10 @@ def find_published(arm: str, task: str) -> list[PublishedScore]:
     """
     found: dict[tuple[object, ...], PublishedScore] = {}
     for score in published_scores():
-        if (score.arm, score.task, score.unit) == (counterpart(arm), task, "score"):
-            publication = score.source.partition("-")[0]
-            found.setdefault((publication, score.rule, score.mean, score.spread), score)
+        theirs, difference = counterpart(arm, score.publication)
+        if (score.arm, score.task, score.unit) == (theirs, task, "score"):
+            key = (score.publication, score.rule, score.mean, score.spread)
+            found.setdefault(key, replace(score, difference=difference))
     return list(found.values())
 
 
@@ -249,7 +269,7 @@ def arm_label(arm: str) -> str:
 
 
 def _read_scores() -> Iterator[PublishedScore]:
-    with open(_FOLDER / "published_scores.csv", encoding="utf-8", newline="") as file:
+    with open(NUMBERS / "published_scores.csv", encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             yield PublishedScore(
                 source=row["source"],
@@ -265,7 +285,7 @@ def _read_scores() -> Iterator[PublishedScore]:
 
 def _read_wang() -> Iterator[PublishedScore]:
     rules: tuple[PublishedRule, ...] = ("last", "last4", "best")
-    with open(_FOLDER / "wang2024_20_seeds.csv", encoding="utf-8", newline="") as file:
+    with open(NUMBERS / "wang2024_20_seeds.csv", encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             for rule in rules:
                 yield PublishedScore(

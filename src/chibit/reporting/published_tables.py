@@ -37,9 +37,6 @@ _MEDIUM = tuple(f"{name}-medium" for name in ("hopper", "halfcheetah", "walker2d
 _NINE = tuple(f"{task}{level}" for task in _MEDIUM for level in ("", "-replay", "-expert"))
 _AVERAGES = {"average": _NINE, "medium-average": _MEDIUM}
 """Published averages, and the tasks that they are over."""
-_CHIBIT_NOTE = (
-    "The paper's ChibiT has the similarity loss and language co-training, Wang et al.'s the former."
-)
 _ORIGIN_NOTES: dict[Origin, str] = {
     "chibit": "Data sets named chibit/... are this project's own collection and not D4RL's: other data, "
     "other physics, so published scores are there for orientation and not for comparison.",
@@ -63,7 +60,7 @@ def published_table(by_rule: Mapping[Rule, Scores]) -> Table | None:
                 rows.append((Row(cells=(text(dataset), text(arm_label(arm)), *ours), arm=place), theirs))
     rows += _average_rows(by_rule)
     published = [score for _, theirs in rows for score in theirs]
-    used = [key for key in _PUBLICATIONS if any(_publication(score) == key for score in published)]
+    used = [key for key in _PUBLICATIONS if any(score.publication == key for score in published)]
     if not used:
         return None
     columns = [Column(label="Data set", numeric=False), Column(label="Arm", numeric=False)]
@@ -111,13 +108,9 @@ def _mean_cell(strata: Strata | None) -> Cell:
     return Cell(text=format_score(mean), sort=mean)
 
 
-def _publication(score: PublishedScore) -> str:
-    return score.source.partition("-")[0]
-
-
 def _published_cell(scores: Sequence[PublishedScore], publication: str) -> Cell:
     """The first number of a publication, with its rule, its other rules and its seeds below."""
-    found = [score for score in scores if _publication(score) == publication]
+    found = [score for score in scores if score.publication == publication]
     if not found:
         return EMPTY
     order: list[PublishedRule] = ["last4", "last", "best", "unstated"]
@@ -125,7 +118,7 @@ def _published_cell(scores: Sequence[PublishedScore], publication: str) -> Cell:
     notes = [first.source.partition("-table")[2] and f"Table {first.source.partition('-table')[2]}"]
     notes += [_RULE_NAMES[first.rule]]
     notes += [f"{_RULE_NAMES[other.rule]} {format_score(other.mean)}" for other in others]
-    notes += [f"{first.num_seeds} seeds" if first.num_seeds else ""]
+    notes += [f"{first.num_seeds} seeds" if first.num_seeds else "", first.difference]
     shown = format_score(first.mean) + ("" if first.spread is None else f" ± {format_score(first.spread)}")
     return Cell(text=shown, sort=first.mean, note="; ".join(note for note in notes if note))
 
@@ -138,13 +131,6 @@ def _data_note(study: Study) -> str:
         "best of many evaluations is higher than the last."
     ]
     parts += [note for origin, note in _ORIGIN_NOTES.items() if origin in origins]
-    if {base_name(arm) for arm in study.arms} & {
-        "chibit",
-        "chibit_similarity",
-        "chibit_language",
-        "chibit_atari",
-    }:
-        parts.append(_CHIBIT_NOTE)
     return " ".join(parts)
 
 
@@ -180,7 +166,7 @@ def _convergence_cell(scores: Scores, arm: str, dataset: str) -> Cell:
     seconds = float(np.mean([curve.seconds[curve.rules.converged_index] for curve in curves]))
     mean, std = mean_and_std(steps)
     task = task_of(dataset)[0]
-    published = counterpart(base_name(arm))
+    published, _ = counterpart(base_name(arm), "reid2022")
     paper = [s.mean for s in published_scores() if (s.unit, s.arm, s.task) == ("minutes", published, task)]
     note = format_duration(seconds) + (f"; paper {format_duration(60 * paper[0])}" if paper else "")
     return Cell(text=f"{mean:,.0f}" + ("" if std is None else f" ± {std:,.0f}"), sort=mean, note=note)

@@ -91,7 +91,8 @@ def write_report_files(analysis: Analysis, out: Path, formats: Sequence[str] = F
 def render_markdown(analysis: Analysis) -> str:
     """The verdict and all tables as Markdown."""
     verdict = analysis.verdict
-    lines = [f"**{markdown_text(verdict.sentence)}**", "", markdown_text(verdict.basis)]
+    lines = [markdown_text(analysis.known.sentence), ""] if analysis.known else []
+    lines += [f"**{markdown_text(verdict.sentence)}**", "", markdown_text(verdict.basis)]
     lines += [f"- {markdown_text(caution)}" for caution in verdict.cautions]
     tables = to_markdown(analysis.flat_tables())
     return f"# {markdown_text(analysis.study.name)}\n\n" + "\n".join(lines) + "\n\n" + tables
@@ -136,6 +137,8 @@ def render_console_table(
     """
     analysis = analyse(read_study(folder), target=target, baseline=baseline)
     parts: list[RichTable | Text] = []
+    if analysis.known:
+        parts.append(Text(analysis.known.sentence + "\n", style="dim"))
     if analysis.study.runs:
         table = analysis.tables["scores"][HEADLINE]
         shown = RichTable(

@@ -81,8 +81,36 @@ def test_numbers_that_later_tables_repeat_are_found_once():
     sources = [score.source for score in find_published("chibit", "hopper-medium")]
     assert sources == ["reid2022-table2", "wang2024", "wang2024", "wang2024"]
     assert find_published("chibit", "no-such-task") == []
-    assert find_published("chibit_paper", "hopper-medium") == find_published("chibit", "hopper-medium")
     assert all(score.unit == "score" for score in find_published("dt", "hopper-medium-expert"))
+
+
+@pytest.mark.parametrize(
+    ("arm", "mean", "difference"),
+    [
+        ("chibit_paper", 82.1, ""),
+        ("chibit", 82.1, "theirs with L_cos and L_LM"),
+        ("chibit_similarity", 81.4, "theirs without L_LM, L_cos as a sum"),
+        ("chibit_language", 80.9, "theirs without L_cos"),
+        ("chibit_no_language", 81.4, ""),
+        ("chibit_no_similarity", 80.9, ""),
+    ],
+)
+def test_an_arm_stands_beside_the_number_of_its_own_techniques(arm, mean, difference):
+    (paper,) = [s for s in find_published(arm, "hopper-medium") if s.publication == "reid2022"]
+    assert (paper.mean, paper.difference) == (mean, difference)
+
+
+def test_an_average_has_the_rule_of_its_rows():
+    """Table 4's DT is the mean of Chen et al.'s last evaluations in Table 2."""
+    rows = [
+        one("reid2022-table2", "dt", f"{env}-medium", "last").mean
+        for env in ("hopper", "halfcheetah", "walker2d")
+    ]
+    (average,) = find_published("dt", "medium-average")
+    assert average.mean == pytest.approx(statistics.mean(rows), abs=0.05)
+    assert average.rule == "last"
+    (other,) = find_published("dt_context60", "medium-average")
+    assert other.rule == "unstated"
 
 
 @pytest.mark.parametrize(

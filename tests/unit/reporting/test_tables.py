@@ -166,9 +166,12 @@ def test_published_numbers_stand_beside_ours_with_their_rule_and_a_warning(analy
     table = analysis.tables["published"]
     cells = row(table, HOPPER, "ChibiT").cells
     paper = cells[[column.label for column in table.columns].index("Paper")]
-    assert (paper.text, paper.note) == ("82.1 ± 4.6", "Table 2; best; 3 seeds")
+    assert (paper.text, paper.note) == ("82.1 ± 4.6", "Table 2; best; 3 seeds; theirs with L_cos and L_LM")
     wang = cells[[column.label for column in table.columns].index("Wang et al.")]
-    assert (wang.text, wang.note) == ("58.4 ± 3.4", "last 4; last 57.8; best 70.4; 20 seeds")
+    assert (wang.text, wang.note) == (
+        "58.4 ± 3.4",
+        "last 4; last 57.8; best 70.4; 20 seeds; theirs with L_cos",
+    )
     assert "own collection and not D4RL's" in table.caption
     assert not [r for r in table.rows if r.cells[0].text.startswith("average")], (
         "two data sets are no average of nine"
@@ -188,7 +191,7 @@ def test_the_average_of_the_medium_sets(tmp_path, runs):
     runs.write_study(tmp_path, {"dt_context60": 0}, runs.NINE[::3], [0], num_evaluations=2)
     table = analyse(read_study(tmp_path)).tables["published"]
     cells = row(table, "average of 3", "DT, context 60").cells
-    assert (cells[5].text, cells[5].note) == ("61.2", "Table 4; best")
+    assert (cells[5].text, cells[5].note) == ("61.2", "Table 4; rule unstated")
 
 
 def test_convergence_is_the_first_evaluation_within_two_points(analysis):

@@ -1,0 +1,77 @@
+"""Published evidence: computed from its file, in every report that has pre-trained arms, and in the docs."""
+
+import csv
+import importlib.util
+import math
+from pathlib import Path
+
+import pytest
+
+from chibit.reporting import build_report, render_console_table
+from chibit.reporting.evidence import NINE, known_difference, known_sentence, studies_known
+from chibit.reporting.published import NUMBERS
+
+ROOT = Path(__file__).parents[3]
+HOPPER = "hopper-medium-v2"
+
+
+@pytest.mark.parametrize(
+    ("arm", "name", "rule", "value"),
+    [
+        ("chibit", "ChibiT_wiki_Lcos", "last4", -0.5),
+        ("iid", "IID_20k", "last4", 1.4),
+        ("markov", "Markov100_20k", "last4", 2.9),
+        ("dt", "DT", "last4", -3.0),
+        ("markov", "Markov100_20k", "best", 1.1),
+    ],
+)
+def test_differences_by_hand(arm, name, rule, value):
+    with open(NUMBERS / "wang2024_20_seeds.csv", newline="") as file:
+        rows = {(row["arm"], f"{row['env']}-{row['dataset']}"): row for row in csv.DictReader(file)}
+    differences, variance = [], 0.0
+    for task in NINE:
+        pair = [rows[name, task], rows["wrapper_1update_noLcos", task]]
+        differences.append(float(pair[0][f"{rule}_mean"]) - float(pair[1][f"{rule}_mean"]))
+        variance += sum((float(row[f"{rule}_sd"]) / math.sqrt(20)) ** 2 for row in pair)
+    found = known_difference(arm, rule)
+    assert found.value == pytest.approx(sum(differences) / 9)
+    assert found.value == pytest.approx(value, abs=0.06)
+    assert found.half_width == pytest.approx(1.96 * math.sqrt(variance) / 9)
+    assert 1.1 < found.half_width < 1.4
+    assert found.num_seeds == 20
+
+
+def test_every_study_has_its_setting_its_controls_and_its_source():
+    table = studies_known()
+    names = " ".join(row.cells[0].text for row in table.rows)
+    for name in ("Reid", "Takagi", "Wang", "LaMo", "rerun of LaMo", "Markov heads"):
+        assert name in names
+    assert all(cell.text and "{" not in cell.text for row in table.rows for cell in row.cells)
+    assert all("arXiv" in row.cells[-1].text or "github.com" in row.cells[-1].text for row in table.rows)
+
+
+@pytest.mark.parametrize("arm", ["chibit", "markov", "gpt2_lamo", "chibit (init=a)"])
+def test_a_report_with_pre_trained_arms_begins_with_what_is_known(tmp_path, runs, arm):
+    runs.write_study(tmp_path / "s", {"random": 0, arm: 4}, [HOPPER], [0], num_evaluations=1)
+    paths = build_report(tmp_path / "s", formats=["md", "html"])
+    page, text = paths.html.read_text(), paths.markdown.read_text()
+    assert text.splitlines()[2].startswith("Known from 20 seeds on nine D4RL data sets")
+    assert page.index("Known from 20 seeds") < page.index('<section class="verdict')
+    assert page.index('id="table-known-studies"') < page.index('<section class="verdict')
+    assert render_console_table(tmp_path / "s").renderables[0].plain.strip() == known_sentence()
+
+
+def test_a_report_of_other_arms_does_not(tmp_path, runs):
+    runs.write_study(tmp_path / "s", {"random": 0, "bc": 4}, [HOPPER], [0], num_evaluations=1)
+    paths = build_report(tmp_path / "s", formats=["md", "html"])
+    assert "Known from" not in paths.html.read_text() + paths.markdown.read_text()
+
+
+def test_the_docs_say_what_the_functions_give():
+    spec = importlib.util.spec_from_file_location("write_evidence", ROOT / "scripts" / "write_evidence.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    section = page.partition(script.START)[2].partition(script.END)[0]
+    assert section == script.evidence()
+    assert page.index(script.START) < page.index("## Policies")
