@@ -8,12 +8,13 @@ repeats a step.
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from chibit.core.config import read_json
+from chibit.core.config import config_hash, read_json
 from chibit.core.errors import BusyError, DamagedFileError, InputError, UserError
 from chibit.core.files import (
     append,
@@ -27,6 +28,9 @@ from chibit.core.temporary import TEMPORARY_PREFIX, open_locked, remove, sweep_l
 
 SCHEMA = 1
 LOGS = ("metrics.jsonl", "evaluations.jsonl")
+INCIDENTAL = ("device", "num_threads", "compile", "log_every", "checkpoint_every", "tensorboard", "wandb")
+"""Settings that decide where a run computes and what it leaves behind, not its numbers: it stays the same run
+whatever they are."""
 _LARGEST_LOG = 4 << 30
 
 
@@ -48,7 +52,7 @@ class RunDir:
         make_folder(path)
         run = cls(path)
         if (path / "config.json").exists():
-            if run.description() != json.loads(json.dumps(description)):
+            if _identity(run.description()) != _identity(json.loads(json.dumps(description))):
                 raise InputError(f"{path}: holds a run with another configuration; choose another --out")
         elif any(
             entry.name != ".lock" and not entry.name.startswith(TEMPORARY_PREFIX) for entry in path.iterdir()
@@ -189,6 +193,39 @@ class RunDir:
 
     def _append(self, name: str, record: dict[str, Any]) -> None:
         append(self.path / name, dump(record) + "\n")
+
+
+def run_folder(parent: Path, name: str, config: dict[str, Any], usual: Mapping[str, Any]) -> Path:
+    """Where a run of this configuration lives: ``parent/NAME-<hash of what decides its numbers>``.
+
+    Args:
+        parent: folder of its study.
+        name: what a reader shall see of it.
+        config: its configuration as JSON values.
+        usual: values of the incidental settings that the hash is taken with.
+
+    Returns:
+        The folder; where it is not there yet, one of that name in which an earlier version, whose hash was
+        over all settings, began the same run.
+    """
+    path = parent / f"{name}-{config_hash({**config, **usual})}"
+    if path.exists():
+        return path
+    earlier = [found for found in sorted(parent.glob(f"{glob.escape(name)}-*")) if _holds(found, config)]
+    return max(earlier, key=lambda found: RunDir(found).is_finished, default=path)
+
+
+def _holds(path: Path, config: dict[str, Any]) -> bool:
+    try:
+        return _identity(RunDir(path).description())["config"] == _identity({"config": config})["config"]
+    except (UserError, KeyError):
+        return False
+
+
+def _identity(description: dict[str, Any]) -> dict[str, Any]:
+    """A description without what is incidental."""
+    config = {key: value for key, value in description["config"].items() if key not in INCIDENTAL}
+    return {**description, "config": config}
 
 
 def dump(record: Any, indent: int | None = None) -> str:

@@ -168,9 +168,9 @@ def list_datasets(*, data_folder: Path | None = None, cache: Path | None = None)
         is_here = find_file(dataset_id, folder) is not None
         lines.append(_line(dataset_id, "D4RL; " + ("here" if is_here else "downloaded when first used")))
     for game in GAMES:
-        state = "here" if (atari_folder() / game).is_dir() else "downloaded when first used"
+        state = "here" if (atari_folder(cache) / game).is_dir() else "downloaded when first used"
         lines.append(_line(game, f"1 % of DQN-replay; {state}"))
-    lines += [_line(path.name, "collected; here") for path in sorted(atari_folder().glob("*-*"))]
+    lines += [_line(path.name, "collected; here") for path in sorted(atari_folder(cache).glob("*-*"))]
     collected = {entry.dataset_id for entry in own}
     lines += [_line(dataset_id, "Minari; here") for dataset_id in here if dataset_id not in collected]
     return lines

@@ -57,8 +57,8 @@ def find_source(
             path = d4rl.find_or_download(name_or_path, folder, allow_download=download, progress=progress)
             return Source(path, limited.read_d4rl_apart)
         found = (
-            _find_atari(name_or_path)
-            or _find_replay(name_or_path, data_folder, download, progress)
+            _find_atari(name_or_path, home)
+            or _find_replay(name_or_path, data_folder, home, download, progress)
             or _find_own(name_or_path, data_folder, download, progress)
         )
         if found is not None:
@@ -76,26 +76,29 @@ def find_source(
     return _find_minari(name_or_path, data_folder, download, progress)
 
 
-def _find_atari(name: str) -> Source | None:
+def _find_atari(name: str, home: Path) -> Source | None:
     """Find Atari data that were collected here; None if the name is none of theirs."""
     if not is_atari_level(name):
         return None
-    folder = atari_folder() / name
+    folder = atari_folder(home) / name
     if not (folder / MANIFEST).is_file():
         raise InputError(f"{name}: not here yet; chibit data collect {name} --policy FILE makes it")
     return Source(folder, None)
 
 
-def _find_replay(name: str, data_folder: Path | None, download: bool, progress: bool) -> Source | None:
+def _find_replay(
+    name: str, data_folder: Path | None, home: Path, download: bool, progress: bool
+) -> Source | None:
     """Find a sample of a game's DQN-replay data, and fetch and convert it if need be."""
     match = _REPLAY_NAME.fullmatch(name)
     if match is None:
         return None
     from chibit.data.atari_replay import TOTAL_STEPS, convert_replay, find_or_download
 
-    folder = atari_folder() / name
+    folder = atari_folder(home) / name
     if not (folder / MANIFEST).is_file():
-        shards = find_or_download(match[1], data_folder, allow_download=download, progress=progress)
+        folder_of_shards = data_folder or home / "dqn_replay"
+        shards = find_or_download(match[1], folder_of_shards, allow_download=download, progress=progress)
         num_steps = round(float(match[2] or 1) / 100 * TOTAL_STEPS)
         convert_replay(shards, match[1], folder, num_steps=num_steps, progress=progress)
     return Source(folder, None)
@@ -106,9 +109,9 @@ def is_atari_level(name: str) -> bool:
     return _ATARI_NAME.fullmatch(name) is not None
 
 
-def atari_folder() -> Path:
-    """Folder of Atari data that were collected here."""
-    return home_folder() / "atari"
+def atari_folder(cache: Path | None = None) -> Path:
+    """Folder of Atari data that were collected here, in a cache; None is the usual one."""
+    return home_folder(cache) / "atari"
 
 
 def _find_own(name: str, data_folder: Path | None, download: bool, progress: bool) -> Source | None:

@@ -34,7 +34,7 @@ from chibit.training.result import summarise
 from chibit.training.run_config import RunConfig, to_record
 from chibit.training.run_data import open_data, refuse_changed, refuse_changed_if_here
 from chibit.training.stopping import Stopped, StopRequests
-from chibit.training.trackers import Tracker, make_trackers
+from chibit.training.trackers import Tracker, evaluation_metrics, make_trackers
 from chibit.training.trained_sources import train_sources
 
 
@@ -89,6 +89,7 @@ def train(
     with run.lock():
         if run.is_finished:
             refuse_changed_if_here(run, config)
+            _trackers(config, run)
             return run.result()
         train_sources(config.agent, progress=progress)
         with limited_memory(config.device):
@@ -114,13 +115,7 @@ class _OfflineRun:
         self.targets = _targets(config, self.spec, self.agent)
         self.environments = open_environments(self.spec) if config.num_episodes else None
         self.state = LoopState()
-        self.trackers: list[Tracker] = make_trackers(
-            run.path,
-            run.path.name,
-            tensorboard=config.tensorboard,
-            wandb=config.wandb,
-            config=to_record(config),
-        )
+        self.trackers = _trackers(config, run)
         self.progress = RunProgress(config.num_steps, run.path.name, enabled=progress)
         self.saver = CheckpointSaver(run.checkpoints)
 
@@ -206,7 +201,7 @@ class _OfflineRun:
             self.run.append_evaluation(
                 evaluation_record(evaluation, self.state.step, self.state.train_seconds)
             )
-            self._track({f"eval/{evaluation.target_return}/score": evaluation_score(evaluation)})
+            self._track(evaluation_metrics(evaluation.summary))
         self.state.evaluation_seconds += evaluations[0].seconds
         score = evaluation_score(evaluations[0])
         self.progress.evaluated(evaluations)
@@ -275,6 +270,10 @@ class _OfflineRun:
                     "use another --out, or --allow-inexact-resume"
                 ) from error
             self.run.log(f"random numbers begin anew, the run is not an exact one any more ({reason})")
+
+
+def _trackers(config: RunConfig[Any], run: RunDir) -> list[Tracker]:
+    return make_trackers(run, tensorboard=config.tensorboard, wandb=config.wandb, config=to_record(config))
 
 
 def _targets(config: RunConfig[Any], spec: DatasetSpec, agent: Agent) -> tuple[float, ...] | None:

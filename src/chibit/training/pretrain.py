@@ -12,6 +12,7 @@ import datetime
 import math
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from torch import Tensor
 
 from chibit.core.checkpoint import CheckpointSaver, load_checkpoint, sweep
 from chibit.core.config import read_json, to_json
-from chibit.core.errors import DamagedFileError, DivergenceError, InputError
+from chibit.core.errors import DamagedFileError, DivergenceError, InputError, UserError
 from chibit.core.run_dir import RunDir
 from chibit.core.runtime import Runtime, capture_rng, resolve_runtime, restore_rng, seed_torch
 from chibit.data.text import TokenSampler
@@ -57,7 +58,13 @@ class LoopState:
 
 
 def pretrain(
-    config: PretrainConfig, path: Path, *, study: str = "pretrain", resume: bool = True, progress: bool = True
+    config: PretrainConfig,
+    path: Path,
+    *,
+    study: str = "pretrain",
+    resume: bool = True,
+    allow_inexact_resume: bool = False,
+    progress: bool = True,
 ) -> dict[str, Any]:
     """Pre-train a language model and write the run directory.
 
@@ -67,6 +74,8 @@ def pretrain(
             folder `language_model`.
         study: name of the group of runs it belongs to.
         resume: continue from the newest whole checkpoint; False refuses when there is one.
+        allow_inexact_resume: go on with new random numbers where the checkpoint's cannot be restored, or
+            where another number of processes goes on.
         progress: show a progress bar.
 
     Returns:
@@ -88,7 +97,9 @@ def pretrain(
         with run.lock() if workers.is_first else contextlib.nullcontext():
             if all(workers.gather(run.is_finished)):
                 return run.result()
-            return _PretrainRun(config, runtime, workers, run, resume, progress).run_to_end()
+            pretraining = _PretrainRun(config, runtime, workers, run, progress)
+            pretraining.resume(resume, allow_inexact=allow_inexact_resume)
+            return pretraining.run_to_end()
 
 
 class _PretrainRun:
@@ -100,7 +111,6 @@ class _PretrainRun:
         runtime: Runtime,
         workers: Workers,
         run: RunDir,
-        resume: bool,
         progress: bool,
     ) -> None:
         self.config, self.runtime, self.workers, self.run = config, runtime, workers, run
@@ -123,11 +133,6 @@ class _PretrainRun:
         )
         seed_torch(config.seed + (workers.rank << 32))  # dropout differs between processes
         self.state = LoopState()
-        if workers.is_first:
-            sweep(run.checkpoints)
-        self._resume(resume)
-        if config.compile:
-            self.model.gpt.compile()
         self.progress = PretrainProgress(
             config.num_steps, config.batch_tokens, run.path.name, enabled=progress and workers.is_first
         )
@@ -136,6 +141,8 @@ class _PretrainRun:
     def run_to_end(self) -> dict[str, Any]:
         """The loop: step, log, evaluate, save, until the last step."""
         config, state = self.config, self.state
+        if config.compile:
+            self.model.gpt.compile()
         with StopRequests() as stop, self.progress, self.saver:
             self.progress.start(state.step)
             if state.step == 0:
@@ -267,15 +274,18 @@ class _PretrainRun:
         }
         self.saver.save(self.state.step, self.model.state_dict(), state, marks=("last",))
 
-    def _resume(self, resume: bool) -> None:
+    def resume(self, wanted: bool, *, allow_inexact: bool) -> None:
+        """Go on from the newest whole checkpoint, or begin; raises as `pretrain` says."""
         run, workers = self.run, self.workers
+        if workers.is_first:
+            sweep(run.checkpoints)
         checkpoint = load_checkpoint(run.checkpoints)
         if checkpoint is None:
             if workers.is_first:
                 run.rewind(0)
                 run.write_provenance(self._provenance())
             return
-        if not resume:
+        if not wanted:
             raise InputError(
                 f"{run.path}: holds a run at step {checkpoint.step}; use --resume or another --out"
             )
@@ -285,16 +295,15 @@ class _PretrainRun:
                 f"{run.path}: the corpus {self.config.corpus} has changed since the checkpoint; "
                 "bring the old one back or choose another --out"
             )
-        if len(state["rng"]) != workers.size:
+        if len(state["rng"]) != workers.size and not allow_inexact:
             raise InputError(
-                f"{run.path}: was started by {len(state['rng'])} processes, not {workers.size}; use as many"
+                f"{run.path}: was started by {len(state['rng'])} processes, not {workers.size}; use as "
+                "many, or --allow-inexact-resume"
             )
         try:
             self.model.load_state_dict(checkpoint.tensors)
             self.optimizer.load_state_dict(state["optimizer"])
-            self.sampler.load_state_dict(state["sampler"])
-            self.draws.bit_generator.state = state["draws"]
-            restore_rng(state["rng"][workers.rank])
+            self._restore_draws(state, allow_inexact)
             self.state = LoopState(**state["loop"])
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
             reason = str(error).splitlines()[0]
@@ -303,6 +312,21 @@ class _PretrainRun:
         if workers.is_first:
             run.rewind(checkpoint.step)
             run.log(f"resumed at step {checkpoint.step}")
+
+    def _restore_draws(self, saved: Mapping[str, Any], allow_inexact: bool) -> None:
+        """Put every generator back, or begin them anew where that is allowed."""
+        try:
+            self.sampler.load_state_dict(saved["sampler"])
+            self.draws.bit_generator.state = saved["draws"]
+            restore_rng(saved["rng"][self.workers.rank])
+        except (KeyError, IndexError, TypeError, ValueError, UserError) as error:
+            reason = str(error).splitlines()[0]
+            if not allow_inexact:
+                raise DamagedFileError(
+                    f"{self.run.checkpoints}: random numbers cannot go on as they were ({reason}); "
+                    "use another --out, or --allow-inexact-resume"
+                ) from error
+            self.run.log(f"random numbers begin anew, the run is not an exact one any more ({reason})")
 
     def _provenance(self) -> dict[str, Any]:
         train = self.data.train

@@ -8,10 +8,11 @@ from typing import Annotated, Literal
 
 from annotated_types import Interval
 
-from chibit.core.config import Checked, config_hash
+from chibit.core.config import Checked, to_json
 from chibit.core.errors import InputError
 from chibit.core.fields import BelowOne, Count, Fraction, Natural, NonNegative, Positive, Workers
 from chibit.core.files import check_name
+from chibit.core.run_dir import run_folder
 from chibit.core.runtime import Precision
 from chibit.core.schedules import cosine_decay, linear_decay, warmup
 from chibit.data.synthetic import SyntheticConfig
@@ -127,7 +128,8 @@ class PretrainConfig(Checked):
 
 
 def pretrain_path(config: PretrainConfig, root: Path, study: str) -> Path:
-    """Where a run lives: ``root/study/<corpus>-s<seed>-<hash>``; the hash is over the whole configuration."""
+    """Where a run lives: ``root/study/<corpus>-s<seed>-<hash>``; see `core.run_dir.run_folder`."""
     readable = "".join(c if c.isalnum() or c in "._-" else "-" for c in Path(config.corpus).name)
     name = readable[:60].strip(".-") or "corpus"
-    return root / check_name(study, "study") / f"{name}-s{config.seed}-{config_hash(config)}"
+    usual = {"device": "auto", "num_threads": 1, "compile": False, "log_every": 50, "checkpoint_every": 0}
+    return run_folder(root / check_name(study, "study"), f"{name}-s{config.seed}", to_json(config), usual)

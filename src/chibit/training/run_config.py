@@ -9,10 +9,11 @@ from typing import Annotated, Any, Generic, TypeVar
 from annotated_types import MinLen
 
 from chibit.agents import AGENTS, AgentConfig, with_schedules
-from chibit.core.config import Checked, config_hash, from_json, to_json
+from chibit.core.config import Checked, from_json, to_json
 from chibit.core.errors import InputError
 from chibit.core.fields import BelowOne, Count, Natural, Seed, Share, Targets, Workers
 from chibit.core.files import check_name, nearest
+from chibit.core.run_dir import run_folder
 from chibit.core.runtime import Precision
 
 AgentConfigT = TypeVar("AgentConfigT", bound=AgentConfig)
@@ -83,6 +84,17 @@ class RunConfig(Checked, Generic[AgentConfigT]):
         return self.arm or self.agent.arm_name
 
 
+_USUAL = {
+    "device": "auto",
+    "num_threads": 1,
+    "log_every": 100,
+    "checkpoint_every": 0,
+    "tensorboard": None,
+    "wandb": None,
+}
+"""With these an earlier version took the hash of a run that was given none."""
+
+
 def count_evaluations(num_steps: int, evaluate_every: int) -> int:
     """How often `RunConfig.evaluates_at` is true in a whole run: the interval fits so often, rounded."""
     return max(1, (2 * num_steps + evaluate_every) // (2 * evaluate_every)) if evaluate_every else 1
@@ -114,11 +126,11 @@ def from_record(record: dict[str, Any], where: str = "config") -> RunConfig[Any]
 
 
 def run_path(config: RunConfig[Any], root: Path, study: str) -> Path:
-    """Where a run lives: ``root/study/<arm>-<data>-s<seed>-<hash of the configuration>``."""
+    """Where a run lives: ``root/study/<arm>-<data>-s<seed>-<hash>``; see `core.run_dir.run_folder`."""
     try:
         data_name = Path(config.data).name if Path(config.data).exists() else config.data
     except (OSError, ValueError):  # no path at all; what opens the data says so
         data_name = config.data
     readable = "".join(c if c.isalnum() or c in "._-" else "-" for c in data_name)[:60].strip(".-") or "data"
-    digest = config_hash({**to_record(config), "tensorboard": None, "wandb": None})
-    return root / check_name(study, "study") / f"{config.arm_name}-{readable}-s{config.seed}-{digest}"
+    name = f"{config.arm_name}-{readable}-s{config.seed}"
+    return run_folder(root / check_name(study, "study"), name, to_record(config), _USUAL)

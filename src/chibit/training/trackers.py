@@ -2,63 +2,99 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from chibit.core.errors import InputError
+from chibit.core.errors import InputError, ResourceError
+from chibit.core.run_dir import RunDir
+from chibit.evaluation.summary import EvaluationSummary, summarize_record
 
 Tracker = Callable[[int, Mapping[str, float]], None]
 
 
 def make_trackers(
-    path: Path, name: str, *, tensorboard: bool, wandb: str | None, config: dict[str, Any]
+    run: RunDir, *, tensorboard: bool, wandb: str | None, config: dict[str, Any]
 ) -> list[Tracker]:
-    """Open the loggers that were asked for.
+    """Open the loggers that were asked for; a new one is first told what the run has logged so far.
 
     Args:
-        path: the run directory.
-        name: the run's name.
+        run: the run directory.
         tensorboard: write event files under ``path/tensorboard``.
         wandb: project to log to, or None.
         config: the run's configuration as JSON values.
 
     Raises:
-        InputError: when the extra is not installed, naming it.
+        InputError: when the extra is not installed, naming it, or Weights & Biases is not signed in.
+        ResourceError: when Weights & Biases cannot be reached.
     """
     trackers: list[Tracker] = []
     if tensorboard:
-        trackers.append(_tensorboard(path))
+        trackers.append(_tensorboard(run))
     if wandb is not None:
-        trackers.append(_wandb(path, name, wandb, config))
+        trackers.append(_wandb(run, wandb, config))
     return trackers
 
 
-def _tensorboard(path: Path) -> Tracker:
+def _catch_up(track: Tracker, run: RunDir) -> None:
+    """Log again what the run's own logs hold."""
+    for record in run.read_log("metrics.jsonl"):
+        track(record["step"], {name: value for name, value in record.items() if "/" in name})
+    for record in run.read_log("evaluations.jsonl"):
+        track(record["step"], evaluation_metrics(summarize_record(record)))
+
+
+def evaluation_metrics(summary: EvaluationSummary) -> dict[str, float]:
+    """What trackers are told of an evaluation."""
+    return {f"eval/{summary.target_return}/score": -math.inf if summary.score is None else summary.score}
+
+
+def _tensorboard(run: RunDir) -> Tracker:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise InputError("tensorboard: not installed; pip install 'chibit[tb]'") from error
-    writer = SummaryWriter(str(path / "tensorboard"))
+    folder = run.path / "tensorboard"
+    is_new = not folder.exists()
+    writer = SummaryWriter(str(folder))
 
     def track(step: int, metrics: Mapping[str, float]) -> None:
         for key, value in metrics.items():
             writer.add_scalar(key, value, step)
         writer.flush()
 
+    if is_new:
+        _catch_up(track, run)
     return track
 
 
-def _wandb(path: Path, name: str, project: str, config: dict[str, Any]) -> Tracker:
+def _wandb(run: RunDir, project: str, config: dict[str, Any]) -> Tracker:
     try:
         import wandb
     except ImportError as error:
         raise InputError("wandb: not installed; pip install 'chibit[wandb]'") from error
-    run = wandb.init(
-        project=project, name=name, dir=str(path), config=config, resume="allow", id=path.name[-64:]
-    )
+    name = run.path.name
+    with _translated(wandb.Error):
+        there = wandb.init(
+            project=project, name=name, dir=str(run.path), config=config, resume="allow", id=name[-64:]
+        )
 
     def track(step: int, metrics: Mapping[str, float]) -> None:
-        run.log(dict(metrics), step=step)
+        with _translated(wandb.Error):
+            there.log(dict(metrics), step=step)
 
+    if not there.resumed:
+        _catch_up(track, run)
     return track
+
+
+@contextlib.contextmanager
+def _translated(library_error: type[Exception]) -> Iterator[None]:
+    """One line for what Weights & Biases refuses."""
+    try:
+        yield
+    except library_error as error:
+        reason = " ".join(str(error).split())[:200]
+        kind = ResourceError if type(error).__name__ == "CommError" else InputError
+        raise kind(f"wandb: {reason}; run wandb login, or set WANDB_MODE=offline") from error

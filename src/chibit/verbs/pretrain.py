@@ -26,11 +26,17 @@ def pretrain(argv: Sequence[str], prog: str) -> None:
         raise InputError(f"--size: unknown {size!r}{nearest(size, SIZES)}; known: {', '.join(SIZES)}")
     kind = _arguments_class(PretrainConfig)
     defaults = PretrainConfig() if size is None else PretrainConfig(gpt=SIZES[size])
-    arguments = parse(kind, rest, prog, kind(config=defaults))
+    destination = Destination(study="pretrain")
+    arguments = parse(kind, rest, prog, kind(config=defaults, destination=destination))
     config, destination = arguments.config, arguments.destination
-    path = destination.out or pretrain_path(config, Path("runs"), "pretrain")
+    path = destination.out or pretrain_path(config, Path("runs"), destination.study)
     result = pretrain_model(
-        config, path, study="pretrain", resume=destination.resume, progress=not destination.quiet
+        config,
+        path,
+        study=destination.study,
+        resume=destination.resume,
+        allow_inexact_resume=destination.allow_inexact_resume,
+        progress=not destination.quiet,
     )
     console = Console()
     console.print(

@@ -115,5 +115,7 @@ def test_a_name_is_found_where_sets_are_kept_and_listed(actor, tmp_path, monkeyp
         load_dataset("breakout-random")
     collect_atari("breakout-random", policy=None, num_steps=40, progress=False)
     assert load_dataset("breakout-random").num_steps >= 40
+    with pytest.raises(InputError, match="not here yet"):
+        load_dataset("breakout-random", cache=tmp_path / "another")
     listed = "\n".join(list_datasets())
     assert "breakout-random" in listed and "1 % of DQN-replay; downloaded when first used" in listed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,8 @@ import numpy as np
 import pytest
 import torch
 
-from chibit.core.checkpoint import load_checkpoint
+from chibit.cli import main
+from chibit.core.checkpoint import load_checkpoint, save_checkpoint
 from chibit.core.config import from_json, to_json
 from chibit.core.errors import DamagedFileError, DivergenceError, InputError
 from chibit.core.runtime import Runtime
@@ -412,3 +414,30 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     model = load_language_model(tmp_path / "run" / "language_model")
     assert (model.config.gpt.n_layer, model.config.gpt.n_embd, model.config.gpt.n_head) == (1, 8, 2)
     assert model.config.gpt.activation == "relu"
+
+
+def test_a_generator_that_cannot_go_on_begins_anew_only_where_that_is_allowed(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    run(replace(TINY, num_steps=4), path)
+    saved = load_checkpoint(path / "checkpoints")
+    assert saved is not None
+    state = {**saved.state, "rng": saved.state["rng"] * 2, "draws": {}}
+    shutil.rmtree(path / "checkpoints")
+    save_checkpoint(path / "checkpoints", 3, saved.tensors, {**state, "loop": {**state["loop"], "step": 3}})
+    (path / "result.json").unlink()
+    with pytest.raises(InputError, match="allow-inexact-resume"):
+        run(replace(TINY, num_steps=4), path)
+    result = run(replace(TINY, num_steps=4), path, allow_inexact_resume=True)
+    assert result["steps"] == 4
+    assert "begin anew" in (path / "train.log").read_text()
+
+
+def test_the_command_writes_into_the_study_that_it_is_given(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    flags = "--corpus iid --num-states 4 --num-sequences 9 --sequence-length 16 --n-embd 8 --n-layer 1"
+    flags += " --n-positions 8 --block-length 8 --batch-tokens 16 --micro-batch-tokens 16"
+    flags += " --num-steps 1 --validation-tokens 9"
+    assert main(["pretrain", *flags.split(), "--study", "mine", "--quiet"]) == 0
+    assert main(["pretrain", *flags.split(), "--quiet"]) == 0
+    made = sorted(path.parents[1].name for path in tmp_path.glob("runs/*/*/language_model"))
+    assert made == ["mine", "pretrain"]
