@@ -1,38 +1,54 @@
-"""Write the raw results of a study's finished runs as small CSV files that can be kept in the repository.
+"""Keep the raw results of a study's finished runs in the repository, and bring them back as runs.
 
-One file for each arm and data set, ``<out>/<study>/<arm>/<data>.csv``, one line for each evaluation of
-each seed: ``seed,step,seconds,target_return,score,mean_return,episodes``. `score` is normalised, 0 to
-100, and empty where the environment has no reference; `episodes` are those whose environment did not fail.
+A kept run is its directory without checkpoints, films and logs: config.json, provenance.json, metrics.jsonl,
+evaluations.jsonl and result.json, in ``<out>/<study>/<run>/``. `chibit report <out>/<study>` reads it, and a run
+that was brought back is skipped by `chibit study` as finished. Folders in the command of provenance.json are
+left out, and metrics keep the losses and errors alone.
 
-Command: python scripts/export_results.py runs/policies --out results
+Commands:
+    python scripts/export_results.py runs/fair --out results
+    python scripts/export_results.py results/fair --out runs
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import io
-from collections import defaultdict
+import json
 from pathlib import Path
 
+from chibit.core.config import read_json
 from chibit.core.errors import UserError
-from chibit.core.files import check_name, write_atomic
-from chibit.core.run_dir import RunDir
-from chibit.evaluation.summary import summarize_record
+from chibit.core.files import make_folder, write_atomic
+from chibit.core.run_dir import RunDir, dump
 
-COLUMNS = ("seed", "step", "seconds", "target_return", "score", "mean_return", "episodes")
+KEPT_METRICS = ("step", "seconds", "train/loss", "train/action_loss", "held_out/action_error")
 
 
-def rows_of(run: RunDir, seed: int) -> list[tuple]:
-    rows = []
-    for record in run.read_log("evaluations.jsonl"):
-        summary = summarize_record(record)
-        target = "" if summary.target_return is None else f"{summary.target_return:g}"
-        score = "" if summary.normalized_score is None else f"{summary.normalized_score:.4f}"
-        mean = "" if summary.mean_return is None else f"{summary.mean_return:.7g}"
-        seconds = f"{record['seconds']:.1f}"
-        rows.append((seed, record["step"], seconds, target, score, mean, summary.num_episodes))
-    return rows
+def clean_command(argv: list[str]) -> list[str]:
+    """A command without the folders of the machine it ran on."""
+    return [Path(word).name if Path(word).is_absolute() else word for word in argv]
+
+
+def clean_metrics(run: RunDir) -> str:
+    lines = [
+        {name: float(f"{line[name]:.6g}") for name in KEPT_METRICS if name in line} | {"step": line["step"]}
+        for line in run.read_log("metrics.jsonl")
+    ]
+    return "".join(json.dumps(line) + "\n" for line in lines)
+
+
+def keep(path: Path, out: Path) -> None:
+    """Copy what is kept of a finished run; result.json comes last, so that a part is never taken for a whole."""
+    run = RunDir.open(path)
+    provenance = read_json(path / "provenance.json")
+    provenance["argv"] = clean_command(provenance["argv"])
+    evaluations = "".join(json.dumps(line) + "\n" for line in run.read_log("evaluations.jsonl"))
+    make_folder(out)
+    write_atomic(out / "config.json", dump(run.description(), indent=1))
+    write_atomic(out / "provenance.json", dump(provenance, indent=1))
+    write_atomic(out / "metrics.jsonl", clean_metrics(run))
+    write_atomic(out / "evaluations.jsonl", evaluations)
+    write_atomic(out / "result.json", dump(run.result(), indent=1))
 
 
 def main() -> None:
@@ -40,28 +56,16 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("study", type=Path, help="folder of run directories")
-    parser.add_argument("--out", type=Path, default=Path("results"))
+    parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the study's folder")
     arguments = parser.parse_args()
-    tables: dict[Path, list[tuple]] = defaultdict(list)
-    for path in sorted(arguments.study.iterdir()):
-        if not (path / "result.json").is_file():
-            continue
-        run = RunDir.open(path)
-        description = run.description()
-        arm = check_name(description["arm"], "arm")
-        data = Path(description["config"]["data"]).name
-        name = check_name(f"{arguments.study.name}/{arm}/{data}", "result")
-        tables[arguments.out / f"{name}.csv"] += rows_of(run, description["config"]["seed"])
-    if not tables:
+    finished = [path.parent for path in sorted(arguments.study.glob("*/result.json"))]
+    if not finished:
         raise SystemExit(f"{arguments.study}: no finished run")
-    for path, rows in tables.items():
-        buffer = io.StringIO()
-        writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(sorted(rows, key=lambda row: (row[0], row[1], row[3])))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, buffer.getvalue())
-        print(path, len(rows))
+    folder = arguments.out / arguments.study.name
+    new = [path for path in finished if not (folder / path.name / "result.json").exists()]
+    for path in new:
+        keep(path, folder / path.name)
+    print(f"{folder}: {len(new)} of {len(finished)} finished runs are new")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from chibit.core.errors import InputError
 from chibit.core.run_dir import RunDir
 from chibit.data.catalog import load_dataset
 from chibit.recipes import RECIPES
+from chibit.reporting.run_reader import read_run
 from chibit.studies import FAIR_ARMS, STUDIES, study_configs
 from chibit.sweep.rates import Trial, choose, choose_rates
 from chibit.training.offline import train
@@ -85,8 +89,6 @@ def test_a_fraction_is_shared_by_arms_and_redrawn_by_seeds(pendulum_file, tmp_pa
     whole = load_dataset(str(pendulum_file), progress=False)
     assert parts[0][1] < whole.num_episodes
     assert parts[0][2] == parts[2][2] == whole.content_hash  # one data set to a report, whatever the part
-    from chibit.reporting.run_reader import read_run
-
     config = run_of(pendulum_file, data_fraction=0.5)
     train(config, tmp_path / "evaluated", progress=False)
     run = read_run(tmp_path / "evaluated")
@@ -207,3 +209,27 @@ def test_arms_that_are_called_paper_have_eq_8_as_printed():
         assert RECIPES[name].settings["similarity_form"] == "paper_sum", name
     fractions = {run.data_fraction for run in study_configs("low_data", rates=dict.fromkeys(FAIR_ARMS, 1e-3))}
     assert fractions == set(STUDIES["low_data"].fractions)
+
+
+def test_kept_results_are_runs_that_are_skipped_and_reported_without_the_folders_of_a_machine(
+    pendulum_file, tmp_path
+):
+    config = run_of(pendulum_file, arm="random")
+    path = run_path(config, tmp_path / "runs", "s")
+    result = train(config, path, study="s", progress=False)
+    record = json.loads((path / "provenance.json").read_text())
+    (path / "provenance.json").write_text(
+        json.dumps({**record, "argv": ["/opt/x/chibit", "--root", "/home/me"]})
+    )
+    script = Path(__file__).parents[2] / "scripts" / "export_results.py"
+    for source, out in ((tmp_path / "runs", tmp_path / "kept"), (tmp_path / "kept", tmp_path / "back")):
+        subprocess.run([sys.executable, str(script), str(source / "s"), "--out", str(out)], check=True)
+    kept = tmp_path / "kept" / "s" / path.name
+    assert json.loads((kept / "provenance.json").read_text())["argv"] == ["chibit", "--root", "me"]
+    assert not (kept / "checkpoints").exists()
+    again = train(config, tmp_path / "back" / "s" / path.name, study="s", progress=False)
+    assert again == result and not (tmp_path / "back" / "s" / path.name / "checkpoints").exists()
+    curves = read_run(kept).curves
+    assert [curve.mean_returns.tolist() for curve in curves] == [
+        curve.mean_returns.tolist() for curve in read_run(path).curves
+    ]
