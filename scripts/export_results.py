@@ -1,9 +1,9 @@
 """Keep the raw results of a study's finished runs in the repository, and bring them back as runs.
 
-A kept run is its directory without checkpoints, films and logs: config.json, provenance.json, metrics.jsonl,
-evaluations.jsonl and result.json, in ``<out>/<study>/<run>/``. `chibit report <out>/<study>` reads it, and a run
-that was brought back is skipped by `chibit study` as finished. Folders in the command of provenance.json are
-left out, and metrics keep the losses and errors alone.
+A kept run is its directory without checkpoints, films and logs: config.json, provenance.json,
+metrics.jsonl, evaluations.jsonl and result.json, in ``<out>/<study>/<run>/``. `chibit report <out>/<study>`
+reads it, and a run that was brought back is skipped by `chibit study` as finished. Folders in the command of
+provenance.json are left out, and metrics keep the losses and errors alone.
 
 Commands:
     python scripts/export_results.py runs/fair --out results
@@ -38,7 +38,7 @@ def clean_metrics(run: RunDir) -> str:
 
 
 def keep(path: Path, out: Path) -> None:
-    """Copy what is kept of a finished run; result.json comes last, so that a part is never taken for a whole."""
+    """Copy what is kept of a finished run; result.json comes last: a part is never taken for a whole."""
     run = RunDir.open(path)
     provenance = read_json(path / "provenance.json")
     provenance["argv"] = clean_command(provenance["argv"])
