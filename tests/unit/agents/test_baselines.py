@@ -21,7 +21,7 @@ VARIANTS = [
     ("discrete_bc", {"top_fraction": 0.3}),
     ("cql", {"pretraining": "markov", "pretraining_steps": 2}),
 ]
-PHASES = {"brac_v": 8}
+PHASES = {"brac_v": 8, "awr": 4}
 """Updates after which every part has been trained; two for the others."""
 
 
