@@ -34,7 +34,12 @@ _Hashes = dict[str, list[str]]
 
 @contextlib.contextmanager
 def shared_folder(
-    folder: Path, kind: str, *, beside: Collection[str] = (), recognised: Collection[str] = ()
+    folder: Path,
+    kind: str,
+    *,
+    beside: Collection[str] = (),
+    recognised: Collection[str] = (),
+    keep: bool = False,
 ) -> Iterator[Path]:
     """Fill a folder that is then moved, file by file, into another one, beside what is there.
 
@@ -47,6 +52,7 @@ def shared_folder(
         beside: what else of ours the folder may hold, as `what_is` names it.
         recognised: names of files there that are known by their content to be ours, though no manifest says
             so.
+        keep: leave those that the new content has none of.
 
     Yields:
         A temporary folder to write into.
@@ -68,7 +74,8 @@ def shared_folder(
     with temporary_folder(folder) as temporary:
         yield temporary
         new = _hashes(temporary)
-        stale = [name for name in written if name not in new and os.path.lexists(folder / name)]
+        old = {name: hashes for name, hashes in written.items() if name not in new}
+        stale = [] if keep else [name for name in old if os.path.lexists(folder / name)]
         for name in [*new, *stale]:
             _require_ours(folder, name, written.get(name, ()))
         # Both are ours until all are moved, so that after a crash the next call goes on.
@@ -77,7 +84,8 @@ def shared_folder(
         _move(temporary, folder, new)
         for name in stale:
             remove(folder / name)
-        _write_manifest(folder, kind, {name: [digest] for name, digest in new.items()})
+        kept = old if keep else {}
+        _write_manifest(folder, kind, kept | {name: [digest] for name, digest in new.items()})
 
 
 def what_is(folder: Path) -> str | None:

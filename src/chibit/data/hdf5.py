@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 
 from chibit.core.errors import DamagedFileError, InputError, UserError
-from chibit.core.files import read_error
+from chibit.core.files import check_regular
 from chibit.data.limits import check_declared_size
 
 _BUILT_IN_FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}
@@ -32,11 +32,7 @@ def open_hdf5(path: Path) -> Iterator[Hdf5Group]:
         InputError: if it is missing or may not be read.
         DamagedFileError: if it is not a whole HDF5 file.
     """
-    try:
-        with open(path, "rb"):
-            pass
-    except OSError as error:
-        raise read_error(path, error) from error
+    check_regular(path)  # the library takes a path, so that it can map the file
     with _reading(path):
         file = h5py.File(path, "r")
     with file:

@@ -7,8 +7,7 @@ embedded.
 from __future__ import annotations
 
 import base64
-import zipfile
-import zlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +17,14 @@ from markupsafe import Markup
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
+from chibit.core.arrays import open_npz
+from chibit.core.errors import DamagedFileError, UserError
+from chibit.core.files import read_regular
 from chibit.reporting.plots import Panel
 from chibit.reporting.published import arm_label
 from chibit.reporting.results import Study
 from chibit.reporting.run_reader import Run
+from chibit.reporting.strict_json import shown_name
 from chibit.reporting.svg import style, to_svg
 
 MAX_VIDEO_BYTES = 6 * 2**20
@@ -29,6 +32,14 @@ MAX_VIDEO_BYTES = 6 * 2**20
 _MAX_ARRAY_BYTES = 64 * 2**20
 _MAX_TOKENS = 512
 _MAX_LAYERS = 6
+_MAX_SHARE = 1.001  # but for rounding
+_ARRAYS = {
+    "sharpened": ("f", _MAX_LAYERS * _MAX_TOKENS**2),
+    "layers": ("iu", _MAX_LAYERS),
+    "num_layers": ("iu", 1),
+    "temperature": ("fiu", 1),
+}
+"""What a file of attention maps has to hold: kinds of numbers, and how many there may be."""
 _SIDE = 3.4
 
 
@@ -53,18 +64,21 @@ def embed_videos(study: Study) -> tuple[list[Video], list[str]]:
     videos, left_out, used = [], [], 0
     for place, run in _first_runs(study, "videos"):
         for path in sorted((run.folder / "videos").glob("*.mp4")):
-            title = f"{arm_label(run.arm)} on {run.dataset}: {path.stem}"
-            size = path.stat().st_size
-            if used + size > MAX_VIDEO_BYTES:
+            title = f"{arm_label(run.arm)} on {run.dataset}: {shown_name(path)[:-4]}"
+            try:
+                content = read_regular(path, inside=run.folder, most=MAX_VIDEO_BYTES - used)
+            except DamagedFileError:
                 left_out.append(
                     f"{title}: left out, for the page may embed {MAX_VIDEO_BYTES >> 20} MiB of video."
                 )
                 continue
-            content = path.read_bytes()
+            except UserError as error:
+                left_out.append(f"{title}: left out ({_reason(error, path)}).")
+                continue
             if content[4:8] != b"ftyp":
                 left_out.append(f"{title}: left out, for it is not an MP4 file.")
                 continue
-            used += size
+            used += len(content)
             url = "data:video/mp4;base64," + base64.b64encode(content).decode("ascii")
             videos.append(Video(title=title, data_url=url, arm=place))
     return videos, left_out
@@ -82,17 +96,14 @@ def attention_panels(study: Study) -> tuple[list[Panel], list[str]]:
         for path in sorted((run.folder / "attention").glob("*.npz"))[:1]:
             try:
                 panels += list(_draw_layers(path, run, place))
-            except (
-                OSError,
-                EOFError,
-                ValueError,
-                KeyError,
-                TypeError,
-                zipfile.BadZipFile,
-                zlib.error,
-            ) as error:
-                refused.append(f"{run.name}/attention/{path.name}: not attention maps ({error}).")
+            except (UserError, ValueError) as error:
+                name = shown_name(path)
+                refused.append(f"{run.name}/attention/{name}: not attention maps ({_reason(error, path)}).")
     return panels, refused
+
+
+def _reason(error: Exception, path: Path) -> str:
+    return str(error).removeprefix(f"{path}: ")
 
 
 def _first_runs(study: Study, folder: str) -> Iterator[tuple[int, Run]]:
@@ -105,17 +116,19 @@ def _first_runs(study: Study, folder: str) -> Iterator[tuple[int, Run]]:
 
 
 def _draw_layers(path: Path, run: Run, place: int) -> Iterator[Panel]:
-    with zipfile.ZipFile(path) as archive:
-        if sum(entry.file_size for entry in archive.infolist()) > _MAX_ARRAY_BYTES:
-            raise ValueError("the arrays are too large")
-    with np.load(path, allow_pickle=False) as arrays:
-        weights, layers = arrays["sharpened"].astype(float), arrays["layers"].astype(int)
-        num_layers, temperature = int(arrays["num_layers"]), float(arrays["temperature"])
+    with open_npz(path, inside=run.folder, most=_MAX_ARRAY_BYTES) as archive:
+        for name, (kinds, most) in _ARRAYS.items():
+            shape, dtype = archive.declared(name)
+            if dtype.kind not in kinds or dtype.itemsize > 8 or math.prod(shape) > most:
+                raise ValueError(f"{name} is {dtype} {shape}")
+        read = {name: archive.read(name) for name in _ARRAYS}
+    weights, layers = read["sharpened"].astype(float), read["layers"].astype(int)
+    num_layers, temperature = int(read["num_layers"].item()), float(read["temperature"].item())
     square = weights.ndim == 3 and weights.shape[1] == weights.shape[2] <= _MAX_TOKENS
     if not square or layers.shape != weights.shape[:1] or len(layers) > _MAX_LAYERS:
         raise ValueError(f"shape {weights.shape}, expected (layers, tokens, tokens)")
-    if not np.isfinite(weights).all():
-        raise ValueError("it holds NaN or infinity")
+    if not (((weights >= 0) & (weights <= _MAX_SHARE)).all() and math.isfinite(temperature)):
+        raise ValueError("it holds what is no share of attention")
     for layer, weight in zip(layers.tolist(), weights, strict=True):
         yield Panel(
             title=f"{arm_label(run.arm)}, layer {layer} of {num_layers}",

@@ -95,7 +95,7 @@ def return_histogram(canvas: Canvas, scores: Scores, dataset: str, key: str) -> 
         if curves:
             pooled[place] = np.concatenate([curve.final_returns for curve in curves])
     everything = np.concatenate(list(pooled.values()))
-    edges = np.histogram_bin_edges(everything, bins=_BINS)
+    edges = _bin_edges(everything)
     medians = []
     with style():
         axes = canvas.clear("return of an episode", "share of episodes, %")
@@ -112,6 +112,14 @@ def return_histogram(canvas: Canvas, scores: Scores, dataset: str, key: str) -> 
             canvas.figure, key, f"Distribution of episode returns on {dataset}: {'; '.join(medians)}."
         )
     return Panel(title=dataset, svg=svg)
+
+
+def _bin_edges(values: np.ndarray) -> np.ndarray:
+    """(_BINS + 1,) edges of bins of one width, also where all values are alike, however large they are."""
+    low, high = float(values.min()), float(values.max())
+    room = 1e-9 * max(abs(low), abs(high))  # less than that, and no bin would have a width
+    wide = (low, high) if high - low > room else (low - max(room, 0.5), high + max(room, 0.5))
+    return np.histogram_bin_edges(values, bins=_BINS, range=wide)
 
 
 def target_sweep(canvas: Canvas, scores: Scores, dataset: str, key: str) -> Panel | None:

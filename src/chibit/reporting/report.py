@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +13,28 @@ from rich.console import Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from chibit.core.errors import InputError
-from chibit.core.files import make_folder, nearest, write_atomic
+from chibit.core.errors import InputError, UserError
+from chibit.core.files import nearest, open_regular, write_atomic
+from chibit.core.shared_folder import MANIFEST, shared_folder
 from chibit.reporting.analysis import HEADLINE, Analysis, analyse
 from chibit.reporting.results import read_study
 from chibit.reporting.tables import csv_safe, markdown_text, to_latex, to_markdown
 from chibit.reporting.targets import TargetChoice
 
 FORMATS = ("html", "md", "csv", "tex")
+_NAMES = {"html": "report.html", "markdown": "report.md", "csv": "scores.csv", "latex": "report.tex"}
+_COLUMNS = (
+    *("arm", "dataset", "seed", "target_return", "unit", "last4", "last", "best", "best_step"),
+    *("mean_return_last", "steps_to_converge", "seconds_to_converge", "steps", "folder"),
+)
+_LOOKED_AT = 4096
+_BEGINNINGS = {
+    "html": b"<!doctype html>",
+    "markdown": b"# ",
+    "csv": ",".join(_COLUMNS).encode(),
+    "latex": b"% Needs \\usepackage{booktabs}.",
+}
+"""How the files of earlier versions begin."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,25 +82,44 @@ def build_report(
                 f"formats: got {name!r}, expected some of {', '.join(FORMATS)}{nearest(name, FORMATS)}"
             )
     analysis = analyse(read_study(folder), target=target, baseline=baseline)
-    return write_report_files(analysis, make_folder(out or folder), formats)
+    return write_report_files(analysis, out or folder, formats)
 
 
 def write_report_files(analysis: Analysis, out: Path, formats: Sequence[str] = FORMATS) -> ReportPaths:
-    """Write an analysis as files into a folder that exists."""
-    written: dict[str, Path] = {}
+    """Write an analysis as files into a folder, beside what is there; raises as `build_report`."""
+    contents: dict[str, str] = {}
     if "html" in formats:
         from chibit.reporting.page import (
             render_page,  # brings matplotlib, which the other formats do not need
         )
 
-        written["html"] = _write(out / "report.html", render_page(analysis))
+        contents["html"] = render_page(analysis)
     if "md" in formats:
-        written["markdown"] = _write(out / "report.md", render_markdown(analysis))
+        contents["markdown"] = render_markdown(analysis)
     if "csv" in formats:
-        written["csv"] = _write(out / "scores.csv", render_csv(analysis))
+        contents["csv"] = render_csv(analysis)
     if "tex" in formats:
-        written["latex"] = _write(out / "report.tex", to_latex(analysis.flat_tables()))
-    return ReportPaths(**written)
+        contents["latex"] = to_latex(analysis.flat_tables())
+    beside = ("a run", "a study")
+    with shared_folder(out, "report", beside=beside, recognised=_written_before(out), keep=True) as new:
+        for kind, content in contents.items():
+            write_atomic(new / _NAMES[kind], content)
+    return ReportPaths(**{kind: out / _NAMES[kind] for kind in contents})
+
+
+def _written_before(out: Path) -> list[str]:
+    """Reports of an earlier version, which kept no list of its files."""
+    if os.path.lexists(out / MANIFEST):
+        return []
+    return [name for kind, name in _NAMES.items() if _begins_with(out / name, _BEGINNINGS[kind])]
+
+
+def _begins_with(path: Path, beginning: bytes) -> bool:
+    try:
+        with open_regular(path) as file:
+            return file.read(_LOOKED_AT).startswith(beginning)
+    except (UserError, OSError):
+        return False
 
 
 def render_markdown(analysis: Analysis) -> str:
@@ -103,10 +137,7 @@ def render_csv(analysis: Analysis) -> str:
     study = analysis.study
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(
-        ("arm", "dataset", "seed", "target_return", "unit", "last4", "last", "best", "best_step")
-        + ("mean_return_last", "steps_to_converge", "seconds_to_converge", "steps", "folder")
-    )
+    writer.writerow(_COLUMNS)
     for run in study.runs:
         for curve in run.curves:
             normalized = study.is_normalized(run.dataset)
@@ -162,8 +193,3 @@ def render_console_table(
 def _rich_cell(text: str, note: str, strong: bool) -> Text:
     shown = Text(text, style="bold" if strong else "")
     return shown.append(f"\n{note}", style="dim") if note else shown
-
-
-def _write(path: Path, content: str) -> Path:
-    write_atomic(path, content)
-    return path

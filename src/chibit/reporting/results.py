@@ -7,7 +7,9 @@ own, named by their hash.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
@@ -15,11 +17,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from chibit.core.errors import InputError
+from chibit.core.errors import InputError, read_error
 from chibit.core.targets import environment_name
 from chibit.reporting.registration import FILE, Registration, read_registration
 from chibit.reporting.run_reader import Excluded, Run, read_run
-from chibit.reporting.strict_json import Refused
+from chibit.reporting.strict_json import Refused, shown_name
 
 ARM_ORDER = (
     *("dt", "random", "chibit_paper", "chibit", "gpt2", "clip", "igpt", "markov", "iid", "ngram"),
@@ -41,6 +43,8 @@ _NO_CHANGE = {
 """Settings that may differ between runs that are averaged: the seed is what is averaged over, the data are
 compared by their content, and the others do not change what is computed."""
 _HASH_DIGITS = 8
+_REMEDY = "give the folder of a study, for example runs/quickstart"
+_MAX_SHOWN_SETTINGS, _MAX_SHOWN_VALUE = 8, 60
 _MAX_DEPTH = 8
 
 
@@ -71,7 +75,7 @@ class Study:
     @property
     def name(self) -> str:
         """Name of the folder."""
-        return self.folder.resolve().name
+        return shown_name(self.folder.resolve())
 
     @cached_property
     def arms(self) -> tuple[str, ...]:
@@ -140,21 +144,11 @@ def read_study(folder: Path, only: Collection[Path] | None = None) -> Study:
         The runs, and all that could not be used with the reason.
 
     Raises:
-        InputError: when there is no such folder, or it holds no folder at all.
+        InputError: when there is no such folder, or none in it is a run directory.
     """
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; give the folder of a study, for example runs/quickstart")
-    if (folder / "config.json").is_file():
-        candidates = [folder]
-    else:
-        candidates = sorted(
-            entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")
-        )
-    if not candidates:
-        raise InputError(
-            f"{folder}: it holds no run directories; give the folder of a study, for example runs/quickstart"
-        )
-    found = [read_run(candidate) for candidate in candidates if only is None or candidate in only]
+    found = [read_run(candidate) for candidate in _candidates(folder) if only is None or candidate in only]
+    if only is None and not any(isinstance(entry, Run) or entry.is_run for entry in found):
+        raise InputError(f"{folder}: it holds no run directories; {_REMEDY}")
     runs = _name_data_apart([entry for entry in found if isinstance(entry, Run)])
     runs = _name_variants_apart(runs)
     kept, duplicates = _drop_duplicates(runs)
@@ -167,6 +161,20 @@ def read_study(folder: Path, only: Collection[Path] | None = None) -> Study:
     return Study(
         folder=folder, runs=tuple(kept), excluded=tuple(excluded + duplicates), registration=registration
     )
+
+
+def _candidates(folder: Path) -> list[Path]:
+    """The folder, where it is a run; else its folders."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; {_REMEDY}")
+    if os.path.lexists(folder / "config.json"):
+        return [folder]
+    try:
+        return sorted(
+            entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")
+        )
+    except OSError as error:
+        raise read_error(folder, error) from error
 
 
 def arm_rank(arm: str) -> tuple[int, str]:
@@ -228,11 +236,17 @@ def _name_variants_apart(runs: list[Run]) -> list[Run]:
     named = []
     for run in runs:
         settings = _settings(run)
-        suffix = ", ".join(
-            f"{_short(key, differing[run.arm])}={_plain(settings, key)}" for key in differing[run.arm]
-        )
+        suffix = _suffix(settings, list(differing[run.arm]))
         named.append(replace(run, arm=f"{run.arm} ({suffix})") if suffix else run)
     return named
+
+
+def _suffix(settings: dict[str, Any], keys: list[str]) -> str:
+    """The settings that tell a variant apart; of very many, some and a hash of the others."""
+    shown = [f"{_short(key, keys)}={_plain(settings, key)}" for key in keys[:_MAX_SHOWN_SETTINGS]]
+    if rest := keys[_MAX_SHOWN_SETTINGS:]:
+        shown.append(f"{len(rest)} others {_digest(_canonical([settings.get(key) for key in rest]))}")
+    return ", ".join(shown)
 
 
 def _drop_duplicates(runs: list[Run]) -> tuple[list[Run], list[Excluded]]:
@@ -269,4 +283,9 @@ def _plain(settings: dict[str, Any], key: str) -> str:
     if key not in settings:
         return "absent"
     value = settings[key]
-    return value if isinstance(value, str) and value else json.dumps(value)
+    text = value if isinstance(value, str) and value else json.dumps(value)
+    return text if len(text) <= _MAX_SHOWN_VALUE else f"{text[:_MAX_SHOWN_VALUE]}… {_digest(text)}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:_HASH_DIGITS]

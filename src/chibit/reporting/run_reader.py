@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from chibit.core.errors import UserError
+from chibit.core.files import open_regular
 from chibit.core.run_dir import SCHEMA
 from chibit.core.score_rules import LAST_COUNT, CurveScores, curve_scores
 from chibit.evaluation.summary import EvaluationSummary, summarize
@@ -27,6 +29,7 @@ from chibit.reporting.strict_json import (
     require,
     require_name,
     require_number,
+    shown_name,
 )
 
 _METRIC_LINES = 200
@@ -96,7 +99,7 @@ class Run:
     @property
     def name(self) -> str:
         """Name of the run directory."""
-        return self.folder.name
+        return shown_name(self.folder)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +125,8 @@ class Excluded:
     """Data set, where provenance.json could be read."""
     seed: int | None = None
     """Seed, where config.json could be read."""
+    is_run: bool = True
+    """Whether it is a run at all, and not a folder of something else."""
 
 
 def read_run(folder: Path) -> Run | Excluded:
@@ -137,7 +142,11 @@ def read_run(folder: Path) -> Run | Excluded:
     try:
         return _read_run(folder, known)
     except Refused as refusal:
-        return Excluded(name=folder.name, kind=refusal.kind, reason=refusal.reason, **known)
+        has_logs = any(os.path.lexists(folder / name) for name in ("provenance.json", "metrics.jsonl"))
+        is_run = "arm" in known or has_logs or refusal.kind == "other schema"
+        return Excluded(
+            name=shown_name(folder), kind=refusal.kind, reason=refusal.reason, is_run=is_run, **known
+        )
 
 
 def _share(config: dict[str, Any]) -> str:
@@ -149,18 +158,18 @@ def _share(config: dict[str, Any]) -> str:
 
 
 def _read_run(folder: Path, known: dict[str, Any]) -> Run:
-    if not (folder / "config.json").is_file():
+    if not os.path.lexists(folder / "config.json"):
         raise Refused("foreign", "not a run directory: it has no config.json")
     description = read_object(folder, "config.json")
     _check_schema(description, "config.json")
     config = require(description, "config", dict, "config.json")
     known["arm"] = require_name(description, "arm", "config.json")
     known["seed"] = require(config, "seed", int, "config.json: config")
-    if (folder / "provenance.json").is_file():
+    if os.path.lexists(folder / "provenance.json"):
         provenance = read_object(folder, "provenance.json")
         name = require_name(provenance, "data_name", "provenance.json")
         known["dataset"] = name + _share(config)
-    if not (folder / "result.json").is_file():
+    if not os.path.lexists(folder / "result.json"):
         raise _unfinished(folder, config)
     if "dataset" not in known:
         raise Refused("damaged", "provenance.json is missing")
@@ -188,7 +197,7 @@ def _read_run(folder: Path, known: dict[str, Any]) -> Run:
 
 def _unfinished(folder: Path, config: dict[str, Any]) -> Refused:
     """Why a run without result.json has none: it diverged, or it is still going or was stopped."""
-    if (folder / "divergence.json").is_file():
+    if os.path.lexists(folder / "divergence.json"):
         record = read_object(folder, "divergence.json")
         return Refused(
             "diverged", f"diverged after step {quoted(record.get('step'))}: {record.get('message')}"
@@ -205,14 +214,11 @@ def _unfinished(folder: Path, config: dict[str, Any]) -> Refused:
 
 def _last_failure(folder: Path) -> str:
     """Why a run failed or crashed the last time, as the study's driver wrote it down; else empty."""
-    path = folder / "train.log"
-    if not path.is_file():  # a pipe of that name would never end
-        return ""
     try:
-        with open(path, "rb") as file:
+        with open_regular(folder / "train.log", inside=folder) as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _LOG_BYTES))
             lines = file.read(_LOG_BYTES).decode("utf-8", "replace").splitlines()
-    except OSError:
+    except (UserError, OSError):
         return ""
     found = [line for line in lines if line.startswith(("failed: ", "crashed: "))]
     return found[-1][:_LONGEST_FAILURE] if found else ""

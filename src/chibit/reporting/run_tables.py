@@ -20,6 +20,7 @@ _LONGEST = 80
 _IDENTITY = {"seed", "data", "arm"}
 _PROVENANCE = ("commit", "versions", "host", "physics", "initialiser")
 _HASH_DIGITS = 12
+_LONGEST_COMMAND = 2000
 
 
 def runs_table(scores: Scores) -> Table:
@@ -218,7 +219,8 @@ def _command(argv: Any) -> str | None:
     """The command line without the folder of its program, which is nobody's business."""
     if not isinstance(argv, list) or not argv or not all(isinstance(part, str) for part in argv):
         return None
-    return " ".join([argv[0].rpartition("/")[2], *argv[1:]])
+    command = " ".join([argv[0].rpartition("/")[2], *argv[1:]])
+    return command if len(command) <= _LONGEST_COMMAND else command[:_LONGEST_COMMAND] + "…"
 
 
 def _distinct(values: Iterable[Any]) -> str:

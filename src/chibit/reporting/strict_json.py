@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from chibit.core.errors import UserError
+from chibit.core.files import read_regular
+
 Kind = Literal["unfinished", "diverged", "damaged", "foreign", "other schema", "not evaluated", "duplicate"]
 
 _MAX_NAME = 200
 _MAX_STEP = 2**53
-_LARGEST = 1e300
-"""No return or loss comes near it; comparing also refuses NaN, infinity and integers that no float holds."""
+_LARGEST = 1e39
+"""Beyond single precision, in which returns and losses are kept; sums and squares of it are still finite."""
+_MAX_INTEGER = 2**63 - 1
+_MAX_DEPTH, _MAX_KEYS, _MAX_TEXT, _MAX_REASON = 20, 1000, 2000, 400
+_MAX_OBJECT_BYTES, _MAX_LOG_BYTES = 4 << 20, 1 << 30
 
 
 class Refused(Exception):
@@ -23,12 +30,12 @@ class Refused(Exception):
     def __init__(self, kind: Kind, reason: str) -> None:
         super().__init__(reason)
         self.kind: Kind = kind
-        self.reason = reason
+        self.reason = _cut(" ".join(reason.split()), _MAX_REASON)
 
 
 def read_object(folder: Path, name: str) -> dict[str, Any]:
     """A JSON file that holds one object."""
-    value = _parse(_read_bytes(folder, name), name)
+    value = _parse(_read_bytes(folder, name, _MAX_OBJECT_BYTES), name)
     if not isinstance(value, dict):
         raise Refused("damaged", f"{name}: {type(value).__name__} where an object was expected")
     return value
@@ -48,9 +55,9 @@ def read_lines(
     Raises:
         Refused: for a line that is not a record with a step.
     """
-    if not (folder / name).is_file():
+    if not os.path.lexists(folder / name):
         return
-    *lines, rest = _read_bytes(folder, name).split(b"\n")
+    *lines, rest = _read_bytes(folder, name, _MAX_LOG_BYTES).split(b"\n")
     if rest and not cut_allowed:
         raise Refused("damaged", f"{name}: its last line is cut off")
     chosen = list(range(len(lines)))
@@ -94,19 +101,64 @@ def quoted(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _read_bytes(folder: Path, name: str) -> bytes:
+def shown_name(path: Path) -> str:
+    """A path's last part as text that any file can hold; names need not be Unicode."""
+    return os.fsencode(path.name).decode("utf-8", "replace")
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _read_bytes(folder: Path, name: str, most: int) -> bytes:
     try:
-        return (folder / name).read_bytes()
-    except OSError as error:
-        raise Refused("damaged", f"{name}: cannot be read ({error.strerror})") from error
+        return read_regular(folder / name, inside=folder, most=most)
+    except UserError as error:
+        reason = str(error).removeprefix(f"{folder / name}: ")
+        raise Refused("damaged", f"{name}: {reason}") from error
 
 
 def _parse(text: bytes, where: str) -> Any:
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        value = json.loads(
+            text, parse_constant=_refuse_constant, parse_int=_read_integer, parse_float=_read_float
+        )
+        return _checked(value, 0)
     except (ValueError, RecursionError) as error:
         raise Refused("damaged", f"{where}: not valid JSON") from error
 
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+def _read_integer(text: str) -> int:
+    value = int(text)
+    if abs(value) > _MAX_INTEGER:
+        raise ValueError("an integer beyond 64 bits")
+    return value
+
+
+def _read_float(text: str) -> float:
+    value = float(text)
+    if abs(value) > _LARGEST:
+        raise ValueError("a number beyond all measure")
+    return value
+
+
+def _checked(value: Any, depth: int) -> Any:
+    """The same value with long texts cut; ValueError where it is nested too deep, or holds no proper text."""
+    if depth > _MAX_DEPTH:
+        raise ValueError("nested too deep")
+    if isinstance(value, str):
+        value.encode()  # a lone surrogate is a UnicodeEncodeError, which is a ValueError
+        return _cut(value, _MAX_TEXT)
+    if isinstance(value, list):
+        return [_checked(item, depth + 1) for item in value]
+    if isinstance(value, dict):
+        if len(value) > _MAX_KEYS:
+            raise ValueError(f"{len(value)} keys in one object")
+        if not all(len(key) <= _MAX_NAME and key.isprintable() for key in value):
+            raise ValueError("a key that is no name")
+        return {key: _checked(item, depth + 1) for key, item in value.items()}
+    return value

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from chibit.core.errors import InputError, ResourceError
+from chibit.core.shared_folder import MANIFEST
 from chibit.reporting import build_report, render_console_table
 
 HOPPER = "hopper-medium-v2"
@@ -48,7 +49,7 @@ def test_a_second_report_equals_the_first_and_is_no_run(study):
 def test_formats_and_folder_can_be_chosen(study, tmp_path):
     paths = build_report(study, tmp_path / "out" / "deep", formats=["csv"])
     assert paths.html is None
-    assert [path.name for path in (tmp_path / "out" / "deep").iterdir()] == ["scores.csv"]
+    assert {path.name for path in (tmp_path / "out" / "deep").iterdir()} == {MANIFEST, "scores.csv"}
     with pytest.raises(InputError, match="formats: got 'pdf'"):
         build_report(study, formats=["pdf"])
 

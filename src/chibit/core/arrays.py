@@ -1,0 +1,148 @@
+"""Arrays in files: `.npz` archives, looked at before they are read, and `.npy` files as memory maps.
+
+The one place in which either is opened. What an archive says of itself is compared with what it holds before
+anything is allocated; objects, links, encryption and names that lead elsewhere are refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import stat
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from chibit.core.errors import DamagedFileError, InputError, UserError, is_out_of_resources, read_error
+from chibit.core.files import open_regular
+
+_LIBRARY_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    tokenize.TokenError,  # of numpy's reader of headers, as are the syntax and type errors
+    SyntaxError,
+    TypeError,
+    OSError,
+    ValueError,
+    EOFError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    MemoryError,
+)
+
+
+class Npz:
+    """An open `.npz` archive; an array is read when it is asked for."""
+
+    def __init__(self, archive: zipfile.ZipFile, path: Path, stored: int) -> None:
+        """Look at every member's name; raises as `open_npz`."""
+        self._archive, self._path = archive, path
+        self.stored = stored
+        """Bytes of the file."""
+        with _reading(path):
+            for member in archive.infolist():
+                _check_member(member, path)
+            self.names = [name.removesuffix(".npy") for name in archive.namelist()]
+            """Names of the arrays."""
+
+    def declared(self, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        """Shape and type of an array, by the file's own account.
+
+        Raises:
+            DamagedFileError: if there is none, or the file holds less than it declares.
+        """
+        with _reading(self._path):
+            member = self._archive.getinfo(f"{name}.npy")
+            with self._archive.open(member) as file:
+                shape, _, dtype = _header(file)
+        size = math.prod(shape) * dtype.itemsize
+        if size > member.file_size:
+            raise DamagedFileError(f"{self._path}: {name} declares {size} bytes and holds {member.file_size}")
+        return shape, dtype
+
+    def read(self, name: str) -> np.ndarray:
+        """Read an array, after a look at what it declares.
+
+        Raises:
+            DamagedFileError: if there is none, it holds objects, or cannot be read.
+        """
+        self.declared(name)
+        with _reading(self._path), self._archive.open(f"{name}.npy") as file:
+            return read_npy(file)
+
+
+@contextlib.contextmanager
+def open_npz(path: Path, *, inside: Path | None = None, most: int | None = None) -> Iterator[Npz]:
+    """Open an archive as `numpy.savez` writes it; arguments as of `open_regular`.
+
+    Raises:
+        InputError: if there is no such file, or it may not be read.
+        DamagedFileError: if it is damaged or not to be trusted.
+    """
+    with open_regular(path, inside=inside, most=most) as file:
+        with _reading(path):
+            archive = zipfile.ZipFile(file)
+        with archive:
+            yield Npz(archive, path, os.fstat(file.fileno()).st_size)
+
+
+def map_array(path: Path) -> np.ndarray:
+    """Open a `.npy` file as a read-only memory map.
+
+    Raises:
+        InputError: if there is no such file, or it may not be read.
+        DamagedFileError: if it is damaged, or holds objects.
+    """
+    with open_regular(path) as file, _reading(path):
+        shape, is_fortran, dtype = _header(file)
+        if dtype.hasobject:
+            raise ValueError("it holds objects")
+        order: Any = "F" if is_fortran else "C"
+        return np.memmap(file, dtype, mode="r", offset=file.tell(), shape=shape, order=order)
+
+
+def read_npy(file: Any) -> np.ndarray:
+    """Read an array without objects from an open file, which names itself in what goes wrong."""
+    array: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
+    return array
+
+
+def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, is_fortran, dtype = read(file)
+    if any(size < 0 for size in shape):
+        raise ValueError(f"shape {shape}")
+    return shape, is_fortran, dtype
+
+
+def _check_member(member: zipfile.ZipInfo, path: Path) -> None:
+    """Refuse an archive whose members would lie elsewhere if it were unpacked; here none is."""
+    parts = member.filename.replace("\\", "/").split("/")
+    is_link = stat.S_ISLNK(member.external_attr >> 16)
+    if is_link or ".." in parts or parts[0] in ("", "~") or not member.filename.isprintable():
+        kind = "a link" if is_link else "outside the archive"
+        raise DamagedFileError(f"{path}: {member.filename[:80]!r} is {kind}; it is not to be trusted")
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what the libraries raise into one line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except _LIBRARY_ERRORS as error:
+        if isinstance(error, OSError) and is_out_of_resources(error):
+            raise read_error(path, error, InputError) from error
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise DamagedFileError(f"{path}: damaged {path.suffix} file ({reason}); write it again") from error
