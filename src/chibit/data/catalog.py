@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike
 
 from chibit.atari import GAMES
 from chibit.core.errors import DamagedFileError, InputError, UserError
-from chibit.core.files import check_name, open_regular, read_error
+from chibit.core.files import check_name
+from chibit.core.fingerprint import fingerprint
 from chibit.core.temporary import remove
 from chibit.data.origin import Origin, is_published_name
 from chibit.data.recording import Recording, record_columns
@@ -24,7 +25,6 @@ from chibit.data.trajectory import TrajectoryDataset
 
 _CONVERTER = 3
 """Raised when the same source would become another store."""
-_WHOLE_BYTES, _SAMPLE_BYTES = 1 << 20, 1 << 16
 
 
 def load_dataset(
@@ -194,34 +194,8 @@ def _keep(folder: Path, recording: Recording, origin: Origin, where: str) -> Tra
 
 
 def _source_hash(path: Path) -> str:
-    """Eight digits that change with a source: its path, size, times, place on the disk, and content.
-
-    A copy that keeps size and time of change (`cp -p`, `rsync -t`) has another time of its entry or another
-    place. Content is looked at in part, where there is much of it, for file systems that keep neither.
-    """
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    digest = hashlib.sha256(json.dumps([SCHEMA, _CONVERTER]).encode())
-    for file in files:
-        try:
-            status = file.stat()
-            state = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
-            digest.update(json.dumps([str(file.resolve()), *state]).encode())
-            digest.update(_content_sample(file, status.st_size))
-        except OSError as error:
-            raise read_error(file, error) from error
-    return digest.hexdigest()[:8]
-
-
-def _content_sample(path: Path, size: int) -> bytes:
-    """All of a small file; beginning, middle and end of a large one."""
-    with open_regular(path) as file:
-        if size <= _WHOLE_BYTES:
-            return file.read(_WHOLE_BYTES)
-        parts = []
-        for start in (0, (size - _SAMPLE_BYTES) // 2, size - _SAMPLE_BYTES):
-            file.seek(start)
-            parts.append(file.read(_SAMPLE_BYTES))
-        return b"".join(parts)
+    """Eight digits that change with a source, and with how it is converted."""
+    return hashlib.sha256(json.dumps([fingerprint(path), SCHEMA, _CONVERTER]).encode()).hexdigest()[:8]
 
 
 def _readable(name_or_path: str | Path) -> str:

@@ -29,6 +29,7 @@ from rich.progress import (
 
 from chibit.core.config import read_json
 from chibit.core.errors import DamagedFileError, InputError
+from chibit.core.fingerprint import fingerprint
 from chibit.data.sources import home_folder
 from chibit.data.text import TokenDataset, TokenWriter, is_corpus, open_corpus, write_corpus
 from chibit.data.text_sources import HUB_CORPORA, PIECE, TextSource, find_text
@@ -91,7 +92,9 @@ def load_corpus(
     folder = Path(source).expanduser()
     if is_corpus(folder):
         return open_corpus(folder)
-    key = hashlib.sha256(f"{_fingerprint(str(source), folder)} {tokenizer}".encode()).hexdigest()[:16]
+    is_own = str(source) not in HUB_CORPORA and folder.exists()
+    state = fingerprint(folder) if is_own else str(source)
+    key = hashlib.sha256(f"{state} {tokenizer}".encode()).hexdigest()[:16]
     readable = "".join(c if c.isalnum() or c in "-_" else "-" for c in folder.name)[:40].strip("-") or "text"
     out = home_folder(cache) / "corpora" / f"{readable}-{key}"
     return build_corpus(source, out, tokenizer=tokenizer, progress=progress)
@@ -109,15 +112,6 @@ def corpus_tokenizer(corpus: TokenDataset) -> Tokenizer | None:
     if corpus.tokenizer == "bpe":
         return BPETokenizer((corpus.folder / "tokenizer.json").read_text(encoding="utf-8"))
     return None
-
-
-def _fingerprint(source: str, folder: Path) -> str:
-    """What changes when the source does: names, sizes and times of its files."""
-    if source in HUB_CORPORA:
-        return source
-    files = [folder] if folder.is_file() else sorted(path for path in folder.rglob("*") if path.is_file())
-    stats = [(path.name, path.stat()) for path in files]
-    return f"{folder.resolve()} {[(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]}"
 
 
 def _build_from_text(source: TextSource, out: Path, tokenizer: str, progress: bool) -> None:

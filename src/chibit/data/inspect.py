@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from chibit.core.formatting import format_number, format_setting
+from chibit.core.formatting import count, format_number, format_setting
 from chibit.data.scores import normalized_score
 from chibit.data.statistics import RunningMoments, is_constant
 from chibit.data.trajectory import DatasetSpec, TrajectoryDataset
@@ -138,7 +138,7 @@ def _ends(dataset: TrajectoryDataset) -> str:
     both = int((terminated & truncated).sum())
     counts = f"{int(terminated.sum()):,} terminated, {int((truncated & ~terminated).sum()):,} truncated"
     also = f" ({both:,} are marked as both: taken as terminated)" if both else ""
-    return f"{_count(dataset.num_episodes, 'episode')} of {_count(dataset.num_steps, 'step')}: {counts}{also}"
+    return f"{count(dataset.num_episodes, 'episode')} of {count(dataset.num_steps, 'step')}: {counts}{also}"
 
 
 def _return_notes(dataset: TrajectoryDataset) -> Iterator[str]:
@@ -156,22 +156,22 @@ def _episode_notes(dataset: TrajectoryDataset) -> Iterator[str]:
     num_short = int((lengths == 1).sum())
     if num_short:
         yield (
-            f"{num_short:,} of {_count(len(lengths), 'episode')} have one step: a flag that stays set "
+            f"{num_short:,} of {count(len(lengths), 'episode')} have one step: a flag that stays set "
             "ends an episode at every step"
         )
     num_copies = len(lengths) - len({_digest(dataset, episode) for episode in range(len(lengths))})
     if num_copies:
-        yield f"{num_copies:,} of {_count(len(lengths), 'episode')} are copies of others"
+        yield f"{num_copies:,} of {count(len(lengths), 'episode')} are copies of others"
     if lengths.max() > limit:
         num_long = int((lengths > limit).sum())
         yield (
-            f"{_count(num_long, 'episode')} last longer than the limit of {limit:,} steps (up to "
+            f"{count(num_long, 'episode')} last longer than the limit of {limit:,} steps (up to "
             f"{int(lengths.max()):,}): sequence models see every later step at timestep {limit - 1:,}"
         )
     num_cut = int((~dataset.episode_ends[:, 0]).sum())
     if dataset.final_observations is None and num_cut:
         yield (
-            f"what follows the last step of {_count(num_cut, 'truncated episode')} is not known: agents that "
+            f"what follows the last step of {count(num_cut, 'truncated episode')} is not known: agents that "
             "learn from transitions leave these steps out"
         )
 
@@ -228,12 +228,8 @@ def _blocks(rows: np.ndarray) -> Iterator[np.ndarray]:
     return (rows[start : start + _BLOCK_ROWS] for start in range(0, len(rows), _BLOCK_ROWS))
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
 def _dimensions(what: str, dimensions: tuple[int, ...]) -> str:
-    return f"{_count(len(dimensions), f'{what} dimension')} ({_listed(dimensions)})"
+    return f"{count(len(dimensions), f'{what} dimension')} ({_listed(dimensions)})"
 
 
 def _listed(numbers: Sequence[int]) -> str:
@@ -293,9 +289,9 @@ def _histogram(summary: DatasetSummary) -> str:
     most = max(summary.histogram_counts)
     edges = [format_number(edge, like=summary.histogram_edges) for edge in summary.histogram_edges]
     lines = []
-    for i, count in enumerate(summary.histogram_counts):
-        bar = "█" * round(_BAR_WIDTH * count / most) or ("▏" if count else "")
-        lines.append(f"{edges[i]:>12}  {bar} {count or ''}".rstrip())
+    for i, number in enumerate(summary.histogram_counts):
+        bar = "█" * round(_BAR_WIDTH * number / most) or ("▏" if number else "")
+        lines.append(f"{edges[i]:>12}  {bar} {number or ''}".rstrip())
     lines.append(f"{edges[-1]:>12}")
     return "\n".join(lines)
 

@@ -28,6 +28,7 @@ import numpy as np
 from chibit.core.config import from_json, read_json, to_json
 from chibit.core.errors import DamagedFileError, InputError, UserError
 from chibit.core.files import atomic_folder, sha256_file
+from chibit.core.fingerprint import file_state
 from chibit.data.origin import Origin, beyond_bounds, make_spec
 from chibit.data.recording import Block, Recording
 from chibit.data.statistics import RunningMoments
@@ -262,7 +263,7 @@ def _open_array(folder: Path, name: str, expected: Mapping[str, Any], verify: st
         status = path.stat()
         if status.st_size != expected["bytes"]:
             raise DamagedFileError(f"{path}: {status.st_size} bytes, expected {expected['bytes']}; {_REMEDY}")
-        if verify == "hash" and _file_hash(path, status.st_size, status.st_mtime_ns) != expected["sha256"]:
+        if verify == "hash" and _file_hash(path, file_state(status)) != expected["sha256"]:
             raise DamagedFileError(f"{path}: content differs from its SHA-256; {_REMEDY}")
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except UserError:
@@ -307,6 +308,6 @@ def _manifest_hash(manifest: Mapping[str, Any]) -> str:
 
 
 @functools.lru_cache(maxsize=256)
-def _file_hash(path: Path, size: int, modified: int) -> str:
+def _file_hash(path: Path, state: tuple[int, ...]) -> str:
     """Hash a file once for each of its states."""
     return sha256_file(path)

@@ -70,7 +70,8 @@ def pretrain(
 
     Args:
         config: the run.
-        path: its directory. A finished run is not run again; its result is returned. The model is in its
+        path: its directory. A finished run is not run again; its result is returned, unless its text has
+            changed since. The model is in its
             folder `language_model`.
         study: name of the group of runs it belongs to.
         resume: continue from the newest whole checkpoint; False refuses when there is one.
@@ -96,10 +97,25 @@ def pretrain(
                 run = RunDir.create(path, arm="pretrain", study=study, config=to_json(config))
         with run.lock() if workers.is_first else contextlib.nullcontext():
             if all(workers.gather(run.is_finished)):
+                if workers.is_first:
+                    _refuse_changed_text(run, config)
                 return run.result()
             pretraining = _PretrainRun(config, runtime, workers, run, progress)
             pretraining.resume(resume, allow_inexact=allow_inexact_resume)
             return pretraining.run_to_end()
+
+
+def _refuse_changed_text(run: RunDir, config: PretrainConfig) -> None:
+    """Stop where a finished run's own text, if it is still there, is not what it learned from."""
+    if not Path(config.corpus).expanduser().exists():
+        return
+    now = load_pretrain_data(config, progress=False).train.content_hash
+    then = read_json(run.path / "provenance.json")["corpus"]["sha256"]
+    if now != then:
+        raise DamagedFileError(
+            f"{run.path}: the corpus {config.corpus} has changed since this run was finished (content "
+            f"{then[:12]}, now {now[:12]}); bring the old one back or choose another --out"
+        )
 
 
 class _PretrainRun:

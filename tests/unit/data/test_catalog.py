@@ -9,7 +9,7 @@ import pytest
 
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.temporary import TEMPORARY_PREFIX, temporary_folder
-from chibit.data.catalog import _source_hash, is_here, list_datasets, load_dataset
+from chibit.data.catalog import is_here, list_datasets, load_dataset
 from chibit.data.collect import collect
 from chibit.data.store import open_store
 
@@ -69,21 +69,6 @@ def test_a_replaced_source_of_equal_size_and_time_is_converted_again(how, home, 
         old.write_bytes(new.read_bytes())
     os.utime(old, ns=(5, 5))
     assert load_dataset(old, progress=False).episode_returns.tolist() == [10] * 4
-
-
-def test_large_sources_are_looked_at_in_their_middle_too(home, tmp_path, monkeypatch):
-    path = tmp_path / "large.npz"
-    path.write_bytes(bytes(5 << 20))
-    status = SimpleNamespace(st_size=5 << 20, st_mtime_ns=0, st_ctime_ns=0, st_ino=0, st_mode=0o100644)
-    monkeypatch.setattr(Path, "stat", lambda *_, **__: status)
-    seen = set()
-    for place in (None, 0, 5 << 19, (5 << 20) - 1):
-        content = bytearray(5 << 20)
-        if place is not None:
-            content[place] = 1
-        path.write_bytes(content)
-        seen.add(_source_hash(path))
-    assert len(seen) == 4
 
 
 def test_whether_data_are_here_is_told_without_making_them(home, path, monkeypatch):

@@ -124,6 +124,16 @@ def test_own_vocabulary_is_kept_with_the_corpus(tmp_path: Path) -> None:
     assert tokenizer.decode(corpus.tokens[:-1].tolist()) == STORY * 50
 
 
+def test_cache_notices_a_source_replaced_by_one_of_its_size_and_time(tmp_path: Path) -> None:
+    source = tmp_path / "text.txt"
+    found = []
+    for words in ("one two three ", "two one three "):
+        source.write_text(words * 99)
+        os.utime(source, ns=(5, 5))
+        found.append(load_corpus(source, tokenizer="bpe:280", cache=tmp_path / "cache", progress=False))
+    assert found[0].content_hash != found[1].content_hash
+
+
 def test_cache_notices_a_changed_source(tmp_path: Path) -> None:
     source = tmp_path / "a.txt"
     source.write_text("one")

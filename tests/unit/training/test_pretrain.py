@@ -322,6 +322,19 @@ def test_divergence_stops_the_run(tmp_path: Path) -> None:
     assert f"at step {record['step']}" in record["message"]
 
 
+def test_a_finished_run_is_not_returned_once_its_text_has_changed(tmp_path: Path) -> None:
+    text = tmp_path / "a.txt"
+    text.write_text("The train text. " * 60)
+    config = replace(TINY, corpus=str(text), num_steps=2)
+    result = run(config, tmp_path / "run")
+    assert run(config, tmp_path / "run") == result
+    text.write_text("The other text. " * 60)
+    with pytest.raises(DamagedFileError, match="a.txt has changed since this run was finished"):
+        run(config, tmp_path / "run")
+    text.unlink()
+    assert run(config, tmp_path / "run") == result
+
+
 def test_changed_corpus_and_unwanted_resume_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("The train text. " * 60)
     config = replace(TINY, corpus=str(tmp_path / "a.txt"), checkpoint_every=5)
