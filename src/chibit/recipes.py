@@ -205,7 +205,7 @@ RECIPES |= {
         summary=f"Figure 3: {size} parameters, pre-trained on text, on first use (2,000 steps; for a GPU)",
         settings={"init": f"chibit_{size}:2000"},
     )
-    for size in SIZES
+    for size in ("0.6M", *SIZES)
 }
 
 RECIPES |= {

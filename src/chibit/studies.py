@@ -243,7 +243,7 @@ STUDIES: dict[str, Study] = {
     "figure3": Study(
         summary="Figure 3: model sizes with and without pre-training on text, medium-expert",
         arms=("random", *(f"random_{size}" for size in SIZES))
-        + ("chibit", *(f"chibit_{size}" for size in SIZES), "gpt2"),
+        + (*(f"chibit_{size}" for size in ("0.6M", *SIZES)), "gpt2"),
         data=MEDIUM_EXPERT,
     ),
     "controls": Study(

@@ -52,7 +52,7 @@ HUB_IDS: dict[Family, str] = {
 """Where the named foreign models are, if no folder is given."""
 
 TRAINED_WITHOUT_TEXT = ("iid", "markov", "ngram", "dyck", "automaton")
-TRAINED = (*TRAINED_WITHOUT_TEXT, "shuffled_text", "chibit_3M", "chibit_18M", "chibit_84M")
+TRAINED = (*TRAINED_WITHOUT_TEXT, "shuffled_text", "chibit_0.6M", "chibit_3M", "chibit_18M", "chibit_84M")
 """Sources that are pre-trained on first use: NAME:STEPS, or NAME:STEPS:TEXT with text in place of
 WikiText-103."""
 

@@ -26,7 +26,19 @@ CONTROL = "random"
 ARMS = ("chibit", "iid", "markov", "dt")
 _RULES: dict[PublishedRule, str] = {"last4": "Last 4", "last": "Last", "best": "Best"}
 _NORMAL_95 = 1.96
-_PRETRAINED = ("chibit", "gpt2", "clip", "igpt", "markov", "iid", "ngram", "shuffled", "smollm2", "dyck")
+_PRETRAINED = (
+    "chibit",
+    "gpt2",
+    "clip",
+    "igpt",
+    "markov",
+    "iid",
+    "ngram",
+    "shuffled",
+    "smollm2",
+    "dyck",
+    "automaton",
+)
 """First parts of the names of arms whose weights come from somewhere."""
 
 

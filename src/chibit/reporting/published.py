@@ -149,6 +149,7 @@ ARM_LABELS = {
     "bc_top10": "10% BC",
     "brac_v": "BRAC-v",
     "chibit": "ChibiT",
+    "chibit_0.6M": "ChibiT 0.6M",
     "chibit_18M": "ChibiT 18M",
     "chibit_3M": "ChibiT 3M",
     "chibit_84M": "ChibiT 84M",

@@ -61,7 +61,7 @@ def trained_config(name: str, steps: int, text: str = "") -> PretrainConfig:
     if name == "shuffled_text":
         words = text or "wikitext-103"
         return PretrainConfig(corpus=name, text=words, num_candidates=NUM_CANDIDATES, **shared)
-    size = SIZES[name.removeprefix("chibit_")]
+    size = {"0.6M": SIZES["chibit"], **SIZES}[name.removeprefix("chibit_")]
     rate = LEARNING_RATE * SIZES["chibit"].n_embd / size.n_embd  # wider models take smaller steps
     shared |= {"learning_rate": rate, "gpt": size, "num_candidates": NUM_CANDIDATES}
     return PretrainConfig(corpus=text or "wikitext-103", **shared)
