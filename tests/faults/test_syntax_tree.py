@@ -1,6 +1,7 @@
 """Calls that are never made, in the package, its benchmarks and scripts: held over the syntax tree."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ PATHS = {
     "behaviour/ladder.py": {"env_name"},  # a key of a table
     "core/checkpoint.py": {"name", "step", "candidate"},  # own names and numbers
     "core/home.py": {"name", "steps", "suffix"},  # of a recipe
-    "core/run_dir.py": {"name"},  # of a log
+    "core/run_dir.py": {"name", "config", "usual"},  # of a log; a name that is there, with a hash
     "core/files.py": {"entry.name"},  # of a folder that was listed
     "core/temporary.py": {"secrets.token_hex", "suffix"},  # begins with letters; a file's own suffix
     "core/shared_folder.py": {"name"},  # of a list that admits nothing outside, or files that were listed
@@ -50,6 +51,8 @@ PATHS = {
     "losses/similarity.py": {"key.hexdigest"},
     "models/hub.py": {"name", "pickles"},  # _shard_names admits no folders; a file that was listed
     "models/language_model.py": {"name"},  # of a table
+    "reporting/report.py": {"kind", "name"},  # keys and values of a table
+    "reporting/run_reader.py": {"name"},  # own names
     "reporting/media.py": {"folder"},  # own names
     "reporting/strict_json.py": {"name"},  # own names
     "training/filming.py": {"name"},
@@ -60,7 +63,7 @@ PATHS = {
 }
 """Variables that are joined to a folder, with why they cannot leave it. Whoever adds to this has looked at
 where the name comes from; one from a file or a user goes through `core.files.check_name`."""
-FOLDERS = ("folder", "path", "root", "temporary", "Path", "home", "place", "entry", "study", "out")
+FOLDERS = re.compile(r"(folder|path|root|temporary|Path|home|place|entry|study|parent|\bout)(\b|_)")
 TREES = {
     path.relative_to(SOURCE if path.is_relative_to(SOURCE) else ROOT).as_posix(): ast.parse(path.read_text())
     for path in FILES
@@ -124,7 +127,7 @@ def joined_to_folders(tree):
         if not (isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div)):
             continue
         name, left = ast.unparse(node.right), ast.unparse(node.left)
-        is_path = isinstance(node.right, ast.JoinedStr) or any(word in left for word in FOLDERS)
+        is_path = isinstance(node.right, ast.JoinedStr) or bool(FOLDERS.search(left))
         is_number = any(word in name for word in ("steps", "num_", "len(", "total"))
         if is_path and (isinstance(node.right, ast.JoinedStr) or not is_number):
             yield from ((f"{left} / {name}", variable) for variable in variables(node.right))
