@@ -61,6 +61,9 @@ class Mutant:
     """The same with the original, where a mutant that is read must give what the original gives."""
     line: tuple[str, ...] = ()
     """The command line, where it is what was spoiled."""
+    may_follow_links: bool = False
+    """Whether links in it may be read through: those of the Hub's cache lead out of a policy's folder, and
+    one's own checkpoints may be on another disk."""
 
 
 Maker = Callable[[Path, Place, random.Random], Mutant]
@@ -95,7 +98,13 @@ def _open_mutants(name: str, numbers: range, seed: int, originals: Path, place: 
         place.empty()
         mutant = KINDS[name](originals, place, random.Random(f"{seed} {name} {number}"))
         begin = time.monotonic()
-        seen = run(mutant.action, place, named=mutant.line, may_be_stopped=bool(mutant.line))
+        seen = run(
+            mutant.action,
+            place,
+            named=mutant.line,
+            may_be_stopped=bool(mutant.line),
+            may_follow_links=mutant.may_follow_links,
+        )
         if mutant.whole is not None and mutant.whole not in expected:
             place.empty()
             expected[mutant.whole] = run(mutant.whole, place).value
@@ -159,7 +168,7 @@ def _spoil(target: Path, place: Place, generator: random.Random) -> str:
     done = []
     for _ in range(generator.choice((1, 1, 1, 2, 3))):
         files, way = _files(target), generator.random()
-        if not files:
+        if not files or target.is_symlink():  # what is behind it is not ours to spoil
             break
         if way < 0.65:
             done.append(mutate_file(_chosen(files, generator), generator))
@@ -174,7 +183,7 @@ def _spoil(target: Path, place: Place, generator: random.Random) -> str:
                 path for path in (target, *target.rglob("*")) if path.is_dir() and not path.is_symlink()
             ]
             done.append(add_entry(generator.choice(folders or [target.parent]), place.outside, generator))
-    if target.is_dir() and generator.random() < 0.8:
+    if target.is_dir() and not target.is_symlink() and generator.random() < 0.8:
         resign(target)
         done.append("signed again")
     return ", ".join(done)
@@ -266,7 +275,7 @@ def _policy_mutant(originals: Path, place: Place, generator: random.Random) -> M
         return Mutant(mutate_file(weights, generator), partial(_act, target), _Whole(_act, original))
     what = _spoil(target, place, generator)
     if generator.random() < 0.8:
-        return Mutant(what, partial(_act, target))
+        return Mutant(what, partial(_act, target), may_follow_links=True)
 
     def save_again() -> None:
         policy = Policy.from_pretrained(originals / "policy-dt")
@@ -300,13 +309,15 @@ def _run_mutant(originals: Path, place: Place, generator: random.Random) -> Muta
         "export": ["export", str(target), "--no-video", "--out", str(place.work / "policy")],
         "export in it": ["export", str(target), "--no-video"],
         "attention": ["attention", str(target), "--num-windows", "2"],
-        "train": ["train", "--config", str(originals / "config.json"), "--out", str(target), "--quiet"],
+        "train on": ["train", "--config", str(originals / "config.json"), "--out", str(target), "--quiet"],
         "train itself": ["train", "--config", str(target / "config.json"), "--out", str(target), "--quiet"],
         "study": ["study", "table2", "--dry-run", "--root", str(place.work)],
     }
     weights = (5, 4, 4, 3, 1, 1, 4, 1, 1)
     verb = generator.choices(list(lines), weights)[0]
-    return Mutant(f"{verb}: {what}", partial(main, lines[verb]))
+    return Mutant(
+        f"{verb}: {what}", partial(main, lines[verb]), may_follow_links=verb not in ("report", "study")
+    )
 
 
 def _spec_mutant(originals: Path, place: Place, generator: random.Random) -> Mutant:

@@ -284,7 +284,8 @@ def replace_file(path: Path, outside: Path, generator: random.Random) -> str:
     elif way == "pipe":
         os.mkfifo(path)
     elif way == "link to a pipe":
-        os.mkfifo(path.with_name("pipe"))
+        if not os.path.lexists(path.with_name("pipe")):
+            os.mkfifo(path.with_name("pipe"))
         path.symlink_to("pipe")
     elif way == "socket":
         _bind(path)
@@ -327,7 +328,7 @@ def add_entry(folder: Path, outside: Path, generator: random.Random) -> str:
     """Put something into a folder that does not belong there."""
     name = generator.choice(
         (b"Thumbs.db", b".DS_Store", "²".encode(), "٣".encode(), b"\xff\xfe", b"notes.txt", b"-1",
-         b"9" * 30, b"a\nb", b"<b>[/b]", b"last", b"best", b"0000000003", b"x.npz", b"x.mp4", b"result.json",
+         b"9" * 30, b"a\nb", b"<b>[red]", b"last", b"best", b"0000000003", b"x.npz", b"x.mp4", b"result.json",
          b".tmp-0-x", b"x" * 255)
     )  # fmt: skip
     path = Path(os.fsdecode(os.path.join(os.fsencode(folder), name)))

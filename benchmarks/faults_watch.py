@@ -95,22 +95,24 @@ class Place:
             folder.mkdir()
 
     @contextlib.contextmanager
-    def watched(self, seen: list[str]) -> Iterator[None]:
+    def watched(self, seen: list[str], may_be_read: bool) -> Iterator[None]:
         """Add to `seen` what happens to the folders that nothing may touch, and what is left behind."""
-        self._read_events()  # what is there is our own doing
+        self._read_events(False)  # what is there is our own doing
         yield
-        seen += sorted(f"touched {name}" for name in set(self._read_events()))
-        if self._sentinels() != self._digest:
+        seen += sorted(f"touched {name}" for name in set(self._read_events(may_be_read)))
+        found = self._sentinels()
+        if found != self._digest:
             seen.append("secrets or home changed")
+        self._digest = found
 
-    def leftovers(self) -> list[str]:
+    def leftovers(self) -> set[str]:
         """Temporary files, and folders of our home that no page names."""
         found = [entry.name for entry in os.scandir(self.temporary)]
         found += [entry.name for entry in os.scandir(self.home) if entry.name not in _HOMES]
         for folder in (self.work, self.home):
             for _, folders, files in os.walk(os.fsencode(folder)):
                 found += [os.fsdecode(name) for name in (*folders, *files) if name.startswith(b".tmp-")]
-        return [f"left {name}" for name in found]
+        return {f"left {name}" for name in found}
 
     def _sentinels(self) -> str:
         digest = hashlib.sha256()
@@ -120,7 +122,7 @@ class Place:
                 digest.update(path.read_bytes() if path.is_file() else b"")
         return digest.hexdigest()
 
-    def _read_events(self) -> list[str]:
+    def _read_events(self, may_be_read: bool) -> list[str]:
         try:
             events = os.read(self._inotify, 1 << 18)
         except BlockingIOError:
@@ -129,13 +131,19 @@ class Place:
         while events:
             _, mask, _, length = struct.unpack_from("iIII", events)
             name = events[16 : 16 + length].rstrip(b"\0").decode(errors="replace")
-            names.append(f"{name or 'the folder'} ({mask & 0xFFFF:#x})")
+            if mask & _CHANGES or not may_be_read:
+                names.append(f"{name or 'the folder'} ({mask & 0xFFFF:#x})")
             events = events[16 + length :]
         return names
 
 
 def run(
-    action: Callable[[], Any], place: Place, *, named: Sequence[str] = (), may_be_stopped: bool = False
+    action: Callable[[], Any],
+    place: Place,
+    *,
+    named: Sequence[str] = (),
+    may_be_stopped: bool = False,
+    may_follow_links: bool = False,
 ) -> Seen:
     """Run an action in a forked process.
 
@@ -144,11 +152,13 @@ def run(
         place: where it may write.
         named: texts of a command line; writing below one of them is refused by the system, but is no misdeed.
         may_be_stopped: it may be work that goes on; after `STOPPED_AFTER` it is asked to stop.
+        may_follow_links: what is outside may be read, though not changed.
     """
     said, outside = place.root / "said", []
     said.write_bytes(b"")
+    before = place.leftovers()
     read, write = os.pipe()
-    with place.watched(outside):
+    with place.watched(outside, may_follow_links):
         pid = os.fork()
         if pid == 0:
             os.close(read)
@@ -167,7 +177,7 @@ def run(
     if report:
         told = json.loads(report)
         seen.value, seen.executed, seen.megabytes = told["value"], told["executed"], told["megabytes"]
-        seen.outside += [*told["outside"], *(place.leftovers() if status in (0, 2, 3, 4, 5) else ())]
+        seen.outside += [*told["outside"], *(place.leftovers() - before if status >= 0 else ())]
     if huge:
         seen.megabytes = _LETHAL_MEGABYTES
     return seen
