@@ -281,7 +281,7 @@ def _policy_mutant(originals: Path, place: Place, generator: random.Random) -> M
         policy = Policy.from_pretrained(originals / "policy-dt")
         policy.save_pretrained(target)
 
-    return Mutant(f"{what}; written over", save_again)
+    return Mutant(f"{what}; written over", save_again, may_follow_links=True)
 
 
 def _run_mutant(originals: Path, place: Place, generator: random.Random) -> Mutant:
