@@ -303,7 +303,7 @@ def replace_file(path: Path, outside: Path, generator: random.Random) -> str:
         path.write_bytes(b"")
     elif way == "sparse":
         path.write_bytes(content)
-        os.truncate(path, generator.choice((10**8, 10**11)))
+        os.truncate(path, generator.choice((10**8, 2 * 10**9)))
     elif way == "link within":
         path.with_name("moved").write_bytes(content)
         path.symlink_to("moved")

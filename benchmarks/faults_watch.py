@@ -107,7 +107,7 @@ class Place:
 
     def leftovers(self) -> set[str]:
         """Temporary files, and folders of our home that no page names."""
-        found = [entry.name for entry in os.scandir(self.temporary)]
+        found = [entry.name for entry in os.scandir(self.temporary) if "wandb" not in entry.name]
         found += [entry.name for entry in os.scandir(self.home) if entry.name not in _HOMES]
         for folder in (self.work, self.home):
             for _, folders, files in os.walk(os.fsencode(folder)):
@@ -319,7 +319,8 @@ class _Watch:
         """Take writing below these paths for what was asked for; the system refuses it all the same."""
         for text in named:
             with contextlib.suppress(ValueError, OSError):  # no path
-                self._named.append(os.path.realpath(text))
+                # Of a file that was asked for, the temporary one beside it too.
+                self._named += [os.path.realpath(text), os.path.dirname(os.path.realpath(text))]
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
         if not self.is_on:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.logging import RichHandler
 
-from chibit.core.errors import InputError, UserError
+from chibit.core.errors import InputError, UserError, one_line
 from chibit.core.files import is_out_of_resources, nearest, resource_error
 
 VERBS: dict[str, tuple[str, str, str]] = {
@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(
             error, "exit_code"
         ):  # training.stopping.Stopped, which lives above core and may not be imported yet
-            errors.print(f"chibit: {error}", markup=False)
+            errors.print(f"chibit: {one_line(str(error))}", markup=False)
             return int(error.exit_code)
         raise
 

@@ -21,10 +21,33 @@ _REMEDIES = {
 _OUT_OF_RESOURCES = _REMEDIES.keys() - {errno.EACCES, errno.EPERM}
 
 
+_LONGEST_LINE = 1200
+
+
+def one_line(text: str) -> str:
+    """A message as any terminal, log or page can show it.
+
+    Args:
+        text: may quote names and values from files and command lines.
+
+    Returns:
+        The same, with what cannot be printed (line breaks, control characters, marks that turn the direction
+        of writing) escaped as in Python, and with its middle left out where it is long.
+    """
+    shown = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    if len(shown) <= _LONGEST_LINE:
+        return shown
+    half = _LONGEST_LINE // 2
+    return f"{shown[:half]} ... {shown[-half:]}"
+
+
 class UserError(Exception):
     """A refusal in one line: the file or field, what was given, what was expected, what to do."""
 
     exit_code: int = 2
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class InputError(UserError, ValueError):

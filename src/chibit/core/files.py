@@ -72,6 +72,8 @@ def open_regular(
         # changed in between.
         _require_regular(os.stat(target), path, kind, remedy)
         file = os.fdopen(os.open(target, os.O_RDONLY | platform.OPEN_FLAGS), "rb")
+    except UserError:
+        raise
     except ValueError as error:  # a NUL in the name
         raise kind(f"{str(path)[:80]!r}: not a file's name ({error}); {remedy}") from error
     except OSError as error:
@@ -167,9 +169,12 @@ def replacing(path: Path) -> Iterator[Path]:
         A temporary name beside `path`, of an empty file, to write to.
 
     Raises:
+        InputError: where `path` is a folder, or a pipe or device, which a new file would do away with.
         ResourceError: when the system refuses; what is under `path` is then untouched.
     """
     try:
+        if path.exists():
+            _require_regular(path.stat(), path, InputError, "choose another name")
         temporary, descriptor = claim_file(path.parent, path.suffix)
     except OSError as error:
         raise resource_error(path, error) from error

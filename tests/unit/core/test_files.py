@@ -8,7 +8,15 @@ import threading
 import pytest
 
 from chibit.core.errors import InputError, ResourceError
-from chibit.core.files import atomic_folder, check_name, make_folder, nearest, sha256_file, write_atomic
+from chibit.core.files import (
+    atomic_folder,
+    check_name,
+    make_folder,
+    nearest,
+    open_regular,
+    sha256_file,
+    write_atomic,
+)
 
 
 def test_write_atomic_replaces_whole_content_and_leaves_nothing_else(tmp_path):
@@ -37,6 +45,24 @@ def test_write_atomic_keeps_the_old_file_when_the_disk_refuses(tmp_path):
     assert (tmp_path / "a.bin").read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["a.bin"]
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 1000
+
+
+def test_what_is_no_file_is_not_replaced_by_one(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "null").symlink_to("/dev/null")
+    (tmp_path / "folder").mkdir()
+    for name, kind in (("pipe", "a pipe"), ("null", "a device"), ("folder", "a folder")):
+        with pytest.raises(InputError, match=f"{name}: is {kind}, expected a regular file"):
+            write_atomic(tmp_path / name, "x")
+    assert (tmp_path / "pipe").is_fifo()
+    assert (tmp_path / "null").is_symlink()
+    assert sorted(os.listdir(tmp_path)) == ["folder", "null", "pipe"]
+
+
+def test_a_refusal_is_said_once(tmp_path):
+    with pytest.raises(InputError) as refused:
+        open_regular(tmp_path)
+    assert str(refused.value) == f"{tmp_path}: is a folder, expected a regular file; check the path"
 
 
 def test_atomic_folder_appears_whole_or_not_at_all(tmp_path):
