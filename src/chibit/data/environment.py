@@ -22,10 +22,10 @@ def choose_environment(env_id: object) -> tuple[str | None, tuple[str, ...]]:
         env_id: whatever the file holds as an id, or None.
 
     Returns:
-        The id or None, and a note that gives the reason for None.
+        The id or None, and a note where an id was given that is not on the list.
     """
     if env_id is None:
-        return None, ("the data name no environment",)
+        return None, ()
     if not isinstance(env_id, str) or env_id not in ALLOWED:
         return None, (f"environment {str(env_id)[:80]!r} is not one that can be built here",)
     return env_id, ()

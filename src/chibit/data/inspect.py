@@ -156,8 +156,8 @@ def _episode_notes(dataset: TrajectoryDataset) -> Iterator[str]:
     num_short = int((lengths == 1).sum())
     if num_short:
         yield (
-            f"{num_short:,} of {count(len(lengths), 'episode')} have one step: a flag that stays set "
-            "ends an episode at every step"
+            f"{num_short:,} of {count(len(lengths), 'episode')} have one step (a flag that stays set "
+            "ends an episode at every step)"
         )
     num_copies = len(lengths) - len({_digest(dataset, episode) for episode in range(len(lengths))})
     if num_copies:
@@ -179,7 +179,7 @@ def _episode_notes(dataset: TrajectoryDataset) -> Iterator[str]:
 def _observation_notes(dataset: TrajectoryDataset) -> Iterator[str]:
     constant = constant_dimensions(dataset)
     if constant:
-        yield f"{_dimensions('observation', constant)} never change: not scaled"
+        yield f"{_dimensions('observation', constant)} never change, but for rounding: not scaled"
     if dataset.spec.num_state_columns == 1:
         values = dataset.observations
         if (values == np.round(values)).all():
