@@ -28,7 +28,7 @@ from chibit.data.minari_episodes import (
     hdf5_episodes,
     record_episodes,
 )
-from chibit.data.origin import Origin
+from chibit.data.origin import Origin, is_published_name
 from chibit.data.recording import Recording
 from chibit.envs import MUJOCO_ENV_IDS
 
@@ -89,6 +89,8 @@ def read_origin(metadata: dict[str, Any], folder: Path) -> Origin:
     """
     fallback = folder.parent.name if folder.name == "data" else folder.name
     name = check_name(str(metadata.get("dataset_id", fallback)), "data set")
+    if "/" not in name and is_published_name(name):
+        name = f"minari/{name}"  # D4RL's and Atari's ids are no Minari ids
     env_spec = _json_field(metadata, "eval_env_spec", folder) or _json_field(metadata, "env_spec", folder)
     env_id, env_options, notes = _environment(env_spec)
     d4rl_physics, physics_notes = _physics(metadata, env_id)

@@ -72,7 +72,8 @@ def refuse_changed_if_here(run: RunDir, config: RunConfig[Any]) -> None:
 
 def _decisive(identity: dict[str, Any]) -> dict[str, Any]:
     spec = identity["dataset"]
-    reference = spec.get("score_reference")
+    # Without an environment there is no score that a reference could change.
+    reference = spec.get("score_reference") if spec.get("env_id") else None
     return {
         "episodes": identity.get("data_episodes"),
         "steps": identity.get("data_steps"),

@@ -1,5 +1,6 @@
 """Which environment data belong to: by metadata, an exact known id or the user's word, not by a free name."""
 
+import json
 import pickle
 
 import numpy as np
@@ -48,6 +49,16 @@ def test_a_file_of_another_form_does_not_pass_for_a_published_set(name, home, tm
     spec = load_dataset(write_npz(tmp_path / f"{name}.npz", hopper_columns)).spec
     assert spec.name == f"{name}.npz"
     assert_means_nothing(spec)
+
+
+@pytest.mark.parametrize("dataset_id", ["hopper-medium-v2", "Breakout"])
+def test_a_minari_set_does_not_pass_for_another_publishers(dataset_id, home, write_minari, hopper_episodes):
+    folder = write_minari(hopper_episodes, dataset_id="test/hopper/medium-v2")
+    path = folder / "data" / "metadata.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "dataset_id": dataset_id}))
+    spec = load_dataset(folder).spec
+    assert task_of(spec.name) == (None, "other")
+    assert spec.env_id == "Hopper-v5"  # metadata say so
 
 
 @pytest.mark.parametrize("name", ["hopper-medium-v2", "chibit/hopper/medium-v0", "Pong", "mujoco/x/y-v0"])

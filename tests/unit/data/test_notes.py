@@ -65,7 +65,9 @@ def test_episodes_of_one_step_are_said(build):
     """As AntMaze's files flag a goal: on every step that stays there."""
     flags = np.isin(np.arange(40), [9, 10, 11, 12, 13, 39])
     ten = build(terminations=flags, truncations=np.zeros(40, bool))
-    assert "4 of 6 episodes have one step (" in said(ten, "a flag that stays set ends an episode at every step)")
+    assert "4 of 6 episodes have one step (" in said(
+        ten, "a flag that stays set ends an episode at every step)"
+    )
 
 
 def test_a_goal_flagged_many_steps_in_hdf5_is_said(home, write_hdf5, hopper_columns):
