@@ -45,7 +45,7 @@ ALLOWED = {
     "reporting": ("core", "data.scores", "evaluation.summary", "reporting"),
     "recipes": ("core", "agents", "training"),
     "studies": ("core", "recipes", "training"),
-    "sweep": ("core", "training", "sweep"),
+    "sweep": ("core", "training", "evaluation.summary", "sweep"),
     "sweep.adaptive": ("core", "training", "sweep", "reporting"),
     "quickstart": ("core", "data", "recipes", "sweep", "training", "verbs.report"),
     "verbs": ("",),

@@ -59,6 +59,14 @@ class EvaluationSummary:
         played = count(self.num_episodes + self.num_failed, "episode")
         return f"{self.num_episodes or 'none'} of {played}, {self.num_failed} failed"
 
+    @property
+    def short(self) -> str:
+        """``score 38.5 (10 episodes)``, or the mean return without a reference."""
+        if self.normalized_score is not None:
+            return f"score {format_number(self.normalized_score, decimals=1)} ({self.sample})"
+        shown = "no return" if self.mean_return is None else f"return {format_number(self.mean_return)}"
+        return f"{shown} ({self.sample})"
+
     def __str__(self) -> str:
         """``target 3,600: return 1,234 ± 120 (10 episodes), score 38.5``."""
         asked = "" if self.target_return is None else f"target {format_setting(self.target_return)}: "

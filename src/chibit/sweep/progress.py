@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from chibit.evaluation.summary import summarize_record
 from chibit.sweep.forecast import forecast, measure
 from chibit.sweep.tasks import Outcome, Task
 from chibit.training.trained_sources import source_folder, source_steps, trained_specs
@@ -159,8 +160,8 @@ class StudyProgress:
 def _note(path: Path, metrics: dict[str, Any]) -> str:
     note = f"loss {metrics['train/loss']:.4f}" if "train/loss" in metrics else ""
     evaluation = last_record(path / "evaluations.jsonl")
-    if evaluation is not None and evaluation.get("normalized_score") is not None:
-        note += f"  score {evaluation['normalized_score']:.1f}"
+    if evaluation is not None:
+        note += f"  {summarize_record(evaluation).short}"
     return note
 
 

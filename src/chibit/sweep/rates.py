@@ -49,12 +49,13 @@ def read_trials(folder: Path) -> dict[str, list[Trial]]:
             for line in run.read_log("metrics.jsonl")[-1:]
             if "held_out/action_error" in line
         ]
-        if rate is None or not errors or not result["scores"]:
+        scored = [entry["last4"] for entry in result["scores"][:1] if entry["last4"] is not None]
+        if rate is None or not errors or not scored:
             raise InputError(
                 f"{path.parent}: no backbone learning rate, held-out error or score; not a trial"
             )
         arm = description["arm"].rpartition("_")[0]
-        runs[arm][rate][config["seed"]] = (errors[0], result["scores"][0]["last4"])
+        runs[arm][rate][config["seed"]] = (errors[0], scored[0])
     if not runs:
         raise InputError(f"{folder}: holds no finished run; run chibit study rates first")
     for arm, rates in runs.items():

@@ -13,6 +13,7 @@ from chibit.data.trajectory import DatasetSpec
 from chibit.evaluation.rollout import Evaluation
 from chibit.evaluation.summary import summarize, summarize_record
 from chibit.reporting.run_reader import read_run
+from chibit.sweep.progress import _note
 from chibit.training.hub_folder import checkpoint_scores
 from chibit.training.offline import evaluation_record, evaluation_score
 from chibit.training.progress import RunProgress
@@ -67,6 +68,16 @@ def test_the_line_of_progress_says_what_it_counts(capsys):
         progress.evaluated([ONE_FAILED])
     line = next(line for line in capsys.readouterr().out.splitlines() if "target" in line)
     assert line.strip() == "step 5: target 3,600: return 3,000 ± 0 (2 of 3 episodes, 1 failed), score 92.8"
+
+
+def test_the_line_of_a_study_says_what_it_counts(tmp_path):
+    for returns, failed, said in (
+        ((3000.0, 10.0), (1,), "score 92.8 (1 of 2 episodes, 1 failed)"),
+        ((5.0,), (0,), "no"),
+    ):
+        record = evaluation_record(evaluation(returns, failed), 10, 1.0)
+        (tmp_path / "evaluations.jsonl").write_text(json.dumps(record) + "\n")
+        assert f"  {said}" in _note(tmp_path, {"train/loss": 0.5})
 
 
 def test_evaluate_shows_the_same_figures():
