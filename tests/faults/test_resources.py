@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import resource
+import time
 
 import faults_kills
 import numpy as np
@@ -103,8 +104,8 @@ def test_a_place_where_nobody_may_write(place, data):
 @pytest.mark.parametrize(
     ("flags", "part"),
     [
-        (("--batch-size", 2_000_000_000), "batch_size: a batch of 2,000,000,000 windows"),
-        (("--agent", "td3_bc", "--batch-size", 900_000_000_000), "batch_size: a batch of 900,000,000,000"),
+        (("--batch-size", 2_000_000_000), "this model with a batch takes"),
+        (("--agent", "td3_bc", "--batch-size", 900_000_000_000), "this model with a batch takes"),
     ],
 )
 def test_batches_larger_than_memory_are_never_made(place, data, flags, part):
@@ -114,7 +115,7 @@ def test_batches_larger_than_memory_are_never_made(place, data, flags, part):
 
 def test_a_model_that_needs_more_than_is_free_is_one_line(place, data):
     """As if 300 MB were free: Linux itself would have promised more, and killed something later."""
-    flags = ("--data", data, "--out", place / "run", "--num-steps", 1, "--batch-size", 20_000, "--quiet")
+    flags = ("--data", data, "--out", place / "run", "--num-steps", 1, "--batch-size", 2_000, "--quiet")
     real = memory._kilobytes
     free = lambda file, name: 300_000 if name == "MemAvailable" else real(file, name)  # noqa: E731
     verdict = guarded(command("train", *flags), place, lambda: setattr(memory, "_kilobytes", free))
@@ -145,3 +146,39 @@ def test_two_processes_on_one_run(place, data):
         verdict = guarded(command("train", *flags), place)
     assert_refused(verdict, 4, "run: another process works on this run", "choose another --out")
     assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--n-embd", 10**9),
+        ("--n-layer", 10**8),
+        ("--n-layer", 2**62),
+        ("--context-length", 20_000, "--max-timesteps", 1_000),
+        ("--context-length", 2**62),
+        ("--batch-size", 2**62),
+        ("--max-timesteps", 2**40),
+        ("--agent", "bc", "--hidden-sizes", 10**6, 10**6),
+        ("--agent", "bc", "--context-length", 2**50),
+        ("--agent", "cql", "--num-sampled-actions", 2**40),
+        ("--agent", "brac_v", "--num-divergence-samples", 2**40),
+        ("--agent", "td3_bc", "--hidden-sizes", 2**62),
+    ],
+    ids=lambda flags: " ".join(map(str, flags)),
+)
+def test_a_model_larger_than_memory_is_never_built(place, data, flags):
+    started = time.perf_counter()
+    verdict = guarded(command("train", "--data", data, "--out", place / "run", "--quiet", *flags), place)
+    assert_refused(verdict, 4, "takes", "GB", "lower", megabytes=TRAINING_MEGABYTES)
+    assert time.perf_counter() - started < 20
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [("--n-embd", 10**9), ("--n-layer", 10**8), ("--micro-batch-tokens", 2**40, "--block-length", 1024)],
+)
+def test_a_language_model_larger_than_memory_is_never_built(place, flags):
+    verdict = guarded(
+        command("pretrain", "--corpus", "iid", "--out", place / "run", "--quiet", *flags), place
+    )
+    assert_refused(verdict, 4, "takes", "GB", "lower")

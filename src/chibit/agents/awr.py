@@ -18,8 +18,8 @@ import torch
 from annotated_types import Interval
 from torch import Tensor, nn
 
-from chibit.agents.base import AgentConfig, AgentState, Policy, Sampler
-from chibit.agents.learner import Learner, Loss
+from chibit.agents.base import AgentState, Policy, Sampler
+from chibit.agents.learner import BaselineConfig, Learner, Loss
 from chibit.agents.markov import ActionScaler, MarkovPolicy, check_actions
 from chibit.core.fields import BelowOne, Count, Fraction, NonNegative, Positive, Widths
 from chibit.core.runtime import Runtime
@@ -34,7 +34,7 @@ ROWS_PER_BLOCK = 65_536
 
 
 @dataclass(frozen=True, kw_only=True)
-class AWRConfig(AgentConfig):
+class AWRConfig(BaselineConfig):
     """Hyper-parameters. Defaults: Peng et al. (2019), with the action spread of their locomotion tasks."""
 
     agent: ClassVar[str] = "awr"

@@ -17,7 +17,7 @@ from chibit.core.config import Checked
 from chibit.core.errors import DivergenceError
 
 if TYPE_CHECKING:
-    from chibit.data.trajectory import TrajectoryDataset
+    from chibit.data.trajectory import DatasetSpec, TrajectoryDataset
 
 Batch_co = TypeVar("Batch_co", covariant=True)
 
@@ -142,6 +142,10 @@ class AgentConfig(Checked):
     def arm_name(self) -> str:
         """Name in tables and folders of a run that was given none."""
         return self.agent
+
+    def num_bytes(self, spec: DatasetSpec) -> int:
+        """What training will take, from below; what is more than the machine has is never built."""
+        return 0
 
 
 @dataclass(frozen=True)

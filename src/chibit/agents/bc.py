@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from chibit.agents.base import AgentConfig, AgentState, Policy, Sampler
-from chibit.agents.learner import Learner, Loss
+from chibit.agents.base import AgentState, Policy, Sampler
+from chibit.agents.learner import BaselineConfig, Learner, Loss
 from chibit.agents.markov import ActionScaler, MarkovPolicy, check_actions
 from chibit.core.fields import BelowOne, Count, Natural, NonNegative, Positive, Share, Widths
 from chibit.core.runtime import Runtime
@@ -29,7 +29,7 @@ from chibit.models.policies import DeterministicActor
 
 
 @dataclass(frozen=True, kw_only=True)
-class BCConfig(AgentConfig):
+class BCConfig(BaselineConfig):
     """Hyper-parameters. Defaults: the any-percent BC of CORL (Tarasov et al., 2022)."""
 
     agent: ClassVar[str] = "bc"
@@ -50,6 +50,11 @@ class BCConfig(AgentConfig):
     """Steps over which the learning rate rises linearly; 0 is none."""
     batch_size: Count = 256
     """Transitions, or windows, in a batch."""
+
+    @property
+    def states_seen(self) -> int:
+        """States in an input."""
+        return self.context_length
 
 
 def chen_bc() -> BCConfig:

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from chibit.agents.base import AgentConfig, AgentState, Policy, Sampler
-from chibit.agents.learner import Learner, Loss, adam
+from chibit.agents.base import AgentState, Policy, Sampler
+from chibit.agents.learner import BaselineConfig, Learner, Loss, adam
 from chibit.agents.markov import ActionScaler, MarkovPolicy, check_actions
 from chibit.core.fields import Count, Fraction, NonNegative, Positive, Widths
 from chibit.core.runtime import Runtime
@@ -29,7 +29,7 @@ from chibit.models.value_functions import Critics, frozen_copy, polyak_update
 
 
 @dataclass(frozen=True, kw_only=True)
-class BRACVConfig(AgentConfig):
+class BRACVConfig(BaselineConfig):
     """Hyper-parameters. Defaults: BRAC-v in D4RL (Fu et al., 2020), but for `behavior_steps`."""
 
     agent: ClassVar[str] = "brac_v"
@@ -56,6 +56,11 @@ class BRACVConfig(AgentConfig):
     """Discount of rewards, for each step."""
     tau: Fraction = 0.005
     """Share of the way that target critics move at each update."""
+
+    @property
+    def rows_per_transition(self) -> int:
+        """Actions that the divergence is estimated from."""
+        return self.num_divergence_samples
 
 
 class BRACV:

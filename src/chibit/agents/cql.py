@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from chibit.agents.base import AgentConfig, AgentState, Policy, Sampler
+from chibit.agents.base import AgentState, Policy, Sampler
 from chibit.agents.critic_pretraining import pretrain_critics
-from chibit.agents.learner import Learner, Loss, adam
+from chibit.agents.learner import BaselineConfig, Learner, Loss, adam
 from chibit.agents.markov import ActionScaler, MarkovPolicy, check_actions, return_range_scale
 from chibit.core.fields import Count, Fraction, NonNegative, Positive, Widths
 from chibit.core.runtime import Runtime
@@ -28,7 +28,7 @@ from chibit.models.value_functions import Critics, frozen_copy, polyak_update
 
 
 @dataclass(frozen=True, kw_only=True)
-class CQLConfig(AgentConfig):
+class CQLConfig(BaselineConfig):
     """Hyper-parameters. Defaults: the authors' code for locomotion, without its 40,000 steps of cloning."""
 
     agent: ClassVar[str] = "cql"
@@ -55,6 +55,11 @@ class CQLConfig(AgentConfig):
     """Synthetic transitions whose next state the critics first learn to predict (Wang et al., 2024)."""
     pretraining_steps: Count = 100_000
     """Gradient steps of that, before the first update and not counted as updates."""
+
+    @property
+    def rows_per_transition(self) -> int:
+        """Actions from three sources."""
+        return 3 * self.num_sampled_actions
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from chibit.agents.base import AgentConfig
 from chibit.agents.return_conditioned import RewardMode
 from chibit.core.errors import InputError
 from chibit.core.fields import BelowOne, Count, Natural, NonNegative, Positive
+from chibit.core.memory import transformer_bytes
+from chibit.data.trajectory import DatasetSpec
 from chibit.losses.similarity import SimilarityForm
 from chibit.models.decision_transformer import Embedding, Head, TimestepPosition
 from chibit.models.encoders import Projections
@@ -178,6 +180,26 @@ class DecisionTransformerConfig(AgentConfig):
     def _random_gpt(self) -> GPTConfig:
         shape: dict[str, Any] = {name: getattr(self, name) for name in _SHAPE}
         return GPTConfig(**shape | self.dropouts())
+
+    def num_bytes(self, spec: DatasetSpec) -> int:
+        """Backbone (ChibiT's shape where the initialiser brings its own), its tables, a step's batches."""
+        gpt = self.gpt_config() or GPTConfig()
+        tokens = (3 if self.return_tokens else 2) * self.context_length
+        tables = max(self.max_timesteps, spec.max_episode_steps) + spec.num_state_columns + spec.act_dim
+        batches = [(self.batch_size, tokens)]
+        if self.similarity_weight:
+            tables += self.num_clusters
+        if self.language_weight:
+            batches.append((self.language_batch_size, self.language_block))
+        return transformer_bytes(
+            layers=gpt.n_layer,
+            width=gpt.n_embd,
+            inner=gpt.inner_width,
+            heads=gpt.n_head,
+            table_rows=tables,
+            batches=batches,
+            trained=self.tuning == "full",
+        )
 
     def dropouts(self) -> dict[str, float]:
         """The backbone's three dropout probabilities, by GPTConfig's names."""

@@ -13,9 +13,9 @@ import numpy as np
 import torch.nn.functional as F
 from torch import nn
 
-from chibit.agents.base import AgentConfig, AgentState, Policy, Sampler
+from chibit.agents.base import AgentState, Policy, Sampler
 from chibit.agents.discrete import make_encoder, require_discrete
-from chibit.agents.learner import Learner, Loss, adam
+from chibit.agents.learner import BaselineConfig, Learner, Loss, adam
 from chibit.agents.markov import MarkovPolicy, on_device
 from chibit.core.fields import Count, Positive, Share, Widths
 from chibit.core.runtime import Runtime
@@ -25,7 +25,7 @@ from chibit.models.policies import CategoricalActor
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiscreteBCConfig(AgentConfig):
+class DiscreteBCConfig(BaselineConfig):
     """Hyper-parameters. Defaults: those of continuous cloning."""
 
     agent: ClassVar[str] = "discrete_bc"

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from chibit.agents.base import AgentConfig, AgentState, Policy, Sampler
+from chibit.agents.base import AgentState, Policy, Sampler
 from chibit.agents.discrete import clipped_reward_sampler, greedy_policy, make_encoder, require_discrete
-from chibit.agents.learner import Learner, Loss, adam
+from chibit.agents.learner import BaselineConfig, Learner, Loss, adam
 from chibit.agents.markov import on_device
 from chibit.core.fields import Count, Fraction, NonNegative, Positive, Widths
 from chibit.core.runtime import Runtime
@@ -32,7 +32,7 @@ from chibit.models.value_functions import HeadedCritic, frozen_copy, polyak_upda
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiscreteCQLConfig(AgentConfig):
+class DiscreteCQLConfig(BaselineConfig):
     """Hyper-parameters. Defaults: the authors' for 1 % of the Atari data, on Agarwal et al.'s (2020)."""
 
     agent: ClassVar[str] = "discrete_cql"
@@ -59,6 +59,11 @@ class DiscreteCQLConfig(AgentConfig):
     """Rewards are cut to ± this; None keeps them."""
     evaluation_epsilon: Fraction = 0.0
     """Probability of a random action when acting; Agarwal et al. have 0.001."""
+
+    @property
+    def heads(self) -> int:
+        """Quantiles of each action."""
+        return self.num_quantiles
 
 
 class DiscreteCQL:

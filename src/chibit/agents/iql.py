@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from chibit.agents.base import AgentConfig, AgentState, Policy, Sampler
-from chibit.agents.learner import Learner, Loss, adam
+from chibit.agents.base import AgentState, Policy, Sampler
+from chibit.agents.learner import BaselineConfig, Learner, Loss, adam
 from chibit.agents.markov import ActionScaler, MarkovPolicy, check_actions, return_range_scale
 from chibit.core.fields import Count, Fraction, Natural, NonNegative, Positive, Widths
 from chibit.core.runtime import Runtime
@@ -33,7 +33,7 @@ from chibit.models.value_functions import Critics, StateValue, frozen_copy, poly
 
 
 @dataclass(frozen=True, kw_only=True)
-class IQLConfig(AgentConfig):
+class IQLConfig(BaselineConfig):
     """Hyper-parameters. Defaults: the locomotion settings of Kostrikov et al. (2021), Appendix B."""
 
     agent: ClassVar[str] = "iql"

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
-from chibit.agents.base import AgentState, require_finite
+from chibit.agents.base import AgentConfig, AgentState, require_finite
+from chibit.core.memory import perceptron_bytes
+from chibit.data.trajectory import DatasetSpec
 
 Loss: TypeAlias = tuple[Tensor, dict[str, Tensor]]
 """A scalar to descend, and scalars to log by name."""
@@ -18,6 +20,38 @@ Loss: TypeAlias = tuple[Tensor, dict[str, Tensor]]
 def adam(network: nn.Module, learning_rate: float, eps: float = 1e-8) -> torch.optim.Adam:
     """Adam in its fused form, the fastest on every device, with torch's other defaults."""
     return torch.optim.Adam(network.parameters(), lr=learning_rate, eps=eps, fused=True)
+
+
+class BaselineConfig(AgentConfig):
+    """Base of the baselines' configs, all of whose networks are perceptrons behind equal inputs."""
+
+    @property
+    def heads(self) -> int:
+        """Numbers that a network gives for each action, or coordinate of one."""
+        return 1
+
+    @property
+    def states_seen(self) -> int:
+        """States in an input."""
+        return 1
+
+    @property
+    def rows_per_transition(self) -> int:
+        """Actions that a loss looks at for each transition."""
+        return 1
+
+    def num_bytes(self, spec: DatasetSpec) -> int:
+        """One network of each kind and the activations of a batch."""
+        kinds = [sizes for name, sizes in vars(self).items() if name.endswith("hidden_sizes")]
+        return sum(
+            perceptron_bytes(
+                inputs=self.states_seen * spec.num_state_columns + spec.act_dim,
+                hidden_sizes=sizes,
+                outputs=self.heads * (spec.num_actions or spec.act_dim),
+                rows=self.batch_size * self.rows_per_transition,
+            )
+            for sizes in kinds
+        )
 
 
 class Learner:

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from chibit.agents.base import AgentConfig, AgentState, Policy, Sampler
-from chibit.agents.learner import Learner, Loss, adam
+from chibit.agents.base import AgentState, Policy, Sampler
+from chibit.agents.learner import BaselineConfig, Learner, Loss, adam
 from chibit.agents.markov import ActionScaler, MarkovPolicy, check_actions
 from chibit.core.fields import Count, Fraction, NonNegative, Positive, Widths
 from chibit.core.runtime import Runtime
@@ -26,7 +26,7 @@ from chibit.models.value_functions import Critics, frozen_copy, polyak_update
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReBRACConfig(AgentConfig):
+class ReBRACConfig(BaselineConfig):
     """Hyper-parameters. Defaults: CORL's for locomotion; recipe `rebrac_tuned` has each data set's."""
 
     agent: ClassVar[str] = "rebrac"

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from chibit.agents.base import AgentConfig, AgentState, Policy, Sampler
+from chibit.agents.base import AgentState, Policy, Sampler
 from chibit.agents.discrete import clipped_reward_sampler, greedy_policy, make_encoder, require_discrete
-from chibit.agents.learner import Learner, Loss, adam
+from chibit.agents.learner import BaselineConfig, Learner, Loss, adam
 from chibit.agents.markov import on_device
 from chibit.core.fields import Count, Fraction, Positive, Widths
 from chibit.core.runtime import Runtime
@@ -27,7 +27,7 @@ from chibit.models.value_functions import HeadedCritic, frozen_copy, polyak_upda
 
 
 @dataclass(frozen=True, kw_only=True)
-class REMConfig(AgentConfig):
+class REMConfig(BaselineConfig):
     """Hyper-parameters. Defaults: the offline Atari agent of Agarwal et al. (2020)."""
 
     agent: ClassVar[str] = "rem"
@@ -52,6 +52,11 @@ class REMConfig(AgentConfig):
     """Rewards are cut to ± this; None keeps them."""
     evaluation_epsilon: Fraction = 0.0
     """Probability of a random action when acting; Agarwal et al. have 0.001."""
+
+    @property
+    def heads(self) -> int:
+        """Estimates of each action."""
+        return self.num_heads
 
 
 class REM:

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from chibit.agents.base import AgentConfig, AgentState, Policy, Sampler
-from chibit.agents.learner import Learner, Loss, adam
+from chibit.agents.base import AgentState, Policy, Sampler
+from chibit.agents.learner import BaselineConfig, Learner, Loss, adam
 from chibit.agents.markov import ActionScaler, MarkovPolicy, check_actions
 from chibit.core.fields import Count, Fraction, NonNegative, Positive, Widths
 from chibit.core.runtime import Runtime
@@ -27,7 +27,7 @@ from chibit.models.value_functions import Critics, frozen_copy, polyak_update
 
 
 @dataclass(frozen=True, kw_only=True)
-class TD3BCConfig(AgentConfig):
+class TD3BCConfig(BaselineConfig):
     """Hyper-parameters. Defaults: Table 3 of Fujimoto & Gu (2021)."""
 
     agent: ClassVar[str] = "td3_bc"

@@ -37,6 +37,8 @@ Seed: TypeAlias = Annotated[int, Interval(ge=0, le=2**32 - 1)]
 Targets: TypeAlias = Annotated[tuple[float, ...], Distinct()]
 """Raw returns to ask for."""
 
+MAX_EPISODES = 1_000_000
+"""In an evaluation: more would take months."""
 INT64 = 2**63 - 1
 FLOAT32 = 3.4028234663852886e38
 MAX_TEXT, MAX_PATH_PART = 4096, 255

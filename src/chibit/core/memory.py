@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from chibit.core.errors import DamagedFileError, ResourceError
 from chibit.core.files import check_regular, read_regular
 from chibit.core.platform import kernel_table, limit_data, total_memory
 
+_QUERY_BLOCK = 256
+"""Queries of a long sequence are handled so many at a time, without the keys that none of them sees."""
+_BYTES_A_BLOCK = 100_000
+"""What Python takes for the objects of a block, whatever its width."""
 _TORCH_SAYS = ("can't allocate memory", "not enough memory", "out of memory")
 
 
@@ -19,14 +24,60 @@ def memory_budget() -> int:
     return total_memory() // 2
 
 
-def check_fits(num_bytes: int, what: str, remedy: str) -> None:
-    """Refuse before anything is allocated; ResourceError if `what` takes more than `memory_budget`."""
-    if num_bytes > memory_budget():
-        gigabytes, budget = num_bytes / 1e9, memory_budget() / 1e9
-        raise ResourceError(
-            f"{what} takes {gigabytes:,.1f} GB, more than half of this machine's memory ({budget:.1f} GB); "
-            f"{remedy}"
-        )
+def check_fits(num_bytes: int, what: str, remedy: str, budget: int | None = None) -> None:
+    """Refuse before anything is allocated.
+
+    Args:
+        num_bytes: what it will take.
+        what: what takes it, for the message.
+        remedy: what to do, for the message.
+        budget: bytes that a device has; None is `memory_budget`.
+
+    Raises:
+        ResourceError: if it takes more than that.
+    """
+    most = memory_budget() if budget is None else budget
+    if num_bytes > most:
+        there = "half of this machine's memory" if budget is None else "there is on the device"
+        shown = f"{num_bytes // 10**9:,}" if num_bytes < 10**15 else "a million and more"
+        raise ResourceError(f"{what} takes {shown} GB, more than {there} ({most / 1e9:.1f} GB); {remedy}")
+
+
+def transformer_bytes(
+    *,
+    layers: int,
+    width: int,
+    inner: int,
+    heads: int,
+    table_rows: int,
+    batches: Sequence[tuple[int, int]],
+    trained: bool = True,
+) -> int:
+    """What training a causal transformer takes, from below: weights, and activations kept for backward.
+
+    Args:
+        layers: blocks.
+        width: of the residual stream.
+        inner: width of the MLPs' hidden layers.
+        heads: attention heads.
+        table_rows: rows of tables of this width.
+        batches: sequences and their tokens in each batch of a step; attention takes the square of the latter.
+        trained: whether the blocks have gradients and two moments each, or are frozen.
+    """
+    blocks = layers * (4 * width**2 + 2 * width * inner)
+    weights = 4 * (blocks * (4 if trained else 1) + 4 * table_rows * width)
+    activations = 0
+    for rows, tokens in batches:
+        pairs = tokens**2 if tokens <= _QUERY_BLOCK else tokens * (tokens + _QUERY_BLOCK) // 2
+        activations += 4 * layers * rows * (tokens * (7 * width + 2 * inner) + 2 * heads * pairs)
+    return weights + activations + layers * _BYTES_A_BLOCK
+
+
+def perceptron_bytes(*, inputs: int, hidden_sizes: Sequence[int], outputs: int, rows: int) -> int:
+    """The same of a multi-layer perceptron."""
+    widths = (inputs, *hidden_sizes, outputs)
+    weights = sum(before * after for before, after in itertools.pairwise(widths))
+    return 16 * weights + 4 * rows * sum(widths)
 
 
 def read_whole(path: Path, remedy: str) -> bytes:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 
 from chibit.core.errors import InputError
+from chibit.core.platform import total_memory
 
 Precision = Literal["fp32", "bf16"]
 
@@ -34,6 +35,13 @@ class Runtime:
     def torch_device(self) -> torch.device:
         """The device as torch names it."""
         return torch.device(self.device)
+
+    @property
+    def memory(self) -> int:
+        """Bytes of memory that the device has."""
+        if self.torch_device.type == "cuda":
+            return int(torch.cuda.get_device_properties(self.torch_device).total_memory)
+        return total_memory()
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """Context of the forward pass: bfloat16 autocast, or nothing in fp32."""

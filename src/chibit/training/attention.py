@@ -8,6 +8,7 @@ import numpy as np
 
 from chibit.agents.decision_transformer import DecisionTransformer
 from chibit.core.errors import InputError
+from chibit.core.memory import check_fits
 from chibit.data.catalog import load_dataset
 from chibit.data.trajectory import TrajectoryDataset
 from chibit.evaluation.attention import attention_maps, save_attention
@@ -47,6 +48,8 @@ def draw_attention(
     if not len(rows):
         raise InputError(f"{dataset.spec.name}: no episode is as long as the context; nothing to draw")
     chosen = np.random.default_rng(0).choice(rows, size=min(num_windows, len(rows)), replace=False)
+    tokens = 3 * config.agent.context_length
+    check_fits(8 * len(chosen) * tokens**2, f"num_windows: {len(chosen):,} windows", "lower num_windows")
     windows = loaded.agent.sampler(dataset, np.random.default_rng(0)).windows(np.sort(chosen))
     maps = attention_maps(loaded.agent.model, windows, temperature=temperature)
     return list(save_attention(maps, path / "attention"))

@@ -20,7 +20,7 @@ from chibit.agents import Agent, AgentState, Sampler, make_agent, with_schedules
 from chibit.core.checkpoint import CheckpointSaver, load_checkpoint, sweep
 from chibit.core.errors import DamagedFileError, DivergenceError, InputError
 from chibit.core.files import write_atomic
-from chibit.core.memory import limited_memory
+from chibit.core.memory import check_fits, limited_memory
 from chibit.core.run_dir import RunDir, dump
 from chibit.core.runtime import capture_rng, resolve_runtime, restore_rng, seed_torch
 from chibit.data.inspect import find_notes
@@ -108,6 +108,9 @@ class _OfflineRun:
         self.spec: DatasetSpec = self.dataset.spec
         seed_torch(config.seed)
         agent_config = with_schedules(config.agent, config.num_steps)
+        remedy = "lower batch_size, context_length or the model's size"
+        needed = agent_config.num_bytes(self.spec)
+        check_fits(needed, "this model with a batch", remedy, self.runtime.memory)
         self.agent: Agent = make_agent(agent_config, self.spec, self.runtime)
         generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([config.seed, 1])))
         self.sampler: Sampler[Any] = self.agent.sampler(self.dataset, generator)

@@ -24,6 +24,7 @@ from torch import Tensor
 from chibit.core.checkpoint import CheckpointSaver, load_checkpoint, sweep
 from chibit.core.config import read_json, to_json
 from chibit.core.errors import DamagedFileError, DivergenceError, InputError, UserError
+from chibit.core.memory import check_fits
 from chibit.core.run_dir import RunDir
 from chibit.core.runtime import Runtime, capture_rng, resolve_runtime, restore_rng, seed_torch
 from chibit.data.text import TokenSampler
@@ -91,6 +92,8 @@ def pretrain(
         if workers.size > 1 and device == "cuda":
             device = f"cuda:{workers.local_rank}"
         runtime = resolve_runtime(device, config.precision, config.num_threads)
+        remedy = "lower micro_batch_tokens, block_length or the model's size"
+        check_fits(config.num_bytes(), "this model with a batch", remedy, runtime.memory)
         with workers.first_alone():
             run = RunDir(path)
             if workers.is_first:

@@ -12,6 +12,7 @@ from chibit.core.config import Checked, to_json
 from chibit.core.errors import InputError
 from chibit.core.fields import BelowOne, Count, Fraction, Natural, NonNegative, Positive, Workers
 from chibit.core.files import check_name
+from chibit.core.memory import transformer_bytes
 from chibit.core.run_dir import run_folder
 from chibit.core.runtime import Precision
 from chibit.core.schedules import cosine_decay, linear_decay, warmup
@@ -113,6 +114,17 @@ class PretrainConfig(Checked):
     def batch_size(self) -> int:
         """Blocks of a gradient step."""
         return self.batch_tokens // self.block_length
+
+    def num_bytes(self) -> int:
+        """What training will take, from below, without the tables of a vocabulary that is not known yet."""
+        return transformer_bytes(
+            layers=self.gpt.n_layer,
+            width=self.gpt.n_embd,
+            inner=self.gpt.inner_width,
+            heads=self.gpt.n_head,
+            table_rows=self.n_positions,
+            batches=[(max(1, self.micro_batch_tokens // self.block_length), self.block_length)],
+        )
 
     def learning_rate_at(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
-from annotated_types import MinLen
+from annotated_types import Interval, MinLen
 
 from chibit.agents import AGENTS, AgentConfig, with_schedules
 from chibit.core.config import Checked, from_json, to_json
 from chibit.core.errors import InputError
-from chibit.core.fields import BelowOne, Count, Natural, Seed, Share, Targets, Workers
+from chibit.core.fields import MAX_EPISODES, BelowOne, Count, Natural, Seed, Share, Targets, Workers
 from chibit.core.files import check_name, nearest
 from chibit.core.run_dir import run_folder
 from chibit.core.runtime import Precision
@@ -42,7 +42,7 @@ class RunConfig(Checked, Generic[AgentConfigT]):
     """Gradient steps."""
     evaluate_every: Natural = 5_000
     """Gradient steps between evaluations; 0 evaluates only at the end. The last step is always evaluated."""
-    num_episodes: Natural = 10
+    num_episodes: Annotated[int, Interval(ge=0, le=MAX_EPISODES)] = 10
     """Episodes for each target return at each evaluation; 0 turns evaluation off."""
     target_returns: Annotated[Targets, MinLen(1)] | None = None
     """Returns to ask for, raw; all are evaluated and kept. None takes the data set's usual ones."""

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
+from annotated_types import Interval
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from chibit.core.config import Checked
 from chibit.core.errors import InputError
-from chibit.core.fields import Count, Positive, Seed, Targets
+from chibit.core.fields import MAX_EPISODES, Count, Positive, Seed, Targets
 from chibit.core.files import make_folder, write_atomic
 from chibit.core.formatting import format_number, format_setting
 from chibit.verbs.parsing import parse
@@ -40,7 +41,7 @@ class EvaluateArguments(Checked):
     """Environment to play in (Hopper-v4), where the run's data name none or another."""
     target_returns: Targets = ()
     """Raw returns to ask for; empty takes the run's own. Agents without target returns ignore it."""
-    num_episodes: Count = 10
+    num_episodes: Annotated[int, Interval(ge=1, le=MAX_EPISODES)] = 10
     """Episodes for each target."""
     seed: Seed = 1
     """Seed of the episodes; another than the training's gives episodes it has not been chosen by."""

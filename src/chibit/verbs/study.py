@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
-from annotated_types import MinLen
+from annotated_types import Interval, MinLen
 from rich.console import Console
 from rich.table import Table
 
 from chibit.core.config import Checked
 from chibit.core.errors import InputError, ResourceError, UserError
-from chibit.core.fields import Count, Distinct, Natural, Positive, Seed, Share, Workers
+from chibit.core.fields import MAX_EPISODES, Count, Distinct, Natural, Positive, Seed, Share, Workers
 from chibit.core.targets import read_targets
 from chibit.verbs.parsing import parse
 
@@ -53,7 +53,7 @@ class StudyArguments(Checked):
     """Gradient steps; None is the study's own number."""
     evaluate_every: Natural | None = None
     """Gradient steps between evaluations; None is the study's own number, or a quarter of fewer steps."""
-    num_episodes: Natural | None = None
+    num_episodes: Annotated[int, Interval(ge=0, le=MAX_EPISODES)] | None = None
     """Episodes for each target return; None is the recipe's."""
     target_returns: tuple[str, ...] = ()
     """Raw returns to ask for, on every data set or by environment, such as hopper=3600,1800 halfcheetah=6000;
