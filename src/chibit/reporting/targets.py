@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from chibit.core.errors import InputError
@@ -13,6 +14,8 @@ from chibit.reporting.run_reader import Curve, Run
 TargetChoice = str | float | Mapping[str, float]
 """``first``, ``best``, a raw return for all environments, or raw returns by environment (``hopper``)."""
 
+_ROUNDING = 1e-5
+"""Numbers are shown with six significant digits."""
 _EXPECTED = "expected first, best, a number, or ENVIRONMENT=NUMBER such as hopper=3600"
 
 
@@ -52,9 +55,9 @@ def check_choice(study: Study, target: TargetChoice) -> None:
                     f"target: got environment {environment!r}, expected one of this study: {names}"
                 )
     for dataset in study.datasets:
-        wanted = given_target(study, dataset, target)
+        wanted = _wanted(study, dataset, target)
         asked = common_targets(study, dataset)
-        if wanted is not None and asked is not None and wanted not in asked:
+        if wanted is not None and asked is not None and _match(asked, wanted) is None:
             shown = ", ".join(map(format_setting, asked)) or "none"
             raise InputError(
                 f"target: got {format_setting(wanted)} on {dataset}, expected one that all its runs were "
@@ -63,7 +66,17 @@ def check_choice(study: Study, target: TargetChoice) -> None:
 
 
 def given_target(study: Study, dataset: str, target: TargetChoice) -> float | None:
-    """The return given for a data set's environment; None where none is."""
+    """The evaluated return that is meant for a data set's environment; None where none is given."""
+    wanted = _wanted(study, dataset, target)
+    return None if wanted is None else _match(common_targets(study, dataset) or [], wanted)
+
+
+def _match(targets: Sequence[float], wanted: float) -> float | None:
+    """The target that a number means, which may be as rounded as tables show it."""
+    return next((target for target in targets if math.isclose(target, wanted, rel_tol=_ROUNDING)), None)
+
+
+def _wanted(study: Study, dataset: str, target: TargetChoice) -> float | None:
     if isinstance(target, str):
         return None
     if isinstance(target, Mapping):

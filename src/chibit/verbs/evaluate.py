@@ -125,7 +125,7 @@ def _targets(loaded: LoadedRun, asked: tuple[float, ...]) -> tuple[float, ...] |
 def _evaluation_table(evaluations: Sequence[Evaluation], spec: DatasetSpec, step: int) -> Table:
     table = Table(title=f"{spec.env_id}, step {step:,}")
     for column in ("target return", "episodes", "mean return", "std", "min", "max", "mean length", "score"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", overflow="fold")
     for summary in (evaluation.summary for evaluation in evaluations):
         target = "none" if summary.target_return is None else format_setting(summary.target_return)
         mean, std, score = summary.mean_return, summary.std_return, summary.normalized_score
@@ -143,6 +143,8 @@ def _evaluation_table(evaluations: Sequence[Evaluation], spec: DatasetSpec, step
             "" if score is None else format_number(score, decimals=1),
         )
     table.caption = "score: normalised, 0 random to 100 expert"
+    if spec.score_reference is None:
+        table.caption = "no score: no reference returns are known"
     return table
 
 

@@ -81,7 +81,7 @@ def test_the_line_of_a_study_says_what_it_counts(tmp_path):
 
 
 def test_evaluate_shows_the_same_figures():
-    spec = SimpleNamespace(env_id="Hopper-v5")
+    spec = SimpleNamespace(env_id="Hopper-v5", score_reference=HOPPER)
     text = shown(_evaluation_table([ONE_FAILED, evaluation((0.027,), reference=None)], spec, 5000))
     assert "2 of 3 episodes, 1 failed" in text
     assert "3,000" in text

@@ -43,6 +43,14 @@ def test_one_number_for_all(study, tmp_path, runs):
         collect_scores(read_study(study), target=1800)
 
 
+def test_a_number_may_be_as_rounded_as_it_is_shown(tmp_path, runs):
+    exact = (-0.024753412, -0.049506824)
+    runs.write_run(tmp_path, "dt", HOPPER, 0, targets=exact, num_evaluations=2)
+    assert main(["report", str(tmp_path), "--target", "-0.0495068", "--formats", "md"]) == 0
+    assert "at target return -0.0495068;" in (tmp_path / "report.md").read_text()
+    assert collect_scores(read_study(tmp_path), target=-0.0495068).target("dt", HOPPER) == exact[1]
+
+
 def test_policies_without_targets_keep_their_curve(tmp_path, runs):
     runs.write_run(tmp_path, "dt", HOPPER, 0, num_evaluations=2)
     runs.write_run(tmp_path, "bc", HOPPER, 0, num_evaluations=2, return_conditioned=False)
