@@ -63,6 +63,10 @@ class Study:
     comparisons: tuple[tuple[str, str], ...] = ()
     """Pairs (arm, reference) that were decided on before the first run, and that Holm's correction counts;
     empty compares every arm with the baseline."""
+    score_levels: Mapping[str, float] = field(default_factory=dict)
+    """Scores whose first reach the report times, by data set; elsewhere the mean of the training data."""
+    error_levels: Mapping[str, float] = field(default_factory=dict)
+    """Held-out action errors whose first reach the report times, by data set; elsewhere none is."""
     negligible: float | None = None
     """Size below which a difference does not matter, in the unit of the scores."""
 

@@ -8,6 +8,7 @@ import pytest
 
 from chibit import studies
 from chibit.cli import main
+from chibit.core.shared_folder import MANIFEST
 from chibit.recipes import RECIPES, SIZES
 from chibit.studies import STUDIES, study_configs
 from chibit.training.run_config import run_path
@@ -146,7 +147,8 @@ def test_report_passes_its_choices_on(written, tmp_path, capsys):
     out = tmp_path / "out"
     flags = ["--target", "best", "--baseline", "dt", "--formats", "html", "csv"]
     assert main(["report", str(written), "--out", str(out), *flags]) == 0
-    assert {path.name for path in out.iterdir()} == {"report.html", "scores.csv"}
+    names = {path.name for path in out.iterdir()}
+    assert names == {MANIFEST, "report.html", "scores.csv", "comparisons.csv"}
     page = (out / "report.html").read_text()
     assert "Differences from DT" in page
     assert "with the highest mean over all arms and seeds" in page

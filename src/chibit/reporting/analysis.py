@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,15 +11,19 @@ from chibit.reporting.comparison import (
     RULES,
     Aggregates,
     Comparison,
+    Measure,
     Rule,
     Scores,
     aggregate,
     choose_baseline,
     collect_scores,
     compare_all,
+    held_out_errors,
     registered_pairs,
 )
+from chibit.reporting.crossover import Trend, trends
 from chibit.reporting.evidence import Evidence, evidence_for
+from chibit.reporting.outcome_tables import arrivals_table, crossover_table
 from chibit.reporting.published_tables import convergence_table, published_table
 from chibit.reporting.results import Study
 from chibit.reporting.run_tables import (
@@ -29,13 +34,24 @@ from chibit.reporting.run_tables import (
     runs_table,
     settings_tables,
 )
-from chibit.reporting.score_tables import differences_table, scores_table, targets_table
+from chibit.reporting.score_tables import differences_table, measured_table, scores_table, targets_table
+from chibit.reporting.survival import Arrivals, Levels, error_arrivals, score_arrivals
 from chibit.reporting.tables import Table
 from chibit.reporting.targets import TargetChoice
 from chibit.reporting.verdict import Verdict, choose_comparison, state_finding, state_verdict
 
 HEADLINE: Rule = "last4"
 """The rule of the verdict: the least noisy of the three, and not chosen by looking at the score."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Measured:
+    """One number of every run that is no score, with its comparisons."""
+
+    measure: Measure
+    """The numbers; `Arrivals` where they are steps until a level."""
+    comparisons: list[Comparison]
+    """Of the same pairs of arms as the scores, where both have it."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,6 +70,11 @@ class Analysis:
     """Each arm over all data sets."""
     comparisons: dict[Rule, list[Comparison]]
     """The registered comparisons; else every other arm against the baseline."""
+
+    measured: tuple[Measured, ...]
+    """What is compared beside the score."""
+    trends: dict[str, list[Trend]]
+    """What is measured, and every comparison of it over shares of a data set."""
 
     @cached_property
     def known(self) -> Evidence | None:
@@ -91,6 +112,20 @@ class Analysis:
             "differences": {
                 rule: differences_table(self.scores[rule], self.comparisons[rule]) for rule in RULES
             },
+            "measured": {
+                one.measure.key: measured_table(one.measure, one.comparisons)
+                for one in self.measured
+                if one.comparisons
+            },
+            "arrivals": {
+                one.measure.key: arrivals_table(one.measure)
+                for one in self.measured
+                if isinstance(one.measure, Arrivals)
+            },
+            "crossovers": [
+                crossover_table(trends, f"crossover-{number}", what)
+                for number, (what, trends) in enumerate(self.trends.items())
+            ],
             "targets": {rule: targets_table(self.scores[rule]) for rule in RULES},
             "published": published_table(self.scores),
             "convergence": convergence_table(headline),
@@ -116,7 +151,13 @@ class Analysis:
         return flat
 
 
-def analyse(study: Study, *, target: TargetChoice = "first", baseline: str | None = None) -> Analysis:
+def analyse(
+    study: Study,
+    *,
+    target: TargetChoice = "first",
+    baseline: str | None = None,
+    levels: Levels | None = None,
+) -> Analysis:
     """Compute everything a report says.
 
     Args:
@@ -124,6 +165,8 @@ def analyse(study: Study, *, target: TargetChoice = "first", baseline: str | Non
         target: how one target return is chosen where several were evaluated.
         baseline: arm that all others are compared with; None takes the registered comparisons, else the
             matched control where there is one.
+        levels: score and held-out action error whose first reach is timed; None takes the registered ones,
+            and for the score else the mean of the training data.
 
     Raises:
         InputError: for an unknown arm or choice of target.
@@ -132,11 +175,36 @@ def analyse(study: Study, *, target: TargetChoice = "first", baseline: str | Non
     against = choose_baseline(study.arms, baseline)
     pairs = registered_pairs(study) if baseline is None else []
     pairs = pairs or [(arm, against) for arm in study.arms if against and arm != against]
+    comparisons = {rule: compare_all(scores[rule], pairs) for rule in RULES}
+    measured = _measure(scores[HEADLINE], pairs, levels or Levels()) if study.runs else ()
+    compared: list[tuple[str, Scores, list[Comparison]]] = [
+        ("score", scores[HEADLINE], comparisons[HEADLINE])
+    ]
+    compared += [
+        ("held-out action error", m.measure, m.comparisons) for m in measured if m.measure.key == "held-out"
+    ]
     return Analysis(
         study=study,
         target=target,
         baseline=against,
         scores=scores,
+        measured=measured,
+        trends={what: found for what, values, pairs in compared if (found := trends(values, pairs))},
         aggregates={rule: {arm: aggregate(scores[rule], arm) for arm in study.arms} for rule in RULES},
-        comparisons={rule: compare_all(scores[rule], pairs) for rule in RULES},
+        comparisons=comparisons,
     )
+
+
+def _measure(scores: Scores, pairs: Sequence[tuple[str, str]], levels: Levels) -> tuple[Measured, ...]:
+    found = (
+        held_out_errors(scores),
+        score_arrivals(scores, levels.score),
+        error_arrivals(scores, levels.error),
+    )
+    measured = []
+    for measure in found:
+        if measure is not None:
+            arms = {arm for arm, _ in measure.values}
+            both = [pair for pair in pairs if set(pair) <= arms]
+            measured.append(Measured(measure=measure, comparisons=compare_all(measure, both)))
+    return tuple(measured)

@@ -65,6 +65,10 @@ class Scores:
         curves = [curve for key, cell in self.curves.items() if key[1] == dataset for curve in cell.values()]
         return {curve.target_return for curve in curves if curve.target_return is not None}
 
+    def is_normalized(self, *datasets: str) -> bool:
+        """Whether values on these data sets are normalised scores."""
+        return all(self.study.is_normalized(dataset) for dataset in datasets)
+
     @property
     def aggregated(self) -> tuple[str, ...]:
         """Data sets that may be averaged: those with normalised scores, or the only one there is."""
@@ -76,6 +80,29 @@ class Scores:
         """Values of an arm on every data set that is averaged; None where it lacks one."""
         cells = [self.cell(arm, dataset) for dataset in self.aggregated]
         return cells if cells and all(cell.size for cell in cells) else None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Measure(Scores):
+    """Every run as one number that is no score; lower is better."""
+
+    key: str
+    """Name in the page: letters, digits and dashes."""
+    title: str
+    """Heading."""
+    what: str
+    """What is measured, within a sentence."""
+    axis: str
+    """What differences are, on an axis."""
+
+    def is_normalized(self, *datasets: str) -> bool:
+        """Never: these are no scores."""
+        return False
+
+    @property
+    def aggregated(self) -> tuple[str, ...]:
+        """Data sets with values."""
+        return tuple(name for name in self.study.datasets if any(name == key[1] for key in self.values))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,21 +258,47 @@ def registered_pairs(study: Study) -> list[tuple[str, str]]:
     return [pair for pair in study.registration.comparisons if set(pair) <= set(study.arms)]
 
 
+def held_out_errors(scores: Scores) -> Measure | None:
+    """The action error of every run on held-out episodes, at its end; None where none was measured."""
+    values: dict[tuple[str, str], dict[int, float]] = {}
+    for run in scores.study.runs:
+        if len(run.held_out):
+            values.setdefault((run.arm, run.dataset), {})[run.seed] = float(run.held_out[-1, 1])
+    if not values:
+        return None
+    return Measure(
+        study=scores.study,
+        rule=scores.rule,
+        curves=scores.curves,
+        values=values,
+        key="held-out",
+        title="Held-out action error",
+        what="action error on held-out episodes at the end of training",
+        axis="difference in held-out action error",
+    )
+
+
+def paired_values(
+    scores: Scores, treatment: str, baseline: str, dataset: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Values of two arms on a data set at the seeds that both have, rising; (n,) each."""
+    ours = scores.values.get((treatment, dataset), {})
+    theirs = scores.values.get((baseline, dataset), {})
+    seeds = sorted(set(ours) & set(theirs))
+    return np.array([ours[seed] for seed in seeds]), np.array([theirs[seed] for seed in seeds])
+
+
 def compare(scores: Scores, treatment: str, baseline: str) -> Comparison:
     """One arm against another, paired by seed."""
     pairs: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     dropped: dict[str, tuple[int, ...]] = {}
     for dataset in scores.study.datasets:
-        ours = scores.values.get((treatment, dataset), {})
-        theirs = scores.values.get((baseline, dataset), {})
-        seeds = sorted(set(ours) & set(theirs))
-        if alone := sorted(set(ours) ^ set(theirs)):
+        found = paired_values(scores, treatment, baseline, dataset)
+        if found[0].size:
+            pairs[dataset] = found
+        cells = [set(scores.values.get((arm, dataset), {})) for arm in (treatment, baseline)]
+        if alone := sorted(cells[0] ^ cells[1]):
             dropped[dataset] = tuple(alone)
-        if seeds:
-            pairs[dataset] = (
-                np.array([ours[seed] for seed in seeds]),
-                np.array([theirs[seed] for seed in seeds]),
-            )
     datasets = tuple(dataset for dataset in scores.aggregated if dataset in pairs)
     x = [pairs[dataset][0] for dataset in datasets]
     y = [pairs[dataset][1] for dataset in datasets]

@@ -21,6 +21,7 @@ from markupsafe import Markup
 from chibit.reporting.analysis import HEADLINE, Analysis
 from chibit.reporting.comparison import RULES, Comparison, Rule, Scores
 from chibit.reporting.media import attention_panels, embed_videos
+from chibit.reporting.outcome_plots import crossover_panel, survival_panel
 from chibit.reporting.plots import (
     ForestRow,
     Panel,
@@ -35,7 +36,9 @@ from chibit.reporting.published import SOURCES, arm_label, find_published, task_
 from chibit.reporting.results import Study, base_name
 from chibit.reporting.score_tables import comparison_label, differences_title
 from chibit.reporting.size_plot import size_plot
+from chibit.reporting.survival import Arrivals
 from chibit.reporting.svg import MARKERS, NUM_COLOURS, Canvas, style
+from chibit.reporting.tables import Table
 from chibit.reporting.targets import describe_choice
 from chibit.reporting.verdict import describe_rule, short_rule
 
@@ -65,6 +68,31 @@ class LegendEntry:
     """SVG path of its marker, centred in 26 x 12."""
     dashes: str
     """SVG dash array of its line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredPart:
+    """A section of the page about what is compared beside the score."""
+
+    key: str
+    """Its id."""
+    title: str
+    """Its heading."""
+    caption: str
+    """What its figures show."""
+    panels: list[Panel]
+    """Shares of runs that have reached a level, and differences with their intervals."""
+    tables: list[Table]
+    """The same as tables."""
+
+
+_MEASURED_CAPTIONS = (
+    "How many runs have reached a level that is the same for all arms, by gradient steps; runs that never do "
+    "are censored at their end. Then mean paired differences in steps, those of runs that never do "
+    "counted with all of them; left of the line is sooner.",
+    "Mean paired differences at the end of training; left of the line the arm predicts the actions of "
+    "held-out episodes better.",
+)
 
 
 def render_page(analysis: Analysis) -> str:
@@ -140,8 +168,12 @@ def _figures(analysis: Analysis) -> dict[str, Any]:
     numbered = list(enumerate(study.datasets))
     with style():
         canvas = Canvas()
-        forests = {rule: _forests(scores[rule], analysis.comparisons[rule]) for rule in scores}
+        forests = {
+            rule: _forests(scores[rule], analysis.comparisons[rule], rule, "difference") for rule in scores
+        }
         return {
+            "measured": _measured(canvas, analysis),
+            "crossovers": _crossovers(canvas, analysis),
             "curves": [learning_curves(canvas, first, name, f"curve-{i}") for i, name in numbered],
             "histograms": [return_histogram(canvas, first, name, f"returns-{i}") for i, name in numbered],
             "loss": _present(training_loss(canvas, first, name, f"loss-{i}") for i, name in numbered),
@@ -154,18 +186,52 @@ def _figures(analysis: Analysis) -> dict[str, Any]:
         }
 
 
+def _measured(canvas: Canvas, analysis: Analysis) -> list[MeasuredPart]:
+    parts = []
+    for one in analysis.measured:
+        measure, tables = one.measure, analysis.tables
+        survival = []
+        if isinstance(measure, Arrivals):
+            drawn = enumerate(analysis.study.datasets)
+            survival = _present(
+                survival_panel(canvas, measure, name, f"{measure.key}-{i}") for i, name in drawn
+            )
+        key = measure.key
+        parts.append(
+            MeasuredPart(
+                key=key,
+                title=measure.title,
+                caption=_MEASURED_CAPTIONS[key == "held-out"],
+                panels=survival + _forests(measure, one.comparisons, key, measure.axis),
+                tables=[found[key] for found in (tables["arrivals"], tables["measured"]) if key in found],
+            )
+        )
+    return parts
+
+
+def _crossovers(canvas: Canvas, analysis: Analysis) -> list[Panel]:
+    """One panel for each measure and data set that was trained on in several shares."""
+    panels = []
+    for what, trends in analysis.trends.items():
+        for source in dict.fromkeys(trend.source for trend in trends):
+            own = [trend for trend in trends if trend.source == source]
+            key = f"crossover-{len(panels)}"
+            panels.append(crossover_panel(canvas, own, key, what, analysis.study.arms))
+    return panels
+
+
 def _present(panels: Iterable[Panel | None]) -> list[Panel]:
     return [panel for panel in panels if panel is not None]
 
 
-def _forests(scores: Scores, comparisons: list[Comparison]) -> list[Panel]:
+def _forests(scores: Scores, comparisons: list[Comparison], key: str, what: str) -> list[Panel]:
     """All arms over all data sets in one panel; with several data sets one more panel for each arm."""
     if not comparisons:
         return []
-    arms, rule = scores.study.arms, scores.rule
+    arms = scores.study.arms
     several = len({comparison.baseline for comparison in comparisons}) > 1
-    axis = "difference" if several else f"difference from {arm_label(comparisons[0].baseline)}"
-    normalized = all(scores.study.is_normalized(dataset) for dataset in scores.aggregated)
+    axis = what if several else f"{what} from {arm_label(comparisons[0].baseline)}"
+    normalized = scores.is_normalized(*scores.aggregated)
     overall = [
         ForestRow(
             label=comparison_label(comparison) if several else arm_label(comparison.treatment),
@@ -179,7 +245,7 @@ def _forests(scores: Scores, comparisons: list[Comparison]) -> list[Panel]:
     ]
     single = len(scores.study.datasets) == 1
     title = scores.study.datasets[0] if single else f"{len(scores.aggregated)} data sets together"
-    panels = [forest(overall, f"forest-{rule}", title, axis)] if overall else []
+    panels = [forest(overall, f"forest-{key}", title, axis)] if overall else []
     if single:
         return panels
     for number, comparison in enumerate(comparisons):
@@ -189,13 +255,13 @@ def _forests(scores: Scores, comparisons: list[Comparison]) -> list[Panel]:
                 label=dataset,
                 estimate=estimate,
                 arm=place,
-                normalized=scores.study.is_normalized(dataset),
+                normalized=scores.is_normalized(dataset),
             )
             for dataset, estimate in comparison.by_dataset.items()
         ]
         if rows:
             label = comparison_label(comparison) if several else arm_label(comparison.treatment)
-            panels.append(forest(rows, f"forest-{rule}-{number}", label, axis, arm=place))
+            panels.append(forest(rows, f"forest-{key}-{number}", label, axis, arm=place))
     return panels
 
 

@@ -35,7 +35,8 @@ from chibit.reporting.verdict import format_interval, format_score
 
 _BINS = 24
 _LOSS_POINTS = 60
-_LABEL_LENGTH, _AXIS_LENGTH = 34, 50
+_ROW_LENGTH, _AXIS_LENGTH = 52, 50
+"""Characters of a row of a forest plot, label and numbers together, and of a label below an axis."""
 _PROFILE_RUNS = 4
 """Fewest runs of an arm for a performance profile: below that it is a staircase of noise."""
 _SEED = 0
@@ -226,7 +227,7 @@ def _draw_difference(axes: Axes, row: ForestRow, height: float) -> None:
     common: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "fontsize": 9, "va": "bottom"}
     common |= {"bbox": {"facecolor": SURFACE, "edgecolor": "none", "pad": 1.0}}
     common |= {"color": INK, "gid": arm_gid(row.arm), "fontweight": "bold" if row.strong else "normal"}
-    axes.text(0, height + 0.2, _cut(row.label), **common)
+    axes.text(0, height + 0.2, _cut(row.label, _ROW_LENGTH - len(shown)), **common)
     axes.text(1, height + 0.2, shown, ha="right", **common)
 
 
@@ -308,5 +309,5 @@ def _unit(scores: Scores, dataset: str) -> str:
     return "normalised score" if scores.study.is_normalized(dataset) else "mean return"
 
 
-def _cut(label: str, length: int = _LABEL_LENGTH) -> str:
+def _cut(label: str, length: int) -> str:
     return label if len(label) <= length else label[: length - 1] + "…"

@@ -183,6 +183,7 @@ ARM_LABELS = {
     "random_3M": "Random init 3M",
     "random_84M": "Random init 84M",
     "random_matched": "Random init, matched",
+    "random_matched_markov": "Matched to Markov",
     "random_no_context": "Random init, K = 1",
     "rebrac": "ReBRAC",
     "rem": "REM",

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +26,10 @@ class Registration(Checked):
 
     comparisons: Annotated[tuple[tuple[str, str], ...], Distinct()] = ()
     """Pairs (arm, reference); empty compares every arm with the baseline."""
+    score_levels: dict[str, float] = field(default_factory=dict)
+    """Scores whose first reach is timed, by the name that a data set has in the runs' configurations."""
+    error_levels: dict[str, float] = field(default_factory=dict)
+    """The same for the held-out action error."""
     negligible: Positive | None = None
     """Size below which a difference does not matter, in the unit of the scores; None names none."""
     until_half_width: Positive | None = None

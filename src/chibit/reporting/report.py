@@ -18,20 +18,33 @@ from chibit.core.files import nearest, open_regular, write_atomic
 from chibit.core.shared_folder import MANIFEST, shared_folder
 from chibit.reporting.analysis import HEADLINE, Analysis, analyse
 from chibit.reporting.results import read_study
+from chibit.reporting.survival import Levels
 from chibit.reporting.tables import csv_safe, markdown_text, to_latex, to_markdown
 from chibit.reporting.targets import TargetChoice
 
 FORMATS = ("html", "md", "csv", "tex")
-_NAMES = {"html": "report.html", "markdown": "report.md", "csv": "scores.csv", "latex": "report.tex"}
+_NAMES = {
+    "html": "report.html",
+    "markdown": "report.md",
+    "csv": "scores.csv",
+    "comparisons": "comparisons.csv",
+    "latex": "report.tex",
+}
 _COLUMNS = (
     *("arm", "dataset", "seed", "target_return", "unit", "last4", "last", "best", "best_step"),
     *("mean_return_last", "steps_to_converge", "seconds_to_converge", "steps", "folder"),
+)
+_COMPARISON_COLUMNS = (
+    *("measure", "arm", "reference", "dataset", "pairs", "dropped_seeds", "difference"),
+    *("bootstrap_low", "bootstrap_high", "student_low", "student_high", "standard_error"),
+    *("degrees_of_freedom", "p_value", "adjusted_p"),
 )
 _LOOKED_AT = 4096
 _BEGINNINGS = {
     "html": b"<!doctype html>",
     "markdown": b"# ",
     "csv": ",".join(_COLUMNS).encode(),
+    "comparisons": ",".join(_COMPARISON_COLUMNS).encode(),
     "latex": b"% Needs \\usepackage{booktabs}.",
 }
 """How the files of earlier versions begin."""
@@ -47,6 +60,8 @@ class ReportPaths:
     """All tables as Markdown, below the verdict."""
     csv: Path | None = None
     """One line for each run and target return."""
+    comparisons: Path | None = None
+    """One line for each comparison, data set and measure."""
     latex: Path | None = None
     """All tables as LaTeX (booktabs)."""
 
@@ -58,6 +73,7 @@ def build_report(
     formats: Sequence[str] = FORMATS,
     target: TargetChoice = "first",
     baseline: str | None = None,
+    levels: Levels | None = None,
 ) -> ReportPaths:
     """Read a study and write its report.
 
@@ -67,10 +83,12 @@ def build_report(
         formats: which of ``html``, ``md``, ``csv`` and ``tex``.
         target: ``first`` listed target return, on each data set the ``best`` by the mean of all runs, a raw
             return, or raw returns by environment such as ``{"hopper": 3600}``.
-        baseline: arm that others are compared with; None takes the matched control if there is one.
+        baseline: arm that others are compared with; None takes the registered comparisons, else the matched
+            control if there is one.
+        levels: as in `analyse`.
 
     Returns:
-        Paths of ``report.html``, ``report.md``, ``scores.csv`` and ``report.tex``.
+        Paths of ``report.html``, ``report.md``, ``scores.csv`` with ``comparisons.csv``, and ``report.tex``.
 
     Raises:
         InputError: for a folder without runs, an unknown format, arm or choice of target.
@@ -81,7 +99,7 @@ def build_report(
             raise InputError(
                 f"formats: got {name!r}, expected some of {', '.join(FORMATS)}{nearest(name, FORMATS)}"
             )
-    analysis = analyse(read_study(folder), target=target, baseline=baseline)
+    analysis = analyse(read_study(folder), target=target, baseline=baseline, levels=levels)
     return write_report_files(analysis, out or folder, formats)
 
 
@@ -98,6 +116,7 @@ def write_report_files(analysis: Analysis, out: Path, formats: Sequence[str] = F
         contents["markdown"] = render_markdown(analysis)
     if "csv" in formats:
         contents["csv"] = render_csv(analysis)
+        contents["comparisons"] = render_comparisons(analysis)
     if "tex" in formats:
         contents["latex"] = to_latex(analysis.flat_tables())
     beside = ("a run", "a study")
@@ -150,6 +169,37 @@ def render_csv(analysis: Analysis) -> str:
                 + (curve.steps[rules.converged_index], curve.seconds[rules.converged_index])
                 + (curve.steps[-1], csv_safe(run.name))
             )
+    return buffer.getvalue()
+
+
+def render_comparisons(analysis: Analysis) -> str:
+    """One line for each comparison over all data sets and on each, of scores and of what else is measured."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(_COMPARISON_COLUMNS)
+    everything = [(f"score-{HEADLINE}", analysis.comparisons[HEADLINE])]
+    everything += [(one.measure.key, one.comparisons) for one in analysis.measured]
+    for measure, comparisons in everything:
+        for comparison in comparisons:
+            for dataset, estimate in (("", comparison.overall), *comparison.by_dataset.items()):
+                if estimate is None:
+                    continue
+                names = comparison.datasets if dataset == "" else (dataset,)
+                dropped = sorted({seed for name in names for seed in comparison.dropped.get(name, ())})
+                student = estimate.student
+                numbers = () if student is None else (student.low, student.high, student.standard_error)
+                numbers += () if student is None else (student.degrees_of_freedom, student.p_value)
+                writer.writerow(
+                    (
+                        measure,
+                        csv_safe(comparison.treatment),
+                        csv_safe(comparison.baseline),
+                        csv_safe(dataset),
+                    )
+                    + (sum(comparison.num_pairs[name] for name in names), " ".join(map(str, dropped)))
+                    + (estimate.value, estimate.low, estimate.high, *(numbers or ("",) * 5))
+                    + ("" if dataset or comparison.adjusted_p is None else comparison.adjusted_p,)
+                )
     return buffer.getvalue()
 
 

@@ -12,7 +12,7 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ class Study:
     """Finished, evaluated runs, by arm, data set and seed; no two share all three."""
     excluded: tuple[Excluded, ...]
     """Everything else that was found, with the reason."""
-    registration: Registration = Registration()
+    registration: Registration = field(default_factory=Registration)
     """What was fixed before the first run."""
 
     @property
@@ -84,8 +84,9 @@ class Study:
 
     @cached_property
     def datasets(self) -> tuple[str, ...]:
-        """Data sets with at least one run, by name."""
-        return tuple(sorted({run.dataset for run in self.runs}))
+        """Data sets with at least one run, by name and then by share of the episodes."""
+        order = {run.dataset: (run.provenance["data_name"], run.fraction) for run in self.runs}
+        return tuple(sorted(order, key=lambda dataset: (order[dataset], dataset)))
 
     @cached_property
     def environments(self) -> dict[str, str]:

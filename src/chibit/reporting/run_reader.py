@@ -32,9 +32,11 @@ from chibit.reporting.strict_json import (
     shown_name,
 )
 
-_METRIC_LINES = 200
-_LOG_BYTES, _LONGEST_FAILURE = 65_536, 300
+HELD_OUT = "held_out/action_error"
+"""Key in metrics.jsonl."""
+_METRIC_LINES, _HELD_OUT_LINES = 200, 2_000
 """Lines of metrics.jsonl that are read, evenly spaced: enough for a curve, quick for logs of any length."""
+_LOG_BYTES, _LONGEST_FAILURE = 65_536, 300
 _TOLERANCE = 1e-6
 
 
@@ -93,8 +95,15 @@ class Run:
     """One per target return, in the order in which they were listed."""
     loss: np.ndarray
     """(N, 2) steps and training losses, thinned; N is 0 where no loss was logged."""
+    held_out: np.ndarray
+    """(M, 2) steps and action errors on held-out episodes; M is 0 where none was measured."""
     result: dict[str, Any]
     """Content of result.json."""
+
+    @property
+    def fraction(self) -> float:
+        """Share of the data's episodes that it was trained on."""
+        return float(self.config.get("data_fraction", 1.0))
 
     @property
     def name(self) -> str:
@@ -182,6 +191,9 @@ def _read_run(folder: Path, known: dict[str, Any]) -> Run:
         )
     curves = _read_curves(folder)
     _check_result(result, curves)
+    held_out = _read_column(folder, HELD_OUT, _METRIC_LINES)
+    if len(held_out) > 1:  # few runs have it; where it decides when a level is reached, each line counts
+        held_out = _read_column(folder, HELD_OUT, _HELD_OUT_LINES)
     return Run(
         folder=folder,
         arm=known["arm"],
@@ -190,7 +202,8 @@ def _read_run(folder: Path, known: dict[str, Any]) -> Run:
         config=config,
         provenance=provenance,
         curves=curves,
-        loss=_read_loss(folder),
+        loss=_read_column(folder, "train/loss", _METRIC_LINES),
+        held_out=held_out,
         result=result,
     )
 
@@ -302,11 +315,12 @@ def _check_result(result: dict[str, Any], curves: tuple[Curve, ...]) -> None:
                 )
 
 
-def _read_loss(folder: Path) -> np.ndarray:
+def _read_column(folder: Path, key: str, at_most: int | None = None) -> np.ndarray:
+    """(N, 2) steps and values of what training logged under a key."""
     points = [
-        (record["step"], require_number(record["train/loss"], f"{where}: train/loss"))
-        for where, record in read_lines(folder, "metrics.jsonl", at_most=_METRIC_LINES)
-        if "train/loss" in record
+        (record["step"], require_number(record[key], f"{where}: {key}"))
+        for where, record in read_lines(folder, "metrics.jsonl", at_most=at_most)
+        if key in record
     ]
     return np.array(points, dtype=float).reshape(-1, 2)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from chibit.reporting.comparison import Aggregates, Comparison, Scores, behaviour_mean, curve_value
+from chibit.reporting.comparison import Aggregates, Comparison, Measure, Scores, behaviour_mean, curve_value
 from chibit.reporting.published import arm_label
 from chibit.reporting.results import Study
 from chibit.reporting.statistics import Difference, Estimate, mean_and_std
@@ -14,6 +15,15 @@ from chibit.reporting.tables import EMPTY, Cell, Column, Row, Table, setting_cel
 from chibit.reporting.verdict import describe_rule, format_interval, format_p, format_score, student_estimate
 
 _LISTED = 6
+_DIFFERENCE_COLUMNS = (
+    Column(label="Comparison", numeric=False),
+    Column(label="Data set", numeric=False),
+    Column(label="Difference"),
+    Column(label="95% interval"),
+    Column(label="Student's"),
+    Column(label="p"),
+    Column(label="Pairs"),
+)
 SPREAD = "± is the sample standard deviation between seeds"
 
 
@@ -108,36 +118,47 @@ def estimate_cell(estimate: Estimate, *, normalized: bool, signed: bool = False)
 
 def differences_table(scores: Scores, comparisons: Sequence[Comparison]) -> Table:
     """Every arm minus what it is compared with: over all data sets and on each."""
-    study = scores.study
+    return Table(
+        key=f"differences-{scores.rule}",
+        title=f"{differences_title(comparisons)}: {_rule(scores)}",
+        caption=f"{_difference_caption(scores, comparisons)} P(better): probability that a run of the arm "
+        "beats one of the other arm on the same data set; none from single pairs.",
+        columns=(*_DIFFERENCE_COLUMNS, Column(label="P(better)")),
+        rows=tuple(_difference_rows(scores, comparisons)),
+    )
+
+
+def measured_table(measure: Measure, comparisons: Sequence[Comparison]) -> Table:
+    """The same for what is no score."""
+    rows = [replace(row, cells=row.cells[:-1]) for row in _difference_rows(measure, comparisons)]
+    return Table(
+        key=f"differences-{measure.key}",
+        title=f"{differences_title(comparisons)}: {measure.title[:1].lower()}{measure.title[1:]}",
+        caption=f"Lower is better. {_difference_caption(measure, comparisons)}",
+        columns=_DIFFERENCE_COLUMNS,
+        rows=tuple(rows),
+    )
+
+
+def _difference_caption(scores: Scores, comparisons: Sequence[Comparison]) -> str:
+    num_adjusted = max(len(comparisons), len(scores.study.registration.comparisons))
+    return (
+        "Mean paired difference (same seeds) with its 95% paired bootstrap interval, stratified by data set, "
+        "and Student's; bold where the first excludes zero. p: of no difference over all sets, by Student's "
+        f"t, adjusted for {num_adjusted} comparison{'' if num_adjusted == 1 else 's'} (Holm)."
+    )
+
+
+def _difference_rows(scores: Scores, comparisons: Sequence[Comparison]) -> list[Row]:
     rows = []
     for comparison in comparisons:
-        place = study.arms.index(comparison.treatment)
+        place = scores.study.arms.index(comparison.treatment)
         if comparison.overall is not None and len(comparison.datasets) > 1:
             label = f"all {len(comparison.datasets)}"
             rows.append(_difference_row(scores, comparison, label, comparison.overall, place))
         for dataset, estimate in comparison.by_dataset.items():
             rows.append(_difference_row(scores, comparison, dataset, estimate, place))
-    num_adjusted = max(len(comparisons), len(study.registration.comparisons))
-    return Table(
-        key=f"differences-{scores.rule}",
-        title=f"{differences_title(comparisons)}: {_rule(scores)}",
-        caption="Mean paired difference (same seeds) with its 95% paired bootstrap interval, stratified by "
-        "data set, and Student's; bold where the first excludes zero. p: of no difference over all sets, "
-        f"by Student's t, adjusted for {num_adjusted} comparison{'' if num_adjusted == 1 else 's'} (Holm). "
-        "P(better): probability that a run of the arm beats one of the other arm on the same data set; none "
-        "from single pairs.",
-        columns=(
-            Column(label="Comparison", numeric=False),
-            Column(label="Data set", numeric=False),
-            Column(label="Difference"),
-            Column(label="95% interval"),
-            Column(label="Student's"),
-            Column(label="p"),
-            Column(label="Pairs"),
-            Column(label="P(better)"),
-        ),
-        rows=tuple(rows),
-    )
+    return rows
 
 
 def differences_title(comparisons: Sequence[Comparison]) -> str:
@@ -156,7 +177,7 @@ def _difference_row(
 ) -> Row:
     overall = label not in comparison.by_dataset
     datasets = comparison.datasets if overall else (label,)
-    normalized = all(scores.study.is_normalized(dataset) for dataset in datasets)
+    normalized = scores.is_normalized(*datasets)
     pairs = sum(comparison.num_pairs[dataset] for dataset in datasets)
     chance = comparison.probability if overall or len(comparison.by_dataset) == 1 else None
     probability = EMPTY

@@ -12,10 +12,12 @@ from annotated_types import MinLen
 from rich.console import Console
 
 from chibit.core.config import Checked
+from chibit.core.fields import Positive
 from chibit.verbs.parsing import parse
 
 if TYPE_CHECKING:
     from chibit.reporting import ReportPaths
+    from chibit.reporting.survival import Levels
     from chibit.reporting.targets import TargetChoice
 
 Format = Literal["html", "md", "csv", "tex"]
@@ -36,7 +38,11 @@ class ReportArguments(Checked):
     """Which of several target returns counts: first (listed), best (on each data set, for all arms), a
     number, or numbers by environment, such as hopper=3600 halfcheetah=6000."""
     baseline: str | None = None
-    """Arm that the others are compared with; None takes random, else dt, else bc."""
+    """Arm that the others are compared with; None takes the registered comparisons, else random, dt or bc."""
+    score_level: float | None = None
+    """Score whose first reach is timed, on all data sets; None: the registered ones, else the data's mean."""
+    error_level: Positive | None = None
+    """The same for the held-out action error; None: the registered ones."""
     formats: Annotated[tuple[Literal["html", "md", "csv", "tex"], ...], MinLen(1)] = (
         "html",
         "md",
@@ -48,6 +54,7 @@ class ReportArguments(Checked):
 
 def report(argv: Sequence[str], prog: str) -> None:
     """``chibit report``."""
+    from chibit.reporting.survival import Levels
     from chibit.reporting.targets import read_choice
 
     arguments = parse(ReportArguments, argv, prog)
@@ -57,6 +64,7 @@ def report(argv: Sequence[str], prog: str) -> None:
         target=read_choice(arguments.target),
         baseline=arguments.baseline,
         formats=arguments.formats,
+        levels=Levels(score=arguments.score_level, error=arguments.error_level),
     )
 
 
@@ -67,12 +75,13 @@ def write_report(
     target: TargetChoice = "first",
     baseline: str | None = None,
     formats: Sequence[str] = ("html", "md", "csv", "tex"),
+    levels: Levels | None = None,
 ) -> Path | None:
     """Build the report of a folder of runs, print its table and where the page is."""
     from chibit.reporting import build_report, render_console_table
 
     console = Console()
-    paths = build_report(folder, out, formats=formats, target=target, baseline=baseline)
+    paths = build_report(folder, out, formats=formats, target=target, baseline=baseline, levels=levels)
     console.print(render_console_table(folder, target=target, baseline=baseline))
     for what, path in _named(paths):
         console.print(f"{what}: {path}", highlight=False, soft_wrap=True)
@@ -83,5 +92,10 @@ def _named(paths: ReportPaths) -> list[tuple[str, Path]]:
     """The files that were written; the page alone where there is one, for it has everything."""
     if paths.html is not None:
         return [("page", paths.html)]
-    files = (("markdown", paths.markdown), ("scores", paths.csv), ("latex", paths.latex))
+    files = (
+        ("markdown", paths.markdown),
+        ("scores", paths.csv),
+        ("comparisons", paths.comparisons),
+        ("latex", paths.latex),
+    )
     return [(what, path) for what, path in files if path is not None]

@@ -98,6 +98,8 @@ def study(argv: Sequence[str], prog: str) -> None:
     entry = STUDIES[arguments.name]
     fixed = Registration(
         comparisons=entry.comparisons,
+        score_levels=dict(entry.score_levels),
+        error_levels=dict(entry.error_levels),
         negligible=entry.negligible,
         until_half_width=arguments.until_half_width,
     )

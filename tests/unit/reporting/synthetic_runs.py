@@ -96,6 +96,16 @@ def write_run(
     return folder
 
 
+def log_held_out(run: Path, errors) -> None:
+    """Add held-out action errors to a run's metrics, evenly over its steps."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for place, error in zip(
+        np.linspace(0, len(lines) - 1, len(errors)).round().astype(int), errors, strict=True
+    ):
+        lines[place]["held_out/action_error"] = float(error)
+    write_lines(run / "metrics.jsonl", lines)
+
+
 def make_evaluations(rng, level, reference, targets, num_evaluations, num_episodes, normalized):
     """Lines of evaluations.jsonl and the scores of result.json for one run."""
     low, high = reference

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from chibit.reporting import build_report
+from chibit.reporting.registration import Registration, register
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -161,6 +162,42 @@ def test_every_part_of_a_report_is_there_to_be_seen(browser, study_page):
         assert "commit" in visit.page.inner_text("dl >> nth=-1")
         for figure in ("curve", "sweep", "attention"):
             assert visit.visible(f'svg[aria-label*="{LABELS[figure]}"]'), figure
+
+
+@pytest.fixture(scope="module")
+def shares_page(tmp_path_factory, runs):
+    """Registered comparisons on two shares of a data set, with held-out errors."""
+    study = tmp_path_factory.mktemp("browser") / "low_data"
+    pairs = (("chibit", "random"), ("chibit", "random_matched_markov"))
+    register(study, Registration(comparisons=pairs, error_levels={"hopper-medium-replay": 0.4}))
+    for arm in ("random", "chibit", "random_matched_markov"):
+        for share in (0.01, 0.3):
+            for seed in range(2):
+                settings = {"data_fraction": share}
+                name = "hopper-medium-replay"
+                run = runs.write_run(study, arm, name, seed, num_evaluations=5, settings=settings)
+                runs.log_held_out(run, [0.6, 0.45, 0.3 + share * (arm == "chibit") + 0.01 * seed])
+    return build_report(study).html
+
+
+@pytest.mark.parametrize("width", [1400, 390])
+def test_what_is_compared_beside_the_score_has_its_sections(browser, shares_page, width):
+    with Visit(browser, shares_page, viewport={"width": width, "height": 844}) as visit:
+        visit.open_details()
+        assert visit.messages == []
+        assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
+        headings = set(visit.page.locator("h2:visible, h3:visible").all_inner_texts())
+        parts = {"Differences", "Held-out action error", "Steps to a fixed score", "How much data"}
+        assert parts | {"Steps to a fixed held-out action error", "Crossover: score"} <= headings
+        survival = 'svg[aria-label^="Runs that reach the level"]'
+        assert visit.visible(survival) == 4
+        assert visit.visible('svg[aria-label^="Differences by share of the data"]') == 2
+        assert visit.page.evaluate(PROBLEMS) == []
+        box = visit.page.get_by_label("ChibiT", exact=True)
+        marked = f'{survival} [data-arm="{box.get_attribute("value")}"]'
+        assert visit.visible(marked)
+        box.uncheck()
+        assert not visit.visible(marked)
 
 
 def test_sizes_are_toggled_with_their_arms(browser, tmp_path, runs):

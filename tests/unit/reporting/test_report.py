@@ -49,7 +49,8 @@ def test_a_second_report_equals_the_first_and_is_no_run(study):
 def test_formats_and_folder_can_be_chosen(study, tmp_path):
     paths = build_report(study, tmp_path / "out" / "deep", formats=["csv"])
     assert paths.html is None
-    assert {path.name for path in (tmp_path / "out" / "deep").iterdir()} == {MANIFEST, "scores.csv"}
+    written = {path.name for path in (tmp_path / "out" / "deep").iterdir()}
+    assert written == {MANIFEST, "scores.csv", "comparisons.csv"}
     with pytest.raises(InputError, match="formats: got 'pdf'"):
         build_report(study, formats=["pdf"])
 

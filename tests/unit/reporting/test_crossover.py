@@ -1,0 +1,128 @@
+"""Where a difference changes its sign as the data grow: by hand, by simulation, and in a report."""
+
+import numpy as np
+import pytest
+
+from chibit.reporting.analysis import analyse
+from chibit.reporting.crossover import find_crossing
+from chibit.reporting.outcome_tables import crossing_text, percent
+from chibit.reporting.registration import Registration, register
+from chibit.reporting.results import read_study
+
+SHARES = (0.01, 0.1, 1.0)
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def around(*means, spread=0.0, pairs=10, seed=0):
+    draws = rng(seed).normal(size=(len(means), pairs))
+    return [mean + spread * (row - row.mean()) for mean, row in zip(means, draws, strict=True)]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_linear_in_the_logarithm_by_hand(sign):
+    """From +2 at 10 % to -2 at 100 %: zero half way between the logarithms, at 31.6 %."""
+    found = find_crossing(SHARES, [sign * x for x in around(4, 2, -2)], rng=rng())
+    assert found.at == pytest.approx(np.sqrt(0.1))
+    assert (found.low, found.high, found.replicates) == pytest.approx((found.at, found.at, 1.0))
+
+
+def test_a_third_of_the_way():
+    assert find_crossing((0.01, 0.1), around(1, -2), rng=rng()).at == pytest.approx(0.01 * 10 ** (1 / 3))
+
+
+def test_zero_at_a_share_is_there():
+    assert find_crossing(SHARES, around(3, 0, -1), rng=rng()).at == pytest.approx(0.1)
+
+
+def test_the_first_of_two_changes_counts():
+    assert find_crossing(SHARES, around(2, -2, 2), rng=rng()).at == pytest.approx(np.sqrt(0.001))
+
+
+@pytest.mark.parametrize("means", [(3, 2, 1), (-3, -2, -1), (0, 0, 0)])
+def test_one_sign_has_none(means):
+    found = find_crossing(SHARES, around(*means), rng=rng())
+    assert (found.at, found.low, found.high) == (None, None, None)
+    assert found.replicates == 0.0
+
+
+def test_an_interval_can_reach_beyond_the_shares():
+    """The last share's difference may as well be above zero: the upper end lies above all shares."""
+    found = find_crossing(SHARES, around(5, 2, -0.2, spread=2.0), rng=rng())
+    assert found.at is not None
+    assert 0.01 < found.low < found.at
+    assert found.high == np.inf
+    early = find_crossing(SHARES, around(0.2, -2, -5, spread=2.0), rng=rng())
+    assert early.low == 0.0
+    assert early.at < early.high < 1.0
+
+
+def test_single_pairs_have_no_interval():
+    found = find_crossing(SHARES, [np.array([1.0]), np.array([-1.0, -2.0]), np.array([-2.0])], rng=rng())
+    assert found.at is not None
+    assert (found.low, found.high, found.replicates) == (None, None, None)
+
+
+def test_the_interval_covers_the_true_crossing():
+    """Ten pairs a share, the true zero at 10^-1.5; a bootstrap of ten covers in about 90 % of studies."""
+    hits = 0
+    for seed in range(200):
+        draws = rng(seed).normal(size=(3, 10))
+        found = find_crossing(SHARES, [3 + draws[0], 1 + draws[1], -1 + draws[2]], rng=rng(1), resamples=400)
+        true = np.sqrt(0.1)
+        hits += found.low is not None and found.low <= true <= found.high
+    assert hits / 200 > 0.85
+
+
+@pytest.fixture
+def study(tmp_path, runs):
+    """Pre-training helps by 20 points at 1 % and harms by 20 at 30 %; the error says the same."""
+    register(tmp_path, Registration(comparisons=(("chibit", "random"),)))
+    for arm in ("random", "chibit"):
+        for share, gain in ((0.01, 20.0), (0.1, 0.5), (0.3, -20.0)):
+            for seed in range(5):
+                run = runs.write_run(
+                    tmp_path,
+                    arm,
+                    "hopper-medium-replay",
+                    seed,
+                    num_evaluations=4,
+                    gain=gain if arm == "chibit" else 0.0,
+                    settings={"data_fraction": share},
+                )
+                runs.log_held_out(run, [0.5, 0.3 - (gain / 1000 if arm == "chibit" else 0.0) + 0.001 * seed])
+    return tmp_path
+
+
+def test_shares_are_data_sets_in_rising_order(study):
+    found = read_study(study)
+    assert found.datasets == tuple(f"hopper-medium-replay-{share}pct" for share in (1, 10, 30))
+
+
+def test_a_study_of_shares_has_its_crossover(study):
+    analysis = analyse(read_study(study))
+    assert list(analysis.trends) == ["score", "held-out action error"]
+    [trend] = analysis.trends["held-out action error"]
+    assert trend.fractions == (0.01, 0.1, 0.3)
+    # from -0.0005 at 10 % to +0.02 at 30 %, in every pair
+    assert trend.crossing.at == pytest.approx(0.1 * 3 ** (0.5 / 20.5))
+    assert trend.crossing.low == pytest.approx(trend.crossing.high)
+    [scored] = analysis.trends["score"]
+    assert 0.03 < scored.crossing.at < 0.3
+    table = analysis.tables["crossovers"][1]
+    assert table.rows[0].cells[3].text == percent(trend.crossing.at)
+    assert "crossover" in analysis.tables["crossovers"][0].title.lower()
+
+
+def test_one_share_has_no_trend(tmp_path, runs):
+    runs.write_study(tmp_path, {"random": 0, "chibit": 1}, ["hopper-medium-v2"], range(2), num_evaluations=2)
+    assert analyse(read_study(tmp_path)).trends == {}
+
+
+def test_text(study):
+    [trend] = analyse(read_study(study)).trends["held-out action error"]
+    assert crossing_text(trend) == "at 10.3 % (10.3 % to 10.3 %)"
+    assert percent(0.3) == "30 %"
+    assert percent(0.0425) == "4.25 %"
