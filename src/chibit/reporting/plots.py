@@ -112,7 +112,9 @@ def return_histogram(canvas: Canvas, scores: Scores, dataset: str, key: str) -> 
         svg = to_svg(
             canvas.figure, key, f"Distribution of episode returns on {dataset}: {'; '.join(medians)}."
         )
-    return Panel(title=dataset, svg=svg)
+    sizes = sorted({returns.size for returns in pooled.values()})
+    number = f"{sizes[0]:,}" + (f" to {sizes[-1]:,}" if len(sizes) > 1 else "")
+    return Panel(title=dataset, svg=svg, note=f"{number} episode{'' if sizes == [1] else 's'} of each arm")
 
 
 def _bin_edges(values: np.ndarray) -> np.ndarray:

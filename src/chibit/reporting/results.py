@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
@@ -43,6 +44,7 @@ _NO_CHANGE = {
 """Settings that may differ between runs that are averaged: the seed is what is averaged over, the data are
 compared by their content, and the others do not change what is computed."""
 _HASH_DIGITS = 8
+_ENVIRONMENT = re.compile(r"[a-z0-9_]{1,64}")
 _REMEDY = "give the folder of a study, for example runs/quickstart"
 _MAX_SHOWN_SETTINGS, _MAX_SHOWN_VALUE = 8, 60
 _MAX_DEPTH = 8
@@ -95,8 +97,8 @@ class Study:
         for run in self.runs:
             spec = run.provenance.get("dataset")
             env_id = spec.get("env_id") if isinstance(spec, dict) else None
-            if isinstance(env_id, str):
-                found[run.dataset] = environment_name(env_id)
+            if isinstance(env_id, str) and _ENVIRONMENT.fullmatch(name := environment_name(env_id)):
+                found[run.dataset] = name
         return found
 
     @cached_property

@@ -37,6 +37,8 @@ class Cell:
     """Set in bold."""
 
 
+_LONGEST_LINE = 60
+"""Characters of a cell that LaTeX keeps in one line."""
 _SIGNED_NUMBERS = re.compile(r"[+-][\d.,]+( to [+−-]?[\d.,]+)?")
 
 EMPTY = Cell(text="—", sort=float("-inf"))
@@ -167,7 +169,7 @@ def _latex_text(value: str) -> str:
 
 
 def _latex(table: Table) -> str:
-    alignment = "".join("r" if column.numeric else "l" for column in table.columns)
+    alignment = "".join(_latex_alignment(table, place) for place in range(len(table.columns)))
     lines = [
         r"\begin{table}",
         r"\centering",
@@ -181,6 +183,13 @@ def _latex(table: Table) -> str:
         lines.append(" & ".join(_latex_cell(cell) for cell in row.cells) + r" \\")
     lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}", ""]
     return "\n".join(lines)
+
+
+def _latex_alignment(table: Table, place: int) -> str:
+    """Numbers to the right, text to the left; sentences are broken into lines."""
+    if any(len(row.cells[place].text) > _LONGEST_LINE for row in table.rows):
+        return r"p{.22\linewidth}"
+    return "r" if table.columns[place].numeric else "l"
 
 
 def _latex_cell(cell: Cell) -> str:

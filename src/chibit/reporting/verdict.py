@@ -73,9 +73,15 @@ def format_interval(estimate: Estimate, *, normalized: bool = True, signed: bool
     return " to ".join(ends)
 
 
-def describe_rule(scores: Scores) -> str:
-    """What a rule made of the evaluations that there were: ``mean of the last 3 evaluations``."""
-    numbers = sorted({len(curve.steps) for cell in scores.curves.values() for curve in cell.values()})
+def describe_rule(scores: Scores, arm: str | None = None) -> str:
+    """What a rule made of the evaluations that there were: ``mean of the last 3 evaluations``.
+
+    Args:
+        scores: a study under the rule.
+        arm: whose evaluations; None takes those of all arms.
+    """
+    cells = [cell for key, cell in scores.curves.items() if arm in (None, key[0])]
+    numbers = sorted({len(curve.steps) for cell in cells for curve in cell.values()})
     if numbers == [1]:
         return "only evaluation"
     if scores.rule == "last4":

@@ -82,7 +82,7 @@ def other_seeds(run: Path) -> str:
     normalized = study.is_normalized(mine.dataset)
     unit = "score" if normalized else "return"
     mean = format_score(float(values.mean()), normalized=normalized)
-    start = f"- {describe_rule(scores).capitalize()} of this arm ({mine.arm}), {unit}: {mean}"
+    start = f"- {describe_rule(scores, mine.arm).capitalize()} of this arm ({mine.arm}), {unit}: {mean}"
     if len(values) < 2:
         return f"{start}; one seed, so no interval over seeds can be given."
     estimate = bootstrap(mean_over_tasks, [values], rng=np.random.default_rng(0))

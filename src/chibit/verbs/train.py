@@ -131,7 +131,8 @@ def result_table(result: dict[str, Any]) -> Table:
     decimals = 1 if result["score_unit"] == "normalized" else None
     table = Table(title=f"scores ({unit}) after {result['steps']:,} steps, one seed")
     rows = result["scores"]
-    last = name_last(row["num_evaluations"] for row in rows if "num_evaluations" in row)
+    lengths = [row["num_evaluations"] for row in rows if "num_evaluations" in row]
+    last = name_last(lengths) if lengths else "last, at most 4"
     for column in ("target return", "last", last, "best", "at step", "last mean return", "episodes"):
         table.add_column(column, justify="right")
     for row in rows:

@@ -91,6 +91,7 @@ def test_captions_say_what_was_averaged(study):
         lower = text.lower()
         assert "last 4 evaluations" not in lower and "last four" not in lower and "ours, last 4" not in lower
     assert ">Last 3<" in paths.html.read_text()
+    assert "60 episodes of each arm" in paths.html.read_text()  # 3 evaluations of 10, 2 seeds
     assert "sample standard deviation between seeds" in " ".join(shown(study).split())
 
 

@@ -50,6 +50,18 @@ def test_latex(table):
     assert text.count(r"\begin") == text.count(r"\end") == 2
 
 
+def test_latex_breaks_sentences_into_lines(table):
+    long = Table(
+        key="t",
+        title="t",
+        caption="",
+        columns=table.columns,
+        rows=(Row(cells=(Cell(text="w " * 40), Cell(text="1"))),),
+    )
+    assert r"\begin{tabular}{p{.22\linewidth}r}" in to_latex([long])
+    assert r"\begin{tabular}{lr}" in to_latex([table])
+
+
 def test_csv(table):
     rows = list(csv.reader(io.StringIO(to_csv([table]))))
     assert rows == [["A & B"], ["name", "x|y"], ["a_b", "1.0 ± 0.2 (3 seeds)"], ["mean", "−1.0"], []]

@@ -1,5 +1,7 @@
 """Which target return a report shows: first, best, a number, or numbers by environment."""
 
+import json
+
 import pytest
 
 from chibit.cli import main
@@ -61,6 +63,16 @@ def test_policies_without_targets_keep_their_curve(tmp_path, runs):
 def test_an_environment_that_is_not_in_the_study_is_refused(study):
     with pytest.raises(InputError, match="'walker2d', expected one of this study: halfcheetah, hopper"):
         collect_scores(read_study(study), target={"walker2d": 5000})
+
+
+@pytest.mark.parametrize("env_id", ["a\nb", "\ud800", "x" * 5000, 3, None, ["Hopper-v5"]])
+def test_an_environment_of_a_hostile_name_is_none(tmp_path, runs, env_id, capsys):
+    run = runs.write_run(tmp_path, "dt", HOPPER, 0, num_evaluations=2)
+    provenance = json.loads((run / "provenance.json").read_text())
+    provenance["dataset"]["env_id"] = env_id
+    (run / "provenance.json").write_text(json.dumps(provenance))
+    assert main(["report", str(tmp_path), "--target", "ant=3"]) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
 def test_runs_that_list_targets_in_another_order_are_shown_at_one(tmp_path, runs):
