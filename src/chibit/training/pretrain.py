@@ -101,23 +101,28 @@ def pretrain(
         with run.lock() if workers.is_first else contextlib.nullcontext():
             if all(workers.gather(run.is_finished)):
                 if workers.is_first:
-                    _refuse_changed_text(run, config)
+                    refuse_changed_text(run, config)
                 return run.result()
             pretraining = _PretrainRun(config, runtime, workers, run, progress)
             pretraining.resume(resume, allow_inexact=allow_inexact_resume)
             return pretraining.run_to_end()
 
 
-def _refuse_changed_text(run: RunDir, config: PretrainConfig) -> None:
-    """Stop where a finished run's own text, if it is still there, is not what it learned from."""
-    if not Path(config.corpus).expanduser().exists():
+def refuse_changed_text(run: RunDir, config: PretrainConfig) -> None:
+    """Stop where a finished run's own text, if it is still there, is not what it learned from.
+
+    Raises:
+        DamagedFileError: naming the text.
+    """
+    text = (config.text or "") if config.corpus == "shuffled_text" else config.corpus
+    if not text or not Path(text).expanduser().exists():
         return
     now = load_pretrain_data(config, progress=False).train.content_hash
     then = read_json(run.path / "provenance.json")["corpus"]["sha256"]
     if now != then:
         raise DamagedFileError(
-            f"{run.path}: the corpus {config.corpus} has changed since this run was finished (content "
-            f"{then[:12]}, now {now[:12]}); bring the old one back or choose another --out"
+            f"{run.path}: the text {text} has changed since this run was finished (content {then[:12]}, "
+            f"now {now[:12]}); bring the old one back, choose another --out, or remove that folder"
         )
 
 

@@ -12,11 +12,12 @@ from typing import Any
 
 from chibit.core.errors import BusyError
 from chibit.core.home import language_model_folder
+from chibit.core.run_dir import RunDir
 from chibit.core.runtime import Precision
 from chibit.data.synthetic import SyntheticConfig
 from chibit.models.gpt import GPTConfig
 from chibit.models.pretrained import TRAINED, TRAINED_WITHOUT_TEXT, parse_trained
-from chibit.training.pretrain import pretrain
+from chibit.training.pretrain import pretrain, refuse_changed_text
 from chibit.training.pretrain_config import SIZES, PretrainConfig
 
 BATCH_TOKENS, BLOCK_LENGTH = 8_192, 256
@@ -110,7 +111,7 @@ def train_sources(agent: Any, *, progress: bool = True) -> None:
     Where another process is at it, this one waits, and goes on from its checkpoint should it end early.
 
     Raises:
-        UserError: as `pretrain`.
+        UserError: as `pretrain`; also where a source's own text has changed since it was made.
         Stopped: after SIGINT or SIGTERM, with a checkpoint saved.
     """
     for spec in trained_specs(agent):
@@ -121,3 +122,5 @@ def train_sources(agent: Any, *, progress: bool = True) -> None:
                 pretrain(trained_config(*found), folder, study="language_models", progress=progress)
             except BusyError:
                 time.sleep(_POLL_SECONDS)
+        if found[2]:
+            refuse_changed_text(RunDir(folder), trained_config(*found))

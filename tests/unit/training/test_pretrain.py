@@ -329,7 +329,7 @@ def test_a_finished_run_is_not_returned_once_its_text_has_changed(tmp_path: Path
     result = run(config, tmp_path / "run")
     assert run(config, tmp_path / "run") == result
     text.write_text("The other text. " * 60)
-    with pytest.raises(DamagedFileError, match="a.txt has changed since this run was finished"):
+    with pytest.raises(DamagedFileError, match=r"a\.txt has changed since this run was finished"):
         run(config, tmp_path / "run")
     text.unlink()
     assert run(config, tmp_path / "run") == result

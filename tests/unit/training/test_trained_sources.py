@@ -8,7 +8,7 @@ import pytest
 
 from chibit.agents.decision_transformer_config import DecisionTransformerConfig
 from chibit.core.config import config_hash, to_json
-from chibit.core.errors import InputError
+from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.home import home_folder, language_model_folder
 from chibit.core.run_dir import RunDir
 from chibit.models.pretrained import TRAINED, load_initialiser, parse_trained
@@ -129,6 +129,20 @@ def test_where_another_process_makes_it_this_one_waits(home, small, monkeypatch)
         assert not run.is_finished
     waiting.join(60)
     assert run.is_finished
+
+
+@pytest.mark.parametrize("source", ["shuffled_text", "chibit_0.6M"])
+def test_a_source_is_not_taken_for_one_of_its_text_once_that_has_changed(source, home, small, tmp_path):
+    text = tmp_path / "words.txt"
+    text.write_text("one two three four five " * 400)
+    wanted = agent(f"{source}:1:{text}")
+    train_sources(wanted, progress=False)
+    train_sources(wanted, progress=False)
+    text.write_text("four five six seven eight " * 400)
+    with pytest.raises(DamagedFileError, match=r"words\.txt has changed since"):
+        train_sources(wanted, progress=False)
+    text.unlink()
+    train_sources(wanted, progress=False)
 
 
 def test_text_that_is_not_there_is_refused(home):
