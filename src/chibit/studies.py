@@ -93,6 +93,12 @@ FAIR_TARGETS = {
     "walker2d-medium-replay": (5000.0,),
 }
 """The paper's (Table 7)."""
+FAIR_SCORE_LEVELS = {
+    "hopper-medium-replay": 34.2,
+    "hopper-medium-expert": 113.3,
+    "walker2d-medium-replay": 38.8,
+}
+"""Mean score of the best tenth of each data set's episodes."""
 FAIR_RUN = {"num_episodes": 20, "validation_share": 0.1, "log_every": 250}
 BACKBONE_RATES: dict[str, float] = {}
 """What the study `rates` chose for each arm (docs/experiment.md)."""
@@ -121,6 +127,7 @@ STUDIES: dict[str, Study] = {
         target_returns=FAIR_TARGETS,
         has_chosen_rates=True,
         comparisons=FAIR_COMPARISONS,
+        score_levels=FAIR_SCORE_LEVELS,
         negligible=1.5,
     ),
     "fair_baselines": Study(
