@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: quickstart test test-slow lint types clean help
+.PHONY: quickstart test test-slow mutants lint types clean help
 
 help:
 	@echo "make quickstart   collect data, fine-tune two arms, evaluate, write a page (about 6 minutes)"
 	@echo "make test         lint, types and all quick tests"
 	@echo "make test-slow    the tests that take longer than ten seconds each"
+	@echo "make mutants      change the code in small ways and see that quick tests notice (about an hour)"
 
 $(VENV)/base.stamp: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -21,6 +22,10 @@ $(VENV)/test.stamp: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
 	@touch $(VENV)/base.stamp $@
 
+$(VENV)/mutants.stamp: $(VENV)/test.stamp
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test,mutants]"
+	@touch $@
+
 quickstart: $(VENV)/base.stamp
 	$(BIN)/chibit quickstart
 
@@ -29,6 +34,9 @@ test: $(VENV)/test.stamp lint types
 
 test-slow: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -q -m slow
+
+mutants: $(VENV)/mutants.stamp
+	$(BIN)/python scripts/mutants.py
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .

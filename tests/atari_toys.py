@@ -8,8 +8,10 @@ import torch
 from safetensors.torch import save_file
 
 from chibit.atari import AtariEnv
-from chibit.data.atari_frames import FrameEpisode
+from chibit.data.atari_frames import FrameEpisode, write_frame_store
 from chibit.data.atari_replay import shard_path
+from chibit.data.origin import Origin
+from chibit.data.store import open_store
 
 
 def play_game(env, seed, *, max_steps=10_000):
@@ -31,6 +33,24 @@ def play_game(env, seed, *, max_steps=10_000):
 def play_games(env_id, seeds, **options):
     env = AtariEnv(env_id)
     return [play_game(env, seed, **options) for seed in seeds]
+
+
+def numbered_pictures(folder, lengths):
+    """A data set of pictures that show the number of their row from 1, in episodes that terminate."""
+    first = np.cumsum([1, *lengths])
+    episodes = [
+        FrameEpisode(
+            frames=np.broadcast_to(
+                np.arange(start, start + length, dtype=np.uint8)[:, None, None], (length, 84, 84)
+            ),
+            actions=np.arange(length) % 4,
+            rewards=np.ones(length),
+            terminated=True,
+        )
+        for start, length in zip(first[:-1], lengths, strict=True)
+    ]
+    origin = Origin(name="Breakout", env_id="BreakoutNoFrameskip-v4", max_episode_steps=100)
+    return open_store(write_frame_store(folder, iter(episodes), origin))
 
 
 def padded_rows(episodes):

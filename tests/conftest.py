@@ -7,6 +7,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import gymnasium as gym
 import numpy as np
 import pytest
+from hypothesis import Phase, settings
+
+# Where a failure is all that is asked for, it need not be made small: `make mutants` runs thousands of them.
+settings.register_profile("mutants", phases=(Phase.explicit, Phase.generate), derandomize=True, database=None)
 
 
 @pytest.fixture(scope="session", autouse=True)

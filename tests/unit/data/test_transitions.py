@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from atari_toys import numbered_pictures
 from chibit.core.errors import InputError
+from chibit.data import transitions
 from chibit.data.catalog import from_arrays
 from chibit.data.transitions import TransitionSampler
 
@@ -68,7 +70,9 @@ def test_types_and_discrete_actions(tmp_path):
 
 
 def test_rewards_may_be_transformed(tmp_path):
-    sampler = make_sampler(make_dataset(tmp_path), reward_transform=lambda rewards: (rewards - 1) * 4)
+    sampler = make_sampler(
+        make_dataset(tmp_path), reward_transform=lambda rewards: (rewards.astype(np.float64) - 1) * 4
+    )
     batch = sampler.sample()
     assert batch.rewards.tolist() == ((batch.rows * 2 - 1) * 4).tolist()
     assert batch.rewards.dtype == torch.float32
@@ -89,6 +93,27 @@ def test_resumed_draws_are_the_uninterrupted_ones(tmp_path):
     resumed = make_sampler(dataset, batch_size=16)
     resumed.load_state_dict(state)
     assert torch.equal(resumed.sample().rows, expected.rows)
+
+
+def test_pictures_come_as_stacks_of_the_row_and_of_the_next(tmp_path):
+    dataset = numbered_pictures(tmp_path / "pictures", [4, 3])
+    batch = make_sampler(dataset).transitions(np.array([0, 2, 4, 6]))
+    assert batch.states[:, :, 0, 0].tolist() == [[0, 0, 0, 1], [0, 1, 2, 3], [0, 0, 0, 5], [0, 5, 6, 7]]
+    # After a termination the state itself stands in.
+    assert batch.next_states[:, :, 0, 0].tolist() == [[0, 0, 1, 2], [1, 2, 3, 4], [0, 0, 5, 6], [0, 5, 6, 7]]
+    assert batch.states.dtype == batch.next_states.dtype == torch.uint8
+    assert batch.actions.tolist() == [0, 2, 0, 2]
+
+
+def test_a_batch_larger_than_memory_is_refused_and_a_batch_of_one_is_not(tmp_path, monkeypatch):
+    """Eight bytes for each number of a row: a state and the next, in single precision."""
+    dataset = make_dataset(tmp_path)
+    asked = []
+    monkeypatch.setattr(transitions, "check_fits", lambda *arguments: asked.append(arguments))
+    make_sampler(dataset, batch_size=5_000)
+    width = dataset.records.shape[1]
+    assert asked == [(8 * 5_000 * width, "batch_size: a batch of 5,000 transitions", "lower batch_size")]
+    assert len(make_sampler(dataset, batch_size=1).sample().rows) == 1
 
 
 def test_what_cannot_be_sampled_is_refused(tmp_path):

@@ -4,7 +4,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from atari_toys import numbered_pictures
 from chibit.core.errors import DamagedFileError, InputError
+from chibit.data import windows
 from chibit.data.catalog import from_arrays
 from chibit.data.windows import WindowSampler
 
@@ -75,6 +77,31 @@ def test_types_and_shapes(tmp_path):
     assert batch.attention_mask.dtype == torch.bool
     discrete = make_sampler(make_dataset([4, 9], tmp_path, discrete=True)).sample()
     assert (discrete.actions.shape, discrete.actions.dtype) == ((64, 5), torch.int64)
+
+
+def test_pictures_come_as_stacks_and_past_the_end_as_the_last(tmp_path):
+    dataset = numbered_pictures(tmp_path / "pictures", [4, 3])
+    batch = make_sampler(dataset, context_length=3).windows(np.array([0, 3, 5]))
+    newest, before = batch.states[:, :, -1, 0, 0], batch.states[:, :, -2, 0, 0]
+    assert newest.tolist() == [[1, 2, 3], [4, 4, 4], [6, 7, 7]]
+    assert before.tolist()[0] == [0, 1, 2]
+    assert before[:, 0].tolist() == [0, 3, 5]
+    assert batch.states.dtype == torch.uint8
+    assert batch.actions.tolist() == [[0, 1, 2], [3, 0, 0], [1, 2, 0]]
+    assert batch.returns_to_go.tolist() == [[4, 3, 2], [1, 0, 0], [2, 1, 0]]
+    assert batch.attention_mask.sum(dim=1).tolist() == [3, 1, 2]
+
+
+def test_a_batch_larger_than_memory_is_refused_and_the_smallest_is_not(tmp_path, monkeypatch):
+    """Four bytes for each number of a row of each step of each window."""
+    dataset = make_dataset([5, 8], tmp_path)
+    asked = []
+    monkeypatch.setattr(windows, "check_fits", lambda *arguments: asked.append(arguments))
+    make_sampler(dataset, context_length=1_200, batch_size=7_000)
+    what = "batch_size: a batch of 7,000 windows of 1,200 steps"
+    num_bytes = 4 * 1_200 * 7_000 * dataset.records.shape[1]
+    assert asked == [(num_bytes, what, "lower batch_size or context_length")]
+    assert make_sampler(dataset, context_length=1, batch_size=1).sample().states.shape == (1, 1, 3)
 
 
 def test_mask_counts_the_real_steps(tmp_path):

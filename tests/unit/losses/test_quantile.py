@@ -14,8 +14,16 @@ def test_heads_of_actions():
 
 
 def test_greedy_heads_go_by_the_mean():
-    values = T([[[0.0, 10.0], [6.0, 5.0]]])
-    assert quantile.greedy_heads(values).tolist() == [[6.0, 5.0]]
+    """Two states, three actions, four heads: the third action in the first state, the first in the other."""
+    values = torch.zeros(2, 3, 4)
+    values[0, 2], values[0, 0, 1] = T([1.0, 2.0, 3.0, 4.0]), 9.0
+    values[1, 0], values[1, 1, 3] = T([5.0, 0.0, 0.0, 0.0]), 4.0
+    assert quantile.greedy_heads(values).tolist() == [[1.0, 2.0, 3.0, 4.0], [5.0, 0.0, 0.0, 0.0]]
+
+
+def test_losses_stay_on_the_device_of_their_inputs():
+    quantiles, targets = torch.zeros(2, 3, device="meta"), torch.zeros(2, 4, device="meta")
+    assert quantile.quantile_huber_loss(quantiles, targets).device.type == "meta"
 
 
 def test_quantile_huber_loss_by_hand():

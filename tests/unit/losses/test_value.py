@@ -85,12 +85,13 @@ def test_sampled_divergence_averages_over_actions():
 
 
 def test_squared_distance_sums_over_dimensions():
-    distance = value.squared_distance(T([[1.0, 0.0], [0.0, 0.0]]), T([[0.0, 2.0], [0.0, 0.0]]))
-    assert distance.tolist() == [5.0, 0.0]
+    distance = value.squared_distance(T([[1.0, 1.0], [0.0, 0.0]]), T([[1.0, 3.0], [0.0, 0.0]]))
+    assert distance.tolist() == [4.0, 0.0]
 
 
-def test_bound_penalty_is_the_squared_excess():
-    assert value.bound_penalty(T([[1.5, -3.0], [0.9, -1.0]])).item() == pytest.approx((0.25 + 4.0) / 2)
+def test_bound_penalty_is_the_squared_excess_summed_over_dimensions_and_averaged_over_the_batch():
+    means = T([[1.5, -3.0], [0.9, -1.0], [0.0, 0.0]])
+    assert value.bound_penalty(means).item() == pytest.approx((0.25 + 4.0) / 3)
 
 
 def test_lambda_returns_by_hand():

@@ -3,7 +3,10 @@ the checkpoint it keeps as best. Nothing here is read from what the loop says ab
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import dataclasses
+import time
 
 import gymnasium as gym
 import numpy as np
@@ -12,9 +15,12 @@ import torch
 
 from chibit.agents import AGENTS
 from chibit.core.checkpoint import load_checkpoint, marked
+from chibit.core.run_dir import RunDir
+from chibit.data.catalog import load_dataset
 from chibit.data.transitions import TransitionSampler
 from chibit.data.windows import WindowSampler
 from chibit.evaluation import pool
+from chibit.training import offline
 from chibit.training.offline import train
 from chibit.training.run_config import RunConfig
 
@@ -146,6 +152,11 @@ def test_arms_that_share_a_seed_play_the_same_episodes(pendulum_file, tmp_path, 
     assert stage.starts[:played] == stage.starts[played:]
 
 
+def test_every_evaluation_plays_other_episodes(pendulum_file, tmp_path, stage):
+    train(config_of("td3_bc", pendulum_file), tmp_path / "run", progress=False)
+    assert len(set(stage.starts)) == len(stage.starts) == 4 * EPISODES
+
+
 def test_every_target_plays_the_same_episodes(pendulum_file, tmp_path, stage):
     config = config_of("dt", pendulum_file, num_steps=1, target_returns=(-500.0, -900.0, 0.0))
     train(config, tmp_path / "run", progress=False)
@@ -211,3 +222,180 @@ def test_the_precision_reaches_the_computation(pendulum_file, tmp_path, agent):
     exact, rounded = weights(tmp_path / "fp32"), weights(tmp_path / "bf16")
     assert 0 < distance(exact, rounded) < 0.01
     assert {tensor.dtype for tensor in rounded.values() if tensor.is_floating_point()} == {torch.float32}
+
+
+class Told:
+    """Stands in for the progress bar and for a tracker, and remembers what it is told."""
+
+    def __init__(self, num_steps, name, *, enabled):
+        self.made, self.steps, self.said, self.evaluations = (num_steps, name, enabled), [], [], []
+        self.began, self.is_evaluating = None, False
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.closed = True
+
+    def start(self, step):
+        self.began = step
+
+    def say(self, message):
+        self.said.append(message)
+
+    def advance(self, loss):
+        self.steps.append(loss)
+
+    @contextlib.contextmanager
+    def evaluating(self):
+        self.is_evaluating = True
+        yield
+        self.is_evaluating = False
+
+    def evaluated(self, evaluations):
+        assert not self.is_evaluating
+        self.evaluations.append(evaluations)
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """The progress bars that runs made."""
+    bars = []
+
+    def make(*arguments, **settings):
+        bars.append(Told(*arguments, **settings))
+        return bars[-1]
+
+    monkeypatch.setattr(offline, "RunProgress", make)
+    return bars
+
+
+@pytest.fixture
+def tracked(monkeypatch):
+    """(step, metrics) that trackers were told."""
+    heard = []
+    monkeypatch.setattr(
+        offline, "make_trackers", lambda *_, **__: [lambda step, metrics: heard.append((step, dict(metrics)))]
+    )
+    return heard
+
+
+def test_the_log_has_the_means_since_the_line_before_and_trackers_hear_them(
+    pendulum_file, tmp_path, stage, told, tracked
+):
+    stage.returns = [[3.0, 5.0], [7.0, 8.0]]
+    config = config_of("td3_bc", pendulum_file, num_steps=6, log_every=2, evaluate_every=3)
+    started = time.perf_counter()
+    result = train(config, tmp_path / "run", progress=True)
+    passed = time.perf_counter() - started
+    [bar] = told
+    assert bar.made == (6, "run", True)
+    assert (bar.began, len(bar.steps), bar.closed) == (0, 6, True)
+    log = RunDir(tmp_path / "run").read_log("metrics.jsonl")
+    assert [record["step"] for record in log] == [2, 4, 6]
+    for i, record in enumerate(log):
+        assert record["train/loss"] == pytest.approx(np.mean(bar.steps[2 * i : 2 * i + 2]), rel=1e-6)
+    assert 0 < log[0]["seconds"] < log[1]["seconds"] < log[2]["seconds"] < passed
+    assert log[2]["seconds"] == pytest.approx(result["train_seconds"], abs=1e-9)
+    assert 0 < result["evaluation_seconds"] < passed
+    plays = [(step, metrics) for step, metrics in tracked if "eval/None/score" in metrics]
+    assert plays == [(3, {"eval/None/score": 4.0}), (6, {"eval/None/score": 7.5})]
+    lines = [(step, metrics) for step, metrics in tracked if "train/loss" in metrics]
+    told_of = [{k: v for k, v in record.items() if "/" in k} for record in log]
+    assert lines == list(zip((2, 4, 6), told_of, strict=True))
+    assert [[one.mean_return for one in evaluations] for evaluations in bar.evaluations] == [[4.0], [7.5]]
+
+
+def test_a_metric_of_some_steps_is_the_mean_over_those(pendulum_file, tmp_path, monkeypatch):
+    """As the actor's of methods that move it at every other step only."""
+    updates = []
+    original = AGENTS["td3_bc"].agent.update
+
+    def update(self, batch):
+        metrics = {**original(self, batch), "train/step": float(len(updates))}
+        if len(updates) % 2:
+            metrics["train/odd"] = float(len(updates))
+        updates.append(metrics)
+        return metrics
+
+    monkeypatch.setattr(AGENTS["td3_bc"].agent, "update", update)
+    config = config_of("td3_bc", pendulum_file, num_steps=8, log_every=4, num_episodes=0)
+    train(config, tmp_path / "run", progress=False)
+    first, second = RunDir(tmp_path / "run").read_log("metrics.jsonl")
+    assert (first["train/odd"], second["train/odd"]) == (2.0, 6.0)
+    assert (first["train/step"], second["train/step"]) == (1.5, 5.5)
+
+
+def test_an_evaluation_is_recorded_whole(pendulum_file, tmp_path, stage):
+    stage.returns = [[3.0, None, 4.0, 5.0]]
+    config = config_of("dt", pendulum_file, num_steps=2, evaluate_every=2, target_returns=(-500.0, -900.0))
+    train(config, tmp_path / "run", progress=False)
+    first, second = RunDir(tmp_path / "run").read_log("evaluations.jsonl")
+    assert (first["step"], first["target_return"], second["target_return"]) == (2, -500.0, -900.0)
+    assert (first["episode_returns"], second["episode_returns"]) == ([3.0, 0.0], [4.0, 5.0])
+    assert (first["episode_lengths"], second["episode_lengths"]) == ([3, 1], [3, 3])
+    assert (first["failed_episodes"], second["failed_episodes"]) == ([1], [])
+    assert first["env_seeds"] == second["env_seeds"]
+    assert len(set(first["env_seeds"])) == 2
+    assert first["normalized_score"] is None
+    [line] = RunDir(tmp_path / "run").read_log("metrics.jsonl")
+    assert first["seconds"] == line["seconds"]
+    assert 0 <= first["evaluation_seconds"] < 60
+
+
+def test_checkpoints_come_at_their_cadence(pendulum_file, tmp_path, stage, monkeypatch):
+    """Each holds the step that it was taken at, and the sums that are not yet in the log."""
+    stage.returns = [[9.0, 9.0]]
+    saved = []
+    original = offline.CheckpointSaver.save
+
+    def save(self, step, tensors, state, *, marks):
+        saved.append((step, tuple(marks), copy.deepcopy(state["loop"])))
+        return original(self, step, tensors, state, marks=marks)
+
+    monkeypatch.setattr(offline.CheckpointSaver, "save", save)
+    config = config_of(
+        "td3_bc", pendulum_file, num_steps=6, checkpoint_every=4, evaluate_every=3, log_every=5
+    )
+    train(config, tmp_path / "run", progress=False)
+    # The best evaluation is kept whatever the cadence, and so is the end.
+    assert [(step, marks) for step, marks, _ in saved] == [
+        (3, ("last", "best")),
+        (4, ("last",)),
+        (6, ("last",)),
+    ]
+    loops = [loop for _, _, loop in saved]
+    assert [loop["step"] for loop in loops] == [3, 4, 6]
+    assert [loop["best_score"] for loop in loops] == [9.0, 9.0, 9.0]
+    assert [set(loop["counts"].values()) for loop in loops] == [{3}, {4}, set()]
+    assert loops[0]["sums"].keys() == loops[0]["counts"].keys()
+    assert loops[0]["train_seconds"] > 0
+
+
+def test_without_episodes_or_an_environment_nothing_is_played(pendulum_file, tmp_path, stage):
+    columns = {name: values for name, values in np.load(pendulum_file).items() if name != "env_id"}
+    np.savez(tmp_path / "bare.npz", **columns)
+    for name, data, episodes in (("none", pendulum_file, 0), ("bare", tmp_path / "bare.npz", 2)):
+        result = train(config_of("td3_bc", data, num_episodes=episodes), tmp_path / name, progress=False)
+        assert result["scores"] == []
+        assert marked(tmp_path / name / "checkpoints", "last") == 4
+        assert marked(tmp_path / name / "checkpoints", "best") is None
+    assert stage.starts == []
+
+
+def test_targets_are_the_runs_or_the_datas_own(pendulum_file, tmp_path, stage):
+    config = config_of("dt", pendulum_file, num_steps=1)
+    own = load_dataset(str(pendulum_file), progress=False).spec.default_target_returns
+    for name, given, expected in (("given", (-7.0,), (-7.0,)), ("own", None, own)):
+        train(dataclasses.replace(config, target_returns=given), tmp_path / name, progress=False)
+        records = RunDir(tmp_path / name).read_log("evaluations.jsonl")
+        assert tuple(record["target_return"] for record in records) == expected
+
+
+def test_a_run_begins_with_notes_on_its_data(pendulum_file, tmp_path, told, monkeypatch):
+    monkeypatch.setattr(offline, "find_notes", lambda data: [f"{data.num_episodes} odd episodes", "more"])
+    for _ in range(2):  # the second time it only returns what is there
+        train(config_of("td3_bc", pendulum_file, num_episodes=0), tmp_path / "run", progress=False)
+    log = (tmp_path / "run" / "train.log").read_text()
+    assert log.count("data: 6 odd episodes") == log.count("data: more") == 1
+    assert told[0].said == ["data: 6 odd episodes", "data: more"]

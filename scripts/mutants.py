@@ -1,0 +1,163 @@
+"""Change the code in small ways, one at a time, and see whether the quick tests notice (mutmut 3).
+
+    make mutants                                   every group, about an hour of one core
+    python scripts/mutants.py losses --jobs 2      some of them
+    python scripts/mutants.py --table              only print what was found so far
+
+It works on copies in build/mutants, where mutmut remembers what it has tried. It prints a table of modules
+and every survivor as one line. Survivors that docs/testing.md lists are marked `alive`, or `=` where no test
+can tell them from the program (equivalent ones, which do not count), others `new`. Exit code 1 where a module
+is below the share that must die.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from difflib import ndiff
+from pathlib import Path
+
+import libcst
+from mutmut.mutation.data import SourceFileMutationData
+from mutmut.mutation.diff_apply import read_functions_from_index
+from mutmut.stats import status_by_exit_code
+from mutmut.utils.format_utils import orig_function_and_class_names_from_key
+
+ROOT = Path(__file__).resolve().parents[1]
+WORK = ROOT / "build" / "mutants"
+PAGE = ROOT / "docs" / "testing.md"
+LEAST = 85.0
+"""Per cent of the mutants of a module that must die, equivalent ones aside."""
+GROUPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "losses": (("losses/*",), ("tests/unit/losses",)),
+    "data": (
+        ("data/windows.py", "data/transitions.py"),
+        ("tests/unit/data/test_windows.py", "tests/unit/data/test_transitions.py"),
+    ),
+    "baselines": (
+        ("agents/td3_bc.py", "agents/iql.py"),
+        (
+            "tests/unit/agents/test_baselines.py",
+            "tests/unit/agents/test_baseline_losses.py",
+            "tests/unit/agents/test_baseline_parts.py",
+        ),
+    ),
+    "sequence": (("agents/decision_transformer.py",), ("tests/unit/agents/test_decision_transformer.py",)),
+    "evaluation": (
+        ("evaluation/rollout.py", "evaluation/summary.py"),
+        ("tests/unit/evaluation/test_rollout.py", "tests/unit/reporting/test_evaluation_summary.py"),
+    ),
+    "training": (
+        ("training/offline.py", "training/result.py"),
+        ("tests/unit/training/test_offline_effects.py", "tests/integration/test_offline.py"),
+    ),
+    "studies": (("studies.py",), ("tests/unit/test_studies.py", "tests/unit/test_study_verbs.py")),
+}
+"""Modules that are changed, and the tests that must notice."""
+CONFIG = """
+[tool.mutmut]
+source_paths = ["src"]
+only_mutate = {modules}
+pytest_add_cli_args_test_selection = {tests}
+pytest_add_cli_args = [
+  "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "ignore", "--hypothesis-profile=mutants",
+  "-k", "not signal",
+]
+process_isolation = "forkserver"
+timeout_multiplier = 5.0
+timeout_constant = 12.0
+also_copy = ["docs", "README.md"]
+use_git_change_detection = false
+"""
+"""Torch's autograd does not survive a fork, so mutants are forked from a process that has only imported."""
+
+
+def run(group: str, jobs: int) -> None:
+    """Try the mutants of a group that were not tried yet."""
+    modules, tests = GROUPS[group]
+    folder = WORK / group
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("src", "tests", "docs"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "README.md", folder)
+    config = CONFIG.format(modules=[f"src/chibit/{name}" for name in modules], tests=list(tests))
+    (folder / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text() + config)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": ""}
+    command = [sys.executable, "-m", "mutmut", "run", "--max-children", str(jobs)]
+    subprocess.run(command, cwd=folder, env=environment, check=True)
+
+
+def change(name: str, path: Path) -> str:
+    """A mutant as one line: its function, the code, and what that was changed to."""
+    functions = read_functions_from_index(name, path)
+    assert functions is not None, name
+    original, mutated = (
+        [line.strip() for line in libcst.Module(body=[function]).code.splitlines() if line.strip()]
+        for function in functions
+    )
+    lines = list(ndiff(original, mutated))
+    old, new = (" ".join(line[2:] for line in lines if line.startswith(mark)) for mark in "-+")
+    function, owner = orig_function_and_class_names_from_key(name)
+    where = f"{owner}.{function}" if owner else function
+    return f"{where}: {old} -> {new}".replace("|", "¦").replace("`", "'")
+
+
+def listed() -> dict[str, str]:
+    """Survivors that the page lists, by their line: "=" or "alive"."""
+    rows = re.findall(r"^\| (=|alive) \| `(.+?)` \|", PAGE.read_text(), re.MULTILINE)
+    return {line: kind for kind, line in rows}
+
+
+def table(group: str) -> list[str]:
+    """Print a group's rows; gives the modules in which too few died."""
+    known, low, survivors = listed(), [], []
+    os.chdir(WORK / group)
+    for path in sorted(Path("mutants/src").rglob("*.py.meta")):
+        source = path.relative_to("mutants").with_suffix("")
+        found = SourceFileMutationData(path=source)
+        found.load()
+        counts: Counter[str] = Counter()
+        for name, code in found.exit_code_by_key.items():
+            status = status_by_exit_code[code]
+            if status in ("survived", "no tests"):
+                line = change(name, source)
+                kind = known.get(line, "new")
+                survivors.append(f"{kind:5} {source.relative_to('src/chibit')}: {line}")
+                status = "equivalent" if kind == "=" else "survived"
+            counts[status] += 1
+        tried = sum(counts.values()) - counts["not checked"]
+        if not tried:
+            continue
+        died = tried - counts["survived"] - counts["equivalent"]
+        share = 100 * died / max(1, tried - counts["equivalent"])
+        low += [source.name] if share < LEAST else []
+        columns = (tried, died, counts["timeout"], counts["survived"], counts["equivalent"], f"{share:.1f} %")
+        print(f"| `{source.relative_to('src/chibit')}` | {' | '.join(map(str, columns))} |")
+    print(*survivors, sep="\n", file=sys.stderr)
+    return low
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="see the head of this file")
+    parser.add_argument("groups", nargs="*", metavar="GROUP", help=f"of {', '.join(GROUPS)}; all by default")
+    parser.add_argument("--jobs", type=int, default=1, help="mutants at once")
+    parser.add_argument("--table", action="store_true", help="try nothing")
+    arguments = parser.parse_args()
+    groups = arguments.groups or [group for group in GROUPS if not arguments.table or (WORK / group).is_dir()]
+    if not arguments.table:
+        for group in groups:
+            run(group, arguments.jobs)
+    print("| module | mutants | died | of these by time | survived | equivalent | share that died |")
+    print("|---|---|---|---|---|---|---|")
+    low = [module for group in groups for module in table(group)]
+    sys.exit(f"below {LEAST:.0f} %: {', '.join(low)}" if low else 0)
+
+
+if __name__ == "__main__":
+    main()
