@@ -143,7 +143,9 @@ def _ends(dataset: TrajectoryDataset) -> str:
 
 def _return_notes(dataset: TrajectoryDataset) -> Iterator[str]:
     returns = dataset.episode_returns.astype(np.float64)
-    if len(returns) > 1 and is_constant(returns.mean(), returns.std()):
+    if len(returns) == 1:
+        yield "a single episode: there is none better or worse to learn from"
+    elif is_constant(returns.mean(), returns.std()):
         shown = format_number(float(returns.mean()))
         yield (
             f"all episodes have the return {shown}: a target return cannot tell good from bad; "
@@ -194,6 +196,12 @@ def _action_notes(dataset: TrajectoryDataset) -> Iterator[str]:
     constant = np.flatnonzero(dataset.actions.min(axis=0) == dataset.actions.max(axis=0))
     if len(constant):
         yield f"{_dimensions('action', tuple(constant.tolist()))} never change"
+    elif dataset.spec.act_dim == 1 and (dataset.actions == np.round(dataset.actions)).all():
+        low, high = int(dataset.actions.min()), int(dataset.actions.max())
+        yield (
+            f"actions are whole numbers, {low:,} to {high:,}, given as continuous: taken as a quantity; give "
+            "integers where they are choices"
+        )
 
 
 def _discrete_action_notes(dataset: TrajectoryDataset) -> Iterator[str]:

@@ -142,6 +142,18 @@ def test_unusual_action_numbers_are_said(build):
     assert not [note for note in find_notes(build(actions=np.arange(40) % 4)) if "action" in note]
 
 
+def test_whole_numbers_given_as_continuous_actions_are_said(build):
+    actions = (np.arange(40) % 4).astype(np.float64)[:, None]
+    assert "0 to 3" in said(
+        build(actions=actions), "given as continuous", "give integers where they are choices"
+    )
+
+
+def test_a_single_episode_is_said(build):
+    ends = np.arange(40) == 39
+    assert said(build(terminations=ends, truncations=np.zeros(40, bool)), "a single episode")
+
+
 @pytest.mark.parametrize("number", [MAX_ACTIONS, 8_388_607, 2**62, -1])
 def test_a_stray_action_number_is_refused_with_its_row(build, number):
     actions = np.arange(40) % 4
