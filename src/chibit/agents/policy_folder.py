@@ -25,7 +25,7 @@ from chibit.agents import AGENTS, make_agent
 from chibit.agents.base import Agent
 from chibit.agents.model_card import PolicyScore, model_card
 from chibit.core.config import from_json, read_json, to_json
-from chibit.core.errors import DamagedFileError, InputError
+from chibit.core.errors import DamagedFileError, InputError, first_line
 from chibit.core.files import nearest, write_atomic
 from chibit.core.memory import read_whole
 from chibit.core.runtime import resolve_runtime
@@ -181,7 +181,7 @@ def load_agent(saved: SavedPolicy, folder: Path, device: str) -> Agent:
     try:
         agent = make_agent(config, saved.spec, runtime)
     except (RuntimeError, MemoryError) as error:  # sizes beyond all memory
-        reason = str(error).strip().partition("\n")[0]
+        reason = first_line(error)
         raise DamagedFileError(
             f"{path}: the model cannot be built ({reason}); fetch the folder again"
         ) from error

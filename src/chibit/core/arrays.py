@@ -19,7 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from chibit.core.errors import DamagedFileError, InputError, UserError, is_out_of_resources, read_error
+from chibit.core.errors import (
+    DamagedFileError,
+    InputError,
+    UserError,
+    first_line,
+    is_out_of_resources,
+    read_error,
+)
 from chibit.core.files import open_regular
 
 _LIBRARY_ERRORS = (
@@ -144,5 +151,5 @@ def _reading(path: Path) -> Iterator[None]:
     except _LIBRARY_ERRORS as error:
         if isinstance(error, OSError) and is_out_of_resources(error):
             raise read_error(path, error, InputError) from error
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise DamagedFileError(f"{path}: damaged {path.suffix} file ({reason}); write it again") from error

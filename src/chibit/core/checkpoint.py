@@ -260,6 +260,13 @@ def _write(path: Path, data: bytes | memoryview) -> None:
     flush(path)
 
 
+_STUMBLES = (
+    *(pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, TypeError),
+    *(AttributeError, AssertionError, OverflowError),
+)
+"""What a reader of pickles raises where it stumbles over their bytes."""
+
+
 def _load(path: Path) -> Checkpoint:
     manifest = read_json(path / "manifest.json")
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
@@ -275,7 +282,7 @@ def _load(path: Path) -> Checkpoint:
     try:
         tensors = safetensors.torch.load(contents["model.safetensors"])
         state = torch.load(io.BytesIO(contents["training_state.pt"]), weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except (SafetensorError, *_STUMBLES) as error:
         raise DamagedFileError(f"{path}: cannot be read ({type(error).__name__})") from error
     return Checkpoint(step=manifest["step"], tensors=tensors, state=state)
 

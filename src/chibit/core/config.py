@@ -91,11 +91,15 @@ def read_json(path: Path) -> Any:
         InputError: if it is missing, or is no regular file.
         DamagedFileError: if it is not valid JSON.
     """
-    content = read_regular(path, most=_MAX_JSON_BYTES, remedy="check the path, or restore it")
+    return parse_json(read_regular(path, most=_MAX_JSON_BYTES, remedy="check the path, or restore it"), path)
+
+
+def parse_json(content: bytes, where: Path | str) -> Any:
+    """Values from JSON in UTF-8; DamagedFileError, which names `where` it stands, if it is not valid."""
     try:
         return json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise DamagedFileError(f"{path}: not valid JSON ({error}); restore the file or remove it") from error
+        raise DamagedFileError(f"{where}: not valid JSON ({error}); restore the file or remove it") from error
 
 
 def _convert(kind: Any, value: Any, where: str) -> Any:

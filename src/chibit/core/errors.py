@@ -41,6 +41,12 @@ def one_line(text: str) -> str:
     return f"{shown[:half]} ... {shown[-half:]}"
 
 
+def first_line(error: BaseException) -> str:
+    """What a library's error says first, in at most 200 characters; its class where it says nothing."""
+    lines = str(error).split("\n")
+    return next((line.strip()[:200] for line in lines if line.strip()), type(error).__name__)
+
+
 class UserError(Exception):
     """A refusal in one line: the file or field, what was given, what was expected, what to do."""
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from chibit.core.config import config_hash, read_json
+from chibit.core.config import config_hash, parse_json, read_json
 from chibit.core.errors import BusyError, DamagedFileError, InputError, UserError
 from chibit.core.files import (
     append,
@@ -24,10 +24,19 @@ from chibit.core.files import (
     resource_error,
     write_atomic,
 )
+from chibit.core.run_records import (
+    DescriptionRecord,
+    EvaluationRecord,
+    MetricsRecord,
+    ProvenanceRecord,
+    ResultRecord,
+    check_record,
+)
 from chibit.core.temporary import TEMPORARY_PREFIX, open_locked, remove, sweep_leftovers
 
 SCHEMA = 1
-LOGS = ("metrics.jsonl", "evaluations.jsonl")
+LOGS = {"metrics.jsonl": MetricsRecord, "evaluations.jsonl": EvaluationRecord}
+"""Logs of a run, and what a line of each holds."""
 INCIDENTAL = ("device", "num_threads", "compile", "log_every", "checkpoint_every", "tensorboard", "wandb")
 """Settings that decide where a run computes and what it leaves behind, not its numbers: it stays the same run
 whatever they are."""
@@ -82,6 +91,7 @@ class RunDir:
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:
             found = data.get("schema") if isinstance(data, dict) else type(data).__name__
             raise DamagedFileError(f"{self.path / 'config.json'}: schema {found!r}, expected {SCHEMA}")
+        check_record(DescriptionRecord, data, self.path / "config.json")
         return data
 
     @property
@@ -133,7 +143,7 @@ class RunDir:
         """All whole records of a JSON-lines log; a last line that was cut off is left out.
 
         Raises:
-            DamagedFileError: when a line before the last is not a JSON object with a step.
+            DamagedFileError: when a line before the last is not a record of this log.
         """
         path = self.path / name
         if not path.exists():
@@ -141,15 +151,12 @@ class RunDir:
         lines = read_regular(path, most=_LARGEST_LOG, kind=DamagedFileError).split(b"\n")
         records = []
         for number, line in enumerate(lines, start=1):
+            where = f"{path}: line {number}"
             try:
-                record = json.loads(line)
-                whole = isinstance(record, dict) and isinstance(record["step"], int)
-            except (ValueError, KeyError):
-                whole = False
-            if whole:
-                records.append(record)
-            elif number < len(lines):  # the last piece follows the last newline: empty, or cut off
-                raise DamagedFileError(f"{path}: line {number} is not a log record; restore the file")
+                records.append(check_record(LOGS[name], parse_json(line, where), where))
+            except DamagedFileError:
+                if number < len(lines):  # the last piece follows the last newline: empty, or cut off
+                    raise
         return records
 
     def rewind(self, step: int) -> None:
@@ -168,6 +175,11 @@ class RunDir:
                 except OSError as error:
                     raise resource_error(self.path / name, error) from error
 
+    def provenance(self, kind: type = ProvenanceRecord) -> dict[str, Any]:
+        """The content of provenance.json, which must have the fields of `kind`, a dataclass."""
+        path = self.path / "provenance.json"
+        return check_record(kind, read_json(path), path)
+
     def write_provenance(self, record: dict[str, Any]) -> None:
         """Write provenance.json."""
         write_atomic(self.path / "provenance.json", dump(record, indent=1))
@@ -184,12 +196,12 @@ class RunDir:
         self.sync()
         write_atomic(self.path / "result.json", dump({"schema": SCHEMA, **record}, indent=1))
 
-    def result(self) -> dict[str, Any]:
-        """The content of result.json."""
+    def result(self, kind: type = ResultRecord) -> dict[str, Any]:
+        """The content of result.json, which must have the fields of `kind`, a dataclass."""
         data = read_json(self.path / "result.json")
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:
             raise DamagedFileError(f"{self.path / 'result.json'}: not a result of schema {SCHEMA}")
-        return data
+        return check_record(kind, data, self.path / "result.json")
 
     def _append(self, name: str, record: dict[str, Any]) -> None:
         append(self.path / name, dump(record) + "\n")

@@ -15,7 +15,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from chibit.core.errors import DamagedFileError, InputError, UserError
+from chibit.core.errors import DamagedFileError, InputError, UserError, first_line
 from chibit.core.files import check_regular
 from chibit.data.limits import check_declared_size
 
@@ -173,5 +173,5 @@ def _reading(path: Path) -> Iterator[None]:
     except UserError:
         raise
     except _LIBRARY_ERRORS as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise DamagedFileError(f"{path}: damaged HDF5 file ({reason}); copy or download it again") from error

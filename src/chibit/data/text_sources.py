@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from chibit.core.errors import DamagedFileError, InputError, ResourceError
+from chibit.core.errors import DamagedFileError, InputError, ResourceError, first_line
 from chibit.core.files import nearest
 
 HUB_CORPORA = {
@@ -169,7 +169,7 @@ def _hub_text(name: str) -> TextSource:
             for row in rows:
                 yield TextPiece(row["text"], False, len(row["text"]))
         except (OSError, http.client.HTTPException) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = first_line(error)
             raise ResourceError(
                 f"{name}: the download failed ({reason[:120]}); try again, {advice}"
             ) from error

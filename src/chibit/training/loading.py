@@ -10,7 +10,7 @@ import torch
 
 from chibit.agents import Agent, make_agent
 from chibit.core.checkpoint import load_checkpoint, marked
-from chibit.core.config import from_json, read_json
+from chibit.core.config import from_json
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.run_dir import RunDir
 from chibit.core.runtime import resolve_runtime
@@ -45,10 +45,7 @@ def load_run(path: Path, which: str = "last", *, device: str = "auto") -> Loaded
     """
     run = RunDir.open(path)
     config = from_record(run.description()["config"], str(path / "config.json"))
-    provenance = read_json(path / "provenance.json")
-    if not isinstance(provenance, dict) or "dataset" not in provenance:
-        raise DamagedFileError(f"{path / 'provenance.json'}: holds no data set description; restore the file")
-    spec = from_json(DatasetSpec, provenance["dataset"], str(path / "provenance.json"))
+    spec = from_json(DatasetSpec, run.provenance()["dataset"], f"{path / 'provenance.json'}: dataset")
     checkpoint = load_checkpoint(run.checkpoints, _step(run, which))
     if checkpoint is None:
         raise InputError(f"{path}: has no checkpoint yet; let it train on, or choose another run")

@@ -18,7 +18,7 @@ import numpy as np
 
 from chibit.agents import Agent, AgentState, Sampler, make_agent, with_schedules
 from chibit.core.checkpoint import CheckpointSaver, load_checkpoint, sweep
-from chibit.core.errors import DamagedFileError, DivergenceError, InputError
+from chibit.core.errors import DamagedFileError, DivergenceError, InputError, first_line
 from chibit.core.files import write_atomic
 from chibit.core.memory import check_fits, limited_memory
 from chibit.core.run_dir import RunDir, dump
@@ -248,15 +248,18 @@ class _OfflineRun:
             )
         refuse_changed(self.run, self.config, self.dataset)
         try:
-            self.agent.load_state_dict(
-                AgentState(tensors=checkpoint.tensors, training=checkpoint.state["agent"])
-            )
+            training = checkpoint.state["agent"]
+            if training is None:  # which would load the weights alone
+                raise ValueError("it holds no state of the training")
+            self.agent.load_state_dict(AgentState(tensors=checkpoint.tensors, training=training))
             self._restore_draws(checkpoint.state, allow_inexact)
-        except (KeyError, RuntimeError, ValueError, TypeError) as error:
-            reason = str(error).splitlines()[0]
+            self.state = LoopState(**checkpoint.state["loop"])
+            if self.state.step != checkpoint.step:
+                raise ValueError(f"it holds step {self.state.step!r}")
+        except (AttributeError, KeyError, RuntimeError, ValueError, TypeError) as error:
+            reason = first_line(error)
             where = f"{self.run.checkpoints}: step {checkpoint.step}"
             raise DamagedFileError(f"{where} does not fit this run ({reason}); use another --out") from error
-        self.state = LoopState(**checkpoint.state["loop"])
         self.run.rewind(checkpoint.step)
         self.run.log(f"resumed at step {checkpoint.step}")
 
@@ -266,7 +269,7 @@ class _OfflineRun:
             self.sampler.load_state_dict(saved["sampler"])
             restore_rng(saved["rng"])
         except (KeyError, TypeError, ValueError, InputError, DamagedFileError) as error:
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             if not allow_inexact:
                 raise DamagedFileError(
                     f"{self.run.checkpoints}: random numbers cannot go on as they were ({reason}); "

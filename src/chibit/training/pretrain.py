@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from chibit.core.checkpoint import CheckpointSaver, load_checkpoint, sweep
-from chibit.core.config import read_json, to_json
-from chibit.core.errors import DamagedFileError, DivergenceError, InputError, UserError
+from chibit.core.config import Checked, to_json
+from chibit.core.errors import DamagedFileError, DivergenceError, InputError, UserError, first_line
 from chibit.core.memory import check_fits
 from chibit.core.run_dir import RunDir
 from chibit.core.runtime import Runtime, capture_rng, resolve_runtime, restore_rng, seed_torch
@@ -42,6 +42,28 @@ from chibit.training.workers import Workers, join_workers
 LANGUAGE_MODEL = "language_model"
 """Folder in the run directory that `--init` takes."""
 _CUDA_CHUNK = 4096
+_LARGEST_LOSS = 88.0
+"""Beyond it a perplexity does not fit into single precision."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainProvenance(Checked):
+    """What is read again of provenance.json."""
+
+    corpus: dict[str, Any]
+    unigram_loss: float
+    parameters: dict[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainResult(Checked):
+    """What is read again of result.json."""
+
+    held_out_name: str
+    held_out_perplexity: float
+    untrained_perplexity: float
+    unigram_perplexity: float
+    tokens_seen: int
 
 
 @dataclass
@@ -102,7 +124,7 @@ def pretrain(
             if all(workers.gather(run.is_finished)):
                 if workers.is_first:
                     refuse_changed_text(run, config)
-                return run.result()
+                return run.result(PretrainResult)
             pretraining = _PretrainRun(config, runtime, workers, run, progress)
             pretraining.resume(resume, allow_inexact=allow_inexact_resume)
             return pretraining.run_to_end()
@@ -118,7 +140,7 @@ def refuse_changed_text(run: RunDir, config: PretrainConfig) -> None:
     if not text or not Path(text).expanduser().exists():
         return
     now = load_pretrain_data(config, progress=False).train.content_hash
-    then = read_json(run.path / "provenance.json")["corpus"]["sha256"]
+    then = str(run.provenance(PretrainProvenance)["corpus"].get("sha256"))
     if now != then:
         raise DamagedFileError(
             f"{run.path}: the text {text} has changed since this run was finished (content {then[:12]}, "
@@ -188,7 +210,7 @@ class _PretrainRun:
         with self.workers.first_alone():
             if self.workers.is_first:
                 self.run.write_result(self._result())
-        return self.run.result()
+        return self.run.result(PretrainResult)
 
     def _step(self, stop: StopRequests) -> int:
         """One gradient step; the number of a signal that some process has received, or 0."""
@@ -267,17 +289,21 @@ class _PretrainRun:
             block_length=config.block_length,
             micro_batch_tokens=config.micro_batch_tokens,
         )
+        if not math.isfinite(loss):
+            raise DivergenceError(
+                f"{self.run.path}: held-out loss {loss} at step {self.state.step}; lower learning_rate"
+            )
+        perplexity = math.exp(min(loss, _LARGEST_LOSS))
         self.run.append_metrics(
             {
                 "step": self.state.step,
                 "seconds": round(self.state.train_seconds, 3),
                 "held_out/loss": loss,
-                "held_out/perplexity": math.exp(min(loss, 700.0)),
+                "held_out/perplexity": perplexity,
                 "held_out/tokens": len(held_out) - 1,
             }
         )
         sample = sample_text(self.model, self.data.train, config.sample_tokens, seed=config.seed)
-        perplexity = math.exp(min(loss, 700.0))
         self.run.log(f"step {self.state.step}: held-out perplexity {perplexity:.2f}; {sample}")
         self.progress.evaluated(loss, sample)
         if self.state.step:
@@ -330,7 +356,7 @@ class _PretrainRun:
             self._restore_draws(state, allow_inexact)
             self.state = LoopState(**state["loop"])
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             where = f"{run.checkpoints}: step {checkpoint.step}"
             raise DamagedFileError(f"{where} does not fit this run ({reason}); use another --out") from error
         if workers.is_first:
@@ -344,7 +370,7 @@ class _PretrainRun:
             self.draws.bit_generator.state = saved["draws"]
             restore_rng(saved["rng"][self.workers.rank])
         except (KeyError, IndexError, TypeError, ValueError, UserError) as error:
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             if not allow_inexact:
                 raise DamagedFileError(
                     f"{self.run.checkpoints}: random numbers cannot go on as they were ({reason}); "
@@ -373,7 +399,7 @@ class _PretrainRun:
 
     def _result(self) -> dict[str, Any]:
         curve = [record for record in self.run.read_log("metrics.jsonl") if "held_out/loss" in record]
-        provenance = read_json(self.run.path / "provenance.json")
+        provenance = self.run.provenance(PretrainProvenance)
         return {
             "status": "finished",
             "kind": "pretrain",

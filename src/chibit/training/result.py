@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,7 +39,7 @@ def summarise(
         ],
         "behaviour_mean_return": behaviour,
         "behaviour_score": None if reference is None else normalized_score(behaviour, reference),
-        "parameters": json.loads((run.path / "provenance.json").read_text())["parameters"],
+        "parameters": run.provenance()["parameters"],
     }
 
 

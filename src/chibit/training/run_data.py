@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from chibit.core.config import read_json, to_json
+from chibit.core.config import to_json
 from chibit.core.errors import DamagedFileError
 from chibit.core.run_dir import RunDir
 from chibit.data.catalog import is_here, load_dataset
@@ -51,11 +51,7 @@ def refuse_changed(run: RunDir, config: RunConfig[Any], dataset: TrajectoryDatas
     Raises:
         DamagedFileError: naming what is different.
     """
-    path = run.path / "provenance.json"
-    known = read_json(path)
-    if not isinstance(known, dict) or not isinstance(known.get("dataset"), dict):
-        raise DamagedFileError(f"{path}: holds no data set description; restore the file")
-    then, now = _decisive(known), _decisive(identify(dataset))
+    then, now = _decisive(run.provenance()), _decisive(identify(dataset))
     changes = [f"{what} {then[what]}, now {now[what]}" for what in now if then[what] != now[what]]
     if changes:
         raise DamagedFileError(
@@ -80,5 +76,5 @@ def _decisive(identity: dict[str, Any]) -> dict[str, Any]:
         "content": str(identity.get("data_hash"))[:12],
         "environment": spec.get("env_id"),
         "old contact margins": spec.get("d4rl_physics"),
-        "score reference": None if reference is None else tuple(reference),
+        "score reference": reference,
     }

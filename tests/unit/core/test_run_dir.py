@@ -89,9 +89,13 @@ def test_a_second_process_is_refused_and_a_dead_one_holds_nothing(tmp_path):
 
 def test_result_is_the_sign_of_being_finished(tmp_path):
     run = make(tmp_path / "run")
-    run.write_result({"status": "finished"})
+    record = {
+        "status": "finished", "steps": 3, "score_unit": "return", "scores": [], "behaviour_mean_return": 1.5,
+        "behaviour_score": None,
+    }  # fmt: skip
+    run.write_result(record)
     assert run.is_finished
-    assert run.result() == {"schema": 1, "status": "finished"}
+    assert run.result() == {"schema": 1, **record}
     (run.path / "result.json").write_text("[]")
     with pytest.raises(DamagedFileError, match="not a result"):
         run.result()

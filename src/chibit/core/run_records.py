@@ -1,0 +1,110 @@
+"""What the files of a run directory hold, field by field, and the check of what was read from them."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from chibit.core.config import Checked, from_json
+from chibit.core.errors import DamagedFileError, InputError
+from chibit.core.fields import Natural
+
+
+@dataclass(frozen=True, kw_only=True)
+class DescriptionRecord(Checked):
+    """config.json."""
+
+    arm: str
+    study: str
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProvenanceRecord(Checked):
+    """provenance.json of a fine-tuning run."""
+
+    data_name: str
+    data_hash: str
+    dataset: dict[str, Any]
+    parameters: dict[str, int]
+    data_episodes: int | None = None
+    data_steps: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricsRecord(Checked):
+    """A line of metrics.jsonl; the metrics are the agent's."""
+
+    step: Natural
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationRecord(Checked):
+    """A line of evaluations.jsonl."""
+
+    step: Natural
+    seconds: float
+    target_return: float | None
+    normalized_score: float | None
+    episode_returns: tuple[float, ...]
+    episode_lengths: tuple[int, ...] = ()
+    failed_episodes: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.episode_lengths and len(self.episode_lengths) != len(self.episode_returns):
+            raise InputError(
+                f"episode_lengths: got {len(self.episode_lengths)}, expected {len(self.episode_returns)}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoresRecord(Checked):
+    """The scores of one target return in result.json; None where every episode failed."""
+
+    target_return: float | None
+    last: float | None
+    last4: float | None
+    best: float | None
+    best_step: int | None
+    mean_return_last: float | None
+    steps_to_converge: int | None
+    seconds_to_converge: float | None
+    num_evaluations: int | None = None
+    num_episodes_last: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        scores = (self.last, self.last4, self.best, self.best_step, self.mean_return_last)
+        if len({score is None for score in scores}) > 1:
+            raise InputError(f"scores: got {scores}, expected all of them or none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultRecord(Checked):
+    """result.json of a fine-tuning run."""
+
+    status: Literal["finished"]
+    steps: Natural
+    score_unit: Literal["return", "normalized"]
+    scores: tuple[ScoresRecord, ...]
+    behaviour_mean_return: float
+    behaviour_score: float | None
+
+
+def check_record(kind: type, record: Any, where: str | Path) -> Any:
+    """Give a record back if it has the fields of its kind, each of its type; others are nobody's business.
+
+    Raises:
+        DamagedFileError: naming the file and the field.
+    """
+    try:
+        if not isinstance(record, dict):
+            raise InputError(f"{where}: got {type(record).__name__}, expected an object")
+        names = {field.name for field in dataclasses.fields(kind)}
+        from_json(kind, {name: value for name, value in record.items() if name in names}, str(where))
+    except InputError as error:
+        raise DamagedFileError(f"{error}; restore the file") from error
+    return record
