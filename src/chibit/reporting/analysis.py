@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -23,7 +23,7 @@ from chibit.reporting.comparison import (
 )
 from chibit.reporting.crossover import Trend, trends
 from chibit.reporting.evidence import Evidence, evidence_for
-from chibit.reporting.outcome_tables import arrivals_table, crossover_table
+from chibit.reporting.outcome_tables import arrivals_table, crossing_sentence, crossover_table
 from chibit.reporting.published_tables import convergence_table, published_table
 from chibit.reporting.results import Study
 from chibit.reporting.run_tables import (
@@ -83,8 +83,10 @@ class Analysis:
 
     @cached_property
     def verdict(self) -> Verdict:
-        """The study in one sentence."""
-        return state_verdict(self.scores[HEADLINE], self.comparisons[HEADLINE], self.baseline, self.target)
+        """The study in one sentence, and what else was found."""
+        found = state_verdict(self.scores[HEADLINE], self.comparisons[HEADLINE], self.baseline, self.target)
+        crossings = [crossing_sentence(trend) for trend in self.trends.get("score", ())]
+        return replace(found, also=(*found.also, *crossings))
 
     @cached_property
     def other_findings(self) -> dict[Rule, str]:

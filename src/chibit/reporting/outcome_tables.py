@@ -95,11 +95,20 @@ def crossover_table(trends: Sequence[Trend], key: str, what: str) -> Table:
 
 
 def crossing_text(trend: Trend) -> str:
-    """``at 4.2 % (1.1 % to above 30 %)``, or ``none``."""
+    """``at 4.2 % (95% interval 1.1 % to above 30 %)``, or ``none``."""
     if trend.crossing.at is None:
         return "none"
     interval = _interval(trend)
-    return f"at {percent(trend.crossing.at)}" + (f" ({interval})" if interval else "")
+    return f"at {percent(trend.crossing.at)}" + (f" (95% interval {interval})" if interval else "")
+
+
+def crossing_sentence(trend: Trend) -> str:
+    """Where one comparison changes its sign, or that it does not."""
+    label = f"{comparison_label(trend.comparison)} on {trend.source}"
+    if trend.crossing.at is None:
+        first, last = percent(trend.fractions[0]), percent(trend.fractions[-1])
+        return f"{label}: the same sign from {first} to {last} of the episodes."
+    return f"{label}: the sign changes {crossing_text(trend)} of the episodes."
 
 
 def _interval(trend: Trend) -> str:

@@ -146,7 +146,7 @@ def render_markdown(analysis: Analysis) -> str:
     verdict = analysis.verdict
     lines = [markdown_text(analysis.known.sentence), ""] if analysis.known else []
     lines += [f"**{markdown_text(verdict.sentence)}**", "", markdown_text(verdict.basis)]
-    lines += [f"- {markdown_text(caution)}" for caution in verdict.cautions]
+    lines += [f"- {markdown_text(line)}" for line in (*verdict.also, *verdict.cautions)]
     tables = to_markdown(analysis.flat_tables())
     return f"# {markdown_text(analysis.study.name)}\n\n" + "\n".join(lines) + "\n\n" + tables
 
@@ -231,7 +231,7 @@ def render_console_table(
             shown.add_row(*[_rich_cell(cell.text, cell.note, cell.strong) for cell in row.cells])
         parts.append(shown)
     parts.append(Text(analysis.verdict.sentence, style="bold"))
-    parts += [Text(caution) for caution in analysis.verdict.cautions]
+    parts += [Text(line) for line in (*analysis.verdict.also, *analysis.verdict.cautions)]
     if analysis.study.excluded:
         count = len(analysis.study.excluded)
         parts.append(

@@ -40,6 +40,8 @@ class Verdict:
     """What keeps it from being settled."""
     tone: Tone
     """Direction of the finding; open where nothing can be told."""
+    also: tuple[str, ...] = ()
+    """Findings of the other registered comparisons, and where differences change sign with the data."""
 
 
 def format_score(
@@ -193,7 +195,9 @@ def _against_baseline(
             "and the highest of several is flattered by chance."
         )
     sentence, tone = _sentence(scores, comparison, pairs)
-    return Verdict(sentence=sentence, basis=basis, cautions=tuple(cautions), tone=tone)
+    others = [one for one in comparisons if one is not comparison and _is_registered(scores, one)]
+    also = tuple(_sentence(scores, one, one.fewest_pairs)[0] for one in others)
+    return Verdict(sentence=sentence, basis=basis, cautions=tuple(cautions), tone=tone, also=also)
 
 
 def _sentence(scores: Scores, comparison: Comparison, pairs: int) -> tuple[str, Tone]:

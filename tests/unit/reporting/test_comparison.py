@@ -155,6 +155,9 @@ class TestRegistered:
         assert any(
             "The first of 2 comparisons registered" in caution for caution in analysis.verdict.cautions
         )
+        [other] = analysis.verdict.also
+        assert other.startswith("ChibiT scores ")
+        assert "higher than DT" in other
         assert "Differences: mean" in analysis.tables["differences"]["last4"].title
 
     def test_a_baseline_that_is_asked_for_takes_their_place(self, folder):

@@ -116,6 +116,23 @@ def test_a_study_of_shares_has_its_crossover(study):
     assert "crossover" in analysis.tables["crossovers"][0].title.lower()
 
 
+def test_the_verdict_says_where_the_sign_changes(study):
+    [also] = analyse(read_study(study)).verdict.also
+    assert also.startswith("ChibiT − Random init on hopper-medium-replay: the sign changes at ")
+    assert also.endswith(" of the episodes.")
+
+
+def test_the_verdict_says_that_it_does_not(tmp_path, runs):
+    register(tmp_path, Registration(comparisons=(("chibit", "random"),)))
+    for arm, gain in (("random", 0.0), ("chibit", 30.0)):
+        for share in (0.01, 0.3):
+            name = f"{arm}-{share}"
+            settings = {"data_fraction": share}
+            runs.write_run(tmp_path, arm, "d", 0, num_evaluations=2, gain=gain, settings=settings, name=name)
+    [also] = analyse(read_study(tmp_path)).verdict.also
+    assert also == "ChibiT − Random init on d: the same sign from 1 % to 30 % of the episodes."
+
+
 def test_one_share_has_no_trend(tmp_path, runs):
     runs.write_study(tmp_path, {"random": 0, "chibit": 1}, ["hopper-medium-v2"], range(2), num_evaluations=2)
     assert analyse(read_study(tmp_path)).trends == {}
@@ -123,6 +140,6 @@ def test_one_share_has_no_trend(tmp_path, runs):
 
 def test_text(study):
     [trend] = analyse(read_study(study)).trends["held-out action error"]
-    assert crossing_text(trend) == "at 10.3 % (10.3 % to 10.3 %)"
+    assert crossing_text(trend) == "at 10.3 % (95% interval 10.3 % to 10.3 %)"
     assert percent(0.3) == "30 %"
     assert percent(0.0425) == "4.25 %"
