@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from chibit.core.errors import InputError, UserError, one_line
-from chibit.core.files import is_out_of_resources, nearest, resource_error
+from chibit.core.files import is_out_of_resources, nearest, read_error, resource_error
+from chibit.core.terminal import make_console, print_anything
 
 VERBS: dict[str, tuple[str, str, str]] = {
     "quickstart": (
@@ -74,31 +75,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         training diverged, 130 or 143 stopped on request.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    print_anything()
+    errors = make_console(stderr=True, soft_wrap=True)
     _route_warnings(errors)
     try:
         return _dispatch(arguments)
     except UserError as error:
-        errors.print(f"chibit: {error}", markup=False)
+        errors.print(f"chibit: {one_line(str(error))}")
         return error.exit_code
     except MemoryError:
-        errors.print("chibit: out of memory; use a smaller batch, model or data set", markup=False)
+        errors.print("chibit: out of memory; use a smaller batch, model or data set")
         return 4
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             return 0
-        if not is_out_of_resources(error):
-            raise
-        errors.print(f"chibit: {resource_error(error.filename or 'a file', error)}", markup=False)
-        return 4
+        kind = resource_error if is_out_of_resources(error) else read_error
+        refused = kind(str(error.filename or "a file"), error)
+        errors.print(f"chibit: {one_line(str(refused))}")
+        return refused.exit_code
     except KeyboardInterrupt:
-        errors.print("chibit: stopped", markup=False)
+        errors.print("chibit: stopped")
         return 130
     except Exception as error:
         if hasattr(
             error, "exit_code"
         ):  # training.stopping.Stopped, which lives above core and may not be imported yet
-            errors.print(f"chibit: {one_line(str(error))}", markup=False)
+            errors.print(f"chibit: {one_line(str(error))}")
             return int(error.exit_code)
         raise
 

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from chibit.core.errors import UserError
 from chibit.core.files import make_folder
+from chibit.core.terminal import make_console
 from chibit.recipes import RECIPES
 from chibit.sweep import Outcome, run_all
 from chibit.training.filming import film
@@ -64,7 +65,7 @@ def run_quickstart(
     """
     from chibit.data.collect import collect
 
-    console, started = Console(), time.perf_counter()
+    console, started = make_console(), time.perf_counter()
     make_folder(out)
     console.rule(f"1 of 3: collect {DATASET} ({collect_steps:,} steps of Hopper-v5)")
     data = collect(
@@ -86,7 +87,7 @@ def run_quickstart(
     from chibit.verbs.report import write_report
 
     page = write_report(out / DATASET)
-    console.print(f"done in {time.perf_counter() - started:.0f} s; open {page} in a browser", highlight=False)
+    console.print(f"done in {time.perf_counter() - started:.0f} s; open {page} in a browser")
     return page
 
 
@@ -96,4 +97,4 @@ def _record_video(outcome: Outcome, seed: int, console: Console) -> None:
     try:
         film(loaded, loaded.spec.default_target_returns[:1], seed)
     except UserError as error:
-        console.print(f"no video: {error}", highlight=False)
+        console.print(f"no video: {error}")

@@ -143,6 +143,11 @@ class AgentConfig(Checked):
         """Name in tables and folders of a run that was given none."""
         return self.agent
 
+    @property
+    def takes_target_returns(self) -> bool:
+        """Whether a policy of the method is asked for a return."""
+        return False
+
     def num_bytes(self, spec: DatasetSpec) -> int:
         """What training will take, from below; what is more than the machine has is never built."""
         return 0

@@ -43,7 +43,7 @@ class DecisionTransformer:
     @property
     def is_return_conditioned(self) -> bool:
         """Whether the model looks at returns-to-go."""
-        return self.config.return_tokens
+        return self.config.takes_target_returns
 
     def __init__(self, config: DecisionTransformerConfig, spec: DatasetSpec, runtime: Runtime) -> None:
         """Build the model around the weights that `config.init` names.

@@ -170,6 +170,11 @@ class DecisionTransformerConfig(AgentConfig):
             return "dt"
         return Path(self.init.partition(":")[0]).name or "random"
 
+    @property
+    def takes_target_returns(self) -> bool:
+        """Whether the model looks at returns-to-go."""
+        return self.return_tokens
+
     def gpt_config(self) -> GPTConfig | None:
         """Shape of a random backbone; None where the initialiser brings its own and none was asked for."""
         defaults = {field.name: field.default for field in dataclasses.fields(self)}

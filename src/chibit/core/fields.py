@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 import numbers
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 from annotated_types import Interval, MinLen
@@ -19,6 +21,11 @@ from chibit.core.errors import InputError
 @dataclass(frozen=True)
 class Distinct:
     """Declares that a tuple holds no value twice."""
+
+
+@dataclass(frozen=True)
+class NotRoot:
+    """Declares that a path is not the root of the file system, where nothing of ours belongs."""
 
 
 Count: TypeAlias = Annotated[int, Interval(ge=1)]
@@ -34,6 +41,8 @@ Workers: TypeAlias = Annotated[int, Interval(ge=1, le=1024)]
 """Threads or processes: no machine has more."""
 Seed: TypeAlias = Annotated[int, Interval(ge=0, le=2**32 - 1)]
 
+Out: TypeAlias = Annotated[Path, NotRoot()]
+"""A folder or file to write."""
 Targets: TypeAlias = Annotated[tuple[float, ...], Distinct()]
 """Raw returns to ask for."""
 
@@ -41,6 +50,7 @@ MAX_EPISODES = 1_000_000
 """In an evaluation: more would take months."""
 INT64 = 2**63 - 1
 FLOAT32 = 3.4028234663852886e38
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 MAX_TEXT, MAX_PATH_PART = 4096, 255
 """Bytes, of a path and of each name in it, that Linux takes."""
 
@@ -56,13 +66,13 @@ def check_number(value: float, kind: type, where: str) -> None:
 
 
 def check_text(text: str, where: str) -> None:
-    """Refuse text that could be no path, name or line: with a NUL, not UTF-8, or too long."""
+    """Refuse text that could be no path, name or line: with control characters, not UTF-8, or too long."""
     try:
         encoded = text.encode()
     except UnicodeEncodeError as error:
         raise refusal(where, text, "text in UTF-8") from error
-    if "\0" in text:
-        raise refusal(where, text, "text without NUL")
+    if _CONTROL.search(text):
+        raise refusal(where, text, "text without NUL, line breaks and other control characters")
     longest = max(map(len, encoded.split(b"/")))
     if len(encoded) > MAX_TEXT or longest > MAX_PATH_PART:
         limits = f"at most {MAX_TEXT:,} bytes, {MAX_PATH_PART} between slashes"
@@ -84,6 +94,8 @@ def check_declared(value: Any, metadata: tuple[Any, ...], where: str) -> None:
             raise refusal(where, list(value), f"{least} values")
         elif isinstance(declaration, Distinct) and len(set(value)) < len(value):
             raise refusal(where, list(value), "each value once")
+        elif isinstance(declaration, NotRoot) and not value.absolute().name:
+            raise refusal(where, str(value), "a folder or file below the root")
 
 
 def refusal(where: str, value: Any, expected: str) -> InputError:

@@ -134,6 +134,15 @@ def _resolve_inside(path: Path, folder: Path, kind: type[UserError], remedy: str
     return target
 
 
+def check_can_make(folder: Path) -> None:
+    """Refuse a folder that could not be made or written into, without making it; as `make_folder` does."""
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise InputError(f"{folder}: {there} is in the way of this folder; choose another")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise resource_error(folder, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+
+
 def make_folder(folder: Path) -> Path:
     """Create a folder and its parents; ResourceError in one line where that is not allowed."""
     try:

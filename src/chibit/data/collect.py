@@ -21,8 +21,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TimeRemainingColumn
 
 from chibit.behaviour import BehaviourPolicy, Ladder, load_ladder
 from chibit.behaviour.ladder import ENV_IDS
@@ -30,6 +29,7 @@ from chibit.behaviour.rollout import BLOCK_EPISODES, Episode, roll_out_block
 from chibit.behaviour.streams import block_runner, in_order
 from chibit.core.errors import InputError, ResourceError
 from chibit.core.files import nearest
+from chibit.core.terminal import make_console, text_column
 from chibit.data.minari_writer import minari_root, write_minari
 from chibit.data.scores import D4RL, normalized_score
 from chibit.envs import make_env, physics_record
@@ -324,13 +324,13 @@ def _metadata(
 def progress_bar(name: str, num_steps: int, shown: bool) -> Iterator[Callable[[int], None]]:
     """Show steps, rate and time left on standard error; give the function that advances it."""
     columns = (
-        TextColumn(f"collecting {name}"),
+        text_column(f"collecting {name}"),
         BarColumn(),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f} steps"),
-        TextColumn("{task.fields[rate]:,.0f}/s"),
+        text_column("{task.completed:,.0f}/{task.total:,.0f} steps"),
+        text_column("{task.fields[rate]:,.0f}/s"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), disable=not shown) as bar:
+    with Progress(*columns, console=make_console(stderr=True), disable=not shown) as bar:
         task = bar.add_task("", total=num_steps, rate=0.0)
 
         def advance(steps: int) -> None:

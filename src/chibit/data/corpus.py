@@ -17,12 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
     Progress,
-    TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
@@ -30,6 +28,7 @@ from rich.progress import (
 from chibit.core.config import read_json
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.fingerprint import fingerprint
+from chibit.core.terminal import make_console, text_column
 from chibit.data.sources import home_folder
 from chibit.data.text import TokenDataset, TokenWriter, is_corpus, open_corpus, write_corpus
 from chibit.data.text_sources import HUB_CORPORA, PIECE, TextSource, find_text
@@ -214,12 +213,12 @@ def _unpacked(path: Path, on_block: Callable[[bytes], None], advance: Advance) -
 def _bar(description: str, size: int | None, shown: bool) -> Iterator[Advance]:
     """A progress bar over bytes, on standard error."""
     columns = (
-        TextColumn("{task.description}"),
+        text_column("{task.description}"),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), disable=not shown) as bar:
+    with Progress(*columns, console=make_console(stderr=True), disable=not shown) as bar:
         task = bar.add_task(description, total=size)
         yield lambda amount: bar.advance(task, amount)

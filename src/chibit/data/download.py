@@ -12,6 +12,7 @@ from pathlib import Path
 from chibit.core.errors import ResourceError
 from chibit.core.files import extend, flush, make_folder, move, resource_error
 from chibit.core.temporary import open_locked
+from chibit.core.terminal import make_console, text_column
 
 TIMEOUT_SECONDS = 10.0
 """Silence after which a server counts as unreachable."""
@@ -108,15 +109,14 @@ def _only_one(lock: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _bar(name: str, shown: bool) -> Iterator[Callable[[int, int], None]]:
     """Give the function that takes bytes so far and in all."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+    from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 
     columns = (
-        TextColumn("downloading {task.description}"),
+        text_column("downloading {task.description}"),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), disable=not shown, transient=True) as bar:
+    with Progress(*columns, console=make_console(stderr=True), disable=not shown, transient=True) as bar:
         task = bar.add_task(name, total=None)
         yield lambda have, total: bar.update(task, completed=have, total=total)

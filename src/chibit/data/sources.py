@@ -76,6 +76,21 @@ def find_source(
     return _find_minari(name_or_path, data_folder, download, progress)
 
 
+def check_known(name: str) -> None:
+    """Refuse what `find_source` would not find, without fetching or collecting anything.
+
+    Raises:
+        InputError: for a name that is neither known nor on a server's pattern, and no file or folder.
+    """
+    from chibit.data import d4rl
+    from chibit.data.collect import list_collectable
+
+    own = {known for entry in list_collectable() for known in (entry.name, entry.dataset_id)}
+    patterns = (_ATARI_NAME, _REPLAY_NAME, _REMOTE_MINARI_ID)
+    if name not in d4rl.IDS and name not in own and not any(p.fullmatch(name) for p in patterns):
+        find_source(name, None, home_folder(), download=False, progress=False)
+
+
 def _find_atari(name: str, home: Path) -> Source | None:
     """Find Atari data that were collected here; None if the name is none of theirs."""
     if not is_atari_level(name):

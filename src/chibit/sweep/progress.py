@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TimeElapsedColumn
 
+from chibit.core.terminal import make_console, text_column
 from chibit.evaluation.summary import summarize_record
 from chibit.sweep.forecast import forecast, measure
 from chibit.sweep.tasks import Outcome, Task
@@ -42,11 +42,11 @@ class StudyProgress:
         self._done_before: dict[Path, int] = {}
         self._work_done = 0.0
         self._bars = Progress(
-            TextColumn("{task.description}", markup=False),
+            text_column("{task.description}"),
             BarColumn(bar_width=24),
-            TextColumn("{task.fields[note]}", markup=False),
+            text_column("{task.fields[note]}"),
             TimeElapsedColumn(),
-            console=Console(stderr=True),
+            console=make_console(stderr=True),
             disable=not enabled,
             transient=True,
         )
@@ -87,7 +87,7 @@ class StudyProgress:
     def say(self, line: str) -> None:
         """Print a line above the bars."""
         if self._enabled:
-            self._bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self._bars.console.print(line, soft_wrap=True)
 
     def refresh(self) -> None:
         """Read the last lines of the logs."""

@@ -6,8 +6,9 @@ import math
 import time
 from types import TracebackType
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeRemainingColumn
+
+from chibit.core.terminal import make_console, text_column
 
 
 class PretrainProgress:
@@ -15,12 +16,12 @@ class PretrainProgress:
 
     def __init__(self, num_steps: int, batch_tokens: int, name: str, *, enabled: bool) -> None:
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            text_column("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]:,.0f} tokens/s  loss {task.fields[loss]:.3f}  left"),
+            text_column("{task.fields[rate]:,.0f} tokens/s  loss {task.fields[loss]:.3f}  left"),
             TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=make_console(stderr=True),
             disable=not enabled,
         )
         self._num_steps, self._batch_tokens, self._name = num_steps, batch_tokens, name
@@ -57,7 +58,5 @@ class PretrainProgress:
             step = int(self._bar.tasks[self._task].completed)
             text = " ".join(sample.split())
             perplexity = math.exp(min(loss, 700.0))
-            self._bar.console.print(
-                f"  step {step}: held-out perplexity {perplexity:.1f}; {text}", highlight=False, markup=False
-            )
+            self._bar.console.print(f"  step {step}: held-out perplexity {perplexity:.1f}; {text}")
         self._since = time.perf_counter()

@@ -12,11 +12,11 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     TaskID,
-    TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
+from chibit.core.terminal import text_column
 from chibit.evaluation.rollout import Evaluation
 
 
@@ -25,14 +25,14 @@ class RunProgress:
 
     def __init__(self, num_steps: int, name: str, *, enabled: bool) -> None:
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            text_column("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn(
+            text_column(
                 "{task.fields[rate]:>5.1f} steps/s  loss {task.fields[loss]:.4f}  {task.fields[note]}"
             ),
             TimeElapsedColumn(),
-            TextColumn("left"),
+            text_column("left"),
             TimeRemainingColumn(),
             disable=not enabled,
         )
@@ -59,7 +59,7 @@ class RunProgress:
     def say(self, message: str) -> None:
         """Print a line above the bar."""
         if not self._bar.disable:
-            self._bar.console.print(message, highlight=False, markup=False, soft_wrap=True)
+            self._bar.console.print(message, soft_wrap=True)
 
     def advance(self, loss: float | None) -> None:
         """Count a step; the bar is redrawn a few times a second."""
@@ -89,4 +89,4 @@ class RunProgress:
         if self._task is not None and not self._bar.disable:
             done = int(self._bar.tasks[self._task].completed)
             line = "; ".join(str(evaluation.summary) for evaluation in evaluations)
-            self._bar.console.print(f"  step {done}: {line}", highlight=False, markup=False)
+            self._bar.console.print(f"  step {done}: {line}")

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 
 from chibit.core.config import Checked
 from chibit.core.errors import InputError
-from chibit.core.fields import Count, Seed, Workers
+from chibit.core.fields import Count, Out, Seed, Workers
+from chibit.core.terminal import make_console
 from chibit.verbs.parsing import parse
 
 
@@ -37,7 +37,7 @@ class CollectArguments(Checked):
     """Atari: file of the actor (docs/data.md says what is in it); the weaker levels mix in random actions."""
     sticky_actions: bool = False
     """Atari: repeat the last action with probability 0.25 in each frame."""
-    out: Path | None = None
+    out: Out | None = None
     """Root folder of Minari data sets; None takes MINARI_DATASETS_PATH, else ~/.minari/datasets. Atari data
     go into a folder in it; None is where chibit train finds them by name."""
 
@@ -53,7 +53,7 @@ class ConvertArguments(Checked):
     """Folder of the shards, $store$_observation_ckpt.0.gz and so on."""
     game: str
     """Breakout, Qbert, Pong or Seaquest."""
-    out: Path
+    out: Out
     """The store to write; chibit train --data takes it."""
     num_steps: Count = 500_000
     """Steps to take; half a million is 1 %."""
@@ -88,12 +88,14 @@ def collect(argv: Sequence[str], prog: str) -> None:
     from chibit.data.sources import is_atari_level
 
     path = _collect_atari(arguments) if is_atari_level(arguments.dataset) else _collect_mujoco(arguments)
-    Console().print(f"{path}", highlight=False, soft_wrap=True)
+    make_console().print(f"{path}", soft_wrap=True)
 
 
 def _collect_atari(arguments: CollectArguments) -> Path:
     from chibit.data.atari_collect import collect_atari
 
+    if arguments.num_processes > 1:
+        raise InputError("num_processes: Atari data are collected in one process; leave it out")
     return collect_atari(
         arguments.dataset,
         policy=arguments.policy,
@@ -122,6 +124,8 @@ def _collect_mujoco(arguments: CollectArguments) -> Path:
 def convert(argv: Sequence[str], prog: str) -> None:
     """``chibit data convert``."""
     arguments = parse(ConvertArguments, argv, prog)
+    if arguments.out.exists():
+        raise InputError(f"out: {arguments.out} is there already; choose another")
     from chibit.data.atari_replay import convert_replay
 
     path = convert_replay(
@@ -131,7 +135,7 @@ def convert(argv: Sequence[str], prog: str) -> None:
         num_steps=arguments.num_steps,
         seed=arguments.seed,
     )
-    Console().print(f"{path}", highlight=False, soft_wrap=True)
+    make_console().print(f"{path}", soft_wrap=True)
 
 
 def inspect(argv: Sequence[str], prog: str) -> None:
@@ -140,7 +144,7 @@ def inspect(argv: Sequence[str], prog: str) -> None:
     from chibit.data.catalog import load_dataset
     from chibit.data.inspect import describe, render_summary
 
-    Console().print(render_summary(describe(load_dataset(arguments.data, env_id=arguments.env_id))))
+    make_console().print(render_summary(describe(load_dataset(arguments.data, env_id=arguments.env_id))))
 
 
 def list_known(argv: Sequence[str], prog: str) -> None:
@@ -148,6 +152,6 @@ def list_known(argv: Sequence[str], prog: str) -> None:
     parse(ListArguments, argv, prog)
     from chibit.data.catalog import list_datasets
 
-    console = Console()
+    console = make_console()
     for line in list_datasets():
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from annotated_types import Interval
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from chibit.core.config import Checked
 from chibit.core.errors import InputError
-from chibit.core.fields import MAX_EPISODES, Count, Positive, Seed, Targets
-from chibit.core.files import make_folder, write_atomic
+from chibit.core.fields import MAX_EPISODES, Count, Out, Positive, Seed, Targets
+from chibit.core.files import check_can_make, make_folder, write_atomic
 from chibit.core.formatting import format_number, format_setting
+from chibit.core.terminal import make_console
 from chibit.verbs.parsing import parse
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class EvaluateArguments(Checked):
     env_id: str | None = None
     """Environment to play in (Hopper-v4), where the run's data name none or another."""
     target_returns: Targets = ()
-    """Raw returns to ask for; empty takes the run's own. Agents without target returns ignore it."""
+    """Raw returns to ask for; empty takes the run's own. Methods without target returns take none."""
     num_episodes: Annotated[int, Interval(ge=1, le=MAX_EPISODES)] = 10
     """Episodes for each target."""
     seed: Seed = 1
@@ -53,7 +53,7 @@ class EvaluateArguments(Checked):
     """Atari: repeat the last action with probability 0.25 in each frame; training evaluates without."""
     video: bool = False
     """Film one episode for each target, into the run's videos folder."""
-    out: Path | None = None
+    out: Out | None = None
     """JSON file to write every episode's return to."""
 
 
@@ -85,7 +85,13 @@ def evaluate(argv: Sequence[str], prog: str) -> None:
     from chibit.training.loading import load_run
     from chibit.training.offline import evaluate_agent, open_environments
 
+    if arguments.out is not None:
+        check_can_make(arguments.out.parent)
+        if arguments.out.is_dir():
+            raise InputError(f"out: {arguments.out} is a folder, expected the name of a file")
     loaded = load_run(arguments.run, arguments.checkpoint, device=arguments.device)
+    if arguments.target_returns and not loaded.agent.is_return_conditioned:
+        raise InputError(f"target_returns: agent {loaded.config.agent.agent} takes none; leave them out")
     if arguments.env_id is not None:
         loaded = replace(loaded, spec=spec_in(loaded.spec, arguments.env_id))
     targets = _targets(loaded, arguments.target_returns)
@@ -106,14 +112,14 @@ def evaluate(argv: Sequence[str], prog: str) -> None:
             environments=environments,
             progress=lambda done, live: progress.update(task, completed=done),
         )
-    console = Console()
+    console = make_console()
     console.print(_evaluation_table(evaluations, spec, loaded.step))
     if arguments.out is not None:
         _write_json(arguments.out, evaluations, loaded, arguments.seed)
-        console.print(f"written: {arguments.out}", highlight=False, soft_wrap=True)
+        console.print(f"written: {arguments.out}", soft_wrap=True)
     if arguments.video:
         for path in film(loaded, targets, arguments.seed):
-            console.print(f"video: {path}", highlight=False, soft_wrap=True)
+            console.print(f"video: {path}", soft_wrap=True)
 
 
 def _targets(loaded: LoadedRun, asked: tuple[float, ...]) -> tuple[float, ...] | None:
@@ -169,4 +175,4 @@ def attention(argv: Sequence[str], prog: str) -> None:
         loaded, arguments.data, num_windows=arguments.num_windows, temperature=arguments.temperature
     )
     for path in paths:
-        Console().print(f"{path}", highlight=False, soft_wrap=True)
+        make_console().print(f"{path}", soft_wrap=True)

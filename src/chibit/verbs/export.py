@@ -9,10 +9,11 @@ from typing import Annotated
 
 import numpy as np
 import tyro
-from rich.console import Console
 
 from chibit.core.config import Checked
 from chibit.core.errors import UserError
+from chibit.core.fields import Out
+from chibit.core.terminal import make_console
 from chibit.verbs.parsing import parse
 
 
@@ -25,7 +26,7 @@ class ExportArguments(Checked):
 
     run: Annotated[Path, tyro.conf.Positional]
     """The run directory."""
-    out: Path | None = None
+    out: Out | None = None
     """The folder to write; None is the run's own folder `policy`."""
     target_return: float | None = None
     """Raw return the policy asks for; None takes the run's first."""
@@ -47,7 +48,7 @@ def export(argv: Sequence[str], prog: str) -> None:
     target = arguments.target_return
     if loaded.agent.is_return_conditioned and target is None:
         target = (loaded.config.target_returns or loaded.spec.default_target_returns)[0]
-    console = Console()
+    console = make_console()
     path, no_video = write_hub_folder(
         loaded,
         arguments.out or arguments.run / "policy",
@@ -57,8 +58,8 @@ def export(argv: Sequence[str], prog: str) -> None:
         seeds=other_seeds(arguments.run),
     )
     if no_video:
-        console.print(f"no video: {no_video}", highlight=False, soft_wrap=True, markup=False)
-    console.print(f"{path}", highlight=False, soft_wrap=True)
+        console.print(f"no video: {no_video}", soft_wrap=True)
+    console.print(f"{path}", soft_wrap=True)
 
 
 def other_seeds(run: Path) -> str:

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from chibit.core.errors import InputError
 from chibit.core.files import nearest
+from chibit.core.terminal import make_console
 from chibit.verbs.parsing import parse, take_option
 from chibit.verbs.train import Destination
 
@@ -38,17 +37,14 @@ def pretrain(argv: Sequence[str], prog: str) -> None:
         allow_inexact_resume=destination.allow_inexact_resume,
         progress=not destination.quiet,
     )
-    console = Console()
+    console = make_console()
     console.print(
         f"held-out perplexity {result['held_out_perplexity']:.2f} on {result['held_out_name']} after "
         f"{result['tokens_seen']:,} tokens (untrained {result['untrained_perplexity']:,.0f}, "
         f"word frequencies {result['unigram_perplexity']:,.1f})",
-        highlight=False,
     )
-    console.print(f"language model: {path / 'language_model'}", highlight=False, soft_wrap=True)
-    console.print(
-        f"fine-tune it: chibit train --data hopper-medium --init {path}", highlight=False, soft_wrap=True
-    )
+    console.print(f"language model: {path / 'language_model'}", soft_wrap=True)
+    console.print(f"fine-tune it: chibit train --data hopper-medium --init {path}", soft_wrap=True)
 
 
 def _arguments_class(config: type) -> Any:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from annotated_types import MinLen
-from rich.console import Console
 
 from chibit.core.config import Checked
-from chibit.core.fields import Positive
+from chibit.core.fields import Out, Positive
+from chibit.core.terminal import make_console
 from chibit.verbs.parsing import parse
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class ReportArguments(Checked):
 
     folder: Annotated[Path, tyro.conf.Positional]
     """Folder whose subfolders are run directories (a study), or a single run directory."""
-    out: Path | None = None
+    out: Out | None = None
     """Where to write; None is the folder itself."""
     target: tuple[str, ...] = ("first",)
     """Which of several target returns counts: first (listed), best (on each data set, for all arms), a
@@ -70,7 +70,7 @@ def report(argv: Sequence[str], prog: str) -> None:
 
 def write_report(
     folder: Path,
-    out: Path | None = None,
+    out: Out | None = None,
     *,
     target: TargetChoice = "first",
     baseline: str | None = None,
@@ -80,11 +80,11 @@ def write_report(
     """Build the report of a folder of runs, print its table and where the page is."""
     from chibit.reporting import build_report, render_console_table
 
-    console = Console()
+    console = make_console()
     paths = build_report(folder, out, formats=formats, target=target, baseline=baseline, levels=levels)
     console.print(render_console_table(folder, target=target, baseline=baseline))
     for what, path in _named(paths):
-        console.print(f"{what}: {path}", highlight=False, soft_wrap=True)
+        console.print(f"{what}: {path}", soft_wrap=True)
     return paths.html
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 
 from chibit.core.config import Checked
 from chibit.core.errors import InputError
-from chibit.core.fields import Count, Seed, Workers
+from chibit.core.fields import Count, Out, Seed, Workers
 from chibit.core.files import nearest
+from chibit.core.terminal import make_console
 from chibit.verbs.parsing import parse
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class QuickstartArguments(Checked):
     Example: chibit quickstart
     """
 
-    out: Path = Path("runs/quickstart")
+    out: Out = Path("runs/quickstart")
     """Folder for the data, the runs and the page."""
     num_steps: Count = 1_500
     """Gradient steps of each arm."""
@@ -84,7 +84,7 @@ def recipes(argv: Sequence[str], prog: str) -> None:
     from chibit.training.run_config import to_record
 
     arguments = parse(RecipesArguments, argv, prog)
-    console = Console()
+    console = make_console()
     if arguments.name:
         if arguments.name not in RECIPES:
             raise InputError(
@@ -105,7 +105,7 @@ def show(argv: Sequence[str], prog: str) -> None:
     arguments = parse(ShowArguments, argv, prog)
     from chibit.models.counting import count_parameters
 
-    console = Console()
+    console = make_console()
     agent, config = _agent_of(arguments)
     console.print_json(json.dumps(config))
     table = Table(title=f"parameters of {arguments.what}")

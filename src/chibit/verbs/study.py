@@ -15,8 +15,10 @@ from rich.table import Table
 
 from chibit.core.config import Checked
 from chibit.core.errors import InputError, ResourceError, UserError
-from chibit.core.fields import MAX_EPISODES, Count, Distinct, Natural, Positive, Seed, Share, Workers
+from chibit.core.fields import MAX_EPISODES, Count, Distinct, Natural, Out, Positive, Seed, Share, Workers
+from chibit.core.files import check_can_make
 from chibit.core.targets import read_targets
+from chibit.core.terminal import make_console
 from chibit.verbs.parsing import parse
 
 if TYPE_CHECKING:
@@ -74,7 +76,7 @@ class StudyArguments(Checked):
     """Ray cluster to join, such as auto or HOST:6379; None starts one on this machine."""
     retries: Natural = 1
     """Times that a run that crashed is tried again, from its checkpoint."""
-    root: Path = Path("runs")
+    root: Out = Path("runs")
     """Folder that holds the study's folder."""
     dry_run: bool = False
     """Only list the runs, what is finished, and how long the rest will take."""
@@ -89,10 +91,13 @@ def study(argv: Sequence[str], prog: str) -> None:
     from chibit.sweep.tasks import make_tasks
 
     arguments = parse(StudyArguments, argv, prog)
-    console = Console()
+    console = make_console()
     if not arguments.name:
+        if arguments != StudyArguments():
+            raise InputError(f"name: missing, but there are flags for it; see {prog} --help")
         _list_studies(console)
         return
+    _check(arguments)
     make_configs = _config_maker(arguments)
     configs, adaptive = make_configs(arguments.seeds), None
     entry = STUDIES[arguments.name]
@@ -130,7 +135,7 @@ def study(argv: Sequence[str], prog: str) -> None:
     if adaptive is None:
         outcomes = run(configs)
     else:
-        say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+        say = partial(console.print, soft_wrap=True)
         outcomes, seeds = adaptive.run(run, folder, say)
         for line in other_seeds(folder, seeds):
             say(line)
@@ -164,6 +169,21 @@ def _config_maker(arguments: StudyArguments) -> Callable[[Sequence[int]], list[R
     return lambda seeds: make(seeds=seeds)
 
 
+def _check(arguments: StudyArguments) -> None:
+    """Refuse what would not run, also where it is only listed."""
+    from chibit.core.runtime import resolve_runtime
+    from chibit.data.sources import check_known
+
+    if arguments.ray_address is not None and arguments.engine != "ray":
+        raise InputError("ray_address: only --engine ray has one")
+    if arguments.num_processes > 1 and arguments.engine != "pool":
+        raise InputError(f"num_processes: --engine {arguments.engine} takes none; leave it out")
+    resolve_runtime(arguments.device or "auto")
+    check_can_make(arguments.root)
+    for name in arguments.data:
+        check_known(name)
+
+
 def _list_studies(console: Console) -> None:
     from chibit.studies import STUDIES
 
@@ -186,15 +206,14 @@ def _show_plan(console: Console, tasks: Sequence[Task], arguments: StudyArgument
     for task, state, entry in zip(tasks, states, forecasts, strict=True):
         left = "" if task.is_done else shown_time(entry.seconds) + (" " if entry.is_measured else "?")
         line = f"{state:<10}{left:>9}  {task.path}"
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     counts = {kind: sum(state.startswith(kind) for state in states) for kind in ("finished", "at", "to do")}
     console.print(
         f"{len(tasks)} runs: {counts['finished']} finished, {counts['at']} begun, {counts['to do']} to do",
-        highlight=False,
     )
     sources = forecast.sources_left(tasks)
     for spec, steps in sources.items():
-        console.print(f"to be pre-trained first: {spec}, {steps} steps", highlight=False, markup=False)
+        console.print(f"to be pre-trained first: {spec}, {steps} steps")
     total = sum(entry.seconds for entry in forecasts)
     total += sum(sources.values()) * forecast.SECONDS_A_PRETRAINING_STEP
     guessed = sum(not entry.is_measured for entry in forecasts)
@@ -205,8 +224,6 @@ def _show_plan(console: Console, tasks: Sequence[Task], arguments: StudyArgument
     side = arguments.num_processes if arguments.engine == "pool" else 1
     console.print(
         f"about {shown_time(total / side)} left with {side} at a time ({basis})",
-        highlight=False,
-        markup=False,
         soft_wrap=True,
     )
 
@@ -225,7 +242,7 @@ def _report(console: Console, outcomes: Sequence[Outcome], arguments: StudyArgum
     for outcome in outcomes:
         if outcome.message:
             line = f"{outcome.status}: {outcome.path}: {outcome.message}"
-            console.print(line, highlight=False, soft_wrap=True, markup=False)
+            console.print(line, soft_wrap=True)
     finished = [outcome for outcome in outcomes if outcome.status in ("finished", "skipped")]
     folder = arguments.root / arguments.name
     if finished:

@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 
 from chibit.core.config import Checked, read_json
 from chibit.core.errors import InputError, UserError
+from chibit.core.fields import Out
 from chibit.core.files import nearest
 from chibit.core.formatting import format_number, format_setting
 from chibit.core.run_dir import RunDir
 from chibit.core.score_rules import name_last
+from chibit.core.terminal import make_console
 from chibit.verbs.parsing import parse, take_option
 
 
@@ -25,7 +26,7 @@ from chibit.verbs.parsing import parse, take_option
 class Destination(Checked):
     """Where a run is written."""
 
-    out: Path | None = None
+    out: Out | None = None
     """Run directory; None makes runs/STUDY/<arm>-<data>-s<seed>-<hash>."""
     study: str = "runs"
     """Name of the group of runs it belongs to; chibit report takes the group's folder."""
@@ -43,6 +44,8 @@ def train(argv: Sequence[str], prog: str) -> None:
     from chibit.training.run_config import run_path
 
     config, destination = parse_run(list(argv), prog)
+    if config.target_returns and not config.agent.takes_target_returns:
+        raise InputError(f"target_returns: agent {config.agent.agent} takes none; leave them out")
     path = destination.out or run_path(config, Path("runs"), destination.study)
     is_new = not path.exists()
     try:
@@ -58,9 +61,9 @@ def train(argv: Sequence[str], prog: str) -> None:
         if is_new:  # what was refused at the start leaves no folder behind
             RunDir(path).discard_unstarted()
         raise
-    console = Console()
+    console = make_console()
     console.print(result_table(result))
-    console.print(f"run directory: {path}", highlight=False, soft_wrap=True)
+    console.print(f"run directory: {path}", soft_wrap=True)
 
 
 def parse_run(argv: list[str], prog: str) -> tuple[Any, Destination]:

@@ -72,7 +72,7 @@ def test_a_run_lives_where_its_content_says():
     assert path != run_path(dataclasses.replace(config, num_steps=5), Path("runs"), "table2")
     with pytest.raises(InputError, match="study name"):
         run_path(config, Path("runs"), "../out")
-    hostile = dataclasses.replace(config, data="../../etc/passwd\n#")
+    hostile = dataclasses.replace(config, data="../../etc/passwd #")
     assert run_path(hostile, Path("runs"), "s").parent == Path("runs/s")
 
 

@@ -1,0 +1,26 @@
+"""What is written to a terminal is written as it is: names and paths are never read as markup or emoji."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+from rich.console import Console
+from rich.progress import TextColumn
+
+
+def make_console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:
+    """A console of standard output or error that prints text as it is."""
+    return Console(stderr=stderr, soft_wrap=soft_wrap, markup=False, emoji=False, highlight=False)
+
+
+def text_column(text: str) -> TextColumn:
+    """A column of a progress bar, with the fields of a task in braces; their values are shown as they are."""
+    return TextColumn(text, markup=False)
+
+
+def print_anything() -> None:
+    """Have standard output and error show what their encoding lacks as escapes, and not raise."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
