@@ -126,7 +126,7 @@ def _watch(misdeeds: list[str], places: tuple[Path, ...]) -> None:
         if isinstance(path, int) or path is None:
             return True
         resolved = Path(os.path.realpath(os.fsdecode(path)))
-        in_temporary = resolved.parent == Path("/tmp") or "/chibit-" in str(resolved)
+        in_temporary = resolved.parent == Path("/tmp") or "/.tmp-chibit-" in str(resolved)
         is_bytecode = resolved.suffix == ".pyc" or "__pycache__" in resolved.parts
         return in_temporary or is_bytecode or any(resolved.is_relative_to(place) for place in places)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import logging
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -13,6 +14,7 @@ from rich.logging import RichHandler
 
 from chibit.core.errors import InputError, UserError, one_line
 from chibit.core.files import is_out_of_resources, nearest, read_error, resource_error
+from chibit.core.signals import Interrupted, Stopped, interruptible
 from chibit.core.terminal import make_console, print_anything
 
 VERBS: dict[str, tuple[str, str, str]] = {
@@ -79,8 +81,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     errors = make_console(stderr=True, soft_wrap=True)
     _route_warnings(errors)
     try:
-        return _dispatch(arguments)
-    except UserError as error:
+        with interruptible():
+            return _dispatch(arguments)
+    except (UserError, Stopped) as error:
         errors.print(f"chibit: {one_line(str(error))}")
         return error.exit_code
     except MemoryError:
@@ -93,16 +96,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         refused = kind(str(error.filename or "a file"), error)
         errors.print(f"chibit: {one_line(str(refused))}")
         return refused.exit_code
-    except KeyboardInterrupt:
-        errors.print("chibit: stopped")
-        return 130
-    except Exception as error:
-        if hasattr(
-            error, "exit_code"
-        ):  # training.stopping.Stopped, which lives above core and may not be imported yet
-            errors.print(f"chibit: {one_line(str(error))}")
-            return int(error.exit_code)
-        raise
+    except KeyboardInterrupt as error:
+        number = error.signal_number if isinstance(error, Interrupted) else signal.SIGINT
+        errors.print(f"chibit: stopped by {signal.Signals(number).name}")
+        return 128 + number
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -14,6 +14,7 @@ from chibit.core.files import make_folder
 from chibit.core.terminal import make_console
 from chibit.recipes import RECIPES
 from chibit.sweep import Outcome, run_all
+from chibit.sweep.tasks import raise_if_stopped
 from chibit.training.filming import film
 from chibit.training.loading import load_run
 from chibit.training.run_config import RunConfig
@@ -79,6 +80,7 @@ def run_quickstart(
     console.rule(f"2 of 3: fine-tune {' and '.join(ARMS)}, {num_steps:,} steps each, evaluate in Hopper-v5")
     configs = quickstart_configs(str(data), num_steps, seed)
     outcomes = run_all(configs, root=out, study=DATASET, num_processes=num_processes)
+    raise_if_stopped(outcomes)
     for outcome in outcomes:
         if outcome.status in ("failed", "stopped"):
             raise UserError(f"{outcome.path}: {outcome.status}: {outcome.message}")

@@ -8,10 +8,12 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 
 from chibit.behaviour.rollout import Episode
 from chibit.core.errors import ResourceError
+from chibit.core.platform import die_with_parent
+from chibit.core.signals import uninterrupted
 
 BlockTask = Callable[[int], list[Episode]]
 """Computes block k of a stream; must be picklable."""
@@ -32,13 +34,22 @@ def block_runner(num_processes: int) -> Iterator[Submit]:
     # Spawned, not forked: the fork of a process with threads (torch, HDF5) may hang.
     pool = ProcessPoolExecutor(num_processes, mp_context=get_context("spawn"), initializer=_ignore_interrupts)
     try:
-        yield pool.submit
+        yield lambda task, block: _submit(pool, task, block)
     except BrokenProcessPool as error:
         raise ResourceError(
             "a collecting process was killed, perhaps for want of memory; use fewer with --num-processes"
         ) from error
+    except KeyboardInterrupt:
+        for child in active_children():  # which would do their blocks to the end
+            child.terminate()
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _submit(pool: ProcessPoolExecutor, task: BlockTask, block: int) -> Future[list[Episode]]:
+    with uninterrupted():  # the first call starts the workers, and one that is half started complains
+        return pool.submit(task, block)
 
 
 def in_order(
@@ -77,5 +88,6 @@ def _run_here(task: BlockTask, block: int) -> Future[list[Episode]]:
 
 
 def _ignore_interrupts() -> None:
-    """Leave Ctrl-C to the parent, which then stops its workers."""
+    """Leave Ctrl-C to the parent, which then stops its workers, and end when it is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with_parent()

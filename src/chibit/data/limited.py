@@ -13,19 +13,20 @@ import contextlib
 import importlib
 import json
 import os
-import resource
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
+from chibit.core.arrays import map_array
 from chibit.core.config import from_json, read_json, to_json
 from chibit.core.errors import DamagedFileError, InputError, ResourceError, UserError
-from chibit.core.files import resource_error
+from chibit.core.files import check_regular, create, resource_error, write_atomic
+from chibit.core.platform import die_with_parent, limit_reader
+from chibit.core.temporary import temporary_folder
 from chibit.data.limits import memory_budget
 from chibit.data.origin import Origin
 from chibit.data.recording import BLOCK_ROWS, Block, Recording
@@ -59,14 +60,14 @@ def _read_apart(reader: str, path: Path) -> Iterator[tuple[Recording, Origin]]:
     Raises:
         UserError: as the reader; DamagedFileError if it takes more memory or time than any such file may.
     """
-    with tempfile.TemporaryDirectory(prefix="chibit-") as temporary:
-        folder = Path(temporary)
+    with temporary_folder() as folder:
         _run(reader, path, folder)
         yield _open(folder, path)
 
 
 def _run(reader: str, path: Path, folder: Path) -> None:
-    size = sum(file.stat().st_size for file in path.rglob("*")) if path.is_dir() else _size(path)
+    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+    size = sum(check_regular(file) for file in files)
     limits = str(_BASE_BYTES + memory_budget()), str(_BASE_SECONDS + size // _BYTES_A_SECOND)
     places = [str(Path(__file__).parents[2]), *(place for place in sys.path if place)]
     program = [sys.executable, "-I", "-c", _START, os.pathsep.join(places), os.pathsep]
@@ -92,18 +93,11 @@ def _run(reader: str, path: Path, folder: Path) -> None:
     )
 
 
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError as error:
-        raise InputError(f"{path}: cannot read ({error.strerror})") from error
-
-
 def _open(folder: Path, path: Path) -> tuple[Recording, Origin]:
     """Map what the process has written."""
     try:
         description = read_json(folder / _DESCRIPTION)
-        arrays = {file.stem: np.load(file, mmap_mode="r") for file in folder.glob("*.npy")}
+        arrays = {file.stem: map_array(file) for file in folder.glob("*.npy")}
         columns = {name: arrays.pop(name) for name in _BLOCKS if name in arrays}
         origin = from_json(Origin, description["origin"], "origin")
         notes = tuple(description["recording"].pop("notes"))
@@ -136,20 +130,21 @@ def write_recording(folder: Path, recording: Recording, origin: Origin) -> None:
             for name in _BLOCKS:
                 values = getattr(block, name)
                 if values is not None and name not in writers:
-                    file = stack.enter_context(open(folder / f"{name}.npy", "wb"))
+                    file = stack.enter_context(create(folder / f"{name}.npy"))
                     writers[name] = _ColumnWriter(
                         file, values, num_steps, is_discrete=recording.is_discrete and name == "actions"
                     )
                 if values is not None:
                     writers[name].write(values)
     for name in _WHOLE:
-        np.save(folder / f"{name}.npy", getattr(recording, name))
+        with create(folder / f"{name}.npy") as file:
+            np.save(file, getattr(recording, name))
     rest = {
         name: getattr(recording, name)
         for name in ("state_dim", "num_action_columns", "is_discrete", "has_next_observations", "notes")
     }
     description = {"recording": to_json(rest), "origin": to_json(origin)}
-    (folder / _DESCRIPTION).write_text(json.dumps(description))
+    write_atomic(folder / _DESCRIPTION, json.dumps(description))
 
 
 class _ColumnWriter:
@@ -174,11 +169,9 @@ class _ColumnWriter:
 def main(arguments: Sequence[str]) -> int:
     """Read one file under limits: READER PATH FOLDER MAX_BYTES MAX_SECONDS."""
     reader, given, folder, max_bytes, max_seconds = arguments
+    die_with_parent()
     read: Any = getattr(importlib.import_module(f"chibit.data.{reader}"), _READERS[reader])
-    with contextlib.suppress(ValueError):  # macOS knows this limit and does not take it
-        resource.setrlimit(resource.RLIMIT_AS, (int(max_bytes), int(max_bytes)))
-    resource.setrlimit(resource.RLIMIT_CPU, (int(max_seconds), int(max_seconds)))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    limit_reader(int(max_bytes), int(max_seconds))
     try:
         with read(Path(given)) as (recording, origin):
             try:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
-import tempfile
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 from chibit.core.errors import InputError, ResourceError
-from chibit.core.files import atomic_folder, make_folder
+from chibit.core.files import atomic_folder, make_folder, move
+from chibit.core.temporary import temporary_folder
 
 _PROBE_SECONDS = 5.0
 _FETCH = "import sys, minari; minari.download_dataset(sys.argv[1])"
@@ -38,13 +40,13 @@ def download_minari(dataset_id: str, root: Path, *, hint: str = "", progress: bo
     if progress:
         print(f"downloading {dataset_id} with Minari", file=sys.stderr)
     target = root / dataset_id
-    with atomic_folder(target) as whole, tempfile.TemporaryDirectory(prefix=".tmp-", dir=root) as temporary:
-        error = _fetch(dataset_id, Path(temporary), progress)
+    with atomic_folder(target) as whole, temporary_folder(root) as temporary:
+        error = _fetch(dataset_id, temporary, progress)
         if error is not None:
             kind = InputError if error.startswith("ValueError") else ResourceError
             raise kind(f"{dataset_id}: Minari could not download it ({error}){hint}")
-        for item in (Path(temporary) / dataset_id).iterdir():
-            item.rename(whole / item.name)
+        for item in (temporary / dataset_id).iterdir():
+            move(item, whole / item.name)
     return target
 
 
@@ -65,6 +67,16 @@ def _require_server(dataset_id: str, root: Path, hint: str) -> None:
         ) from error
 
 
+@contextlib.contextmanager
+def _ended_with(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Take a process along when this one is interrupted."""
+    try:
+        yield
+    except BaseException:
+        process.kill()
+        raise
+
+
 def _fetch(dataset_id: str, root: Path, progress: bool) -> str | None:
     """Run the downloader; give its last line if it failed."""
     process = subprocess.Popen(
@@ -76,7 +88,7 @@ def _fetch(dataset_id: str, root: Path, progress: bool) -> str | None:
     )
     assert process.stderr is not None
     tail = b""
-    with process:
+    with process, _ended_with(process):
         while piece := process.stderr.read1(4096):  # type: ignore[attr-defined]
             tail = (tail + piece)[-4096:]
             if progress:

@@ -6,14 +6,16 @@ import contextlib
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from chibit.core.arrays import map_array
 from chibit.core.errors import DamagedFileError, InputError, ResourceError
+from chibit.core.files import check_regular
+from chibit.core.temporary import temporary_folder
 from chibit.data import unpickling
 from chibit.data.d4rl import find_id, make_origin, state_columns
 from chibit.data.limits import memory_budget
@@ -40,10 +42,9 @@ def read_trajectory_list(path: Path) -> Iterator[tuple[Recording, Origin]]:
             executed.
         ResourceError: if it needs more memory than this machine has.
     """
-    with tempfile.TemporaryDirectory(prefix="chibit-") as temporary:
-        folder = Path(temporary)
+    with temporary_folder() as folder:
         _convert(path, folder)
-        columns = {file.stem: np.load(file, mmap_mode="r") for file in folder.glob("*.npy")}
+        columns = {file.stem: map_array(file) for file in folder.glob("*.npy")}
         lengths = columns.pop("lengths")
         last_rows = np.cumsum(lengths[lengths > 0]) - 1
         terminations = np.asarray(columns["terminations"]).reshape(-1) != 0
@@ -67,10 +68,7 @@ def read_trajectory_list(path: Path) -> Iterator[tuple[Recording, Origin]]:
 
 def _convert(path: Path, folder: Path) -> None:
     """Write the columns of a pickle as .npy files, in a process that can do nothing else."""
-    try:
-        size = path.stat().st_size
-    except OSError as error:
-        raise InputError(f"{path}: cannot read ({error.strerror})") from error
+    size = check_regular(path)
     max_bytes = _BASE_BYTES + _BYTES_PER_BYTE * size
     if max_bytes > 2 * memory_budget():
         raise ResourceError(f"{path}: reading {size >> 20} MB of pickle takes {max_bytes >> 20} MB of memory")

@@ -16,15 +16,22 @@ second and can do nothing else.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import math
 import pickle
-import resource
 import sys
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+resource: Any
+try:
+    import resource
+except ImportError:
+    resource = None
+
+_PR_SET_PDEATHSIG, _SIGKILL = 1, 9
 COLUMNS = {
     "observations": ("observations",),
     "actions": ("actions",),
@@ -226,6 +233,18 @@ def write_columns(trajectories: list[dict[str, np.ndarray]], folder: Path, max_b
         np.save(folder / f"{name}.npy", np.concatenate(parts))
 
 
+def _limit(max_bytes: int, max_seconds: int) -> None:
+    """As `core.platform.limit_reader` and `die_with_parent`, of which this file knows nothing."""
+    with contextlib.suppress(AttributeError, TypeError, OSError):  # only Linux ends it with its parent
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, _SIGKILL)
+    if resource is None:  # on Windows there are no limits
+        return
+    with contextlib.suppress(ValueError):  # macOS knows this limit and does not take it
+        resource.setrlimit(resource.RLIMIT_AS, (max_bytes, max_bytes))
+    resource.setrlimit(resource.RLIMIT_CPU, (max_seconds, max_seconds))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
 def main(arguments: list[str]) -> int:
     """Convert one file under limits."""
     path, folder, max_bytes, max_seconds = (
@@ -234,10 +253,7 @@ def main(arguments: list[str]) -> int:
         int(arguments[2]),
         int(arguments[3]),
     )
-    with contextlib.suppress(ValueError):  # macOS knows this limit and does not take it
-        resource.setrlimit(resource.RLIMIT_AS, (max_bytes, max_bytes))
-    resource.setrlimit(resource.RLIMIT_CPU, (max_seconds, max_seconds))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _limit(max_bytes, max_seconds)
     try:
         with open(path, "rb") as file:
             write_columns(read_trajectories(file), folder, max_bytes)

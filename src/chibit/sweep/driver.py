@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -95,17 +96,18 @@ class _Driver:
         self._crashes = {task.path: 0 for task in tasks}
         self._busy = set[Path]()
         self._outcomes: dict[Path, Outcome] = {}
+        self._stop_requests = StopRequests()
 
     def run(self) -> dict[Path, Outcome]:
         """To the end of all tasks, or of those under way once a stop was asked for."""
         # In this process Ctrl-C is the task's own affair.
-        listening = contextlib.nullcontext() if isinstance(self._engine, InProcess) else StopRequests()
-        with listening as stop:
+        listening = contextlib.nullcontext() if isinstance(self._engine, InProcess) else self._stop_requests
+        with listening:
             while self._queue or self._running:
                 self._submit()
                 for task, ended in self._engine.collect(_POLL_SECONDS):
                     self._account(task, ended)
-                if self._engine.was_interrupted or (stop is not None and stop.signal_number is not None):
+                if self._engine.was_interrupted or self._stop_requests.signal_number is not None:
                     self._stop()
         return self._outcomes
 
@@ -135,6 +137,8 @@ class _Driver:
             ended = Outcome(task.path, "skipped")
         elif ended.status == "failed":
             note(task, f"failed: {ended.message}")
+        if ended.status == "stopped" and self._stop_requests.signal_number is not None:
+            ended = replace(ended, signal_number=self._stop_requests.signal_number)  # what it passed on
         self._outcomes[task.path] = ended
         self._shown.ended(ended)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from chibit.core.errors import BusyError, UserError
+from chibit.core.signals import Stopped
 from chibit.training.run_config import RunConfig, run_path
 
 Status = Literal["finished", "skipped", "failed", "stopped", "busy"]
@@ -24,6 +25,8 @@ class Outcome:
     hands."""
     message: str = ""
     """Why it failed or stopped, in one line."""
+    signal_number: int = 0
+    """What stopped it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,18 @@ class Task:
         if not (self.path / "result.json").is_file():
             return False
         return not self.attention or any((self.path / "attention").glob("*.npz"))
+
+
+def raise_if_stopped(outcomes: Sequence[Outcome]) -> None:
+    """Pass on that a signal ended a study.
+
+    Raises:
+        Stopped: if it did; the runs have saved, and the same command goes on.
+    """
+    number = max((outcome.signal_number for outcome in outcomes), default=0)
+    if number:
+        done = sum(outcome.status in ("finished", "skipped") for outcome in outcomes)
+        raise Stopped(number, f"stopped, {done} of {len(outcomes)} runs are done; the same command goes on")
 
 
 def make_tasks(
@@ -69,7 +84,6 @@ def make_tasks(
 def run_task(task: Task) -> Outcome:
     """Do a task in this process; a refusal becomes an outcome, anything else is raised."""
     from chibit.training.offline import train
-    from chibit.training.stopping import Stopped
 
     try:
         train(task.config, task.path, study=task.study, progress=False)
@@ -80,7 +94,7 @@ def run_task(task: Task) -> Outcome:
     except UserError as error:
         return Outcome(task.path, "failed", str(error))
     except Stopped as error:
-        return Outcome(task.path, "stopped", str(error))
+        return Outcome(task.path, "stopped", str(error), error.exit_code - 128)
     return Outcome(task.path, "finished")
 
 

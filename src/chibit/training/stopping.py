@@ -6,13 +6,7 @@ import signal
 import threading
 from types import FrameType, TracebackType
 
-
-class Stopped(Exception):
-    """The run was stopped on request, after saving; exits with 128 plus the signal's number."""
-
-    def __init__(self, signal_number: int, message: str) -> None:
-        super().__init__(message)
-        self.exit_code = 128 + signal_number
+from chibit.core.signals import Stopped as Stopped
 
 
 class StopRequests:

@@ -239,10 +239,13 @@ def _state(task: Task) -> str:
 
 def _report(console: Console, outcomes: Sequence[Outcome], arguments: StudyArguments) -> None:
     """Say what did not finish, and write the page of what did."""
+    from chibit.sweep.tasks import raise_if_stopped
+
     for outcome in outcomes:
         if outcome.message:
             line = f"{outcome.status}: {outcome.path}: {outcome.message}"
             console.print(line, soft_wrap=True)
+    raise_if_stopped(outcomes)
     finished = [outcome for outcome in outcomes if outcome.status in ("finished", "skipped")]
     folder = arguments.root / arguments.name
     if finished:

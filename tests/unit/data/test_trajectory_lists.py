@@ -267,7 +267,7 @@ def test_empty_trajectories_are_left_out_and_said(tmp_path):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(InputError, match=r"none\.pkl: cannot read"):
+    with pytest.raises(InputError, match=r"none\.pkl: no such file"):
         read(tmp_path / "none.pkl")
 
 
