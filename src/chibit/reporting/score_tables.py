@@ -12,7 +12,14 @@ from chibit.reporting.published import arm_label
 from chibit.reporting.results import Study
 from chibit.reporting.statistics import Difference, Estimate, mean_and_std
 from chibit.reporting.tables import EMPTY, Cell, Column, Row, Table, setting_cell, text
-from chibit.reporting.verdict import describe_rule, format_interval, format_p, format_score, student_estimate
+from chibit.reporting.verdict import (
+    FEW_SEEDS,
+    describe_rule,
+    format_interval,
+    format_p,
+    format_score,
+    student_estimate,
+)
 
 _LISTED = 6
 _DIFFERENCE_COLUMNS = (
@@ -122,7 +129,7 @@ def differences_table(scores: Scores, comparisons: Sequence[Comparison]) -> Tabl
         key=f"differences-{scores.rule}",
         title=f"{differences_title(comparisons)}: {_rule(scores)}",
         caption=f"{_difference_caption(scores, comparisons)} P(better): probability that a run of the arm "
-        "beats one of the other arm on the same data set; none from single pairs.",
+        f"beats one of the other arm on the same data set; none from fewer than {FEW_SEEDS} pairs.",
         columns=(*_DIFFERENCE_COLUMNS, Column(label="P(better)")),
         rows=tuple(_difference_rows(scores, comparisons)),
     )
@@ -181,8 +188,7 @@ def _difference_row(
     pairs = sum(comparison.num_pairs[dataset] for dataset in datasets)
     chance = comparison.probability if overall or len(comparison.by_dataset) == 1 else None
     probability = EMPTY
-    if chance is not None and chance.low is not None and chance.high is not None:
-        # One pair wins or loses: that is no probability.
+    if chance is not None and chance.low is not None and chance.high is not None and pairs >= FEW_SEEDS:
         note = f"{chance.low:.2f} to {chance.high:.2f}"
         probability = Cell(text=f"{chance.value:.2f}", sort=chance.value, note=note)
     interval = format_interval(estimate, normalized=normalized, signed=True)

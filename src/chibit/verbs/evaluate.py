@@ -130,8 +130,10 @@ def _targets(loaded: LoadedRun, asked: tuple[float, ...]) -> tuple[float, ...] |
 
 def _evaluation_table(evaluations: Sequence[Evaluation], spec: DatasetSpec, step: int) -> Table:
     table = Table(title=f"{spec.env_id}, step {step:,}")
-    for column in ("target return", "episodes", "mean return", "std", "min", "max", "mean length", "score"):
-        table.add_column(column, justify="right", overflow="fold")
+    scored = spec.score_reference is not None
+    columns = ("target return", "episodes", "mean return", "std", "min", "max", "mean length")
+    for column in (*columns, *(["score"] if scored else [])):
+        table.add_column(column, justify="right", no_wrap=column == "target return")
     for summary in (evaluation.summary for evaluation in evaluations):
         target = "none" if summary.target_return is None else format_setting(summary.target_return)
         mean, std, score = summary.mean_return, summary.std_return, summary.normalized_score
@@ -146,11 +148,11 @@ def _evaluation_table(evaluations: Sequence[Evaluation], spec: DatasetSpec, step
             format_number(mean),
             *("" if value is None else format_number(value, like=[mean]) for value in values),
             format_number(summary.mean_length),
-            "" if score is None else format_number(score, decimals=1),
+            *(["" if score is None else format_number(score, decimals=1)] if scored else []),
         )
-    table.caption = "score: normalised, 0 random to 100 expert"
-    if spec.score_reference is None:
-        table.caption = "no score: no reference returns are known"
+    table.caption = (
+        "score: normalised, 0 random to 100 expert" if scored else "no score: no reference is known"
+    )
     return table
 
 
