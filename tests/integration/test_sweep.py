@@ -115,9 +115,9 @@ def test_last_record_reads_the_end_of_a_log(tmp_path):
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_study_expands_to_distinct_runs_that_can_be_parsed(name, tmp_path):
-    configs = study_configs(name, seeds=(0, 1))
     study = STUDIES[name]
-    assert len(configs) == 2 * len(study.arms) * len(study.data)
+    configs = study_configs(name, seeds=(0, 1), rates=dict.fromkeys(study.arms, 1e-3))
+    assert len(configs) == 2 * len(study.arms) * len(study.data) * len(study.fractions)
     assert len({run_path(config, tmp_path, name) for config in configs}) == len(configs)
     assert {config.num_steps for config in configs} == {study.num_steps}
     assert {config.arm for config in configs} == set(study.arms)
