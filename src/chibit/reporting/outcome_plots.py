@@ -40,8 +40,15 @@ def survival_panel(canvas: Canvas, arrivals: Arrivals, dataset: str, key: str) -
             steps, left = kaplan_meier(times, reached)
             x = np.concatenate([[0.0], steps, [times.max()]])
             y = 100 * (1 - np.concatenate([[1.0], left, left[-1:] if left.size else [1.0]]))
-            line = {"color": arm_colour(place), "linestyle": arm_dashes(place), "linewidth": 1.7}
-            axes.step(x, y, where="post", gid=arm_gid(place), **line)
+            axes.step(
+                x,
+                y,
+                where="post",
+                color=arm_colour(place),
+                linestyle=arm_dashes(place),
+                linewidth=1.7,
+                gid=arm_gid(place),
+            )
             axes.plot(
                 steps,
                 100 * (1 - left),

@@ -211,7 +211,7 @@ def _measured(canvas: Canvas, analysis: Analysis) -> list[MeasuredPart]:
 
 def _crossovers(canvas: Canvas, analysis: Analysis) -> list[Panel]:
     """One panel for each measure and data set that was trained on in several shares."""
-    panels = []
+    panels: list[Panel] = []
     for what, trends in analysis.trends.items():
         for source in dict.fromkeys(trend.source for trend in trends):
             own = [trend for trend in trends if trend.source == source]

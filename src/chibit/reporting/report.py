@@ -17,7 +17,9 @@ from chibit.core.errors import InputError, UserError
 from chibit.core.files import nearest, open_regular, write_atomic
 from chibit.core.shared_folder import MANIFEST, shared_folder
 from chibit.reporting.analysis import HEADLINE, Analysis, analyse
+from chibit.reporting.comparison import Comparison
 from chibit.reporting.results import read_study
+from chibit.reporting.statistics import Difference
 from chibit.reporting.survival import Levels
 from chibit.reporting.tables import csv_safe, markdown_text, to_latex, to_markdown
 from chibit.reporting.targets import TargetChoice
@@ -175,32 +177,39 @@ def render_csv(analysis: Analysis) -> str:
 def render_comparisons(analysis: Analysis) -> str:
     """One line for each comparison over all data sets and on each, of scores and of what else is measured."""
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(_COMPARISON_COLUMNS)
+    writer = csv.DictWriter(buffer, _COMPARISON_COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
     everything = [(f"score-{HEADLINE}", analysis.comparisons[HEADLINE])]
     everything += [(one.measure.key, one.comparisons) for one in analysis.measured]
     for measure, comparisons in everything:
         for comparison in comparisons:
-            for dataset, estimate in (("", comparison.overall), *comparison.by_dataset.items()):
-                if estimate is None:
-                    continue
-                names = comparison.datasets if dataset == "" else (dataset,)
-                dropped = sorted({seed for name in names for seed in comparison.dropped.get(name, ())})
-                student = estimate.student
-                numbers = () if student is None else (student.low, student.high, student.standard_error)
-                numbers += () if student is None else (student.degrees_of_freedom, student.p_value)
-                writer.writerow(
-                    (
-                        measure,
-                        csv_safe(comparison.treatment),
-                        csv_safe(comparison.baseline),
-                        csv_safe(dataset),
-                    )
-                    + (sum(comparison.num_pairs[name] for name in names), " ".join(map(str, dropped)))
-                    + (estimate.value, estimate.low, estimate.high, *(numbers or ("",) * 5))
-                    + ("" if dataset or comparison.adjusted_p is None else comparison.adjusted_p,)
-                )
+            if comparison.overall is not None:
+                whole = _comparison_row(comparison, comparison.overall, comparison.datasets)
+                writer.writerow({**whole, "measure": measure, "adjusted_p": comparison.adjusted_p})
+            for dataset, estimate in comparison.by_dataset.items():
+                row = _comparison_row(comparison, estimate, (dataset,))
+                writer.writerow({**row, "measure": measure, "dataset": csv_safe(dataset)})
     return buffer.getvalue()
+
+
+def _comparison_row(
+    comparison: Comparison, estimate: Difference, datasets: Sequence[str]
+) -> dict[str, str | float | None]:
+    dropped = sorted({seed for name in datasets for seed in comparison.dropped.get(name, ())})
+    row: dict[str, str | float | None] = {
+        "arm": csv_safe(comparison.treatment),
+        "reference": csv_safe(comparison.baseline),
+        "pairs": sum(comparison.num_pairs[name] for name in datasets),
+        "dropped_seeds": " ".join(map(str, dropped)),
+        "difference": estimate.value,
+        "bootstrap_low": estimate.low,
+        "bootstrap_high": estimate.high,
+    }
+    if (student := estimate.student) is not None:
+        row |= {"student_low": student.low, "student_high": student.high}
+        row |= {"standard_error": student.standard_error, "p_value": student.p_value}
+        row["degrees_of_freedom"] = student.degrees_of_freedom
+    return row
 
 
 def render_console_table(

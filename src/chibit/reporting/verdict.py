@@ -202,12 +202,13 @@ def _against_baseline(
 
 def _sentence(scores: Scores, comparison: Comparison, pairs: int) -> tuple[str, Tone]:
     treatment, baseline = arm_label(comparison.treatment), arm_label(comparison.baseline)
-    estimate = comparison.overall
-    if estimate is None:
+    difference = comparison.overall
+    if difference is None:
         return (
             f"{treatment} and {baseline} share no seed on any data set, so they cannot be compared.",
             "open",
         )
+    estimate = student_estimate(difference) if _is_registered(scores, comparison) else difference
     normalized = _is_normalized(scores, comparison.datasets)
     unit = "points" if normalized else "in return"
     size = format_score(abs(estimate.value), normalized=normalized)
@@ -219,8 +220,6 @@ def _sentence(scores: Scores, comparison: Comparison, pairs: int) -> tuple[str, 
             "and no interval can be given.",
             "open",
         )
-    if _is_registered(scores, comparison):
-        estimate = student_estimate(estimate)
     interval = format_interval(estimate, normalized=normalized, signed=True)
     least = scores.study.registration.negligible
     if least is not None and within(estimate, least):

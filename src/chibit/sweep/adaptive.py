@@ -138,7 +138,7 @@ class Adaptive:
 
     def _look(self, configs: Configs, outcomes: Sequence[Outcome], folder: Path) -> Look:
         finished = {outcome.path for outcome in outcomes if outcome.status in ("finished", "skipped")}
-        where: dict[Pair, dict[str, set[int]]] = {}
+        where: dict[tuple[str, str], set[int]] = {}
         for config, outcome in zip(configs, outcomes, strict=True):
             data = config.data if config.data_fraction == 1 else f"{config.data_fraction:g} of {config.data}"
             seeds = where.setdefault((config.arm_name, data), set())

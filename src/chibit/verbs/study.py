@@ -115,9 +115,9 @@ def study(argv: Sequence[str], prog: str) -> None:
         raise InputError(
             "max_seeds: it bounds --until-half-width, which is not given; name all seeds with --seeds"
         )
-    where = {"root": arguments.root, "study": arguments.name, "attention": entry.attention}
     if arguments.dry_run:
-        _show_plan(console, make_tasks(configs, **where), arguments)
+        tasks = make_tasks(configs, root=arguments.root, study=arguments.name, attention=entry.attention)
+        _show_plan(console, tasks, arguments)
         if adaptive is not None:
             console.print(f"then more seeds, up to {adaptive.most} in all, until the intervals are narrow")
         return
@@ -126,7 +126,9 @@ def study(argv: Sequence[str], prog: str) -> None:
         register(folder, fixed)
     run = partial(
         run_all,
-        **where,
+        root=arguments.root,
+        study=arguments.name,
+        attention=entry.attention,
         engine=arguments.engine,
         num_processes=arguments.num_processes,
         ray_address=arguments.ray_address,
