@@ -254,15 +254,16 @@ class TestRegistered:
             ('{"schema": 1, "until_half_width": 1' + "0" * 400 + "}", "study.json"),
         ],
     )
-    def test_a_damaged_one_is_listed_and_counts_nowhere(self, folder, content, reason):
-        (folder / "study.json").write_text(content)
-        study = read_study(folder)
+    def test_a_damaged_one_is_listed_and_counts_nowhere(self, tmp_path, runs, content, reason):
+        runs.write_study(tmp_path, {"random": 0.0, "chibit": 0.0}, [HOPPER], [0], num_evaluations=1)
+        (tmp_path / "study.json").write_text(content)
+        study = read_study(tmp_path)
         assert study.registration == Registration()
         [entry] = [entry for entry in study.excluded if entry.name == "study.json"]
         assert reason in entry.reason
         assert analyse(study).comparisons["last4"]
         with pytest.raises(InputError, match="restore the file or remove it"):
-            register(folder, Registration(comparisons=self.PAIRS))
+            register(tmp_path, Registration(comparisons=self.PAIRS))
 
 
 class TestBaseline:
