@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from chibit.core.config import Checked
 from chibit.core.formatting import format_mean, format_number, format_setting
 from chibit.data.trajectory import DatasetSpec
 
@@ -18,7 +19,7 @@ OWN_DATA_PREFIX = "chibit/"
 
 
 @dataclass(frozen=True, kw_only=True)
-class PolicyScore:
+class PolicyScore(Checked):
     """One evaluation of a policy, for its model card."""
 
     env_id: str

@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from chibit.agents import AGENTS, make_agent
 from chibit.agents.base import Agent
 from chibit.agents.model_card import PolicyScore, model_card
-from chibit.core.config import from_json, read_json, to_json
+from chibit.core.config import Checked, from_json, read_json, to_json
 from chibit.core.errors import DamagedFileError, InputError, first_line
 from chibit.core.files import nearest, write_atomic
 from chibit.core.memory import read_whole
@@ -42,7 +42,7 @@ _WRAPPED = "hf_config:"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SavedPolicy:
+class SavedPolicy(Checked):
     """Content of a policy's `config.json`."""
 
     schema: int

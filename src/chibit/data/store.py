@@ -121,6 +121,8 @@ def open_store(folder: Path, verify: Literal["size", "hash"] = "size") -> Trajec
     try:
         spec = from_json(DatasetSpec, manifest["spec"], "spec")
         files: dict[str, dict[str, Any]] = manifest["files"]
+        if _content_hash(files) != manifest["content_hash"]:
+            raise InputError("content_hash is not that of its files")
         arrays = {name: _open_array(folder, name, files[name], verify) for name in (RECORDS, STARTS, ENDS)}
         for name in (FINAL, FRAMES):
             arrays[name] = _open_array(folder, name, files[name], verify) if name in files else None

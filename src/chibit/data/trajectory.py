@@ -11,11 +11,14 @@ import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import MinLen
 
+from chibit.core.config import Checked
 from chibit.core.errors import InputError
+from chibit.core.fields import Count, Distinct, Natural, Positive
 from chibit.core.memory import check_fits
 from chibit.data.statistics import RunningMoments, spread
 
@@ -24,37 +27,56 @@ _SUBSET, _HELD_OUT = 2, 3  # what a draw of episodes is for: each has random num
 
 
 @dataclass(frozen=True, kw_only=True)
-class DatasetSpec:
+class DatasetSpec(Checked):
     """What depends on the data and not on the method: plain JSON values that travel with every model."""
 
     name: str
     """As its source spells it: hopper-medium-v2, mujoco/hopper/medium-v0, or the file's name."""
-    state_dim: int
+    state_dim: Count
     """Numbers in an observation."""
-    act_dim: int
+    act_dim: Natural
     """Width of an action; 0 where actions are discrete."""
-    num_actions: int | None
+    num_actions: Count | None
     """Number of discrete actions; None where actions are continuous."""
     env_id: str | None
     """Environment it is evaluated in, only ever one of `chibit.envs.ALLOWED`; None where there is none."""
     d4rl_physics: bool
     """Evaluate with the contact margins that MuJoCo had before 3.5 (they matter in Hopper and Ant)."""
-    max_episode_steps: int
+    max_episode_steps: Count
     """Time limit of an episode, in environment steps."""
-    score_reference: tuple[float, float] | None
+    score_reference: Annotated[tuple[float, float], Distinct()] | None
     """Raw returns that count as normalised scores of 0 and of 100."""
     state_mean: tuple[float, ...]
     """Mean of each observation dimension over all kept steps; empty for images, which stay as they are."""
-    state_std: tuple[float, ...]
+    state_std: tuple[Positive, ...]
     """Population standard deviation + 1e-6; 1 for a dimension that never changes. Empty for images."""
     action_low: tuple[float, ...]
     """Lower bounds of actions: the environment's, else -1 or what the data reach; empty where discrete."""
     action_high: tuple[float, ...]
     """Upper bounds of actions: the environment's, else 1 or what the data reach; empty where discrete."""
-    default_target_returns: tuple[float, ...]
+    default_target_returns: Annotated[tuple[float, ...], MinLen(1)]
     """Raw returns to ask for: the environment's usual ones, else the data's best and half of it."""
-    image_shape: tuple[int, ...] = ()
+    image_shape: tuple[Count, ...] = ()
     """(C, H, W) where an observation is a stack of C pictures, uint8; empty where it is a vector."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.num_actions is None) == (self.act_dim == 0):
+            raise InputError(
+                f"act_dim: got {self.act_dim} beside num_actions {self.num_actions}, expected one"
+            )
+        if self.image_shape and math.prod(self.image_shape) != self.state_dim:
+            raise InputError(f"image_shape: got {self.image_shape}, expected {self.state_dim} numbers in all")
+        lengths = {"state": self.num_state_columns, "action": self.act_dim}
+        for name in ("state_mean", "state_std", "action_low", "action_high"):
+            found, expected = len(getattr(self, name)), lengths[name.partition("_")[0]]
+            if found != expected:
+                raise InputError(f"{name}: got {found} numbers, expected {expected}")
+        for column, (low, high) in enumerate(zip(self.action_low, self.action_high, strict=True)):
+            if not low < high:
+                raise InputError(
+                    f"action_low: {low} of dimension {column}, expected less than its high, {high}"
+                )
 
     @property
     def observation_shape(self) -> tuple[int, ...]:
