@@ -8,6 +8,7 @@ Each is opened in a process of its own, forked from this one with everything imp
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
 import os
@@ -29,7 +30,7 @@ import matplotlib.font_manager  # noqa: F401 - imported for the figures of the r
 import numpy as np
 import torch._dynamo  # noqa: F401 - optimizers import it
 from faults_lines import command_line
-from faults_mutators import add_entry, mutate_file, mutate_json, replace_file, resign
+from faults_mutators import add_entry, mutate_file, mutate_value, replace_file, resign
 from faults_originals import surround, write_originals
 from faults_watch import MEGABYTES, Place, Seen, run
 
@@ -341,9 +342,9 @@ def _spec_mutant(originals: Path, place: Place, generator: random.Random) -> Mut
         what = mutate_file(path, generator)
     else:
         record = json.loads(path.read_text())
-        before = json.dumps(record[part])
-        record[part] = json.loads(mutate_json(before, generator))
-        what = f"{part}: {_difference(json.loads(before), record[part])}"
+        before = copy.deepcopy(record[part])
+        record[part] = mutate_value(record[part], generator)
+        what = f"{part}: {_difference(before, record[part])}"
         path.write_text(json.dumps(record))
     resign(target)
     if name == "policy-td3_bc":

@@ -53,9 +53,9 @@ def hostile_value(generator: random.Random) -> Any:
         return LONG_TEXT
     if generator.random() < 0.01:
         nested: Any = 1
-        for _ in range(generator.choice([50, 900, 20_000])):
+        for _ in range(generator.choice([50, 300, 900])):
             nested = [nested]
-        return nested if generator.random() < 0.3 else [1]
+        return nested
     return generator.choice(generator.choice((NUMBERS, NUMBERS, TEXTS, _OTHERS)))
 
 

@@ -41,6 +41,8 @@ _CHANGING = {
     "os.chown": 1, "shutil.rmtree": 1,
 }  # fmt: skip
 """Audit events of changes, and how many of their arguments are paths."""
+_LINK_ITSELF = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.symlink", "os.link")
+"""Those that change the link where a path ends in one, and not what it leads to."""
 
 
 @dataclass
@@ -273,7 +275,7 @@ def _settle(place: Place) -> None:
     """Surroundings of its own: the folder it is in, its homes, no network to speak of, no waits for disks."""
     os.chdir(place.work)
     os.environ.update(
-        CHIBIT_HOME=str(place.home), HOME=str(place.user), TMPDIR=str(place.temporary), WANDB_MODE="offline"
+        CHIBIT_HOME=str(place.home), HOME=str(place.user), TMPDIR=str(place.temporary), WANDB_MODE="disabled"
     )
     import tempfile
 
@@ -327,8 +329,11 @@ class _Watch:
             return
         if event == "open":
             path, mode, flags = arguments
-            if (isinstance(mode, str) and set(mode) & set("wax+")) or (flags or 0) & _WRITING:
+            fails = (flags or 0) & os.O_NOFOLLOW and os.path.islink(path)
+            if not fails and (isinstance(mode, str) and set(mode) & set("wax+")) or (flags or 0) & _WRITING:
                 self._check("write", path)
+        elif event == "os.mkdir" and os.path.lexists(arguments[0]):
+            return  # which fails
         elif event in _CHANGING:
             folder = arguments[-1] if event in ("os.remove", "os.rmdir", "os.mkdir") else -1
             for path in arguments[: _CHANGING[event]]:
@@ -346,7 +351,10 @@ class _Watch:
     def _check(self, what: str, path: Any) -> None:
         if isinstance(path, int) or path is None:
             return
-        real = os.path.realpath(os.fsdecode(path))
+        text = os.fsdecode(path)
+        real = os.path.realpath(text)
+        if what in _LINK_ITSELF:
+            real = os.path.join(os.path.realpath(os.path.dirname(text) or "."), os.path.basename(text))
         if real.endswith(".pyc") or "__pycache__" in real or real.startswith(tuple(self._allowed)):
             return
         if not any(real.startswith(named) for named in self._named):
@@ -355,14 +363,14 @@ class _Watch:
 
 
 def _is_our_own(arguments: tuple[Any, ...]) -> bool:
-    """Whether a process is a converter, a worker of Python's own pool, the film's writer, or git."""
+    """Whether a process is a converter, a worker of Python's own pool, the film's, git or a compiler."""
     program = [str(part) for part in arguments[1]] if len(arguments) > 1 else []
     code = " ".join(program[:5])
     is_converter = program[1:2] == ["-I"] and (
         "from chibit.data.limited import main" in code or program[2].endswith("unpickling.py")
     )
     is_worker = "from multiprocessing" in code or "mujoco.Renderer(" in code
-    return is_converter or is_worker or "ffmpeg" in code or program[:1] == ["git"]
+    return is_converter or is_worker or "ffmpeg" in code or program[:1] in (["git"], ["g++"])
 
 
 def _status_kilobytes(name: str) -> int:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 
 import faults_kills
@@ -12,6 +13,7 @@ from chibit.cli import main
 from chibit.core.run_records import ResultRecord, check_record
 from chibit.training.offline import train
 from chibit.training.run_config import to_record
+from fault_guard import assert_refused, command, guarded
 from fault_runs import reseal
 
 TRAIN, SHOW, EVALUATE, EXPORT = "train", "show", "evaluate", "export"
@@ -131,6 +133,13 @@ def test_a_log_of_nested_brackets(run, capsys):
     (run / "result.json").unlink()
     (run / "metrics.jsonl").write_text("[" * 100_000 + "\n")
     assert_damaged(capsys, line(TRAIN, run), "metrics.jsonl: line 1")
+
+
+def test_a_log_without_lines_is_not_read_whole(run):
+    """Two gigabytes of nothing."""
+    os.truncate(run / "evaluations.jsonl", 2 << 30)
+    verdict = guarded(command(*line(EXPORT, run)), run.parent)
+    assert_refused(verdict, 3, "evaluations.jsonl", "line 3")
 
 
 @pytest.mark.parametrize(

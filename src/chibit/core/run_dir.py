@@ -20,7 +20,7 @@ from chibit.core.files import (
     append,
     flush,
     make_folder,
-    read_regular,
+    open_regular,
     resource_error,
     write_atomic,
 )
@@ -40,7 +40,7 @@ LOGS = {"metrics.jsonl": MetricsRecord, "evaluations.jsonl": EvaluationRecord}
 INCIDENTAL = ("device", "num_threads", "compile", "log_every", "checkpoint_every", "tensorboard", "wandb")
 """Settings that decide where a run computes and what it leaves behind, not its numbers: it stays the same run
 whatever they are."""
-_LARGEST_LOG = 4 << 30
+_LONGEST_LINE = 32 << 20
 
 
 class RunDir:
@@ -148,15 +148,15 @@ class RunDir:
         path = self.path / name
         if not path.exists():
             return []
-        lines = read_regular(path, most=_LARGEST_LOG, kind=DamagedFileError).split(b"\n")
-        records = []
-        for number, line in enumerate(lines, start=1):
-            where = f"{path}: line {number}"
-            try:
-                records.append(check_record(LOGS[name], parse_json(line, where), where))
-            except DamagedFileError:
-                if number < len(lines):  # the last piece follows the last newline: empty, or cut off
-                    raise
+        records: list[dict[str, Any]] = []
+        with open_regular(path, kind=DamagedFileError) as file:
+            while line := file.readline(_LONGEST_LINE):
+                where = f"{path}: line {len(records) + 1}"
+                try:
+                    records.append(check_record(LOGS[name], parse_json(line, where), where))
+                except DamagedFileError:
+                    if line.endswith(b"\n") or len(line) == _LONGEST_LINE:  # and was not cut off
+                        raise
         return records
 
     def rewind(self, step: int) -> None:
