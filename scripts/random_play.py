@@ -1,4 +1,4 @@
-"""Play games with actions drawn uniformly and keep each evaluation as `export_results.py` does.
+"""Play games with actions drawn uniformly and keep each evaluation as a line of raw results.
 
 Files: ``<out>/table1_small/random_play/<game>.csv``. Without sticky actions.
 
@@ -40,7 +40,7 @@ class RandomPolicy:
 
 
 def play(game: str, num_episodes: int) -> str:
-    """One evaluation as CSV, in the columns of export_results.py."""
+    """One evaluation as CSV, in the columns of the other files of the study."""
     env_id = f"{game}NoFrameskip-v4"
     env = make_env(env_id)
     policy = RandomPolicy(int(env.action_space.n))  # type: ignore[attr-defined]
