@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -48,7 +49,7 @@ def read_registration(folder: Path) -> Registration:
     Raises:
         Refused: for a file that is damaged or of another schema.
     """
-    if not (folder / FILE).is_file():
+    if not os.path.lexists(folder / FILE):
         return Registration()
     record: dict[str, Any] = read_object(folder, FILE)
     schema = record.pop("schema", None)

@@ -1,7 +1,9 @@
 """One rule and one target for all arms; aggregates and differences against numbers by hand; verdicts."""
 
 import json
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -264,6 +266,22 @@ class TestRegistered:
         assert analyse(study).comparisons["last4"]
         with pytest.raises(InputError, match="restore the file or remove it"):
             register(tmp_path, Registration(comparisons=self.PAIRS))
+
+    def test_a_pipe_a_device_and_a_link_to_elsewhere_are_not_read(self, tmp_path, runs):
+        study = runs.write_study(tmp_path / "s", {"random": 0.0}, [HOPPER], [0], num_evaluations=1)
+        (tmp_path / "elsewhere.json").write_text('{"schema": 1, "until_half_width": 2.0}')
+        os.mkfifo(tmp_path / "pipe")
+        for target in (
+            tmp_path / "elsewhere.json",
+            tmp_path / "pipe",
+            Path("/dev/zero"),
+            tmp_path / "absent",
+        ):
+            (study / "study.json").unlink(missing_ok=True)
+            (study / "study.json").symlink_to(target)
+            found = read_study(study)
+            assert found.registration == Registration()
+            assert [entry.name for entry in found.excluded] == ["study.json"]
 
 
 class TestBaseline:
