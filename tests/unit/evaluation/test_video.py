@@ -99,7 +99,7 @@ def test_a_missing_package_is_named(monkeypatch, missing, env_id, said):
 
 def test_a_file_that_cannot_be_written_is_refused(renderer, tmp_path):
     (tmp_path / "a.mp4").mkdir()
-    with pytest.raises(ResourceError, match=r"a\.mp4: cannot write"):
+    with pytest.raises(InputError, match=r"a\.mp4: is a folder, expected a regular file"):
         record_video(Swinging(3), "Hopper-v5", tmp_path / "a.mp4", max_seconds=0.1)
     assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
 
