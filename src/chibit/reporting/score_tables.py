@@ -148,11 +148,14 @@ def measured_table(measure: Measure, comparisons: Sequence[Comparison]) -> Table
 
 
 def _difference_caption(scores: Scores, comparisons: Sequence[Comparison]) -> str:
-    num_adjusted = max(len(comparisons), len(scores.study.registration.comparisons))
+    registration = scores.study.registration
+    num_adjusted = max(len(comparisons), len(registration.comparisons))
+    looked = registration.until_half_width is not None
+    corrected = " Intervals and p are corrected for adding seeds until they were narrow." if looked else ""
     return (
         "Mean paired difference (same seeds) with its 95% paired bootstrap interval, stratified by data set, "
         "and Student's; bold where the first excludes zero. p: of no difference over all sets, by Student's "
-        f"t, adjusted for {num_adjusted} comparison{'' if num_adjusted == 1 else 's'} (Holm)."
+        f"t, adjusted for {num_adjusted} comparison{'' if num_adjusted == 1 else 's'} (Holm).{corrected}"
     )
 
 

@@ -223,6 +223,7 @@ class TestRegistered:
         assert after.student.high - after.student.low > 1.2 * (before.student.high - before.student.low)
         assert after.student.p_value == pytest.approx(5 * before.student.p_value)
         assert any("within ±1.5" in caution for caution in analysis.verdict.cautions)
+        assert "corrected for adding seeds" in analysis.tables["differences"]["last4"].caption
 
     def test_a_difference_too_small_to_matter_is_called_so(self, tmp_path, runs):
         register(tmp_path, Registration(comparisons=(("chibit", "random"),), negligible=1.5))

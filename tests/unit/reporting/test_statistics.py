@@ -132,6 +132,16 @@ class TestStudent:
         error, _ = mean_error(groups)
         assert np.sqrt(np.mean(error**2)) == pytest.approx(mean_over_tasks(groups).std(), rel=0.02)
 
+    @pytest.mark.parametrize("seeds", [(10, 10, 10), (10, 9, 4)])
+    def test_it_covers_95_percent_of_pooled_differences(self, seeds):
+        """Three data sets of unequal spreads, 4,000 studies; true difference 0."""
+        spreads = (1.0, 4.0, 2.0)
+        sets = enumerate(zip(seeds, spreads, strict=True))
+        groups = [spread * rng(i).normal(size=(4000, n)) for i, (n, spread) in sets]
+        error, freedom = mean_error(groups)
+        inside = student_within(np.abs(mean_over_tasks(groups)) / error, freedom) <= 0.95
+        assert inside.mean() == pytest.approx(0.95, abs=0.012)
+
     def test_it_agrees_with_scipy(self):
         stats = pytest.importorskip("scipy.stats")
         freedoms = np.array([1, 1.4, 2, 5, 9.5, 30, 400])
