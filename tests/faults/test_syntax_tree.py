@@ -106,6 +106,45 @@ def guarded(name, function, arguments):
     return True
 
 
+OPENS = {
+    "core/files.py",  # the guarded ways to read and to write
+    "core/arrays.py",  # what `core/files.py` opened, as arrays
+    "core/tensors.py",  # safetensors, which take a path, after `check_regular`
+    "core/temporary.py",  # names that no one else has
+    "core/shared_folder.py",  # moves what was written aside, after a look at what is there
+    "core/platform.py",  # flushes, and reads tables of /proc
+    "data/unpickling.py",  # a program of its own, which imports nothing of the package
+    "data/hdf5.py",  # HDF5 files, which take a path, after `check_regular`
+    "data/minari_writer.py",  # a new file below `atomic_folder`
+}
+"""The only modules that open, replace or remove files by themselves."""
+OPENING = re.compile(
+    r"(.*\.)?(read_text|read_bytes|write_text|write_bytes|unlink|rename|renames|rmtree|rmdir|touch"
+    r"|symlink_to|hardlink_to|link_to|tofile|fromfile|memmap|loadtxt|genfromtxt|safe_open|load_file|save_file)"
+    r"|open|(os|io|gzip|bz2|lzma|codecs|tarfile|shelve|mmap)\.(open|replace|remove|truncate|link|symlink|mmap)"
+    r"|(os\.)?(removedirs)|gzip\.open|shutil\.(copy\w*|move|rmtree|unpack_archive)|tempfile\.\w+"
+    r"|zipfile\.ZipFile|tarfile\.TarFile|FileIO|io\.FileIO|np\.(load|savez?|savez_compressed)|h5py\.File"
+)
+IN_MEMORY = {
+    ("evaluation/attention.py", "np.savez_compressed", "buffer"),
+    ("data/limited.py", "np.save", "file"),
+    ("data/store.py", "np.save", "file"),
+    ("data/text.py", "np.memmap", "file"),
+    ("core/run_dir.py", "self.path.rmdir"),
+}
+"""Calls on a file that is open already, or on none, or on a folder that has to be empty."""
+
+
+def opens(function, arguments):
+    """Whether a call opens, replaces or removes a file by its path."""
+    if OPENING.fullmatch(function):
+        return True
+    owner, _, method = function.rpartition(".")
+    if method == "open" and owner:  # of Path, not of archives, runs and HDF5
+        return owner not in ("RunDir", "h5py.h5o") and not owner.endswith("archive")
+    return method == "replace" and len(arguments) == 1 and bool(owner) and owner != "dataclasses"
+
+
 def variables(node):
     """What an expression is made of: variables and attributes, without constants and functions.
 
@@ -159,6 +198,38 @@ def test_every_name_that_becomes_part_of_a_path_was_looked_at():
         for place, variable in joined_to_folders(TREES[name])
         if variable not in PATHS.get(name, ())
     ]
+
+
+def test_files_are_opened_replaced_and_removed_in_a_few_modules_alone():
+    """Of an offender: use `core.files`, `core.arrays`, `core.tensors`, `core.shared_folder`."""
+    found = [
+        (name, function, *arguments[:1])
+        for name in PACKAGE - OPENS
+        for function, arguments, keywords in calls(TREES[name])
+        if opens(function, [*arguments, *keywords] if function.endswith("replace") else arguments)
+    ]
+    assert set(found) - IN_MEMORY == set()
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["open(path)", "path.open()", "(folder / 'a').open('w')", "path.read_text()", "path.read_bytes()",
+     "path.write_text(text)", "path.write_bytes(data)", "np.load(path)", "np.memmap(path)",
+     "os.open(path, 0)",
+     "shutil.rmtree(folder)", "rmtree(folder)", "path.rename(other)", "path.replace(other)", "path.unlink()",
+     "os.replace(a, b)", "os.rename(a, b)", "os.remove(a)", "os.unlink(a)", "gzip.open(path)", "os.rmdir(a)",
+     "io.open(path)", "tempfile.mkdtemp()", "zipfile.ZipFile(path)", "safe_open(path)", "np.save(path, a)",
+     "shutil.copyfile(a, b)", "shutil.move(a, b)", "path.touch()"],
+)  # fmt: skip
+def test_the_check_of_files_sees(line):
+    [(function, arguments, _)] = list(calls(ast.parse(line)))[:1]
+    assert opens(function, arguments)
+
+
+@pytest.mark.parametrize("line", ["text.replace('a', 'b')", "replace(config, a=1)", "RunDir.open(path)"])
+def test_the_check_of_files_lets_pass(line):
+    [(function, arguments, _)] = calls(ast.parse(line))
+    assert not opens(function, arguments)
 
 
 @pytest.mark.parametrize(

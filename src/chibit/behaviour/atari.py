@@ -18,11 +18,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from chibit.core.errors import DamagedFileError, InputError
+from chibit.core.tensors import read_safetensors
 
 _KERNELS, _STRIDES = (8, 4, 3), (4, 2, 1)
 _ALIASES = {
@@ -101,12 +100,7 @@ def _logits(tensors: dict[str, Tensor], pictures: Tensor) -> Tensor:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        found = load_file(path)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except (SafetensorError, OSError) as error:
-        raise DamagedFileError(f"{path}: not a safetensors file that can be read ({error})") from error
+    found, _ = read_safetensors(path)
     tensors = {_ALIASES.get(name, name): tensor.float() for name, tensor in found.items()}
     for name in (f"{layer}.{part}" for layer in _LAYERS for part in ("weight", "bias")):
         if name not in tensors:

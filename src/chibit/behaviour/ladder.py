@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from chibit.core.config import from_json
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.files import nearest, write_atomic
+from chibit.core.tensors import read_safetensors
 
 ENV_IDS = {"hopper": "Hopper-v5", "halfcheetah": "HalfCheetah-v5", "walker2d": "Walker2d-v5"}
 """The environments that have a ladder. All of them have actions in [-1, 1]."""
@@ -164,12 +164,7 @@ def read_ladder(path: Path) -> Ladder:
     Raises:
         DamagedFileError: The file is missing, not a safetensors file, or not a ladder.
     """
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (OSError, SafetensorError) as error:
-        raise DamagedFileError(f"{path}: not a readable ladder of behaviour policies ({error})") from error
+    tensors, metadata = read_safetensors(path, "numpy", kind=DamagedFileError)
     if metadata.get("format") != _FORMAT:
         raise DamagedFileError(f"{path}: format {metadata.get('format')!r}, expected {_FORMAT!r}")
     try:

@@ -16,7 +16,7 @@ import numpy as np
 
 from chibit.atari import IMAGE_SHAPE
 from chibit.core.errors import InputError
-from chibit.core.files import atomic_folder
+from chibit.core.files import atomic_folder, create
 from chibit.data.environment import check_environment
 from chibit.data.origin import Origin
 from chibit.data.recording import BLOCK_ROWS, Block, Recording
@@ -67,7 +67,7 @@ def write_frame_store(
         ResourceError: if the disk is full or the folder cannot be written.
     """
     with atomic_folder(folder) as temporary:
-        with open(temporary / f"{FRAMES}.npy", "wb") as file:
+        with create(temporary / f"{FRAMES}.npy") as file:
             columns = _write_frames(file, episodes)
         if not columns.actions:
             raise InputError(f"{origin.name}: no whole episode; give more data")

@@ -7,12 +7,14 @@ import gzip
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
 from chibit.atari import IMAGE_SHAPE
+from chibit.core.arrays import read_npy
 from chibit.core.errors import DamagedFileError
+from chibit.core.files import open_regular
 
 REMEDY = "download it again"
 ROW_SHAPES: dict[str, tuple[int, ...]] = {
@@ -89,10 +91,8 @@ def open_shard(path: Path, kind: str) -> Iterator[Shard]:
     Raises:
         DamagedFileError: if it is no gzipped array of that kind.
     """
-    with reading(path):
-        file = gzip.open(path)  # noqa: SIM115 - closed below
-    with file:
-        yield Shard(file, path, kind)  # type: ignore[arg-type]
+    with _unpacked(path) as file:
+        yield Shard(file, path, kind)
 
 
 def read_count(path: Path) -> int:
@@ -101,11 +101,20 @@ def read_count(path: Path) -> int:
     Raises:
         DamagedFileError: if it holds anything else.
     """
-    with reading(path), gzip.open(path) as file:
-        count: Any = np.load(file, allow_pickle=False)
+    with reading(path), _unpacked(path) as file:
+        count = read_npy(file)
         if count.shape != () or count.dtype.kind not in "iu" or count < 0:
             raise ValueError(f"{count.dtype} {count.shape}, expected one count")
     return int(count)
+
+
+@contextlib.contextmanager
+def _unpacked(path: Path) -> Iterator[gzip.GzipFile]:
+    with (
+        open_regular(path, kind=DamagedFileError, remedy=REMEDY) as packed,
+        gzip.GzipFile(fileobj=packed) as file,
+    ):
+        yield file
 
 
 @contextlib.contextmanager

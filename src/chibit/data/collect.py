@@ -8,7 +8,6 @@ machines whose matrix products round differently, the last digits may differ.)
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,7 +26,8 @@ from chibit.behaviour import BehaviourPolicy, Ladder, load_ladder
 from chibit.behaviour.ladder import ENV_IDS
 from chibit.behaviour.rollout import BLOCK_EPISODES, Episode, roll_out_block
 from chibit.behaviour.streams import block_runner, in_order
-from chibit.core.errors import InputError, ResourceError
+from chibit.core.config import read_json
+from chibit.core.errors import InputError, ResourceError, UserError
 from chibit.core.files import nearest
 from chibit.core.terminal import make_console, text_column
 from chibit.data.minari_writer import minari_root, write_minari
@@ -231,9 +231,9 @@ def _reuse(folder: Path, settings: CollectSettings) -> Path:
     """Return an existing set of the same settings; refuse any other."""
     advice = "delete that folder or choose another one with --out"
     try:
-        metadata = json.loads((folder / "data" / "metadata.json").read_text())
+        metadata = read_json(folder / "data" / "metadata.json")
         found = metadata["chibit"]["settings"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (UserError, KeyError, TypeError) as error:
         raise InputError(f"{folder}: exists, but is not a set that chibit collected; {advice}") from error
     wanted = asdict(settings)
     differing = [

@@ -27,6 +27,7 @@ from rich.progress import (
 
 from chibit.core.config import read_json
 from chibit.core.errors import DamagedFileError, InputError
+from chibit.core.files import open_regular, read_regular
 from chibit.core.fingerprint import fingerprint
 from chibit.core.terminal import make_console, text_column
 from chibit.data.sources import home_folder
@@ -37,6 +38,7 @@ from chibit.data.tokenizer import BPETokenizer, Tokenizer, load_gpt2_tokenizer, 
 SHARD_SUFFIX = ".u16.xz"
 _BPE_PIECES = 64
 """Pieces of text, from the start, that a vocabulary of one's own is trained on."""
+_LARGEST_VOCABULARY = 64 << 20
 _LZMA_MEMORY = 256 << 20
 """Bytes a shard may ask for to be unpacked."""
 
@@ -109,7 +111,7 @@ def corpus_tokenizer(corpus: TokenDataset) -> Tokenizer | None:
     if corpus.tokenizer == "gpt2":
         return load_gpt2_tokenizer()
     if corpus.tokenizer == "bpe":
-        return BPETokenizer((corpus.folder / "tokenizer.json").read_text(encoding="utf-8"))
+        return BPETokenizer(read_regular(corpus.folder / "tokenizer.json", most=_LARGEST_VOCABULARY).decode())
     return None
 
 
@@ -194,7 +196,7 @@ def _append_shard(path: Path, entry: dict[str, Any], writer: TokenWriter, advanc
 def _unpacked(path: Path, on_block: Callable[[bytes], None], advance: Advance) -> Iterator[bytes]:
     """Unpacked blocks of bounded size, however far the file expands."""
     unpack = lzma.LZMADecompressor(memlimit=_LZMA_MEMORY)
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         while block := file.read(PIECE):
             on_block(block)
             size = len(block)

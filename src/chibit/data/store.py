@@ -25,9 +25,10 @@ from typing import IO, Any, Literal
 
 import numpy as np
 
+from chibit.core.arrays import map_array
 from chibit.core.config import from_json, read_json, to_json
 from chibit.core.errors import DamagedFileError, InputError, UserError
-from chibit.core.files import atomic_folder, sha256_file
+from chibit.core.files import atomic_folder, create, sha256_file, write_atomic
 from chibit.core.fingerprint import file_state
 from chibit.data.origin import Origin, beyond_bounds, make_spec
 from chibit.data.recording import Block, Recording
@@ -72,13 +73,14 @@ def fill_store(folder: Path, recording: Recording, origin: Origin) -> None:
         origin: what is known of them.
     """
     writer = _RecordWriter(recording, origin)
-    with open(folder / f"{RECORDS}.npy", "wb") as file:
+    with create(folder / f"{RECORDS}.npy") as file:
         writer.write(file)
     arrays = {STARTS: recording.episode_starts, ENDS: recording.episode_ends}
     if writer.final_observations is not None:
         arrays[FINAL] = writer.final_observations
     for name, array in arrays.items():
-        np.save(folder / f"{name}.npy", array)
+        with create(folder / f"{name}.npy") as file:
+            np.save(file, array)
     spec = make_spec(
         origin,
         recording,
@@ -101,7 +103,7 @@ def fill_store(folder: Path, recording: Recording, origin: Origin) -> None:
         "provenance": origin.provenance,
     }
     manifest["manifest_sha256"] = _manifest_hash(manifest)
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1))
 
 
 def open_store(folder: Path, verify: Literal["size", "hash"] = "size") -> TrajectoryDataset:
@@ -267,7 +269,7 @@ def _open_array(folder: Path, name: str, expected: Mapping[str, Any], verify: st
             raise DamagedFileError(f"{path}: {status.st_size} bytes, expected {expected['bytes']}; {_REMEDY}")
         if verify == "hash" and _file_hash(path, file_state(status)) != expected["sha256"]:
             raise DamagedFileError(f"{path}: content differs from its SHA-256; {_REMEDY}")
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        return map_array(path)
     except UserError:
         raise
     except (OSError, ValueError, EOFError, SyntaxError, TypeError, tokenize.TokenError) as error:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from chibit.core.config import read_json
 from chibit.core.errors import DamagedFileError, InputError
-from chibit.core.files import atomic_folder, sha256_file
+from chibit.core.files import atomic_folder, create, open_regular, sha256_file, write_atomic
 from chibit.data.windows import restore_generator
 
 SCHEMA = 1
@@ -126,7 +126,7 @@ def write_corpus(
     if not 1 <= vocab_size <= MAX_VOCAB_SIZE:
         raise InputError(f"vocab_size is {vocab_size}, expected 1 to {MAX_VOCAB_SIZE}")
     with atomic_folder(folder) as temporary:
-        with open(temporary / TOKENS, "wb") as file:
+        with create(temporary / TOKENS) as file:
             writer = TokenWriter(file, vocab_size)
             yield writer
         if not writer.num_tokens:
@@ -134,7 +134,7 @@ def write_corpus(
                 f"{provenance.get('source', folder)}: holds no text, expected at least one token"
             )
         if own_vocabulary:
-            (temporary / TOKENIZER).write_text(own_vocabulary, encoding="utf-8")
+            write_atomic(temporary / TOKENIZER, own_vocabulary)
         manifest = {
             "schema": SCHEMA,
             "num_tokens": writer.num_tokens,
@@ -144,7 +144,7 @@ def write_corpus(
             "sha256": {path.name: sha256_file(path) for path in sorted(temporary.iterdir())},
             "provenance": dict(provenance),
         }
-        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        write_atomic(temporary / MANIFEST, json.dumps(manifest, indent=1) + "\n")
 
 
 def is_corpus(folder: Path) -> bool:
@@ -174,7 +174,8 @@ def open_corpus(folder: Path) -> TokenDataset:
                 raise DamagedFileError(
                     f"{folder / name}: does not match the SHA-256 in its manifest; {_REMEDY}"
                 )
-        tokens = np.memmap(folder / TOKENS, dtype="<u2", mode="r")
+        with open_regular(folder / TOKENS) as file:
+            tokens = np.memmap(file, dtype="<u2", mode="r")
         if len(tokens) != num_tokens or int(tokens.max()) >= int(manifest["vocab_size"]):
             raise ValueError(f"{len(tokens)} tokens up to {int(tokens.max())}")
         return TokenDataset(

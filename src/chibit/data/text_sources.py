@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from chibit.core.errors import DamagedFileError, InputError, ResourceError, first_line
-from chibit.core.files import nearest
+from chibit.core.errors import DamagedFileError, InputError, ResourceError, UserError, first_line
+from chibit.core.files import nearest, open_regular
 
 HUB_CORPORA = {
     "wikitext-103": ("Salesforce/wikitext", "wikitext-103-raw-v1", "train"),
@@ -98,7 +98,7 @@ def read_text_file(path: Path) -> Iterator[TextPiece]:
         DamagedFileError: for a damaged .gz file.
     """
     try:
-        with open(path, "rb") as raw:
+        with open_regular(path) as raw:
             file: IO[bytes] = gzip.GzipFile(fileobj=raw) if path.suffix == ".gz" else raw  # type: ignore
             if path.name.removesuffix(".gz").endswith(".jsonl"):
                 yield from _read_lines(path, file, raw)
@@ -106,6 +106,8 @@ def read_text_file(path: Path) -> Iterator[TextPiece]:
                 yield from _read_plain(path, file, raw)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DamagedFileError(f"{path}: not a whole gzip file ({error}); fetch it again") from error
+    except UserError:
+        raise
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text ({error.reason}); convert it") from error
     except OSError as error:

@@ -17,10 +17,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from chibit.core.errors import DamagedFileError, InputError
+from chibit.core.files import read_regular
 
 END_OF_TEXT = "<|endoftext|>"
 GPT2_VOCAB_SIZE = 50_257
 ENCODER = "encoder.json"
+_LARGEST_ENCODER = 64 << 20
 _ENCODER_SHA256 = "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783"
 """Of OpenAI's file; tiktoken pins the same."""
 _PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
@@ -195,13 +197,8 @@ def _read_encoder(folder: Path | None) -> dict[str, int]:
             raise InputError("GPT-2's vocabulary needs the extra lm: pip install 'chibit[lm]'")
         folder = Path(package.origin).parent / "data"
     path = folder / ENCODER
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        reason = error.strerror or "cannot be read"
-        raise InputError(
-            f"{path}: {reason}; expected GPT-2's {ENCODER} (pip install 'chibit[lm]')"
-        ) from error
+    remedy = f"expected GPT-2's {ENCODER} (pip install 'chibit[lm]')"
+    data = read_regular(path, most=_LARGEST_ENCODER, remedy=remedy)
     if hashlib.sha256(data).hexdigest() != _ENCODER_SHA256:
         raise DamagedFileError(f"{path}: not OpenAI's file (SHA-256 differs); pip install 'chibit[lm]'")
     encoder: dict[str, int] = json.loads(data)

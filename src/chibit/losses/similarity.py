@@ -16,11 +16,11 @@ from typing import Literal, get_args
 import safetensors.torch
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from chibit.core.errors import InputError
+from chibit.core.errors import InputError, UserError
 from chibit.core.files import make_folder, write_atomic
+from chibit.core.tensors import read_safetensors
 
 log = logging.getLogger(__name__)
 
@@ -211,12 +211,11 @@ def read_centers(path: Path) -> Tensor | None:
         (C, D) float32; None where the file is missing or does not hold what was written.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            centers: Tensor = file.get_tensor("centers")
-            expected = (file.metadata() or {}).get("sha256")
-    except (SafetensorError, OSError):
+        tensors, metadata = read_safetensors(path)
+    except UserError:
         return None
-    return centers if _digest(centers) == expected else None
+    centers = tensors.get("centers")
+    return centers if centers is not None and _digest(centers) == metadata.get("sha256") else None
 
 
 def _digest(tensor: Tensor) -> str:

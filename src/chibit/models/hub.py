@@ -7,19 +7,18 @@ and is refused.
 from __future__ import annotations
 
 import http.client
-import json
 import os
 import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from chibit.core.config import read_json
 from chibit.core.errors import DamagedFileError, InputError, ResourceError
 from chibit.core.files import check_name
+from chibit.core.tensors import read_safetensors
 
 PROBE_SECONDS = 5.0
 """How long the Hub may take to answer a first request before it counts as unreachable."""
@@ -146,12 +145,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         DamagedFileError: if it is not a JSON object.
     """
     path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: missing; give the folder that save_pretrained wrote") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DamagedFileError(f"{path}: not readable as JSON ({error}); fetch it again") from error
+    config = read_json(path)
     if not isinstance(config, dict):
         raise DamagedFileError(
             f"{path}: holds a {type(config).__name__}, expected a JSON object; fetch it again"
@@ -176,8 +170,8 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 
 def _shard_names(index: Path) -> list[str]:
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        names = sorted(set(read_json(index)["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedFileError(f"{index}: not an index of shards ({error}); fetch it again") from error
     for name in names:
         if not isinstance(name, str) or os.path.basename(name) != name or not name.endswith(".safetensors"):
@@ -188,12 +182,5 @@ def _shard_names(index: Path) -> list[str]:
 
 
 def _read_shard(path: Path) -> dict[str, Tensor]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: missing; fetch the model again") from error
-    except (SafetensorError, OSError) as error:
-        raise DamagedFileError(f"{path}: damaged ({error}); fetch it again") from error
-    # A copy: the tensors that safetensors gives are views of the mapped file.
-    return {name: tensor.to(torch.float32, copy=True) for name, tensor in tensors.items()}
+    tensors, _ = read_safetensors(path, remedy="fetch the model again")
+    return {name: tensor.float() for name, tensor in tensors.items()}

@@ -19,14 +19,13 @@ from typing import Annotated
 import safetensors.torch
 import torch
 from annotated_types import Interval
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from chibit.core.config import Checked, from_json, read_json, to_json
 from chibit.core.errors import DamagedFileError, InputError, UserError
 from chibit.core.files import nearest, write_atomic
-from chibit.core.memory import read_whole
 from chibit.core.shared_folder import MANIFEST, shared_folder
+from chibit.core.tensors import read_safetensors
 from chibit.models.counting import check_plausible
 from chibit.models.gpt import GPT, GPTConfig
 from chibit.models.vocabulary_loss import CHUNK_TOKENS, Candidates, vocabulary_loss
@@ -224,15 +223,8 @@ def _read_tensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
     """Tensors, and the digest that was saved with them; None for files of other programs."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected a folder with {WEIGHTS} and {CONFIG}")
-    content = read_whole(path, "train or fetch it again")
-    try:
-        with safe_open(path, framework="pt") as file:
-            digest = (file.metadata() or {}).get(_DIGEST)
-        return safetensors.torch.load(content), digest
-    except (SafetensorError, OSError, ValueError, OverflowError) as error:
-        raise DamagedFileError(
-            f"{path}: not a whole safetensors file ({error}); train or fetch it again"
-        ) from error
+    tensors, metadata = read_safetensors(path, kind=DamagedFileError, remedy="train or fetch it again")
+    return tensors, metadata.get(_DIGEST)
 
 
 def _digest(config: LanguageModelConfig, state: Mapping[str, Tensor]) -> str:

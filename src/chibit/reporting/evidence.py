@@ -7,10 +7,12 @@ Every report that has pre-trained arms begins with it. The differences are compu
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from chibit.core.files import open_regular
 from chibit.reporting.published import NUMBERS, PublishedRule, PublishedScore, arm_label, published_scores
 from chibit.reporting.results import Study, base_name
 from chibit.reporting.tables import Cell, Column, Row, Table, text
@@ -153,7 +155,7 @@ def _studies() -> Iterator[dict[str, str]]:
     numbers = {"chibit": chibit, "dt": dt, "gap": chibit - dt, "dt_last": last, "dt_best": best}
     known = {name: format_score(value) for name, value in numbers.items()}
     known |= {f"known_{arm}": known_difference(arm, "last4").shown for arm in ARMS}
-    with open(NUMBERS / "studies.csv", encoding="utf-8", newline="") as file:
+    with io.TextIOWrapper(open_regular(NUMBERS / "studies.csv"), "utf-8", newline="") as file:
         for row in csv.DictReader(file):
             yield {column: value.format(**known) for column, value in row.items()}
 

@@ -18,6 +18,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from chibit.core.files import read_regular
 from chibit.reporting.analysis import HEADLINE, Analysis
 from chibit.reporting.comparison import RULES, Comparison, Rule, Scores
 from chibit.reporting.media import attention_panels, embed_videos
@@ -42,6 +43,7 @@ from chibit.reporting.tables import Table
 from chibit.reporting.targets import describe_choice
 from chibit.reporting.verdict import describe_rule, short_rule
 
+_LARGEST_TEMPLATE = 1 << 20
 _TEMPLATES = Path(__file__).with_name("templates")
 _MARKER_PATHS = {
     "o": "M13 2.4a3.6 3.6 0 1 0 .01 0z",
@@ -109,7 +111,7 @@ def render_page(analysis: Analysis) -> str:
         lstrip_blocks=True,
     )
     study = analysis.study
-    script = (_TEMPLATES / "page.js").read_text(encoding="utf-8")
+    script = _own_file("page.js")
     attention, refused = attention_panels(study)
     videos, left_out = embed_videos(study)
     return environment.get_template("page.html.j2").render(
@@ -130,7 +132,7 @@ def render_page(analysis: Analysis) -> str:
         refused=refused,
         videos=videos,
         left_out=left_out,
-        css=Markup((_TEMPLATES / "page.css").read_text(encoding="utf-8")),
+        css=Markup(_own_file("page.css")),
         script=Markup(script),
         script_hash=_content_hash(script),
         version=version("chibit"),
@@ -274,3 +276,7 @@ def _sources(study: Study) -> list[Any]:
         for score in find_published(base_name(arm), task_of(dataset)[0] or "")
     }
     return [source for key, source in SOURCES.items() if key in used]
+
+
+def _own_file(name: str) -> str:
+    return read_regular(_TEMPLATES / name, most=_LARGEST_TEMPLATE).decode()

@@ -8,12 +8,15 @@ paper compares its own early-stopped scores with the last scores of Chen et al. 
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Literal
+
+from chibit.core.files import open_regular
 
 PublishedRule = Literal["last", "last4", "best", "converged", "unstated"]
 Origin = Literal["d4rl", "minari", "chibit", "atari", "other"]
@@ -271,7 +274,7 @@ def arm_label(arm: str) -> str:
 
 
 def _read_scores() -> Iterator[PublishedScore]:
-    with open(NUMBERS / "published_scores.csv", encoding="utf-8", newline="") as file:
+    with io.TextIOWrapper(open_regular(NUMBERS / "published_scores.csv"), "utf-8", newline="") as file:
         for row in csv.DictReader(file):
             yield PublishedScore(
                 source=row["source"],
@@ -287,7 +290,7 @@ def _read_scores() -> Iterator[PublishedScore]:
 
 def _read_wang() -> Iterator[PublishedScore]:
     rules: tuple[PublishedRule, ...] = ("last", "last4", "best")
-    with open(NUMBERS / "wang2024_20_seeds.csv", encoding="utf-8", newline="") as file:
+    with io.TextIOWrapper(open_regular(NUMBERS / "wang2024_20_seeds.csv"), "utf-8", newline="") as file:
         for row in csv.DictReader(file):
             for rule in rules:
                 yield PublishedScore(

@@ -15,6 +15,8 @@ from typing import Any
 
 from rich.progress import BarColumn, Progress, TaskID, TimeElapsedColumn
 
+from chibit.core.errors import UserError
+from chibit.core.files import open_regular
 from chibit.core.terminal import make_console, text_column
 from chibit.evaluation.summary import summarize_record
 from chibit.sweep.forecast import forecast, measure
@@ -176,11 +178,11 @@ def shown_time(seconds: float) -> str:
 def last_record(path: Path, window: int = 65_536) -> dict[str, Any] | None:
     """The last whole record of a JSON-lines file, reading no more than its end; None where there is none."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             size = file.seek(0, 2)
             file.seek(max(0, size - window))
             lines = file.read().split(b"\n")[:-1]
-    except FileNotFoundError:
+    except (UserError, OSError):
         return None
     for line in reversed(lines):
         try:

@@ -208,7 +208,7 @@ def test_shards_are_joined(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     assert set(read_weights(tmp_path)) == {"a", "b"}
     (tmp_path / "model-2.safetensors").unlink()
-    with pytest.raises(InputError, match="model-2.safetensors: missing"):
+    with pytest.raises(InputError, match="model-2.safetensors: no such file"):
         read_weights(tmp_path)
 
 
@@ -225,7 +225,7 @@ def test_truncated_weights_are_refused(tmp_path: Path, share: float) -> None:
     path = tmp_path / "model.safetensors"
     save_file({"a": torch.zeros(100)}, path)
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    with pytest.raises(DamagedFileError, match=r"model\.safetensors: damaged"):
+    with pytest.raises(DamagedFileError, match=r"model\.safetensors: not a whole safetensors file"):
         read_weights(tmp_path)
 
 
@@ -247,7 +247,7 @@ def test_a_pickle_is_refused_unopened(tmp_path: Path, name: str, monkeypatch: py
 def test_an_empty_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no model.safetensors"):
         read_weights(tmp_path)
-    with pytest.raises(InputError, match="config.json: missing"):
+    with pytest.raises(InputError, match="config.json: no such file"):
         read_config(tmp_path)
 
 
