@@ -209,9 +209,7 @@ RECIPES |= {
 }
 
 RECIPES |= {
-    name: Recipe(
-        summary=f"{entry.agent.__name__}: {(entry.agent.__doc__ or '').strip().splitlines()[0]}", agent=name
-    )
+    name: Recipe(summary=f"{entry.agent.__name__}: {entry.summary}", agent=name)
     for name, entry in AGENTS.items()
     if name != "dt"
 }

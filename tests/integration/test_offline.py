@@ -72,7 +72,7 @@ def test_a_run_writes_exactly_its_directory(pendulum_file, tmp_path, agent):
     assert files == set(steps + logs + ends)
     assert [record["step"] for record in RunDir(path).read_log("metrics.jsonl")] == [4, 8, 12]
     targets = {record["target_return"] for record in RunDir(path).read_log("evaluations.jsonl")}
-    assert len(targets) == (2 if AGENTS[agent].agent.is_return_conditioned else 1)
+    assert len(targets) == (2 if AGENTS[agent].config().takes_target_returns else 1)
     for row in result["scores"]:
         curve = [
             np.mean(record["episode_returns"])

@@ -18,7 +18,7 @@ import torch
 from annotated_types import Interval
 from torch import Tensor, nn
 
-from chibit.agents.base import AgentState, Policy, Sampler
+from chibit.agents.base import Agent, AgentState, Policy, Sampler
 from chibit.agents.learner import BaselineConfig, Learner, Loss
 from chibit.agents.markov import ActionScaler, MarkovPolicy, check_actions
 from chibit.core.fields import BelowOne, Count, Fraction, NonNegative, Positive, Widths
@@ -99,11 +99,10 @@ class LoggedSteps:
         return cls(*(torch.from_numpy(column).to(device) for column in columns))
 
 
-class AWR:
+class AWR(Agent):
     """A Gaussian actor of fixed spread and a state value."""
 
     batch_type: ClassVar[type] = TransitionBatch
-    is_return_conditioned: ClassVar[bool] = False
 
     def __init__(self, config: AWRConfig, spec: DatasetSpec, runtime: Runtime) -> None:
         """Build networks and optimizers for a data set.

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from chibit.agents.base import AgentState, Policy, Sampler
+from chibit.agents.base import Agent, AgentState, Policy, Sampler
 from chibit.agents.learner import BaselineConfig, Learner, Loss
 from chibit.agents.markov import ActionScaler, MarkovPolicy, check_actions
 from chibit.core.fields import BelowOne, Count, Natural, NonNegative, Positive, Share, Widths
@@ -70,12 +70,11 @@ def chen_bc() -> BCConfig:
     )
 
 
-class BC:
+class BC(Agent):
     """A deterministic actor with tanh."""
 
     batch_type: ClassVar[type] = TransitionBatch
     """SequenceBatch instead where the config stacks several states."""
-    is_return_conditioned: ClassVar[bool] = False
 
     def __init__(self, config: BCConfig, spec: DatasetSpec, runtime: Runtime) -> None:
         """Build network and optimizer for a data set.

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from chibit.agents.base import AgentState, Policy, Sampler
+from chibit.agents.base import Agent, AgentState, Policy, Sampler
 from chibit.agents.learner import BaselineConfig, Learner, Loss, adam
 from chibit.agents.markov import ActionScaler, MarkovPolicy, check_actions
 from chibit.core.fields import Count, Fraction, NonNegative, Positive, Widths
@@ -63,11 +63,10 @@ class BRACVConfig(BaselineConfig):
         return self.num_divergence_samples
 
 
-class BRACV:
+class BRACV(Agent):
     """Twin critics, a tanh-Gaussian actor and a behaviour policy of the same form."""
 
     batch_type: ClassVar[type] = TransitionBatch
-    is_return_conditioned: ClassVar[bool] = False
 
     def __init__(self, config: BRACVConfig, spec: DatasetSpec, runtime: Runtime) -> None:
         """Build networks and optimizers for a data set.

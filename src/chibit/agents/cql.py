@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from chibit.agents.base import AgentState, Policy, Sampler
+from chibit.agents.base import Agent, AgentState, Policy, Sampler
 from chibit.agents.critic_pretraining import pretrain_critics
 from chibit.agents.learner import BaselineConfig, Learner, Loss, adam
 from chibit.agents.markov import ActionScaler, MarkovPolicy, check_actions, return_range_scale
@@ -76,11 +76,10 @@ class ConservativeBatch:
     """(B,) one-step target."""
 
 
-class CQL:
+class CQL(Agent):
     """Twin critics, a tanh-Gaussian actor and its entropy temperature."""
 
     batch_type: ClassVar[type] = TransitionBatch
-    is_return_conditioned: ClassVar[bool] = False
 
     def __init__(self, config: CQLConfig, spec: DatasetSpec, runtime: Runtime) -> None:
         """Build networks and optimizers for a data set.

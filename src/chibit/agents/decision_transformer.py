@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from chibit.agents.base import AgentState, require_finite
+from chibit.agents.base import Agent, AgentState, require_finite
 from chibit.agents.co_training import make_language_task
 from chibit.agents.decision_transformer_config import PAPER_STEPS, DecisionTransformerConfig
 from chibit.agents.return_conditioned import ReturnConditionedPolicy
@@ -27,6 +27,7 @@ from chibit.data.windows import SequenceBatch, WindowSampler
 from chibit.losses.sequence import action_cross_entropy, action_mse
 from chibit.losses.similarity import similarity_loss
 from chibit.models.gpt import GPT
+from chibit.models.huggingface import HuggingFaceBackbone
 
 _DECAYS: dict[str, Callable[[int, int], float]] = {
     "linear_to_zero": linear_to_zero,
@@ -35,15 +36,10 @@ _DECAYS: dict[str, Callable[[int, int], float]] = {
 }
 
 
-class DecisionTransformer:
+class DecisionTransformer(Agent):
     """A trajectory model, its optimizer, and what is trained beside it."""
 
     batch_type: ClassVar[type] = SequenceBatch
-
-    @property
-    def is_return_conditioned(self) -> bool:
-        """Whether the model looks at returns-to-go."""
-        return self.config.takes_target_returns
 
     def __init__(self, config: DecisionTransformerConfig, spec: DatasetSpec, runtime: Runtime) -> None:
         """Build the model around the weights that `config.init` names.
@@ -55,6 +51,8 @@ class DecisionTransformer:
         self.config, self.spec, self.runtime, self.step = config, spec, runtime, 0
         built = build_sequence_model(config, spec)
         self.model, self.initialiser = built.model, built.record
+        if isinstance(self.model.backbone, HuggingFaceBackbone):
+            self.wrapped_config = self.model.backbone.body.config
         self.centers = load_word_centers(config, built.pretrained)
         self.language = make_language_task(config, built.pretrained, built.shared_positions)
         self._modules = nn.ModuleDict({"model": self.model})
@@ -125,7 +123,7 @@ class DecisionTransformer:
         losses = {"action": self._action_loss(predictions, batch)}
         weights = self.weights()
         if weights["similarity"] and self.centers is not None:
-            real = mask.repeat_interleave(3, dim=1)
+            real = mask.repeat_interleave(self.model.tokens_per_step, dim=1)
             losses["similarity"] = similarity_loss(
                 tokens.float(), self.centers, real, self.config.similarity_form
             )

@@ -35,7 +35,7 @@ class DecisionTransformerConfig(AgentConfig):
 
     agent: ClassVar[str] = "dt"
 
-    init: str = "random"
+    init: str = "random"  # type: ignore[misc]
     """Initialiser: random, random_matched, chibit, markov, gpt2, clip, igpt, hf:ID, or a folder."""
     transfer: Transfer = "whole"
     """Which of its weights are taken: whole, blocks, positions, or shuffled."""
@@ -174,6 +174,11 @@ class DecisionTransformerConfig(AgentConfig):
     def takes_target_returns(self) -> bool:
         """Whether the model looks at returns-to-go."""
         return self.return_tokens
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The initialiser, and that whose word embeddings the similarity loss looks at."""
+        return self.init, self.similarity_source
 
     def gpt_config(self) -> GPTConfig | None:
         """Shape of a random backbone; None where the initialiser brings its own and none was asked for."""

@@ -13,7 +13,7 @@ import numpy as np
 import torch.nn.functional as F
 from torch import nn
 
-from chibit.agents.base import AgentState, Policy, Sampler
+from chibit.agents.base import Agent, AgentState, Policy, Sampler
 from chibit.agents.discrete import make_encoder, require_discrete
 from chibit.agents.learner import BaselineConfig, Learner, Loss, adam
 from chibit.agents.markov import MarkovPolicy, on_device
@@ -42,11 +42,10 @@ class DiscreteBCConfig(BaselineConfig):
     """Transitions in a batch."""
 
 
-class DiscreteBC:
+class DiscreteBC(Agent):
     """A network with one logit for each action."""
 
     batch_type: ClassVar[type] = TransitionBatch
-    is_return_conditioned: ClassVar[bool] = False
 
     def __init__(self, config: DiscreteBCConfig, spec: DatasetSpec, runtime: Runtime) -> None:
         """Build network and optimizer for a data set.

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from chibit.agents.base import AgentState, Policy, Sampler
+from chibit.agents.base import Agent, AgentState, Policy, Sampler
 from chibit.agents.discrete import clipped_reward_sampler, greedy_policy, make_encoder, require_discrete
 from chibit.agents.learner import BaselineConfig, Learner, Loss, adam
 from chibit.agents.markov import on_device
@@ -66,11 +66,10 @@ class DiscreteCQLConfig(BaselineConfig):
         return self.num_quantiles
 
 
-class DiscreteCQL:
+class DiscreteCQL(Agent):
     """One network with H quantiles for each action."""
 
     batch_type: ClassVar[type] = TransitionBatch
-    is_return_conditioned: ClassVar[bool] = False
 
     def __init__(self, config: DiscreteCQLConfig, spec: DatasetSpec, runtime: Runtime) -> None:
         """Build networks and optimizer for a data set.

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from chibit.agents.base import AgentState, Policy, Sampler
+from chibit.agents.base import Agent, AgentState, Policy, Sampler
 from chibit.agents.learner import BaselineConfig, Learner, Loss, adam
 from chibit.agents.markov import ActionScaler, MarkovPolicy, check_actions, return_range_scale
 from chibit.core.fields import Count, Fraction, Natural, NonNegative, Positive, Widths
@@ -60,11 +60,10 @@ class IQLConfig(BaselineConfig):
     """Share of the way that target critics move at each update."""
 
 
-class IQL:
+class IQL(Agent):
     """Twin critics, a state value and a Gaussian actor."""
 
     batch_type: ClassVar[type] = TransitionBatch
-    is_return_conditioned: ClassVar[bool] = False
 
     def __init__(self, config: IQLConfig, spec: DatasetSpec, runtime: Runtime) -> None:
         """Build networks and optimizers for a data set.

@@ -32,7 +32,6 @@ from chibit.core.runtime import resolve_runtime
 from chibit.core.shared_folder import shared_folder
 from chibit.data.trajectory import DatasetSpec
 from chibit.models.counting import check_plausible
-from chibit.models.huggingface import HuggingFaceBackbone
 
 SCHEMA = 1
 KIND = "policy"
@@ -105,8 +104,10 @@ def write_policy(
     scores: Sequence[PolicyScore] = (),
 ) -> None:
     """Write the files of `export_policy` into a new folder."""
-    weights = safetensors.torch.save(_separate(_acting_modules(agent).state_dict()))
-    config, backbone = _acting_config(agent)
+    weights = safetensors.torch.save(_separate(agent.acting_modules().state_dict()))
+    config, backbone = agent.acting_config, agent.wrapped_config
+    if backbone is not None:  # its own configuration is in the folder too
+        config = replace(config, init=f"{_WRAPPED}{_BACKBONE}")
     saved = SavedPolicy(
         schema=SCHEMA,
         chibit=importlib.metadata.version("chibit"),
@@ -185,35 +186,18 @@ def load_agent(saved: SavedPolicy, folder: Path, device: str) -> Agent:
         raise DamagedFileError(
             f"{path}: the model cannot be built ({reason}); fetch the folder again"
         ) from error
-    _fill(_acting_modules(agent), tensors, folder / _WEIGHTS)
+    _fill(agent.acting_modules(), tensors, folder / _WEIGHTS)
     return agent
-
-
-def _acting_modules(agent: Agent) -> torch.nn.Module:
-    """What a policy needs: less than `modules` where an agent trains something beside it."""
-    narrowed: Any = getattr(agent, "acting_modules", agent.modules)
-    modules: torch.nn.Module = narrowed()
-    return modules
-
-
-def _acting_config(agent: Agent) -> tuple[Any, Any]:
-    """A config that rebuilds these modules without an initialiser, and a wrapped backbone's own config."""
-    config: Any = getattr(agent, "acting_config", None) or agent.config  # type: ignore[attr-defined]
-    backbone = getattr(getattr(agent, "model", None), "backbone", None)
-    if isinstance(backbone, HuggingFaceBackbone):
-        return replace(config, init=f"{_WRAPPED}{_BACKBONE}"), backbone.body.config
-    return config, None
 
 
 def _located(saved: SavedPolicy, folder: Path) -> Any:
     """The agent's config; the only files it may name are the folder's own."""
     where = f"{folder / _CONFIG}: config"
     config: Any = from_json(AGENTS[saved.agent].config, saved.config, where)
-    init = getattr(config, "init", "random")
-    if init == f"{_WRAPPED}{_BACKBONE}":
+    if config.init == f"{_WRAPPED}{_BACKBONE}":
         return replace(config, init=f"{_WRAPPED}{folder / _BACKBONE}")
-    if init != "random":
-        raise DamagedFileError(f"{where}.init is {init!r}, expected 'random'; export the policy again")
+    if config.init != "random":
+        raise DamagedFileError(f"{where}.init is {config.init!r}, expected 'random'; export the policy again")
     return config
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from chibit.agents.base import AgentState, Policy, Sampler
+from chibit.agents.base import Agent, AgentState, Policy, Sampler
 from chibit.agents.learner import BaselineConfig, Learner, Loss, adam
 from chibit.agents.markov import ActionScaler, MarkovPolicy, check_actions
 from chibit.core.fields import Count, Fraction, NonNegative, Positive, Widths
@@ -53,11 +53,10 @@ class ReBRACConfig(BaselineConfig):
     """Updates of the critics for each one of the actor and the targets."""
 
 
-class ReBRAC:
+class ReBRAC(Agent):
     """Twin layer-normalised critics and a deterministic actor."""
 
     batch_type: ClassVar[type] = TransitionBatch
-    is_return_conditioned: ClassVar[bool] = False
 
     def __init__(self, config: ReBRACConfig, spec: DatasetSpec, runtime: Runtime) -> None:
         """Build networks and optimizers for a data set.

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from chibit.agents.base import AgentState, Policy, Sampler
+from chibit.agents.base import Agent, AgentState, Policy, Sampler
 from chibit.agents.discrete import clipped_reward_sampler, greedy_policy, make_encoder, require_discrete
 from chibit.agents.learner import BaselineConfig, Learner, Loss, adam
 from chibit.agents.markov import on_device
@@ -59,11 +59,10 @@ class REMConfig(BaselineConfig):
         return self.num_heads
 
 
-class REM:
+class REM(Agent):
     """One network with H heads for each action."""
 
     batch_type: ClassVar[type] = TransitionBatch
-    is_return_conditioned: ClassVar[bool] = False
 
     def __init__(self, config: REMConfig, spec: DatasetSpec, runtime: Runtime) -> None:
         """Build networks and optimizer for a data set.

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from chibit.agents.base import AgentState, Policy, Sampler
+from chibit.agents.base import Agent, AgentState, Policy, Sampler
 from chibit.agents.learner import BaselineConfig, Learner, Loss, adam
 from chibit.agents.markov import ActionScaler, MarkovPolicy, check_actions
 from chibit.core.fields import Count, Fraction, NonNegative, Positive, Widths
@@ -52,11 +52,10 @@ class TD3BCConfig(BaselineConfig):
     """Updates of the critics for each one of the actor and the targets."""
 
 
-class TD3BC:
+class TD3BC(Agent):
     """Twin critics and a deterministic actor."""
 
     batch_type: ClassVar[type] = TransitionBatch
-    is_return_conditioned: ClassVar[bool] = False
 
     def __init__(self, config: TD3BCConfig, spec: DatasetSpec, runtime: Runtime) -> None:
         """Build networks and optimizers for a data set.

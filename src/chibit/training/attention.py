@@ -48,7 +48,7 @@ def draw_attention(
     if not len(rows):
         raise InputError(f"{dataset.spec.name}: no episode is as long as the context; nothing to draw")
     chosen = np.random.default_rng(0).choice(rows, size=min(num_windows, len(rows)), replace=False)
-    tokens = 3 * config.agent.context_length
+    tokens = loaded.agent.model.tokens_per_step * config.agent.context_length
     check_fits(8 * len(chosen) * tokens**2, f"num_windows: {len(chosen):,} windows", "lower num_windows")
     windows = loaded.agent.sampler(dataset, np.random.default_rng(0)).windows(np.sort(chosen))
     maps = attention_maps(loaded.agent.model, windows, temperature=temperature)

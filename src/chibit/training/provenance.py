@@ -37,7 +37,7 @@ def provenance(config: RunConfig[Any], dataset: TrajectoryDataset, agent: Agent)
         **identify(dataset),
         "physics": None if spec.env_id is None else physics_record(spec.env_id, spec.d4rl_physics),
         "parameters": count_parameters(agent.modules()),
-        **({"initialiser": agent.initialiser} if hasattr(agent, "initialiser") else {}),
+        **({} if agent.initialiser is None else {"initialiser": agent.initialiser}),
     }
 
 

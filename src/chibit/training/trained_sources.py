@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from chibit.agents import AgentConfig
 from chibit.core.errors import BusyError
 from chibit.core.home import language_model_folder
 from chibit.core.run_dir import RunDir
@@ -68,10 +69,9 @@ def trained_config(name: str, steps: int, text: str = "") -> PretrainConfig:
     return PretrainConfig(corpus=text or "wikitext-103", **shared)
 
 
-def trained_specs(agent: Any) -> list[str]:
+def trained_specs(agent: AgentConfig) -> list[str]:
     """The sources among the initialisers that an agent's configuration names."""
-    named = (getattr(agent, field, "") for field in ("init", "similarity_source"))
-    plain = (name.removeprefix("random_matched:") for name in named)
+    plain = (name.removeprefix("random_matched:") for name in agent.sources)
     return [spec for spec in dict.fromkeys(plain) if parse_trained(spec) is not None]
 
 

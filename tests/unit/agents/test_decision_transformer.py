@@ -84,6 +84,12 @@ class TestLoss:
         for name in before:
             torch.testing.assert_close(after[name], before[name])
 
+    def test_similarity_is_of_two_tokens_a_step_where_there_are_no_return_tokens(self) -> None:
+        agent, sampler = make_small(**with_similarity(), return_tokens=False)
+        batch = sampler.sample()
+        metrics = agent.update(batch)
+        assert 0 < abs(metrics["train/similarity_loss"]) < 1.5
+
     def test_language_batches_come_at_their_steps_only(self) -> None:
         agent, sampler = make_small(**with_language(language_every=3))
         seen = ["train/language_loss" in agent.update(sampler.sample()) for _ in range(7)]

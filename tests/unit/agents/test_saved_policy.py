@@ -257,7 +257,7 @@ def test_a_target_that_is_no_number_is_refused_and_nothing_is_written(tmp_path, 
 
 
 def test_a_method_without_targets_refuses_one(tmp_path):
-    keys = [key for key, entry in AGENTS.items() if not entry.agent.is_return_conditioned]
+    keys = [key for key, entry in AGENTS.items() if not entry.config().takes_target_returns]
     agent, spec = build(keys[0])
     with pytest.raises(InputError, match="takes none"):
         Policy(agent, spec, target_return=1.0)

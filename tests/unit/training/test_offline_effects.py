@@ -101,7 +101,7 @@ def _remember(sample, rows):
 def config_of(agent, data, *, settings=None, **fields):
     config = AGENTS[agent].config(**{**SMALL[agent], **(settings or {})})
     given = {"num_steps": 4, "evaluate_every": 1, "num_episodes": EPISODES, "device": "cpu", **fields}
-    if AGENTS[agent].agent.is_return_conditioned:
+    if AGENTS[agent].config().takes_target_returns:
         given.setdefault("target_returns", (-500.0,))
     return RunConfig(data=str(data), agent=config, **given)
 
