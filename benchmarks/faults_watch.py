@@ -168,7 +168,11 @@ def run(
         os.close(write)
         hung, huge = _wait(pid, may_be_stopped)
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError):  # they end when they see that it has
+            deadline = time.monotonic() + (0.0 if hung or huge else IDLE_SECONDS)
+            while time.monotonic() < deadline:
+                os.killpg(pid, 0)
+                time.sleep(0.05)
             os.killpg(pid, signal.SIGKILL)
             outside += ["left a process"] if not hung and not huge else []
     report = b""

@@ -115,6 +115,15 @@ def read_regular(
             raise read_error(path, error, kind, remedy) from error
 
 
+def list_folder(path: Path, *, inside: Path) -> list[Path]:
+    """Entries of a folder, sorted; InputError where it leads out of `inside`, it is not looked into then."""
+    try:
+        _resolve_inside(path, inside, InputError, "remove the link")
+        return sorted(path.iterdir())
+    except OSError as error:
+        raise read_error(path, error) from error
+
+
 def check_regular(path: Path, *, kind: type[UserError] = InputError, remedy: str = "check the path") -> int:
     """Refuse as `open_regular` does, for libraries that take nothing but a path; gives the size in bytes."""
     with open_regular(path, kind=kind, remedy=remedy) as file:

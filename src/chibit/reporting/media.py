@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from chibit.core.arrays import open_npz
 from chibit.core.errors import DamagedFileError, UserError
-from chibit.core.files import read_regular
+from chibit.core.files import list_folder, read_regular
 from chibit.reporting.plots import Panel
 from chibit.reporting.published import arm_label
 from chibit.reporting.results import Study
@@ -63,7 +63,7 @@ def embed_videos(study: Study) -> tuple[list[Video], list[str]]:
     """
     videos, left_out, used = [], [], 0
     for place, run in _first_runs(study, "videos"):
-        for path in sorted((run.folder / "videos").glob("*.mp4")):
+        for path in _list(run, "videos", ".mp4", left_out):
             title = f"{arm_label(run.arm)} on {run.dataset}: {shown_name(path)[:-4]}"
             try:
                 content = read_regular(path, inside=run.folder, most=MAX_VIDEO_BYTES - used)
@@ -93,13 +93,22 @@ def attention_panels(study: Study) -> tuple[list[Panel], list[str]]:
     panels: list[Panel] = []
     refused: list[str] = []
     for place, run in _first_runs(study, "attention"):
-        for path in sorted((run.folder / "attention").glob("*.npz"))[:1]:
+        for path in _list(run, "attention", ".npz", refused)[:1]:
             try:
                 panels += list(_draw_layers(path, run, place))
             except (UserError, ValueError) as error:
                 name = shown_name(path)
                 refused.append(f"{run.name}/attention/{name}: not attention maps ({_reason(error, path)}).")
     return panels, refused
+
+
+def _list(run: Run, name: str, suffix: str, left_out: list[str]) -> list[Path]:
+    """Files of a folder of the run; where it leads elsewhere none, and a sentence more that says so."""
+    try:
+        return [path for path in list_folder(run.folder / name, inside=run.folder) if path.suffix == suffix]
+    except UserError as error:
+        left_out.append(f"{run.name}/{name}: left out ({_reason(error, run.folder / name)}).")
+        return []
 
 
 def _reason(error: Exception, path: Path) -> str:
