@@ -10,12 +10,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from chibit.agents import make_agent
 from chibit.agents.bc import BCConfig
 from chibit.agents.saved_policy import Policy
+from chibit.cli import main
 from chibit.core.checkpoint import save_checkpoint
 from chibit.core.config import read_json
 from chibit.core.errors import DamagedFileError, InputError, UserError
@@ -26,6 +28,7 @@ from chibit.core.temporary import TEMPORARY_PREFIX
 from chibit.data.trajectory import DatasetSpec
 from chibit.models.gpt import GPTConfig
 from chibit.models.language_model import LanguageModel, LanguageModelConfig, save_language_model
+from fault_files import steps
 
 SPEC = DatasetSpec(
     name="toy", state_dim=3, act_dim=1, num_actions=None, env_id=None, d4rl_physics=False,
@@ -293,3 +296,54 @@ def test_leftovers_of_dead_writers_are_swept_and_those_of_living_ones_are_not(tm
         pass
     assert not list(tmp_path.glob(f"{TEMPORARY_PREFIX}*"))
     assert (tmp_path / ".tmp-notes").exists()
+
+
+ODD = {
+    "a pipe": os.mkfifo,
+    "a folder": Path.mkdir,
+    "a link to /dev/zero": lambda path: path.symlink_to("/dev/zero"),
+    "a link to nothing": lambda path: path.symlink_to("absent"),
+    "a link to itself": lambda path: path.symlink_to(path.name),
+    "a link to /proc": lambda path: path.symlink_to("/proc/self/environ"),
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_commands_refuse_what_is_no_file_at_once(place, odd, capsys):
+    def made(name):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        ODD[odd](place / name)
+        return place / name
+
+    np.savez(place / "good.npz", **steps())
+    run = made("run/config.json").parent
+    minari = made("minari/data/main_data.hdf5").parents[1]
+    (minari / "data" / "metadata.json").write_text("{}")
+    model = made("model/config.json").parent
+    data = ["--data", place / "good.npz", "--out", place / "out"]
+    started = time.monotonic()
+    for arguments in (
+        *(["data", "inspect", made(f"data.{suffix}")] for suffix in ("npz", "hdf5", "pkl")),
+        ["data", "inspect", minari],
+        ["train", "--config", made("settings.json")],
+        ["train", *data[:2], "--out", run],
+        ["train", *data, "--init", f"hf:{model}"],
+        ["train", *data, "--init", model],
+        ["pretrain", "--corpus", made("text.txt"), "--out", place / "out"],
+        *([verb, run] for verb in ("evaluate", "export", "report", "show")),
+    ):
+        capsys.readouterr()
+        assert main([*map(str, arguments)]) in (2, 3), arguments
+        lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("converting ")]
+        assert len(lines) == 1, lines
+    assert time.monotonic() - started < 30
+
+
+def test_an_evaluation_replaces_no_file_of_somebody_elses(place, capsys):
+    thesis = fill(place, "thesis.json") / "thesis.json"
+    (place / "mine.json").write_text('{"run": 1}')
+    for path in (thesis, place / "mine.json"):
+        before = path.read_bytes()
+        assert main(["evaluate", str(place / "run"), "--out", str(path)]) == 2
+        assert "was not written by this command" in capsys.readouterr().err
+        assert path.read_bytes() == before

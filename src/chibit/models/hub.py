@@ -17,7 +17,7 @@ from torch import Tensor
 
 from chibit.core.config import read_json
 from chibit.core.errors import DamagedFileError, InputError, ResourceError
-from chibit.core.files import check_name
+from chibit.core.files import check_name, open_regular
 from chibit.core.tensors import read_safetensors
 
 PROBE_SECONDS = 5.0
@@ -25,6 +25,7 @@ PROBE_SECONDS = 5.0
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _MODEL_FILES = ["*.json", "model*.safetensors", "*.gguf", "tokenizer.model", "merges.txt", "vocab.txt"]
+_LARGEST_JSON = 256 << 20
 _CONVERSION_TITLE = "Adding `safetensors` variant of this model"
 _CONVERSION_AUTHOR = "SFconvertbot"
 
@@ -46,12 +47,21 @@ def model_folder(source: str, *, flag: str) -> Path:
     """
     folder = Path(source).expanduser()
     if source and folder.is_dir():
+        _check_files(folder)
         return folder
     if folder.exists() or folder.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1:
         raise InputError(
             f"{source}: no such folder; give a folder with config.json and model.safetensors, or a Hub id"
         )
     return _download(check_name(source, "Hub model"), flag)
+
+
+def _check_files(folder: Path) -> None:
+    """Refuse what libraries would wait for or read without end: they open files of these names unseen."""
+    for pattern in _MODEL_FILES:
+        for file in sorted(folder.glob(pattern)):
+            with open_regular(file, most=_LARGEST_JSON if file.suffix == ".json" else None):
+                pass
 
 
 def _download(repo_id: str, flag: str) -> Path:

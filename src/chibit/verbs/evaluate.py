@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,8 +14,8 @@ from annotated_types import Interval
 from rich.progress import Progress
 from rich.table import Table
 
-from chibit.core.config import Checked
-from chibit.core.errors import InputError
+from chibit.core.config import Checked, read_json
+from chibit.core.errors import InputError, UserError
 from chibit.core.fields import MAX_EPISODES, Count, Out, Positive, Seed, Targets
 from chibit.core.files import check_can_make, make_folder, write_atomic
 from chibit.core.formatting import format_number, format_setting
@@ -89,6 +90,7 @@ def evaluate(argv: Sequence[str], prog: str) -> None:
         check_can_make(arguments.out.parent)
         if arguments.out.is_dir():
             raise InputError(f"out: {arguments.out} is a folder, expected the name of a file")
+        _require_own(arguments.out)
     loaded = load_run(arguments.run, arguments.checkpoint, device=arguments.device)
     if arguments.target_returns and not loaded.agent.is_return_conditioned:
         raise InputError(f"target_returns: agent {loaded.config.agent.agent} takes none; leave them out")
@@ -154,6 +156,18 @@ def _evaluation_table(evaluations: Sequence[Evaluation], spec: DatasetSpec, step
         "score: normalised, 0 random to 100 expert" if scored else "no score: no reference is known"
     )
     return table
+
+
+def _require_own(path: Path) -> None:
+    """Refuse to replace a file that this command did not write."""
+    if not os.path.lexists(path):
+        return
+    try:
+        found = read_json(path)
+    except UserError:
+        found = None
+    if not isinstance(found, dict) or found.keys() != {"run", "seed", "evaluations"}:
+        raise InputError(f"{path}: is there and was not written by this command; choose another --out")
 
 
 def _write_json(path: Path, evaluations: Sequence[Evaluation], loaded: LoadedRun, seed: int) -> None:
