@@ -54,4 +54,5 @@ def _load(path: Path) -> dict[str, Any]:
                 raise DamagedFileError(f"{path}: {name} has type {dtype}; expected plain numbers")
             total += size
         check_declared_size(path, total, archive.stored)
+        name_columns(archive.names, str(path))  # here, where all names are known, for its message
         return {name: archive.read(name) for name in present}

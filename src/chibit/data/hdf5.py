@@ -104,7 +104,8 @@ class Hdf5Column:
         """Wrap an open array after a look at how it is stored.
 
         Raises:
-            DamagedFileError: if it is not numeric, or not a plain array in the file itself.
+            InputError: if it is not numeric, or has no shape.
+            DamagedFileError: if it is not a plain array in the file itself.
         """
         self._id = identifier
         self._path = path
@@ -148,7 +149,9 @@ def check_budget(path: Path, columns: Iterable[Hdf5Column]) -> None:
 def _check_storage(identifier: h5py.h5d.DatasetID, dtype: np.dtype[Any], where: str) -> None:
     """Refuse what is not a plain numeric array stored in the file."""
     if dtype.kind not in "fiub" or dtype.itemsize > 8:
-        raise DamagedFileError(f"{where} has type {dtype}; expected plain numbers")
+        raise InputError(f"{where} has type {dtype}, as text and encoded images have; expected plain numbers")
+    if identifier.get_space().get_simple_extent_type() == h5py.h5s.NULL:
+        raise InputError(f"{where} is an empty data set without a shape; expected plain numbers")
     properties = identifier.get_create_plist()
     if properties.get_external_count() > 0:
         raise DamagedFileError(f"{where} keeps its data in another file; expected data in the file itself")

@@ -178,13 +178,13 @@ def read_trajectories(file: BinaryIO) -> list[dict[str, np.ndarray]]:
     """
     value = RestrictedUnpickler(file, encoding="latin1").load()
     if not isinstance(value, list | tuple) or not value:
-        raise RefusedError(f"a {type(value).__name__}; expected a list of trajectories")
+        raise MalformedError(f"a {type(value).__name__}; expected a list of trajectories")
     return [_columns(item, index) for index, item in enumerate(value)]
 
 
 def _columns(trajectory: Any, index: int) -> dict[str, np.ndarray]:
     if not isinstance(trajectory, dict):
-        raise RefusedError(f"trajectory {index} is a {type(trajectory).__name__}; expected a dictionary")
+        raise MalformedError(f"trajectory {index} is a {type(trajectory).__name__}; expected a dictionary")
     columns = {}
     for ours, theirs in COLUMNS.items():
         name = next((name for name in theirs if name in trajectory), None)
@@ -200,14 +200,24 @@ def _columns(trajectory: Any, index: int) -> dict[str, np.ndarray]:
 
 
 def _plain_array(value: Any, where: str) -> np.ndarray:
-    array = value.value if isinstance(value, _Array) else None
-    if isinstance(value, list):
-        parts = [part.value if isinstance(part, _Array) else part for part in value]
-        is_plain = all(isinstance(part, int | float | np.ndarray | np.generic) for part in parts)
-        array = np.array(parts) if is_plain else None
-    if array is None or array.ndim == 0 or array.dtype.kind not in "fiub":
-        raise RefusedError(f"{where} is no array of numbers")
+    try:
+        array = np.asarray(_numbers(value))
+    except (TypeError, ValueError, OverflowError) as error:  # something else, or rows of different lengths
+        raise MalformedError(f"{where} is no array of numbers") from error
+    if array.ndim == 0 or array.dtype.kind not in "fiub":
+        raise MalformedError(f"{where} is no array of numbers")
     return array
+
+
+def _numbers(value: Any) -> Any:
+    """An array, or numbers and arrays in lists in lists, without the stand-ins."""
+    if isinstance(value, _Array):
+        return value.value
+    if isinstance(value, list | tuple):
+        return [_numbers(part) for part in value]
+    if isinstance(value, int | float | np.ndarray | np.generic):
+        return value
+    raise TypeError(type(value).__name__)
 
 
 def write_columns(trajectories: list[dict[str, np.ndarray]], folder: Path, max_bytes: int) -> None:

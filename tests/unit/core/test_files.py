@@ -159,3 +159,9 @@ def test_nearest_names():
         "; did you mean 'hopper-medium'"
     )
     assert nearest("zzz", ["hopper"]) == ""
+
+
+def test_hints_are_close_ones():
+    assert nearest("AdroitHandDoor-v1", ["Acrobot-v1", "Ant-v4"]) == ""
+    assert nearest("antmaze-umaze-v2", ["ant-medium", "ant-medium-v2"]) == ""
+    assert nearest("hoper-medium", ["hopper-medium"]) == "; did you mean 'hopper-medium'?"

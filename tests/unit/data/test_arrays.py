@@ -176,3 +176,10 @@ def test_actions_beyond_the_environments_bounds_are_said(tmp_path, largest, said
     dataset = from_arrays(*columns, env_id="Pendulum-v1", cache=tmp_path)
     assert (dataset.spec.action_low, dataset.spec.action_high) == ((-2.0,), (2.0,))
     assert ("actions reach from -2 to 2.5, beyond their bounds" in dataset.notes) is said
+
+
+def test_columns_under_other_names_are_listed(tmp_path):
+    path = tmp_path / "other.npz"
+    np.savez(path, obs=np.zeros((3, 2)), act=np.zeros((3, 1)), reward=np.zeros(3))
+    with pytest.raises(InputError, match="no observations; found act, obs, reward"), read_npz(path):
+        pass

@@ -18,9 +18,9 @@ def read(path):
         return origin, list(recording.blocks())
 
 
-def refuse(path, message):
+def refuse(path, message, kind=DamagedFileError):
     tracemalloc.start()
-    with pytest.raises(DamagedFileError, match=message) as caught:
+    with pytest.raises(kind, match=message) as caught:
         read(path)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -80,7 +80,7 @@ def test_types_that_are_not_plain_numbers_are_refused(write_hdf5, hopper_columns
     path = write_hdf5(hopper_columns)
     with h5py.File(path, "a") as file:
         file.create_dataset("rewards", (num_steps,), dtype)
-    refuse(path, "rewards has type .* expected plain numbers")
+    refuse(path, "rewards has type .* expected plain numbers", InputError)
 
 
 def test_unknown_filters_are_refused(write_hdf5, hopper_columns):
@@ -178,3 +178,11 @@ def test_mutated_files_are_read_or_refused_in_one_line(write_hdf5, hopper_column
             assert "\n" not in str(error)
     assert num_refused > 20
     assert time.process_time() - begin < 60
+
+
+def test_a_data_set_without_a_shape_is_refused(write_hdf5, hopper_columns):
+    hopper_columns.pop("rewards")
+    path = write_hdf5(hopper_columns)
+    with h5py.File(path, "a") as file:
+        file["rewards"] = h5py.Empty("f4")
+    refuse(path, "rewards is an empty data set", InputError)

@@ -214,12 +214,12 @@ def test_a_pickle_that_takes_forever_is_stopped(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("value", "kind", "message"),
     [
-        ({}, DamagedFileError, "a dict; expected a list of trajectories"),
-        ([], DamagedFileError, "expected a list of trajectories"),
-        (3, DamagedFileError, "a int"),
-        ([3], DamagedFileError, "trajectory 0 is a int"),
-        ([{"observations": "x"}], DamagedFileError, "observations is no array of numbers"),
-        ([{"observations": [[], {}]}], DamagedFileError, "no array of numbers"),
+        ({}, InputError, "a dict; expected a list of trajectories"),
+        ([], InputError, "expected a list of trajectories"),
+        (3, InputError, "a int"),
+        ([3], InputError, "trajectory 0 is a int"),
+        ([{"observations": "x"}], InputError, "observations is no array of numbers"),
+        ([{"observations": [[], {}]}], InputError, "no array of numbers"),
     ],
 )
 def test_other_content_is_refused(tmp_path, value, kind, message):
@@ -334,3 +334,15 @@ def test_errors_are_one_line(tmp_path):
     with pytest.raises(UserError) as caught:
         read(path)
     assert "\n" not in str(caught.value)
+
+
+def test_lists_of_lists_of_numbers_are_arrays(tmp_path):
+    columns = {"observations": [[0.0, 1.0], [2, 3]], "actions": [(0.5,), (0.25,)], "rewards": [1, 2.0]}
+    path = tmp_path / "lists.pkl"
+    path.write_bytes(pickle.dumps([columns | {"terminals": [False, True]}]))
+    recording, _ = read(path)
+    assert recording.state_dim == 2
+    ragged = columns | {"observations": [[0.0, 1.0], [2]], "terminals": [False, True]}
+    path.write_bytes(pickle.dumps([ragged]))
+    with pytest.raises(InputError, match="observations is no array of numbers"):
+        read(path)

@@ -209,7 +209,7 @@ def test_text_of_another_vocabulary(folder: Path) -> None:
         ("Random", "did you mean 'random'"),
         ("xyzzy", "expected random, random_matched, chibit"),
         ("", "expected random"),
-        ("hf:", "neither a known name nor a folder"),
+        ("hf:", "names no model"),
         ("./nowhere", "neither a known name nor a folder"),
         ("gpt2:./nowhere", "no such folder"),
         ("random_matched:./nowhere", "neither a known name nor a folder"),
