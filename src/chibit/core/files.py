@@ -342,5 +342,5 @@ def check_name(name: str, what: str) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint for an unknown name: ``; did you mean 'hopper-medium'?`` or the empty string."""
-    matches = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+    matches = difflib.get_close_matches(name, list(known), n=3, cutoff=0.65)
     return f"; did you mean {' or '.join(repr(match) for match in matches)}?" if matches else ""
