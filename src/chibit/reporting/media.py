@@ -61,7 +61,9 @@ def embed_videos(study: Study) -> tuple[list[Video], list[str]]:
     Returns:
         The videos, and a sentence for each file that was left out.
     """
-    videos, left_out, used = [], [], 0
+    videos: list[Video] = []
+    left_out: list[str] = []
+    used = 0
     for place, run in _first_runs(study, "videos"):
         for path in _list(run, "videos", ".mp4", left_out):
             title = f"{arm_label(run.arm)} on {run.dataset}: {shown_name(path)[:-4]}"
