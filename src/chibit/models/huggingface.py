@@ -149,7 +149,10 @@ class HuggingFaceBackbone(nn.Module):
         hidden: Tensor = output.last_hidden_state[:, rows]
         if not return_attentions:
             return hidden
-        if not output.get("attentions"):
+        maps = output.get("attentions") or (torch.empty(0),)
+        if any(
+            found.ndim != 4 or found.shape[-1] != tokens for found in maps
+        ):  # RWKV gives states under the name
             raise InputError(
                 f"{type(self.body).__name__} gives no attention maps; use another model for them"
             )

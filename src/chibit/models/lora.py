@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from chibit.core.errors import InputError
+from chibit.core.errors import InputError, first_line
 from chibit.models.gpt import GPT, CausalSelfAttention
 from chibit.models.huggingface import HuggingFaceBackbone
 
@@ -159,4 +159,8 @@ def _add_peft(
         fan_in_fan_out=any(type(leaves[name]).__name__ == "Conv1D" for name in targets),
     )
     backbone.requires_grad_(False)
-    peft.inject_adapter_in_model(config, backbone.body)
+    try:
+        peft.inject_adapter_in_model(config, backbone.body)
+    except ValueError as error:
+        reason = f"{type(backbone.body).__name__} takes no low-rank corrections ({first_line(error)})"
+        raise InputError(f"{reason}; use --tuning full or frozen") from error

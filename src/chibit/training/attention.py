@@ -44,6 +44,12 @@ def draw_attention(
     else:
         dataset, _ = open_data(config)
         refuse_changed(loaded.run, config, dataset)
+    for name in ("observation_shape", "act_dim", "num_actions"):
+        found, expected = getattr(dataset.spec, name), getattr(loaded.spec, name)
+        if found != expected:
+            raise InputError(
+                f"data: {name} of {dataset.spec.name} is {found}, the run's data have {expected}"
+            )
     rows = _whole_windows(dataset, config.agent.context_length)
     if not len(rows):
         raise InputError(f"{dataset.spec.name}: no episode is as long as the context; nothing to draw")

@@ -6,11 +6,13 @@ import copy
 
 import pytest
 import torch
+import transformers
 from torch import Tensor, nn
 
 from chibit.core.errors import InputError
 from chibit.models.counting import count_parameters
 from chibit.models.gpt import GPT, GPTConfig
+from chibit.models.huggingface import HuggingFaceBackbone
 from chibit.models.lora import LoRALinear, add_lora, merge_lora, unmerge_lora
 
 CONFIG = GPTConfig(n_layer=2, n_head=2, n_embd=16, attn_dropout=0.0, resid_dropout=0.0, embd_dropout=0.0)
@@ -161,3 +163,15 @@ def test_wrong_backbones() -> None:
         add_lora(add_lora(tiny()))
     with pytest.raises(InputError, match="no low-rank corrections"):
         merge_lora(tiny())
+
+
+def test_models_that_peft_does_not_adapt_or_that_have_no_attention_are_refused_in_one_line() -> None:
+    shape = {"hidden_size": 16, "num_hidden_layers": 2, "vocab_size": 20}
+    mamba = transformers.MambaForCausalLM(transformers.MambaConfig(**shape, state_size=4))
+    with pytest.raises(InputError, match="MambaModel takes no low-rank corrections") as error:
+        add_lora(HuggingFaceBackbone(mamba))
+    assert "\n" not in str(error.value)
+    config = transformers.RwkvConfig(**shape, attention_hidden_size=16, context_length=32)
+    for model in (mamba, transformers.RwkvForCausalLM(config)):
+        with pytest.raises(InputError, match="gives no attention maps"):
+            HuggingFaceBackbone(model)(torch.zeros(1, 5, 16), return_attentions=True)
