@@ -165,7 +165,7 @@ def test_a_state_does_not_change_with_later_draws(tmp_path):
 
 @pytest.mark.parametrize("state", [{}, {"generator": 3}, {"generator": {"bit_generator": "MT19937"}}])
 def test_a_foreign_state_is_refused(tmp_path, state):
-    with pytest.raises(DamagedFileError, match="sampler state"):
+    with pytest.raises(DamagedFileError, match="sampler state: expected that of a PCG64 generator"):
         make_sampler(make_dataset([5], tmp_path)).load_state_dict(state)
 
 
