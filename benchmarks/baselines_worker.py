@@ -72,7 +72,7 @@ def chibit_step(agent_name: str, precision: str) -> Callable[[], object]:
     settings = {"cql": {"hidden_sizes": (256, 256), "conservative_weight": 5.0}}
     config = AGENTS[agent_name].config(batch_size=BATCH_SIZE, **settings.get(agent_name, {}))
     agent = make_agent(config, spec, resolve_runtime("cpu", precision))
-    sampler = agent.sampler(dataset, np.random.default_rng(0))
+    sampler = agent.sampler(agent.prepare(dataset), np.random.default_rng(0))
     return lambda: agent.update(sampler.sample())
 
 

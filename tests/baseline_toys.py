@@ -73,7 +73,7 @@ def small_agent(name: str, dataset: TrajectoryDataset | None = None, **changes: 
     """A small agent and its sampler over the identity data, or over other data."""
     dataset = dataset or identity_data(name in DISCRETE)
     agent = make_agent(small_config(name, **changes), dataset.spec, Runtime())
-    return agent, agent.sampler(dataset, np.random.default_rng(0))
+    return agent, agent.sampler(agent.prepare(dataset), np.random.default_rng(0))
 
 
 def with_columns(dataset: TrajectoryDataset, **columns: np.ndarray) -> TrajectoryDataset:

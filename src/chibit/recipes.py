@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from chibit.agents import AGENTS
+from chibit.agents import AGENTS, DEFAULT_AGENT
 from chibit.agents.recommended import RECOMMENDED, recommended
 from chibit.training.run_config import RunConfig
 
@@ -17,7 +17,7 @@ class Recipe:
 
     summary: str
     """One line for ``chibit recipes``."""
-    agent: str = "dt"
+    agent: str = DEFAULT_AGENT
     """Key of the method."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Fields of its config that differ from their defaults."""
@@ -209,19 +209,23 @@ RECIPES |= {
 }
 
 RECIPES |= {
-    name: Recipe(summary=f"{entry.agent.__name__}: {entry.summary}", agent=name)
+    name: Recipe(summary=f"{entry.agent.label}: {entry.summary}", agent=name)
     for name, entry in AGENTS.items()
-    if name != "dt"
+    if name not in RECIPES
 }
 
 ATARI_METHODS: dict[str, tuple[str, dict[str, Any], str]] = {
-    "dt": ("dt", ATARI_GPT, "Decision Transformer of Chen et al. (2021)"),
-    "bc": ("dt", {**ATARI_GPT, "return_tokens": False}, "the same without return tokens: cloning"),
-    "random": ("dt", {}, "the same around ChibiT's three layers of one head, untrained"),
-    "chibit": ("dt", {"init": "chibit"}, "the same around ChibiT; its positions are those of the tokens"),
-    "gpt2": ("dt", {"init": "gpt2"}, "the same around GPT-2 small; from the Hub"),
-    "clip": ("dt", {"init": "clip"}, "the same around CLIP's text tower; from the Hub"),
-    "igpt": ("dt", {"init": "igpt"}, "the same around ImageGPT small; from the Hub"),
+    "dt": ("dt", {**ATARI, **ATARI_GPT}, "Decision Transformer of Chen et al. (2021)"),
+    "bc": ("dt", {**ATARI, **ATARI_GPT, "return_tokens": False}, "the same without return tokens: cloning"),
+    "random": ("dt", ATARI, "the same around ChibiT's three layers of one head, untrained"),
+    "chibit": (
+        "dt",
+        {**ATARI, "init": "chibit"},
+        "the same around ChibiT; its positions are those of the tokens",
+    ),
+    "gpt2": ("dt", {**ATARI, "init": "gpt2"}, "the same around GPT-2 small; from the Hub"),
+    "clip": ("dt", {**ATARI, "init": "clip"}, "the same around CLIP's text tower; from the Hub"),
+    "igpt": ("dt", {**ATARI, "init": "igpt"}, "the same around ImageGPT small; from the Hub"),
     "cql": ("discrete_cql", {"evaluation_epsilon": 0.001}, "conservative Q-learning on quantiles"),
     "qr_dqn": ("qr_dqn", {"evaluation_epsilon": 0.001}, "quantile-regression DQN"),
     "rem": ("rem", {"evaluation_epsilon": 0.001}, "random ensemble mixture"),
@@ -230,7 +234,7 @@ RECIPES |= {
     f"{name}_atari": Recipe(
         summary=f"Atari: {summary}",
         agent=agent,
-        settings={**(ATARI if agent == "dt" else {}), **settings},
+        settings=settings,
         num_steps=ATARI_STEPS,
     )
     for name, (agent, settings, summary) in ATARI_METHODS.items()

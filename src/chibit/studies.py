@@ -15,7 +15,6 @@ from chibit.core.runtime import Precision
 from chibit.core.targets import environment_name
 from chibit.recipes import ATARI_METHODS, ATARI_STEPS, RATES, RECIPES, SIZES, WEIGHTS_GRID, shortened
 from chibit.training.run_config import RunConfig
-from chibit.training.trained_sources import with_budget
 
 _LEVEL = r"(random|simple|expert|medium|medium-replay|medium-expert|full-replay)"
 GAMES = ("Breakout", "Qbert", "Pong", "Seaquest")
@@ -42,14 +41,12 @@ class Study:
     """Same cadence for every arm."""
     precision: Precision = "fp32"
     """Of every arm."""
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of the sequence model's config, for every arm that is one: a schedule for a small budget."""
-    data_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """More of them, by data set."""
-    agent_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Fields of the configs of other methods, by their key."""
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Fields of the methods' configs, by their key: a schedule for a small budget."""
+    data_settings: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    """More of them, by data set and key."""
     language_settings: Mapping[str, Any] = field(default_factory=dict)
-    """More of them, for the arms that train on language too."""
+    """Fields of the sequence model's config, for the arms that train on language too."""
     run_settings: Mapping[str, Any] = field(default_factory=dict)
     """Fields of RunConfig, for every run."""
     target_returns: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
@@ -71,6 +68,8 @@ class Study:
     """Size below which a difference does not matter, in the unit of the scores."""
 
 
+SEQUENCE = "dt"
+"""Key of the sequence model, whose settings most studies give."""
 SHORT = {"learning_rate": 3e-4}
 """Step size for a few thousand steps, in place of Table 7's for 100,000; schedules shrink by themselves."""
 SHORT_VALUES = {"learning_rate": 3e-4, "target_every": 100, "standardize_pictures": True}
@@ -111,7 +110,7 @@ STUDIES: dict[str, Study] = {
         num_steps=5_000,
         evaluate_every=500,
         precision="bf16",
-        settings=FAIR_SETTINGS,
+        settings={SEQUENCE: FAIR_SETTINGS},
         run_settings=FAIR_RUN,
         target_returns=FAIR_TARGETS,
     ),
@@ -122,7 +121,7 @@ STUDIES: dict[str, Study] = {
         num_steps=10_000,
         evaluate_every=1_000,
         precision="bf16",
-        settings=FAIR_SETTINGS,
+        settings={SEQUENCE: FAIR_SETTINGS},
         run_settings=FAIR_RUN,
         target_returns=FAIR_TARGETS,
         has_chosen_rates=True,
@@ -145,7 +144,7 @@ STUDIES: dict[str, Study] = {
         num_steps=20_000,
         evaluate_every=2_000,
         precision="bf16",
-        settings={**FAIR_SETTINGS, "batch_size": 32},
+        settings={SEQUENCE: {**FAIR_SETTINGS, "batch_size": 32}},
         run_settings=FAIR_RUN,
         target_returns=FAIR_TARGETS,
         has_chosen_rates=True,
@@ -158,7 +157,7 @@ STUDIES: dict[str, Study] = {
         num_steps=10_000,
         evaluate_every=1_000,
         precision="bf16",
-        settings=FAIR_SETTINGS,
+        settings={SEQUENCE: FAIR_SETTINGS},
         run_settings=FAIR_RUN,
         target_returns=FAIR_TARGETS,
         has_chosen_rates=True,
@@ -171,7 +170,7 @@ STUDIES: dict[str, Study] = {
         num_steps=3_000,
         evaluate_every=500,
         precision="bf16",
-        settings=FAIR_SETTINGS,
+        settings={SEQUENCE: FAIR_SETTINGS},
         run_settings=FAIR_RUN,
         target_returns=FAIR_TARGETS,
         fractions=(0.01, 0.03, 0.1, 0.3),
@@ -184,7 +183,7 @@ STUDIES: dict[str, Study] = {
         data=GAMES,
         num_steps=ATARI_STEPS,
         evaluate_every=ATARI_STEPS // 5,
-        data_settings={"Pong": {"context_length": 50}},
+        data_settings={"Pong": {SEQUENCE: {"context_length": 50}}},
     ),
     "table1_small": Study(
         summary="Table 1's arms on our own Breakout and Pong data, for the budget of one core",
@@ -194,14 +193,14 @@ STUDIES: dict[str, Study] = {
         evaluate_every=1_000,
         precision="bf16",
         settings={
-            "context_length": 10,  # shorter windows and more of them: pictures of one window are alike
-            "standardize_pictures": True,  # without, a few thousand updates do not find Pong's ball
-            "batch_size": 24,
-            "warmup_steps": 50,
-            "learning_rate_decay_steps": 2_400,
-            "max_timesteps": 4_096,
-        },
-        agent_settings={
+            SEQUENCE: {
+                "context_length": 10,  # shorter windows and more of them: pictures of one window are alike
+                "standardize_pictures": True,  # without, a few thousand updates do not find Pong's ball
+                "batch_size": 24,
+                "warmup_steps": 50,
+                "learning_rate_decay_steps": 2_400,
+                "max_timesteps": 4_096,
+            },
             # With the weight 4 of Table 1 the penalty does not move within a few thousand updates.
             "discrete_cql": {**SHORT_VALUES, "conservative_weight": 100.0},
             "qr_dqn": SHORT_VALUES,
@@ -276,7 +275,7 @@ STUDIES: dict[str, Study] = {
         num_steps=5_000,
         evaluate_every=1_000,
         precision="bf16",
-        settings=SHORT,
+        settings={SEQUENCE: SHORT},
     ),
     "initialisers": Study(
         summary="initialisers and techniques on our own Hopper medium-replay data",
@@ -294,7 +293,7 @@ STUDIES: dict[str, Study] = {
         num_steps=3_000,
         evaluate_every=500,
         precision="bf16",
-        settings=SHORT,
+        settings={SEQUENCE: SHORT},
         language_settings={"language_batch_size": 1, "language_block": 256},
     ),
     "baselines": Study(
@@ -359,14 +358,11 @@ def study_configs(
             for fraction in _distinct("fractions", fractions or study.fractions):
                 for arm in _distinct("arms", arms or study.arms):
                     run = _arm_run(study, arm, data_name, fields["num_steps"])
-                    if run.agent.agent == "dt":
-                        agent = _with_language(run.agent, study, language_corpus, pretrain_steps)
-                        if study.has_chosen_rates:
-                            agent = dataclasses.replace(agent, backbone_learning_rate=_rate(name, arm, rates))
-                        run = dataclasses.replace(run, agent=agent)
+                    rate = _rate(name, arm, rates) if study.has_chosen_rates and run.agent.sources else None
+                    agent = run.agent.in_study(pretrain_steps, language_corpus, study.language_settings, rate)
                     targets = {"target_returns": study.target_returns.get(data_name)}
                     settings = {**targets, **fields, **by_data.get(data_name, {}), "data_fraction": fraction}
-                    configs.append(dataclasses.replace(run, arm=arm, seed=seed, **settings))
+                    configs.append(dataclasses.replace(run, agent=agent, arm=arm, seed=seed, **settings))
     return configs
 
 
@@ -415,11 +411,9 @@ def _arm_run(study: Study, arm: str, data_name: str, num_steps: int) -> RunConfi
     """An arm's run with the study's settings; the schedules of both shrink with the number of steps."""
     recipe = RECIPES[arm]
     run = recipe.run(data=data_name, num_steps=num_steps)
-    if run.agent.agent == "dt":
-        settings = {**study.settings, **study.data_settings.get(data_name, {})}
-        settings = shortened(settings, num_steps / study.num_steps)
-    else:
-        settings = dict(study.agent_settings.get(run.agent.agent, {}))
+    key = run.agent.agent
+    settings = {**study.settings.get(key, {}), **study.data_settings.get(data_name, {}).get(key, {})}
+    settings = shortened(settings, num_steps / study.num_steps)
     return dataclasses.replace(run, agent=dataclasses.replace(run.agent, **settings))
 
 
@@ -427,15 +421,6 @@ def _distinct(what: str, values: Sequence[Any]) -> Sequence[Any]:
     if len(set(values)) != len(values):
         raise InputError(f"{what}: got {', '.join(map(str, values))}, expected each once")
     return values
-
-
-def _with_language(agent: Any, study: Study, language_corpus: str, pretrain_steps: int | None) -> Any:
-    """A sequence model's config with the study's text and budget of pre-training."""
-    settings: dict[str, Any] = {"init": with_budget(agent.init, pretrain_steps, language_corpus)}
-    if agent.language_weight:
-        settings |= study.language_settings
-        settings |= {"language_corpus": language_corpus} if language_corpus else {}
-    return dataclasses.replace(agent, **settings)
 
 
 # The paper's tables and figures, and the controls, as functions: `table2(seeds=(0, 1), num_steps=200)`.

@@ -66,7 +66,7 @@ def trained(name: str) -> tuple[Any, list[float]]:
     torch.manual_seed(0)
     config = AGENTS[name].config(**{**small, "batch_size": 8})
     agent = make_agent(config, data(is_discrete).spec, Runtime())
-    sampler = agent.sampler(data(is_discrete), np.random.default_rng(0))
+    sampler = agent.sampler(agent.prepare(data(is_discrete)), np.random.default_rng(0))
     return agent, [agent.update(sampler.sample())["train/loss"] for _ in range(STEPS)]
 
 

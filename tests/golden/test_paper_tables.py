@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from chibit.agents import AGENTS, with_schedules
+from chibit.agents import AGENTS
 from chibit.data.origin import USUAL_TARGET_RETURNS
 from chibit.models.counting import count_parameters
 from chibit.models.gpt import GPT, GPTConfig
@@ -32,7 +32,7 @@ def fields(config, names):
 )
 def test_table_7(recipe):
     config = AGENTS["dt"].config() if recipe is None else RECIPES[recipe].run("hopper-medium-v2").agent
-    config = with_schedules(config, PAPER["section4"]["run"]["num_steps"])
+    config = config.for_steps(PAPER["section4"]["run"]["num_steps"])
     assert fields(config, TABLE7) == TABLE7
     assert config.auxiliary_decay_steps == PAPER["section4"]["auxiliary_decay_steps"]
 
@@ -44,7 +44,7 @@ def test_table_7_in_the_studies_of_the_tables():
         ("table6", "chibit_no_language"),
     ):
         (config,) = study_configs(name, seeds=(0,), arms=(arm,), data=("hopper-medium-v2",))
-        assert fields(with_schedules(config.agent, config.num_steps), TABLE7) == TABLE7
+        assert fields(config.agent.for_steps(config.num_steps), TABLE7) == TABLE7
         assert fields(config, PAPER["section4"]["run"]) == PAPER["section4"]["run"]
 
 

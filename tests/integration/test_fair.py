@@ -95,10 +95,17 @@ def test_a_fraction_is_shared_by_arms_and_redrawn_by_seeds(pendulum_file, tmp_pa
     assert run.dataset.endswith("-50pct")
 
 
-def test_other_agents_refuse_a_held_out_error_and_shares_out_of_range_are_refused(pendulum_file, tmp_path):
-    config = RunConfig(data=str(pendulum_file), agent=AGENTS["bc"].config(), validation_share=0.5)
-    with pytest.raises(InputError, match="only agent dt"):
-        train(config, tmp_path / "run", progress=False)
+def test_every_agent_measures_a_held_out_error(pendulum_file, tmp_path):
+    agent = AGENTS["awr"].config(refresh_every=4)
+    config = RunConfig(
+        data=str(pendulum_file), agent=agent, validation_share=0.5, num_steps=4, num_episodes=0
+    )
+    train(config, tmp_path / "run", progress=False)
+    [line] = RunDir(tmp_path / "run").read_log("metrics.jsonl")
+    assert 0 < line["held_out/action_error"] < 16
+
+
+def test_shares_out_of_range_are_refused(pendulum_file, tmp_path):
     for name, value in (("data_fraction", 0.0), ("data_fraction", 1.5), ("data_fraction", float("nan")),
                         ("validation_share", 1.0), ("validation_share", -0.1)):  # fmt: skip
         with pytest.raises(InputError, match=name):

@@ -15,7 +15,7 @@ from chibit.agents.markov import MarkovPolicy
 from chibit.agents.saved_policy import Policy
 from chibit.cli import main
 from chibit.core.fields import Count, Positive
-from chibit.data.transitions import TransitionBatch, TransitionSampler
+from chibit.data.transitions import TransitionSampler
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,10 +28,8 @@ class MineConfig(AgentConfig):
 
 
 class Mine(Agent):
-    batch_type = TransitionBatch
-
     def __init__(self, config, spec, runtime):
-        super().__init__(config, spec, runtime)
+        self.config, self.spec, self.runtime, self.step = config, spec, runtime, 0
         self.net = nn.ModuleDict({"line": nn.Linear(spec.state_dim, spec.act_dim)})
 
     def sampler(self, dataset, generator):
@@ -48,6 +46,9 @@ class Mine(Agent):
     def policy(self, target_returns):
         return MarkovPolicy(self.spec, self.runtime.torch_device, self.net["line"])
 
+    def action_error(self, batch):
+        return (self.net["line"](batch.states) - batch.actions).square().mean().item()
+
     def modules(self):
         return self.net
 
@@ -60,7 +61,7 @@ class Mine(Agent):
 
 @pytest.fixture
 def registered(monkeypatch):
-    monkeypatch.setitem(AGENTS, "mine", AgentEntry(MineConfig, Mine))
+    monkeypatch.setitem(AGENTS._entries, "mine", AgentEntry(MineConfig, Mine))
 
 
 def test_it_trains_and_its_policy_is_deployed(registered, pendulum_file, tmp_path):
@@ -82,5 +83,7 @@ def test_a_class_without_a_docstring_has_an_empty_summary():
 
 
 def test_what_inherits_nothing_is_refused_when_it_is_registered():
-    with pytest.raises(TypeError, match="inherit Agent and AgentConfig"):
-        AgentEntry(dict, Mine)
+    with pytest.raises(TypeError, match="must inherit AgentConfig"):
+
+        class Odd(Mine, config=dict):
+            pass

@@ -36,7 +36,9 @@ def test_a_transformer_learns_a_few_windows_by_heart(recipe, games, tmp_path):
     changes |= {"learning_rate_decay_steps": 0, "warmup_steps": 5, "learning_rate": 2e-3}
     config = dataclasses.replace(RECIPES[recipe].run(data="x").agent, **changes)
     agent = make_agent(config, dataset.spec, Runtime())
-    batch = agent.sampler(dataset, np.random.default_rng(0)).windows(np.array([20, 35, 80, 100]))
+    batch = agent.sampler(agent.prepare(dataset), np.random.default_rng(0)).windows(
+        np.array([20, 35, 80, 100])
+    )
     losses = [agent.update(batch)["train/action_loss"] for _ in range(150)]
     assert losses[0] > 1.5 and losses[-1] < 0.1
 
@@ -54,7 +56,7 @@ def test_values_find_the_action_that_is_rewarded(recipe, games, tmp_path):
     changes = {"learning_rate": 1e-3, "discount": 0.0, "evaluation_epsilon": 0.0}
     config = dataclasses.replace(RECIPES[recipe].run(data="x").agent, **changes)
     agent = make_agent(config, dataset.spec, Runtime())
-    sampler = agent.sampler(dataset, np.random.default_rng(0))
+    sampler = agent.sampler(agent.prepare(dataset), np.random.default_rng(0))
     for _ in range(120):
         agent.update(sampler.sample())
     states = sampler.transitions(np.arange(0, 110, 5)).states.numpy()

@@ -43,7 +43,7 @@ def learn(name, dataset, num_steps, **changes):
     if name != "brac_v":
         settings.setdefault("hidden_sizes", HIDDEN)
     agent = make_agent(AGENTS[name].config(**settings), dataset.spec, Runtime())
-    sampler = agent.sampler(dataset, np.random.default_rng(0))
+    sampler = agent.sampler(agent.prepare(dataset), np.random.default_rng(0))
     for _ in range(num_steps):
         agent.update(sampler.sample())
     return agent.policy(None)

@@ -1,80 +1,61 @@
-"""Agents by name. A new method is one file here and one line in `AGENTS`."""
+"""Agents by name. A new method is one file here and its class in the list below."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from chibit.agents.base import Agent, AgentConfig, AgentState, Policy, PolicyStep, Sampler, require_finite
+from chibit.agents.continuous import ContinuousAgent
+from chibit.agents.discrete import DiscreteAgent
+from chibit.agents.off_policy import BaselineConfig, Loss, OffPolicyAgent, adam
+from chibit.agents.registry import AGENTS, AgentEntry, import_agent, make_agent
 
-from chibit.agents.awr import AWR, AWRConfig
-from chibit.agents.base import Agent, AgentConfig, AgentEntry, AgentState, Policy, Sampler, require_finite
-from chibit.agents.bc import BC, BCConfig
-from chibit.agents.brac_v import BRACV, BRACVConfig
-from chibit.agents.cql import CQL, CQLConfig
+# isort: off
+# Importing a method registers it; this is the order in which methods are listed.
 from chibit.agents.decision_transformer import DecisionTransformer
-from chibit.agents.decision_transformer_config import DecisionTransformerConfig
-from chibit.agents.discrete_bc import DiscreteBC, DiscreteBCConfig
-from chibit.agents.discrete_cql import DiscreteCQL, DiscreteCQLConfig
-from chibit.agents.iql import IQL, IQLConfig
-from chibit.agents.qr_dqn import QRDQN, QRDQNConfig
-from chibit.agents.rebrac import ReBRAC, ReBRACConfig
-from chibit.agents.rem import REM, REMConfig
-from chibit.agents.td3_bc import TD3BC, TD3BCConfig
-from chibit.core.errors import InputError
+from chibit.agents.bc import BC
+from chibit.agents.td3_bc import TD3BC
+from chibit.agents.cql import CQL
+from chibit.agents.brac_v import BRACV
+from chibit.agents.awr import AWR
+from chibit.agents.iql import IQL
+from chibit.agents.rebrac import ReBRAC
+from chibit.agents.discrete_bc import DiscreteBC
+from chibit.agents.qr_dqn import QRDQN
+from chibit.agents.discrete_cql import DiscreteCQL
+from chibit.agents.rem import REM
+# isort: on
 
-if TYPE_CHECKING:
-    from chibit.core.runtime import Runtime
-    from chibit.data.trajectory import DatasetSpec
-
-AGENTS: dict[str, AgentEntry] = {
-    "dt": AgentEntry(DecisionTransformerConfig, DecisionTransformer),
-    "bc": AgentEntry(BCConfig, BC),
-    "td3_bc": AgentEntry(TD3BCConfig, TD3BC),
-    "cql": AgentEntry(CQLConfig, CQL),
-    "brac_v": AgentEntry(BRACVConfig, BRACV),
-    "awr": AgentEntry(AWRConfig, AWR),
-    "iql": AgentEntry(IQLConfig, IQL),
-    "rebrac": AgentEntry(ReBRACConfig, ReBRAC),
-    "discrete_bc": AgentEntry(DiscreteBCConfig, DiscreteBC),
-    "discrete_cql": AgentEntry(DiscreteCQLConfig, DiscreteCQL),
-    "qr_dqn": AgentEntry(QRDQNConfig, QRDQN),
-    "rem": AgentEntry(REMConfig, REM),
-}
-"""Key of a method to its config and agent classes."""
-
-
-def with_schedules(config: AgentConfig, num_steps: int) -> AgentConfig:
-    """Fill in what a config leaves to the length of the run: schedules that are a share of its steps."""
-    return config.for_steps(num_steps) if isinstance(config, DecisionTransformerConfig) else config
-
-
-def make_agent(config: AgentConfig, spec: DatasetSpec, runtime: Runtime) -> Agent:
-    """Build the agent that a config names.
-
-    Args:
-        config: an instance of a config class in `AGENTS`.
-        spec: what depends on the data: sizes, normalisation, action bounds.
-        runtime: device and precision.
-
-    Raises:
-        InputError: if the config's class is not the one registered under its key.
-    """
-    entry = AGENTS.get(config.agent)
-    if entry is None or not isinstance(config, entry.config):
-        raise InputError(
-            f"agent {config.agent!r} takes no {type(config).__name__}; known agents: {', '.join(AGENTS)}"
-        )
-    agent: Agent = entry.agent(config, spec, runtime)
-    return agent
-
+DEFAULT_AGENT = "dt"
+"""What is trained where no method is named."""
 
 __all__ = [
     "AGENTS",
+    "AWR",
+    "BC",
+    "BRACV",
+    "CQL",
+    "DEFAULT_AGENT",
+    "IQL",
+    "QRDQN",
+    "REM",
+    "TD3BC",
     "Agent",
     "AgentConfig",
     "AgentEntry",
     "AgentState",
+    "BaselineConfig",
+    "ContinuousAgent",
+    "DecisionTransformer",
+    "DiscreteAgent",
+    "DiscreteBC",
+    "DiscreteCQL",
+    "Loss",
+    "OffPolicyAgent",
     "Policy",
+    "PolicyStep",
+    "ReBRAC",
     "Sampler",
+    "adam",
+    "import_agent",
     "make_agent",
     "require_finite",
-    "with_schedules",
 ]

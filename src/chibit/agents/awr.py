@@ -9,22 +9,20 @@ Dimensions: B batch · N steps of the data set · S state_dim · A act_dim.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
 from annotated_types import Interval
-from torch import Tensor, nn
+from torch import Tensor
 
-from chibit.agents.base import Agent, AgentState, Policy, Sampler
-from chibit.agents.learner import BaselineConfig, Learner, Loss
-from chibit.agents.markov import ActionScaler, MarkovPolicy, check_actions
+from chibit.agents.base import AgentState
+from chibit.agents.continuous import ContinuousAgent
+from chibit.agents.off_policy import BaselineConfig, Loss, Optimizers
 from chibit.core.fields import BelowOne, Count, Fraction, NonNegative, Positive, Widths
-from chibit.core.runtime import Runtime
-from chibit.data.trajectory import DatasetSpec, StateNormalizer, TrajectoryDataset
-from chibit.data.transitions import TransitionBatch, TransitionSampler
+from chibit.data.trajectory import StateNormalizer, TrajectoryDataset
+from chibit.data.transitions import TransitionBatch
 from chibit.losses.value import bound_penalty, exponential_weights, lambda_returns, weighted_likelihood_loss
 from chibit.models.policies import GaussianActor
 from chibit.models.value_functions import StateValue, frozen_copy, polyak_update
@@ -38,6 +36,7 @@ class AWRConfig(BaselineConfig):
     """Hyper-parameters. Defaults: Peng et al. (2019), with the action spread of their locomotion tasks."""
 
     agent: ClassVar[str] = "awr"
+    seconds_a_step: ClassVar[float] = 0.002
 
     temperature: Annotated[float, Interval(ge=1e-6)] = 1.0
     """The weights are exp(normalised advantage / this)."""
@@ -99,48 +98,32 @@ class LoggedSteps:
         return cls(*(torch.from_numpy(column).to(device) for column in columns))
 
 
-class AWR(Agent):
+class AWR(ContinuousAgent, config=AWRConfig):
     """A Gaussian actor of fixed spread and a state value."""
 
-    batch_type: ClassVar[type] = TransitionBatch
+    config: AWRConfig
+    _logged: LoggedSteps
+    _round: tuple[Tensor, Tensor] | None = None
 
-    def __init__(self, config: AWRConfig, spec: DatasetSpec, runtime: Runtime) -> None:
-        """Build networks and optimizers for a data set.
-
-        Raises:
-            InputError: if its actions are discrete or unbounded.
-        """
-        self.config, self.spec, self.runtime = config, spec, runtime
-        self.scaler = ActionScaler(config.agent, spec, runtime.torch_device)
+    def build(self) -> Optimizers:
+        """Actor, value, and its copy from the start of the round."""
+        config, spec = self.config, self.spec
         self.actor = GaussianActor(
             spec.state_dim, spec.act_dim, config.hidden_sizes, tanh_mean=False, fixed_std=config.action_std
         )
         self.value = StateValue(spec.state_dim, config.hidden_sizes)
         self.round_value = frozen_copy(self.value)
-        self.learner = Learner(
-            {"actor": self.actor, "value": self.value, "round_value": self.round_value},
-            {
-                "value": torch.optim.SGD(
-                    self.value.parameters(), lr=config.value_learning_rate, momentum=config.momentum
-                ),
-                "actor": torch.optim.SGD(
-                    self.actor.parameters(), lr=config.actor_learning_rate, momentum=config.momentum
-                ),
-            },
-            runtime.torch_device,
-        )
-        self._logged: LoggedSteps | None = None
-        self._round: tuple[Tensor, Tensor] | None = None
+        rates = (("value", config.value_learning_rate), ("actor", config.actor_learning_rate))
+        parts = {"value": self.value, "actor": self.actor}
+        return {
+            name: torch.optim.SGD(parts[name].parameters(), lr=rate, momentum=config.momentum)
+            for name, rate in rates
+        }
 
-    def sampler(self, dataset: TrajectoryDataset, generator: np.random.Generator) -> Sampler[TransitionBatch]:
-        """Draw transitions uniformly, and keep the data at hand for the returns.
-
-        Raises:
-            InputError: if actions lie outside assumed bounds.
-        """
-        check_actions(dataset)
+    def prepare(self, dataset: TrajectoryDataset) -> TrajectoryDataset:
+        """Keep the data at hand for the returns."""
         self._logged = LoggedSteps.of(dataset, self.runtime.torch_device)
-        return TransitionSampler(dataset, batch_size=self.config.batch_size, generator=generator)
+        return dataset
 
     def value_loss(self, states: Tensor, returns: Tensor) -> Loss:
         """Half the squared error to the TD(lambda) returns (B,), in units of 1 / (1 - discount)."""
@@ -155,29 +138,32 @@ class AWR(Agent):
 
     def update(self, batch: TransitionBatch) -> dict[str, float]:
         """Take one step: of the value function in the first part of a round, of the actor in the second."""
-        actor_steps = self.config.refresh_every
-        value_steps = max(1, actor_steps // self.config.value_every)
-        place = self.learner.step % (value_steps + actor_steps)
+        place, value_steps = self._place()
         if place in (0, value_steps):
             polyak_update(self.round_value, self.value, 1.0)
             self._round = None
         if self._round is None:  # also after a resume: `round_value` is part of a checkpoint
             self._round = self._returns_and_weights()
-        rows = batch.rows.to(self.runtime.torch_device)
-        returns, weights = (column[rows] for column in self._round)
-        batch = self.scaler.to_unit(batch)
-        with self.runtime.autocast():
-            if place < value_steps:
-                losses = {"value": self.value_loss(batch.states, returns)}
-            else:
-                losses = {"actor": self.actor_loss(batch.states, batch.actions, weights)}
-        return self.learner.descend(batch.rows, losses)
+        return super().update(batch)
+
+    def losses(self, batch: TransitionBatch) -> dict[str, Loss]:
+        """Of the value function or of the actor."""
+        assert self._round is not None
+        returns, weights = (column[batch.rows] for column in self._round)
+        place, value_steps = self._place()
+        if place < value_steps:
+            return {"value": self.value_loss(batch.states, returns)}
+        return {"actor": self.actor_loss(batch.states, batch.actions, weights)}
+
+    def _place(self) -> tuple[int, int]:
+        """Updates done of this round, and those of its first part."""
+        value_steps = max(1, self.config.refresh_every // self.config.value_every)
+        return self.step % (value_steps + self.config.refresh_every), value_steps
 
     @torch.no_grad()
     def _returns_and_weights(self) -> tuple[Tensor, Tensor]:
         """TD(lambda) returns (N,) of all steps by `round_value`, and their weights (N,)."""
         logged, config = self._logged, self.config
-        assert logged is not None, "call sampler before update"
         scale = 1.0 / (1.0 - config.discount)
         values = (
             torch.cat([self.round_value(block) for block in torch.split(logged.states, ROWS_PER_BLOCK)])
@@ -193,23 +179,12 @@ class AWR(Agent):
         advantages = (advantages - advantages.mean()) / (advantages.std(correction=0) + 1e-5)
         return returns, exponential_weights(advantages, 1.0 / config.temperature, config.max_weight)
 
-    def policy(self, target_returns: Sequence[float] | None = None) -> Policy:
-        """Act with the mean of the actor."""
-        return MarkovPolicy(
-            self.spec,
-            self.runtime.torch_device,
-            lambda states: self.scaler.from_unit(self.actor(states).mode()),
-        )
-
-    def modules(self) -> nn.Module:
-        """Actor, value, and its copy from the start of the round."""
-        return self.learner.networks
-
-    def state_dict(self) -> AgentState:
-        """Snapshot for a checkpoint."""
-        return self.learner.state_dict()
+    def act(self, states: Tensor) -> Tensor:
+        """The mean of the actor."""
+        actions: Tensor = self.actor(states).mode()
+        return actions
 
     def load_state_dict(self, state: AgentState) -> None:
-        """Take over a snapshot."""
-        self.learner.load_state_dict(state)
+        """Take over a snapshot; the round's returns and weights are computed anew."""
+        super().load_state_dict(state)
         self._round = None

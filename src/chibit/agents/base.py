@@ -1,4 +1,4 @@
-"""What the offline loop and the rollout know of an agent, and the check before each step.
+"""What the rest of the house knows of an agent, and the check before each step.
 
 Dimensions: B batch · E episodes rolled out at once · S state_dim · A act_dim.
 """
@@ -9,17 +9,21 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 from torch import Tensor, nn
 
+from chibit.agents.registry import AGENTS, AgentEntry
 from chibit.core.config import Checked
-from chibit.core.errors import DivergenceError
+from chibit.core.errors import DivergenceError, InputError
 
 if TYPE_CHECKING:
-    from chibit.core.runtime import Runtime
+    from chibit.core.runtime import Precision, Runtime
     from chibit.data.trajectory import DatasetSpec, TrajectoryDataset
+    from chibit.data.windows import WindowSampler
+    from chibit.models.decision_transformer import DecisionTransformerModel
 
 Batch_co = TypeVar("Batch_co", covariant=True)
 
@@ -28,7 +32,7 @@ class Sampler(Protocol[Batch_co]):
     """Draws batches of one type from a data set; its state makes the draws resumable."""
 
     dataset: TrajectoryDataset
-    """What it draws from: all of the store, or a part that the agent chose."""
+    """What it draws from."""
 
     def sample(self) -> Batch_co:
         """Draw the next batch."""
@@ -83,13 +87,31 @@ class AgentState:
     """Optimizers, step, generators: what a policy does not need. Only tensors and plain data."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class PolicyStep:
+    """One step of a policy as a module of tensors alone, for an ONNX graph."""
+
+    module: nn.Module
+    """From raw observations, and what else it takes, to actions."""
+    inputs: Mapping[str, Tensor]
+    """Examples of its inputs by name, in the order in which it takes them; their first axis is episodes."""
+    max_steps: int = 0
+    """Most steps in the second axis of every input; 0 where that axis is none of steps."""
+    output: str = "action"
+    """Name of what it gives."""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """What else a caller must know, as JSON values."""
+
+
 class AgentConfig(Checked):
     """Base of every agent's config dataclass; its fields declare their ranges, see `chibit.core.fields`."""
 
     agent: ClassVar[str]
     """Key of the agent in `AGENTS`."""
-    init: ClassVar[str] = "random"
-    """Where a new agent's weights come from; a field of the methods that can start from others."""
+    seconds_a_step: ClassVar[float] = 0.02
+    """Rough seconds a gradient step on one core of a server CPU, by default settings."""
+    seconds_an_episode: ClassVar[float] = 0.1
+    """Rough seconds an episode of evaluation."""
     batch_size: int
     """Windows or transitions in a batch."""
 
@@ -104,39 +126,120 @@ class AgentConfig(Checked):
         return False
 
     @property
+    def draws_attention(self) -> bool:
+        """Whether its agent's `attending` has something to draw."""
+        return False
+
+    @property
     def sources(self) -> tuple[str, ...]:
         """Initialisers that it reads weights of."""
+        return ()
+
+    @property
+    def size_class(self) -> tuple[str, ...]:
+        """What runs of the method that take equally long have in common."""
         return ()
 
     def num_bytes(self, spec: DatasetSpec) -> int:
         """What training will take, from below; what is more than the machine has is never built."""
         return 0
 
+    def rough_seconds_a_step(self, num_steps: int, precision: Precision) -> float:
+        """Rough seconds a gradient step, in a run of a length, where no finished run tells."""
+        return self.seconds_a_step
+
+    def for_steps(self, num_steps: int) -> AgentConfig:
+        """Fill in what is left to the length of the run: schedules that are a share of its steps."""
+        return self
+
+    def in_study(
+        self,
+        pretrain_steps: int | None,
+        text: str,
+        language_settings: Mapping[str, Any],
+        backbone_learning_rate: float | None,
+    ) -> AgentConfig:
+        """Take over what a study sets for methods around pre-trained weights; others stay as they are.
+
+        Args:
+            pretrain_steps: budget of what is pre-trained on first use; None keeps it.
+            text: what to pre-train and to co-train on; empty keeps it.
+            language_settings: more fields, where it trains on language too.
+            backbone_learning_rate: step size of pre-trained weights; None keeps it.
+        """
+        return self
+
+    def in_folder(self, folder: Path, where: str) -> AgentConfig:
+        """Find what a saved policy's config names beside it; it may name nothing else.
+
+        Args:
+            folder: of the policy.
+            where: the config, for the message.
+
+        Raises:
+            DamagedFileError: if it names something outside the folder.
+        """
+        return self
+
 
 class Agent(ABC):
-    """Learns from batches of logged steps; owns its networks, optimizers and step count."""
+    """Learns from batches of logged steps; owns its networks, optimizers and step count.
 
-    batch_type: ClassVar[type]
-    """SequenceBatch or TransitionBatch."""
-    config: Any
-    """Of the config class that is registered with it."""
-    initialiser: Mapping[str, Any] | None = None
-    """Where weights came from that were not drawn, for the run's provenance."""
-    wrapped_config: Any = None
-    """Configuration of a model of `transformers` that the agent is built around; None where there is none."""
+    A class that names its config is registered: ``class MyAgent(Agent, config=MyConfig)``.
+    """
 
-    def __init__(self, config: AgentConfig, spec: DatasetSpec, runtime: Runtime) -> None:
-        """Build networks and optimizers for a data set; every agent is made with these three."""
-        self.config, self.spec, self.runtime = config, spec, runtime
+    label: ClassVar[str]
+    """Name for people; that of the class unless given."""
+    action_error_name: ClassVar[str] = "action_error"
+    """What `action_error` is called in logs; reports compare those called action_error alone."""
+
+    config: AgentConfig
+    """Its hyper-parameters."""
+    spec: DatasetSpec
+    """What depends on the data."""
+    runtime: Runtime
+    """Device and precision."""
+    step: int
+    """Gradient steps taken."""
+
+    def __init_subclass__(cls, *, config: type[AgentConfig] | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "label" not in vars(cls):
+            cls.label = cls.__name__
+        if config is not None:
+            if not issubclass(config, AgentConfig):
+                raise TypeError(f"{cls.__name__}: its config {config.__name__} must inherit AgentConfig")
+            AGENTS.add(AgentEntry(config, cls))
+
+    @abstractmethod
+    def __init__(self, config: Any, spec: DatasetSpec, runtime: Runtime) -> None:
+        """Build networks and optimizers for a data set.
+
+        Raises:
+            UserError: if the config and the data do not go together.
+        """
 
     @property
     def is_return_conditioned(self) -> bool:
         """Whether `policy` takes target returns."""
-        return bool(self.config.takes_target_returns)
+        return self.config.takes_target_returns
+
+    @property
+    def initialiser(self) -> dict[str, Any] | None:
+        """Where its first weights come from, for provenance; None where they are drawn at random."""
+        return None
+
+    def prepare(self, dataset: TrajectoryDataset) -> TrajectoryDataset:
+        """Take in what will be learned from, once, before the first update or after a resume.
+
+        Returns:
+            The part of it that batches shall be drawn from.
+        """
+        return dataset
 
     @abstractmethod
     def sampler(self, dataset: TrajectoryDataset, generator: np.random.Generator) -> Sampler[Any]:
-        """Make a sampler of `batch_type` over a data set, drawing from `generator`."""
+        """Make a sampler of what `update` takes, over all of a data set; the agent stays as it is."""
 
     @abstractmethod
     def update(self, batch: Any) -> dict[str, float]:
@@ -150,6 +253,14 @@ class Agent(ABC):
         """
 
     @abstractmethod
+    def action_error(self, batch: Any) -> float:
+        """How far the policy's actions are from a batch's; nothing is learned from it.
+
+        Continuous actions: mean squared error in the environment's units. Discrete ones: cross-entropy in
+        nats, or for policies without probabilities the share of other actions (`action_error_name`).
+        """
+
+    @abstractmethod
     def policy(self, target_returns: Sequence[float] | None) -> Policy:
         """Give a policy that acts with the current parameters.
 
@@ -159,9 +270,37 @@ class Agent(ABC):
                 defaults, and is all that an agent which is not return-conditioned takes.
         """
 
+    def policy_step(self) -> PolicyStep:
+        """One step of its policy for an ONNX graph.
+
+        Raises:
+            InputError: if it has none.
+        """
+        raise InputError(f"onnx: {self.label} has no graph; only deterministic policies have")
+
+    def attending(self, dataset: TrajectoryDataset) -> tuple[DecisionTransformerModel, WindowSampler]:
+        """The model whose attention may be drawn, and a data set's windows as it sees them.
+
+        Raises:
+            InputError: if it has no attention.
+        """
+        raise InputError(f"agent {self.config.agent} has no attention; give a dt run")
+
     @abstractmethod
     def modules(self) -> nn.Module:
         """Everything that has parameters, for counting, saving and loading."""
+
+    def acting_modules(self) -> nn.Module:
+        """What a policy needs: less than `modules` where something is trained beside it."""
+        return self.modules()
+
+    @property
+    def acting_config(self) -> AgentConfig:
+        """A config that rebuilds `acting_modules`, with what `save_beside` writes and nothing else."""
+        return self.config
+
+    def save_beside(self, folder: Path) -> None:  # noqa: B027 - most have nothing to write
+        """Write what `acting_config` names into a policy's folder."""
 
     @abstractmethod
     def state_dict(self) -> AgentState:
@@ -169,35 +308,7 @@ class Agent(ABC):
 
     @abstractmethod
     def load_state_dict(self, state: AgentState) -> None:
-        """Take over a snapshot of an agent with the same config and data."""
-
-    def acting_modules(self) -> nn.Module:
-        """What a policy needs of `modules`, where something is trained beside it."""
-        return self.modules()
-
-    @property
-    def acting_config(self) -> Any:
-        """A config that rebuilds `acting_modules` without an initialiser's source."""
-        return self.config
-
-
-@dataclass(frozen=True)
-class AgentEntry:
-    """A line of the registry."""
-
-    config: type
-    """Config dataclass; its `agent` is the key."""
-    agent: type
-    """Subclass of `Agent`, built as `agent(config, spec, runtime)`."""
-
-    def __post_init__(self) -> None:
-        if not issubclass(self.agent, Agent) or not issubclass(self.config, AgentConfig):
-            raise TypeError(f"{self.agent.__name__}, {self.config.__name__}: inherit Agent and AgentConfig")
-
-    @property
-    def summary(self) -> str:
-        """The first line of the class's docstring; empty where it has none."""
-        return next(iter((self.agent.__doc__ or "").strip().splitlines()), "")
+        """Take over a snapshot of an agent with the same config and data; without training, only act."""
 
 
 def require_finite(step: int, rows: Tensor, **values: float) -> None:

@@ -9,21 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from chibit.agents.base import Agent, AgentState, Policy, Sampler
-from chibit.agents.learner import BaselineConfig, Learner, Loss
-from chibit.agents.markov import ActionScaler, MarkovPolicy, check_actions
+from chibit.agents.base import Policy, PolicyStep, Sampler
+from chibit.agents.continuous import ContinuousAgent, check_actions
+from chibit.agents.markov import MarkovPolicy
+from chibit.agents.off_policy import BaselineConfig, Loss, Optimizers
+from chibit.core.errors import InputError
 from chibit.core.fields import BelowOne, Count, Natural, NonNegative, Positive, Share, Widths
-from chibit.core.runtime import Runtime
 from chibit.core.schedules import warmup
 from chibit.data.trajectory import DatasetSpec, TrajectoryDataset
-from chibit.data.transitions import TransitionBatch, TransitionSampler
+from chibit.data.transitions import TransitionBatch
 from chibit.data.windows import SequenceBatch, WindowSampler
 from chibit.models.policies import DeterministicActor
 
@@ -33,6 +34,7 @@ class BCConfig(BaselineConfig):
     """Hyper-parameters. Defaults: the any-percent BC of CORL (Tarasov et al., 2022)."""
 
     agent: ClassVar[str] = "bc"
+    seconds_a_step: ClassVar[float] = 0.002
 
     top_fraction: Share = 1.0
     """Share of the data to clone, whole episodes from the best return down; 0.1 is 10%BC."""
@@ -70,88 +72,95 @@ def chen_bc() -> BCConfig:
     )
 
 
-class BC(Agent):
+class BC(ContinuousAgent, config=BCConfig):
     """A deterministic actor with tanh."""
 
-    batch_type: ClassVar[type] = TransitionBatch
-    """SequenceBatch instead where the config stacks several states."""
+    config: BCConfig
 
-    def __init__(self, config: BCConfig, spec: DatasetSpec, runtime: Runtime) -> None:
-        """Build network and optimizer for a data set.
-
-        Raises:
-            InputError: if its actions are discrete or unbounded.
-        """
-        self.config, self.spec, self.runtime = config, spec, runtime
-        self.scaler = ActionScaler(config.agent, spec, runtime.torch_device)
+    def build(self) -> Optimizers:
+        """The actor."""
+        config, spec = self.config, self.spec
         width = config.context_length * spec.state_dim
         self.actor = DeterministicActor(width, spec.act_dim, config.hidden_sizes, dropout=config.dropout)
         optimizer = torch.optim.AdamW(
             self.actor.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
-        self.learner = Learner({"actor": self.actor}, {"actor": optimizer}, runtime.torch_device)
+        return {"actor": optimizer}
 
-    def sampler(
-        self, dataset: TrajectoryDataset, generator: np.random.Generator
-    ) -> Sampler[TransitionBatch] | Sampler[SequenceBatch]:
-        """Draw single steps, or windows, of the chosen share of the data.
+    def prepare(self, dataset: TrajectoryDataset) -> TrajectoryDataset:
+        """Take the chosen share of the data."""
+        fraction = self.config.top_fraction
+        return dataset.top_fraction(fraction) if fraction < 1.0 else dataset
+
+    def sampler(self, dataset: TrajectoryDataset, generator: np.random.Generator) -> Sampler[Any]:
+        """Draw single steps, or windows.
 
         Raises:
             InputError: if actions lie outside assumed bounds.
         """
+        if self.config.context_length == 1:
+            return super().sampler(dataset, generator)
         check_actions(dataset)
-        config = self.config
-        if config.top_fraction < 1.0:
-            dataset = dataset.top_fraction(config.top_fraction)
-        if config.context_length == 1:
-            return TransitionSampler(dataset, batch_size=config.batch_size, generator=generator)
         return WindowSampler(
             dataset,
-            context_length=config.context_length,
-            batch_size=config.batch_size,
+            context_length=self.config.context_length,
+            batch_size=self.config.batch_size,
             generator=generator,
         )
+
+    def inputs(self, batch: TransitionBatch | SequenceBatch) -> tuple[Tensor, Tensor]:
+        """States (B, K S), and the actions (B, A) that follow them."""
+        return last_steps(batch) if isinstance(batch, SequenceBatch) else (batch.states, batch.actions)
+
+    def to_unit(self, batch: TransitionBatch | SequenceBatch) -> StackedStates:
+        """Those, with the actions in [-1, 1]."""
+        states, actions = self.inputs(batch)
+        return StackedStates(states, self.scaler.unit(actions), batch.rows)
+
+    def losses(self, batch: StackedStates) -> dict[str, Loss]:
+        """Of the actor, with dropout."""
+        self.actor.train()
+        return {"actor": self.actor_loss(batch.states, batch.actions)}
 
     def actor_loss(self, states: Tensor, actions: Tensor) -> Loss:
         """Mean squared error of the actions (B, A) predicted from states (B, K S)."""
         return F.mse_loss(self.actor(states), actions), {}
 
-    def update(self, batch: TransitionBatch | SequenceBatch) -> dict[str, float]:
-        """Take one step."""
-        states, actions = (
-            last_steps(batch) if isinstance(batch, SequenceBatch) else (batch.states, batch.actions)
-        )
-        device = self.runtime.torch_device
-        states, actions = states.to(device), self.scaler.unit(actions.to(device))
-        rate = self.config.learning_rate * warmup(self.learner.step, self.config.warmup_steps)
-        self.learner.set_learning_rate("actor", rate)
-        self.actor.train()
-        with self.runtime.autocast():
-            losses = {"actor": self.actor_loss(states, actions)}
-        return self.learner.descend(batch.rows, losses)
+    def learning_rates(self) -> dict[str, float]:
+        """The warm-up."""
+        return {"actor": self.config.learning_rate * warmup(self.step, self.config.warmup_steps)}
+
+    def act(self, states: Tensor) -> Tensor:
+        """The actor's actions in states (B, K S), without dropout."""
+        self.actor.eval()
+        actions: Tensor = self.actor(states)
+        return actions
 
     def policy(self, target_returns: Sequence[float] | None = None) -> Policy:
         """Act with the actor."""
-
-        def actions(states: Tensor) -> Tensor:
-            self.actor.eval()
-            return self.scaler.from_unit(self.actor(states))
-
         if self.config.context_length == 1:
-            return MarkovPolicy(self.spec, self.runtime.torch_device, actions)
-        return StackedPolicy(self.spec, self.runtime.torch_device, actions, self.config.context_length)
+            return super().policy(target_returns)
+        return StackedPolicy(
+            self.spec, self.runtime.torch_device, self.env_actions, self.config.context_length
+        )
 
-    def modules(self) -> nn.Module:
-        """The actor."""
-        return self.learner.networks
+    def policy_step(self) -> PolicyStep:
+        """A graph for single states."""
+        if self.config.context_length > 1:
+            raise InputError("onnx: StackedPolicy has no graph; use context_length 1")
+        return super().policy_step()
 
-    def state_dict(self) -> AgentState:
-        """Snapshot for a checkpoint."""
-        return self.learner.state_dict()
 
-    def load_state_dict(self, state: AgentState) -> None:
-        """Take over a snapshot."""
-        self.learner.load_state_dict(state)
+@dataclass(frozen=True)
+class StackedStates:
+    """What the loss takes."""
+
+    states: Tensor
+    """(B, K S)."""
+    actions: Tensor
+    """(B, A) in [-1, 1]."""
+    rows: Tensor
+    """(B,)."""
 
 
 def last_steps(batch: SequenceBatch) -> tuple[Tensor, Tensor]:
@@ -165,10 +174,10 @@ def last_steps(batch: SequenceBatch) -> tuple[Tensor, Tensor]:
     """
     num_windows, context_length, _ = batch.states.shape
     lengths = batch.attention_mask.sum(dim=1)  # (B,)
-    steps = torch.arange(context_length) - (
-        context_length - lengths[:, None]
-    )  # (B, K); negative: before the window
-    windows = torch.arange(num_windows)
+    device = lengths.device
+    # (B, K); negative: before the window
+    steps = torch.arange(context_length, device=device) - (context_length - lengths[:, None])
+    windows = torch.arange(num_windows, device=device)
     states = batch.states[windows[:, None], steps.clamp(min=0)] * (steps >= 0)[..., None]
     return states.flatten(1), batch.actions[windows, lengths - 1]
 

@@ -8,21 +8,17 @@ Dimensions: B batch · S state_dim · A act_dim · E critics · M actions sample
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from chibit.agents.base import Agent, AgentState, Policy, Sampler
-from chibit.agents.learner import BaselineConfig, Learner, Loss, adam
-from chibit.agents.markov import ActionScaler, MarkovPolicy, check_actions
+from chibit.agents.continuous import ContinuousAgent
+from chibit.agents.off_policy import BaselineConfig, Loss, Optimizers, adam
 from chibit.core.fields import Count, Fraction, NonNegative, Positive, Widths
-from chibit.core.runtime import Runtime
-from chibit.data.trajectory import DatasetSpec, TrajectoryDataset
-from chibit.data.transitions import TransitionBatch, TransitionSampler
+from chibit.data.transitions import TransitionBatch
 from chibit.losses.value import sampled_divergence, td_loss, td_target
 from chibit.models.policies import TanhGaussian, TanhGaussianActor
 from chibit.models.value_functions import Critics, frozen_copy, polyak_update
@@ -63,19 +59,14 @@ class BRACVConfig(BaselineConfig):
         return self.num_divergence_samples
 
 
-class BRACV(Agent):
+class BRACV(ContinuousAgent, config=BRACVConfig):
     """Twin critics, a tanh-Gaussian actor and a behaviour policy of the same form."""
 
-    batch_type: ClassVar[type] = TransitionBatch
+    config: BRACVConfig
 
-    def __init__(self, config: BRACVConfig, spec: DatasetSpec, runtime: Runtime) -> None:
-        """Build networks and optimizers for a data set.
-
-        Raises:
-            InputError: if its actions are discrete or unbounded.
-        """
-        self.config, self.spec, self.runtime = config, spec, runtime
-        self.scaler = ActionScaler(config.agent, spec, runtime.torch_device)
+    def build(self) -> Optimizers:
+        """Actor, behaviour policy, critics and target critics."""
+        config, spec = self.config, self.spec
         self.actor, self.behavior = (
             TanhGaussianActor(
                 spec.state_dim, spec.act_dim, config.actor_hidden_sizes, log_std_range=(-5.0, 0.0), bend=True
@@ -84,29 +75,17 @@ class BRACV(Agent):
         )
         self.critics = Critics(spec.state_dim, spec.act_dim, config.critic_hidden_sizes)
         self.target_critics = frozen_copy(self.critics)
-        self.learner = Learner(
-            {
-                "actor": self.actor,
-                "behavior": self.behavior,
-                "critics": self.critics,
-                "target_critics": self.target_critics,
-            },
-            {
-                "behavior": adam(self.behavior, config.behavior_learning_rate),
-                "critic": adam(self.critics, config.critic_learning_rate),
-                "actor": adam(self.actor, config.actor_learning_rate),
-            },
-            runtime.torch_device,
-        )
+        return {
+            "behavior": adam(self.behavior, config.behavior_learning_rate),
+            "critic": adam(self.critics, config.critic_learning_rate),
+            "actor": adam(self.actor, config.actor_learning_rate),
+        }
 
-    def sampler(self, dataset: TrajectoryDataset, generator: np.random.Generator) -> Sampler[TransitionBatch]:
-        """Draw transitions uniformly.
-
-        Raises:
-            InputError: if actions lie outside assumed bounds.
-        """
-        check_actions(dataset)
-        return TransitionSampler(dataset, batch_size=self.config.batch_size, generator=generator)
+    def losses(self, batch: TransitionBatch) -> dict[str, Loss]:
+        """Of the behaviour policy while it is being fitted, then of critics and actor."""
+        if self.step < self.config.behavior_steps:
+            return {"behavior": self.behavior_loss(batch)}
+        return {"critic": self.critic_loss(batch), "actor": self.actor_loss(batch)}
 
     def behavior_loss(self, batch: TransitionBatch) -> Loss:
         """Negative log-likelihood of the data's actions."""
@@ -139,40 +118,14 @@ class BRACV(Agent):
         divergence = sampled_divergence(policy.raw_log_prob(raw), behavior.raw_log_prob(raw))
         return torch.tanh(raw[:, 0]), divergence
 
-    def update(self, batch: TransitionBatch) -> dict[str, float]:
-        """Take one step of the behaviour policy while it is being fitted, then of critics and actor."""
-        batch = self.scaler.to_unit(batch)
-        if self._is_fitting_behavior():
-            with self.runtime.autocast():
-                losses = {"behavior": self.behavior_loss(batch)}
-            metrics = self.learner.descend(batch.rows, losses)
+    def updated(self, losses: Mapping[str, Loss]) -> None:
+        """Let the actor start from the behaviour policy; then move the target critics."""
+        if "behavior" in losses:
             polyak_update(self.actor, self.behavior, 1.0)
-            return metrics
-        with self.runtime.autocast():
-            losses = {"critic": self.critic_loss(batch), "actor": self.actor_loss(batch)}
-        metrics = self.learner.descend(batch.rows, losses)
-        polyak_update(self.target_critics, self.critics, self.config.tau)
-        return metrics
+        else:
+            polyak_update(self.target_critics, self.critics, self.config.tau)
 
-    def _is_fitting_behavior(self) -> bool:
-        return self.learner.step < self.config.behavior_steps
-
-    def policy(self, target_returns: Sequence[float] | None = None) -> Policy:
-        """Act with tanh of the actor's mean; during the first phase that is the behaviour policy."""
-        return MarkovPolicy(
-            self.spec,
-            self.runtime.torch_device,
-            lambda states: self.scaler.from_unit(self.actor(states).mode()),
-        )
-
-    def modules(self) -> nn.Module:
-        """Actor, behaviour policy, critics and target critics."""
-        return self.learner.networks
-
-    def state_dict(self) -> AgentState:
-        """Snapshot for a checkpoint."""
-        return self.learner.state_dict()
-
-    def load_state_dict(self, state: AgentState) -> None:
-        """Take over a snapshot."""
-        self.learner.load_state_dict(state)
+    def act(self, states: Tensor) -> Tensor:
+        """Tanh of the actor's mean; during the first phase that is the behaviour policy's."""
+        actions: Tensor = self.actor(states).mode()
+        return actions

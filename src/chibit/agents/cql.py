@@ -6,22 +6,19 @@ Dimensions: B batch · S state_dim · A act_dim · E critics · M actions sample
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from chibit.agents.base import Agent, AgentState, Policy, Sampler
+from chibit.agents.continuous import ContinuousAgent, return_range_scale
 from chibit.agents.critic_pretraining import pretrain_critics
-from chibit.agents.learner import BaselineConfig, Learner, Loss, adam
-from chibit.agents.markov import ActionScaler, MarkovPolicy, check_actions, return_range_scale
+from chibit.agents.off_policy import BaselineConfig, Loss, Optimizers, adam
 from chibit.core.fields import Count, Fraction, NonNegative, Positive, Widths
-from chibit.core.runtime import Runtime
-from chibit.data.trajectory import DatasetSpec, TrajectoryDataset
-from chibit.data.transitions import TransitionBatch, TransitionSampler
+from chibit.data.trajectory import TrajectoryDataset
+from chibit.data.transitions import TransitionBatch
 from chibit.losses.value import conservative_gap, entropy_temperature_loss, td_loss, td_target
 from chibit.models.policies import TanhGaussian, TanhGaussianActor
 from chibit.models.value_functions import Critics, frozen_copy, polyak_update
@@ -76,54 +73,53 @@ class ConservativeBatch:
     """(B,) one-step target."""
 
 
-class CQL(Agent):
+class CQL(ContinuousAgent, config=CQLConfig):
     """Twin critics, a tanh-Gaussian actor and its entropy temperature."""
 
-    batch_type: ClassVar[type] = TransitionBatch
+    config: CQLConfig
 
-    def __init__(self, config: CQLConfig, spec: DatasetSpec, runtime: Runtime) -> None:
-        """Build networks and optimizers for a data set.
-
-        Raises:
-            InputError: if its actions are discrete or unbounded.
-        """
-        self.config, self.spec, self.runtime = config, spec, runtime
-        self.scaler = ActionScaler(config.agent, spec, runtime.torch_device)
+    def build(self) -> Optimizers:
+        """Actor, critics, target critics and temperature."""
+        config, spec = self.config, self.spec
         self.actor = TanhGaussianActor(
             spec.state_dim, spec.act_dim, config.hidden_sizes, log_std_range=(-20.0, 2.0)
         )
         self.critics = Critics(spec.state_dim, spec.act_dim, config.hidden_sizes)
         self.target_critics = frozen_copy(self.critics)
         self.temperature = nn.ParameterDict({"log": nn.Parameter(torch.zeros(()))})
-        self.learner = Learner(
-            {
-                "actor": self.actor,
-                "critics": self.critics,
-                "target_critics": self.target_critics,
-                "temperature": self.temperature,
-            },
-            {
-                "critic": adam(self.critics, config.critic_learning_rate),
-                "actor": adam(self.actor, config.actor_learning_rate),
-                "temperature": adam(self.temperature, config.actor_learning_rate),
-            },
-            runtime.torch_device,
-        )
+        return {
+            "critic": adam(self.critics, config.critic_learning_rate),
+            "actor": adam(self.actor, config.actor_learning_rate),
+            "temperature": adam(self.temperature, config.actor_learning_rate),
+        }
 
-    def sampler(self, dataset: TrajectoryDataset, generator: np.random.Generator) -> Sampler[TransitionBatch]:
-        """Draw transitions uniformly.
+    def reward_scale(self, dataset: TrajectoryDataset) -> float:
+        """One by the range of the data's returns, if asked for."""
+        return return_range_scale(dataset) if self.config.scale_rewards else 1.0
 
-        Raises:
-            InputError: if actions lie outside assumed bounds.
-        """
-        check_actions(dataset)
-        scale = return_range_scale(dataset) if self.config.scale_rewards else 1.0
-        return TransitionSampler(
-            dataset,
-            batch_size=self.config.batch_size,
-            generator=generator,
-            reward_transform=lambda rewards: rewards * scale,
-        )
+    def update(self, batch: TransitionBatch) -> dict[str, float]:
+        """Take one step; the first pre-trains the critics if asked to."""
+        if self.step == 0 and self.config.pretraining != "none":
+            pretrain_critics(
+                self.critics,
+                kind=self.config.pretraining,
+                num_steps=self.config.pretraining_steps,
+                state_dim=self.spec.state_dim,
+                act_dim=self.spec.act_dim,
+            )
+            polyak_update(self.target_critics, self.critics, 1.0)
+        return super().update(batch)
+
+    def losses(self, batch: TransitionBatch) -> dict[str, Loss]:
+        """Of actor, temperature and critics."""
+        current = self.actor(batch.states)
+        actions, log_probs = (x[:, 0] for x in current.sample(1))
+        losses = {
+            "actor": self.actor_loss(batch.states, actions, log_probs),
+            "temperature": self.temperature_loss(log_probs),
+        }
+        losses["critic"] = self.critic_loss(self.conservative_batch(batch, current))
+        return losses
 
     def critic_loss(self, batch: ConservativeBatch) -> Loss:
         """Squared error to the target, and the gap of sampled to logged actions, in one stacked call."""
@@ -144,23 +140,6 @@ class CQL(Agent):
         log_temperature = self.temperature["log"]
         loss = entropy_temperature_loss(log_temperature, log_probs, -float(self.spec.act_dim))
         return loss, {"temperature": log_temperature.detach().exp()}
-
-    def update(self, batch: TransitionBatch) -> dict[str, float]:
-        """Take one step of critics, actor and temperature; the first pre-trains the critics if asked to."""
-        if self.learner.step == 0 and self.config.pretraining != "none":
-            self._pretrain()
-        batch = self.scaler.to_unit(batch)
-        with self.runtime.autocast():
-            current = self.actor(batch.states)
-            actions, log_probs = (x[:, 0] for x in current.sample(1))
-            losses = {
-                "actor": self.actor_loss(batch.states, actions, log_probs),
-                "temperature": self.temperature_loss(log_probs),
-            }
-            losses["critic"] = self.critic_loss(self.conservative_batch(batch, current))
-        metrics = self.learner.descend(batch.rows, losses)
-        polyak_update(self.target_critics, self.critics, self.config.tau)
-        return metrics
 
     @torch.no_grad()
     def conservative_batch(self, batch: TransitionBatch, current: TanhGaussian) -> ConservativeBatch:
@@ -186,33 +165,11 @@ class CQL(Agent):
             target=td_target(batch.rewards, batch.terminations, next_values, self.config.discount),
         )
 
-    def _pretrain(self) -> None:
-        assert self.config.pretraining != "none"
-        pretrain_critics(
-            self.critics,
-            kind=self.config.pretraining,
-            num_steps=self.config.pretraining_steps,
-            state_dim=self.spec.state_dim,
-            act_dim=self.spec.act_dim,
-        )
-        polyak_update(self.target_critics, self.critics, 1.0)
+    def updated(self, losses: Mapping[str, Loss]) -> None:
+        """Move the target critics."""
+        polyak_update(self.target_critics, self.critics, self.config.tau)
 
-    def policy(self, target_returns: Sequence[float] | None = None) -> Policy:
-        """Act with tanh of the actor's mean."""
-        return MarkovPolicy(
-            self.spec,
-            self.runtime.torch_device,
-            lambda states: self.scaler.from_unit(self.actor(states).mode()),
-        )
-
-    def modules(self) -> nn.Module:
-        """Actor, critics, target critics and temperature."""
-        return self.learner.networks
-
-    def state_dict(self) -> AgentState:
-        """Snapshot for a checkpoint."""
-        return self.learner.state_dict()
-
-    def load_state_dict(self, state: AgentState) -> None:
-        """Take over a snapshot."""
-        self.learner.load_state_dict(state)
+    def act(self, states: Tensor) -> Tensor:
+        """Tanh of the actor's mean."""
+        actions: Tensor = self.actor(states).mode()
+        return actions

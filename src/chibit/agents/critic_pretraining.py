@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from chibit.agents.learner import adam
+from chibit.agents.off_policy import adam
 from chibit.models.mlp import StackedMLP
 from chibit.models.value_functions import Critics
 

@@ -6,18 +6,22 @@ released code do differently is a field of the config; docs/deviations.md lists 
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from chibit.agents.base import Agent, AgentState, require_finite
+from chibit.agents.base import Agent, AgentState, PolicyStep, require_finite
 from chibit.agents.co_training import make_language_task
-from chibit.agents.decision_transformer_config import PAPER_STEPS, DecisionTransformerConfig
-from chibit.agents.return_conditioned import ReturnConditionedPolicy
+from chibit.agents.decision_transformer_config import (
+    BACKBONE_FOLDER,
+    PAPER_STEPS,
+    DecisionTransformerConfig,
+)
+from chibit.agents.return_conditioned import ReturnConditionedPolicy, SequenceStep
 from chibit.agents.sequence_model import SequenceModel, build_sequence_model, load_word_centers
 from chibit.core.errors import InputError
 from chibit.core.runtime import Runtime
@@ -26,6 +30,7 @@ from chibit.data.trajectory import DatasetSpec, TrajectoryDataset
 from chibit.data.windows import SequenceBatch, WindowSampler
 from chibit.losses.sequence import action_cross_entropy, action_mse
 from chibit.losses.similarity import similarity_loss
+from chibit.models.decision_transformer import DecisionTransformerModel
 from chibit.models.gpt import GPT
 from chibit.models.huggingface import HuggingFaceBackbone
 
@@ -36,10 +41,10 @@ _DECAYS: dict[str, Callable[[int, int], float]] = {
 }
 
 
-class DecisionTransformer(Agent):
+class DecisionTransformer(Agent, config=DecisionTransformerConfig):
     """A trajectory model, its optimizer, and what is trained beside it."""
 
-    batch_type: ClassVar[type] = SequenceBatch
+    config: DecisionTransformerConfig
 
     def __init__(self, config: DecisionTransformerConfig, spec: DatasetSpec, runtime: Runtime) -> None:
         """Build the model around the weights that `config.init` names.
@@ -50,9 +55,7 @@ class DecisionTransformer(Agent):
         config = config.for_steps(PAPER_STEPS)  # what no run has filled in is as in the paper
         self.config, self.spec, self.runtime, self.step = config, spec, runtime, 0
         built = build_sequence_model(config, spec)
-        self.model, self.initialiser = built.model, built.record
-        if isinstance(self.model.backbone, HuggingFaceBackbone):
-            self.wrapped_config = self.model.backbone.body.config
+        self.model, self._record = built.model, built.record
         self.centers = load_word_centers(config, built.pretrained)
         self.language = make_language_task(config, built.pretrained, built.shared_positions)
         self._modules = nn.ModuleDict({"model": self.model})
@@ -67,6 +70,11 @@ class DecisionTransformer(Agent):
             betas=(0.9, config.adam_beta2),
             fused=True,
         )
+
+    @property
+    def initialiser(self) -> dict[str, Any]:
+        """Name and hash of the initialiser, and the form of the timestep table."""
+        return self._record
 
     def sampler(self, dataset: TrajectoryDataset, generator: np.random.Generator) -> WindowSampler:
         """Draw windows; in delayed mode, of the data with all reward moved to the last step."""
@@ -112,18 +120,14 @@ class DecisionTransformer(Agent):
 
     def losses(self, batch: SequenceBatch) -> dict[str, Tensor]:
         """The terms of Eq. 9 that count at this step, unweighted."""
-        device = self.runtime.torch_device
-        mask, actions = batch.attention_mask.to(device), batch.actions.to(device)
-        timesteps = batch.timesteps.to(device)
+        batch = batch.to(self.runtime.torch_device)
         with self.runtime.autocast():
-            tokens = self.model.embed(
-                batch.returns_to_go.to(device), batch.states.to(device), actions, timesteps
-            )
-            predictions = self.model.decode(tokens, timesteps).float()
+            tokens = self.model.embed(batch.returns_to_go, batch.states, batch.actions, batch.timesteps)
+            predictions = self.model.decode(tokens, batch.timesteps).float()
         losses = {"action": self._action_loss(predictions, batch)}
         weights = self.weights()
         if weights["similarity"] and self.centers is not None:
-            real = mask.repeat_interleave(self.model.tokens_per_step, dim=1)
+            real = batch.attention_mask.repeat_interleave(self.model.tokens_per_step, dim=1)
             losses["similarity"] = similarity_loss(
                 tokens.float(), self.centers, real, self.config.similarity_form
             )
@@ -135,20 +139,16 @@ class DecisionTransformer(Agent):
     def action_error(self, batch: SequenceBatch) -> float:
         """The action loss of a batch without dropout; nothing is learned from it."""
         self._modules.eval()
-        device = self.runtime.torch_device
+        batch = batch.to(self.runtime.torch_device)
         with self.runtime.autocast():
             predictions = self.model(
-                batch.returns_to_go.to(device),
-                batch.states.to(device),
-                batch.actions.to(device),
-                batch.timesteps.to(device),
+                batch.returns_to_go, batch.states, batch.actions, batch.timesteps
             ).float()
         return self._action_loss(predictions, batch).item()
 
     def _action_loss(self, predictions: Tensor, batch: SequenceBatch) -> Tensor:
-        device = self.runtime.torch_device
         error = action_mse if self.spec.num_actions is None else action_cross_entropy
-        return error(predictions, batch.actions.to(device), batch.attention_mask.to(device))
+        return error(predictions, batch.actions, batch.attention_mask)
 
     def weights(self) -> dict[str, float]:
         """Weights of the terms of Eq. 9 at this step: 1, λ1, λ2."""
@@ -173,6 +173,16 @@ class DecisionTransformer(Agent):
             mode=self.config.mode,
         )
 
+    def policy_step(self) -> PolicyStep:
+        """From the steps so far to the next action, or to logits to draw it from."""
+        if not isinstance(self.model.backbone, GPT):
+            raise InputError("onnx: the backbone is a model of transformers; use that library's own exporter")
+        return SequenceStep(self.model, self.spec).as_step(self.config.context_length)
+
+    def attending(self, dataset: TrajectoryDataset) -> tuple[DecisionTransformerModel, WindowSampler]:
+        """The model, and windows as in training."""
+        return self.model, self.sampler(dataset, np.random.default_rng(0))
+
     def modules(self) -> nn.Module:
         """The trajectory model, and the language model's tables where it is trained beside it."""
         return self._modules
@@ -184,22 +194,16 @@ class DecisionTransformer(Agent):
     @property
     def acting_config(self) -> DecisionTransformerConfig:
         """A config that rebuilds `acting_modules` without the initialiser's source."""
-        shape: dict[str, Any] = {}
-        if isinstance(self.model.backbone, GPT):
-            own = self.model.backbone.config
-            names = ("n_layer", "n_head", "n_embd", "n_inner", "activation", "norm", "norm_eps")
-            shape = {"init": "random", "transfer": "whole", **{name: getattr(own, name) for name in names}}
-        return dataclasses.replace(
-            self.config,
-            **shape,
-            timestep_table="random",
+        backbone = self.model.backbone
+        return self.config.acting(
+            shape=backbone.config if isinstance(backbone, GPT) else None,
             max_timesteps=self.model.timesteps.num_embeddings,
-            similarity_weight=0.0,
-            similarity_source="",
-            language_weight=0.0,
-            language_corpus="",
-            perplexity_every=0,
         )
+
+    def save_beside(self, folder: Path) -> None:
+        """The configuration of a backbone that is a model of transformers."""
+        if isinstance(self.model.backbone, HuggingFaceBackbone):
+            self.model.backbone.body.config.save_pretrained(folder / BACKBONE_FOLDER)
 
     def state_dict(self) -> AgentState:
         """Weights; and optimizer, step and place in the text."""

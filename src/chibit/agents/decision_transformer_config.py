@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -11,21 +12,31 @@ from annotated_types import Interval
 
 from chibit.agents.base import AgentConfig
 from chibit.agents.return_conditioned import RewardMode
-from chibit.core.errors import InputError
+from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.fields import BelowOne, Count, Natural, NonNegative, Positive
 from chibit.core.memory import transformer_bytes
+from chibit.core.runtime import Precision
 from chibit.data.trajectory import DatasetSpec
 from chibit.losses.similarity import SimilarityForm
 from chibit.models.decision_transformer import Embedding, Head, TimestepPosition
 from chibit.models.encoders import Projections
 from chibit.models.gpt import Activation, GPTConfig, Norm
-from chibit.models.pretrained import Transfer
+from chibit.models.pretrained import Transfer, with_budget
 
 Decay = Literal["linear_to_zero", "sigmoid", "constant"]
 
 _SCHEDULE_SHARE = 0.05
 """Warm-up (Table 7) and decay of the extra losses (section 4.1): 5,000 of 100,000 steps."""
 PAPER_STEPS = 100_000
+BACKBONE_FOLDER = "backbone"
+"""Where a saved policy has the configuration of a backbone that is a model of transformers."""
+_WRAPPED = "hf_config:"
+_BLOCKS = {"gpt2": 143.0, "clip": 64.0, "igpt": 128.0, "hf": 143.0}
+"""Parameters in the blocks of foreign initialisers, in ChibiTs."""
+_TRAINED_SHAPES = {"chibit_3M": (256, 4), "chibit_18M": (512, 6), "chibit_84M": (768, 12)}
+"""Width and layers of our own that are pre-trained on first use."""
+_SECONDS_A_LANGUAGE_STEP = 2.0
+"""Two blocks of 1,024 tokens beside the trajectories."""
 _SHAPE = ("n_layer", "n_head", "n_embd", "n_inner", "activation", "norm", "norm_eps")
 
 
@@ -34,8 +45,10 @@ class DecisionTransformerConfig(AgentConfig):
     """Hyper-parameters. Defaults: Table 7 of Reid et al. (2022), without its three techniques."""
 
     agent: ClassVar[str] = "dt"
+    seconds_a_step: ClassVar[float] = 0.15
+    seconds_an_episode: ClassVar[float] = 1.0
 
-    init: str = "random"  # type: ignore[misc]
+    init: str = "random"
     """Initialiser: random, random_matched, chibit, markov, gpt2, clip, igpt, hf:ID, or a folder."""
     transfer: Transfer = "whole"
     """Which of its weights are taken: whole, blocks, positions, or shuffled."""
@@ -163,6 +176,89 @@ class DecisionTransformerConfig(AgentConfig):
             auxiliary_decay_steps=share if self.auxiliary_decay_steps is None else self.auxiliary_decay_steps,
         )
 
+    def in_study(
+        self,
+        pretrain_steps: int | None,
+        text: str,
+        language_settings: Mapping[str, Any],
+        backbone_learning_rate: float | None,
+    ) -> DecisionTransformerConfig:
+        """Take over a study's text, budget of pre-training and step size of pre-trained weights."""
+        settings: dict[str, Any] = {"init": with_budget(self.init, pretrain_steps, text)}
+        if self.language_weight:
+            settings |= {**language_settings, **({"language_corpus": text} if text else {})}
+        if backbone_learning_rate is not None:
+            settings["backbone_learning_rate"] = backbone_learning_rate
+        return dataclasses.replace(self, **settings)
+
+    def acting(self, *, shape: GPTConfig | None, max_timesteps: int) -> DecisionTransformerConfig:
+        """What rebuilds the trajectory model alone, without the initialiser's source.
+
+        Args:
+            shape: of the backbone; None where that is a model of transformers, whose configuration is then
+                in `BACKBONE_FOLDER`.
+            max_timesteps: rows of the timestep table.
+        """
+        backbone: dict[str, Any] = {"init": f"{_WRAPPED}{BACKBONE_FOLDER}"}
+        if shape is not None:
+            backbone = {"init": "random", "transfer": "whole", **{n: getattr(shape, n) for n in _SHAPE}}
+        return dataclasses.replace(
+            self,
+            **backbone,
+            timestep_table="random",
+            max_timesteps=max_timesteps,
+            similarity_weight=0.0,
+            similarity_source="",
+            language_weight=0.0,
+            language_corpus="",
+            perplexity_every=0,
+        )
+
+    def in_folder(self, folder: Path, where: str) -> DecisionTransformerConfig:
+        """Find the backbone's configuration in a saved policy's folder."""
+        if self.init == f"{_WRAPPED}{BACKBONE_FOLDER}":
+            return dataclasses.replace(self, init=f"{_WRAPPED}{folder / BACKBONE_FOLDER}")
+        if self.init != "random":
+            raise DamagedFileError(
+                f"{where}.init is {self.init!r}, expected 'random'; export the policy again"
+            )
+        return self
+
+    @property
+    def draws_attention(self) -> bool:
+        """Maps show return, state and action tokens."""
+        return self.return_tokens
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The initialiser, and that whose word embeddings the similarity loss looks at."""
+        return self.init, self.similarity_source
+
+    @property
+    def size_class(self) -> tuple[str, ...]:
+        """Models differ in size by a factor of 140."""
+        foreign = self.init.partition(":")[0]
+        return (
+            *(str(n) for n in (self.n_layer, self.n_embd, self.context_length, self.batch_size)),
+            *(str(bool(weight)) for weight in (self.language_weight, self.similarity_weight)),
+            foreign if foreign in _BLOCKS else "",
+        )
+
+    def rough_seconds_a_step(self, num_steps: int, precision: Precision) -> float:
+        """By the parameters in the blocks, relative to ChibiT's 594,816 and 64 windows of 20 steps."""
+        name = self.init.partition(":")[0]
+        width, layers = _TRAINED_SHAPES.get(name, (self.n_embd, self.n_layer))
+        size = _BLOCKS.get(name, layers * width**2 / (3 * 128**2))
+        windows = self.context_length * self.batch_size / (20 * 64)
+        language = 0.0
+        if self.language_weight:  # on text only until its weight is 0
+            decays = (self.language_decay or self.auxiliary_decay) == "linear_to_zero"
+            decay_steps = self.for_steps(num_steps).auxiliary_decay_steps or 0
+            share = min(1.0, decay_steps / num_steps) if decays else 1.0
+            language = _SECONDS_A_LANGUAGE_STEP * share / self.language_every
+        faster = 0.5 if precision == "bf16" else 1.0
+        return self.seconds_a_step * faster * max(0.2, size * windows) + language
+
     @property
     def arm_name(self) -> str:
         """Name in tables: the initialiser's, or dt for Chen et al.'s own model."""
@@ -174,11 +270,6 @@ class DecisionTransformerConfig(AgentConfig):
     def takes_target_returns(self) -> bool:
         """Whether the model looks at returns-to-go."""
         return self.return_tokens
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """The initialiser, and that whose word embeddings the similarity loss looks at."""
-        return self.init, self.similarity_source
 
     def gpt_config(self) -> GPTConfig | None:
         """Shape of a random backbone; None where the initialiser brings its own and none was asked for."""

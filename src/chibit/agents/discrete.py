@@ -1,81 +1,155 @@
-"""What agents with discrete actions share: check of the data, encoder, reward rule and greedy policy.
+"""Baselines with discrete actions: of vectors or of images, and those that value every action.
 
-Dimensions: B batch · A num_actions · H heads.
+Dimensions: B batch · S state_dim · A num_actions · H heads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from chibit.agents.base import Policy, Sampler
 from chibit.agents.markov import MarkovPolicy
+from chibit.agents.off_policy import BaselineConfig, Loss, OffPolicyAgent, Optimizers, adam
 from chibit.core.errors import InputError
+from chibit.core.fields import Count, Fraction, Positive, Widths
+from chibit.core.runtime import Runtime
 from chibit.data.trajectory import DatasetSpec, TrajectoryDataset
-from chibit.data.transitions import TransitionSampler
+from chibit.data.transitions import TransitionBatch, TransitionSampler
+from chibit.losses.quantile import greedy_heads
+from chibit.losses.value import td_target
 from chibit.models.convolution import ConvolutionalEncoder
 from chibit.models.mlp import Encoder, VectorEncoder
+from chibit.models.value_functions import HeadedCritic, frozen_copy, polyak_update
 
 IMAGE_FEATURES = 512
 """Width of the hidden layer behind the convolutions."""
 
 
-def require_discrete(agent: str, spec: DatasetSpec) -> int:
-    """Number of actions, for an agent that needs them discrete.
+@dataclass(frozen=True, kw_only=True)
+class DiscreteConfig(BaselineConfig):
+    """What the configs of agents with discrete actions share."""
 
-    Raises:
-        InputError: if actions are continuous.
-    """
-    if spec.num_actions is None:
-        raise InputError(
-            f"agent {agent}: the actions of {spec.name} are continuous, expected discrete ones; "
-            "use bc, td3_bc, cql, brac_v, awr, iql or rebrac"
-        )
-    return spec.num_actions
+    hidden_sizes: Widths = (256, 256)
+    """Widths of the hidden layers where observations are vectors."""
+    standardize_pictures: bool = False
+    """Give each picture mean 0 and standard deviation 1; without, pixels are divided by 255."""
 
 
-def make_encoder(spec: DatasetSpec, hidden_sizes: Sequence[int], standardize_pictures: bool) -> Encoder:
-    """Build what turns observations into features: hidden layers for vectors, convolutions for images.
+class DiscreteAgent(OffPolicyAgent):
+    """An `OffPolicyAgent` whose `act` gives the numbers (B,) of actions."""
 
-    Behind the convolutions there is one hidden layer of 512, as in Mnih et al. (2015).
-    """
-    if spec.image_shape:
+    config: DiscreteConfig
+
+    def __init__(self, config: Any, spec: DatasetSpec, runtime: Runtime) -> None:
+        """Build networks and optimizers for a data set.
+
+        Raises:
+            InputError: if its actions are continuous.
+        """
+        if spec.num_actions is None:
+            raise InputError(
+                f"agent {config.agent}: the actions of {spec.name} are continuous, expected discrete ones; "
+                "use bc, td3_bc, cql, brac_v, awr, iql or rebrac"
+            )
+        self.num_actions: int = spec.num_actions
+        super().__init__(config, spec, runtime)
+
+    def encoder(self) -> Encoder:
+        """What turns observations into features: hidden layers for vectors, convolutions for images.
+
+        Behind the convolutions there is one hidden layer of 512, as in Mnih et al. (2015).
+        """
+        spec, config = self.spec, self.config
+        if not spec.image_shape:
+            return VectorEncoder(spec.state_dim, config.hidden_sizes)
         return ConvolutionalEncoder(
-            spec.image_shape, IMAGE_FEATURES, final=nn.ReLU, standardize=standardize_pictures
+            spec.image_shape, IMAGE_FEATURES, final=nn.ReLU, standardize=config.standardize_pictures
         )
-    return VectorEncoder(spec.state_dim, hidden_sizes)
+
+    def env_actions(self, states: Tensor) -> Tensor:
+        """The actions (B,)."""
+        return self.act(states)
 
 
-def clipped_reward_sampler(
-    dataset: TrajectoryDataset, generator: np.random.Generator, batch_size: int, reward_clip: float | None
-) -> TransitionSampler:
-    """Draw transitions uniformly, rewards cut to ± `reward_clip`; None keeps them raw."""
-    if reward_clip is None:
-        return TransitionSampler(dataset, batch_size=batch_size, generator=generator)
-    return TransitionSampler(
-        dataset,
-        batch_size=batch_size,
-        generator=generator,
-        reward_transform=lambda rewards: np.clip(rewards, -reward_clip, reward_clip),
-    )
+@dataclass(frozen=True, kw_only=True)
+class ValueConfig(DiscreteConfig):
+    """Hyper-parameters of the offline Atari agents of Agarwal et al. (2020)."""
+
+    learning_rate: Positive = 5e-5
+    """Adam's step size."""
+    adam_eps: Positive = 3.125e-4
+    """Adam's epsilon (0.01 / 32)."""
+    batch_size: Count = 32
+    """Transitions in a batch."""
+    discount: Fraction = 0.99
+    """Discount of rewards, for each step."""
+    target_every: Count = 2_000
+    """Updates between two copies into the target network."""
+    reward_clip: Positive | None = 1.0
+    """Rewards are cut to ± this; None keeps them."""
+    evaluation_epsilon: Fraction = 0.0
+    """Probability of a random action when acting, so that no game hangs; Agarwal et al. have 0.001."""
 
 
-def greedy_policy(
-    spec: DatasetSpec, device: torch.device, critic: nn.Module, epsilon: float = 0.0
-) -> MarkovPolicy:
-    """Act by the largest mean over the heads of a critic that maps states to (B, A, H).
+class ValueAgent(DiscreteAgent):
+    """Acts greedily by the mean over the heads of one network that values every action."""
 
-    Args:
-        spec: of the data.
-        device: where the critic is.
-        critic: the critic.
-        epsilon: probability of a random action instead, so that no game hangs for ever in one state.
-    """
+    action_error_name: ClassVar[str] = "action_mismatch"
+    config: ValueConfig
 
-    def actions(states: Tensor) -> Tensor:
-        values: Tensor = critic(states)
+    def build(self) -> Optimizers:
+        """The network and its target."""
+        self.critic = HeadedCritic(self.encoder(), self.num_actions, self.config.heads)
+        self.target_critic = frozen_copy(self.critic)
+        return {"critic": adam(self.critic, self.config.learning_rate, self.config.adam_eps)}
+
+    def sampler(self, dataset: TrajectoryDataset, generator: np.random.Generator) -> Sampler[TransitionBatch]:
+        """Draw transitions uniformly, rewards cut."""
+        clip = self.config.reward_clip
+        return TransitionSampler(
+            dataset,
+            batch_size=self.config.batch_size,
+            generator=generator,
+            reward_transform=None if clip is None else lambda rewards: np.clip(rewards, -clip, clip),
+        )
+
+    def losses(self, batch: TransitionBatch) -> dict[str, Loss]:
+        """Of the network."""
+        return {"critic": self.critic_loss(batch)}
+
+    @abstractmethod
+    def critic_loss(self, batch: TransitionBatch) -> Loss:
+        """What the network descends."""
+
+    def greedy_targets(self, batch: TransitionBatch) -> Tensor:
+        """One-step targets (B, H) by the heads of the target network's greedy action in s'."""
+        with torch.no_grad():
+            following = greedy_heads(self.target_critic(batch.next_states))  # (B, H)
+            rewards, terminations = batch.rewards[:, None], batch.terminations[:, None]
+            return td_target(rewards, terminations, following, self.config.discount)
+
+    def updated(self, losses: Mapping[str, Loss]) -> None:
+        """Every `target_every` updates the target network becomes equal to the other."""
+        if self.step % self.config.target_every == 0:
+            polyak_update(self.target_critic, self.critic, 1.0)
+
+    def act(self, states: Tensor) -> Tensor:
+        """The action with the largest mean."""
+        values: Tensor = self.critic(states)
         return values.mean(dim=-1).argmax(dim=-1)
 
-    return MarkovPolicy(spec, device, actions, epsilon=epsilon)
+    def policy(self, target_returns: Sequence[float] | None = None) -> Policy:
+        """Act greedily, but for a random action now and then if asked for."""
+        device, epsilon = self.runtime.torch_device, self.config.evaluation_epsilon
+        return MarkovPolicy(self.spec, device, self.env_actions, epsilon=epsilon)
+
+    def error_of(self, states: Tensor, actions: Tensor) -> float:
+        """Share of states in which the greedy action is not the data's."""
+        return (self.act(states) != actions).float().mean().item()

@@ -5,22 +5,19 @@ Dimensions: B batch · S state_dim · A act_dim · E critics.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from chibit.agents.base import Agent, AgentState, Policy, Sampler
-from chibit.agents.learner import BaselineConfig, Learner, Loss, adam
-from chibit.agents.markov import ActionScaler, MarkovPolicy, check_actions, return_range_scale
+from chibit.agents.continuous import ContinuousAgent, return_range_scale
+from chibit.agents.off_policy import BaselineConfig, Loss, Optimizers, adam
 from chibit.core.fields import Count, Fraction, Natural, NonNegative, Positive, Widths
-from chibit.core.runtime import Runtime
 from chibit.core.schedules import cosine_decay
-from chibit.data.trajectory import DatasetSpec, TrajectoryDataset
-from chibit.data.transitions import TransitionBatch, TransitionSampler
+from chibit.data.trajectory import TrajectoryDataset
+from chibit.data.transitions import TransitionBatch
 from chibit.losses.value import (
     expectile_loss,
     exponential_weights,
@@ -37,6 +34,7 @@ class IQLConfig(BaselineConfig):
     """Hyper-parameters. Defaults: the locomotion settings of Kostrikov et al. (2021), Appendix B."""
 
     agent: ClassVar[str] = "iql"
+    seconds_a_step: ClassVar[float] = 0.008
 
     expectile: Fraction = 0.7
     """Expectile of V over the data's actions; towards 1 it approaches the best of them."""
@@ -60,52 +58,40 @@ class IQLConfig(BaselineConfig):
     """Share of the way that target critics move at each update."""
 
 
-class IQL(Agent):
+class IQL(ContinuousAgent, config=IQLConfig):
     """Twin critics, a state value and a Gaussian actor."""
 
-    batch_type: ClassVar[type] = TransitionBatch
+    config: IQLConfig
 
-    def __init__(self, config: IQLConfig, spec: DatasetSpec, runtime: Runtime) -> None:
-        """Build networks and optimizers for a data set.
-
-        Raises:
-            InputError: if its actions are discrete or unbounded.
-        """
-        self.config, self.spec, self.runtime = config, spec, runtime
-        self.scaler = ActionScaler(config.agent, spec, runtime.torch_device)
-        self.actor = GaussianActor(spec.state_dim, spec.act_dim, config.hidden_sizes, tanh_mean=True)
-        self.critics = Critics(spec.state_dim, spec.act_dim, config.hidden_sizes)
-        self.value = StateValue(spec.state_dim, config.hidden_sizes)
+    def build(self) -> Optimizers:
+        """Actor, critics, value and target critics."""
+        sizes, state_dim, act_dim = self.config.hidden_sizes, self.spec.state_dim, self.spec.act_dim
+        self.actor = GaussianActor(state_dim, act_dim, sizes, tanh_mean=True)
+        self.critics = Critics(state_dim, act_dim, sizes)
+        self.value = StateValue(state_dim, sizes)
         self.target_critics = frozen_copy(self.critics)
-        self.learner = Learner(
-            {
-                "actor": self.actor,
-                "critics": self.critics,
-                "value": self.value,
-                "target_critics": self.target_critics,
-            },
-            {
-                "value": adam(self.value, config.learning_rate),
-                "critic": adam(self.critics, config.learning_rate),
-                "actor": adam(self.actor, config.learning_rate),
-            },
-            runtime.torch_device,
-        )
+        parts = {"value": self.value, "critic": self.critics, "actor": self.actor}
+        return {name: adam(part, self.config.learning_rate) for name, part in parts.items()}
 
-    def sampler(self, dataset: TrajectoryDataset, generator: np.random.Generator) -> Sampler[TransitionBatch]:
-        """Draw transitions uniformly, rewards scaled by the range of the data's returns.
+    def reward_scale(self, dataset: TrajectoryDataset) -> float:
+        """One by the range of the data's returns, if asked for."""
+        return return_range_scale(dataset) if self.config.scale_rewards else 1.0
 
-        Raises:
-            InputError: if actions lie outside assumed bounds.
-        """
-        check_actions(dataset)
-        scale = return_range_scale(dataset) if self.config.scale_rewards else 1.0
-        return TransitionSampler(
-            dataset,
-            batch_size=self.config.batch_size,
-            generator=generator,
-            reward_transform=lambda rewards: rewards * scale,
-        )
+    def learning_rates(self) -> dict[str, float]:
+        """The actor's decay."""
+        if not self.config.actor_decay_steps:
+            return {}
+        decay = cosine_decay(self.step, self.config.actor_decay_steps, 0)
+        return {"actor": self.config.learning_rate * decay}
+
+    def losses(self, batch: TransitionBatch) -> dict[str, Loss]:
+        """Of value, critics and actor."""
+        advantages = self.advantages(batch)
+        return {
+            "value": self.value_loss(advantages),
+            "critic": self.critic_loss(batch),
+            "actor": self.actor_loss(batch, advantages),
+        }
 
     def value_loss(self, advantages: Tensor) -> Loss:
         """Expectile regression of V(s) towards the target critics' Q(s, a)."""
@@ -132,39 +118,11 @@ class IQL(Agent):
         expected: Tensor = self.value(batch.states)
         return values - expected
 
-    def update(self, batch: TransitionBatch) -> dict[str, float]:
-        """Take one step of value, critics and actor."""
-        batch = self.scaler.to_unit(batch)
-        if self.config.actor_decay_steps:
-            decay = cosine_decay(self.learner.step, self.config.actor_decay_steps, 0)
-            self.learner.set_learning_rate("actor", self.config.learning_rate * decay)
-        with self.runtime.autocast():
-            advantages = self.advantages(batch)
-            losses = {
-                "value": self.value_loss(advantages),
-                "critic": self.critic_loss(batch),
-                "actor": self.actor_loss(batch, advantages),
-            }
-        metrics = self.learner.descend(batch.rows, losses)
+    def updated(self, losses: Mapping[str, Loss]) -> None:
+        """Move the target critics."""
         polyak_update(self.target_critics, self.critics, self.config.tau)
-        return metrics
 
-    def policy(self, target_returns: Sequence[float] | None = None) -> Policy:
-        """Act with the mean of the actor."""
-        return MarkovPolicy(
-            self.spec,
-            self.runtime.torch_device,
-            lambda states: self.scaler.from_unit(self.actor(states).mode()),
-        )
-
-    def modules(self) -> nn.Module:
-        """Actor, critics, value and target critics."""
-        return self.learner.networks
-
-    def state_dict(self) -> AgentState:
-        """Snapshot for a checkpoint."""
-        return self.learner.state_dict()
-
-    def load_state_dict(self, state: AgentState) -> None:
-        """Take over a snapshot."""
-        self.learner.load_state_dict(state)
+    def act(self, states: Tensor) -> Tensor:
+        """The mean of the actor."""
+        actions: Tensor = self.actor(states).mode()
+        return actions

@@ -6,15 +6,14 @@ Dimensions: B batch · E episodes rolled out at once · S state_dim · A act_dim
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields, replace
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from chibit.agents.base import PolicyStep
 from chibit.core.errors import InputError
-from chibit.data.trajectory import DatasetSpec, StateNormalizer, TrajectoryDataset
-from chibit.data.transitions import TransitionBatch
+from chibit.data.trajectory import DatasetSpec, StateNormalizer
 
 
 class MarkovPolicy:
@@ -61,6 +60,28 @@ class MarkovPolicy:
         """Nothing is remembered."""
 
 
+class MarkovStep(nn.Module):
+    """The same as a module of tensors alone, for an ONNX graph."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, modules: nn.Module, spec: DatasetSpec, actions: Callable[[Tensor], Tensor]) -> None:
+        """Act with a function of normalised states that asks `modules`."""
+        super().__init__()
+        self.networks, self._actions = modules, actions
+        self.register_buffer("mean", torch.tensor(spec.state_mean))
+        self.register_buffer("std", torch.tensor(spec.state_std))
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Choose (E, A) actions, or (E,) int64, for (E, S) raw observations."""
+        return self._actions((observations - self.mean) / self.std)
+
+    def as_step(self) -> PolicyStep:
+        """With an example of its input."""
+        return PolicyStep(module=self, inputs={"observations": torch.zeros(2, len(self.mean))})
+
+
 class ActionScaler:
     """Maps continuous actions onto [-1, 1], where the networks live, and back."""
 
@@ -73,7 +94,7 @@ class ActionScaler:
             device: where actions will be.
 
         Raises:
-            InputError: if actions are discrete, or a bound is missing.
+            InputError: if actions are discrete.
         """
         if spec.num_actions is not None:
             raise InputError(
@@ -83,19 +104,8 @@ class ActionScaler:
         low, high = (
             torch.tensor(bound, dtype=torch.float32) for bound in (spec.action_low, spec.action_high)
         )
-        if not (torch.isfinite(low) & torch.isfinite(high) & (low < high)).all():
-            raise InputError(
-                f"agent {agent}: the action bounds of {spec.name} are {spec.action_low} and "
-                f"{spec.action_high}, expected finite ones, the lower below the upper"
-            )
         self._center = ((low + high) / 2).to(device)
         self._half_range = ((high - low) / 2).to(device)
-        self._device = device
-
-    def to_unit(self, batch: TransitionBatch) -> TransitionBatch:
-        """Bring a batch to the device, its actions to [-1, 1]; the batch itself stays as it is."""
-        batch = on_device(batch, self._device)
-        return replace(batch, actions=self.unit(batch.actions))
 
     def unit(self, actions: Tensor) -> Tensor:
         """Map actions (..., A) to [-1, 1]; what lies outside the bounds is cut, as the environment does."""
@@ -104,45 +114,3 @@ class ActionScaler:
     def from_unit(self, actions: Tensor) -> Tensor:
         """Map actions (..., A) in [-1, 1] to the environment's bounds."""
         return self._center + self._half_range * actions.clamp(-1.0, 1.0)
-
-
-def check_actions(dataset: TrajectoryDataset) -> None:
-    """Refuse continuous actions outside the bounds that the data themselves state.
-
-    Bounds of a known environment are exact: it cuts what lies outside, and so does the agent. Without an
-    environment there are the bounds in a data set's own description, and data that contradict it are not
-    to be trusted; where there is no description, the bounds are the range of the actions, at least -1 to 1.
-
-    Raises:
-        InputError: naming the action's dimension, its range and the bounds.
-    """
-    spec = dataset.spec
-    if spec.env_id is not None:
-        return
-    lowest, highest = dataset.actions.min(axis=0), dataset.actions.max(axis=0)
-    low, high = np.asarray(spec.action_low, np.float32), np.asarray(spec.action_high, np.float32)
-    outside = np.flatnonzero((lowest < low) | (highest > high))
-    if len(outside):
-        i = int(outside[0])
-        raise InputError(
-            f"{spec.name}: action dimension {i} spans {lowest[i]:g} to {highest[i]:g}, expected {low[i]:g} "
-            f"to {high[i]:g}; scale the actions, or name the environment that the data come from"
-        )
-
-
-def on_device(batch: TransitionBatch, device: torch.device) -> TransitionBatch:
-    """A batch on a device; the same object on the CPU."""
-    if device.type == "cpu":
-        return batch
-    return TransitionBatch(
-        **{field.name: getattr(batch, field.name).to(device, non_blocking=True) for field in fields(batch)}
-    )
-
-
-def return_range_scale(dataset: TrajectoryDataset) -> float:
-    """Factor that makes the returns of the data span 1000, the time limit of the locomotion tasks.
-
-    The rule of Kostrikov et al. (2021). Where all returns are equal (rewards all zero, say) it is 1.
-    """
-    spread = float(dataset.episode_returns.max() - dataset.episode_returns.min())
-    return 1000.0 / spread if spread > 0 else 1.0

@@ -12,7 +12,7 @@ import hashlib
 import importlib.metadata
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from chibit.agents.base import Agent
 from chibit.agents.model_card import PolicyScore, model_card
 from chibit.core.config import Checked, from_json, read_json, to_json
 from chibit.core.errors import DamagedFileError, InputError, first_line
-from chibit.core.files import nearest, write_atomic
+from chibit.core.files import write_atomic
 from chibit.core.memory import read_whole
 from chibit.core.runtime import resolve_runtime
 from chibit.core.shared_folder import shared_folder
@@ -36,8 +36,7 @@ from chibit.models.counting import check_plausible
 SCHEMA = 1
 KIND = "policy"
 """What `shared_folder` knows it as."""
-_CONFIG, _WEIGHTS, _BACKBONE = "config.json", "model.safetensors", "backbone"
-_WRAPPED = "hf_config:"
+_CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +59,8 @@ class SavedPolicy(Checked):
     """Of `model.safetensors`."""
     scores: tuple[PolicyScore, ...] = ()
     """Evaluations of this policy."""
+    agent_class: str = ""
+    """MODULE:CLASS of the method where it is not the package's own; nothing is imported for it."""
 
 
 def export_policy(
@@ -105,13 +106,12 @@ def write_policy(
 ) -> None:
     """Write the files of `export_policy` into a new folder."""
     weights = safetensors.torch.save(_separate(agent.acting_modules().state_dict()))
-    config, backbone = agent.acting_config, agent.wrapped_config
-    if backbone is not None:  # its own configuration is in the folder too
-        config = replace(config, init=f"{_WRAPPED}{_BACKBONE}")
+    config = agent.acting_config
     saved = SavedPolicy(
         schema=SCHEMA,
         chibit=importlib.metadata.version("chibit"),
         agent=config.agent,
+        agent_class=AGENTS[config.agent].address,
         config=to_json(config),
         spec=spec,
         target_return=checked_target(agent, spec, target_return),
@@ -119,8 +119,7 @@ def write_policy(
         scores=tuple(scores),
     )
     write_atomic(folder / _WEIGHTS, weights)
-    if backbone is not None:
-        backbone.save_pretrained(folder / _BACKBONE)
+    agent.save_beside(folder)
     write_atomic(folder / _CONFIG, json.dumps(to_json(saved), indent=1, allow_nan=False))
     write_atomic(folder / "README.md", model_card(saved.agent, spec, saved.target_return, saved.scores))
 
@@ -171,11 +170,10 @@ def load_agent(saved: SavedPolicy, folder: Path, device: str) -> Agent:
         DamagedFileError: for weights that are damaged or do not fit.
     """
     path = folder / _CONFIG
-    if saved.agent not in AGENTS:
-        hint = nearest(saved.agent, AGENTS) or f"; known: {', '.join(AGENTS)}"
-        raise InputError(f"{path}: agent {saved.agent!r} is unknown{hint}")
+    where = f"{path}: config"
+    entry = AGENTS.find(saved.agent, f"{path}: agent", saved.agent_class)
+    config = from_json(entry.config, saved.config, where).in_folder(folder, where)
     tensors = _read_tensors(folder / _WEIGHTS, saved.sha256)
-    config = _located(saved, folder)
     check_plausible(config, tensors, path)
     # The number of threads is the caller's business: acting must not change it.
     runtime = resolve_runtime(device, num_threads=torch.get_num_threads())
@@ -188,17 +186,6 @@ def load_agent(saved: SavedPolicy, folder: Path, device: str) -> Agent:
         ) from error
     _fill(agent.acting_modules(), tensors, folder / _WEIGHTS)
     return agent
-
-
-def _located(saved: SavedPolicy, folder: Path) -> Any:
-    """The agent's config; the only files it may name are the folder's own."""
-    where = f"{folder / _CONFIG}: config"
-    config: Any = from_json(AGENTS[saved.agent].config, saved.config, where)
-    if config.init == f"{_WRAPPED}{_BACKBONE}":
-        return replace(config, init=f"{_WRAPPED}{folder / _BACKBONE}")
-    if config.init != "random":
-        raise DamagedFileError(f"{where}.init is {config.init!r}, expected 'random'; export the policy again")
-    return config
 
 
 def _read_tensors(path: Path, sha256: str) -> dict[str, torch.Tensor]:

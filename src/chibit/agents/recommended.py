@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
-ConfigT = TypeVar("ConfigT")
+from chibit.agents.base import AgentConfig
+
+ConfigT = TypeVar("ConfigT", bound=AgentConfig)
 Settings = Mapping[tuple[str, str], Mapping[str, Any]]
 
 MEDIUM, REPLAY, EXPERT = "medium", "medium-replay", "medium-expert"
@@ -64,6 +66,5 @@ def recommended(config: ConfigT, dataset_name: str) -> ConfigT:
     Returns:
         The same config where nothing is recommended for the agent or the data set.
     """
-    settings = RECOMMENDED.get(config.agent, {})  # type: ignore[attr-defined]
-    changes = settings.get(_LEVELS.get(dataset_name, ("", "")), {})
-    return replace(config, **changes)  # type: ignore[type-var]
+    settings = RECOMMENDED.get(config.agent, {})
+    return replace(config, **settings.get(_LEVELS.get(dataset_name, ("", "")), {}))

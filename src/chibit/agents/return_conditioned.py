@@ -11,8 +11,9 @@ from typing import Literal, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from chibit.agents.base import PolicyStep
 from chibit.core.errors import InputError
 from chibit.core.runtime import Runtime
 from chibit.data.trajectory import DatasetSpec, StateNormalizer
@@ -143,3 +144,62 @@ class ReturnConditionedPolicy:
         for history in (self._returns_to_go, self._states, self._actions):
             history[:, :kept] = history[:, history.shape[1] - kept :].clone()
         self._column = kept
+
+
+class SequenceStep(nn.Module):
+    """A model between raw observations and actions, as a module of tensors alone, for an ONNX graph."""
+
+    mean: Tensor
+    std: Tensor
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, model: DecisionTransformerModel, spec: DatasetSpec) -> None:
+        """Wrap a model for data of a description."""
+        super().__init__()
+        self.model, self.spec, self.is_discrete = model, spec, spec.num_actions is not None
+        self.register_buffer("mean", torch.tensor(spec.state_mean))
+        self.register_buffer("std", torch.tensor(spec.state_std))
+        if not self.is_discrete:
+            self.register_buffer("low", torch.tensor(spec.action_low))
+            self.register_buffer("high", torch.tensor(spec.action_high))
+
+    def forward(
+        self, returns_to_go: Tensor, observations: Tensor, actions: Tensor, timesteps: Tensor
+    ) -> Tensor:
+        """Choose actions.
+
+        Args:
+            returns_to_go: (E, K) raw.
+            observations: (E, K, S) raw.
+            actions: (E, K, A), or (E, K) int64 where they are discrete; the last one is not looked at.
+            timesteps: (E, K) int64 from 0.
+
+        Returns:
+            (E, A) actions within the bounds, or (E, N) logits to draw from.
+        """
+        states = (observations - self.mean) / self.std
+        output: Tensor = self.model(returns_to_go, states, actions, timesteps, last_only=True)[:, 0]
+        return output if self.is_discrete else torch.minimum(torch.maximum(output, self.low), self.high)
+
+    def as_step(self, context_length: int) -> PolicyStep:
+        """With examples of its inputs, of which there are at most `context_length` steps."""
+        shape = (2, min(3, context_length))
+        spec = self.spec
+        return PolicyStep(
+            module=self,
+            inputs={
+                "returns_to_go": torch.zeros(shape),
+                "observations": torch.zeros(*shape, spec.state_dim),
+                "actions": torch.zeros(shape, dtype=torch.int64)
+                if self.is_discrete
+                else torch.zeros(*shape, spec.act_dim),
+                "timesteps": torch.arange(shape[1]).repeat(shape[0], 1),
+            },
+            max_steps=context_length,
+            output="logits" if self.is_discrete else "action",
+            metadata={
+                "context_length": context_length,
+                "default_target_returns": list(spec.default_target_returns),
+            },
+        )

@@ -37,9 +37,12 @@ from chibit.core.temporary import TEMPORARY_PREFIX, open_locked, remove, sweep_l
 SCHEMA = 1
 LOGS = {"metrics.jsonl": MetricsRecord, "evaluations.jsonl": EvaluationRecord}
 """Logs of a run, and what a line of each holds."""
-INCIDENTAL = ("device", "num_threads", "compile", "log_every", "checkpoint_every", "tensorboard", "wandb")
-"""Settings that decide where a run computes and what it leaves behind, not its numbers: it stays the same run
-whatever they are."""
+INCIDENTAL = (
+    *("device", "num_threads", "compile", "log_every", "checkpoint_every", "tensorboard", "wandb"),
+    "agent_class",
+)
+"""Settings that decide where a run computes, what it leaves behind and where its agent was imported from, not
+its numbers: it stays the same run whatever they are."""
 _LONGEST_LINE = 32 << 20
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from chibit.core.errors import InputError
 from chibit.core.memory import check_fits
 from chibit.data.trajectory import TrajectoryDataset
-from chibit.data.windows import frame_stacks, restore_generator
+from chibit.data.windows import frame_stacks, restore_generator, to_device
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,10 @@ class TransitionBatch:
     counts."""
     rows: Tensor
     """(B,) int64 rows of the data set drawn from."""
+
+    def to(self, device: torch.device) -> TransitionBatch:
+        """The same batch on a device; itself where it is there."""
+        return to_device(self, device)
 
 
 class TransitionSampler:

@@ -6,8 +6,8 @@ Dimensions: B batch · K context in timesteps · S state_dim · A act_dim.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.memory import check_fits
 from chibit.data.frames import FrameStacks
 from chibit.data.trajectory import TrajectoryDataset
+
+BatchT = TypeVar("BatchT", bound=Any)
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,10 @@ class SequenceBatch:
     """(B, K) bool, True = real step."""
     rows: Tensor
     """(B,) int64 first row of each window in the data set drawn from."""
+
+    def to(self, device: torch.device) -> SequenceBatch:
+        """The same batch on a device; itself where it is there."""
+        return to_device(self, device)
 
 
 class WindowSampler:
@@ -73,7 +79,7 @@ class WindowSampler:
         for name, value in (("context_length", context_length), ("batch_size", batch_size)):
             if value < 1:
                 raise InputError(f"{name}: got {value}, expected at least 1")
-        self.dataset = dataset
+        self.dataset, self.context_length = dataset, context_length
         spec = dataset.spec
         self._records = np.asarray(dataset.records)  # a plain view: indexing np.memmap itself is slow
         what = f"batch_size: a batch of {batch_size:,} windows of {context_length:,} steps"
@@ -136,6 +142,13 @@ class WindowSampler:
             DamagedFileError: if it is not the state of a generator of this kind.
         """
         restore_generator(self._generator, state)
+
+
+def to_device(batch: BatchT, device: torch.device) -> BatchT:
+    """A dataclass of tensors on a device; the same object where they are on the CPU and stay there."""
+    if device.type == "cpu":
+        return batch
+    return replace(batch, **{name: x.to(device, non_blocking=True) for name, x in vars(batch).items()})
 
 
 def frame_stacks(dataset: TrajectoryDataset) -> FrameStacks | None:

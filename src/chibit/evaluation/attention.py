@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from chibit.core.errors import InputError
 from chibit.core.files import make_folder, write_atomic
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from chibit.data.windows import SequenceBatch
+    from chibit.models.decision_transformer import DecisionTransformerModel
 
 PAPER_TEMPERATURE = 0.1
 """Appendix B of Reid et al. (2022)."""
@@ -55,12 +56,12 @@ class AttentionMaps:
 
 
 def attention_maps(
-    model: nn.Module, batch: SequenceBatch, *, temperature: float = PAPER_TEMPERATURE
+    model: DecisionTransformerModel, batch: SequenceBatch, *, temperature: float = PAPER_TEMPERATURE
 ) -> AttentionMaps:
     """Record where a model looks in a batch of windows.
 
     Args:
-        model: a `DecisionTransformerModel`, or any module with its `attentions`.
+        model: asked for its `attentions`.
         batch: windows of one data set; those with padding are left out.
         temperature: of the sharpened maps, positive; 1 changes nothing, near 0 only the largest remain.
 
@@ -69,7 +70,7 @@ def attention_maps(
     """
     if not temperature > 0:
         raise InputError(f"temperature is {temperature}, expected a positive number")
-    if getattr(model, "tokens_per_step", 3) != 3:
+    if model.tokens_per_step != 3:
         raise InputError("attention: a model without return tokens is not drawn; use one with return_tokens")
     whole = batch.attention_mask.all(dim=1)
     if not whole.any():
@@ -83,7 +84,7 @@ def attention_maps(
     model.eval()
     with torch.no_grad():
         columns_there = (column[whole].to(device) for column in columns)
-        attentions = model.attentions(*columns_there)  # type: ignore[operator]
+        attentions = model.attentions(*columns_there)
     model.train(was_training)
     shown = early_middle_last(len(attentions))
     maps = [attentions[layer].float() for layer in shown]  # L x (B, H, T, T)

@@ -210,6 +210,22 @@ def parse_trained(spec: str) -> tuple[str, int, str] | None:
     return name, int(steps), text
 
 
+def with_budget(init: str, steps: int | None, text: str = "") -> str:
+    """An initialiser with other steps or another text; one that is not pre-trained on first use as it is.
+
+    Args:
+        init: any initialiser.
+        steps: gradient steps; None keeps its own.
+        text: text; empty keeps its own.
+    """
+    found = parse_trained(init)
+    if found is None:
+        return init
+    name, own_steps, own_text = found
+    text = (text or own_text) if name not in TRAINED_WITHOUT_TEXT else ""
+    return f"{name}:{steps or own_steps}" + (f":{text}" if text else "")
+
+
 def _foreign(family: Family, source: str, image_gpt_norm: Norm) -> _Loaded:
     converted = load_converted(
         family, model_folder(source, flag=f"{family}:FOLDER"), image_gpt_norm=image_gpt_norm

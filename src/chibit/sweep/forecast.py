@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,20 +11,10 @@ from typing import Any
 from chibit.core.config import config_hash, read_json
 from chibit.core.errors import UserError
 from chibit.sweep.tasks import Task
-from chibit.training.run_config import RunConfig, count_evaluations, to_record
+from chibit.training.run_config import count_evaluations, from_record, to_record
 from chibit.training.trained_sources import source_folder, source_steps, trained_specs
 
-SECONDS_A_STEP = {"dt": 0.15, "bc": 0.002, "td3_bc": 0.006, "awr": 0.002, "iql": 0.008}
-"""Rough seconds a gradient step on one core of a server CPU: the sequence model with ChibiT's 594,816
-parameters in its blocks and 64 windows of 20 steps; baselines with their default networks."""
-SECONDS_A_STEP_ELSE = 0.02
-SECONDS_AN_EPISODE = {"dt": 1.0}
-SECONDS_AN_EPISODE_ELSE = 0.1
 SECONDS_A_PRETRAINING_STEP = 0.5
-SECONDS_A_LANGUAGE_STEP = 2.0
-"""Two blocks of 1,024 tokens beside the trajectories."""
-_SIZES = {"gpt2": 143.0, "clip": 64.0, "igpt": 128.0, "hf": 143.0}
-"""Parameters in the blocks, in ChibiTs."""
 _NUM_TARGETS = 2
 _LARGEST_RECORD = 2**20
 
@@ -80,12 +69,13 @@ def forecast(task: Task, measured: Measurements) -> Forecast:
     left = max(0, config.num_steps - steps_done(task.path))
     step, is_measured = _first(measured.step, _kinds(record))
     if step is None:
-        step = _stated_step(config)
+        step = config.agent.rough_seconds_a_step(config.num_steps, config.precision)
     keys = [key for kind in _kinds(record) for key in ((*kind, config.data), kind)]
     episode, _ = _first(measured.episode, keys)
     if episode is None:
-        episode = SECONDS_AN_EPISODE.get(config.agent.agent, SECONDS_AN_EPISODE_ELSE)
-    num_targets = len(config.target_returns or (0,) * _NUM_TARGETS) if config.agent.agent == "dt" else 1
+        episode = config.agent.seconds_an_episode
+    asks = config.agent.takes_target_returns
+    num_targets = len(config.target_returns or (0,) * _NUM_TARGETS) if asks else 1
     episodes = _num_episodes(record, num_targets) * left / config.num_steps
     return Forecast(left * step + episodes * episode, is_measured)
 
@@ -115,18 +105,9 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _kinds(record: dict[str, Any]) -> list[tuple[str, ...]]:
     """Names of a run's kind, from the exact one to its method on the machine at hand."""
-    agent, precision = str(record["agent_name"]), str(record["precision"])
-    exact = config_hash(json.loads(json.dumps(record["agent"])))
-    kinds: list[tuple[str, ...]] = [(agent, precision, exact)]
-    if agent != "dt":  # the sequence models differ in size by a factor of 140
-        kinds.append((agent, precision))
-    else:
-        settings = record["agent"]
-        shape = [str(settings.get(key)) for key in ("n_layer", "n_embd", "context_length", "batch_size")]
-        extra = [str(bool(settings.get(key))) for key in ("language_weight", "similarity_weight")]
-        big = str(settings.get("init", "")).partition(":")[0]
-        kinds.append((agent, precision, *shape, *extra, big if big in _SIZES else ""))
-    return kinds
+    agent = from_record(record).agent
+    method = (agent.agent, str(record["precision"]))
+    return [(*method, config_hash(record["agent"])), (*method, *agent.size_class)]
 
 
 def _num_episodes(record: dict[str, Any], num_targets: int) -> int:
@@ -141,28 +122,3 @@ def _first(
         if key in values:
             return statistics.median(values[key]), True
     return None, False
-
-
-def _stated_step(config: RunConfig[Any]) -> float:
-    agent = config.agent
-    if agent.agent != "dt":
-        return SECONDS_A_STEP.get(agent.agent, SECONDS_A_STEP_ELSE)
-    size = _SIZES.get(agent.init.partition(":")[0])
-    if size is None:
-        width, layers = _shape(agent)
-        size = layers * width**2 / (3 * 128**2)
-    windows = agent.context_length * agent.batch_size / (20 * 64)
-    language = 0.0
-    if agent.language_weight:  # on text only until its weight is 0
-        decays = (agent.language_decay or agent.auxiliary_decay) == "linear_to_zero"
-        decay_steps = agent.for_steps(config.num_steps).auxiliary_decay_steps or 0
-        share = min(1.0, decay_steps / config.num_steps) if decays else 1.0
-        language = SECONDS_A_LANGUAGE_STEP * share / agent.language_every
-    faster = 0.5 if config.precision == "bf16" else 1.0
-    return SECONDS_A_STEP["dt"] * faster * max(0.2, size * windows) + language
-
-
-def _shape(agent: Any) -> tuple[int, int]:
-    """Width and layers of a GPT."""
-    sizes = {"chibit_3M": (256, 4), "chibit_18M": (512, 6), "chibit_84M": (768, 12)}
-    return sizes.get(agent.init.partition(":")[0], (agent.n_embd, agent.n_layer))

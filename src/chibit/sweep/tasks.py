@@ -76,7 +76,7 @@ def make_tasks(
     tasks = {}
     for config in configs:
         path = run_path(config, root, study)
-        draws = attention and config.agent.agent == "dt"
+        draws = attention and config.agent.draws_attention
         tasks[path] = Task(config=config, path=path, study=study, attention=draws)
     return list(tasks.values())
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from chibit.agents.decision_transformer import DecisionTransformer
 from chibit.core.errors import InputError
 from chibit.core.memory import check_fits
 from chibit.data.catalog import load_dataset
@@ -37,8 +36,6 @@ def draw_attention(
     if num_windows < 1:
         raise InputError(f"num_windows: got {num_windows}, expected at least 1")
     path, config = loaded.run.path, loaded.config
-    if not isinstance(loaded.agent, DecisionTransformer):
-        raise InputError(f"{path}: agent {config.agent.agent} has no attention; give a dt run")
     if data:
         dataset = load_dataset(data, progress=False)
     else:
@@ -50,14 +47,14 @@ def draw_attention(
             raise InputError(
                 f"data: {name} of {dataset.spec.name} is {found}, the run's data have {expected}"
             )
-    rows = _whole_windows(dataset, config.agent.context_length)
+    model, sampler = loaded.agent.attending(dataset)
+    rows = _whole_windows(dataset, sampler.context_length)
     if not len(rows):
         raise InputError(f"{dataset.spec.name}: no episode is as long as the context; nothing to draw")
     chosen = np.random.default_rng(0).choice(rows, size=min(num_windows, len(rows)), replace=False)
-    tokens = loaded.agent.model.tokens_per_step * config.agent.context_length
+    tokens = model.tokens_per_step * sampler.context_length
     check_fits(8 * len(chosen) * tokens**2, f"num_windows: {len(chosen):,} windows", "lower num_windows")
-    windows = loaded.agent.sampler(dataset, np.random.default_rng(0)).windows(np.sort(chosen))
-    maps = attention_maps(loaded.agent.model, windows, temperature=temperature)
+    maps = attention_maps(model, sampler.windows(np.sort(chosen)), temperature=temperature)
     return list(save_attention(maps, path / "attention"))
 
 

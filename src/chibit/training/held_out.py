@@ -5,36 +5,30 @@ from __future__ import annotations
 import numpy as np
 
 from chibit.agents import Agent
-from chibit.agents.decision_transformer import DecisionTransformer
-from chibit.core.errors import InputError
 from chibit.data.trajectory import TrajectoryDataset
 
-NUM_WINDOWS = 256
-"""Held-out windows, drawn once for a run; runs that share a seed and a context share them."""
+NUM_ROWS = 256
+"""Held-out windows or transitions at least, drawn once for a run; runs that share a seed and a kind of batch
+share them."""
 
 
 class HeldOutError:
-    """Mean action loss over fixed windows of held-out episodes, without dropout."""
+    """Mean action error over fixed batches of held-out episodes, without dropout."""
 
     def __init__(self, agent: Agent, dataset: TrajectoryDataset, seed: int) -> None:
-        """Draw the windows.
+        """Draw the batches.
 
         Args:
             agent: the agent in training.
             dataset: the held-out episodes.
             seed: of the run.
-
-        Raises:
-            InputError: for an agent other than the sequence model.
         """
-        if not isinstance(agent, DecisionTransformer):
-            raise InputError("validation_share: only agent dt measures a held-out action error; set it to 0")
         generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, 2])))
         sampler = agent.sampler(dataset, generator)
         self._agent = agent
-        self._batches = [sampler.sample() for _ in range(-(-NUM_WINDOWS // agent.config.batch_size))]
+        self._batches = [sampler.sample() for _ in range(-(-NUM_ROWS // agent.config.batch_size))]
 
     def __call__(self) -> dict[str, float]:
-        """The error now: mean squared error of actions, or cross-entropy where they are discrete."""
+        """The error now, as `Agent.action_error` defines it."""
         errors = [self._agent.action_error(batch) for batch in self._batches]
-        return {"held_out/action_error": sum(errors) / len(errors)}
+        return {f"held_out/{self._agent.action_error_name}": sum(errors) / len(errors)}

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from chibit.agents import Agent, make_agent
+from chibit.agents import Agent, AgentState, make_agent
 from chibit.core.checkpoint import load_checkpoint, marked
 from chibit.core.config import from_json
 from chibit.core.errors import DamagedFileError, InputError
@@ -54,7 +54,7 @@ def load_run(path: Path, which: str = "last", *, device: str = "auto") -> Loaded
     agent = make_agent(config.agent, spec, runtime)
     try:
         with torch.no_grad():
-            agent.modules().load_state_dict(checkpoint.tensors)
+            agent.load_state_dict(AgentState(tensors=checkpoint.tensors))
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise DamagedFileError(

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from chibit.agents import Agent, AgentState, Sampler, make_agent, with_schedules
+from chibit.agents import Agent, AgentState, Sampler, make_agent
 from chibit.core.checkpoint import CheckpointSaver, load_checkpoint, sweep
 from chibit.core.errors import DamagedFileError, DivergenceError, InputError, first_line
 from chibit.core.files import write_atomic
@@ -107,13 +107,13 @@ class _OfflineRun:
         self.dataset, held_out = open_data(config, progress=progress)
         self.spec: DatasetSpec = self.dataset.spec
         seed_torch(config.seed)
-        agent_config = with_schedules(config.agent, config.num_steps)
+        agent_config = config.agent.for_steps(config.num_steps)
         remedy = "lower batch_size, context_length or the model's size"
         needed = agent_config.num_bytes(self.spec)
         check_fits(needed, "this model with a batch", remedy, self.runtime.memory)
         self.agent: Agent = make_agent(agent_config, self.spec, self.runtime)
         generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([config.seed, 1])))
-        self.sampler: Sampler[Any] = self.agent.sampler(self.dataset, generator)
+        self.sampler: Sampler[Any] = self.agent.sampler(self.agent.prepare(self.dataset), generator)
         self.held_out = None if held_out is None else HeldOutError(self.agent, held_out, config.seed)
         self.targets = _targets(config, self.spec, self.agent)
         self.environments = open_environments(self.spec) if config.num_episodes else None
@@ -156,7 +156,7 @@ class _OfflineRun:
         try:
             metrics = self.agent.update(batch)
         except DivergenceError as error:
-            rows = self.sampler.dataset.in_store(np.array(getattr(error, "rows", ()), np.int64))
+            rows = self.sampler.dataset.in_store(np.array(error.rows, np.int64))
             record = {"step": self.state.step, "message": str(error), "rows": rows.tolist()}
             write_atomic(self.run.path / "divergence.json", dump(record, indent=1))
             raise DivergenceError(

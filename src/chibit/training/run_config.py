@@ -8,16 +8,16 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from annotated_types import Interval, MinLen
 
-from chibit.agents import AGENTS, AgentConfig, with_schedules
+from chibit.agents import AGENTS, AgentConfig
 from chibit.core.config import Checked, from_json, to_json
 from chibit.core.errors import InputError
 from chibit.core.fields import MAX_EPISODES, BelowOne, Count, Natural, Seed, Share, Targets, Workers
-from chibit.core.files import check_name, nearest
+from chibit.core.files import check_name
 from chibit.core.run_dir import run_folder
 from chibit.core.runtime import Precision
 
 AgentConfigT = TypeVar("AgentConfigT", bound=AgentConfig)
-_LATER_FIELDS = {"env_id": None, "data_fraction": 1.0, "validation_share": 0.0}
+_LATER_FIELDS = {"agent_class": "", "env_id": None, "data_fraction": 1.0, "validation_share": 0.0}
 """Fields that came after runs were named, and what they were before: a record leaves them out where so."""
 
 
@@ -102,8 +102,9 @@ def count_evaluations(num_steps: int, evaluate_every: int) -> int:
 
 def to_record(config: RunConfig[Any]) -> dict[str, Any]:
     """A run configuration as JSON values, with the agent's key and its schedules in steps."""
-    agent = with_schedules(config.agent, config.num_steps)
-    record = {"agent_name": agent.agent, **to_json(config), "agent": to_json(agent)}
+    agent = config.agent.for_steps(config.num_steps)
+    names = {"agent_name": agent.agent, "agent_class": AGENTS[agent.agent].address}
+    record = {**names, **to_json(config), "agent": to_json(agent)}
     return {name: value for name, value in record.items() if _LATER_FIELDS.get(name, ...) != value}
 
 
@@ -116,12 +117,9 @@ def from_record(record: dict[str, Any], where: str = "config") -> RunConfig[Any]
     if not isinstance(record, dict):
         raise InputError(f"{where}: got {type(record).__name__}, expected an object")
     record = dict(record)
-    name = record.pop("agent_name", None)
-    if not isinstance(name, str) or name not in AGENTS:
-        raise InputError(
-            f"{where}.agent_name: got {name!r}{nearest(str(name), AGENTS)}; known: {', '.join(AGENTS)}"
-        )
-    agent: Any = from_json(AGENTS[name].config, record.pop("agent", {}), f"{where}.agent")
+    name, address = (str(record.pop(key, "")) for key in ("agent_name", "agent_class"))
+    entry = AGENTS.find(name, f"{where}.agent_name", address)
+    agent = from_json(entry.config, record.pop("agent", {}), f"{where}.agent")
     return from_json(RunConfig, record, where, ready={"agent": agent})
 
 

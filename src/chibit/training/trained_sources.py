@@ -17,7 +17,7 @@ from chibit.core.run_dir import RunDir
 from chibit.core.runtime import Precision
 from chibit.data.synthetic import SyntheticConfig
 from chibit.models.gpt import GPTConfig
-from chibit.models.pretrained import TRAINED, TRAINED_WITHOUT_TEXT, parse_trained
+from chibit.models.pretrained import TRAINED_WITHOUT_TEXT, parse_trained
 from chibit.training.pretrain import pretrain, refuse_changed_text
 from chibit.training.pretrain_config import SIZES, PretrainConfig
 
@@ -25,8 +25,6 @@ BATCH_TOKENS, BLOCK_LENGTH = 8_192, 256
 LEARNING_RATE, WARMUP_FRACTION = 3e-3, 0.05
 NUM_CANDIDATES = 4_096
 """Words of the sampled softmax over GPT-2's vocabulary."""
-TEXT_SOURCES = tuple(name for name in TRAINED if name not in TRAINED_WITHOUT_TEXT)
-"""Those that are made of text."""
 _SEQUENCE_LENGTH = 1_024
 _POLL_SECONDS = 1.0
 
@@ -89,23 +87,7 @@ def source_steps(spec: str) -> int:
     return found[1]
 
 
-def with_budget(init: str, steps: int | None, text: str = "") -> str:
-    """An initialiser with other steps or another text; one that is not pre-trained on first use as it is.
-
-    Args:
-        init: any initialiser.
-        steps: gradient steps; None keeps its own.
-        text: text; empty keeps its own.
-    """
-    found = parse_trained(init)
-    if found is None:
-        return init
-    name, own_steps, own_text = found
-    text = (text or own_text) if name in TEXT_SOURCES else ""
-    return f"{name}:{steps or own_steps}" + (f":{text}" if text else "")
-
-
-def train_sources(agent: Any, *, progress: bool = True) -> None:
+def train_sources(agent: AgentConfig, *, progress: bool = True) -> None:
     """Pre-train the sources that an agent's configuration names and that are not there yet.
 
     Where another process is at it, this one waits, and goes on from its checkpoint should it end early.

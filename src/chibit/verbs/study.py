@@ -199,6 +199,7 @@ def _list_studies(console: Console) -> None:
 
 def _show_plan(console: Console, tasks: Sequence[Task], arguments: StudyArguments) -> None:
     """The runs, what is finished of them, and a cost estimate."""
+    from chibit.agents import AGENTS, DEFAULT_AGENT
     from chibit.sweep import forecast
     from chibit.sweep.progress import shown_time
 
@@ -221,7 +222,8 @@ def _show_plan(console: Console, tasks: Sequence[Task], arguments: StudyArgument
     guessed = sum(not entry.is_measured for entry in forecasts)
     basis = "measured on finished runs here"
     if guessed:
-        rough = f"{forecast.SECONDS_A_STEP['dt']:g} s a step of ChibiT's size in fp32, more for larger models"
+        step = AGENTS[DEFAULT_AGENT].config.seconds_a_step
+        rough = f"{step:g} s a step of ChibiT's size in fp32, more for larger models"
         basis = f"those marked ? are rough: {rough}; the others are {basis}"
     side = arguments.num_processes if arguments.engine == "pool" else 1
     console.print(

@@ -68,7 +68,7 @@ def train(argv: Sequence[str], prog: str) -> None:
 
 def parse_run(argv: list[str], prog: str) -> tuple[Any, Destination]:
     """Flags to a run configuration. Precedence: field default < recipe < ``--config`` file < flag."""
-    from chibit.agents import AGENTS
+    from chibit.agents import AGENTS, DEFAULT_AGENT
     from chibit.recipes import RECIPES
     from chibit.training.run_config import RunConfig, from_record
 
@@ -94,7 +94,7 @@ def parse_run(argv: list[str], prog: str) -> tuple[Any, Destination]:
         if data is None:
             _require_data(base)
     else:
-        base = RunConfig(data="", agent=AGENTS[agent_name or "dt"].config())
+        base = RunConfig(data="", agent=AGENTS[agent_name or DEFAULT_AGENT].config())
         _require_data(base)
     arguments = parse(
         _arguments_class(type(base.agent)), argv, prog, _arguments_class(type(base.agent))(run=base)

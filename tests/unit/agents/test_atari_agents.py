@@ -39,7 +39,7 @@ def make(recipe, dataset, **changes):
     config = RECIPES[recipe].run(data="x").agent
     config = dataclasses.replace(config, **(SMALL if config.agent == "dt" else {"batch_size": 2}), **changes)
     agent = make_agent(config, dataset.spec, Runtime())
-    return agent, agent.sampler(dataset, np.random.default_rng(0))
+    return agent, agent.sampler(agent.prepare(dataset), np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("recipe", LOCAL)

@@ -46,9 +46,7 @@ def test_every_trainable_parameter_moves_and_belongs_to_one_optimizer(name, chan
     for key, parameter in agent.modules().named_parameters():
         if parameter.requires_grad:
             assert not torch.equal(parameter, before[key]), f"{key} did not move"
-    owned = [
-        id(p) for o in agent.learner.optimizers.values() for group in o.param_groups for p in group["params"]
-    ]
+    owned = [id(p) for o in agent.optimizers.values() for group in o.param_groups for p in group["params"]]
     trainable = [id(p) for p in agent.modules().parameters() if p.requires_grad]
     assert sorted(owned) == sorted(trainable)
     for line in metrics:
@@ -166,12 +164,12 @@ def test_a_diverging_update_changes_nothing_and_names_its_rows(name):
     train(agent, sampler, PHASES.get(name, 2))
     batch = sampler.sample()
     batch.states[3, 0] = torch.nan
-    before, step = tensors(agent), agent.learner.step
+    before, step = tensors(agent), agent.step
     with pytest.raises(DivergenceError, match="is nan at step") as caught:
         agent.update(batch)
     assert caught.value.exit_code == 5
     assert caught.value.rows == tuple(batch.rows.tolist())
-    assert agent.learner.step == step
+    assert agent.step == step
     assert all(torch.equal(tensor, before[key]) for key, tensor in tensors(agent).items())
 
 
@@ -200,7 +198,7 @@ def test_bfloat16_trains_otherwise_with_full_precision_parameters(name):
     for precision in ("fp32", "fp32", "bf16"):
         torch.manual_seed(0)
         agent = make_agent(small_config(name), dataset.spec, Runtime(precision=precision))
-        sampler = agent.sampler(dataset, np.random.default_rng(0))
+        sampler = agent.sampler(agent.prepare(dataset), np.random.default_rng(0))
         for metrics in train(agent, sampler, PHASES.get(name, 2)):
             assert all(np.isfinite(value) for value in metrics.values())
         assert all(p.dtype == torch.float32 for p in agent.modules().parameters())

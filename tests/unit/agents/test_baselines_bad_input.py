@@ -70,14 +70,6 @@ def test_discrete_agents_refuse_continuous_data(name):
 
 
 @pytest.mark.parametrize("name", CONTINUOUS)
-def test_unbounded_actions_are_refused(name):
-    spec = replace(identity_data(False).spec, action_high=(float("inf"),))
-    with pytest.raises(InputError) as caught:
-        make_agent(small_config(name), spec, Runtime())
-    assert_one_line(caught, name, "bounds", "finite")
-
-
-@pytest.mark.parametrize("name", CONTINUOUS)
 def test_actions_beyond_the_datas_own_bounds_are_refused(name):
     dataset = identity_data(False)
     actions = np.array(dataset.actions)

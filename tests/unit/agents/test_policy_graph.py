@@ -116,12 +116,7 @@ def test_discrete_policies_give_actions_or_logits(tmp_path):
 
 
 def test_policies_without_a_graph_are_refused_in_one_line(tmp_path):
-    class Odd:
-        """An agent whose policy is none that we know."""
-
-        def policy(self, targets):
-            return object()
-
-    with pytest.raises(InputError, match="onnx: object has no graph"):
-        export_onnx(Odd(), spec_of(), tmp_path / "policy.onnx")
+    agent = make("bc", spec_of(), context_length=2)
+    with pytest.raises(InputError, match="onnx: StackedPolicy has no graph"):
+        export_onnx(agent, spec_of(), tmp_path / "policy.onnx")
     assert not (tmp_path / "policy.onnx").exists()

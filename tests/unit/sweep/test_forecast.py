@@ -8,7 +8,6 @@ import pytest
 from chibit.agents import AGENTS
 from chibit.recipes import RECIPES
 from chibit.sweep import forecast
-from chibit.sweep.forecast import SECONDS_A_STEP, SECONDS_AN_EPISODE
 from chibit.sweep.progress import StudyProgress, shown_time
 from chibit.sweep.tasks import Outcome, make_tasks
 from chibit.training.run_config import RunConfig, to_record
@@ -34,10 +33,10 @@ def tasks_of(root, *configs):
 
 
 def test_without_any_finished_run_the_stated_figures_count(tmp_path):
-    [task] = tasks_of(tmp_path, config_of())
+    [task], dt = tasks_of(tmp_path, config_of()), AGENTS["dt"].config
     found = forecast.forecast(task, forecast.measure(tmp_path))
     assert not found.is_measured
-    assert found.seconds == pytest.approx(100 * SECONDS_A_STEP["dt"] + 20 * SECONDS_AN_EPISODE["dt"])
+    assert found.seconds == pytest.approx(100 * dt.seconds_a_step + 20 * dt.seconds_an_episode)
 
 
 def test_a_finished_run_of_the_same_settings_decides(tmp_path):
@@ -90,7 +89,7 @@ def test_baselines_have_their_own_figures(tmp_path):
     config = RunConfig(data="d", agent=AGENTS["bc"].config(), num_steps=1000, num_episodes=0)
     [task] = tasks_of(tmp_path, config)
     found = forecast.forecast(task, forecast.measure(tmp_path))
-    assert found.seconds == pytest.approx(1000 * SECONDS_A_STEP["bc"])
+    assert found.seconds == pytest.approx(1000 * config.agent.seconds_a_step)
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,13 @@ from chibit.core.config import config_hash, to_json
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.home import home_folder, language_model_folder
 from chibit.core.run_dir import RunDir
-from chibit.models.pretrained import TRAINED, load_initialiser, parse_trained
+from chibit.models.pretrained import TRAINED, load_initialiser, parse_trained, with_budget
 from chibit.training import trained_sources
 from chibit.training.trained_sources import (
     source_folder,
     train_sources,
     trained_config,
     trained_specs,
-    with_budget,
 )
 
 

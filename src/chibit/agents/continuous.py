@@ -1,0 +1,102 @@
+"""Baselines with continuous actions: networks live in [-1, 1], data and environments in their own bounds.
+
+Dimensions: B batch · S state_dim · A act_dim.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor
+
+from chibit.agents.base import Sampler
+from chibit.agents.markov import ActionScaler
+from chibit.agents.off_policy import OffPolicyAgent
+from chibit.core.errors import InputError
+from chibit.core.runtime import Runtime
+from chibit.data.trajectory import DatasetSpec, TrajectoryDataset
+from chibit.data.transitions import TransitionSampler
+
+
+class ContinuousAgent(OffPolicyAgent):
+    """An `OffPolicyAgent` whose `act` and `losses` deal with actions in [-1, 1].
+
+    Attributes:
+        scaler: between those and the environment's.
+    """
+
+    def __init__(self, config: Any, spec: DatasetSpec, runtime: Runtime) -> None:
+        """Build networks and optimizers for a data set.
+
+        Raises:
+            InputError: if its actions are discrete.
+        """
+        self.scaler = ActionScaler(config.agent, spec, runtime.torch_device)
+        super().__init__(config, spec, runtime)
+
+    def reward_scale(self, dataset: TrajectoryDataset) -> float:
+        """Factor of the rewards of a data set."""
+        return 1.0
+
+    def sampler(self, dataset: TrajectoryDataset, generator: np.random.Generator) -> Sampler[Any]:
+        """Draw transitions uniformly, rewards scaled.
+
+        Raises:
+            InputError: if actions lie outside assumed bounds.
+        """
+        check_actions(dataset)
+        scale = self.reward_scale(dataset)
+        return TransitionSampler(
+            dataset,
+            batch_size=self.config.batch_size,
+            generator=generator,
+            reward_transform=None if scale == 1.0 else lambda rewards: rewards * scale,
+        )
+
+    def to_unit(self, batch: Any) -> Any:
+        """A batch with its actions in [-1, 1]."""
+        return replace(batch, actions=self.scaler.unit(batch.actions))
+
+    def env_actions(self, states: Tensor) -> Tensor:
+        """Actions (B, A) within the environment's bounds."""
+        return self.scaler.from_unit(self.act(states))
+
+    def error_of(self, states: Tensor, actions: Tensor) -> float:
+        """Mean squared error in the environment's units."""
+        return F.mse_loss(self.env_actions(states), actions).item()
+
+
+def check_actions(dataset: TrajectoryDataset) -> None:
+    """Refuse continuous actions outside the bounds that the data themselves state.
+
+    Bounds of a known environment are exact: it cuts what lies outside, and so does the agent. Without an
+    environment there are the bounds in a data set's own description, and data that contradict it are not
+    to be trusted; where there is no description, the bounds are the range of the actions, at least -1 to 1.
+
+    Raises:
+        InputError: naming the action's dimension, its range and the bounds.
+    """
+    spec = dataset.spec
+    if spec.env_id is not None:
+        return
+    lowest, highest = dataset.actions.min(axis=0), dataset.actions.max(axis=0)
+    low, high = np.asarray(spec.action_low, np.float32), np.asarray(spec.action_high, np.float32)
+    outside = np.flatnonzero((lowest < low) | (highest > high))
+    if len(outside):
+        i = int(outside[0])
+        raise InputError(
+            f"{spec.name}: action dimension {i} spans {lowest[i]:g} to {highest[i]:g}, expected {low[i]:g} "
+            f"to {high[i]:g}; scale the actions, or name the environment that the data come from"
+        )
+
+
+def return_range_scale(dataset: TrajectoryDataset) -> float:
+    """Factor that makes the returns of the data span 1000, the time limit of the locomotion tasks.
+
+    The rule of Kostrikov et al. (2021). Where all returns are equal (rewards all zero, say) it is 1.
+    """
+    spread = float(dataset.episode_returns.max() - dataset.episode_returns.min())
+    return 1000.0 / spread if spread > 0 else 1.0

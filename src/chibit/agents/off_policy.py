@@ -1,0 +1,216 @@
+"""What every baseline is made of: networks, a loss for each optimizer, steps that are checked first.
+
+A baseline is its config, its networks (`build`), its `losses` and its `act`; what follows an update goes into
+`updated`. It inherits `ContinuousAgent` or `DiscreteAgent`, by the actions that it takes.
+
+Dimensions: B batch · S state_dim · A act_dim.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
+
+from chibit.agents.base import Agent, AgentConfig, AgentState, Policy, PolicyStep, Sampler, require_finite
+from chibit.agents.markov import MarkovPolicy, MarkovStep
+from chibit.core.memory import perceptron_bytes
+from chibit.core.runtime import Runtime
+from chibit.data.trajectory import DatasetSpec, TrajectoryDataset
+from chibit.data.transitions import TransitionSampler
+
+Loss: TypeAlias = tuple[Tensor, dict[str, Tensor]]
+"""A scalar to descend, and scalars to log by name."""
+Optimizers: TypeAlias = dict[str, torch.optim.Optimizer]
+"""By the name of the loss whose gradient they apply."""
+
+
+def adam(network: nn.Module, learning_rate: float, eps: float = 1e-8) -> torch.optim.Adam:
+    """Adam in its fused form, the fastest on every device, with torch's other defaults."""
+    return torch.optim.Adam(network.parameters(), lr=learning_rate, eps=eps, fused=True)
+
+
+class BaselineConfig(AgentConfig):
+    """Base of the baselines' configs, all of whose networks are perceptrons behind equal inputs."""
+
+    @property
+    def heads(self) -> int:
+        """Numbers that a network gives for each action, or coordinate of one."""
+        return 1
+
+    @property
+    def states_seen(self) -> int:
+        """States in an input."""
+        return 1
+
+    @property
+    def rows_per_transition(self) -> int:
+        """Actions that a loss looks at for each transition."""
+        return 1
+
+    def num_bytes(self, spec: DatasetSpec) -> int:
+        """One network of each kind and the activations of a batch."""
+        kinds = [sizes for name, sizes in vars(self).items() if name.endswith("hidden_sizes")]
+        return sum(
+            perceptron_bytes(
+                inputs=self.states_seen * spec.num_state_columns + spec.act_dim,
+                hidden_sizes=sizes,
+                outputs=self.heads * (spec.num_actions or spec.act_dim),
+                rows=self.batch_size * self.rows_per_transition,
+            )
+            for sizes in kinds
+        )
+
+
+class OffPolicyAgent(Agent):
+    """Learns from transitions, and acts on single states.
+
+    Every gradient of an update is taken at the same parameters and checked before the first of them is
+    applied, so that a diverging update leaves the agent as it was.
+
+    Attributes:
+        networks: every module that `build` set as an attribute, by its name, frozen copies included.
+        optimizers: what `build` gave.
+    """
+
+    def __init__(self, config: Any, spec: DatasetSpec, runtime: Runtime) -> None:
+        """Build networks and optimizers for a data set."""
+        self.config, self.spec, self.runtime, self.step = config, spec, runtime, 0
+        self.optimizers = self.build()
+        parts = {name: part for name, part in vars(self).items() if isinstance(part, nn.Module)}
+        self.networks = nn.ModuleDict(parts).to(runtime.torch_device)
+        self._metrics: dict[str, float] = {}
+        self._parameters = {
+            name: [p for group in optimizer.param_groups for p in group["params"]]
+            for name, optimizer in self.optimizers.items()
+        }
+
+    @abstractmethod
+    def build(self) -> Optimizers:
+        """Set the networks as attributes, from `config` and `spec`.
+
+        Returns:
+            An optimizer for each of the losses.
+        """
+
+    @abstractmethod
+    def losses(self, batch: Any) -> dict[str, Loss]:
+        """What this update descends, by the name of the optimizer; an optimizer without a loss rests.
+
+        Args:
+            batch: on the device; continuous actions are in [-1, 1].
+        """
+
+    def updated(self, losses: Mapping[str, Loss]) -> None:
+        """Follow up an update, after which `step` has been counted: move target networks."""
+
+    def learning_rates(self) -> dict[str, float]:
+        """Step sizes for the next update, of the optimizers whose step size changes."""
+        return {}
+
+    @abstractmethod
+    def act(self, states: Tensor) -> Tensor:
+        """Give the policy's actions in normalized states (B, S): (B, A) in [-1, 1], or (B,) int64."""
+
+    @abstractmethod
+    def env_actions(self, states: Tensor) -> Tensor:
+        """The same within the environment's bounds."""
+
+    def to_unit(self, batch: Any) -> Any:
+        """A batch as `losses` takes it, from one on the device; the batch itself stays as it is."""
+        return batch
+
+    def sampler(self, dataset: TrajectoryDataset, generator: np.random.Generator) -> Sampler[Any]:
+        """Draw transitions uniformly."""
+        return TransitionSampler(dataset, batch_size=self.config.batch_size, generator=generator)
+
+    def update(self, batch: Any) -> dict[str, float]:
+        """Take one step down each of `losses`, with respect to what its optimizer holds and nothing else.
+
+        Returns:
+            Metrics of this update; those of a loss that was left out are its latest ones. `train/loss` is the
+            sum over the given losses.
+        """
+        for name, learning_rate in self.learning_rates().items():
+            for group in self.optimizers[name].param_groups:
+                group["lr"] = learning_rate
+        batch = self.to_unit(batch.to(self.runtime.torch_device))
+        with self.runtime.autocast():
+            losses = self.losses(batch)
+        metrics = self._descend(batch.rows, losses)
+        self.updated(losses)
+        return metrics
+
+    def _descend(self, rows: Tensor, losses: Mapping[str, Loss]) -> dict[str, float]:
+        gradients = {
+            name: torch.autograd.grad(loss, self._parameters[name]) for name, (loss, _) in losses.items()
+        }
+        values = {name: loss.item() for name, (loss, _) in losses.items()}
+        norms = {name: get_total_norm(gradient).item() for name, gradient in gradients.items()}
+        require_finite(
+            self.step,
+            rows,
+            **{f"{name} loss": value for name, value in values.items()},
+            **{f"norm of the {name} gradient": norm for name, norm in norms.items()},
+        )
+        for name, gradient in gradients.items():
+            for parameter, part in zip(self._parameters[name], gradient, strict=True):
+                parameter.grad = part
+            self.optimizers[name].step()
+        self.step += 1
+        for name, (_, metrics) in losses.items():
+            self._metrics[f"train/{name}_loss"] = values[name]
+            self._metrics[f"train/{name}_grad_norm"] = norms[name]
+            for key, value in metrics.items():
+                self._metrics[f"train/{key}"] = value.item()
+        self._metrics["train/loss"] = sum(values.values())
+        return dict(self._metrics)
+
+    def inputs(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """What the policy sees, (B, S), and the actions (B, A) or (B,) that the data have for it."""
+        return batch.states, batch.actions
+
+    @torch.no_grad()
+    def action_error(self, batch: Any) -> float:
+        """See `Agent.action_error`."""
+        return self.error_of(*self.inputs(batch.to(self.runtime.torch_device)))
+
+    @abstractmethod
+    def error_of(self, states: Tensor, actions: Tensor) -> float:
+        """Error of the policy in states (B, S), whose logged actions are (B, A) or (B,)."""
+
+    def policy(self, target_returns: Sequence[float] | None = None) -> Policy:
+        """Act by `act`, without noise."""
+        return MarkovPolicy(self.spec, self.runtime.torch_device, self.env_actions)
+
+    def policy_step(self) -> PolicyStep:
+        """From raw observations (E, S) to actions."""
+        return MarkovStep(self.networks, self.spec, self.env_actions).as_step()
+
+    def modules(self) -> nn.Module:
+        """All networks."""
+        return self.networks
+
+    def state_dict(self) -> AgentState:
+        """Networks; optimizers, step and the latest metrics."""
+        training: dict[str, Any] = {
+            "step": self.step,
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "metrics": dict(self._metrics),
+        }
+        return AgentState(tensors=self.networks.state_dict(), training=training)
+
+    def load_state_dict(self, state: AgentState) -> None:
+        """Take over a snapshot; one without its training part serves for acting only."""
+        self.networks.load_state_dict(state.tensors)
+        if not state.training:
+            return
+        self.step = state.training["step"]
+        self._metrics = dict(state.training["metrics"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state.training["optimizers"][name])
