@@ -305,8 +305,9 @@ def replace_file(path: Path, outside: Path, generator: random.Random) -> str:
         path.write_bytes(content)
         os.truncate(path, generator.choice((10**8, 2 * 10**9)))
     elif way == "link within":
-        path.with_name("moved").write_bytes(content)
-        path.symlink_to("moved")
+        moved = f"moved-{path.name}"
+        path.with_name(moved).write_bytes(content)
+        path.symlink_to(moved)
     elif way == "large":
         path.write_bytes(content + b" " * 9_000_000)
     return f"{path.name}: {way}"
