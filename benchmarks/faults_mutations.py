@@ -31,7 +31,7 @@ import numpy as np
 import torch._dynamo  # noqa: F401 - optimizers import it
 from faults_lines import command_line
 from faults_mutators import add_entry, mutate_file, mutate_value, replace_file, resign
-from faults_originals import surround, write_originals
+from faults_originals import PRETRAIN, surround, write_originals
 from faults_watch import MEGABYTES, Place, Seen, run
 
 import chibit
@@ -272,7 +272,8 @@ def _act(folder: Path) -> Any:
 
 def _policy_mutant(originals: Path, place: Place, generator: random.Random) -> Mutant:
     """A policy's folder, and `Policy.from_pretrained`, `act` and `save_pretrained`."""
-    original = originals / generator.choice(("policy-dt", "policy-td3_bc", "policy-discrete_bc"))
+    kinds = ("policy-dt", "policy-td3_bc", "policy-discrete_bc", "policy-hf")
+    original = originals / generator.choice(kinds)
     target = _copy(original, place)
     if generator.random() < 0.15:  # the weights alone: their hash tells
         weights = target / "model.safetensors"
@@ -290,7 +291,7 @@ def _policy_mutant(originals: Path, place: Place, generator: random.Random) -> M
 
 def _run_mutant(originals: Path, place: Place, generator: random.Random) -> Mutant:
     """A run directory, and every command that takes one."""
-    name = generator.choice(("run", "run", "stopped"))
+    name = generator.choice(("run", "run", "run", "stopped", "stopped", "pretrained"))
     target = _copy(originals / name, place)
     if generator.random() < 0.2:
         shutil.copytree(originals / "run", place.work / "study" / "sound")
@@ -317,7 +318,14 @@ def _run_mutant(originals: Path, place: Place, generator: random.Random) -> Muta
         "train itself": ["train", "--config", str(target / "config.json"), "--out", str(target), "--quiet"],
         "study": ["study", "table2", "--dry-run", "--root", str(place.work)],
     }
-    weights = (5, 4, 4, 3, 1, 1, 4, 1, 1)
+    weights = [5, 4, 4, 3, 1, 1, 4, 1, 1]
+    if name == "pretrained":
+        new = [*_TINY, "--context-length", "2", "--out", str(place.work / "new")]
+        lines |= {
+            "train": ["train", "--data", str(originals / "cartpole.npz"), "--init", str(target), *new],
+            "pretrain": ["pretrain", *PRETRAIN, "--out", str(target)],
+        }
+        weights = [1] * 9 + [8, 8]
     verb = generator.choices(list(lines), weights)[0]
     return Mutant(
         f"{verb}: {what}", partial(main, lines[verb]), may_follow_links=verb not in ("report", "study")

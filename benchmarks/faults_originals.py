@@ -13,10 +13,12 @@ from typing import Any
 
 import h5py
 import numpy as np
+import transformers
 from faults_kills import small_run, write_data
 
 from chibit.agents import AGENTS, make_agent
 from chibit.agents.saved_policy import PolicyScore, export_policy
+from chibit.cli import main
 from chibit.core.runtime import Runtime
 from chibit.data.atari_replay import shard_path
 from chibit.data.catalog import load_dataset
@@ -24,6 +26,14 @@ from chibit.models.gpt import GPTConfig
 from chibit.models.language_model import LanguageModel, LanguageModelConfig, save_language_model
 from chibit.training.offline import train
 from chibit.training.run_config import to_record
+
+PRETRAIN = [
+    *("--corpus", "markov", "--num-states", "5", "--num-sequences", "20", "--sequence-length", "16"),
+    *("--n-layer", "1", "--n-embd", "8", "--n-positions", "8", "--block-length", "8", "--batch-tokens", "16"),
+    *("--micro-batch-tokens", "16", "--validation-tokens", "16", "--sample-tokens", "2", "--num-steps", "4"),
+    *("--evaluate-every", "2", "--warmup-steps", "1", "--device", "cpu", "--quiet"),
+]
+"""Flags of a language model's run of a moment."""
 
 
 def write_originals(folder: Path) -> Path:
@@ -47,6 +57,11 @@ def write_originals(folder: Path) -> Path:
     shutil.copytree(load_dataset(data, progress=False).folder, folder / "store")
     for agent, name in (("dt", "cartpole"), ("td3_bc", "pendulum"), ("discrete_bc", "cartpole")):
         _write_policy(folder / f"policy-{agent}", agent, folder / f"{name}.npz")
+    main(["pretrain", *PRETRAIN, "--out", str(folder / "pretrained")])
+    transformers.GPT2Config(
+        n_layer=1, n_head=1, n_embd=8, n_positions=32, vocab_size=5, bos_token_id=0, eos_token_id=0
+    ).save_pretrained(folder / "gpt2")
+    _write_policy(folder / "policy-hf", "dt", folder / "cartpole.npz", init=f"hf_config:{folder / 'gpt2'}")
     return folder
 
 
@@ -134,9 +149,13 @@ def _add_media(run: Path) -> None:
     (run / "videos" / "film.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(200))
 
 
-def _write_policy(folder: Path, agent: str, data: Path) -> None:
+def _write_policy(folder: Path, agent: str, data: Path, **settings: Any) -> None:
     spec = load_dataset(data, progress=False).spec
-    small = {"dt": {"context_length": 3, "n_layer": 1, "n_embd": 8}}.get(agent, {"hidden_sizes": (8,)})
+    small: dict[str, Any] = {"context_length": 3, "n_layer": 1, "n_embd": 8} | settings
+    if agent != "dt":
+        small = {"hidden_sizes": (8,)}
+    elif "init" in small:
+        small = {"context_length": 3} | settings
     made = make_agent(AGENTS[agent].config(**small), spec, Runtime())
     score = PolicyScore(
         env_id=spec.env_id or "", target_return=20.0 if agent == "dt" else None, num_episodes=3,

@@ -334,7 +334,8 @@ class _Watch:
         if event == "open":
             path, mode, flags = arguments
             fails = (flags or 0) & os.O_NOFOLLOW and os.path.islink(path)
-            if not fails and (isinstance(mode, str) and set(mode) & set("wax+")) or (flags or 0) & _WRITING:
+            writes = (isinstance(mode, str) and set(mode) & set("wax+")) or (flags or 0) & _WRITING
+            if writes and not fails:
                 self._check("write", path)
         elif event == "os.mkdir" and os.path.lexists(arguments[0]):
             return  # which fails

@@ -172,3 +172,15 @@ def test_fields_that_are_not_known_are_left_alone():
     record = {"status": "finished", "steps": 1, "score_unit": "return", "behaviour_mean_return": 0.0}
     record |= {"behaviour_score": None, "scores": [], "of a later version": 1}
     assert check_record(ResultRecord, record, "result.json") is record
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "attention"])
+def test_a_folder_of_a_run_that_is_a_link_outside_is_not_written_into(run, outside, capsys, name):
+    if (run / name).exists():
+        shutil.move(run / name, outside / name)
+    (run / name).symlink_to(outside)
+    (run / "result.json").unlink()
+    before = sorted(outside.rglob("*"))
+    arguments = line(TRAIN, run) if name == "checkpoints" else ["attention", str(run), "--num-windows", "2"]
+    assert_damaged(capsys, arguments, f"{name}: leads out of", code=2)
+    assert sorted(outside.rglob("*")) == before

@@ -115,10 +115,18 @@ def read_regular(
             raise read_error(path, error, kind, remedy) from error
 
 
+def require_inside(path: Path, folder: Path, remedy: str) -> None:
+    """Refuse a path that leads out of a folder once all links are followed, or nowhere."""
+    try:
+        _resolve_inside(path, folder, InputError, remedy)
+    except OSError as error:
+        raise read_error(path, error, InputError, remedy) from error
+
+
 def list_folder(path: Path, *, inside: Path) -> list[Path]:
     """Entries of a folder, sorted; InputError where it leads out of `inside`, it is not looked into then."""
+    require_inside(path, inside, "remove the link")
     try:
-        _resolve_inside(path, inside, InputError, "remove the link")
         return sorted(path.iterdir())
     except OSError as error:
         raise read_error(path, error) from error

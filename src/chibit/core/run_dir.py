@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from chibit.core.files import (
     flush,
     make_folder,
     open_regular,
+    require_inside,
     resource_error,
     write_atomic,
 )
@@ -72,6 +74,7 @@ class RunDir:
             raise InputError(f"{path}: is not empty and not a run directory; choose another --out")
         else:
             write_atomic(path / "config.json", dump(description, indent=1))
+        run.own_folder("checkpoints")
         return run
 
     @classmethod
@@ -101,6 +104,17 @@ class RunDir:
     def checkpoints(self) -> Path:
         """Folder of the checkpoints."""
         return self.path / "checkpoints"
+
+    def own_folder(self, name: str) -> Path:
+        """A folder of the run to write into; it need not be there.
+
+        Raises:
+            InputError: where it is a link that leads out of the run.
+        """
+        folder = self.path / name
+        if os.path.lexists(folder):
+            require_inside(folder, self.path, "put the folder itself there, or link the whole run")
+        return folder
 
     @property
     def is_finished(self) -> bool:

@@ -9,10 +9,12 @@ Dimensions: B batch · T tokens · T' tokens whose output is asked for · D widt
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import inspect
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from chibit.core.errors import DamagedFileError, InputError
+from chibit.core.errors import DamagedFileError, InputError, UserError, first_line
 from chibit.models.hub import model_folder, require_safe_weights
 from chibit.models.vocabulary_loss import vocabulary_loss
 
@@ -244,7 +246,7 @@ def load_huggingface(source: str) -> HuggingFaceLanguageModel:
     """
     folder, extra = _locate(source)
     transformers = _import_transformers()
-    try:
+    with _reading(folder):
         with torch.random.fork_rng(devices=[]):
             model, report = transformers.AutoModelForCausalLM.from_pretrained(
                 folder,
@@ -256,18 +258,12 @@ def load_huggingface(source: str) -> HuggingFaceLanguageModel:
                 output_loading_info=True,
                 **extra,
             )
-    except (SafetensorError, RuntimeError, KeyError, EOFError) as error:
-        raise DamagedFileError(
-            f"{folder}: cannot be loaded ({_first_line(error)}); fetch it again"
-        ) from error
-    except (ValueError, OSError) as error:
-        raise InputError(f"{folder}: not a causal language model ({_first_line(error)})") from error
-    if report["missing_keys"]:
-        missing = sorted(report["missing_keys"])
-        raise DamagedFileError(
-            f"{folder}: {len(missing)} tensors are missing, first {missing[0]}; fetch it again"
-        )
-    return HuggingFaceLanguageModel(model)
+        if report["missing_keys"]:
+            missing = sorted(report["missing_keys"])
+            raise DamagedFileError(
+                f"{folder}: {len(missing)} tensors are missing, first {missing[0]}; fetch it again"
+            )
+        return HuggingFaceLanguageModel(model)
 
 
 def build_huggingface(folder: str) -> HuggingFaceLanguageModel:
@@ -280,7 +276,7 @@ def build_huggingface(folder: str) -> HuggingFaceLanguageModel:
         InputError: if there is none, or it is not of a causal language model.
     """
     transformers = _import_transformers()
-    try:
+    with _reading(Path(folder)):
         config = transformers.AutoConfig.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
@@ -288,9 +284,7 @@ def build_huggingface(folder: str) -> HuggingFaceLanguageModel:
             model = transformers.AutoModelForCausalLM.from_config(
                 config, dtype=torch.float32, attn_implementation="eager", trust_remote_code=False
             )
-    except (ValueError, OSError, KeyError) as error:
-        raise InputError(f"{folder}: not a causal language model ({_first_line(error)})") from error
-    return HuggingFaceLanguageModel(model)
+        return HuggingFaceLanguageModel(model)
 
 
 def load_tokenizer(source: str) -> Any:
@@ -300,12 +294,11 @@ def load_tokenizer(source: str) -> Any:
         InputError: if its files are missing.
     """
     folder, extra = _locate(source)
-    try:
-        return _import_transformers().AutoTokenizer.from_pretrained(
+    transformers = _import_transformers()
+    with _reading(folder, "no tokenizer that can be loaded"):
+        return transformers.AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, **extra
         )
-    except (ValueError, OSError) as error:
-        raise InputError(f"{folder}: no tokenizer that can be loaded ({_first_line(error)})") from error
 
 
 def _locate(source: str) -> tuple[Path, dict[str, str]]:
@@ -336,5 +329,15 @@ def _import_transformers() -> Any:
     return transformers
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
+@contextlib.contextmanager
+def _reading(folder: Path, otherwise: str = "not a causal language model") -> Iterator[None]:
+    """One line for whatever `transformers` stumbles over in files that it checks as it goes."""
+    try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except (SafetensorError, RuntimeError, KeyError, EOFError) as error:
+        reason = first_line(error)
+        raise DamagedFileError(f"{folder}: cannot be loaded ({reason}); fetch it again") from error
+    except Exception as error:
+        raise InputError(f"{folder}: {otherwise} ({first_line(error)})") from error

@@ -35,7 +35,7 @@ def draw_attention(
     """
     if num_windows < 1:
         raise InputError(f"num_windows: got {num_windows}, expected at least 1")
-    path, config = loaded.run.path, loaded.config
+    config = loaded.config
     if data:
         dataset = load_dataset(data, progress=False)
     else:
@@ -55,7 +55,7 @@ def draw_attention(
     tokens = model.tokens_per_step * sampler.context_length
     check_fits(8 * len(chosen) * tokens**2, f"num_windows: {len(chosen):,} windows", "lower num_windows")
     maps = attention_maps(model, sampler.windows(np.sort(chosen)), temperature=temperature)
-    return list(save_attention(maps, path / "attention"))
+    return list(save_attention(maps, loaded.run.own_folder("attention")))
 
 
 def _whole_windows(dataset: TrajectoryDataset, context_length: int) -> np.ndarray:

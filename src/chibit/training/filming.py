@@ -27,7 +27,7 @@ def film(loaded: LoadedRun, targets: Sequence[float] | None, seed: int) -> list[
     paths = []
     for target in targets or (None,):
         name = "policy" if target is None else f"target-{target:g}"
-        path = loaded.run.path / "videos" / f"{name}.mp4"
+        path = loaded.run.own_folder("videos") / f"{name}.mp4"
         policy = loaded.agent.policy(None if target is None else (target,))
         record_video(policy, spec.env_id, path, seed=seed, d4rl_physics=spec.d4rl_physics)
         paths.append(path)

@@ -307,7 +307,7 @@ class _PretrainRun:
         self.run.log(f"step {self.state.step}: held-out perplexity {perplexity:.2f}; {sample}")
         self.progress.evaluated(loss, sample)
         if self.state.step:
-            save_language_model(self.model, self.run.path / LANGUAGE_MODEL)
+            save_language_model(self.model, self.run.own_folder(LANGUAGE_MODEL))
 
     def _save(self) -> None:
         random_states = self.workers.gather(capture_rng())

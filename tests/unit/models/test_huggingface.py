@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from chibit.core.errors import DamagedFileError, InputError, UserError
 from chibit.models.huggingface import (
     HuggingFaceBackbone,
     HuggingFaceLanguageModel,
+    build_huggingface,
     load_huggingface,
     load_tokenizer,
 )
@@ -319,3 +321,25 @@ def test_gradients_reach_the_embeddings() -> None:
     backbone(x)[:, 1].sum().backward()
     assert x.grad is not None
     assert x.grad[:, :2].abs().sum() > 0 and x.grad[:, 2:].abs().max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("n_embd", "wide"), ("n_embd", -8), ("n_head", 0), ("n_layer", 1e308), ("n_positions", None),
+        ("scale_attn_weights", 3), ("activation_function", "no such"), ("model_type", []),
+        ("vocab_size", [5]), ("layer_norm_epsilon", {"a": 1}),
+        ("auto_map", {"AutoConfig": "own.Config"}), ("summary_type", -1),
+    ],
+)  # fmt: skip
+def test_a_configuration_that_transformers_stumbles_over_is_refused_in_one_line(tmp_path, key, value):
+    config = transformers.GPT2Config(n_layer=1, n_head=1, n_embd=8, n_positions=8, vocab_size=5)
+    config.save_pretrained(tmp_path)
+    record = json.loads((tmp_path / "config.json").read_text()) | {key: value}
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    try:
+        built = build_huggingface(str(tmp_path))
+    except UserError as refused:
+        assert "\n" not in str(refused)
+    else:
+        assert built.gpt.width == 8
