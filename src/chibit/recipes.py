@@ -8,6 +8,8 @@ from typing import Any
 
 from chibit.agents import AGENTS, DEFAULT_AGENT
 from chibit.agents.recommended import RECOMMENDED, recommended
+from chibit.core.errors import InputError
+from chibit.core.files import nearest
 from chibit.training.run_config import RunConfig
 
 
@@ -208,11 +210,14 @@ RECIPES |= {
     for size in ("0.6M", *SIZES)
 }
 
-RECIPES |= {
-    name: Recipe(summary=f"{entry.agent.label}: {entry.summary}", agent=name)
-    for name, entry in AGENTS.items()
-    if name not in RECIPES
-}
+
+def _defaults(agent: str) -> Recipe:
+    """An agent with its defaults."""
+    entry = AGENTS[agent]
+    return Recipe(summary=f"{entry.agent.label}: {entry.summary}", agent=agent)
+
+
+RECIPES |= {name: _defaults(name) for name in AGENTS if name not in RECIPES}
 
 ATARI_METHODS: dict[str, tuple[str, dict[str, Any], str]] = {
     "dt": ("dt", {**ATARI, **ATARI_GPT}, "Decision Transformer of Chen et al. (2021)"),
@@ -303,3 +308,20 @@ RECIPES |= {
     )
     for rate in RATES
 }
+
+
+def find_recipe(name: str, where: str) -> Recipe:
+    """A recipe by its name; the name of an agent that came later is one with its defaults.
+
+    Args:
+        name: the recipe's.
+        where: what names it, for the message.
+
+    Raises:
+        InputError: if there is none, with the nearest name.
+    """
+    if name in RECIPES:
+        return RECIPES[name]
+    if name in AGENTS:
+        return _defaults(name)
+    raise InputError(f"{where}: unknown {name!r}{nearest(name, RECIPES)}; see chibit recipes")

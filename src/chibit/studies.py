@@ -13,7 +13,7 @@ from chibit.core.errors import InputError
 from chibit.core.files import nearest
 from chibit.core.runtime import Precision
 from chibit.core.targets import environment_name
-from chibit.recipes import ATARI_METHODS, ATARI_STEPS, RATES, RECIPES, SIZES, WEIGHTS_GRID, shortened
+from chibit.recipes import ATARI_METHODS, ATARI_STEPS, RATES, SIZES, WEIGHTS_GRID, find_recipe, shortened
 from chibit.training.run_config import RunConfig
 
 _LEVEL = r"(random|simple|expert|medium|medium-replay|medium-expert|full-replay)"
@@ -345,8 +345,7 @@ def study_configs(
     if not seeds:
         raise InputError("seeds: got none, expected at least one")
     for arm in arms:
-        if arm not in RECIPES:
-            raise InputError(f"arm: unknown {arm!r}{nearest(arm, RECIPES)}; see chibit recipes")
+        find_recipe(arm, "arm")
     if pretrain_steps is not None and pretrain_steps < 1:
         raise InputError(f"pretrain_steps: got {pretrain_steps}, expected at least 1")
     study = STUDIES[name]
@@ -409,8 +408,7 @@ def _rate(name: str, arm: str, rates: Mapping[str, float] | None) -> float:
 
 def _arm_run(study: Study, arm: str, data_name: str, num_steps: int) -> RunConfig[Any]:
     """An arm's run with the study's settings; the schedules of both shrink with the number of steps."""
-    recipe = RECIPES[arm]
-    run = recipe.run(data=data_name, num_steps=num_steps)
+    run = find_recipe(arm, "arm").run(data=data_name, num_steps=num_steps)
     key = run.agent.agent
     settings = {**study.settings.get(key, {}), **study.data_settings.get(data_name, {}).get(key, {})}
     settings = shortened(settings, num_steps / study.num_steps)

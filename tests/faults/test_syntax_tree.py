@@ -23,8 +23,8 @@ SPAWNS = {
     "training/provenance.py",
 }  # fmt: skip
 """Modules that start processes, each with a list of arguments of their own."""
-IMPORTS_BY_NAME = {"__init__.py", "cli.py", "data/limited.py"}
-"""Modules that import by a name, which comes from a table in them."""
+IMPORTS_BY_NAME = {"__init__.py", "cli.py", "data/limited.py", "agents/registry.py"}
+"""Modules that import by a name, which comes from a table in them; the last one's from --agent alone."""
 PATHS = {
     "behaviour/ladder.py": {"env_name"},  # a key of a table
     "core/checkpoint.py": {"name", "step", "candidate"},  # own names and numbers

@@ -1,6 +1,11 @@
-"""An agent with the members that docs/extend.md lists, and nothing else, trains, is exported and deployed."""
+"""Agents of others: with the members that docs/extend.md lists and nothing else, of a module, of a plugin."""
 
+import json
+import logging
+import shutil
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -14,6 +19,7 @@ from chibit.agents.base import Agent, AgentConfig, AgentEntry, AgentState
 from chibit.agents.markov import MarkovPolicy
 from chibit.agents.saved_policy import Policy
 from chibit.cli import main
+from chibit.core.errors import InputError
 from chibit.core.fields import Count, Positive
 from chibit.data.transitions import TransitionSampler
 
@@ -59,9 +65,39 @@ class Mine(Agent):
         self.net.load_state_dict(state.tensors)
 
 
+EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "my_agent.py"
+ADDRESS = "my_agent:ReturnWeighted"
+
+
+@pytest.fixture(autouse=True)
+def as_before(monkeypatch):
+    """What a test registers and imports is forgotten after it."""
+    monkeypatch.setattr(AGENTS, "_entries", dict(AGENTS._entries))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    modules = set(sys.modules)
+    yield
+    for name in set(sys.modules) - modules:
+        if name.startswith("my_"):
+            del sys.modules[name]
+
+
 @pytest.fixture
-def registered(monkeypatch):
-    monkeypatch.setitem(AGENTS._entries, "mine", AgentEntry(MineConfig, Mine))
+def registered():
+    AGENTS.add(AgentEntry(MineConfig, Mine))
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with the example of the documentation, to work in."""
+    shutil.copy(EXAMPLE, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def forget():
+    """As a new process would find things."""
+    del sys.modules["my_agent"]
+    del AGENTS._entries["return_weighted"]
 
 
 def test_it_trains_and_its_policy_is_deployed(registered, pendulum_file, tmp_path):
@@ -87,3 +123,87 @@ def test_what_inherits_nothing_is_refused_when_it_is_registered():
 
         class Odd(Mine, config=dict):
             pass
+
+
+FLAGS = ["--num-steps", "4", "--num-episodes", "1", "--hidden-sizes", "8", "--device", "cpu", "--quiet"]
+
+
+def test_the_example_goes_through_every_command(folder, pendulum_file, capsys):
+    data = ["--data", str(pendulum_file), *FLAGS]
+    assert main(["train", "--agent", ADDRESS, "--out", "run", "--validation-share", "0.34", *data]) == 0
+    record = json.loads(Path("run/config.json").read_text())
+    assert record["arm"] == "return_weighted"
+    assert (record["config"]["agent_name"], record["config"]["agent_class"]) == ("return_weighted", ADDRESS)
+    assert "held_out/action_error" in json.loads(Path("run/metrics.jsonl").read_text().splitlines()[-1])
+    assert main(["export", "run", "--no-video", "--out", "policy"]) == 0
+    forget()
+    for command in (["evaluate", "run"], ["show", "run"], ["export", "run", "--no-video"]):
+        capsys.readouterr()
+        assert main(command) == 2
+        assert f"give --agent {ADDRESS} (in Python: import my_agent)" in capsys.readouterr().err
+    with pytest.raises(InputError, match=f"agent: 'return_weighted' is not .* give --agent {ADDRESS}"):
+        Policy.from_pretrained("policy")
+    assert "my_agent" not in sys.modules  # no file causes an import
+    assert main(["evaluate", "run", "--agent", ADDRESS, "--num-episodes", "1"]) == 0
+    assert main(["show", "run"]) == 0
+    assert main(["train", "--config", "run/config.json", "--agent", ADDRESS, "--out", "copy"]) == 0
+    policies = [Policy.from_pretrained("policy")]
+    assert main(["export", "copy", "--no-video", "--out", "again"]) == 0
+    policies.append(Policy.from_pretrained("again"))
+    seen = np.array([0.5, 0.1, -2.0], np.float32)
+    for policy in policies:
+        policy.reset()
+    assert np.array_equal(policies[0].act(seen), policies[1].act(seen))
+
+
+def test_the_example_is_an_arm_of_a_study_and_of_its_report(folder, pendulum_file):
+    flags = ["--num-steps", "4", "--num-episodes", "1", "--engine", "process", "--seeds", "0"]
+    command = ["study", "baselines", "--agent", ADDRESS, "--data", str(pendulum_file), *flags]
+    assert main([*command, "--arms", "bc", "return_weighted"]) == 0
+    forget()
+    assert main(["report", "runs/baselines", "--out", "page", "--baseline", "bc"]) == 0
+    assert "return\\_weighted scores" in Path("page/report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("no_such_module:MyAgent", "no_such_module cannot be imported (ModuleNotFoundError"),
+        ("my_agent:Nothing", "my_agent:Nothing is no agent"),
+        ("my_agent:ReturnWeightedConfig", "is no agent"),
+        ("my_agent:", "expected a key or MODULE:CLASS"),
+        ("../my_agent:ReturnWeighted", "expected a key or MODULE:CLASS"),
+        ("my_broken:MyAgent", "my_broken cannot be imported (ZeroDivisionError"),
+    ],
+)
+def test_what_is_no_agent_is_refused_in_one_line(folder, capsys, address, words):
+    Path("my_broken.py").write_text("1 / 0")
+    assert main(["train", "--agent", address, "--data", "x"]) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+
+
+def test_an_unfinished_agent_and_a_taken_key_are_refused(folder, pendulum_file, capsys):
+    text = EXAMPLE.read_text()
+    Path("my_taken.py").write_text(text.replace('"return_weighted"', '"bc"'))
+    assert main(["train", "--agent", "my_taken:ReturnWeighted", "--data", "x"]) == 2
+    assert "agent 'bc' is chibit.agents.bc:BC already" in capsys.readouterr().err
+    Path("my_unfinished.py").write_text(text.replace("def act(", "def acts("))
+    command = ["train", "--agent", "my_unfinished:ReturnWeighted", "--data", str(pendulum_file)]
+    assert main(command) == 2
+    assert "agent 'return_weighted': ReturnWeighted does not define act" in capsys.readouterr().err
+
+
+def test_agents_of_installed_packages_are_known_and_broken_ones_left_out(folder, monkeypatch, caplog):
+    for name, target in (("my_plugin", ADDRESS), ("my_bad_plugin", "my_broken:MyAgent")):
+        info = folder / f"{name}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[chibit.agents]\nany = {target}\n")
+    Path("my_broken.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setattr(AGENTS, "_has_plugins", False)
+    monkeypatch.setattr(logging.getLogger("chibit"), "propagate", True)
+    assert AGENTS["return_weighted"].address == ADDRESS
+    assert "bc" in AGENTS and recipes.find_recipe("return_weighted", "").agent == "return_weighted"
+    assert "my_broken:MyAgent is left out: division by zero" in caplog.text

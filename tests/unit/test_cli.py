@@ -28,7 +28,7 @@ def test_every_verb_has_help_with_an_example(verb, capsys):
     [
         (["trian"], "unknown command 'trian'; did you mean 'train'"),
         (["data", "colect"], "unknown command 'data colect'"),
-        (["train", "--agent", "td3bc", "--data", "x"], "unknown 'td3bc'; did you mean 'td3_bc'"),
+        (["train", "--agent", "td3bc", "--data", "x"], "got 'td3bc'; did you mean 'td3_bc'"),
         (["train", "--recipe", "chibitt", "--data", "x"], "did you mean 'chibit'"),
         (["train", "--agent", "dt", "--recipe", "dt"], "give one of them"),
         (["train", "--agent"], "--agent: needs a value"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from chibit.agents.base import Agent, AgentConfig, AgentState, Policy, PolicyStep, Sampler, require_finite
 from chibit.agents.continuous import ContinuousAgent
 from chibit.agents.discrete import DiscreteAgent
-from chibit.agents.off_policy import BaselineConfig, Loss, OffPolicyAgent, adam
+from chibit.agents.off_policy import BaselineConfig, Loss, OffPolicyAgent, Optimizers, adam
 from chibit.agents.registry import AGENTS, AgentEntry, import_agent, make_agent
 
 # isort: off
@@ -50,6 +50,7 @@ __all__ = [
     "DiscreteCQL",
     "Loss",
     "OffPolicyAgent",
+    "Optimizers",
     "Policy",
     "PolicyStep",
     "ReBRAC",

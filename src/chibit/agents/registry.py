@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from chibit.core.errors import InputError, UserError, first_line
 from chibit.core.files import nearest
@@ -73,7 +73,7 @@ class Registry(Mapping[str, AgentEntry]):
                 )
         self._entries[key] = entry
 
-    def find(self, key: str, where: str, address: str = "") -> AgentEntry:
+    def find(self, key: Any, where: str, address: Any = "") -> AgentEntry:
         """Give an agent that a flag or a file names. Nothing is imported for it.
 
         Args:
@@ -84,14 +84,14 @@ class Registry(Mapping[str, AgentEntry]):
         Raises:
             InputError: if it is not known, with what to do.
         """
-        if key in self:
+        if isinstance(key, str) and key in self:
             return self[key]
-        if _ADDRESS.fullmatch(address):
+        if isinstance(address, str) and _ADDRESS.fullmatch(address):
             module = address.partition(":")[0]
             raise InputError(
                 f"{where}: {key!r} is not chibit's own; give --agent {address} (in Python: import {module})"
             )
-        raise InputError(f"{where}: got {key!r}{nearest(key, self)}; known: {', '.join(self)}")
+        raise InputError(f"{where}: got {key!r}{nearest(str(key), self)}; known: {', '.join(self)}")
 
     def _all(self) -> dict[str, AgentEntry]:
         if not self._has_plugins:

@@ -117,7 +117,7 @@ def from_record(record: dict[str, Any], where: str = "config") -> RunConfig[Any]
     if not isinstance(record, dict):
         raise InputError(f"{where}: got {type(record).__name__}, expected an object")
     record = dict(record)
-    name, address = (str(record.pop(key, "")) for key in ("agent_name", "agent_class"))
+    name, address = record.pop("agent_name", None), record.pop("agent_class", "")
     entry = AGENTS.find(name, f"{where}.agent_name", address)
     agent = from_json(entry.config, record.pop("agent", {}), f"{where}.agent")
     return from_json(RunConfig, record, where, ready={"agent": agent})

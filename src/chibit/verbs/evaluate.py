@@ -14,13 +14,13 @@ from annotated_types import Interval
 from rich.progress import Progress
 from rich.table import Table
 
-from chibit.core.config import Checked, read_json
+from chibit.core.config import read_json
 from chibit.core.errors import InputError, UserError
 from chibit.core.fields import MAX_EPISODES, Count, Out, Positive, Seed, Targets
 from chibit.core.files import check_can_make, make_folder, write_atomic
 from chibit.core.formatting import format_number, format_setting
 from chibit.core.terminal import make_console
-from chibit.verbs.parsing import parse
+from chibit.verbs.parsing import WithAgent, parse
 
 if TYPE_CHECKING:
     from chibit.data.trajectory import DatasetSpec
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateArguments(Checked):
+class EvaluateArguments(WithAgent):
     """Play episodes with a trained run, at any target returns.
 
     Example: chibit evaluate runs/quickstart/arms/chibit-... --target-returns 3600 1800 --num-episodes 100
@@ -59,7 +59,7 @@ class EvaluateArguments(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttentionArguments(Checked):
+class AttentionArguments(WithAgent):
     """Draw where a trained sequence model looks: early, middle and last layer.
 
     Example: chibit attention RUN

@@ -10,15 +10,14 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from chibit.core.config import Checked
 from chibit.core.errors import UserError
 from chibit.core.fields import Out
 from chibit.core.terminal import make_console
-from chibit.verbs.parsing import parse
+from chibit.verbs.parsing import WithAgent, parse
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportArguments(Checked):
+class ExportArguments(WithAgent):
     """Write a run's policy as a folder to deploy or share: weights, configuration, model card, a film.
 
     Example: chibit export RUN --out hopper-policy --onnx

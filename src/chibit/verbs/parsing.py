@@ -6,13 +6,23 @@ import contextlib
 import io
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import tyro
 
+from chibit.core.config import Checked
 from chibit.core.errors import InputError
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithAgent(Checked):
+    """Base of the arguments of commands that meet agents of others."""
+
+    agent: str = ""
+    """MODULE:CLASS of an agent that is none of chibit's own (my_module:MyAgent); the module is imported."""
 
 
 def parse(kind: type[T], argv: Sequence[str], prog: str, default: T | None = None) -> T:
@@ -44,6 +54,10 @@ def parse(kind: type[T], argv: Sequence[str], prog: str, default: T | None = Non
             raise
         reason = _refusal(error) or _one_line(said.getvalue())
         raise InputError(f"{reason}; see {prog} --help") from error
+    if isinstance(parsed, WithAgent) and parsed.agent:
+        from chibit.agents import import_agent
+
+        import_agent(parsed.agent)
     return parsed
 
 

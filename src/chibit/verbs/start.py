@@ -12,11 +12,9 @@ import tyro
 from rich.table import Table
 
 from chibit.core.config import Checked
-from chibit.core.errors import InputError
 from chibit.core.fields import Count, Out, Seed, Workers
-from chibit.core.files import nearest
 from chibit.core.terminal import make_console
-from chibit.verbs.parsing import parse
+from chibit.verbs.parsing import WithAgent, parse
 
 if TYPE_CHECKING:
     from chibit.agents import Agent
@@ -54,7 +52,7 @@ class RecipesArguments(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShowArguments(Checked):
+class ShowArguments(WithAgent):
     """Show a model: its configuration and how many parameters it has, with and without embeddings.
 
     Example: chibit show chibit
@@ -80,17 +78,13 @@ def quickstart(argv: Sequence[str], prog: str) -> None:
 
 def recipes(argv: Sequence[str], prog: str) -> None:
     """``chibit recipes``."""
-    from chibit.recipes import RECIPES
+    from chibit.recipes import RECIPES, find_recipe
     from chibit.training.run_config import to_record
 
     arguments = parse(RecipesArguments, argv, prog)
     console = make_console()
     if arguments.name:
-        if arguments.name not in RECIPES:
-            raise InputError(
-                f"recipe: unknown {arguments.name!r}{nearest(arguments.name, RECIPES)}; see chibit recipes"
-            )
-        console.print_json(json.dumps(to_record(RECIPES[arguments.name].run(data=""))))
+        console.print_json(json.dumps(to_record(find_recipe(arguments.name, "recipe").run(data=""))))
         return
     table = Table(title="recipes: chibit train --recipe NAME --data DATA")
     table.add_column("name", no_wrap=True)
@@ -126,12 +120,9 @@ def _agent_of(arguments: ShowArguments) -> tuple[Agent, dict[str, Any]]:
         return loaded.agent, to_json(loaded.config.agent)
     from chibit.agents import make_agent
     from chibit.core.runtime import Runtime
-    from chibit.recipes import RECIPES
+    from chibit.recipes import find_recipe
 
-    if arguments.what not in RECIPES:
-        hint = nearest(arguments.what, RECIPES)
-        raise InputError(f"{arguments.what}: neither a run directory nor a recipe{hint}")
-    config = RECIPES[arguments.what].run(data="").agent
+    config = find_recipe(arguments.what, "neither a run directory nor a recipe").run(data="").agent
     return make_agent(config, _hopper_sizes(), Runtime()), to_json(config)
 
 

@@ -13,13 +13,12 @@ from annotated_types import Interval, MinLen
 from rich.console import Console
 from rich.table import Table
 
-from chibit.core.config import Checked
 from chibit.core.errors import InputError, ResourceError, UserError
 from chibit.core.fields import MAX_EPISODES, Count, Distinct, Natural, Out, Positive, Seed, Share, Workers
 from chibit.core.files import check_can_make
 from chibit.core.targets import read_targets
 from chibit.core.terminal import make_console
-from chibit.verbs.parsing import parse
+from chibit.verbs.parsing import WithAgent, parse
 
 if TYPE_CHECKING:
     from chibit.sweep import Outcome
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudyArguments(Checked):
+class StudyArguments(WithAgent):
     """Run a table or figure of the paper or another study, and report it. Finished runs are skipped.
 
     Example: chibit study table2 --seeds 0 1 --num-steps 200 --data hopper-medium --arms random chibit

@@ -14,7 +14,6 @@ from rich.table import Table
 from chibit.core.config import Checked, read_json
 from chibit.core.errors import InputError, UserError
 from chibit.core.fields import Out
-from chibit.core.files import nearest
 from chibit.core.formatting import format_number, format_setting
 from chibit.core.run_dir import RunDir
 from chibit.core.score_rules import name_last
@@ -68,33 +67,31 @@ def train(argv: Sequence[str], prog: str) -> None:
 
 def parse_run(argv: list[str], prog: str) -> tuple[Any, Destination]:
     """Flags to a run configuration. Precedence: field default < recipe < ``--config`` file < flag."""
-    from chibit.agents import AGENTS, DEFAULT_AGENT
-    from chibit.recipes import RECIPES
+    from chibit.agents import AGENTS, DEFAULT_AGENT, import_agent
+    from chibit.recipes import find_recipe
     from chibit.training.run_config import RunConfig, from_record
 
     agent_name = take_option(argv, "--agent")
     recipe_name = take_option(argv, "--recipe")
     config_file = take_option(argv, "--config")
-    if sum(value is not None for value in (agent_name, recipe_name, config_file)) > 1:
+    entry = AGENTS[DEFAULT_AGENT]
+    is_module = agent_name is not None and ":" in agent_name
+    if agent_name is not None:
+        entry = import_agent(agent_name) if is_module else AGENTS.find(agent_name, "--agent")
+    chosen = (None if is_module else agent_name, recipe_name, config_file)  # files may need a module
+    if sum(value is not None for value in chosen) > 1:
         raise InputError("--agent, --recipe and --config each choose the method; give one of them")
-    if agent_name is not None and agent_name not in AGENTS:
-        raise InputError(
-            f"--agent: unknown {agent_name!r}{nearest(agent_name, AGENTS)}; known: {', '.join(AGENTS)}"
-        )
-    if recipe_name is not None and recipe_name not in RECIPES:
-        raise InputError(
-            f"--recipe: unknown {recipe_name!r}{nearest(recipe_name, RECIPES)}; see chibit recipes"
-        )
     if config_file is not None:
         record = read_json(Path(config_file))
         base = from_record(record.get("config", record) if isinstance(record, dict) else record, config_file)
     elif recipe_name is not None:
         data = take_option(argv, "--data")  # a recipe may depend on it
-        base = dataclasses.replace(RECIPES[recipe_name].run(data=data or ""), arm=recipe_name)
+        recipe = find_recipe(recipe_name, "--recipe")
+        base = dataclasses.replace(recipe.run(data=data or ""), arm=recipe_name)
         if data is None:
             _require_data(base)
     else:
-        base = RunConfig(data="", agent=AGENTS[agent_name or DEFAULT_AGENT].config())
+        base = RunConfig(data="", agent=entry.config())
         _require_data(base)
     arguments = parse(
         _arguments_class(type(base.agent)), argv, prog, _arguments_class(type(base.agent))(run=base)
@@ -120,8 +117,8 @@ def _arguments_class(agent_config: type) -> Any:
     )
     made.__doc__ = (
         "Fine-tune an agent on logged trajectories and evaluate it.\n\n"
-        "--agent NAME chooses the method (dt is the sequence model), --recipe NAME a named configuration "
-        "(chibit recipes lists them), --config FILE the config.json of an earlier run. "
+        "--agent NAME or MODULE:CLASS chooses the method (dt is the sequence model), --recipe NAME a named "
+        "configuration (chibit recipes lists them), --config FILE the config.json of an earlier run. "
         "The flags below are those of the method chosen.\n\n"
         "Example: chibit train --data hopper-medium --init chibit --seed 0 --precision bf16"
     )
