@@ -16,6 +16,7 @@ import pkgutil
 import random
 import shutil
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -76,9 +77,11 @@ def mutation_campaign(
     """Open as many mutants of each kind, or of each that is chosen; count what became of them."""
     os.environ["CHIBIT_HOME"] = str(folder / "made")
     _import_everything()
-    with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-        originals = write_originals(folder / "originals")
-    place, table = Place(folder / "place"), {}
+    originals = folder / "originals"
+    if not originals.exists():
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            write_originals(originals)
+    place, table = Place(Path(tempfile.mkdtemp(dir=folder))), {}
     for name in chosen or KINDS:
         table[name] = _open_mutants(name, range(first, first + number), seed, originals, place)
         print(f"  {name}: {dict(table[name])}", file=sys.stderr, flush=True)
@@ -213,10 +216,14 @@ def _opened(
     place: Place,
     generator: random.Random,
 ) -> Mutant:
-    """A mutant of one file or folder, changed in its content alone."""
+    """A mutant of one file or folder: of its content, not signed again, or of what stands in its place."""
     target = _copy(originals / name, place)
     whole = _Whole(action, originals / name) if is_hashed else None
-    return Mutant(_spoil_content(target, generator), partial(action, target), whole)
+    if generator.random() < 0.15:
+        what = replace_file(generator.choice(_files(target)), place.outside, generator)
+    else:
+        what = _spoil_content(target, generator)
+    return Mutant(what, partial(action, target), whole, may_follow_links=True)
 
 
 @dataclass(frozen=True)
@@ -236,6 +243,13 @@ def _inspect(path: Path) -> Any:
     dataset = load_dataset(path, progress=False)
     arrays = (dataset.observations, dataset.actions, dataset.returns_to_go, dataset.episode_starts)
     return repr(dataset.spec), [np.ascontiguousarray(array).tobytes() for array in arrays]
+
+
+def _convert(path: Path) -> int:
+    """`chibit data convert`, of the shards of DQN-replay."""
+    return main(
+        ["data", "convert", str(path), "--game", "Breakout", "--num-steps", "20", "--out", "converted"]
+    )
 
 
 def _parse_config(path: Path) -> Any:
@@ -392,6 +406,7 @@ KINDS: dict[str, Maker] = {
     "HDF5": partial(_opened, "halfcheetah.hdf5", _inspect, False),
     "Minari": partial(_opened, "minari", _inspect, False),
     "npz": partial(_opened, "cartpole.npz", _inspect, False),
+    "Atari shards": partial(_opened, "shards", _convert, False),
     "store": partial(_opened, "store", _inspect, True),
     "language model": partial(_opened, "model", _read_language_model, True),
     "checkpoint": partial(_opened, "run", _read_run, True),

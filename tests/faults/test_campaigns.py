@@ -1,6 +1,7 @@
 """The campaigns of `benchmarks/faults.py`, small: a few kills and mutants of every kind."""
 
 import subprocess
+import sys
 import time
 
 import faults_kills
@@ -26,16 +27,24 @@ def test_kills_in_place_lose_files(tmp_path):
     assert faults_kills.in_place_campaign(tmp_path, 3) > 0
 
 
-FILES = ("HDF5", "Minari", "npz", "store", "language model", "checkpoint", "config")
+WHOLE = ("policy folder", "run folder", "spec and config", "command line")
+FILES = tuple(kind for kind in faults_mutations.KINDS if kind not in WHOLE)
 
 
-def test_mutations(tmp_path, monkeypatch):
-    monkeypatch.setenv("CHIBIT_HOME", str(tmp_path / "home"))
-    table = faults_mutations.mutation_campaign(tmp_path, number=6, chosen=FILES)
-    assert sum(found["mutants"] for found in table.values()) == 6 * len(FILES)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Originals are written once, for all campaigns."""
+    return tmp_path_factory.mktemp("campaigns")
+
+
+@pytest.mark.parametrize(("kinds", "number"), [(FILES, 6), *(((kind,), 50) for kind in WHOLE)], ids=str)
+def test_mutations(kinds, number, folder, monkeypatch):
+    monkeypatch.setenv("CHIBIT_HOME", str(folder / "made"))
+    table = faults_mutations.mutation_campaign(folder, number, chosen=kinds)
     for kind, found in table.items():
+        assert found["mutants"] == number
         assert not any(found[column] for column in faults_mutations.BAD), (kind, found)
-    assert sum(found["refused"] for found in table.values()) > 10
+    assert sum(found["refused"] for found in table.values()) > number / 10
 
 
 def _raise(error):
@@ -76,7 +85,7 @@ def test_what_is_fine_is_called_fine(tmp_path):
     assert faults_mutations._judge(seen, None)[0] == "read", seen
     seen = faults_watch.run(lambda: _raise(InputError("seed: got -1, expected at least 0")), place)
     assert faults_mutations._judge(seen, None) == ("refused", "chibit: seed: got -1, expected at least 0")
-    two_lines = faults_watch.run(lambda: _raise(InputError("seed: got -1\nand more")), place)
+    two_lines = faults_watch.run(lambda: print("chibit: one\nchibit: two", file=sys.stderr) or 2, place)
     assert faults_mutations._judge(two_lines, None)[0] == "crashed"
 
 

@@ -35,7 +35,8 @@ def place(tmp_path_factory):
     columns["terminations"] = columns.pop("terminals")
     np.savez(folder / "d[-b].npz", **columns)
     said = io.StringIO()
-    with contextlib.chdir(folder), contextlib.redirect_stdout(said):
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
+        patch.chdir(folder)
         assert main(["train", "--data", "d[-b].npz", "--out", NAMES[0], *SMALL]) == 0
     assert f"run directory: {NAMES[0]}" in said.getvalue()
     columns["observations"] = np.zeros((60, 5), np.float32)

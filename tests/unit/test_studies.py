@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 
+from chibit import studies
+from chibit.core.errors import InputError
 from chibit.recipes import RECIPES
 from chibit.studies import STUDIES, Study, study_configs
 
@@ -84,3 +87,77 @@ def test_settings_of_named_studies():
     assert by_arm["chibit_language"].language_block == 256
     assert by_arm["random"].language_block != 256
     assert by_arm["random"].learning_rate == by_arm["markov"].learning_rate == 3e-4
+
+
+def test_text_and_budgets_reach_what_is_trained_on_them(monkeypatch):
+    monkeypatch.setitem(STUDIES, "made_up", MADE_UP)
+    arms = ("random", "chibit_language", "iid", "shuffled_text", "iql")
+    given = {"language_corpus": "my_text", "pretrain_steps": 77}
+    runs = {c.arm: c.agent for c in study_configs("made_up", arms=arms, data=("first",), seeds=(0,), **given)}
+    assert runs["iid"].init == "iid:77"
+    assert runs["shuffled_text"].init == "shuffled_text:77:my_text"
+    assert (runs["chibit_language"].language_corpus, runs["chibit_language"].language_block) == (
+        "my_text",
+        48,
+    )
+    assert runs["chibit_language"].context_length == 7
+    assert runs["random"].language_corpus == runs["iid"].language_corpus == ""
+    plain = {c.arm: c.agent for c in study_configs("made_up", arms=arms, data=("first",), seeds=(0,))}
+    assert plain["iid"].init == RECIPES["iid"].run(data="first").agent.init
+    assert plain["chibit_language"].language_corpus == "wikitext-103"
+
+
+def test_what_is_given_stands_in_place_of_the_studys_and_the_recipes(monkeypatch):
+    monkeypatch.setitem(STUDIES, "made_up", dataclasses.replace(MADE_UP, run_settings={"num_episodes": 3}))
+    shape = {"arms": ("random",), "data": ("first",), "seeds": (0,)}
+    [run] = study_configs("made_up", **shape)
+    assert (run.num_episodes, run.data_fraction, run.target_returns) == (3, 1.0, None)
+    [run] = study_configs("made_up", **shape, num_episodes=5, num_steps=40, precision=None, fractions=(0.5,))
+    assert (run.num_episodes, run.num_steps, run.evaluate_every, run.data_fraction) == (5, 40, 10, 0.5)
+    assert run.precision == "bf16"
+    [run] = study_configs("made_up", **shape, num_steps=2, evaluate_every=7)
+    assert run.evaluate_every == 7
+    targets = {"first": (4.0, 2.0)}
+    monkeypatch.setitem(STUDIES, "made_up", dataclasses.replace(MADE_UP, target_returns=targets))
+    by_data = {c.data: c.target_returns for c in study_configs("made_up", arms=("random",), seeds=(0,))}
+    assert by_data == {"first": (4.0, 2.0), "second": None}
+    runs = study_configs("made_up", arms=("random",), seeds=(0,), targets_by_environment={"second": (1.0,)})
+    assert {c.data: c.target_returns for c in runs} == {"first": (4.0, 2.0), "second": (1.0,)}
+
+
+def test_chosen_rates_are_the_arms_own(monkeypatch):
+    monkeypatch.setitem(STUDIES, "made_up", dataclasses.replace(MADE_UP, has_chosen_rates=True))
+    given = {"arms": ("random", "chibit_language", "iql"), "data": ("first",), "seeds": (0,)}
+    runs = study_configs("made_up", **given, rates={"random": 1e-3, "chibit_language": 2e-3})
+    assert [getattr(run.agent, "backbone_learning_rate", None) for run in runs] == [1e-3, 2e-3, None]
+    known = {"random": 3e-3, "chibit_language": 4e-3}
+    monkeypatch.setattr(studies, "BACKBONE_RATES", known)
+    runs = study_configs("made_up", **given)
+    assert [getattr(run.agent, "backbone_learning_rate", None) for run in runs] == [3e-3, 4e-3, None]
+    with pytest.raises(InputError) as caught:
+        study_configs("made_up", **given, rates={"random": 1e-3})
+    assert str(caught.value) == (
+        "study made_up: no backbone learning rate was chosen for arm 'chibit_language'; run chibit study "
+        "rates with it, and give --rates-from the folder of its runs"
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"name": "tabel2"}, "study: unknown 'tabel2'; did you mean 'table2'.*; known: .*table1, .*"),
+        ({"seeds": ()}, "seeds: got none, expected at least one"),
+        ({"seeds": (3, 1, 3)}, "seeds: got 3, 1, 3, expected each once"),
+        ({"data": ("a", "a")}, "data: got a, a, expected each once"),
+        ({"arms": ("dt", "dt")}, "arms: got dt, dt, expected each once"),
+        ({"arms": ("chibbit",)}, "arm: unknown 'chibbit'.*chibit.*; see chibit recipes"),
+        ({"pretrain_steps": 0}, "pretrain_steps: got 0, expected at least 1"),
+        ({"fractions": (0.5, 0.5)}, "fractions: got 0.5, 0.5, expected each once"),
+        ({"targets_by_environment": {"ant": (1.0,)}},
+         "target-returns: 'ant' is not in this study; its data: hopper-[^X]*, [^X]*"),
+    ],
+)  # fmt: skip
+def test_refusals(given, said):
+    with pytest.raises(InputError) as caught:
+        study_configs(**{"name": "table2", **given})
+    assert re.fullmatch(said, str(caught.value)), str(caught.value)

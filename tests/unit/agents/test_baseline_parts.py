@@ -238,6 +238,21 @@ def test_learning_rates_move_the_weights_by_their_schedules(name, settings, fact
             assert largest == pytest.approx(1e-3 * expected, rel=1e-2, abs=1e-9)
 
 
+@pytest.mark.parametrize("name", ["td3_bc", "rebrac"])
+def test_actors_and_targets_move_at_their_own_steps_only(name):
+    agent, sampler = small_agent(name, actor_every=3)
+    moved = []
+    for _ in range(7):
+        before = copy.deepcopy(agent.modules().state_dict())
+        agent.update(sampler.sample())
+        after = agent.modules().state_dict()
+        moved.append(
+            {key.partition(".")[0] for key, tensor in after.items() if not torch.equal(tensor, before[key])}
+        )
+    everything = {key.partition(".")[0] for key in agent.modules().state_dict()}
+    assert moved == [everything, {"critics"}, {"critics"}] * 2 + [everything]
+
+
 @pytest.mark.parametrize("name", ["iql", "cql"])
 def test_rewards_are_scaled_to_a_return_range_of_1000_where_asked_for(name):
     dataset = identity_data(False)

@@ -419,3 +419,48 @@ def test_an_acting_config_rebuilds_the_model_without_its_source() -> None:
     batch = sampler.sample()
     inputs = (batch.returns_to_go, batch.states, batch.actions, batch.timesteps)
     assert torch.equal(copy_of.model.eval()(*inputs), agent.model.eval()(*inputs))
+
+
+def asked_for(
+    agent: DecisionTransformer, targets: tuple[float, ...] | None, num_envs: int
+) -> list[list[float]]:
+    """Returns-to-go that the model is given in the newest step of three acts, each of which brings 1.5."""
+    seen = []
+    hook = agent.model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][:, -1].tolist()))
+    policy = agent.policy(targets)
+    policy.reset(num_envs)
+    for _ in range(3):
+        policy.act(np.zeros((num_envs, 1)))
+        policy.observe(np.full(num_envs, 1.5), np.zeros(num_envs, bool))
+    hook.remove()
+    return seen
+
+
+def test_the_policy_asks_for_the_given_returns_or_the_datas_own() -> None:
+    agent, _ = make_small()
+    assert asked_for(agent, (6.0, -2.0), 2) == [[6.0, -2.0], [4.5, -3.5], [3.0, -5.0]]
+    own = torch.tensor(target_return_data().spec.default_target_returns)
+    assert asked_for(agent, None, len(own))[0] == pytest.approx(own.tolist())
+
+
+def test_the_policy_holds_its_return_in_delayed_mode() -> None:
+    agent, _ = make_small(mode="delayed")
+    assert asked_for(agent, (6.0,), 1) == [[6.0], [6.0], [6.0]]
+
+
+def test_a_policy_without_return_tokens_takes_no_returns() -> None:
+    """It acts in any number of episodes, whatever it is asked for, and equally."""
+    agent, _ = make_small(return_tokens=False)
+    assert not agent.is_return_conditioned
+    acts = []
+    for targets in (None, (3.0, 1.0, 2.0), (-9.0,)):
+        policy = agent.policy(targets)
+        policy.reset(1)
+        acts.append(policy.act(np.array([[0.4]])).tolist())
+    assert acts[0] == acts[1] == acts[2]
+
+
+def test_what_acts_is_the_trajectory_model_alone() -> None:
+    agent, _ = make_small(**with_language())
+    assert {name.partition(".")[0] for name in agent.modules().state_dict()} == {"model", "language"}
+    assert {name.partition(".")[0] for name in agent.acting_modules().state_dict()} == {"model"}

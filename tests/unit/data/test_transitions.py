@@ -35,6 +35,7 @@ def test_truncated_ends_without_a_next_observation_are_left_out(tmp_path):
     dataset = make_dataset(tmp_path)
     sampler = make_sampler(dataset)
     assert sampler.num_left_out == 2
+    assert sampler.dataset is dataset  # whoever reports a batch's rows asks it
     counts = np.bincount(sampler.sample().rows, minlength=10)
     assert counts[[5, 6]].tolist() == [0, 0]
     assert counts[[0, 1, 2, 3, 4, 7, 8, 9]].min() > 400  # 500 expected
@@ -117,7 +118,7 @@ def test_a_batch_larger_than_memory_is_refused_and_a_batch_of_one_is_not(tmp_pat
 
 
 def test_what_cannot_be_sampled_is_refused(tmp_path):
-    with pytest.raises(InputError, match="batch_size"):
+    with pytest.raises(InputError, match="^batch_size: got 0, expected at least 1$"):
         make_sampler(make_dataset(tmp_path), batch_size=0)
     single = from_arrays([[1.0], [2.0]], [[0.0], [0.0]], [0, 0], [0, 0], [1, 1], cache=tmp_path)
     with pytest.raises(InputError, match="no step has a next observation"):

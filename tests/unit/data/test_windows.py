@@ -165,13 +165,14 @@ def test_a_state_does_not_change_with_later_draws(tmp_path):
 
 @pytest.mark.parametrize("state", [{}, {"generator": 3}, {"generator": {"bit_generator": "MT19937"}}])
 def test_a_foreign_state_is_refused(tmp_path, state):
-    with pytest.raises(DamagedFileError, match="sampler state"):
+    with pytest.raises(DamagedFileError, match="sampler state: expected that of a PCG64 generator"):
         make_sampler(make_dataset([5], tmp_path)).load_state_dict(state)
 
 
 def test_sizes_below_one_are_refused(tmp_path):
     dataset = make_dataset([5], tmp_path)
-    with pytest.raises(InputError, match="context_length"):
+    with pytest.raises(InputError, match="^context_length: got 0, expected at least 1$"):
         make_sampler(dataset, context_length=0)
-    with pytest.raises(InputError, match="batch_size"):
-        make_sampler(dataset, batch_size=0)
+    with pytest.raises(InputError, match="^batch_size: got -3, expected at least 1$"):
+        make_sampler(dataset, batch_size=-3)
+    assert make_sampler(dataset).dataset is dataset  # whoever reports a batch's rows asks it

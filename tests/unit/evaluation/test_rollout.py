@@ -7,6 +7,7 @@ import json
 import logging
 
 import gymnasium as gym
+import mujoco
 import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete
@@ -149,6 +150,34 @@ def test_a_broken_environment_ends_its_episode_only(how, said):
     assert policy.observed[2][1].tolist() == [True, False]
 
 
+class Raising(Countdown):
+    """Raises an error at its second step."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(3)
+        self.error = error
+
+    def step(self, action):
+        if self.left == 2:
+            raise self.error
+        return super().step(action)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [mujoco.FatalError, mujoco.UnexpectedError, gym.error.ResetNeeded, OverflowError, IndexError, ValueError],
+)
+def test_errors_of_simulations_end_their_episode(kind):
+    (episode,) = rollout(FixedActions(ZERO), [Raising(kind("lost\nmore"))], [4])
+    assert (episode.seed, episode.length, episode.raw_return) == (4, 1, 1.0)
+    assert episode.fault == f"the environment raised {kind.__name__}: lost"
+
+
+def test_errors_in_programs_are_raised():
+    with pytest.raises(TypeError, match="wrong call"):
+        rollout(FixedActions(ZERO), [Raising(TypeError("wrong call"))], [0])
+
+
 def test_an_action_that_is_not_finite_fails_the_episode():
     policy = FixedActions(np.array([[0.0], [np.nan]], np.float32))
     (episode,) = rollout(policy, [Countdown(5)], [0])
@@ -187,7 +216,11 @@ def test_failed_episodes_are_said_kept_and_not_scored(monkeypatch, caplog):
     assert result.episode_returns == (4.0, 2.0, 6.0)
     assert result.mean_return == 5.0
     assert result.normalized_score == 50.0
-    assert "episode 1" in caplog.text and "not finite" in caplog.text
+    [line] = [record.getMessage() for record in caplog.records]
+    assert line == (
+        f"Hopper-v5: episode 1 (seed {result.env_seeds[1]}, target None) failed after 2 steps and is not "
+        "counted: the environment gave a value that is not finite"
+    )
 
 
 def test_when_every_episode_fails_there_is_no_score(monkeypatch):

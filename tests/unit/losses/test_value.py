@@ -56,7 +56,8 @@ def test_entropy_temperature_rises_while_entropy_is_too_low():
 
 
 def test_expectile_loss_weighs_the_sides():
-    assert value.expectile_loss(T([2.0, -1.0]), 0.7).item() == pytest.approx((0.7 * 4 + 0.3 * 1) / 2)
+    expected = (0.7 * 4 + 0.7 * 0.25 + 0.3 * 1) / 3
+    assert value.expectile_loss(T([2.0, 0.5, -1.0]), 0.7).item() == pytest.approx(expected)
 
 
 @settings(deadline=None)

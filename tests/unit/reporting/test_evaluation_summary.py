@@ -142,3 +142,27 @@ def test_the_model_card_gives_no_spread_of_one_episode(tmp_path, returns, failed
         assert "| 3,600 | 1 | 159 | — |" in card
     else:
         assert "2.00 +/- 1.41" in card
+
+
+def test_an_account_says_what_it_is_of_and_no_more():
+    assert str(summarize((4.0,))) == "return 4.00 (1 episode)"
+    assert str(summarize((1.0, 1.0), target_return=7.0)) == "target 7: return 1.00 ± 0.00 (2 episodes)"
+    assert str(summarize((5.0, 15.0), score_reference=(0.0, 40.0))).endswith("(2 episodes), score 25.0")
+    failed = summarize((5.0, 6.0), failed_episodes=(0, 1), target_return=-2.5, score_reference=(0.0, 1.0))
+    assert str(failed) == "target -2.5: no return (none of 2 episodes, 2 failed)"
+    assert (failed.score, failed.mean_length, failed.std_return) == (None, None, None)
+
+
+def test_lines_of_the_log_and_of_earlier_versions_are_summarized():
+    record = {
+        "episode_returns": [1.0, 2.0, 9.0], "failed_episodes": [2], "episode_lengths": [10, 30, 7],
+        "target_return": 5.0, "normalized_score": 12.5,
+    }  # fmt: skip
+    found = summarize_record(record)
+    assert (found.returns, found.num_failed, found.mean_length) == ((1.0, 2.0), 1, 20.0)
+    assert (found.target_return, found.normalized_score, found.score) == (5.0, 12.5, 12.5)
+    bare = summarize_record(
+        {key: record[key] for key in ("episode_returns", "target_return")} | {"normalized_score": None}
+    )
+    assert (bare.num_episodes, bare.num_failed, bare.mean_length) == (3, 0, None)
+    assert (bare.normalized_score, bare.score) == (None, 4.0)
