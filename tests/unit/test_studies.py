@@ -125,6 +125,14 @@ def test_what_is_given_stands_in_place_of_the_studys_and_the_recipes(monkeypatch
     assert {c.data: c.target_returns for c in runs} == {"first": (4.0, 2.0), "second": (1.0,)}
 
 
+def test_schedules_of_a_study_shrink_with_its_steps(monkeypatch):
+    monkeypatch.setitem(STUDIES, "made_up", dataclasses.replace(MADE_UP, settings={"warmup_steps": 100}))
+    given = {"arms": ("random",), "data": ("first",), "seeds": (0,)}
+    for num_steps, warmup_steps in ((None, 100), (60, 10), (6_000, 100)):
+        [run] = study_configs("made_up", **given, num_steps=num_steps)
+        assert run.agent.warmup_steps == warmup_steps
+
+
 def test_chosen_rates_are_the_arms_own(monkeypatch):
     monkeypatch.setitem(STUDIES, "made_up", dataclasses.replace(MADE_UP, has_chosen_rates=True))
     given = {"arms": ("random", "chibit_language", "iql"), "data": ("first",), "seeds": (0,)}

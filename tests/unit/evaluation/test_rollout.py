@@ -168,7 +168,7 @@ class Raising(Countdown):
     [mujoco.FatalError, mujoco.UnexpectedError, gym.error.ResetNeeded, OverflowError, IndexError, ValueError],
 )
 def test_errors_of_simulations_end_their_episode(kind):
-    (episode,) = rollout(FixedActions(ZERO), [Raising(kind("lost\nmore"))], [4])
+    (episode,) = rollout(FixedActions(ZERO), [Raising(kind("lost\nmore\nlines"))], [4])
     assert (episode.seed, episode.length, episode.raw_return) == (4, 1, 1.0)
     assert episode.fault == f"the environment raised {kind.__name__}: lost"
 
