@@ -319,6 +319,7 @@ class _Watch:
         self.is_on = True
         self._allowed = [str(path) for path in (place.work, place.home, place.temporary)]
         self._allowed += ["/dev/null", "/proc/self", f"/proc/{os.getpid()}", "/dev/shm/sem.", "/dev/shm/pym-"]
+        self._allowed += ["/tmp/torchinductor_"]  # where PyTorch keeps what it has compiled
         self._named: list[str] = []
 
     def allow(self, named: Sequence[str]) -> None:

@@ -23,9 +23,11 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from chibit.core.errors import DamagedFileError, InputError, UserError, first_line
+from chibit.core.memory import check_fits
 from chibit.models.hub import model_folder, require_safe_weights
 from chibit.models.vocabulary_loss import vocabulary_loss
 
+_MOST_LAYERS = 2048
 PreTrainedModel = Any
 """A model of `transformers`, whose own annotations are too loose to check against."""
 
@@ -247,6 +249,8 @@ def load_huggingface(source: str) -> HuggingFaceLanguageModel:
     folder, extra = _locate(source)
     transformers = _import_transformers()
     with _reading(folder):
+        if not extra:
+            _check_size(_read_config(folder), folder)
         with torch.random.fork_rng(devices=[]):
             model, report = transformers.AutoModelForCausalLM.from_pretrained(
                 folder,
@@ -277,9 +281,8 @@ def build_huggingface(folder: str) -> HuggingFaceLanguageModel:
     """
     transformers = _import_transformers()
     with _reading(Path(folder)):
-        config = transformers.AutoConfig.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
+        config = _read_config(Path(folder))
+        _check_size(config, Path(folder))
         with torch.random.fork_rng(devices=[]):
             model = transformers.AutoModelForCausalLM.from_config(
                 config, dtype=torch.float32, attn_implementation="eager", trust_remote_code=False
@@ -327,6 +330,27 @@ def _import_transformers() -> Any:
         raise InputError("hf: models need the extra hf: pip install 'chibit[hf]'") from error
     transformers.utils.logging.disable_progress_bar()
     return transformers
+
+
+def _read_config(folder: Path) -> Any:
+    return _import_transformers().AutoConfig.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False
+    )
+
+
+def _check_size(config: Any, folder: Path) -> None:
+    """Refuse a model that nobody could build, by what its configuration says, before it is built.
+
+    The estimate is from below: a block of whatever kind has a square matrix and one to its inner width.
+    """
+    text = config.get_text_config()
+    names = ("num_hidden_layers", "hidden_size", "vocab_size", "intermediate_size")
+    found = [getattr(text, name, None) for name in names]
+    layers, width, words, inner = (number if isinstance(number, int) else 0 for number in found)
+    if layers > _MOST_LAYERS:
+        raise DamagedFileError(f"{folder / 'config.json'}: {layers:,} layers; no model has so many")
+    weights = width * (layers * (width + inner) + words)
+    check_fits(4 * weights, f"{folder}: a model of {weights:,} weights", "use a smaller model")
 
 
 @contextlib.contextmanager

@@ -23,7 +23,14 @@ from torch import Tensor
 
 from chibit.core.checkpoint import CheckpointSaver, load_checkpoint, sweep
 from chibit.core.config import Checked, to_json
-from chibit.core.errors import DamagedFileError, DivergenceError, InputError, UserError, first_line
+from chibit.core.errors import (
+    DamagedFileError,
+    DivergenceError,
+    InputError,
+    ResourceError,
+    UserError,
+    first_line,
+)
 from chibit.core.memory import check_fits
 from chibit.core.run_dir import RunDir
 from chibit.core.runtime import Runtime, capture_rng, resolve_runtime, restore_rng, seed_torch
@@ -148,6 +155,16 @@ def refuse_changed_text(run: RunDir, config: PretrainConfig) -> None:
         )
 
 
+def _try_compiler(runtime: Runtime) -> None:
+    """Refuse at the start where PyTorch's compiler does not work, for example without a C++ compiler."""
+    try:
+        torch.compile(lambda x: x.relu() + 1)(torch.ones(2, device=runtime.torch_device))
+    except (RuntimeError, OSError) as error:
+        raise ResourceError(
+            f"compile: PyTorch's compiler does not work here ({first_line(error)}); leave --compile out"
+        ) from error
+
+
 class _PretrainRun:
     """One run's moving parts, held while the lock is."""
 
@@ -188,6 +205,7 @@ class _PretrainRun:
         """The loop: step, log, evaluate, save, until the last step."""
         config, state = self.config, self.state
         if config.compile:
+            _try_compiler(self.runtime)
             self.model.gpt.compile()
         with StopRequests() as stop, self.progress, self.saver:
             self.progress.start(state.step)

@@ -326,7 +326,8 @@ def test_gradients_reach_the_embeddings() -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("n_embd", "wide"), ("n_embd", -8), ("n_head", 0), ("n_layer", 1e308), ("n_positions", None),
+        ("n_layer", 2**31), ("n_embd", 10**6), ("vocab_size", 2**40), ("n_embd", "wide"),
+        ("n_embd", -8), ("n_head", 0), ("n_layer", 1e308), ("n_positions", None),
         ("scale_attn_weights", 3), ("activation_function", "no such"), ("model_type", []),
         ("vocab_size", [5]), ("layer_norm_epsilon", {"a": 1}),
         ("auto_map", {"AutoConfig": "own.Config"}), ("summary_type", -1),

@@ -454,3 +454,24 @@ def test_the_command_writes_into_the_study_that_it_is_given(tmp_path: Path, monk
     assert main(["pretrain", *flags.split(), "--quiet"]) == 0
     made = sorted(path.parents[1].name for path in tmp_path.glob("runs/*/*/language_model"))
     assert made == ["mine", "pretrain"]
+
+
+def test_a_compiler_that_does_not_work_is_said_at_the_start(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("CHIBIT_HOME", str(tmp_path / "home"))
+
+    def compile_nothing(*_: object, **__: object) -> None:
+        raise RuntimeError("InvalidCxxCompiler: no working C++ compiler found\nand much more")
+
+    monkeypatch.setattr(torch, "compile", compile_nothing)
+    sizes = (
+        "--num-states 5 --num-sequences 20 --sequence-length 16 --n-embd 8 --n-positions 8 --block-length 8"
+    )
+    tokens = "--batch-tokens 16 --micro-batch-tokens 16 --validation-tokens 16 --num-steps 1 --warmup-steps 0"
+    line = (
+        f"pretrain --corpus markov --compile --quiet --device cpu {sizes} {tokens} --out {tmp_path / 'run'}"
+    )
+    assert main(line.split()) == 4
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert "no working C++ compiler found); leave --compile out" in said[0]
+    assert "much more" not in said[0]
