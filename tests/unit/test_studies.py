@@ -126,7 +126,9 @@ def test_what_is_given_stands_in_place_of_the_studys_and_the_recipes(monkeypatch
 
 
 def test_schedules_of_a_study_shrink_with_its_steps(monkeypatch):
-    monkeypatch.setitem(STUDIES, "made_up", dataclasses.replace(MADE_UP, settings={"warmup_steps": 100}))
+    monkeypatch.setitem(
+        STUDIES, "made_up", dataclasses.replace(MADE_UP, settings={"dt": {"warmup_steps": 100}})
+    )
     given = {"arms": ("random",), "data": ("first",), "seeds": (0,)}
     for num_steps, warmup_steps in ((None, 100), (60, 10), (6_000, 100)):
         [run] = study_configs("made_up", **given, num_steps=num_steps)
