@@ -1,4 +1,4 @@
-# `make quickstart` and `make test` need nothing but Python 3.10+ and make: each builds .venv and installs what it needs.
+# `make quickstart` and `make test` need nothing but Python 3.11+ and make: each builds .venv and installs what it needs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

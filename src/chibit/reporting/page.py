@@ -136,7 +136,7 @@ def render_page(analysis: Analysis) -> str:
         script=Markup(script),
         script_hash=_content_hash(script),
         version=version("chibit"),
-        made=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
 
 

@@ -402,7 +402,7 @@ class _PretrainRun:
             "commit": commit(),
             "argv": sys.argv,
             "versions": versions(),
-            "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "corpus": {
                 "tokens": len(train),
                 "documents": train.num_documents,

@@ -33,7 +33,7 @@ def provenance(config: RunConfig[Any], dataset: TrajectoryDataset, agent: Agent)
             "processor": _processor(),
             "python": platform.python_version(),
         },
-        "started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         **identify(dataset),
         "physics": None if spec.env_id is None else physics_record(spec.env_id, spec.d4rl_physics),
         "parameters": count_parameters(agent.modules()),
