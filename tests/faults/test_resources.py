@@ -70,9 +70,16 @@ def fail_all_fsync(code):
 
 
 def test_a_disk_that_is_full_for_the_log(place, config):
-    """/dev/full gives the error of a full disk to whoever writes."""
-    full_disk = lambda *_: os.open("/dev/full", os.O_WRONLY)  # noqa: E731
-    before = lambda: on_call(files, "_open_log", 2, full_disk, before=False)  # noqa: E731
+    """/dev/full gives the error of a full disk to whoever writes; here, at the log's second line."""
+    open_log, lines = files._open_log, []
+
+    def open_full(path):
+        lines.append(path.name)
+        return os.open("/dev/full", os.O_WRONLY) if lines.count("metrics.jsonl") == 2 else open_log(path)
+
+    def before():
+        files._open_log = open_full
+
     full = guarded(lambda: offline.train(config, place / "run", progress=False), place, before)
     assert full.code == 4
     assert "metrics.jsonl: cannot write (No space left on device); free some space" in full.message
@@ -152,8 +159,7 @@ def test_two_processes_on_one_run(place, data):
     "flags",
     [
         ("--n-embd", 10**9),
-        ("--n-layer", 10**8),
-        ("--n-layer", 2**62),
+        ("--n-layer", 1_000, "--n-embd", 4_096),
         ("--context-length", 20_000, "--max-timesteps", 1_000),
         ("--context-length", 2**62),
         ("--batch-size", 2**62),
@@ -175,7 +181,11 @@ def test_a_model_larger_than_memory_is_never_built(place, data, flags):
 
 @pytest.mark.parametrize(
     "flags",
-    [("--n-embd", 10**9), ("--n-layer", 10**8), ("--micro-batch-tokens", 2**40, "--block-length", 1024)],
+    [
+        ("--n-embd", 10**9),
+        ("--n-layer", 1_000, "--n-embd", 4_096),
+        ("--micro-batch-tokens", 2**40, "--block-length", 1024),
+    ],
 )
 def test_a_language_model_larger_than_memory_is_never_built(place, flags):
     verdict = guarded(

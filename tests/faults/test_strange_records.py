@@ -184,3 +184,9 @@ def test_a_folder_of_a_run_that_is_a_link_outside_is_not_written_into(run, outsi
     arguments = line(TRAIN, run) if name == "checkpoints" else ["attention", str(run), "--num-windows", "2"]
     assert_damaged(capsys, arguments, f"{name}: leads out of", code=2)
     assert sorted(outside.rglob("*")) == before
+
+
+@pytest.mark.parametrize("verb", [SHOW, EVALUATE, EXPORT])
+def test_a_model_larger_than_memory_is_not_built_to_be_looked_at(run, capsys, verb):
+    change(run, "config.json", "config", "agent", "max_timesteps", value=10**12)
+    assert_damaged(capsys, line(verb, run), "config.json: its model takes", "use a larger machine", code=4)

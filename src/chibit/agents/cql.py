@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from chibit.agents.continuous import ContinuousAgent, return_range_scale
 from chibit.agents.critic_pretraining import pretrain_critics
 from chibit.agents.off_policy import BaselineConfig, Loss, Optimizers, adam
-from chibit.core.fields import Count, Fraction, NonNegative, Positive, Widths
+from chibit.core.fields import Count, Fraction, Needs, NonNegative, Positive, Widths
 from chibit.data.trajectory import TrajectoryDataset
 from chibit.data.transitions import TransitionBatch
 from chibit.losses.value import conservative_gap, entropy_temperature_loss, td_loss, td_target
@@ -50,7 +50,7 @@ class CQLConfig(BaselineConfig):
     """Share of the way that target critics move at each update."""
     pretraining: Literal["none", "markov", "iid"] = "none"
     """Synthetic transitions whose next state the critics first learn to predict (Wang et al., 2024)."""
-    pretraining_steps: Count = 100_000
+    pretraining_steps: Annotated[Count, Needs("pretraining", lambda c: c.pretraining != "none")] = 100_000
     """Gradient steps of that, before the first update and not counted as updates."""
 
     @property

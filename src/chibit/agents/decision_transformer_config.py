@@ -13,7 +13,7 @@ from annotated_types import Interval
 from chibit.agents.base import AgentConfig
 from chibit.agents.return_conditioned import RewardMode
 from chibit.core.errors import DamagedFileError, InputError
-from chibit.core.fields import BelowOne, Count, Natural, NonNegative, Positive
+from chibit.core.fields import BelowOne, Count, Layers, Natural, Needs, NonNegative, Positive
 from chibit.core.memory import transformer_bytes
 from chibit.core.runtime import Precision
 from chibit.data.trajectory import DatasetSpec
@@ -38,6 +38,23 @@ _TRAINED_SHAPES = {"chibit_3M": (256, 4), "chibit_18M": (512, 6), "chibit_84M": 
 _SECONDS_A_LANGUAGE_STEP = 2.0
 """Two blocks of 1,024 tokens beside the trajectories."""
 _SHAPE = ("n_layer", "n_head", "n_embd", "n_inner", "activation", "norm", "norm_eps")
+_LORA = Needs("tuning lora", lambda config: config.tuning == "lora")
+_SIMILARITY = Needs("similarity_weight", lambda config: config.similarity_weight > 0)
+_LANGUAGE = Needs("language_weight", lambda config: config.language_weight > 0)
+_TEXT = Needs(
+    "language_weight or perplexity_every", lambda config: config.language_weight or config.perplexity_every
+)
+_AUXILIARY = Needs(
+    "similarity_weight or language_weight", lambda config: config.similarity_weight or config.language_weight
+)
+_DECAYS = Needs(
+    "a loss that decays",
+    lambda config: config.auxiliary_decay != "constant" or config.language_decay not in (None, "constant"),
+)
+_IMAGE_GPT = Needs("an ImageGPT as init", lambda config: "igpt" in config.init)
+_BACKBONE = Needs("a backbone that is trained", lambda config: config.tuning != "frozen")
+_NORM = Needs("embedding norm", lambda config: config.embedding == "norm")
+_RETURNS = Needs("return_tokens", lambda config: config.return_tokens)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +69,9 @@ class DecisionTransformerConfig(AgentConfig):
     """Initialiser: random, random_matched, chibit, markov, gpt2, clip, igpt, hf:ID, or a folder."""
     transfer: Transfer = "whole"
     """Which of its weights are taken: whole, blocks, positions, or shuffled."""
-    image_gpt_norm: Norm = "rms"
+    image_gpt_norm: Annotated[Norm, _IMAGE_GPT] = "rms"
     """For igpt: rms as ImageGPT has it, or layernorm as GPT-2's code would load it."""
-    n_layer: Count = 3
+    n_layer: Layers = 3
     """Blocks of a random backbone; other initialisers bring their own shape."""
     n_head: Count = 1
     """Attention heads of a random backbone."""
@@ -75,9 +92,9 @@ class DecisionTransformerConfig(AgentConfig):
 
     context_length: Count = 20
     """K: timesteps the model sees; three times as many tokens."""
-    return_scale: Positive = 1000.0
+    return_scale: Annotated[Positive, _RETURNS] = 1000.0
     """Returns-to-go are divided by this."""
-    timestep_position: TimestepPosition = "after_norm"
+    timestep_position: Annotated[TimestepPosition, _NORM] = "after_norm"
     """Timestep embeddings are added after the embedding norm (released code) or before it (Chen et al.)."""
     embedding: Embedding = "norm"
     """norm: one LayerNorm over the tokens; tanh: tanh of each and no norm, with a position for each token
@@ -96,18 +113,18 @@ class DecisionTransformerConfig(AgentConfig):
     """Linear with tanh, or the transposed action projection (released run script)."""
     projections: Projections = "linear"
     """Linear, or residual MLPs without tanh at the end (LaMo)."""
-    mode: RewardMode = "normal"
+    mode: Annotated[RewardMode, _RETURNS] = "normal"
     """delayed moves all reward to the last step and holds the return-to-go constant when acting."""
 
     batch_size: Count = 64
     """Windows in a batch."""
     learning_rate: Positive = 1e-4
     """AdamW's step size after the warm-up."""
-    backbone_learning_rate: Positive | None = None
+    backbone_learning_rate: Annotated[Positive | None, _BACKBONE] = None
     """Step size of the pre-trained weights; None is `learning_rate`."""
     weight_decay: NonNegative = 1e-4
     """AdamW's weight decay, on every parameter unless `decay_weights_only`."""
-    decay_weights_only: bool = False
+    decay_weights_only: Annotated[bool, Needs("weight_decay", lambda config: config.weight_decay > 0)] = False
     """Decay the weights of linear layers and convolutions only (Chen et al. on Atari)."""
     adam_beta2: BelowOne = 0.999
     """AdamW's decay of the second moment."""
@@ -120,39 +137,39 @@ class DecisionTransformerConfig(AgentConfig):
     """Largest global norm of the gradient."""
     tuning: Literal["full", "frozen", "frozen_blocks", "lora"] = "full"
     """frozen trains L_r, L_s, L_a and the head only (paper); frozen_blocks all but the blocks (released)."""
-    lora_rank: Count = 16
+    lora_rank: Annotated[Count, _LORA] = 16
     """Rank of LoRA's corrections."""
-    lora_alpha: Positive = 32.0
+    lora_alpha: Annotated[Positive, _LORA] = 32.0
     """LoRA's corrections are scaled by this over the rank."""
-    lora_dropout: BelowOne = 0.1
+    lora_dropout: Annotated[BelowOne, _LORA] = 0.1
     """Dropout in LoRA's corrections."""
 
     similarity_weight: NonNegative = 0.0
     """λ1 of Eq. 9 at step 0; the paper uses 0.1 or 0.2."""
-    similarity_form: SimilarityForm = "mean_max_cosine"
+    similarity_form: Annotated[SimilarityForm, _SIMILARITY] = "mean_max_cosine"
     """Eq. 8 as a mean (default), as printed, with mean pooling (footnote 2), or as the released code has
     it."""
-    num_clusters: Count = 1_000
+    num_clusters: Annotated[Count, _SIMILARITY] = 1_000
     """K-means centres that stand for the word embeddings."""
-    similarity_source: str = ""
+    similarity_source: Annotated[str, _SIMILARITY] = ""
     """Initialiser whose word embeddings are meant; empty is `init`'s own, a random one needs another's."""
     language_weight: NonNegative = 0.0
     """λ2 of Eq. 9 at step 0; the paper uses 0, 0.2 or 0.4."""
-    language_corpus: str = ""
+    language_corpus: Annotated[str, _TEXT] = ""
     """Text to train on beside trajectories: a corpus that chibit pretrain built, or a folder of text."""
-    language_every: Count = 1
+    language_every: Annotated[Count, _LANGUAGE] = 1
     """Gradient steps for each one that has a language batch."""
-    language_batch_size: Count = 2
+    language_batch_size: Annotated[Count, _LANGUAGE] = 2
     """Text blocks in a language batch."""
-    language_block: Annotated[int, Interval(ge=2)] = 1_024
+    language_block: Annotated[int, Interval(ge=2), _TEXT] = 1_024
     """Tokens in a block."""
     perplexity_every: Natural = 0
     """Gradient steps between perplexities on fixed blocks of `language_corpus`; 0 is never."""
-    auxiliary_decay: Decay = "linear_to_zero"
+    auxiliary_decay: Annotated[Decay, _AUXILIARY] = "linear_to_zero"
     """How λ1 and λ2 decay: linearly to 0 (paper), by a sigmoid (the released code's λ1), or not at all."""
-    language_decay: Decay | None = None
+    language_decay: Annotated[Decay | None, _LANGUAGE] = None
     """How λ2 decays; None is `auxiliary_decay` (it is constant in the released code and in LaMo)."""
-    auxiliary_decay_steps: Count | None = None
+    auxiliary_decay_steps: Annotated[Count | None, _AUXILIARY, _DECAYS] = None
     """Gradient steps until λ1 and λ2 reach 0; None is 5 % of the run, section 4.1's 5,000 of 100,000."""
 
     def __post_init__(self) -> None:

@@ -8,14 +8,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
 from chibit.agents.continuous import ContinuousAgent
 from chibit.agents.off_policy import BaselineConfig, Loss, Optimizers, adam
-from chibit.core.fields import Count, Fraction, NonNegative, Positive, Widths
+from chibit.core.fields import Count, Fraction, Needs, NonNegative, Positive, Widths
 from chibit.data.transitions import TransitionBatch
 from chibit.losses.value import td_loss, td_target
 from chibit.models.policies import DeterministicActor
@@ -38,7 +38,7 @@ class TD3Config(BaselineConfig):
     """Share of the way that target networks move at each update of the actor."""
     policy_noise: NonNegative = 0.2
     """Standard deviation of the noise on target actions, in units of half the action range."""
-    noise_clip: NonNegative = 0.5
+    noise_clip: Annotated[NonNegative, Needs("policy_noise", lambda config: config.policy_noise > 0)] = 0.5
     """That noise is cut to ± this."""
     actor_every: Count = 2
     """Updates of the critics for each one of the actor and the targets."""

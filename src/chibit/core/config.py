@@ -13,7 +13,7 @@ import hashlib
 import json
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union
@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union
 import numpy as np
 
 from chibit.core.errors import DamagedFileError, InputError
-from chibit.core.fields import check_declared, check_number, check_text, refusal
+from chibit.core.fields import Needs, check_declared, check_number, check_text, refusal, shown
 from chibit.core.files import nearest, read_regular
 
 T = TypeVar("T")
@@ -76,6 +76,34 @@ def from_json(cls: type[T], data: Any, where: str = "config", ready: Mapping[str
     """
     value: T = _convert_dataclass(cls, data, where, ready or {})
     return value
+
+
+def find_idle(config: Any, base: Any = None, outer: Sequence[tuple[Needs, Any]] = ()) -> Iterator[str]:
+    """What was asked for and does nothing, as fields declare with `Needs`.
+
+    Args:
+        config: a dataclass, as asked for.
+        base: what it was before that, such as a recipe: what that has already may be idle, so that one flag
+            is enough to switch off what others belong to. None is the defaults.
+        outer: declarations about `config` as a whole, and the configs that decide on them.
+
+    Yields:
+        A line for each field whose value is neither its default nor that of `base`.
+    """
+    kind: Any = type(config)
+    for field in dataclasses.fields(kind):
+        hint = _hints(kind)[field.name]
+        metadata = typing.get_args(hint)[1:] if typing.get_origin(hint) is Annotated else ()
+        needs = [(need, holder) for need, holder in outer if not need.of or field.name in need.of]
+        needs += [(need, config) for need in metadata if isinstance(need, Needs)]
+        value = getattr(config, field.name)
+        before = field.default if base is None else getattr(base, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from find_idle(value, before if isinstance(before, type(value)) else None, needs)
+        elif value not in (field.default, before):
+            unmet = [need.what for need, holder in needs if not need.holds(holder)]
+            if unmet:
+                yield f"{field.name}: got {shown(value)}, but it acts with {unmet[0]} only"
 
 
 def config_hash(config: Any) -> str:

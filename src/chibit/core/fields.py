@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 import numbers
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
-from annotated_types import Interval, MinLen
+from annotated_types import Interval, MaxLen, MinLen
 
 from chibit.core.errors import InputError
 
@@ -28,6 +29,18 @@ class NotRoot:
     """Declares that a path is not the root of the file system, where nothing of ours belongs."""
 
 
+@dataclass(frozen=True)
+class Needs:
+    """Declares that a field acts only where others of its class allow it; see `core.config.find_idle`."""
+
+    what: str
+    """That condition in words, such as "tuning lora"."""
+    holds: Callable[[Any], bool]
+    """The condition, of a config of the class."""
+    of: tuple[str, ...] = ()
+    """The fields of a nested config that it is about; empty is all of them."""
+
+
 Count: TypeAlias = Annotated[int, Interval(ge=1)]
 Natural: TypeAlias = Annotated[int, Interval(ge=0)]
 Positive: TypeAlias = Annotated[float, Interval(gt=0)]
@@ -36,7 +49,11 @@ Fraction: TypeAlias = Annotated[float, Interval(ge=0, le=1)]
 Share: TypeAlias = Annotated[float, Interval(gt=0, le=1)]
 BelowOne: TypeAlias = Annotated[float, Interval(ge=0, lt=1)]
 """A dropout probability, or the decay of a running mean."""
-Widths: TypeAlias = Annotated[tuple[Count, ...], MinLen(1)]
+MAX_LAYERS = 1_000
+"""More would take minutes to build before the first step; the deepest published models have a tenth."""
+Layers: TypeAlias = Annotated[int, Interval(ge=1, le=MAX_LAYERS)]
+"""Blocks of a network."""
+Widths: TypeAlias = Annotated[tuple[Count, ...], MinLen(1), MaxLen(MAX_LAYERS)]
 Workers: TypeAlias = Annotated[int, Interval(ge=1, le=1024)]
 """Threads or processes: no machine has more."""
 Seed: TypeAlias = Annotated[int, Interval(ge=0, le=2**32 - 1)]
@@ -92,6 +109,10 @@ def check_declared(value: Any, metadata: tuple[Any, ...], where: str) -> None:
         elif isinstance(declaration, MinLen) and len(value) < declaration.min_length:
             least = "one or more" if declaration.min_length == 1 else f"at least {declaration.min_length}"
             raise refusal(where, list(value), f"{least} values")
+        elif isinstance(declaration, MaxLen) and len(value) > declaration.max_length:
+            raise InputError(
+                f"{where}: got {len(value):,} values, expected at most {declaration.max_length:,}"
+            )
         elif isinstance(declaration, Distinct) and len(set(value)) < len(value):
             raise refusal(where, list(value), "each value once")
         elif isinstance(declaration, NotRoot) and not value.absolute().name:
@@ -100,12 +121,15 @@ def check_declared(value: Any, metadata: tuple[Any, ...], where: str) -> None:
 
 def refusal(where: str, value: Any, expected: str) -> InputError:
     """One line: the field, what was given, and what was expected."""
+    return InputError(f"{where}: got {shown(value)}, expected {expected}")
+
+
+def shown(value: Any) -> str:
+    """A value as it stands in a message, in at most 80 characters."""
     if isinstance(value, int) and abs(value) > INT64:
-        shown = f"an integer of {value.bit_length()} bits"  # Python refuses to print the longest ones
-    else:
-        shown = " ".join(repr(value).split())
-    shown = shown if len(shown) <= 80 else shown[:77] + "..."
-    return InputError(f"{where}: got {shown}, expected {expected}")
+        return f"an integer of {value.bit_length()} bits"  # Python refuses to print the longest ones
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _inside(value: Any, interval: Interval) -> bool:

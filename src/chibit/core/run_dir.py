@@ -224,6 +224,21 @@ class RunDir:
         append(self.path / name, dump(record) + "\n")
 
 
+@contextlib.contextmanager
+def undone_if_refused(path: Path) -> Iterator[None]:
+    """Have a run that is refused before it starts leave no folder behind that was not there before."""
+    new = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        yield
+    except UserError:
+        if new:
+            RunDir(path).discard_unstarted()
+        with contextlib.suppress(OSError):  # from the first that holds something on, they stay
+            for folder in new[1:]:
+                folder.rmdir()
+        raise
+
+
 def run_folder(parent: Path, name: str, config: dict[str, Any], usual: Mapping[str, Any]) -> Path:
     """Where a run of this configuration lives: ``parent/NAME-<hash of what decides its numbers>``.
 

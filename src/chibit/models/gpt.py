@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from chibit.core.config import Checked
 from chibit.core.errors import InputError
-from chibit.core.fields import BelowOne, Count
+from chibit.core.fields import BelowOne, Count, Layers
 
 Activation = Literal["relu", "gelu", "gelu_new", "quick_gelu"]
 Norm = Literal["layernorm", "rms"]
@@ -33,7 +33,7 @@ Norm = Literal["layernorm", "rms"]
 class GPTConfig(Checked):
     """Shape of a backbone. Defaults: Table 7 of Reid et al. (2022), the size of ChibiT."""
 
-    n_layer: Count = 3
+    n_layer: Layers = 3
     """Blocks."""
     n_head: Count = 1
     """Attention heads; must divide `n_embd`."""

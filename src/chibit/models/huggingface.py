@@ -23,11 +23,13 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from chibit.core.errors import DamagedFileError, InputError, UserError, first_line
+from chibit.core.fields import MAX_LAYERS
 from chibit.core.memory import check_fits
 from chibit.models.hub import model_folder, require_safe_weights
 from chibit.models.vocabulary_loss import vocabulary_loss
 
-_MOST_LAYERS = 2048
+_SIZES = ("num_hidden_layers", "hidden_size", "intermediate_size", "n_inner", "vocab_size", "n_positions")
+"""What the size of a model follows from, by the names of `transformers`."""
 PreTrainedModel = Any
 """A model of `transformers`, whose own annotations are too loose to check against."""
 
@@ -344,12 +346,11 @@ def _check_size(config: Any, folder: Path) -> None:
     The estimate is from below: a block of whatever kind has a square matrix and one to its inner width.
     """
     text = config.get_text_config()
-    names = ("num_hidden_layers", "hidden_size", "vocab_size", "intermediate_size")
-    found = [getattr(text, name, None) for name in names]
-    layers, width, words, inner = (number if isinstance(number, int) else 0 for number in found)
-    if layers > _MOST_LAYERS:
+    found = [getattr(text, name, None) for name in _SIZES]
+    layers, width, inner, n_inner, words, positions = (n if isinstance(n, int) else 0 for n in found)
+    if layers > MAX_LAYERS:
         raise DamagedFileError(f"{folder / 'config.json'}: {layers:,} layers; no model has so many")
-    weights = width * (layers * (width + inner) + words)
+    weights = width * (layers * (width + max(inner, n_inner)) + words + positions)
     check_fits(4 * weights, f"{folder}: a model of {weights:,} weights", "use a smaller model")
 
 

@@ -24,6 +24,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from chibit.core.config import to_json
 from chibit.core.errors import InputError
 from chibit.core.files import nearest
 from chibit.core.home import language_model_folder
@@ -306,8 +307,12 @@ def _apply_config(loaded: _Loaded, config: GPTConfig, spec: str) -> None:
     """Hold a shape against the weights', and put its dropouts in."""
     backbone = loaded.backbone
     if not isinstance(backbone, GPT):
-        if config.n_embd != backbone.width:
-            raise InputError(f"n_embd is {config.n_embd}, but {spec} has {backbone.width}; leave it out")
+        usual = {**to_json(GPTConfig()), "n_embd": backbone.width}
+        for name in ("n_embd", "n_layer", "n_head", "n_inner", "activation", "norm", "norm_eps"):
+            given = getattr(config, name)
+            if given != usual[name]:
+                known = f"has {usual[name]}" if name == "n_embd" else "brings its own"
+                raise InputError(f"{name} is {given!r}, but {spec} {known}; leave it out")
         return
     for name in _SHAPE:
         given, own = getattr(config, name), getattr(backbone.config, name)

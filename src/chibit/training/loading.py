@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from chibit.agents import Agent, AgentState, make_agent
 from chibit.core.checkpoint import load_checkpoint, marked
 from chibit.core.config import from_json
 from chibit.core.errors import DamagedFileError, InputError
+from chibit.core.memory import check_fits
 from chibit.core.run_dir import RunDir
 from chibit.core.runtime import resolve_runtime
 from chibit.data.trajectory import DatasetSpec
@@ -42,14 +44,17 @@ def load_run(path: Path, which: str = "last", *, device: str = "auto") -> Loaded
     Raises:
         InputError: when there is no such run or checkpoint.
         DamagedFileError: when its files are damaged or do not fit together.
+        ResourceError: when its model takes more memory than there is.
     """
     run = RunDir.open(path)
     config = from_record(run.description()["config"], str(path / "config.json"))
     spec = from_json(DatasetSpec, run.provenance()["dataset"], f"{path / 'provenance.json'}: dataset")
+    runtime = resolve_runtime(device, config.precision, config.num_threads)
+    needed = dataclasses.replace(config.agent, batch_size=1).num_bytes(spec)
+    check_fits(needed, f"{path / 'config.json'}: its model", "use a larger machine", runtime.memory)
     checkpoint = load_checkpoint(run.checkpoints, _step(run, which))
     if checkpoint is None:
         raise InputError(f"{path}: has no checkpoint yet; let it train on, or choose another run")
-    runtime = resolve_runtime(device, config.precision, config.num_threads)
     check_plausible(config.agent, checkpoint.tensors, path / "config.json")
     agent = make_agent(config.agent, spec, runtime)
     try:

@@ -18,6 +18,7 @@ import numpy as np
 
 from chibit.agents import Agent, AgentState, Sampler, make_agent
 from chibit.core.checkpoint import CheckpointSaver, load_checkpoint, sweep
+from chibit.core.config import find_idle
 from chibit.core.errors import DamagedFileError, DivergenceError, InputError, first_line
 from chibit.core.files import write_atomic
 from chibit.core.memory import check_fits, limited_memory
@@ -238,9 +239,10 @@ class _OfflineRun:
         if checkpoint is None:
             self.run.rewind(0)
             self.run.write_provenance(provenance(self.config, self.dataset, self.agent))
-            for note in find_notes(self.dataset):
-                self.run.log(f"data: {note}")
-                self.progress.say(f"data: {note}")
+            notes = [f"data: {note}" for note in find_notes(self.dataset)]
+            for note in [*notes, *(f"config: {note}" for note in find_idle(self.config))]:
+                self.run.log(note)
+                self.progress.say(note)
             return
         if not wanted:
             raise InputError(

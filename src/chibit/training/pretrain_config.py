@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,13 +11,13 @@ from annotated_types import Interval
 
 from chibit.core.config import Checked, to_json
 from chibit.core.errors import InputError
-from chibit.core.fields import BelowOne, Count, Fraction, Natural, NonNegative, Positive, Workers
+from chibit.core.fields import BelowOne, Count, Fraction, Natural, Needs, NonNegative, Positive, Workers
 from chibit.core.files import check_name
 from chibit.core.memory import transformer_bytes
 from chibit.core.run_dir import run_folder
 from chibit.core.runtime import Precision
 from chibit.core.schedules import cosine_decay, linear_decay, warmup
-from chibit.data.synthetic import SyntheticConfig
+from chibit.data.synthetic import SYNTHETIC, SyntheticConfig
 from chibit.models.gpt import GPTConfig
 
 SIZES = {
@@ -26,6 +27,12 @@ SIZES = {
     "84M": GPTConfig(n_embd=768, n_head=12, n_layer=12),
 }
 """Backbones by the count of their blocks' parameters: ChibiT, and Table 9 of Reid et al. (2022)."""
+DRAWN = tuple(kind for kind in SYNTHETIC if kind != "shuffled_text")
+"""Corpora that are made of nothing."""
+
+
+def _has(*corpora: str) -> Callable[[PretrainConfig], bool]:
+    return lambda config: config.corpus in corpora or config.validation in corpora
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +45,16 @@ class PretrainConfig(Checked):
     validation: str | None = None
     """Held-out text, as `corpus`. None takes WikiText-103's validation set for wikitext-103, and else holds
     back the end of the corpus."""
-    tokenizer: str = "gpt2"
+    tokenizer: Annotated[str, Needs("a corpus of text", lambda config: config.reads_text)] = "gpt2"
     """gpt2, or bpe:N for a vocabulary of N tokens trained on the corpus."""
-    text: str | None = None
+    text: Annotated[str | None, Needs("corpus shuffled_text", _has("shuffled_text"))] = None
     """The text that shuffled_text shuffles, as `corpus`."""
-    synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
+    synthetic: Annotated[
+        SyntheticConfig,
+        Needs("a synthetic corpus", _has(*SYNTHETIC)),
+        Needs("corpus markov or ngram", _has("markov", "ngram"), of=("order", "temperature")),
+        Needs("a corpus that is drawn", _has(*DRAWN), of=("num_states", "num_sequences")),
+    ] = field(default_factory=SyntheticConfig)
     """Shape of a synthetic corpus."""
     gpt: GPTConfig = field(default_factory=GPTConfig)
     """The backbone; --size chibit, 3M, 18M or 84M sets all of it."""
@@ -66,7 +78,7 @@ class PretrainConfig(Checked):
     """Steps of linear warm-up."""
     decay: Literal["linear", "cosine", "constant"] = "linear"
     """What follows the warm-up (the paper does not say; linear as in Wang et al. 2024)."""
-    final_fraction: Fraction = 0.0
+    final_fraction: Annotated[Fraction, Needs("a decay", lambda config: config.decay != "constant")] = 0.0
     """Where the decay ends, as a fraction of the highest learning rate."""
     weight_decay: NonNegative = 0.01
     """Of matrices (the paper does not say; 0.01 as in Wang et al. 2024)."""
@@ -76,7 +88,7 @@ class PretrainConfig(Checked):
     """Gradients are scaled down to this norm (the paper does not say)."""
     evaluate_every: Natural = 2_000
     """Gradient steps between evaluations on held-out text; 0 evaluates only at the end."""
-    validation_tokens: Count = 65_536
+    validation_tokens: Annotated[Count, Needs("evaluate_every", lambda c: c.evaluate_every > 0)] = 65_536
     """Held-out tokens of an evaluation on the way; the last one reads all of them."""
     sample_tokens: Natural = 48
     """Tokens of text to generate at each evaluation; 0 for none."""
@@ -109,6 +121,11 @@ class PretrainConfig(Checked):
                 )
         if self.num_candidates == 1:
             raise InputError("num_candidates: got 1, expected 0 for the exact softmax, or at least 2")
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether any of its tokens come from text."""
+        return self.corpus not in DRAWN or (self.validation or self.corpus) not in DRAWN
 
     @property
     def batch_size(self) -> int:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import tyro
 
-from chibit.core.config import Checked
+from chibit.core.config import Checked, find_idle
 from chibit.core.errors import InputError
 
 T = TypeVar("T")
@@ -35,7 +35,8 @@ def parse(kind: type[T], argv: Sequence[str], prog: str, default: T | None = Non
         default: values under the flags.
 
     Raises:
-        InputError: in one line, for a flag that is unknown, missing, or has a value that makes no sense.
+        InputError: in one line, for a flag that is unknown, missing, has a value that makes no sense, or
+            would do nothing beside the others.
         SystemExit: with code 0, after help was printed.
     """
     extra: dict[str, Any] = {} if default is None else {"default": default}
@@ -54,6 +55,8 @@ def parse(kind: type[T], argv: Sequence[str], prog: str, default: T | None = Non
             raise
         reason = _refusal(error) or _one_line(said.getvalue())
         raise InputError(f"{reason}; see {prog} --help") from error
+    for line in find_idle(parsed, default):
+        raise InputError(f"{line}; leave it out")
     if isinstance(parsed, WithAgent) and parsed.agent:
         from chibit.agents import import_agent
 

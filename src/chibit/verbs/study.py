@@ -14,7 +14,18 @@ from rich.console import Console
 from rich.table import Table
 
 from chibit.core.errors import InputError, ResourceError, UserError
-from chibit.core.fields import MAX_EPISODES, Count, Distinct, Natural, Out, Positive, Seed, Share, Workers
+from chibit.core.fields import (
+    MAX_EPISODES,
+    Count,
+    Distinct,
+    Natural,
+    Needs,
+    Out,
+    Positive,
+    Seed,
+    Share,
+    Workers,
+)
 from chibit.core.files import check_can_make
 from chibit.core.targets import read_targets
 from chibit.core.terminal import make_console
@@ -40,7 +51,9 @@ class StudyArguments(WithAgent):
     until_half_width: Positive | None = None
     """Add seeds until the 95% intervals of all comparisons over all data sets are within plus or minus this
     many points; None runs the seeds given."""
-    max_seeds: Count | None = None
+    max_seeds: Annotated[
+        Count | None, Needs("--until-half-width", lambda study: study.until_half_width is not None)
+    ] = None
     """Largest number of seeds with --until-half-width; None is 20."""
     arms: Annotated[tuple[str, ...], Distinct()] = ()
     """Recipes in place of the study's own."""
@@ -69,9 +82,9 @@ class StudyArguments(WithAgent):
     """Gradient steps of initialisers that are pre-trained on first use; None is the recipe's number."""
     engine: Literal["process", "pool", "ray"] = "pool"
     """In this process, in a pool of local ones, or on a Ray cluster (extra: ray)."""
-    num_processes: Workers = 1
+    num_processes: Annotated[Workers, Needs("--engine pool", lambda study: study.engine == "pool")] = 1
     """Runs side by side in the pool, one thread each."""
-    ray_address: str | None = None
+    ray_address: Annotated[str | None, Needs("--engine ray", lambda study: study.engine == "ray")] = None
     """Ray cluster to join, such as auto or HOST:6379; None starts one on this machine."""
     retries: Natural = 1
     """Times that a run that crashed is tried again, from its checkpoint."""
@@ -100,6 +113,7 @@ def study(argv: Sequence[str], prog: str) -> None:
     make_configs = _config_maker(arguments)
     configs, adaptive = make_configs(arguments.seeds), None
     entry = STUDIES[arguments.name]
+    _refuse_idle(arguments, configs, has_rates=entry.has_chosen_rates)
     fixed = Registration(
         comparisons=entry.comparisons,
         score_levels=dict(entry.score_levels),
@@ -110,10 +124,6 @@ def study(argv: Sequence[str], prog: str) -> None:
     if arguments.until_half_width is not None:
         adaptive = Adaptive(make_configs, arguments.seeds, fixed, arguments.max_seeds)
         configs = adaptive.first_configs
-    elif arguments.max_seeds is not None:
-        raise InputError(
-            "max_seeds: it bounds --until-half-width, which is not given; name all seeds with --seeds"
-        )
     if arguments.dry_run:
         tasks = make_tasks(configs, root=arguments.root, study=arguments.name, attention=entry.attention)
         _show_plan(console, tasks, arguments)
@@ -175,14 +185,27 @@ def _check(arguments: StudyArguments) -> None:
     from chibit.core.runtime import resolve_runtime
     from chibit.data.sources import check_known
 
-    if arguments.ray_address is not None and arguments.engine != "ray":
-        raise InputError("ray_address: only --engine ray has one")
-    if arguments.num_processes > 1 and arguments.engine != "pool":
-        raise InputError(f"num_processes: --engine {arguments.engine} takes none; leave it out")
     resolve_runtime(arguments.device or "auto")
     check_can_make(arguments.root)
     for name in arguments.data:
         check_known(name)
+
+
+def _refuse_idle(arguments: StudyArguments, configs: Sequence[RunConfig[Any]], *, has_rates: bool) -> None:
+    """Refuse what no arm of the study has use for: whatever its value, their settings stay the same."""
+    agents = [run.agent for run in configs]
+    acts = {
+        "language_corpus": any(
+            a.in_study(None, "x", {}, None) != a.in_study(None, "y", {}, None) for a in agents
+        ),
+        "pretrain_steps": any(a.in_study(1, "", {}, None) != a.in_study(2, "", {}, None) for a in agents),
+        "rates_from": has_rates
+        and any(a.in_study(None, "", {}, 1.0) != a.in_study(None, "", {}, 2.0) for a in agents),
+        "target_returns": any(agent.takes_target_returns for agent in agents),
+    }
+    for name, does in acts.items():
+        if getattr(arguments, name) and not does:
+            raise InputError(f"{name}: no arm of study {arguments.name} takes it here; leave it out")
 
 
 def _list_studies(console: Console) -> None:

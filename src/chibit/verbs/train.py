@@ -6,16 +6,16 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 from rich.table import Table
 
 from chibit.core.config import Checked, read_json
-from chibit.core.errors import InputError, UserError
-from chibit.core.fields import Out
+from chibit.core.errors import InputError
+from chibit.core.fields import Needs, Out
 from chibit.core.formatting import format_number, format_setting
-from chibit.core.run_dir import RunDir
+from chibit.core.run_dir import undone_if_refused
 from chibit.core.score_rules import name_last
 from chibit.core.terminal import make_console
 from chibit.verbs.parsing import parse, take_option
@@ -31,7 +31,7 @@ class Destination(Checked):
     """Name of the group of runs it belongs to; chibit report takes the group's folder."""
     resume: bool = True
     """Go on from the newest checkpoint in the run directory, if there is one."""
-    allow_inexact_resume: bool = False
+    allow_inexact_resume: Annotated[bool, Needs("--resume", lambda destination: destination.resume)] = False
     """Go on with new random numbers where the checkpoint's cannot be restored."""
     quiet: bool = False
     """No progress bar."""
@@ -46,8 +46,7 @@ def train(argv: Sequence[str], prog: str) -> None:
     if config.target_returns and not config.agent.takes_target_returns:
         raise InputError(f"target_returns: agent {config.agent.agent} takes none; leave them out")
     path = destination.out or run_path(config, Path("runs"), destination.study)
-    is_new = not path.exists()
-    try:
+    with undone_if_refused(path):
         result = train_offline(
             config,
             path,
@@ -56,10 +55,6 @@ def train(argv: Sequence[str], prog: str) -> None:
             allow_inexact_resume=destination.allow_inexact_resume,
             progress=not destination.quiet,
         )
-    except UserError:
-        if is_new:  # what was refused at the start leaves no folder behind
-            RunDir(path).discard_unstarted()
-        raise
     console = make_console()
     console.print(result_table(result))
     console.print(f"run directory: {path}", soft_wrap=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from chibit.core.errors import DamagedFileError, InputError
+from chibit.core.errors import DamagedFileError, InputError, ResourceError
 from chibit.models.gpt import GPT, GPTConfig
 from chibit.models.huggingface import HuggingFaceBackbone
 from chibit.models.language_model import (
@@ -311,6 +313,28 @@ def test_any_causal_model(foreign: dict[str, Path]) -> None:
         load_initialiser(spec, transfer="blocks")
     with pytest.raises(InputError, match="n_embd is 128, but hf:.* has 24"):
         load_initialiser(spec, gpt_config=GPTConfig())
+    with pytest.raises(InputError, match="n_layer is 2, but hf:.* brings its own"):
+        load_initialiser(spec, gpt_config=GPTConfig(n_embd=24, n_layer=2))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "says"),
+    [
+        ({"num_hidden_layers": 100_000}, DamagedFileError, "100,000 layers; no model has so many"),
+        ({"hidden_size": 2_000_000}, ResourceError, "a model of .* weights takes"),
+        ({"intermediate_size": 10**12}, ResourceError, "a model of .* weights takes"),
+        ({"vocab_size": 10**12}, ResourceError, "a model of .* weights takes"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["hf", "hf_config"])
+def test_a_model_that_could_not_be_built_is_refused_on_its_description(
+    foreign: dict[str, Path], tmp_path: Path, change: dict, error: type, says: str, kind: str
+) -> None:
+    shutil.copytree(foreign["hf"], tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(error, match=says):
+        load_initialiser(f"{kind}:{tmp_path / 'model'}")
 
 
 def test_a_pickle_and_a_truncated_file(foreign: dict[str, Path], tmp_path: Path) -> None:

@@ -288,7 +288,7 @@ class TestCommand:
     def test_a_bound_without_a_width_is_refused(self, monkeypatch, writer, tmp_path, capsys):
         code, _ = self.study(monkeypatch, writer, tmp_path, "--max-seeds", "12")
         assert code == 2
-        assert "max_seeds: it bounds --until-half-width" in capsys.readouterr().err
+        assert "max_seeds: got 12, but it acts with --until-half-width only" in capsys.readouterr().err
 
     def test_a_fixed_number_of_seeds_registers_nothing_that_the_study_does_not(
         self, monkeypatch, writer, tmp_path
