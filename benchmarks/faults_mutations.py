@@ -141,7 +141,7 @@ def _judge(seen: Seen, expected: str | None) -> tuple[str, str]:
     if seen.megabytes > MEGABYTES:
         return "too large", f"{seen.megabytes} MB, exit {seen.code}: {last}"
     said = [line for line in seen.message.split("\n") if line.startswith("chibit: ")]
-    if seen.code not in CODES or "Traceback" in seen.message:
+    if seen.code not in CODES or "\nTraceback" in f"\n{seen.message}":
         where = [line.strip() for line in seen.message.splitlines() if line.startswith("  File ")]
         return "crashed", f"exit {seen.code}: {last} | {' < '.join(where[:-4:-1])}"
     if seen.code and (len(said) != 1 or said[0] != seen.message.rstrip("\n").rpartition("\n")[2]):

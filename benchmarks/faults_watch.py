@@ -153,7 +153,7 @@ def run(
         action: gives an exit code, None, or anything else, whose hash is kept.
         place: where it may write.
         named: texts of a command line; writing below one of them is refused by the system, but is no misdeed.
-        may_be_stopped: it may be work that goes on; after `STOPPED_AFTER` it is asked to stop.
+        may_be_stopped: it may be work that goes on; after `STOPPED_AFTER` it is asked to stop, and once more.
         may_follow_links: what is outside may be read, though not changed.
     """
     said, outside = place.root / "said", []
@@ -194,7 +194,7 @@ def _wait(pid: int, may_be_stopped: bool) -> tuple[bool, bool]:
     descriptor = os.pidfd_open(pid)
     begin = busy = time.monotonic()
     first = _resident(pid)
-    used, stopped, seconds = 0.0, False, 0.005
+    used, stopped, seconds = 0.0, 0, 0.005
     try:
         while not select.select([descriptor], [], [], seconds)[0]:
             seconds, now = 0.03, time.monotonic()
@@ -205,9 +205,10 @@ def _wait(pid: int, may_be_stopped: bool) -> tuple[bool, bool]:
             if huge or hung:
                 os.kill(pid, signal.SIGKILL)
                 return hung, huge
-            if may_be_stopped and not stopped and used > STOPPED_AFTER:
+            # The first request lets a step in hand be finished, the second does not.
+            if may_be_stopped and used > STOPPED_AFTER * (1 + 2 * stopped) and stopped < 2:
                 os.kill(pid, signal.SIGTERM)
-                stopped = True
+                stopped += 1
     finally:
         os.close(descriptor)
     return False, False
