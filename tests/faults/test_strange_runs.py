@@ -196,6 +196,14 @@ def test_a_folder_of_media_that_is_a_link_outside_is_not_followed(run, outside):
         assert [len(found) for found in (*embed_videos(study), *attention_panels(study))] == [0, 1, 0, 1]
 
 
+def test_a_description_that_is_a_link_outside_is_not_opened(run, outside):
+    (run / "config.json").unlink()
+    (run / "config.json").symlink_to(outside / "secret.bin")
+    with untouched(outside):
+        verdict = guarded(command("report", run.parent), run.parent)
+    assert verdict.code in (0, 2), verdict
+
+
 def write_maps(path, **changes):
     arrays = {
         "sharpened": np.tril(np.full((1, 6, 6), 0.1, np.float32)), "layers": np.array([1]),

@@ -119,7 +119,7 @@ def what_is(folder: Path) -> str | None:
 def _load(path: Path) -> Mapping[str, Any]:
     """A small JSON object, for a look at its keys; empty for anything else."""
     try:
-        value = json.loads(read_regular(path, most=_MOST))
+        value = json.loads(read_regular(path, most=_MOST, inside=path.parent))
     except (ValueError, RecursionError, UserError):
         return {}
     return value if isinstance(value, dict) else {}
