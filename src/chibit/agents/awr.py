@@ -12,23 +12,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-import numpy as np
 import torch
 from annotated_types import Interval
 from torch import Tensor
 
 from chibit.agents.base import AgentState
-from chibit.agents.continuous import ContinuousAgent
+from chibit.agents.continuous import StochasticAgent
+from chibit.agents.logged_steps import LoggedSteps
 from chibit.agents.off_policy import BaselineConfig, Loss, Optimizers
 from chibit.core.fields import BelowOne, Count, Fraction, NonNegative, Positive, Widths
-from chibit.data.trajectory import StateNormalizer, TrajectoryDataset
+from chibit.data.trajectory import TrajectoryDataset
 from chibit.data.transitions import TransitionBatch
-from chibit.losses.value import bound_penalty, exponential_weights, lambda_returns, weighted_likelihood_loss
+from chibit.losses.value import bound_penalty, exponential_weights, weighted_likelihood_loss
 from chibit.models.policies import GaussianActor
 from chibit.models.value_functions import StateValue, frozen_copy, polyak_update
-
-ROWS_PER_BLOCK = 65_536
-"""Steps of the data set that are valued at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,39 +63,7 @@ class AWRConfig(BaselineConfig):
     """Discount of rewards, for each step; below 1, since values are scaled by 1 - discount."""
 
 
-@dataclass(frozen=True)
-class LoggedSteps:
-    """What the returns of the whole data set are computed from."""
-
-    states: Tensor
-    """(N, S) normalised."""
-    rewards: Tensor
-    """(N,)."""
-    episode_starts: Tensor
-    """(E + 1,) int64."""
-    final_states: Tensor
-    """(E, S) normalised state after the last step of each episode; the last state where the data lack it."""
-    has_terminated: Tensor
-    """(E,) bool; True where the environment ended the episode, so that no value follows."""
-
-    @classmethod
-    def of(cls, dataset: TrajectoryDataset, device: torch.device) -> LoggedSteps:
-        """Take the columns of a data set to a device."""
-        normalizer = StateNormalizer.from_spec(dataset.spec)
-        states = normalizer(dataset.observations)
-        final = dataset.final_observations
-        final_states = states[dataset.episode_starts[1:] - 1] if final is None else normalizer(final)
-        columns = (
-            states,
-            np.array(dataset.rewards),
-            np.array(dataset.episode_starts),
-            final_states,
-            np.array(dataset.episode_ends[:, 0]),
-        )
-        return cls(*(torch.from_numpy(column).to(device) for column in columns))
-
-
-class AWR(ContinuousAgent, config=AWRConfig):
+class AWR(StochasticAgent, config=AWRConfig):
     """A Gaussian actor of fixed spread and a state value."""
 
     config: AWRConfig
@@ -163,26 +128,13 @@ class AWR(ContinuousAgent, config=AWRConfig):
     @torch.no_grad()
     def _returns_and_weights(self) -> tuple[Tensor, Tensor]:
         """TD(lambda) returns (N,) of all steps by `round_value`, and their weights (N,)."""
-        logged, config = self._logged, self.config
-        scale = 1.0 / (1.0 - config.discount)
-        values = (
-            torch.cat([self.round_value(block) for block in torch.split(logged.states, ROWS_PER_BLOCK)])
-            * scale
-        )
-        final_values = self.round_value(logged.final_states) * scale
-        next_values = values.roll(-1)
-        next_values[logged.episode_starts[1:] - 1] = final_values.masked_fill(logged.has_terminated, 0.0)
-        returns = lambda_returns(
-            logged.rewards, next_values, logged.episode_starts, config.discount, config.trace_decay
+        config = self.config
+        returns, values = self._logged.returns(
+            self.round_value, 1.0 / (1.0 - config.discount), config.discount, config.trace_decay
         )
         advantages = returns - values
         advantages = (advantages - advantages.mean()) / (advantages.std(correction=0) + 1e-5)
         return returns, exponential_weights(advantages, 1.0 / config.temperature, config.max_weight)
-
-    def act(self, states: Tensor) -> Tensor:
-        """The mean of the actor."""
-        actions: Tensor = self.actor(states).mode()
-        return actions
 
     def load_state_dict(self, state: AgentState) -> None:
         """Take over a snapshot; the round's returns and weights are computed anew."""

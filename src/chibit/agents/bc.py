@@ -7,7 +7,7 @@ Dimensions: B batch · E episodes rolled out at once · K states stacked · S st
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -18,12 +18,12 @@ from torch import Tensor
 
 from chibit.agents.base import Policy, PolicyStep, Sampler
 from chibit.agents.continuous import ContinuousAgent, check_actions
-from chibit.agents.markov import MarkovPolicy
 from chibit.agents.off_policy import BaselineConfig, Loss, Optimizers
+from chibit.agents.stacked import StackedPolicy, StackedStates, last_steps
 from chibit.core.errors import InputError
 from chibit.core.fields import BelowOne, Count, Natural, NonNegative, Positive, Share, Widths
 from chibit.core.schedules import warmup
-from chibit.data.trajectory import DatasetSpec, TrajectoryDataset
+from chibit.data.trajectory import TrajectoryDataset
 from chibit.data.transitions import TransitionBatch
 from chibit.data.windows import SequenceBatch, WindowSampler
 from chibit.models.policies import DeterministicActor
@@ -57,19 +57,6 @@ class BCConfig(BaselineConfig):
     def states_seen(self) -> int:
         """States in an input."""
         return self.context_length
-
-
-def chen_bc() -> BCConfig:
-    """Settings of Chen et al. (2021): their MLP, and the optimizer of their Decision Transformer."""
-    return BCConfig(
-        context_length=20,
-        hidden_sizes=(128, 128, 128),
-        dropout=0.1,
-        learning_rate=1e-4,
-        weight_decay=1e-4,
-        warmup_steps=10_000,
-        batch_size=64,
-    )
 
 
 class BC(ContinuousAgent, config=BCConfig):
@@ -149,65 +136,3 @@ class BC(ContinuousAgent, config=BCConfig):
         if self.config.context_length > 1:
             raise InputError("onnx: StackedPolicy has no graph; use context_length 1")
         return super().policy_step()
-
-
-@dataclass(frozen=True)
-class StackedStates:
-    """What the loss takes."""
-
-    states: Tensor
-    """(B, K S)."""
-    actions: Tensor
-    """(B, A) in [-1, 1]."""
-    rows: Tensor
-    """(B,)."""
-
-
-def last_steps(batch: SequenceBatch) -> tuple[Tensor, Tensor]:
-    """The last action of each window, and all its states before it.
-
-    Args:
-        batch: windows, real steps first.
-
-    Returns:
-        (B, K S) states, newest last and zeros before the first, and (B, A) actions.
-    """
-    num_windows, context_length, _ = batch.states.shape
-    lengths = batch.attention_mask.sum(dim=1)  # (B,)
-    device = lengths.device
-    # (B, K); negative: before the window
-    steps = torch.arange(context_length, device=device) - (context_length - lengths[:, None])
-    windows = torch.arange(num_windows, device=device)
-    states = batch.states[windows[:, None], steps.clamp(min=0)] * (steps >= 0)[..., None]
-    return states.flatten(1), batch.actions[windows, lengths - 1]
-
-
-class StackedPolicy:
-    """Acts on the last K observations; those before an episode's first are zeros, as in training."""
-
-    def __init__(
-        self,
-        spec: DatasetSpec,
-        device: torch.device,
-        actions: Callable[[Tensor], Tensor],
-        context_length: int,
-    ) -> None:
-        """Act with a function of (E, K S) normalised states."""
-        self._markov = MarkovPolicy(spec, device, lambda states: actions(self._remember(states)))
-        self._shape = (context_length, spec.state_dim)
-        self._history = torch.zeros(0, *self._shape, device=device)
-
-    def reset(self, num_envs: int) -> None:
-        """Forget everything and begin `num_envs` episodes."""
-        self._history = self._history.new_zeros(num_envs, *self._shape)
-
-    def act(self, observations: np.ndarray) -> np.ndarray:
-        """Choose actions (E, A) float32 for raw observations (E, S)."""
-        return self._markov.act(observations)
-
-    def observe(self, rewards: np.ndarray, dones: np.ndarray) -> None:
-        """Rewards are not used."""
-
-    def _remember(self, states: Tensor) -> Tensor:
-        self._history = torch.cat([self._history[:, 1:], states[:, None]], dim=1)
-        return self._history.flatten(1)

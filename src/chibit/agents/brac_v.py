@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from chibit.agents.continuous import ContinuousAgent
+from chibit.agents.continuous import StochasticAgent
 from chibit.agents.off_policy import BaselineConfig, Loss, Optimizers, adam
 from chibit.core.fields import Count, Fraction, NonNegative, Positive, Widths
 from chibit.data.transitions import TransitionBatch
@@ -59,7 +59,7 @@ class BRACVConfig(BaselineConfig):
         return self.num_divergence_samples
 
 
-class BRACV(ContinuousAgent, config=BRACVConfig):
+class BRACV(StochasticAgent, config=BRACVConfig):
     """Twin critics, a tanh-Gaussian actor and a behaviour policy of the same form."""
 
     config: BRACVConfig
@@ -124,8 +124,3 @@ class BRACV(ContinuousAgent, config=BRACVConfig):
             polyak_update(self.actor, self.behavior, 1.0)
         else:
             polyak_update(self.target_critics, self.critics, self.config.tau)
-
-    def act(self, states: Tensor) -> Tensor:
-        """Tanh of the actor's mean; during the first phase that is the behaviour policy's."""
-        actions: Tensor = self.actor(states).mode()
-        return actions

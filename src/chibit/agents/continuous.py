@@ -19,6 +19,7 @@ from chibit.core.errors import InputError
 from chibit.core.runtime import Runtime
 from chibit.data.trajectory import DatasetSpec, TrajectoryDataset
 from chibit.data.transitions import TransitionSampler
+from chibit.models.policies import GaussianActor, TanhGaussianActor
 
 
 class ContinuousAgent(OffPolicyAgent):
@@ -67,6 +68,17 @@ class ContinuousAgent(OffPolicyAgent):
     def error_of(self, states: Tensor, actions: Tensor) -> float:
         """Mean squared error in the environment's units."""
         return F.mse_loss(self.env_actions(states), actions).item()
+
+
+class StochasticAgent(ContinuousAgent):
+    """Its `actor` gives a distribution in each state, of which the policy plays the mode."""
+
+    actor: TanhGaussianActor | GaussianActor
+
+    def act(self, states: Tensor) -> Tensor:
+        """Tanh of the mean, or the mean."""
+        actions: Tensor = self.actor(states).mode()
+        return actions
 
 
 def check_actions(dataset: TrajectoryDataset) -> None:

@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from chibit.agents.continuous import ContinuousAgent, return_range_scale
+from chibit.agents.continuous import StochasticAgent, return_range_scale
 from chibit.agents.critic_pretraining import pretrain_critics
 from chibit.agents.off_policy import BaselineConfig, Loss, Optimizers, adam
 from chibit.core.fields import Count, Fraction, Needs, NonNegative, Positive, Widths
@@ -73,7 +73,7 @@ class ConservativeBatch:
     """(B,) one-step target."""
 
 
-class CQL(ContinuousAgent, config=CQLConfig):
+class CQL(StochasticAgent, config=CQLConfig):
     """Twin critics, a tanh-Gaussian actor and its entropy temperature."""
 
     config: CQLConfig
@@ -168,8 +168,3 @@ class CQL(ContinuousAgent, config=CQLConfig):
     def updated(self, losses: Mapping[str, Loss]) -> None:
         """Move the target critics."""
         polyak_update(self.target_critics, self.critics, self.config.tau)
-
-    def act(self, states: Tensor) -> Tensor:
-        """Tanh of the actor's mean."""
-        actions: Tensor = self.actor(states).mode()
-        return actions

@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from chibit.agents.continuous import ContinuousAgent, return_range_scale
+from chibit.agents.continuous import StochasticAgent, return_range_scale
 from chibit.agents.off_policy import BaselineConfig, Loss, Optimizers, adam
 from chibit.core.fields import Count, Fraction, Natural, NonNegative, Positive, Widths
 from chibit.core.schedules import cosine_decay
@@ -58,7 +58,7 @@ class IQLConfig(BaselineConfig):
     """Share of the way that target critics move at each update."""
 
 
-class IQL(ContinuousAgent, config=IQLConfig):
+class IQL(StochasticAgent, config=IQLConfig):
     """Twin critics, a state value and a Gaussian actor."""
 
     config: IQLConfig
@@ -121,8 +121,3 @@ class IQL(ContinuousAgent, config=IQLConfig):
     def updated(self, losses: Mapping[str, Loss]) -> None:
         """Move the target critics."""
         polyak_update(self.target_critics, self.critics, self.config.tau)
-
-    def act(self, states: Tensor) -> Tensor:
-        """The mean of the actor."""
-        actions: Tensor = self.actor(states).mode()
-        return actions

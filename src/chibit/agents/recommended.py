@@ -67,4 +67,6 @@ def recommended(config: ConfigT, dataset_name: str) -> ConfigT:
         The same config where nothing is recommended for the agent or the data set.
     """
     settings = RECOMMENDED.get(config.agent, {})
-    return replace(config, **settings.get(_LEVELS.get(dataset_name, ("", "")), {}))
+    plain: Any = config  # a dataclass, though its base class is none
+    changed: ConfigT = replace(plain, **settings.get(_LEVELS.get(dataset_name, ("", "")), {}))
+    return changed

@@ -11,9 +11,9 @@ import torch
 
 from baseline_toys import identity_data, small_agent, small_config
 from chibit.agents import make_agent
-from chibit.agents.bc import last_steps
 from chibit.agents.continuous import return_range_scale
 from chibit.agents.critic_pretraining import NUM_STATES, pretrain_critics, synthetic_transitions
+from chibit.agents.stacked import last_steps
 from chibit.core.runtime import Runtime
 from chibit.data.windows import SequenceBatch, WindowSampler
 from chibit.models.policies import TanhGaussian

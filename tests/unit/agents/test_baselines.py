@@ -213,3 +213,15 @@ def test_defaults_build_and_name_their_key(name):
     config = AGENTS[name].config()
     assert config.agent == name
     assert config.batch_size > 0
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_sampler_of_other_data_leaves_the_agent_as_it_is(name):
+    losses = []
+    for draws_others in (False, True):
+        torch.manual_seed(0)
+        agent, sampler = small_agent(name)
+        if draws_others:
+            agent.sampler(identity_data(name in DISCRETE, 7), np.random.default_rng(1)).sample()
+        losses.append(train(agent, sampler, 6))
+    assert losses[0] == losses[1]

@@ -1,0 +1,68 @@
+"""All steps of a data set at hand, and their TD(lambda) returns by a value function.
+
+Dimensions: N steps · E episodes · S state_dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from chibit.data.trajectory import StateNormalizer, TrajectoryDataset
+from chibit.losses.value import lambda_returns
+
+ROWS_PER_BLOCK = 65_536
+"""Steps of the data set that are valued at once."""
+
+
+@dataclass(frozen=True)
+class LoggedSteps:
+    """What the returns of the whole data set are computed from."""
+
+    states: Tensor
+    """(N, S) normalised."""
+    rewards: Tensor
+    """(N,)."""
+    episode_starts: Tensor
+    """(E + 1,) int64."""
+    final_states: Tensor
+    """(E, S) normalised state after the last step of each episode; the last state where the data lack it."""
+    has_terminated: Tensor
+    """(E,) bool; True where the environment ended the episode, so that no value follows."""
+
+    @classmethod
+    def of(cls, dataset: TrajectoryDataset, device: torch.device) -> LoggedSteps:
+        """Take the columns of a data set to a device."""
+        normalizer = StateNormalizer.from_spec(dataset.spec)
+        states = normalizer(dataset.observations)
+        final = dataset.final_observations
+        final_states = states[dataset.episode_starts[1:] - 1] if final is None else normalizer(final)
+        columns = (
+            states,
+            np.array(dataset.rewards),
+            np.array(dataset.episode_starts),
+            final_states,
+            np.array(dataset.episode_ends[:, 0]),
+        )
+        return cls(*(torch.from_numpy(column).to(device) for column in columns))
+
+    def returns(
+        self, value: Callable[[Tensor], Tensor], scale: float, discount: float, trace_decay: float
+    ) -> tuple[Tensor, Tensor]:
+        """TD(lambda) returns (N,), and the values (N,) of the states.
+
+        Args:
+            value: maps normalized states (B, S) to values (B,).
+            scale: unit of those values.
+            discount: of rewards, for each step.
+            trace_decay: lambda.
+        """
+        values = torch.cat([value(block) for block in torch.split(self.states, ROWS_PER_BLOCK)]) * scale
+        final_values = value(self.final_states) * scale
+        next_values = values.roll(-1)
+        next_values[self.episode_starts[1:] - 1] = final_values.masked_fill(self.has_terminated, 0.0)
+        return lambda_returns(self.rewards, next_values, self.episode_starts, discount, trace_decay), values

@@ -1,0 +1,79 @@
+"""Cloning from several states at once: what the loss takes, and a policy that remembers.
+
+Dimensions: B batch · E episodes rolled out at once · K states stacked · S state_dim · A act_dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from chibit.agents.markov import MarkovPolicy
+from chibit.data.trajectory import DatasetSpec
+from chibit.data.windows import SequenceBatch
+
+
+@dataclass(frozen=True)
+class StackedStates:
+    """What the loss takes."""
+
+    states: Tensor
+    """(B, K S)."""
+    actions: Tensor
+    """(B, A) in [-1, 1]."""
+    rows: Tensor
+    """(B,)."""
+
+
+def last_steps(batch: SequenceBatch) -> tuple[Tensor, Tensor]:
+    """The last action of each window, and all its states before it.
+
+    Args:
+        batch: windows, real steps first.
+
+    Returns:
+        (B, K S) states, newest last and zeros before the first, and (B, A) actions.
+    """
+    num_windows, context_length, _ = batch.states.shape
+    lengths = batch.attention_mask.sum(dim=1)  # (B,)
+    device = lengths.device
+    # (B, K); negative: before the window
+    steps = torch.arange(context_length, device=device) - (context_length - lengths[:, None])
+    windows = torch.arange(num_windows, device=device)
+    states = batch.states[windows[:, None], steps.clamp(min=0)] * (steps >= 0)[..., None]
+    return states.flatten(1), batch.actions[windows, lengths - 1]
+
+
+class StackedPolicy:
+    """Acts on the last K observations; those before an episode's first are zeros, as in training."""
+
+    def __init__(
+        self,
+        spec: DatasetSpec,
+        device: torch.device,
+        actions: Callable[[Tensor], Tensor],
+        context_length: int,
+    ) -> None:
+        """Act with a function of (E, K S) normalised states."""
+        self._markov = MarkovPolicy(spec, device, lambda states: actions(self._remember(states)))
+        self._shape = (context_length, spec.state_dim)
+        self._history = torch.zeros(0, *self._shape, device=device)
+
+    def reset(self, num_envs: int) -> None:
+        """Forget everything and begin `num_envs` episodes."""
+        self._history = self._history.new_zeros(num_envs, *self._shape)
+
+    def act(self, observations: np.ndarray) -> np.ndarray:
+        """Choose actions (E, A) float32 for raw observations (E, S)."""
+        return self._markov.act(observations)
+
+    def observe(self, rewards: np.ndarray, dones: np.ndarray) -> None:
+        """Rewards are not used."""
+
+    def _remember(self, states: Tensor) -> Tensor:
+        self._history = torch.cat([self._history[:, 1:], states[:, None]], dim=1)
+        return self._history.flatten(1)
