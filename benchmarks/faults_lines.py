@@ -42,6 +42,7 @@ _SMALL: dict[str, object] = {
     "--num-quantiles": 5, "--num-heads": 3, "--n-positions": 8, "--block-length": 8, "--batch-tokens": 16,
     "--micro-batch-tokens": 16, "--validation-tokens": 16, "--sample-tokens": 2, "--num-states": 5,
     "--num-sequences": 20, "--sequence-length": 16, "--warmup-steps": 1,
+    "--pretraining": "markov",
 }  # fmt: skip
 """What keeps a run at a step of a small model, where there is such a flag."""
 _ONE_STEP = ["--num-steps 1", "--device cpu", "--out new"]
