@@ -10,7 +10,6 @@ import sys
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.logging import RichHandler
 
 from chibit.core.errors import InputError, UserError, one_line
 from chibit.core.files import is_out_of_resources, nearest, read_error, resource_error
@@ -143,9 +142,21 @@ def usage() -> str:
     )
 
 
+class _Lines(logging.Handler):
+    """Prints each message as one line, as long as it is."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print it, after its level."""
+        self._console.print(f"{record.levelname}: {one_line(record.getMessage())}")
+
+
 def _route_warnings(console: Console) -> None:
     """Warnings of ours go to stderr in one plain line each."""
     log = logging.getLogger("chibit")
-    log.handlers = [RichHandler(console=console, show_time=False, show_path=False)]
+    log.handlers = [_Lines(console)]
     log.setLevel(logging.INFO)
     log.propagate = False

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,17 +19,21 @@ from chibit.agents import make_agent
 from chibit.agents.bc import BCConfig
 from chibit.agents.saved_policy import Policy
 from chibit.cli import main
-from chibit.core.checkpoint import save_checkpoint
+from chibit.core.checkpoint import load_checkpoint, save_checkpoint
 from chibit.core.config import read_json
 from chibit.core.errors import DamagedFileError, InputError, UserError
 from chibit.core.files import append, atomic_folder, open_regular, read_regular
+from chibit.core.run_dir import RunDir
 from chibit.core.runtime import Runtime
 from chibit.core.shared_folder import MANIFEST, shared_folder
-from chibit.core.temporary import TEMPORARY_PREFIX
+from chibit.core.temporary import TEMPORARY_PREFIX, sweep_unlocked
+from chibit.data.store import open_store
 from chibit.data.trajectory import DatasetSpec
 from chibit.models.gpt import GPTConfig
 from chibit.models.language_model import LanguageModel, LanguageModelConfig, save_language_model
 from fault_files import steps
+
+WRITTEN = Path(__file__).parents[1] / "golden" / "v0_1"
 
 SPEC = DatasetSpec(
     name="toy", state_dim=3, act_dim=1, num_actions=None, env_id=None, d4rl_physics=False,
@@ -347,3 +352,89 @@ def test_an_evaluation_replaces_no_file_of_somebody_elses(place, capsys):
         assert main(["evaluate", str(place / "run"), "--out", str(path)]) == 2
         assert "was not written by this command" in capsys.readouterr().err
         assert path.read_bytes() == before
+
+
+OURS = {
+    "a run": ("run", lambda f: [r(RunDir(f)) for r in READ]),
+    "a checkpoint": ("run", lambda f: load_checkpoint(RunDir(f).checkpoints, 8)),
+    "a store": ("store", lambda f: open_store(f, verify="hash")),
+    "a policy": ("policy", Policy.from_pretrained),
+}
+LINKED = {
+    "a run": ["config.json", "result.json", "evaluations.jsonl"],
+    "a checkpoint": [
+        *("checkpoints", "checkpoints/0000000008", "checkpoints/0000000008/manifest.json"),
+        *("checkpoints/0000000008/training_state.pt", "checkpoints/0000000008/model.safetensors"),
+    ],
+    "a store": ["manifest.json", "records.npy", "episode_starts.npy"],
+    "a policy": ["config.json", "model.safetensors"],
+}
+READ = (RunDir.description, RunDir.result, lambda run: run.read_log("evaluations.jsonl"))
+
+
+@pytest.mark.parametrize(("thing", "name"), [(thing, name) for thing in LINKED for name in LINKED[thing]])
+def test_nothing_is_read_through_a_link_out_of_what_is_ours(tmp_path, thing, name):
+    folder, read = OURS[thing]
+    place = tmp_path / "place"
+    shutil.copytree(WRITTEN / folder, place)
+    read(place)
+    (place / name).rename(tmp_path / "outside")
+    (place / name).symlink_to(tmp_path / "outside")
+    with pytest.raises(UserError, match="leads out of"):
+        read(place)
+
+
+@pytest.mark.parametrize("thing", OURS)
+def test_what_is_ours_is_read_where_the_whole_of_it_is_a_link(tmp_path, thing):
+    folder, read = OURS[thing]
+    (tmp_path / "place").symlink_to(WRITTEN / folder)
+    assert read(tmp_path / "place") is not None
+
+
+def test_a_policy_in_the_cache_of_the_hub_is_read_and_leads_no_further(tmp_path):
+    repository = tmp_path / "models--somebody--policy"
+    snapshot = repository / "snapshots" / "0123abcd"
+    shutil.copytree(WRITTEN / "policy", snapshot)
+    (repository / "blobs").mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (snapshot / name).rename(repository / "blobs" / name)
+        (snapshot / name).symlink_to(f"../../blobs/{name}")
+    Policy.from_pretrained(snapshot)
+    (repository / "blobs" / "config.json").rename(tmp_path / "config.json")
+    (repository / "blobs" / "config.json").symlink_to(tmp_path / "config.json")
+    with pytest.raises(InputError, match="leads out of"):
+        Policy.from_pretrained(snapshot)
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [(["export", "--no-video"], "policy"), (["attention", "--num-windows", "2"], "attention")],
+)
+def test_a_run_is_not_written_into_through_a_link_out_of_it(tmp_path, monkeypatch, capfd, command, name):
+    shutil.copytree(WRITTEN, tmp_path / "old")
+    monkeypatch.chdir(tmp_path / "old")
+    outside = fill(tmp_path / "outside", "mine")
+    shutil.rmtree(Path("run", name), ignore_errors=True)
+    Path("run", name).symlink_to(outside)
+    assert main([command[0], "run", *command[1:]]) == 2
+    assert "leads out of" in capfd.readouterr().err
+    assert [path.name for path in outside.iterdir()] == ["mine"]
+
+
+def test_what_the_earlier_version_left_beside_a_collection_goes_after_a_day(tmp_path):
+    def leave(name, *files, days):
+        folder = fill(tmp_path / name, *files)
+        for path in (folder, *folder.rglob("*")):
+            os.utime(path, (time.time() - 86_400 * days,) * 2)
+        return folder
+
+    known = ("data/main_data.hdf5", "data/metadata.json")
+    leave(".tmp-medium-v0-ab12_z9q", *known, days=2)
+    stay = {
+        leave(".tmp-medium-v0-ab12_z9r", *known, days=0.5),
+        leave(".tmp-medium-v0-ab12_z9s", *known, "notes.txt", days=2),
+        leave(".tmp-medium-v0-mine", *known, days=2),
+        leave(".tmp-expert-v0-ab12_z9t", *known, days=2),
+    }
+    sweep_unlocked(tmp_path / "medium-v0", ("data", *known))
+    assert set(tmp_path.iterdir()) == stay

@@ -14,6 +14,7 @@ from chibit.agents.base import AgentConfig
 from chibit.agents.return_conditioned import RewardMode
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.fields import BelowOne, Count, Layers, Natural, Needs, NonNegative, Positive
+from chibit.core.files import check_regular
 from chibit.core.memory import transformer_bytes
 from chibit.core.runtime import Precision
 from chibit.data.trajectory import DatasetSpec
@@ -21,6 +22,7 @@ from chibit.losses.similarity import SimilarityForm
 from chibit.models.decision_transformer import Embedding, Head, TimestepPosition
 from chibit.models.encoders import Projections
 from chibit.models.gpt import Activation, GPTConfig, Norm
+from chibit.models.hub import links_within
 from chibit.models.pretrained import Transfer, with_budget
 
 Decay = Literal["linear_to_zero", "sigmoid", "constant"]
@@ -234,7 +236,9 @@ class DecisionTransformerConfig(AgentConfig):
     def in_folder(self, folder: Path, where: str) -> DecisionTransformerConfig:
         """Find the backbone's configuration in a saved policy's folder."""
         if self.init == f"{_WRAPPED}{BACKBONE_FOLDER}":
-            return dataclasses.replace(self, init=f"{_WRAPPED}{folder / BACKBONE_FOLDER}")
+            backbone = folder / BACKBONE_FOLDER
+            check_regular(backbone / "config.json", inside=links_within(folder), remedy="fetch it again")
+            return dataclasses.replace(self, init=f"{_WRAPPED}{backbone}")
         if self.init != "random":
             raise DamagedFileError(
                 f"{where}.init is {self.init!r}, expected 'random'; export the policy again"

@@ -32,6 +32,7 @@ from chibit.core.runtime import resolve_runtime
 from chibit.core.shared_folder import shared_folder
 from chibit.data.trajectory import DatasetSpec
 from chibit.models.counting import check_plausible
+from chibit.models.hub import links_within
 
 SCHEMA = 1
 KIND = "policy"
@@ -148,7 +149,7 @@ def read_policy(folder: Path) -> SavedPolicy:
         DamagedFileError: if it is not JSON.
     """
     path = folder / _CONFIG
-    record = read_json(path)
+    record = read_json(path, inside=links_within(folder))
     version = record.get("schema") if isinstance(record, dict) else None
     if isinstance(version, int) and version > SCHEMA:
         raise InputError(f"{path}: schema {version}, this version reads up to {SCHEMA}; upgrade chibit")
@@ -169,11 +170,11 @@ def load_agent(saved: SavedPolicy, folder: Path, device: str) -> Agent:
         InputError: for a method or a configuration that is unknown.
         DamagedFileError: for weights that are damaged or do not fit.
     """
-    path = folder / _CONFIG
+    path, root = folder / _CONFIG, links_within(folder)
     where = f"{path}: config"
     entry = AGENTS.find(saved.agent, f"{path}: agent", saved.agent_class)
     config = from_json(entry.config, saved.config, where).in_folder(folder, where)
-    tensors = _read_tensors(folder / _WEIGHTS, saved.sha256)
+    tensors = _read_tensors(folder / _WEIGHTS, saved.sha256, root)
     check_plausible(config, tensors, path)
     # The number of threads is the caller's business: acting must not change it.
     runtime = resolve_runtime(device, num_threads=torch.get_num_threads())
@@ -188,8 +189,8 @@ def load_agent(saved: SavedPolicy, folder: Path, device: str) -> Agent:
     return agent
 
 
-def _read_tensors(path: Path, sha256: str) -> dict[str, torch.Tensor]:
-    content = read_whole(path, "fetch the folder again")
+def _read_tensors(path: Path, sha256: str, root: Path) -> dict[str, torch.Tensor]:
+    content = read_whole(path, "fetch the folder again", inside=root)
     if hashlib.sha256(content).hexdigest() != sha256:
         raise DamagedFileError(
             f"{path}: content does not match the SHA-256 in {_CONFIG}; fetch the folder again"

@@ -80,11 +80,7 @@ class Policy:
         return cls(agent, saved.spec, target_return=wanted, scores=saved.scores)
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Write the policy as a folder, in place of what is there.
-
-        Raises:
-            ResourceError: if it cannot be written; what was there is then untouched.
-        """
+        """Write the policy into a folder, beside what is there; raises as `export_policy`."""
         return export_policy(
             self.agent, self.spec, folder, target_return=self.target_return, scores=self.scores
         )

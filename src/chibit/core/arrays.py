@@ -102,14 +102,14 @@ def open_npz(path: Path, *, inside: Path | None = None, most: int | None = None)
             yield Npz(archive, path, os.fstat(file.fileno()).st_size)
 
 
-def map_array(path: Path) -> np.ndarray:
-    """Open a `.npy` file as a read-only memory map.
+def map_array(path: Path, *, inside: Path | None = None) -> np.ndarray:
+    """Open a `.npy` file as a read-only memory map; arguments as of `open_regular`.
 
     Raises:
         InputError: if there is no such file, or it may not be read.
         DamagedFileError: if it is damaged, or holds objects.
     """
-    with open_regular(path) as file, _reading(path):
+    with open_regular(path, inside=inside) as file, _reading(path):
         shape, is_fortran, dtype = _header(file)
         if dtype.hasobject:
             raise ValueError("it holds objects")

@@ -201,9 +201,8 @@ def marked(folder: Path, name: str) -> int | None:
     path = folder / name
     if not path.exists():
         return None
-    text = read_regular(path, most=_LONGEST_MARK, kind=DamagedFileError, remedy="remove it").decode(
-        "utf-8", "replace"
-    )
+    content = read_regular(path, inside=folder, most=_LONGEST_MARK, kind=DamagedFileError, remedy="remove it")
+    text = content.decode("utf-8", "replace")
     if re.fullmatch(r"[0-9]{1,18}\s*", text) is None:
         raise DamagedFileError(f"{path}: holds {text[:40]!r}, expected a step number; remove the file")
     return int(text)
@@ -268,7 +267,7 @@ _STUMBLES = (
 
 
 def _load(path: Path) -> Checkpoint:
-    manifest = read_json(path / "manifest.json")
+    manifest = read_json(path / "manifest.json", inside=path.parent)
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
         schema = manifest.get("schema") if isinstance(manifest, dict) else manifest
         raise DamagedFileError(
@@ -289,7 +288,7 @@ def _load(path: Path) -> Checkpoint:
 
 def _verified(path: Path, hashes: Any) -> bytes:
     expected = hashes.get(path.name) if isinstance(hashes, dict) else None
-    data = read_whole(path, "use another checkpoint")
+    data = read_whole(path, "use another checkpoint", inside=path.parents[1])
     if hashlib.sha256(data).hexdigest() != expected:
         raise DamagedFileError(f"{path}: content does not match the SHA-256 in its manifest")
     return data

@@ -112,14 +112,19 @@ def config_hash(config: Any) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:8]
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, *, inside: Path | None = None) -> Any:
     """Read a JSON file.
 
+    Args:
+        path: the file.
+        inside: a folder in which it must lie once links are followed.
+
     Raises:
-        InputError: if it is missing, or is no regular file.
+        InputError: if it is missing, is no regular file, or lies elsewhere.
         DamagedFileError: if it is not valid JSON.
     """
-    return parse_json(read_regular(path, most=_MAX_JSON_BYTES, remedy="check the path, or restore it"), path)
+    remedy = "check the path, or restore it"
+    return parse_json(read_regular(path, inside=inside, most=_MAX_JSON_BYTES, remedy=remedy), path)
 
 
 def parse_json(content: bytes, where: Path | str) -> Any:

@@ -75,7 +75,7 @@ MAX_TEXT, MAX_PATH_PART = 4096, 255
 def check_number(value: float, kind: type, where: str) -> None:
     """Refuse what no field may hold: NaN, infinity, and numbers too large for what computes with them."""
     if kind is int and abs(value) > INT64:
-        raise refusal(where, value, "an integer of at most 64 bits")
+        raise refusal(where, value, "an integer from -2^63 to 2^63 - 1")
     if not abs(value) < math.inf:
         raise refusal(where, value, "a finite number")
     if abs(value) > FLOAT32:

@@ -132,9 +132,15 @@ def list_folder(path: Path, *, inside: Path) -> list[Path]:
         raise read_error(path, error) from error
 
 
-def check_regular(path: Path, *, kind: type[UserError] = InputError, remedy: str = "check the path") -> int:
+def check_regular(
+    path: Path,
+    *,
+    inside: Path | None = None,
+    kind: type[UserError] = InputError,
+    remedy: str = "check the path",
+) -> int:
     """Refuse as `open_regular` does, for libraries that take nothing but a path; gives the size in bytes."""
-    with open_regular(path, kind=kind, remedy=remedy) as file:
+    with open_regular(path, inside=inside, kind=kind, remedy=remedy) as file:
         return os.fstat(file.fileno()).st_size
 
 
@@ -164,7 +170,7 @@ def make_folder(folder: Path) -> Path:
     """Create a folder and its parents; ResourceError in one line where that is not allowed."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:
+    except (FileExistsError, NotADirectoryError) as error:
         raise InputError(f"{folder}: a file is in the way of this folder; choose another --out") from error
     except ValueError as error:  # a NUL in the name
         raise InputError(f"{str(folder)[:80]!r}: not a folder's name ({error})") from error
@@ -317,10 +323,10 @@ def _exchange(temporary: Path, path: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def sha256_file(path: Path) -> str:
-    """SHA-256 of a regular file's content, in hexadecimal, read in blocks of 1 MiB."""
+def sha256_file(path: Path, *, inside: Path | None = None) -> str:
+    """SHA-256 of a regular file's content, in hexadecimal, read in blocks of 1 MiB; as `open_regular`."""
     digest = hashlib.sha256()
-    with open_regular(path) as file:
+    with open_regular(path, inside=inside) as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

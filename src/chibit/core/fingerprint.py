@@ -16,8 +16,7 @@ _WHOLE_BYTES, _SAMPLE_BYTES = 1 << 20, 1 << 16
 def fingerprint(path: Path) -> str:
     """Give 64 digits that change with a file, or with those in a folder: path, state and content.
 
-    Content is looked at in part, where there is much of it: all of a file up to 1 MB, else 64 KB each of its
-    beginning, middle and end.
+    Content is looked at in part, where there is much of it: see `content_sample`.
 
     Raises:
         UserError: if a file cannot be read, or `path` is neither a folder nor a regular file.
@@ -28,7 +27,7 @@ def fingerprint(path: Path) -> str:
         try:
             status = file.stat()
             digest.update(json.dumps([str(file.resolve()), *file_state(status)]).encode())
-            digest.update(_content_sample(file, status.st_size))
+            digest.update(content_sample(file, status.st_size))
         except OSError as error:
             raise read_error(file, error) from error
     return digest.hexdigest()
@@ -42,7 +41,8 @@ def file_state(status: os.stat_result) -> tuple[int, ...]:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
-def _content_sample(path: Path, size: int) -> bytes:
+def content_sample(path: Path, size: int) -> bytes:
+    """All of a file of up to 1 MB; of a larger one 64 KB each of its beginning, middle and end."""
     with open_regular(path) as file:
         if size <= _WHOLE_BYTES:
             return file.read(_WHOLE_BYTES)

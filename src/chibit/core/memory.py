@@ -80,20 +80,21 @@ def perceptron_bytes(*, inputs: int, hidden_sizes: Sequence[int], outputs: int, 
     return 16 * weights + 4 * rows * sum(widths)
 
 
-def read_whole(path: Path, remedy: str) -> bytes:
+def read_whole(path: Path, remedy: str, *, inside: Path | None = None) -> bytes:
     """Read a file whose content is needed at once.
 
     Args:
         path: the file.
         remedy: what to do if it is missing or cannot be read.
+        inside: a folder in which it must lie once links are followed.
 
     Raises:
-        DamagedFileError: if it is missing or cannot be read.
+        DamagedFileError: if it is missing, cannot be read, or lies elsewhere.
         ResourceError: if it is larger than `memory_budget`; it is then not opened.
     """
-    size = check_regular(path, kind=DamagedFileError, remedy=remedy)
+    size = check_regular(path, inside=inside, kind=DamagedFileError, remedy=remedy)
     check_fits(size, str(path), "it is not to be trusted, or needs a larger machine")
-    return read_regular(path, most=memory_budget(), kind=DamagedFileError, remedy=remedy)
+    return read_regular(path, inside=inside, most=memory_budget(), kind=DamagedFileError, remedy=remedy)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -93,7 +93,7 @@ class RunDir:
 
     def description(self) -> dict[str, Any]:
         """The content of config.json: schema, arm, study, config."""
-        data = read_json(self.path / "config.json")
+        data = read_json(self.path / "config.json", inside=self.path)
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:
             found = data.get("schema") if isinstance(data, dict) else type(data).__name__
             raise DamagedFileError(f"{self.path / 'config.json'}: schema {found!r}, expected {SCHEMA}")
@@ -102,8 +102,8 @@ class RunDir:
 
     @property
     def checkpoints(self) -> Path:
-        """Folder of the checkpoints."""
-        return self.path / "checkpoints"
+        """Folder of the checkpoints; InputError where a link leads it out of the run."""
+        return self.own_folder("checkpoints")
 
     def own_folder(self, name: str) -> Path:
         """A folder of the run to write into; it need not be there.
@@ -166,7 +166,7 @@ class RunDir:
         if not path.exists():
             return []
         records: list[dict[str, Any]] = []
-        with open_regular(path, kind=DamagedFileError) as file:
+        with open_regular(path, inside=self.path, kind=DamagedFileError) as file:
             while line := file.readline(_LONGEST_LINE):
                 where = f"{path}: line {len(records) + 1}"
                 try:
@@ -195,7 +195,7 @@ class RunDir:
     def provenance(self, kind: type = ProvenanceRecord) -> dict[str, Any]:
         """The content of provenance.json, which must have the fields of `kind`, a dataclass."""
         path = self.path / "provenance.json"
-        return check_record(kind, read_json(path), path)
+        return check_record(kind, read_json(path, inside=self.path), path)
 
     def write_provenance(self, record: dict[str, Any]) -> None:
         """Write provenance.json."""
@@ -215,7 +215,7 @@ class RunDir:
 
     def result(self, kind: type = ResultRecord) -> dict[str, Any]:
         """The content of result.json, which must have the fields of `kind`, a dataclass."""
-        data = read_json(self.path / "result.json")
+        data = read_json(self.path / "result.json", inside=self.path)
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:
             raise DamagedFileError(f"{self.path / 'result.json'}: not a result of schema {SCHEMA}")
         return check_record(kind, data, self.path / "result.json")

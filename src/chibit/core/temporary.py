@@ -7,17 +7,20 @@ ends, however it ends.
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from chibit.core import platform
 from chibit.core.errors import resource_error
 
 TEMPORARY_PREFIX = ".tmp-chibit-"
+_UNLOCKED_SECONDS = 86_400
 
 
 @contextlib.contextmanager
@@ -84,6 +87,23 @@ def sweep_leftovers(folder: Path) -> None:
                         remove(leftover)
                 finally:
                     os.close(descriptor)
+
+
+def sweep_unlocked(path: Path, files: Collection[str]) -> None:
+    """Remove what version 0.1, which took no locks, left beside a folder that it was killed while filling.
+
+    Args:
+        path: the folder; that version filled `.tmp-NAME-` with eight more characters beside it.
+        files: all that may be in it, as paths below it. A folder that holds anything else stays, and one in
+            which something has changed within a day.
+    """
+    for leftover in path.parent.glob(f".tmp-{glob.escape(path.name)}-{'?' * 8}"):
+        with contextlib.suppress(OSError):
+            inside = list(leftover.rglob("*"))
+            is_known = {entry.relative_to(leftover).as_posix() for entry in inside} <= set(files)
+            changed = max(entry.lstat().st_mtime for entry in (leftover, *inside))
+            if leftover.is_dir() and is_known and changed < time.time() - _UNLOCKED_SECONDS:
+                remove(leftover)
 
 
 def remove(path: Path) -> None:

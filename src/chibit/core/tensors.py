@@ -16,6 +16,7 @@ def read_safetensors(
     path: Path,
     framework: Literal["pt", "numpy"] = "pt",
     *,
+    inside: Path | None = None,
     kind: type[UserError] = InputError,
     remedy: str = "fetch it again",
 ) -> tuple[dict[str, Any], dict[str, str]]:
@@ -24,6 +25,7 @@ def read_safetensors(
     Args:
         path: the file.
         framework: tensors of torch, or arrays of numpy.
+        inside: a folder in which the file must lie once links are followed.
         kind: class of the refusal where there is no such file, or it is none.
         remedy: what to do then.
 
@@ -35,7 +37,7 @@ def read_safetensors(
         DamagedFileError: if it is not a whole safetensors file.
         ResourceError: if it is larger than half of this machine's memory.
     """
-    size = check_regular(path, kind=kind, remedy=remedy)
+    size = check_regular(path, inside=inside, kind=kind, remedy=remedy)
     check_fits(size, str(path), "it is not to be trusted, or needs a larger machine")
     try:
         with safe_open(path, framework=framework) as file:

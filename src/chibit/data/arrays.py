@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from chibit.core.arrays import open_npz
-from chibit.core.errors import DamagedFileError
+from chibit.core.errors import DamagedFileError, InputError
 from chibit.data.environment import choose_environment
 from chibit.data.limits import check_declared_size
 from chibit.data.origin import Origin, file_name
@@ -27,8 +27,8 @@ def read_npz(path: Path) -> Iterator[tuple[Recording, Origin]]:
     environment.
 
     Raises:
-        InputError: if columns are missing or do not fit together.
-        DamagedFileError: if the file is damaged, or holds anything but numbers.
+        InputError: if columns are missing, hold anything but numbers, or do not fit together.
+        DamagedFileError: if the file is damaged, or holds pickled objects.
         ResourceError: if it is too large for this machine.
     """
     arrays = _load(path)
@@ -51,7 +51,8 @@ def _load(path: Path) -> dict[str, Any]:
             size = math.prod(shape) * dtype.itemsize
             is_env_id = name == _ENV_ID and dtype.kind == "U" and shape == () and size <= _MAX_ENV_ID_BYTES
             if not is_env_id and (dtype.kind not in "fiub" or dtype.itemsize > 8):
-                raise DamagedFileError(f"{path}: {name} has type {dtype}; expected plain numbers")
+                kind = DamagedFileError if dtype.hasobject else InputError  # objects are a pickle
+                raise kind(f"{path}: {name} has type {dtype}; expected plain numbers")
             total += size
         check_declared_size(path, total, archive.stored)
         name_columns(archive.names, str(path))  # here, where all names are known, for its message

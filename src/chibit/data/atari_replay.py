@@ -14,6 +14,7 @@ Dimensions: R rows of a buffer · T steps of an episode.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import urllib.parse
 from collections.abc import Callable, Iterator
@@ -24,12 +25,14 @@ import numpy as np
 
 from chibit.atari import GAMES, IMAGE_SHAPE, MAX_EPISODE_STEPS, atari_env_id
 from chibit.core.errors import DamagedFileError, InputError
+from chibit.core.fingerprint import content_sample
 from chibit.core.home import home_folder
 from chibit.data.atari_frames import FrameEpisode, write_frame_store
 from chibit.data.atari_shards import REMEDY, ROW_SHAPES, open_shard, read_count
 from chibit.data.collect import check_numbers, progress_bar, require_space
 from chibit.data.download import download
 from chibit.data.origin import Origin
+from chibit.data.store import open_store
 
 KINDS = tuple(ROW_SHAPES)
 NUM_BUFFERS = 50
@@ -78,6 +81,29 @@ def holds_shards(folder: Path) -> bool:
     return any(_SHARD.fullmatch(path.name) for path in folder.glob("*_ckpt.*.gz"))
 
 
+def shards_folder(game: str, data_folder: Path | None) -> Path:
+    """Where `find_or_download` looks for the shards of a game, and downloads them to."""
+    return (data_folder or home_folder() / "dqn_replay") / game / "1" / "replay_logs"
+
+
+def is_of_shards(store: Path, folder: Path) -> bool:
+    """Whether a store was made of the shards that are in a folder; those that are gone are not asked for.
+
+    A store of version 0.1 does not say what it was made of, and is taken to be.
+    """
+    then, now = open_store(store).provenance.get("shards", {}), _identify(folder)
+    return all(then.get(name, digest) == digest for name, digest in now.items())
+
+
+def _identify(folder: Path) -> dict[str, str]:
+    """A hash of a part of each shard's content, by the shard's name."""
+    files = sorted(path for path in folder.glob("*_ckpt.*.gz") if path.is_file())
+    return {
+        path.name: hashlib.sha256(content_sample(path, path.stat().st_size)).hexdigest()[:16]
+        for path in files
+    }
+
+
 def find_or_download(
     game: str, data_folder: Path | None, *, allow_download: bool = True, progress: bool = True
 ) -> Path:
@@ -97,7 +123,7 @@ def find_or_download(
         InputError: if they are not here and must not be fetched.
         ResourceError: if the server cannot be reached, or the disk is full.
     """
-    folder = (data_folder or home_folder() / "dqn_replay") / game / "1" / "replay_logs"
+    folder = shards_folder(game, data_folder)
     for number in range(NUM_BUFFERS):
         for kind in (*KINDS, "add_count"):
             path = shard_path(folder, kind, number)
@@ -159,7 +185,10 @@ def convert_replay(
         env_id=atari_env_id(game),
         max_episode_steps=MAX_EPISODE_STEPS,
         target_returns=TARGET_RETURNS[game],
-        provenance={"kind": "dqn_replay", "game": game, "num_steps": num_steps, "seed": seed},
+        provenance={
+            **{"kind": "dqn_replay", "game": game, "num_steps": num_steps, "seed": seed},
+            "shards": _identify(folder),
+        },
     )
     with progress_bar(out.name, found, progress) as advance:
         episodes = (

@@ -90,6 +90,8 @@ def load_corpus(
     Raises:
         UserError: as `build_corpus` and `open_corpus`.
     """
+    if not str(source).strip():
+        raise InputError("corpus: got an empty name, expected a file or folder of text, or a known name")
     folder = Path(source).expanduser()
     if is_corpus(folder):
         return open_corpus(folder)

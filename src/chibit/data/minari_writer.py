@@ -20,6 +20,9 @@ from minari import __version__ as minari_version
 from minari.dataset.minari_storage import MinariStorage
 
 from chibit.core.files import atomic_folder, write_atomic
+from chibit.core.temporary import sweep_unlocked
+
+_FILES = ("main_data.hdf5", "metadata.json")
 
 
 class WholeEpisode(Protocol):
@@ -84,6 +87,7 @@ def write_minari(
     # The registered specification: without the switches of how this process built it.
     spec = gym.spec(env.spec.id)
     folder = root / dataset_id
+    sweep_unlocked(folder, ("data", *(f"data/{name}" for name in _FILES)))
     with atomic_folder(folder) as temporary:
         data = temporary.absolute() / "data"  # Minari cannot measure the size of a relative folder
         storage = MinariStorage.new(data, env.observation_space, env.action_space, spec)

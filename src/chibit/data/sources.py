@@ -13,6 +13,7 @@ from chibit.atari import GAMES
 from chibit.core.errors import InputError
 from chibit.core.files import check_name, nearest
 from chibit.core.home import home_folder as home_folder
+from chibit.core.temporary import remove
 from chibit.data.origin import Origin
 from chibit.data.recording import Recording
 from chibit.data.store import MANIFEST
@@ -108,14 +109,17 @@ def _find_replay(
     match = _REPLAY_NAME.fullmatch(name)
     if match is None:
         return None
-    from chibit.data.atari_replay import TOTAL_STEPS, convert_replay, find_or_download
+    from chibit.data import atari_replay as replay
 
-    folder = atari_folder(home) / name
-    if not (folder / MANIFEST).is_file():
-        folder_of_shards = data_folder or home / "dqn_replay"
-        shards = find_or_download(match[1], folder_of_shards, allow_download=download, progress=progress)
-        num_steps = round(float(match[2] or 1) / 100 * TOTAL_STEPS)
-        convert_replay(shards, match[1], folder, num_steps=num_steps, progress=progress)
+    folder, place = atari_folder(home) / name, data_folder or home / "dqn_replay"
+    is_kept = (folder / MANIFEST).is_file()
+    if is_kept and not replay.is_of_shards(folder, replay.shards_folder(match[1], place)):
+        remove(folder)  # it is only a copy
+        is_kept = False
+    if not is_kept:
+        shards = replay.find_or_download(match[1], place, allow_download=download, progress=progress)
+        num_steps = round(float(match[2] or 1) / 100 * replay.TOTAL_STEPS)
+        replay.convert_replay(shards, match[1], folder, num_steps=num_steps, progress=progress)
     return Source(folder, None)
 
 
@@ -198,10 +202,12 @@ def _by_path(path: Path) -> Source:
 
 
 def _known_names(data_folder: Path | None) -> list[str]:
-    from chibit.data.collect import list_collectable
+    from chibit.data.collect import LEVELS, list_collectable
     from chibit.data.d4rl import IDS
 
-    return [*IDS, *(entry.name for entry in list_collectable()), *local_minari_ids(data_folder)]
+    own = [name for entry in list_collectable() for name in (entry.name, entry.dataset_id)]
+    atari = [*GAMES, *(f"{game.lower()}-{level}" for game in GAMES for level in LEVELS)]
+    return [*IDS, *own, *atari, *local_minari_ids(data_folder)]
 
 
 def local_minari_ids(data_folder: Path | None) -> list[str]:

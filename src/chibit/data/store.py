@@ -28,7 +28,7 @@ import numpy as np
 from chibit.core.arrays import map_array
 from chibit.core.config import from_json, read_json, to_json
 from chibit.core.errors import DamagedFileError, InputError, UserError
-from chibit.core.files import atomic_folder, create, sha256_file, write_atomic
+from chibit.core.files import atomic_folder, check_regular, create, sha256_file, write_atomic
 from chibit.core.fingerprint import file_state
 from chibit.data.origin import Origin, beyond_bounds, make_spec
 from chibit.data.recording import Block, Recording
@@ -249,7 +249,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
     path = folder / MANIFEST
-    manifest = read_json(path)
+    manifest = read_json(path, inside=folder)
     if not isinstance(manifest, dict) or "schema" not in manifest:
         raise InputError(f"{path}: not the manifest of a store")
     if manifest["schema"] != SCHEMA:
@@ -264,12 +264,13 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 def _open_array(folder: Path, name: str, expected: Mapping[str, Any], verify: str) -> Any:
     path = folder / f"{name}.npy"
     try:
+        check_regular(path, inside=folder, kind=DamagedFileError, remedy=_REMEDY)
         status = path.stat()
         if status.st_size != expected["bytes"]:
             raise DamagedFileError(f"{path}: {status.st_size} bytes, expected {expected['bytes']}; {_REMEDY}")
         if verify == "hash" and _file_hash(path, file_state(status)) != expected["sha256"]:
             raise DamagedFileError(f"{path}: content differs from its SHA-256; {_REMEDY}")
-        return map_array(path)
+        return map_array(path, inside=folder)
     except UserError:
         raise
     except (OSError, ValueError, EOFError, SyntaxError, TypeError, tokenize.TokenError) as error:

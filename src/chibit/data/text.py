@@ -159,7 +159,7 @@ def open_corpus(folder: Path) -> TokenDataset:
         InputError: if the folder is not a corpus.
         DamagedFileError: if anything is not as it was written.
     """
-    manifest = read_json(folder / MANIFEST)
+    manifest = read_json(folder / MANIFEST, inside=folder)
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
         raise DamagedFileError(
             f"{folder / MANIFEST}: not the manifest of a corpus of schema {SCHEMA}; {_REMEDY}"
@@ -170,11 +170,11 @@ def open_corpus(folder: Path) -> TokenDataset:
         if set(hashes) != names:
             raise ValueError(f"files {sorted(hashes)}, expected {sorted(names)}")
         for name, expected in hashes.items():
-            if sha256_file(folder / name) != expected:
+            if sha256_file(folder / name, inside=folder) != expected:
                 raise DamagedFileError(
                     f"{folder / name}: does not match the SHA-256 in its manifest; {_REMEDY}"
                 )
-        with open_regular(folder / TOKENS) as file:
+        with open_regular(folder / TOKENS, inside=folder) as file:
             tokens = np.memmap(file, dtype="<u2", mode="r")
         if len(tokens) != num_tokens or int(tokens.max()) >= int(manifest["vocab_size"]):
             raise ValueError(f"{len(tokens)} tokens up to {int(tokens.max())}")

@@ -19,6 +19,7 @@ import contextlib
 import ctypes
 import math
 import pickle
+import re
 import sys
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -59,6 +60,10 @@ DAMAGE = (
 _MAX_DIMENSIONS = 4
 
 
+_NOT_NUMBERS = re.compile(r"c\d{1,2}|[USMm]\d{1,4}")
+"""numpy's types of complex numbers, text and times, which are no fault of a file."""
+
+
 class RefusedError(Exception):
     """The file holds something that is not a list of dictionaries of arrays."""
 
@@ -71,6 +76,8 @@ class _Dtype:
     """Stands in for numpy.dtype: a plain number type, perhaps with a byte order."""
 
     def __init__(self, name: Any = None, *_flags: Any) -> None:
+        if isinstance(name, str) and _NOT_NUMBERS.fullmatch(name):
+            raise MalformedError(f"an array of type {name}; expected plain numbers")
         dtype = np.dtype(name) if isinstance(name, str) and len(name) <= 4 else None
         if dtype is None or dtype.kind not in "fiub" or dtype.itemsize > 8:
             raise RefusedError(f"an array of type {str(name)[:40]!r}; expected plain numbers")
@@ -178,7 +185,8 @@ def read_trajectories(file: BinaryIO) -> list[dict[str, np.ndarray]]:
     """
     value = RestrictedUnpickler(file, encoding="latin1").load()
     if not isinstance(value, list | tuple) or not value:
-        raise MalformedError(f"a {type(value).__name__}; expected a list of trajectories")
+        empty = "an empty" if isinstance(value, list | tuple) else "a"
+        raise MalformedError(f"{empty} {type(value).__name__}; expected a list of trajectories")
     return [_columns(item, index) for index, item in enumerate(value)]
 
 

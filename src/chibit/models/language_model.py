@@ -28,6 +28,7 @@ from chibit.core.shared_folder import MANIFEST, shared_folder
 from chibit.core.tensors import read_safetensors
 from chibit.models.counting import check_plausible
 from chibit.models.gpt import GPT, GPTConfig
+from chibit.models.hub import links_within
 from chibit.models.vocabulary_loss import CHUNK_TOKENS, Candidates, vocabulary_loss
 
 WEIGHTS = "model.safetensors"
@@ -177,7 +178,7 @@ def _written_before(folder: Path) -> tuple[str, ...]:
     if (folder / MANIFEST).exists() or not (folder / WEIGHTS).is_file():
         return ()
     try:
-        config = from_json(LanguageModelConfig, read_json(folder / CONFIG), str(folder / CONFIG))
+        config = _read_config(folder)
         state, digest = _read_tensors(folder / WEIGHTS)
     except UserError:
         return ()
@@ -191,7 +192,7 @@ def load_language_model(folder: Path) -> LanguageModel:
         InputError: when a file is missing or is not of this kind.
         DamagedFileError: when a file is damaged, or its tensors do not fit the configuration.
     """
-    config = from_json(LanguageModelConfig, read_json(folder / CONFIG), str(folder / CONFIG))
+    config = _read_config(folder)
     state, digest = _read_tensors(folder / WEIGHTS)
     check_plausible(config, state, folder / CONFIG)
     with torch.device("meta"):
@@ -219,11 +220,18 @@ def load_language_model(folder: Path) -> LanguageModel:
     return model
 
 
+def _read_config(folder: Path) -> LanguageModelConfig:
+    path = folder / CONFIG
+    return from_json(LanguageModelConfig, read_json(path, inside=links_within(folder)), str(path))
+
+
 def _read_tensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
     """Tensors, and the digest that was saved with them; None for files of other programs."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected a folder with {WEIGHTS} and {CONFIG}")
-    tensors, metadata = read_safetensors(path, kind=DamagedFileError, remedy="train or fetch it again")
+    tensors, metadata = read_safetensors(
+        path, inside=links_within(path.parent), kind=DamagedFileError, remedy="train or fetch it again"
+    )
     return tensors, metadata.get(_DIGEST)
 
 

@@ -170,8 +170,8 @@ def _load(spec: str, image_gpt_norm: Norm) -> _Loaded:
         return _redrawn(
             source, lambda tensor: tensor.mean() + tensor.std(correction=0) * torch.randn_like(tensor)
         )
-    if spec == "hf:":
-        raise InputError("initialiser 'hf:' names no model; give hf:ID or hf:FOLDER")
+    if spec.endswith(":"):
+        raise InputError(f"initialiser {spec!r} names no model; give {spec}ID, {spec}FOLDER or a known name")
     if kind == "hf" and rest:
         return _from_language_model(load_huggingface(rest))
     if kind == "hf_config" and rest:

@@ -130,5 +130,6 @@ def run_path(config: RunConfig[Any], root: Path, study: str) -> Path:
     except (OSError, ValueError):  # no path at all; what opens the data says so
         data_name = config.data
     readable = "".join(c if c.isalnum() or c in "._-" else "-" for c in data_name)[:60].strip(".-") or "data"
-    name = f"{config.arm_name}-{readable}-s{config.seed}"
+    # One folder below the study's, which is where a report looks for runs.
+    name = f"{config.arm_name.replace('/', '-')}-{readable}-s{config.seed}"
     return run_folder(root / check_name(study, "study"), name, to_record(config), _USUAL)

@@ -50,7 +50,7 @@ def export(argv: Sequence[str], prog: str) -> None:
     console = make_console()
     path, no_video = write_hub_folder(
         loaded,
-        arguments.out or arguments.run / "policy",
+        arguments.out or loaded.run.own_folder("policy"),
         target_return=target,
         onnx=arguments.onnx,
         video=arguments.video,

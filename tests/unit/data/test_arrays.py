@@ -40,15 +40,22 @@ def test_an_environment_outside_the_list_leaves_training_only(path, hopper_colum
 
 
 @pytest.mark.parametrize(
-    "value", [np.array([{}], object), np.array(["x"]), np.zeros(3, complex), np.zeros(2, [("a", "f4")])]
+    ("value", "kind"),
+    [
+        (np.array([{}], object), DamagedFileError),
+        (np.array(["x"]), InputError),
+        (np.zeros(3, complex), InputError),
+        (np.zeros(3, "M8[s]"), InputError),
+        (np.zeros(2, [("a", "f4")]), InputError),
+    ],
 )
-def test_anything_but_numbers_is_refused(path, hopper_columns, value):
-    with pytest.raises(DamagedFileError, match="rewards has type .*; expected plain numbers"):
+def test_anything_but_numbers_is_refused(path, hopper_columns, value, kind):
+    with pytest.raises(kind, match="rewards has type .*; expected plain numbers"):
         read(save(path, hopper_columns | {"rewards": value}))
 
 
 def test_a_long_environment_name_is_refused(path, hopper_columns):
-    with pytest.raises(DamagedFileError, match="env_id has type"):
+    with pytest.raises(InputError, match="env_id has type"):
         read(save(path, hopper_columns, env_id="x" * 10_000))
 
 

@@ -181,6 +181,27 @@ def test_a_name_finds_the_shards_and_a_fraction(games, tmp_path, monkeypatch):
         load_dataset("Pong", data_folder=tmp_path / "dqn", download=False)
 
 
+def test_replaced_shards_are_noticed_and_those_that_are_gone_are_not_missed(games, tmp_path, monkeypatch):
+    monkeypatch.setattr(atari_replay, "NUM_BUFFERS", 1)
+    monkeypatch.setenv("CHIBIT_HOME", str(tmp_path / "home"))
+    shards = tmp_path / "home" / "dqn_replay" / "Breakout" / "1" / "replay_logs"
+
+    def load():
+        return load_dataset("Breakout-0.5pct", download=False, progress=False)
+
+    write_shards(shards, 0, padded_rows(games[:2]))
+    first = load()
+    written = (first.folder / "manifest.json").stat()
+    assert load().content_hash == first.content_hash
+    assert (first.folder / "manifest.json").stat().st_ino == written.st_ino  # not converted anew
+    write_shards(shards, 0, padded_rows(games[1:3]))
+    second = load()
+    assert second.content_hash != first.content_hash
+    for path in shards.iterdir():
+        path.unlink()
+    assert load().content_hash == second.content_hash
+
+
 def test_a_folder_of_shards_names_the_command_that_converts_it(shards):
     with pytest.raises(InputError, match="chibit data convert"):
         load_dataset(shards)
