@@ -13,6 +13,8 @@ def test_each_fault_names_a_test_that_is_there():
     rows = ROW.findall(PAGE.read_text())
     assert len(rows) >= 52
     assert [int(number) for number, *_ in rows] == list(range(1, len(rows) + 1))
+    faults = [(fault, name) for _, fault, _, _, _, name in rows]
+    assert len(set(faults)) == len(faults), "a fault is listed twice"
     for number, _, _, _, file, name in rows:
         tree = ast.parse((HERE / file).read_text())
         found = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}

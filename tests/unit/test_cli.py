@@ -1,9 +1,11 @@
 import importlib
+import logging
 import subprocess
 import sys
 
 import pytest
 
+import chibit.cli
 from chibit.cli import VERBS, main
 
 
@@ -66,6 +68,16 @@ def test_usage_errors_are_one_line_and_exit_2(arguments, message, capsys):
     assert message in error
     assert error.endswith(f"see chibit {arguments[0]}{' inspect' if arguments[0] == 'data' else ''} --help\n")
     assert error.count("\n") == 1
+
+
+def test_a_warning_is_one_line_however_long(capfd, monkeypatch):
+    def warn(arguments):
+        logging.getLogger("chibit").warning("%s: damaged\nor not", "x" * 300)
+        return 0
+
+    monkeypatch.setattr(chibit.cli, "_dispatch", warn)
+    assert main([]) == 0
+    assert capfd.readouterr().err == f"WARNING: {'x' * 300}: damaged\\nor not\n"
 
 
 def test_help_does_not_import_torch():

@@ -180,15 +180,13 @@ def convert_replay(
             f"{num_steps:,} were asked for: the first {ROWS_READ:,} rows of the buffers hold no more"
         )
     require_space(out, found, float(np.prod(IMAGE_SHAPE[1:])) + 12.0)
+    made_of = {"kind": "dqn_replay", "game": game, "num_steps": num_steps, "seed": seed}
     origin = Origin(
         name=out.name if out.name.startswith(game) else game,
         env_id=atari_env_id(game),
         max_episode_steps=MAX_EPISODE_STEPS,
         target_returns=TARGET_RETURNS[game],
-        provenance={
-            **{"kind": "dqn_replay", "game": game, "num_steps": num_steps, "seed": seed},
-            "shards": _identify(folder),
-        },
+        provenance={**made_of, "shards": _identify(folder)},
     )
     with progress_bar(out.name, found, progress) as advance:
         episodes = (

@@ -104,6 +104,8 @@ def test_a_failed_conversion_leaves_nothing(write_hdf5, hopper_columns, home):
     [
         ("hopper-medum-v2", "did you mean 'hopper-medium-v2'"),
         ("hopper-medium-v3", "did you mean 'hopper-medium-v2'"),
+        ("breakout-medim", "did you mean 'breakout-medium'"),
+        ("chibit/hopper/mediu-v0", "did you mean 'chibit/hopper/medium-v0'"),
         ("walker-expert", "'walker2d-expert'"),
         ("chibit/hopper/mediun-v0", "unknown data set"),
         ("something", "unknown data set 'something'"),

@@ -72,6 +72,8 @@ def test_a_run_lives_where_its_content_says():
     assert path != run_path(dataclasses.replace(config, num_steps=5), Path("runs"), "table2")
     with pytest.raises(InputError, match="study name"):
         run_path(config, Path("runs"), "../out")
+    nested = run_path(dataclasses.replace(config, arm="mine/first"), Path("runs"), "s")
+    assert nested.parent == Path("runs/s")  # where a report looks for runs
     hostile = dataclasses.replace(config, data="../../etc/passwd #")
     assert run_path(hostile, Path("runs"), "s").parent == Path("runs/s")
 
