@@ -9,6 +9,7 @@ Dimensions: B batch · N steps of the data set · S state_dim · A act_dim.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -103,13 +104,19 @@ class AWR(StochasticAgent, config=AWRConfig):
 
     def update(self, batch: TransitionBatch) -> dict[str, float]:
         """Take one step: of the value function in the first part of a round, of the actor in the second."""
+        if self._round is None:  # also after a resume: `round_value` is part of a checkpoint
+            self._round = self._returns_and_weights()
+        return super().update(batch)
+
+    def updated(self, losses: Mapping[str, Loss]) -> None:
+        """Begin the next part of the round where this one ends."""
+        self._begin_part()
+
+    def _begin_part(self) -> None:
         place, value_steps = self._place()
         if place in (0, value_steps):
             polyak_update(self.round_value, self.value, 1.0)
             self._round = None
-        if self._round is None:  # also after a resume: `round_value` is part of a checkpoint
-            self._round = self._returns_and_weights()
-        return super().update(batch)
 
     def losses(self, batch: TransitionBatch) -> dict[str, Loss]:
         """Of the value function or of the actor."""
@@ -140,3 +147,5 @@ class AWR(StochasticAgent, config=AWRConfig):
         """Take over a snapshot; the round's returns and weights are computed anew."""
         super().load_state_dict(state)
         self._round = None
+        if state.training:
+            self._begin_part()  # version 0.1.0 did so only in the update that followed

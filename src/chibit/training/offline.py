@@ -20,9 +20,8 @@ from chibit.agents import Agent, AgentState, Sampler, make_agent
 from chibit.core.checkpoint import CheckpointSaver, load_checkpoint, sweep
 from chibit.core.config import find_idle
 from chibit.core.errors import DamagedFileError, DivergenceError, InputError, first_line
-from chibit.core.files import write_atomic
 from chibit.core.memory import check_fits, limited_memory
-from chibit.core.run_dir import RunDir, dump
+from chibit.core.run_dir import RunDir
 from chibit.core.runtime import capture_rng, resolve_runtime, restore_rng, seed_torch
 from chibit.data.inspect import find_notes
 from chibit.data.trajectory import DatasetSpec
@@ -158,11 +157,8 @@ class _OfflineRun:
             metrics = self.agent.update(batch)
         except DivergenceError as error:
             rows = self.sampler.dataset.in_store(np.array(error.rows, np.int64))
-            record = {"step": self.state.step, "message": str(error), "rows": rows.tolist()}
-            write_atomic(self.run.path / "divergence.json", dump(record, indent=1))
-            raise DivergenceError(
-                f"{error}; the rows of its batch are in {self.run.path / 'divergence.json'}"
-            ) from error
+            path = self.run.write_divergence(self.state.step, str(error), rows)
+            raise DivergenceError(f"{error}; the rows of its batch are in {path}") from error
         for name, value in metrics.items():
             self.state.sums[name] = self.state.sums.get(name, 0.0) + value
             self.state.counts[name] = self.state.counts.get(name, 0) + 1

@@ -14,6 +14,7 @@ from chibit.agents import make_agent
 from chibit.agents.continuous import return_range_scale
 from chibit.agents.critic_pretraining import NUM_STATES, pretrain_critics, synthetic_transitions
 from chibit.agents.stacked import last_steps
+from chibit.core.errors import DivergenceError
 from chibit.core.runtime import Runtime
 from chibit.data.windows import SequenceBatch, WindowSampler
 from chibit.models.policies import TanhGaussian
@@ -104,18 +105,57 @@ def test_awr_trains_the_value_first_and_weighs_actions_by_the_new_one():
     def weights_of(network):
         return torch.cat([p.detach().flatten() for p in network.parameters()]).clone()
 
-    moved, rounds = [], []
+    moved, used = [], []
     for step in range(12):  # two rounds of two updates of the value and four of the actor
         before = {name: weights_of(agent.networks[name]) for name in ("actor", "value")}
         agent.update(sampler.sample())
         after = {name: weights_of(agent.networks[name]) for name in ("actor", "value")}
         moved.append([name for name in before if not torch.equal(before[name], after[name])])
-        rounds.append(agent._round)
+        used.append(weights_of(agent.round_value))
         if step % 6 == 2:  # the first update of the actor in a round: the value as its own updates left it
-            assert torch.equal(weights_of(agent.round_value), before["value"])
+            assert torch.equal(used[-1], before["value"])
     assert moved == 2 * (2 * [["value"]] + 4 * [["actor"]])
-    changes = [now is not then for now, then in zip(rounds[1:], rounds[:-1], strict=True)]
-    assert changes == [False, True, False, False, False, True, False, True, False, False, False]
+    changes = [not torch.equal(now, then) for now, then in zip(used[1:], used[:-1], strict=True)]
+    assert changes == [True, False, False, False, False, False, True, False, False, False, False]
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 6])
+def test_awr_is_left_as_it_was_where_it_diverges_at_any_place_of_a_round(steps):
+    agent, sampler = small_agent("awr", refresh_every=4, value_every=2)
+    for _ in range(steps):
+        agent.update(sampler.sample())
+    batch = sampler.sample()
+    good, batch.states[3, 0] = batch.states.clone(), torch.nan
+    before = {name: tensor.clone() for name, tensor in agent.state_dict().tensors.items()}
+    with pytest.raises(DivergenceError):
+        agent.update(batch)
+    after = agent.state_dict()
+    assert after.training["step"] == steps
+    assert all(torch.equal(tensor, after.tensors[name]) for name, tensor in before.items())
+    batch.states[:] = good
+    agent.update(batch)
+
+
+def test_awr_goes_on_from_a_part_that_version_0_1_had_not_begun():
+    """It copied the value function in the update that began a part, not in the one that ended the other."""
+    agent, sampler = small_agent("awr", refresh_every=4, value_every=2)
+    for _ in range(2):
+        agent.update(sampler.sample())
+    state = copy.deepcopy(agent.state_dict())
+    for name in state.tensors:
+        if name.startswith("round_value."):
+            state.tensors[name].zero_()
+    batch = sampler.sample()
+    agent.update(batch)
+    other, _ = small_agent("awr", refresh_every=4, value_every=2)
+    other.load_state_dict(state)
+    other.update(batch)
+    assert all(
+        torch.equal(one, two)
+        for one, two in zip(
+            agent.state_dict().tensors.values(), other.state_dict().tensors.values(), strict=True
+        )
+    )
 
 
 def test_rebrac_penalises_the_distance_to_the_next_logged_action():
