@@ -43,7 +43,7 @@ GROUPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("tests/unit/data/test_windows.py", "tests/unit/data/test_transitions.py"),
     ),
     "baselines": (
-        ("agents/td3_bc.py", "agents/iql.py"),
+        ("agents/off_policy.py", "agents/continuous.py", "agents/td3.py", "agents/td3_bc.py", "agents/iql.py"),
         (
             "tests/unit/agents/test_baselines.py",
             "tests/unit/agents/test_baseline_losses.py",
@@ -57,7 +57,11 @@ GROUPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "training": (
         ("training/offline.py", "training/result.py"),
-        ("tests/unit/training/test_offline_effects.py", "tests/integration/test_offline.py"),
+        (
+            "tests/unit/training/test_offline_effects.py",
+            "tests/unit/training/test_offline_parts.py",
+            "tests/unit/training/test_result.py",
+        ),
     ),
     "studies": (("studies.py",), ("tests/unit/test_studies.py", "tests/unit/reporting/test_targets.py")),
 }
