@@ -5,7 +5,6 @@ Dimensions: B batch · S state_dim · A act_dim · E critics · M actions sample
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
@@ -13,6 +12,7 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from chibit.agents.conservative import ConservativeBatch
 from chibit.agents.continuous import StochasticAgent, return_range_scale
 from chibit.agents.critic_pretraining import pretrain_critics
 from chibit.agents.off_policy import BaselineConfig, Loss, Optimizers, adam
@@ -57,20 +57,6 @@ class CQLConfig(BaselineConfig):
     def rows_per_transition(self) -> int:
         """Actions from three sources."""
         return 3 * self.num_sampled_actions
-
-
-@dataclass(frozen=True)
-class ConservativeBatch:
-    """All that the critics' loss needs; constants."""
-
-    states: Tensor
-    """(B, S)."""
-    actions: Tensor
-    """(B, M + 1, A) sampled actions, then the data's."""
-    log_densities: Tensor
-    """(B, M) of the sampled actions."""
-    target: Tensor
-    """(B,) one-step target."""
 
 
 class CQL(StochasticAgent, config=CQLConfig):
@@ -149,21 +135,13 @@ class CQL(StochasticAgent, config=CQLConfig):
             batch: with actions in [-1, 1].
             current: the policy in its states.
         """
-        num_samples = self.config.num_sampled_actions
+
+        def target(next_actions: Tensor) -> Tensor:
+            next_values = self.target_critics(batch.next_states, next_actions).amin(dim=0)
+            return td_target(batch.rewards, batch.terminations, next_values, self.config.discount)
+
         following = self.actor(batch.next_states)
-        uniform = torch.rand_like(batch.actions[:, None].expand(-1, num_samples, -1)).mul_(2.0).sub_(1.0)
-        current_actions, current_log_probs = current.sample(num_samples)
-        next_actions, next_log_probs = following.sample(num_samples + 1)  # the last one is for the target
-        next_values = self.target_critics(batch.next_states, next_actions[:, -1]).amin(dim=0)
-        uniform_log_probs = torch.full_like(current_log_probs, -math.log(2.0) * self.spec.act_dim)
-        return ConservativeBatch(
-            states=batch.states,
-            actions=torch.cat(
-                [uniform, current_actions, next_actions[:, :-1], batch.actions[:, None]], dim=1
-            ),
-            log_densities=torch.cat([uniform_log_probs, current_log_probs, next_log_probs[:, :-1]], dim=1),
-            target=td_target(batch.rewards, batch.terminations, next_values, self.config.discount),
-        )
+        return ConservativeBatch.draw(batch, current, following, self.config.num_sampled_actions, target)
 
     def updated(self, losses: Mapping[str, Loss]) -> None:
         """Move the target critics."""

@@ -60,22 +60,34 @@ class MarkovPolicy:
         """Nothing is remembered."""
 
 
-class MarkovStep(nn.Module):
-    """The same as a module of tensors alone, for an ONNX graph."""
+class RawStates(nn.Module):
+    """Base of modules, for ONNX graphs, that take observations as the environment gives them."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, modules: nn.Module, spec: DatasetSpec, actions: Callable[[Tensor], Tensor]) -> None:
-        """Act with a function of normalised states that asks `modules`."""
+    def __init__(self, spec: DatasetSpec) -> None:
+        """Keep what `StateNormalizer` has."""
         super().__init__()
-        self.networks, self._actions = modules, actions
         self.register_buffer("mean", torch.tensor(spec.state_mean))
         self.register_buffer("std", torch.tensor(spec.state_std))
 
+    def normalized(self, observations: Tensor) -> Tensor:
+        """States for observations (..., S)."""
+        return (observations - self.mean) / self.std
+
+
+class MarkovStep(RawStates):
+    """What `MarkovPolicy` does as a module of tensors alone."""
+
+    def __init__(self, modules: nn.Module, spec: DatasetSpec, actions: Callable[[Tensor], Tensor]) -> None:
+        """Act with a function of normalised states that asks `modules`."""
+        super().__init__(spec)
+        self.networks, self._actions = modules, actions
+
     def forward(self, observations: Tensor) -> Tensor:
         """Choose (E, A) actions, or (E,) int64, for (E, S) raw observations."""
-        return self._actions((observations - self.mean) / self.std)
+        return self._actions(self.normalized(observations))
 
     def as_step(self) -> PolicyStep:
         """With an example of its input."""

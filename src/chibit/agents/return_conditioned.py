@@ -11,9 +11,10 @@ from typing import Literal, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from chibit.agents.base import PolicyStep
+from chibit.agents.markov import RawStates
 from chibit.core.errors import InputError
 from chibit.core.runtime import Runtime
 from chibit.data.trajectory import DatasetSpec, StateNormalizer
@@ -146,20 +147,16 @@ class ReturnConditionedPolicy:
         self._column = kept
 
 
-class SequenceStep(nn.Module):
+class SequenceStep(RawStates):
     """A model between raw observations and actions, as a module of tensors alone, for an ONNX graph."""
 
-    mean: Tensor
-    std: Tensor
     low: Tensor
     high: Tensor
 
     def __init__(self, model: DecisionTransformerModel, spec: DatasetSpec) -> None:
         """Wrap a model for data of a description."""
-        super().__init__()
+        super().__init__(spec)
         self.model, self.spec, self.is_discrete = model, spec, spec.num_actions is not None
-        self.register_buffer("mean", torch.tensor(spec.state_mean))
-        self.register_buffer("std", torch.tensor(spec.state_std))
         if not self.is_discrete:
             self.register_buffer("low", torch.tensor(spec.action_low))
             self.register_buffer("high", torch.tensor(spec.action_high))
@@ -178,7 +175,7 @@ class SequenceStep(nn.Module):
         Returns:
             (E, A) actions within the bounds, or (E, N) logits to draw from.
         """
-        states = (observations - self.mean) / self.std
+        states = self.normalized(observations)
         output: Tensor = self.model(returns_to_go, states, actions, timesteps, last_only=True)[:, 0]
         return output if self.is_discrete else torch.minimum(torch.maximum(output, self.low), self.high)
 
