@@ -43,7 +43,13 @@ GROUPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("tests/unit/data/test_windows.py", "tests/unit/data/test_transitions.py"),
     ),
     "baselines": (
-        ("agents/off_policy.py", "agents/continuous.py", "agents/td3.py", "agents/td3_bc.py", "agents/iql.py"),
+        (
+            "agents/off_policy.py",
+            "agents/continuous.py",
+            "agents/td3.py",
+            "agents/td3_bc.py",
+            "agents/iql.py",
+        ),
         (
             "tests/unit/agents/test_baselines.py",
             "tests/unit/agents/test_baseline_losses.py",
