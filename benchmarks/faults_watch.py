@@ -12,6 +12,7 @@ import ctypes
 import hashlib
 import json
 import os
+import re
 import resource
 import select
 import signal
@@ -34,6 +35,8 @@ hold beyond what it began with: estimates need not be exact."""
 _LETHAL_MEGABYTES = 1500
 _HOMES = {"stores", "centers", "corpora", "language_models", "atari", "d4rl", "dqn_replay"}
 _EVENTS, _CHANGES, _NONBLOCK = 0xFFF, 0xFC6, 0o4000  # of inotify: all, all that change something
+_FOREIGN = re.compile(r".*wandb|cc\w+\.(s|o|res|ld)$")
+"""Temporary files of libraries and compilers that were stopped."""
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _STARTS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.forkpty")
 _CHANGING = {
@@ -109,7 +112,7 @@ class Place:
 
     def leftovers(self) -> set[str]:
         """Temporary files, and folders of our home that no page names."""
-        found = [entry.name for entry in os.scandir(self.temporary) if "wandb" not in entry.name]
+        found = [entry.name for entry in os.scandir(self.temporary) if not _FOREIGN.match(entry.name)]
         found += [entry.name for entry in os.scandir(self.home) if entry.name not in _HOMES]
         for folder in (self.work, self.home):
             for _, folders, files in os.walk(os.fsencode(folder)):
@@ -284,10 +287,10 @@ def _settle(place: Place) -> None:
     )
     import tempfile
 
-    from chibit.core import memory
+    from chibit.core import memory, runtime
 
     tempfile.tempdir = None
-    memory.memory_budget = lambda: BUDGET_MEGABYTES << 20
+    memory.memory_budget = runtime.total_memory = lambda: BUDGET_MEGABYTES << 20
     os.fsync = lambda descriptor: None  # type: ignore[assignment]
 
 
