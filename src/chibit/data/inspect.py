@@ -12,6 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from chibit.core.errors import DamagedFileError
 from chibit.core.formatting import count, format_number, format_setting
 from chibit.data.scores import normalized_score
 from chibit.data.statistics import RunningMoments, is_constant
@@ -95,11 +96,7 @@ def describe(dataset: TrajectoryDataset) -> DatasetSummary:
         histogram_edges=tuple(edges.tolist()),
         rewards=_spread(dataset.rewards),
         actions=None if dataset.is_discrete else _spread(dataset.actions),
-        action_counts=(
-            tuple(np.bincount(dataset.actions, minlength=dataset.spec.num_actions or 0).tolist())
-            if dataset.is_discrete
-            else None
-        ),
+        action_counts=(tuple(_count_actions(dataset).tolist()) if dataset.is_discrete else None),
         constant_dimensions=constant_dimensions(dataset),
         num_not_finite=sum(int((~np.isfinite(block)).sum()) for block in _blocks(dataset.records)),
         notes=find_notes(dataset),
@@ -204,9 +201,20 @@ def _action_notes(dataset: TrajectoryDataset) -> Iterator[str]:
         )
 
 
+def _count_actions(dataset: TrajectoryDataset) -> np.ndarray:
+    """How often each discrete action occurs."""
+    actions, number = dataset.actions, dataset.spec.num_actions or 0
+    if len(actions) and not 0 <= actions.min() <= actions.max() < number:
+        raise DamagedFileError(
+            f"{dataset.folder}: actions from {actions.min()} to {actions.max()}, expected 0 to {number - 1}; "
+            "remove the folder and convert the data again"
+        )
+    return np.bincount(actions, minlength=number)
+
+
 def _discrete_action_notes(dataset: TrajectoryDataset) -> Iterator[str]:
     num_actions = dataset.spec.num_actions or 0
-    missing = np.flatnonzero(np.bincount(dataset.actions, minlength=num_actions) == 0)
+    missing = np.flatnonzero(_count_actions(dataset) == 0)
     if len(missing):
         yield (
             f"{len(missing):,} of {num_actions:,} actions never occur ({_listed(missing.tolist())}); the "

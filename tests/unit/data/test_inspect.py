@@ -1,7 +1,10 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from rich.console import Console
 
+from chibit.core.errors import DamagedFileError
 from chibit.data.catalog import from_arrays, load_dataset
 from chibit.data.inspect import describe, render_summary
 
@@ -91,3 +94,14 @@ def write_npz_named(tmp_path, hopper_columns):
 def test_one_episode_is_enough(tmp_path):
     page = shown(describe(from_arrays([[1.0]], [[0.0]], [0.0], [True], cache=tmp_path)))
     assert "1: 1 terminated" in page
+
+
+@pytest.mark.parametrize("action", [-1.0, 7.0])
+def test_a_store_whose_actions_are_no_choices_is_damaged(tmp_path, monkeypatch, action):
+    monkeypatch.setenv("CHIBIT_HOME", str(tmp_path))
+    ends = np.arange(6) % 3 == 2
+    dataset = from_arrays(np.zeros((6, 2)), np.arange(6) % 2, np.ones(6), ends, np.zeros(6, bool), name="a")
+    records = np.array(dataset.records)
+    records[0, 3] = action
+    with pytest.raises(DamagedFileError, match="expected 0 to 1"):
+        describe(dataclasses.replace(dataset, records=records))
