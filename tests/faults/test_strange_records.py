@@ -119,6 +119,8 @@ def test_a_provenance_is_checked_by_every_command(run, capsys, verb, key, value)
         ("normalized_score", "x"),
         ("target_return", 10**400),
         ("failed_episodes", [0.5]),
+        ("failed_episodes", [-1]),
+        ("failed_episodes", [10**6]),
         ("step", "x"),
     ],
 )

@@ -153,6 +153,8 @@ def read_policy(folder: Path) -> SavedPolicy:
     version = record.get("schema") if isinstance(record, dict) else None
     if isinstance(version, int) and version > SCHEMA:
         raise InputError(f"{path}: schema {version}, this version reads up to {SCHEMA}; upgrade chibit")
+    if isinstance(record, dict) and "arm" in record:
+        raise InputError(f"{folder}: is a run; chibit export {folder} writes its policy, which can be loaded")
     if version != SCHEMA:
         raise InputError(f"{path}: is not a policy's; give a folder that chibit export wrote")
     return from_json(SavedPolicy, record, str(path))

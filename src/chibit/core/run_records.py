@@ -58,6 +58,9 @@ class EvaluationRecord(Checked):
             raise InputError(
                 f"episode_lengths: got {len(self.episode_lengths)}, expected {len(self.episode_returns)}"
             )
+        strange = [i for i in self.failed_episodes if not 0 <= i < len(self.episode_returns)]
+        if strange:
+            raise InputError(f"failed_episodes: got {strange[0]}, of {len(self.episode_returns)} episodes")
 
 
 @dataclass(frozen=True, kw_only=True)

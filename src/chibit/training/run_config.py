@@ -116,6 +116,8 @@ def from_record(record: dict[str, Any], where: str = "config") -> RunConfig[Any]
     """
     if not isinstance(record, dict):
         raise InputError(f"{where}: got {type(record).__name__}, expected an object")
+    if "corpus" in record and "agent_name" not in record:
+        raise InputError(f"{where}: is of chibit pretrain, expected a run of chibit train")
     record = dict(record)
     name, address = record.pop("agent_name", None), record.pop("agent_class", "")
     entry = AGENTS.find(name, f"{where}.agent_name", address)

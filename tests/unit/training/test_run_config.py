@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from chibit.agents import AGENTS
+from chibit.core.config import to_json
 from chibit.core.errors import InputError
+from chibit.training.pretrain_config import PretrainConfig
 from chibit.training.run_config import RunConfig, count_evaluations, from_record, run_path, to_record
 
 
@@ -61,6 +63,11 @@ def test_a_named_environment_is_part_of_a_run_and_none_leaves_earlier_runs_where
     named = dataclasses.replace(config, env_id="Hopper-v4")
     assert from_record(json.loads(json.dumps(to_record(named)))) == named
     assert run_path(named, Path("runs"), "s") != run_path(config, Path("runs"), "s")
+
+
+def test_a_run_of_pretraining_is_told_from_one_of_training():
+    with pytest.raises(InputError, match="pt/config.json: is of chibit pretrain, expected"):
+        from_record(to_json(PretrainConfig()), "pt/config.json")
 
 
 def test_a_run_lives_where_its_content_says():
