@@ -76,11 +76,6 @@ def shard_path(folder: Path, kind: str, number: int) -> Path:
     )
 
 
-def holds_shards(folder: Path) -> bool:
-    """Whether a folder holds shards of DQN-replay."""
-    return any(_SHARD.fullmatch(path.name) for path in folder.glob("*_ckpt.*.gz"))
-
-
 def shards_folder(game: str, data_folder: Path | None) -> Path:
     """Where `find_or_download` looks for the shards of a game, and downloads them to."""
     return (data_folder or home_folder() / "dqn_replay") / game / "1" / "replay_logs"

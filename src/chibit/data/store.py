@@ -146,11 +146,6 @@ def open_store(folder: Path, verify: Literal["size", "hash"] = "size") -> Trajec
     return dataset
 
 
-def is_store(folder: Path) -> bool:
-    """Whether a folder looks like a store."""
-    return (folder / MANIFEST).is_file() and (folder / f"{RECORDS}.npy").is_file()
-
-
 class _RecordWriter:
     """Writes the rows of a recording, and gathers on the way what needs every one of them."""
 

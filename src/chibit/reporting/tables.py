@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -92,19 +90,6 @@ def to_latex(tables: Sequence[Table]) -> str:
     """Tables as LaTeX for the booktabs package, each a table environment with its caption."""
     head = "% Needs \\usepackage{booktabs}.\n"
     return head + "\n".join(_latex(table) for table in tables)
-
-
-def to_csv(tables: Sequence[Table]) -> str:
-    """Tables as CSV, one after the other, each with its title in a line before and an empty line after it."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    for table in tables:
-        writer.writerow([csv_safe(table.title)])
-        writer.writerow([csv_safe(column.label) for column in table.columns])
-        for row in table.rows:
-            writer.writerow([csv_safe(_joined(cell)) for cell in row.cells])
-        writer.writerow([])
-    return buffer.getvalue()
 
 
 def csv_safe(value: str) -> str:

@@ -1,7 +1,5 @@
 """Tables and their three written forms; what stands in the cells of a real study."""
 
-import csv
-import io
 import json
 import re
 
@@ -12,7 +10,7 @@ from chibit.reporting.analysis import analyse
 from chibit.reporting.published_tables import format_duration
 from chibit.reporting.results import read_study
 from chibit.reporting.score_tables import score_cell
-from chibit.reporting.tables import EMPTY, Cell, Column, Row, Table, csv_safe, to_csv, to_latex, to_markdown
+from chibit.reporting.tables import EMPTY, Cell, Column, Row, Table, csv_safe, to_latex, to_markdown
 
 HOPPER = "hopper-medium-v2"
 
@@ -60,11 +58,6 @@ def test_latex_breaks_sentences_into_lines(table):
     )
     assert r"\begin{tabular}{p{.22\linewidth}r}" in to_latex([long])
     assert r"\begin{tabular}{lr}" in to_latex([table])
-
-
-def test_csv(table):
-    rows = list(csv.reader(io.StringIO(to_csv([table]))))
-    assert rows == [["A & B"], ["name", "x|y"], ["a_b", "1.0 ± 0.2 (3 seeds)"], ["mean", "−1.0"], []]
 
 
 @pytest.mark.parametrize("value", ["=1+1", "+1+cmd|' /C calc'!A0", "@SUM(A1)", "-2+3", "\t=1", "-x"])
