@@ -7,7 +7,6 @@ import gzip
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
@@ -30,7 +29,7 @@ _SKIPPED_ROWS = 512
 class Shard:
     """An open shard, read from its beginning on."""
 
-    def __init__(self, file: IO[bytes], path: Path, kind: str) -> None:
+    def __init__(self, file: gzip.GzipFile, path: Path, kind: str) -> None:
         """Read the header.
 
         Raises:
@@ -67,7 +66,7 @@ class Shard:
         done = 0
         with reading(self._path):
             while done < len(view):
-                got = self._file.readinto(view[done:])  # type: ignore[attr-defined]
+                got = self._file.readinto(view[done:])
                 if not got:
                     raise EOFError("the array ends early")
                 done += got
