@@ -4,6 +4,8 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import signal
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -11,6 +13,9 @@ from hypothesis import Phase, settings
 
 # Where a failure is all that is asked for, it need not be made small: `make mutants` runs thousands of them.
 settings.register_profile("mutants", phases=(Phase.explicit, Phase.generate), derandomize=True, database=None)
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and every process they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
