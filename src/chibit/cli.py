@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0 done, 2 bad input or usage, 3 damaged or untrusted file, 4 out of a resource, 5
-        training diverged, 130 or 143 stopped on request.
+        training diverged, 129, 130 or 143 stopped on request.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     print_anything()

@@ -15,6 +15,7 @@ from chibit.data.synthetic import SyntheticConfig, build_synthetic
 from chibit.data.text import TokenWriter, open_corpus
 from chibit.losses import similarity
 from chibit.training import offline, stopping
+from chibit.training.stopping import StopRequests
 from fault_guard import guarded
 from fault_runs import die, half_then_die, leftovers, on_call
 
@@ -103,7 +104,17 @@ def test_killed_centers_are_computed_again(tmp_path):
     assert torch.equal(cluster(), similarity.spherical_kmeans(table, 5, seed=0))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_is_to_be_ignored_does_not_stop_a_run():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with StopRequests() as stop:
+            signal.raise_signal(signal.SIGINT)
+        assert stop.signal_number is None
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_finishes_the_step_and_saves(arena, number):
     config, folder, expected = arena
     path = folder / f"signal-{number}"

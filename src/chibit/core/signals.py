@@ -1,4 +1,4 @@
-"""Stopping on request, in every command: Ctrl-C and SIGTERM unwind what is under way, and it cleans up."""
+"""Stopping on request, in every command: a signal unwinds what is under way, and it cleans up."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-_NUMBERS = (signal.SIGINT, signal.SIGTERM)
+NUMBERS = tuple(number for number in signal.Signals if number.name in ("SIGINT", "SIGTERM", "SIGHUP"))
+"""Signals that ask for the end; the last is a closed terminal's, which Windows does not have."""
 _DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
 
 
@@ -51,14 +52,14 @@ def uninterrupted() -> Iterator[None]:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Within it the first SIGINT or SIGTERM raises `Interrupted`, and a second one ends the process at once.
+    """Within it the first of `NUMBERS` raises `Interrupted`, and a second one ends the process at once.
 
     A signal that whoever started the process wants ignored (`nohup`, a shell's background jobs) stays so.
     Outside the main thread, where Python takes no signal handlers, it does nothing.
     """
     previous = {}
     if threading.current_thread() is threading.main_thread():
-        previous = {number: signal.getsignal(number) for number in _NUMBERS}
+        previous = {number: signal.getsignal(number) for number in NUMBERS}
         previous = {number: handler for number, handler in previous.items() if handler in _DEFAULTS}
 
     def interrupt(number: int, frame: FrameType | None) -> None:

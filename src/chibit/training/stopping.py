@@ -1,4 +1,4 @@
-"""Stopping on request: Ctrl-C or SIGTERM lets the step in hand finish and a checkpoint be saved."""
+"""Stopping on request: a signal lets the step in hand finish and a checkpoint be saved."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import signal
 import threading
 from types import FrameType, TracebackType
 
+from chibit.core.signals import NUMBERS
 from chibit.core.signals import Stopped as Stopped
 
 
 class StopRequests:
-    """The first SIGINT or SIGTERM only sets `signal_number`; a second one acts as it normally would.
+    """The first of `core.signals.NUMBERS` only sets `signal_number`; a second one acts as it normally would.
 
+    A signal that whoever started the process wants ignored stays so.
     Outside the main thread, where Python takes no signal handlers, it does nothing.
     """
 
@@ -21,8 +23,9 @@ class StopRequests:
 
     def __enter__(self) -> StopRequests:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._on_signal)
+            for number in NUMBERS:
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._previous[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(
