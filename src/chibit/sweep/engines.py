@@ -11,6 +11,7 @@ import traceback
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from types import FrameType
 from typing import Protocol
 
 from chibit.core.run_dir import RunDir
@@ -142,8 +143,13 @@ class LocalPool:
 def _prepare_worker() -> None:
     """Leave Ctrl-C to the parent, which passes it on: a run gets it once, an idle process never."""
     os.setpgrp()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Not ignored, since a run heeds no signal that is.
+    signal.signal(signal.SIGINT, _take_no_notice)
     threading.Thread(target=_outlive_nobody, args=(os.getppid(),), daemon=True).start()
+
+
+def _take_no_notice(number: int, frame: FrameType | None) -> None:
+    """An idle process goes on."""
 
 
 def _outlive_nobody(parent: int) -> None:
