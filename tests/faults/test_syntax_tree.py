@@ -131,6 +131,7 @@ IN_MEMORY = {
     ("data/store.py", "np.save", "file"),
     ("data/text.py", "np.memmap", "file"),
     ("core/run_dir.py", "self.path.rmdir"),
+    ("core/run_dir.py", "folder.rmdir"),
 }
 """Calls on a file that is open already, or on none, or on a folder that has to be empty."""
 
