@@ -13,10 +13,10 @@ from chibit.losses.sequence import action_cross_entropy, action_mse
 
 def test_mse_by_hand() -> None:
     predictions = torch.tensor([[[1.0, 0.0], [0.5, 0.5], [9.0, 9.0]]])
-    actions = torch.tensor([[[0.0, 0.0], [0.5, -0.5], [0.0, 0.0]]])
+    actions = torch.tensor([[[0.0, 0.0], [0.5, 2.5], [0.0, 0.0]]])
     mask = torch.tensor([[True, True, False]])
-    # Squares 1, 0 | 0, 1 over two real steps of two dimensions.
-    assert action_mse(predictions, actions, mask).item() == 0.5
+    # Squares 1, 0 | 0, 4 over two real steps of two dimensions.
+    assert action_mse(predictions, actions, mask).item() == 1.25
 
 
 def test_cross_entropy_by_hand() -> None:

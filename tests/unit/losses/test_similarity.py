@@ -186,8 +186,37 @@ def test_impossible_numbers_of_clusters_are_refused(clusters: int) -> None:
         spherical_kmeans(torch.cat((torch.eye(3), torch.zeros(2, 3))), clusters)
 
 
+@pytest.mark.parametrize("clusters", [1, 4])
+def test_a_cluster_of_one_row_is_that_row_and_one_of_all_is_their_direction(clusters: int) -> None:
+    rows = torch.eye(4) * torch.tensor([0.25, 1.0, 2.0, 3.0])[:, None]
+    centers = spherical_kmeans(rows, clusters)
+    if clusters == 4:
+        assert sorted(centers.norm(dim=-1).tolist()) == pytest.approx([0.25, 1.0, 2.0, 3.0])
+    else:
+        assert centers[0].tolist() == pytest.approx([6.25 / 4 / 2] * 4)
+
+
+def test_the_start_is_that_of_earlier_versions() -> None:
+    """Files of centers are kept by the seed."""
+    rows = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    start = spherical_kmeans(rows, 4, seed=3, max_iterations=0)
+    cosines = F.normalize(start, dim=-1) @ F.normalize(rows, dim=-1).T
+    assert cosines.argmax(dim=-1).tolist() == [26, 38, 7, 12]
+    assert cosines.amax(dim=-1).tolist() == pytest.approx([1.0] * 4)
+
+
+def test_iterations_end_where_the_next_lowers_the_inertia_by_too_small_a_share() -> None:
+    rows = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    after = [spherical_kmeans(rows, 4, seed=3, max_iterations=n, tolerance=0.0) for n in range(4)]
+    first, second = (spherical_inertia(rows, centers) for centers in after[:2])
+    for factor, num_iterations in ((1.01, 2), (0.99, 3)):
+        tolerance = factor * (first - second) / second
+        centers = spherical_kmeans(rows, 4, seed=3, max_iterations=3, tolerance=tolerance)
+        assert torch.equal(centers, after[num_iterations])
+
+
 def test_embeddings_that_are_not_finite_are_refused() -> None:
-    with pytest.raises(InputError, match="not finite"):
+    with pytest.raises(InputError, match="^embeddings to cluster hold a value that is not finite$"):
         spherical_kmeans(torch.tensor([[1.0, float("nan")]]), 1)
 
 

@@ -409,6 +409,7 @@ def test_the_held_out_error_is_that_of_the_runs_seed(data, tmp_path):
     config = config_of(data, num_steps=1, validation_share=0.34)
     run(config, tmp_path / "run")
     [line] = lines(tmp_path / "run")
+    assert line["train/loss"] > 0
     dataset, held_out = offline.open_data(config)
     agent = offline.make_agent(config.agent, dataset.spec, offline.resolve_runtime("cpu"))
     agent.load_state_dict(offline.AgentState(tensors=weights(tmp_path / "run"), training={}))
@@ -477,6 +478,8 @@ def test_evaluations_get_the_physics_limit_and_reference_of_the_data(stage):
     assert (pool.env_id, pool.d4rl_physics, pool.max_episode_steps) == ("Hopper-v4", True, 77)
     assert pool.sizes == {"state_dim": 3, "act_dim": 1, "num_actions": None}
     assert offline.open_environments(dataclasses.replace(spec, env_id=None, d4rl_physics=False)) is None
+    discrete = dataclasses.replace(spec, act_dim=0, num_actions=4, action_low=(), action_high=())
+    assert offline.open_environments(discrete).sizes["num_actions"] == 4
     asked = []
     agent = SimpleNamespace(policy=lambda targets: asked.append(targets))
     for targets, given in ((None, (None,)), ((3.0, 4.0), (3.0, 4.0))):
