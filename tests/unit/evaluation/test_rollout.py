@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import time
 
 import gymnasium as gym
 import mujoco
@@ -15,6 +16,7 @@ from gymnasium.spaces import Box, Dict, Discrete
 from chibit.core.config import to_json
 from chibit.core.errors import InputError
 from chibit.envs import make_env, physics_record
+from chibit.evaluation import pool as pool_module
 from chibit.evaluation import rollout as rollout_module
 from chibit.evaluation.pool import EnvironmentPool
 from chibit.evaluation.rollout import episode_seeds, evaluate, rollout
@@ -73,7 +75,7 @@ class Broken(Countdown):
         observation, reward, terminated, truncated, info = super().step(action)
         if self.left == 2:
             if self.how == "raises":
-                raise RuntimeError("simulation lost\nsecond line")
+                raise RuntimeError("simulation lost\nsecond line\nthird")
             if self.how == "observation":
                 observation = np.array([np.nan, 0.0])
             if self.how == "overflow":
@@ -346,3 +348,55 @@ def test_spaces_that_no_policy_can_use_are_refused(monkeypatch):
     env.observation_space, env.action_space = Box(-1, 1, (2,)), Dict({"x": Discrete(2)})
     with pytest.raises(InputError, match="expected a vector or integers"):
         EnvironmentPool("Hopper-v5")
+
+
+def test_what_is_asked_for_each_target_is_in_what_comes_back(monkeypatch, caplog):
+    monkeypatch.setattr(logging.getLogger("chibit"), "propagate", True)  # the command line turns it off
+    built, told = [], []
+
+    def make(env_id, **kind):
+        built.append((env_id, kind))
+        return Broken("raises") if len(built) == 4 else Countdown(3)
+
+    monkeypatch.setattr(pool_module, "make_env", make)
+    started = time.perf_counter()
+    with caplog.at_level(logging.WARNING, "chibit"):
+        first, second = evaluate(
+            FixedActions(ZERO), "Hopper-v4", target_returns=[1.5, -2.5], num_episodes=2, seed=3,
+            d4rl_physics=True, max_episode_steps=9, progress=lambda *counts: told.append(counts),
+        )  # fmt: skip
+    passed = time.perf_counter() - started
+    assert {env_id for env_id, _ in built} == {"Hopper-v4"}
+    assert all(kind == {"d4rl_physics": True, "max_episode_steps": 9} for _, kind in built)
+    assert (first.target_return, second.target_return) == (1.5, -2.5)
+    assert (first.failed_episodes, second.failed_episodes) == ((), (1,))
+    assert 0 < first.seconds == second.seconds < passed
+    assert told == [(4, 4), (8, 4), (11, 0)]
+    [warning] = caplog.messages
+    assert warning == (
+        f"Hopper-v4: episode 1 (seed {second.env_seeds[1]}, target -2.5) failed after 2 steps and is not "
+        "counted: the environment raised RuntimeError: simulation lost"
+    )
+
+
+def test_one_episode_for_each_target_is_the_least_that_is_played_at_once(monkeypatch):
+    monkeypatch.setattr(pool_module, "make_env", lambda *_, **__: Countdown(1))
+    monkeypatch.setattr(rollout_module, "MAX_LOCKSTEP", 1)
+    policy = FixedActions(ZERO)
+    evaluate(policy, "x", target_returns=[1.0, 2.0], num_episodes=2, seed=0)
+    assert [len(seen) for seen in policy.seen] == [2, 2]
+
+
+def test_pictures_stay_bytes():
+    class Pictures(Countdown):
+        observation_space = Box(0, 255, (2,), np.uint8)
+
+        def reset(self, *, seed=None, options=None):
+            return super().reset()[0].astype(np.uint8), {}
+
+        def observation(self):
+            return super().observation().astype(np.uint8)
+
+    policy = FixedActions(ZERO)
+    rollout(policy, [Pictures(2)], [0])
+    assert {seen.dtype for seen in policy.seen} == {np.dtype(np.uint8)}

@@ -51,6 +51,12 @@ def shown(thing):
     return console.file.getvalue()
 
 
+def test_a_score_is_rounded_and_is_of_episodes_that_count_alone():
+    found = summarize([1234.0], score=38.5432, target_return=3600.0)
+    assert str(found) == "target 3,600: return 1,234 (1 episode), score 38.5"
+    assert summarize([1234.0], failed_episodes=[0], score=38.5).normalized_score is None
+
+
 def test_failed_episodes_are_in_no_figure():
     found = ONE_FAILED.summary
     assert found.returns == (3000.0, 3000.5)
