@@ -90,7 +90,7 @@ use_git_change_detection = false
 """Torch's autograd does not survive a fork, so mutants are forked from a process that has only imported."""
 
 COMMAND = "import h5py, mujoco, torch._dynamo; from mutmut.__main__ import cli; cli()"
-"""Imports once what the first optimizer and the first data set of every process would, which takes a second."""
+"""Imports once what every process would with its first optimizer and data set, which takes a second."""
 
 
 def run(group: str, jobs: int) -> None:
