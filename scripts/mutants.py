@@ -54,6 +54,7 @@ GROUPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "tests/unit/agents/test_baselines.py",
             "tests/unit/agents/test_baseline_losses.py",
             "tests/unit/agents/test_baseline_parts.py",
+            "tests/unit/training/test_held_out.py",
         ),
     ),
     "sequence": (("agents/decision_transformer.py",), ("tests/unit/agents/test_decision_transformer.py",)),

@@ -353,3 +353,60 @@ def test_percent_cloning_draws_the_best_episodes_only():
     top = dataset.top_fraction(0.1)
     assert np.isin(drawn, top.actions).all()
     assert top.episode_returns.min() == best.min()
+
+
+METRICS = {
+    "td3_bc": {"critic": ["value"], "actor": ["cloning_error"]},
+    "iql": {"value": ["advantage"], "critic": ["value"], "actor": ["weight"]},
+}
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_what_is_logged_of_each_loss(name):
+    agent, sampler = small_agent(name)
+    metrics = agent.update(sampler.sample())
+    parts = METRICS[name]
+    names = {f"train/{metric}" for more in parts.values() for metric in more}
+    names |= {f"train/{part}_{what}" for part in parts for what in ("loss", "grad_norm")}
+    assert metrics.keys() == {"train/loss", *names}
+    assert metrics["train/loss"] == pytest.approx(sum(metrics[f"train/{part}_loss"] for part in parts))
+    assert all(metrics[f"train/{part}_grad_norm"] > 0 for part in parts)
+
+
+@pytest.mark.parametrize("name", ["td3_bc", "iql", "qr_dqn"])
+def test_the_step_for_a_graph_acts_as_the_policy(name):
+    agent, _ = small_agent(name)
+    step, policy = agent.policy_step(), agent.policy(None)
+    observations = torch.randn(5, agent.spec.state_dim)
+    policy.reset(5)
+    with torch.no_grad():
+        given = step.module(observations).numpy()
+    np.testing.assert_allclose(given, policy.act(observations.numpy()), rtol=1e-5, atol=1e-6)
+    assert step.module.networks is agent.networks
+    assert step.inputs["observations"].shape == (2, agent.spec.state_dim)
+
+
+def test_memory_of_networks_by_hand():
+    """16 bytes for each weight (its gradient and Adam's two moments too), 4 for each number of a batch."""
+    spec = dataclasses.replace(
+        identity_data(False).spec,
+        state_dim=5,
+        act_dim=2,
+        state_mean=(0.0,) * 5,
+        state_std=(1.0,) * 5,
+        action_low=(-1.0,) * 2,
+        action_high=(1.0,) * 2,
+    )
+    config = small_config("td3_bc", hidden_sizes=(10, 20), batch_size=3)
+    expected = 16 * (7 * 10 + 10 * 20 + 20 * 2) + 4 * 3 * (7 + 10 + 20 + 2)
+    assert config.num_bytes(spec) == expected
+    two = small_config("brac_v", actor_hidden_sizes=(10,), critic_hidden_sizes=(20,), batch_size=3)
+    rows = 3 * two.rows_per_transition
+    actor = 16 * (7 * 10 + 10 * 2) + 4 * rows * (7 + 10 + 2)
+    critic = 16 * (7 * 20 + 20 * 2) + 4 * rows * (7 + 20 + 2)
+    assert two.rows_per_transition > 1 and two.num_bytes(spec) == actor + critic
+    discrete = dataclasses.replace(spec, act_dim=0, num_actions=4, action_low=(), action_high=())
+    heads = small_config("qr_dqn", hidden_sizes=(10,), num_quantiles=6, batch_size=3)
+    assert heads.num_bytes(discrete) == 16 * (5 * 10 + 10 * 24) + 4 * 3 * (5 + 10 + 24)
+    stacked = small_config("bc", hidden_sizes=(10,), context_length=4, batch_size=3)
+    assert stacked.num_bytes(spec) == 16 * (22 * 10 + 10 * 2) + 4 * 3 * (22 + 10 + 2)
