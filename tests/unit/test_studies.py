@@ -171,3 +171,36 @@ def test_refusals(given, said):
     with pytest.raises(InputError) as caught:
         study_configs(**{"name": "table2", **given})
     assert re.fullmatch(said, str(caught.value)), str(caught.value)
+
+
+def test_a_recipes_own_schedules_shrink_with_the_studys_steps():
+    recipe = RECIPES["dt_atari"]
+    given = {"seeds": (0,), "arms": ("dt_atari",), "data": ("Breakout",)}
+    for num_steps in (recipe.num_steps, recipe.num_steps // 10):
+        [config] = study_configs("table1", **given, num_steps=num_steps)
+        expected = recipe.settings["learning_rate_decay_steps"] * num_steps / recipe.num_steps
+        assert config.agent.learning_rate_decay_steps == round(expected)
+
+
+@pytest.mark.parametrize(("num_steps", "every"), [(2, 1), (7, 1), (8, 2), (60, 15), (100_000, 2_000)])
+def test_a_short_study_has_four_evaluations_all_the_same(num_steps, every):
+    [config] = study_configs("fair_baselines", seeds=(0,), arms=("bc",), data=("x",), num_steps=num_steps)
+    assert config.evaluate_every == every
+
+
+def test_one_step_of_pretraining_is_enough(monkeypatch):
+    monkeypatch.setitem(STUDIES, "made_up", MADE_UP)
+    [config] = study_configs("made_up", seeds=(0,), arms=("iid",), data=("first",), pretrain_steps=1)
+    assert config.agent.init == "iid:1"
+
+
+def test_an_unknown_arm_of_a_study_is_called_an_arm(monkeypatch):
+    monkeypatch.setitem(STUDIES, "made_up", dataclasses.replace(MADE_UP, arms=("nothing",)))
+    with pytest.raises(InputError, match="^arm: unknown 'nothing'"):
+        study_configs("made_up")
+
+
+def test_names_of_environments_are_known_in_any_case():
+    given = {"seeds": (0,), "arms": ("random",), "data": ("Hopper-Medium-v2",)}
+    [config] = study_configs("table2", **given, targets_by_environment={"hopper": (5.0,)})
+    assert config.target_returns == (5.0,)
