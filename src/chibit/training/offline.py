@@ -234,7 +234,7 @@ class _OfflineRun:
         checkpoint = load_checkpoint(self.run.checkpoints)
         if checkpoint is None:
             self.run.rewind(0)
-            self.run.write_provenance(provenance(self.config, self.dataset, self.agent))
+            self.run.write_provenance(provenance(self.dataset, self.agent))
             notes = [f"data: {note}" for note in find_notes(self.dataset)]
             for note in [*notes, *(f"config: {note}" for note in find_idle(self.config))]:
                 self.run.log(note)

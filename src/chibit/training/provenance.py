@@ -15,13 +15,12 @@ from chibit.core.platform import kernel_table
 from chibit.data.trajectory import TrajectoryDataset
 from chibit.envs import physics_record
 from chibit.models.counting import count_parameters
-from chibit.training.run_config import RunConfig
 from chibit.training.run_data import identify
 
 _PACKAGES = ("chibit", "torch", "numpy", "gymnasium", "mujoco", "minari", "transformers")
 
 
-def provenance(config: RunConfig[Any], dataset: TrajectoryDataset, agent: Agent) -> dict[str, Any]:
+def provenance(dataset: TrajectoryDataset, agent: Agent) -> dict[str, Any]:
     """The content of provenance.json."""
     spec = dataset.spec
     return {

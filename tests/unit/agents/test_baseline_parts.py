@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import math
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import numpy as np
@@ -298,6 +299,8 @@ def test_rewards_are_scaled_to_a_return_range_of_1000_where_asked_for(name):
     dataset = identity_data(False)
     spread = dataset.episode_returns.max() - dataset.episode_returns.min()
     assert return_range_scale(dataset) == pytest.approx(1000.0 / spread)
+    for returns, factor in (((0.25, 0.75), 2000.0), ((-3.0, -3.0), 1.0)):
+        assert return_range_scale(SimpleNamespace(episode_returns=np.array(returns))) == factor
     for scale_rewards, scale in ((True, 1000.0 / spread), (False, 1.0)):
         _, sampler = small_agent(name, scale_rewards=scale_rewards)
         batch = sampler.sample()
@@ -384,6 +387,30 @@ def test_the_step_for_a_graph_acts_as_the_policy(name):
     np.testing.assert_allclose(given, policy.act(observations.numpy()), rtol=1e-5, atol=1e-6)
     assert step.module.networks is agent.networks
     assert step.inputs["observations"].shape == (2, agent.spec.state_dim)
+
+
+def test_td3_smooths_target_actions_within_the_bounds():
+    """With noise far beyond them every one is at a bound, and what it adds is cut first."""
+    agent, sampler = small_agent("td3_bc", policy_noise=1e3, noise_clip=5.0)
+    asked = []
+    with patch.object(agent, "penalty", lambda batch, actions: asked.append(actions) or 0.0):
+        agent.critic_loss(sampler.sample())
+    assert set(asked[0].flatten().tolist()) == {-1.0, 1.0}
+    agent, sampler = small_agent("td3_bc", policy_noise=1e3, noise_clip=0.01)
+    batch = sampler.sample()
+    with patch.object(agent, "penalty", lambda batch, actions: asked.append(actions) or 0.0):
+        agent.critic_loss(batch)
+    moved = (asked[1] - agent.target_actor(batch.next_states)).abs()
+    torch.testing.assert_close(moved, torch.full_like(moved, 0.01), rtol=0, atol=1e-6)
+
+
+def test_iql_values_an_action_by_the_smaller_critic_of_each_row():
+    agent, sampler = small_agent("iql")
+    batch = agent.to_unit(sampler.sample())
+    values = agent.target_critics(batch.states, batch.actions)
+    expected = torch.minimum(values[0], values[1]) - agent.value(batch.states)
+    assert torch.equal(agent.advantages(batch), expected)
+    assert (agent.actor(1e4 * torch.randn(8, 1)).mode().abs() <= 1).all()
 
 
 def test_memory_of_networks_by_hand():

@@ -464,3 +464,35 @@ def test_what_acts_is_the_trajectory_model_alone() -> None:
     agent, _ = make_small(**with_language())
     assert {name.partition(".")[0] for name in agent.modules().state_dict()} == {"model", "language"}
     assert {name.partition(".")[0] for name in agent.acting_modules().state_dict()} == {"model"}
+
+
+class TestWhatOthersTakeFromIt:
+    def test_the_step_for_a_graph_acts_as_the_model(self) -> None:
+        agent, _ = make_small(dropout=0.0, context_length=2)
+        step = agent.policy_step()
+        assert step.max_steps == 2
+        returns, observations, actions, timesteps = (x.clone() for x in step.inputs.values())
+        observations += torch.randn(observations.shape)
+        states = (observations - torch.tensor(agent.spec.state_mean)) / torch.tensor(agent.spec.state_std)
+        agent.model.eval()
+        with torch.no_grad():
+            expected = agent.model(returns, states, actions, timesteps)[:, -1]
+            given = step.module(returns, observations, actions, timesteps)
+        low, high = torch.tensor(agent.spec.action_low), torch.tensor(agent.spec.action_high)
+        torch.testing.assert_close(given, expected.clamp(low, high))
+
+    def test_a_backbone_of_transformers_has_no_such_step(self) -> None:
+        agent, _ = make_small()
+        agent.model.backbone = torch.nn.Identity()
+        with pytest.raises(InputError) as caught:
+            agent.policy_step()
+        said = "onnx: the backbone is a model of transformers; use that library's own exporter"
+        assert str(caught.value) == said
+
+    def test_attention_is_drawn_on_windows_that_are_the_same_each_time(self) -> None:
+        data = target_return_data()
+        agent, _ = make_small()
+        model, sampler = agent.attending(data)
+        assert model is agent.model
+        expected = agent.sampler(data, np.random.default_rng(0))
+        assert torch.equal(sampler.sample().rows, expected.sample().rows)

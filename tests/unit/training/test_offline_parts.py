@@ -320,6 +320,19 @@ def test_allowing_an_inexact_resume_changes_nothing_where_it_is_exact(data, tmp_
     assert "anew" not in (tmp_path / "parts" / "train.log").read_text()
 
 
+def test_data_that_changed_since_a_run_began_are_refused(data, tmp_path):
+    mine = tmp_path / "mine.npz"
+    columns = dict(np.load(data))
+    np.savez(mine, **columns)
+    config, path = config_of(mine, checkpoint_every=2), tmp_path / "run"
+    kill(config, path, step=4)
+    np.savez(mine, **{**columns, "rewards": columns["rewards"] + 1})
+    with pytest.raises(DamagedFileError) as caught:
+        run(config, path)
+    said = f"{path}: the data set {mine} has changed since this run began (content "
+    assert str(caught.value).startswith(said)
+
+
 @pytest.mark.parametrize(
     ("edit", "reason"),
     [
