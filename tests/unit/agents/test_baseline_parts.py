@@ -389,6 +389,21 @@ def test_the_step_for_a_graph_acts_as_the_policy(name):
     assert step.inputs["observations"].shape == (2, agent.spec.state_dim)
 
 
+def test_losses_see_raw_rewards_and_actions_as_shares_of_the_bounds():
+    dataset = identity_data(False)
+    wide = dataclasses.replace(
+        dataset, spec=dataclasses.replace(dataset.spec, action_low=(-4.0,), action_high=(8.0,))
+    )
+    agent, sampler = small_agent("td3_bc", wide)
+    batch, seen = sampler.sample(), []
+    np.testing.assert_array_equal(batch.rewards, np.asarray(dataset.rewards)[batch.rows])
+    losses = agent.losses
+    with patch.object(agent, "losses", lambda batch: seen.append(batch.actions) or losses(batch)):
+        agent.update(batch)
+    logged = np.asarray(dataset.actions)[batch.rows]
+    np.testing.assert_allclose(seen[0], (logged + 4) / 6 - 1, rtol=1e-5, atol=1e-6)
+
+
 def test_td3_smooths_target_actions_within_the_bounds():
     """With noise far beyond them every one is at a bound, and what it adds is cut first."""
     agent, sampler = small_agent("td3_bc", policy_noise=1e3, noise_clip=5.0)

@@ -6,6 +6,8 @@ import copy
 import dataclasses
 import itertools
 import math
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,11 +15,14 @@ import torch
 from torch import Tensor
 
 from chibit.agents.decision_transformer import DecisionTransformer
+from chibit.agents.decision_transformer_config import BACKBONE_FOLDER
 from chibit.core.errors import DivergenceError, InputError
 from chibit.core.runtime import Runtime, capture_rng, restore_rng
+from chibit.core.schedules import cosine_decay
 from chibit.data.windows import SequenceBatch
 from chibit.losses.sequence import action_mse
 from chibit.losses.similarity import similarity_loss, spherical_kmeans
+from chibit.models.huggingface import HuggingFaceBackbone
 from chibit.models.pretrained import load_initialiser
 from sequence_toys import corpus_folder, language_model_folder, make_small, target_return_data
 
@@ -496,3 +501,29 @@ class TestWhatOthersTakeFromIt:
         assert model is agent.model
         expected = agent.sampler(data, np.random.default_rng(0))
         assert torch.equal(sampler.sample().rows, expected.sample().rows)
+
+    def test_the_configuration_of_a_backbone_of_transformers_is_saved_beside(self, tmp_path: Path) -> None:
+        agent, _ = make_small()
+        agent.save_beside(tmp_path)  # its own backbone has none
+        saved: list[Path] = []
+        backbone = HuggingFaceBackbone.__new__(HuggingFaceBackbone)
+        torch.nn.Module.__init__(backbone)
+        backbone.body = SimpleNamespace(config=SimpleNamespace(save_pretrained=saved.append))
+        agent.model.backbone = backbone
+        agent.save_beside(tmp_path)
+        assert saved == [tmp_path / BACKBONE_FOLDER]
+
+    def test_a_gradient_that_is_not_finite_stops_it_where_the_loss_is(self) -> None:
+        agent, sampler = make_small()
+        before = parameters_of(agent)
+        first = next(p for p in agent.model.parameters() if p.requires_grad)
+        first.register_hook(lambda gradient: gradient * math.inf)
+        with pytest.raises(DivergenceError, match="gradient"):
+            agent.update(sampler.sample())
+        assert all(torch.equal(value, before[name]) for name, value in parameters_of(agent).items())
+
+    def test_a_decay_without_warm_up_begins_at_once(self) -> None:
+        agent, sampler = make_small(warmup_steps=0, learning_rate_decay_steps=10)
+        agent.step = 3
+        expected = agent.config.learning_rate * cosine_decay(3, 10, 0, floor=0.1)
+        assert agent.update(sampler.sample())["train/learning_rate"] == pytest.approx(expected)
