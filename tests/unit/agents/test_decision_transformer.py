@@ -20,7 +20,7 @@ from chibit.core.errors import DivergenceError, InputError
 from chibit.core.runtime import Runtime, capture_rng, restore_rng
 from chibit.core.schedules import cosine_decay
 from chibit.data.windows import SequenceBatch
-from chibit.losses.sequence import action_mse
+from chibit.losses.sequence import action_cross_entropy, action_mse
 from chibit.losses.similarity import similarity_loss, spherical_kmeans
 from chibit.models.huggingface import HuggingFaceBackbone
 from chibit.models.pretrained import load_initialiser
@@ -527,3 +527,38 @@ class TestWhatOthersTakeFromIt:
         agent.step = 3
         expected = agent.config.learning_rate * cosine_decay(3, 10, 0, floor=0.1)
         assert agent.update(sampler.sample())["train/learning_rate"] == pytest.approx(expected)
+
+
+class TestVariants:
+    def test_the_form_of_the_similarity_loss_is_the_settings(self) -> None:
+        losses = {}
+        for form in ("mean_max_cosine", "paper_sum"):
+            agent, sampler = make_small(dropout=0.0, **with_similarity(similarity_form=form))
+            losses[form] = agent.update(sampler.sample())["train/similarity_loss"]
+        assert losses["paper_sum"] < 1.5 * losses["mean_max_cosine"] < 0
+
+    def test_discrete_actions_are_learned_by_their_likelihood(self) -> None:
+        agent, _ = make_small()
+        agent.spec = dataclasses.replace(agent.spec, act_dim=0, num_actions=3, action_low=(), action_high=())
+        logits, actions = torch.randn(2, 4, 3), torch.randint(3, (2, 4))
+        mask = torch.tensor([[True] * 4, [False] * 2 + [True] * 2])
+        batch = SimpleNamespace(actions=actions, attention_mask=mask)
+        expected = action_cross_entropy(logits, actions, mask)
+        assert torch.equal(agent._action_loss(logits, batch), expected)
+
+    @pytest.mark.parametrize("only_weights", [True, False])
+    def test_decay_is_of_all_parameters_or_of_weights_of_layers_alone(self, only_weights: bool) -> None:
+        agent, _ = make_small(decay_weights_only=only_weights, weight_decay=0.25)
+        layers = [m for m in agent.modules().modules() if isinstance(m, torch.nn.Linear)]
+        weights = {id(layer.weight) for layer in layers}
+        decays = {id(p): g["weight_decay"] for g in agent.optimizer.param_groups for p in g["params"]}
+        trained = [p for p in agent.modules().parameters() if p.requires_grad]
+        assert decays.keys() == {id(p) for p in trained}
+        for parameter in trained:
+            is_decayed = not only_weights or id(parameter) in weights
+            assert decays[id(parameter)] == (0.25 if is_decayed else 0.0)
+
+    def test_without_steps_of_decay_the_other_losses_keep_their_weights(self) -> None:
+        agent, _ = make_small(auxiliary_decay_steps=0, **with_similarity(similarity_weight=0.25))
+        agent.step = 5
+        assert agent.weights() == {"action": 1.0, "similarity": 0.25, "language": 0.0}

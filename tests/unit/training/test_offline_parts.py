@@ -351,7 +351,7 @@ def test_a_state_that_does_not_fit_is_refused(data, tmp_path, edit, reason):
         run(config, path, allow_inexact_resume=True)
     message = str(caught.value)
     assert message.startswith(f"{path / 'checkpoints'}: step 2 does not fit this run (")
-    assert reason in message and message.endswith("); use another --out")
+    assert (f"({reason})" if reason else "(") in message and message.endswith("); use another --out")
     assert checkpoint_steps(path / "checkpoints") == [2]
 
 
@@ -620,6 +620,20 @@ def test_what_a_run_is_asked_for_reaches_its_parts(data, tmp_path, monkeypatch):
     assert [call[0] for call in told] == ["refuse_changed_if_here", "make_trackers"]
     assert told[0][1][0].path == path and told[0][1][1] is config
     assert told[1][1][0].path == path and told[1][2] == trackers
+
+
+def test_a_run_shows_its_progress_unless_told_otherwise_and_is_of_the_study_runs(data, tmp_path, monkeypatch):
+    shown, bar = [], offline.RunProgress
+
+    def make(*arguments, enabled):
+        shown.append(enabled)
+        return bar(*arguments, enabled=False)
+
+    monkeypatch.setattr(offline, "RunProgress", make)
+    monkeypatch.setattr(offline, "find_notes", lambda data: [])
+    train(config_of(data, num_steps=1), tmp_path / "run")
+    assert shown == [True]
+    assert RunDir(tmp_path / "run").description()["study"] == "runs"
 
 
 def test_trackers_of_a_run_are_those_that_its_settings_name(data, tmp_path, monkeypatch):
