@@ -557,8 +557,3 @@ class TestVariants:
         for parameter in trained:
             is_decayed = not only_weights or id(parameter) in weights
             assert decays[id(parameter)] == (0.25 if is_decayed else 0.0)
-
-    def test_without_steps_of_decay_the_other_losses_keep_their_weights(self) -> None:
-        agent, _ = make_small(auxiliary_decay_steps=0, **with_similarity(similarity_weight=0.25))
-        agent.step = 5
-        assert agent.weights() == {"action": 1.0, "similarity": 0.25, "language": 0.0}
