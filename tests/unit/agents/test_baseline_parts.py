@@ -12,10 +12,10 @@ import torch
 
 from baseline_toys import identity_data, small_agent, small_config
 from chibit.agents import make_agent
-from chibit.agents.continuous import return_range_scale
+from chibit.agents.continuous import check_actions, return_range_scale
 from chibit.agents.critic_pretraining import NUM_STATES, pretrain_critics, synthetic_transitions
 from chibit.agents.stacked import last_steps
-from chibit.core.errors import DivergenceError
+from chibit.core.errors import DivergenceError, InputError
 from chibit.core.runtime import Runtime
 from chibit.data.windows import SequenceBatch, WindowSampler
 from chibit.models.policies import TanhGaussian
@@ -425,7 +425,7 @@ def test_iql_values_an_action_by_the_smaller_critic_of_each_row():
     values = agent.target_critics(batch.states, batch.actions)
     expected = torch.minimum(values[0], values[1]) - agent.value(batch.states)
     assert torch.equal(agent.advantages(batch), expected)
-    assert (agent.actor(1e4 * torch.randn(8, 1)).mode().abs() <= 1).all()
+    assert (agent.actor(1e4 * torch.randn(8, 1)).mean.abs() <= 1).all()
 
 
 def test_memory_of_networks_by_hand():
@@ -452,3 +452,40 @@ def test_memory_of_networks_by_hand():
     assert heads.num_bytes(discrete) == 16 * (5 * 10 + 10 * 24) + 4 * 3 * (5 + 10 + 24)
     stacked = small_config("bc", hidden_sizes=(10,), context_length=4, batch_size=3)
     assert stacked.num_bytes(spec) == 16 * (22 * 10 + 10 * 2) + 4 * 3 * (22 + 10 + 2)
+
+
+def test_actions_outside_the_bounds_that_data_state_for_themselves_are_refused():
+    actions = np.array([[0.0, 5.0], [1.0, 9.0], [-1.0, 7.0]], np.float32)
+
+    def data(low, high, env_id=None):
+        spec = SimpleNamespace(name="mine", env_id=env_id, action_low=low, action_high=high)
+        return SimpleNamespace(spec=spec, actions=actions)
+
+    check_actions(data((-1.0, 5.0), (1.0, 9.0)))
+    check_actions(data((-0.5, -1.0), (0.5, 1.0), env_id="Hopper-v4"))  # which cuts what lies outside
+    for low, high, i, span in (
+        ((-1.0, 5.5), (1.0, 9.0), 1, "5 to 9, expected 5.5 to 9"),
+        ((-1.0, 5.0), (1.0, 8.5), 1, "5 to 9, expected 5 to 8.5"),
+        ((-0.5, 5.0), (1.0, 9.0), 0, "-1 to 1, expected -0.5 to 1"),
+        ((-0.5, 6.0), (0.5, 8.0), 0, "-1 to 1, expected -0.5 to 0.5"),
+    ):
+        with pytest.raises(InputError) as caught:
+            check_actions(data(low, high))
+        assert str(caught.value) == (
+            f"mine: action dimension {i} spans {span}; scale the actions, or name the environment that the "
+            "data come from"
+        )
+
+
+@pytest.mark.parametrize("name", ["td3_bc", "iql"])
+def test_the_action_error_is_in_the_environments_units(name):
+    dataset = identity_data(False)
+    wide = dataclasses.replace(
+        dataset, spec=dataclasses.replace(dataset.spec, action_low=(-4.0,), action_high=(8.0,))
+    )
+    agent, sampler = small_agent(name, wide)
+    batch = sampler.sample()
+    with torch.no_grad():
+        played = (agent.act(batch.states) + 1) * 6 - 4
+    expected = (played - batch.actions).square().mean().item()
+    assert agent.action_error(batch) == pytest.approx(expected, rel=1e-5)
