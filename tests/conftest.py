@@ -4,6 +4,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import logging
 import signal
 
 import gymnasium as gym
@@ -14,8 +15,20 @@ from hypothesis import Phase, settings
 # Where a failure is all that is asked for, it need not be made small: `make mutants` runs thousands of them.
 settings.register_profile("mutants", phases=(Phase.explicit, Phase.generate), derandomize=True, database=None)
 
-# A shell that starts the tests in the background has them ignore Ctrl-C, and every process they start.
+# A shell that starts the tests in the background has them ignore Ctrl-C, nohup a closed terminal, and every
+# process they start does as they do.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.fixture(autouse=True)
+def _logger_as_it_was():
+    """The command line routes warnings to standard error for good; here that ends with the test."""
+    log = logging.getLogger("chibit")
+    handlers, level, propagate = log.handlers[:], log.level, log.propagate
+    yield
+    log.handlers[:], log.propagate = handlers, propagate
+    log.setLevel(level)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -195,8 +195,15 @@ def test_weights_larger_than_memory_are_not_read(place, load):
     assert_refused(guarded(lambda: load(folder), place), 4, "model.safetensors", "more than half of")
 
 
-@pytest.mark.parametrize("change", [{"n_layer": 2**62}, {"n_embd": 2**60}])
-def test_configurations_beyond_their_weights_build_nothing(place, change):
+@pytest.mark.parametrize(
+    ("change", "code", "reason"),
+    [
+        ({"n_layer": 2**62}, 2, "n_layer: got 4611686018427387904, expected 1 to 1000"),
+        ({"n_layer": 999}, 3, "of another model"),
+        ({"n_embd": 2**60}, 3, "of another model"),
+    ],
+)
+def test_configurations_beyond_their_weights_build_nothing(place, change, code, reason):
     folder = model_folder(place, header({"w": tensor([1], 0, 4)}, bytes(4)))
     policy = json.loads((folder / "config.json").read_text())
     language_model = json.loads((folder / "language_model.json").read_text())
@@ -204,7 +211,7 @@ def test_configurations_beyond_their_weights_build_nothing(place, change):
     language_model["gpt"] |= change
     for load, config in ((Policy.from_pretrained, policy), (load_language_model, language_model)):
         (folder / "config.json").write_text(json.dumps(config))
-        assert_refused(guarded(lambda load=load: load(folder), place), 3, "config.json", "of another model")
+        assert_refused(guarded(lambda load=load: load(folder), place), code, "config.json", reason)
 
 
 def without_rewards(path):

@@ -31,7 +31,8 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_a_store_is_opened(folder):
-    columns = np.load("data.npz")
+    with np.load("data.npz") as archive:
+        columns = dict(archive)
     for verify in ("size", "hash"):
         dataset = open_store(folder / "store", verify=verify)
         assert dataset.content_hash == EXPECTED["content_hash"]

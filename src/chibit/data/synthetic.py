@@ -52,7 +52,7 @@ class SyntheticConfig(Checked):
     """Different tokens."""
     temperature: Annotated[float, Interval(ge=LOWEST_TEMPERATURE)] = 1.0
     """Divides the logits of a chain; a large one, such as 1e6, is the uniform distribution."""
-    order: Count = 1
+    order: Annotated[int, Interval(ge=1, le=1024)] = 1
     """Tokens that the next one depends on; 1 for `markov`, 2 to 5 for `ngram` in Wang et al."""
     num_sequences: Count = 16_000
     """Sequences; Wang et al. have 128,000."""

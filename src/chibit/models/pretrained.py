@@ -170,7 +170,7 @@ def _load(spec: str, image_gpt_norm: Norm) -> _Loaded:
         return _redrawn(
             source, lambda tensor: tensor.mean() + tensor.std(correction=0) * torch.randn_like(tensor)
         )
-    if spec.endswith(":"):
+    if spec.endswith(":") and kind not in TRAINED:
         raise InputError(f"initialiser {spec!r} names no model; give {spec}ID, {spec}FOLDER or a known name")
     if kind == "hf" and rest:
         return _from_language_model(load_huggingface(rest))

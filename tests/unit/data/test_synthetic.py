@@ -235,3 +235,8 @@ def test_numbers_of_states_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         build_synthetic("dyck", SyntheticConfig(num_states=9), tmp_path / "x")
     with pytest.raises(InputError, match="at least 64"):
         build_synthetic("automaton", SyntheticConfig(num_states=63), tmp_path / "x")
+
+
+def test_a_chain_that_looks_back_without_end_is_refused() -> None:
+    with pytest.raises(InputError, match="order: got 9223372036854775807, expected 1 to 1024"):
+        SyntheticConfig(order=2**63 - 1)
