@@ -489,3 +489,24 @@ def test_the_action_error_is_in_the_environments_units(name):
         played = (agent.act(batch.states) + 1) * 6 - 4
     expected = (played - batch.actions).square().mean().item()
     assert agent.action_error(batch) == pytest.approx(expected, rel=1e-5)
+
+
+def test_divergence_names_the_loss_or_the_gradient_and_the_step():
+    agent, sampler = small_agent("td3_bc")
+    for _ in range(2):
+        agent.update(sampler.sample())
+    batch = sampler.sample()
+    broken = dataclasses.replace(batch, rewards=torch.full_like(batch.rewards, torch.inf))
+    with pytest.raises(DivergenceError, match="^critic loss is inf at step 2, expected a finite number"):
+        agent.update(broken)
+    for parameter in agent.actor.parameters():
+        parameter.register_hook(lambda gradient: gradient * math.inf)
+    before = {name: tensor.clone() for name, tensor in agent.state_dict().tensors.items()}
+    with pytest.raises(DivergenceError, match="^norm of the actor gradient is (inf|nan) at step 2, expected"):
+        agent.update(batch)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in agent.state_dict().tensors.items())
+
+
+def test_methods_of_continuous_actions_say_which_one_refuses_discrete_ones():
+    with pytest.raises(InputError, match="^agent td3_bc: the actions of .* are discrete"):
+        make_agent(small_config("td3_bc"), identity_data(True).spec, Runtime())

@@ -557,3 +557,10 @@ class TestVariants:
         for parameter in trained:
             is_decayed = not only_weights or id(parameter) in weights
             assert decays[id(parameter)] == (0.25 if is_decayed else 0.0)
+
+    def test_positions_of_tokens_learn_at_the_rate_of_the_backbone(self) -> None:
+        agent, _ = make_small(embedding="tanh", backbone_learning_rate=1e-5, learning_rate=1e-3)
+        rates = {id(p): group["lr"] for group in agent.optimizer.param_groups for p in group["params"]}
+        assert rates[id(agent.model.token_positions.weight)] == 1e-5
+        assert rates[id(agent.model.timesteps.weight)] == 1e-5
+        assert 1e-3 in rates.values()
