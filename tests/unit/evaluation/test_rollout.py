@@ -148,6 +148,7 @@ def test_a_broken_environment_ends_its_episode_only(how, said):
     assert said in broken.fault and "\n" not in broken.fault
     assert (broken.raw_return, broken.length) == (2.0, 2)
     assert (whole.raw_return, whole.length, whole.fault) == (5.0, 5, None)
+    assert len(policy.seen) == 5  # it did not wait while the other one broke
     assert all(np.isfinite(seen).all() for seen in policy.seen)
     assert policy.observed[2][1].tolist() == [True, False]
 
@@ -400,3 +401,12 @@ def test_pictures_stay_bytes():
     policy = FixedActions(ZERO)
     rollout(policy, [Pictures(2)], [0])
     assert {seen.dtype for seen in policy.seen} == {np.dtype(np.uint8)}
+
+
+def test_actions_of_another_shape_are_refused_with_what_to_do():
+    with pytest.raises(InputError) as caught:
+        rollout(FixedActions(np.zeros((1, 2), np.float32)), [Countdown(2)], [0])
+    assert str(caught.value) == (
+        "the policy gives actions of shape (1, 2), the environment takes (1, 1); evaluate in the environment "
+        "that the data comes from"
+    )
