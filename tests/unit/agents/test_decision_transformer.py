@@ -564,3 +564,17 @@ class TestVariants:
         assert rates[id(agent.model.token_positions.weight)] == 1e-5
         assert rates[id(agent.model.timesteps.weight)] == 1e-5
         assert 1e-3 in rates.values()
+
+    def test_adams_second_moment_forgets_as_the_settings_say(self) -> None:
+        agent, sampler = make_small(adam_beta2=0.5)
+        agent.update(sampler.sample())
+        for parameter, state in agent.optimizer.state.items():
+            torch.testing.assert_close(state["exp_avg_sq"], 0.5 * parameter.grad.square())
+            torch.testing.assert_close(state["exp_avg"], 0.1 * parameter.grad, rtol=1e-4, atol=1e-9)
+
+    def test_settings_that_leave_nothing_to_train_are_refused(self) -> None:
+        agent, _ = make_small()
+        agent.modules().requires_grad_(False)
+        with pytest.raises(InputError) as caught:
+            agent._parameter_groups(SimpleNamespace(shared_positions=None))
+        assert str(caught.value) == "tuning 'full' leaves nothing to train; use full"
