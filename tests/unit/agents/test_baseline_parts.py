@@ -14,6 +14,7 @@ from baseline_toys import identity_data, small_agent, small_config
 from chibit.agents import make_agent
 from chibit.agents.continuous import check_actions, return_range_scale
 from chibit.agents.critic_pretraining import NUM_STATES, pretrain_critics, synthetic_transitions
+from chibit.agents.off_policy import adam
 from chibit.agents.stacked import last_steps
 from chibit.core.errors import DivergenceError, InputError
 from chibit.core.runtime import Runtime
@@ -510,3 +511,13 @@ def test_divergence_names_the_loss_or_the_gradient_and_the_step():
 def test_methods_of_continuous_actions_say_which_one_refuses_discrete_ones():
     with pytest.raises(InputError, match="^agent td3_bc: the actions of .* are discrete"):
         make_agent(small_config("td3_bc"), identity_data(True).spec, Runtime())
+
+
+def test_adam_steps_by_the_rate_and_the_constant_that_are_given():
+    layer = torch.nn.Linear(2, 1)
+    before = layer.weight.detach().clone()
+    optimizer = adam(layer, 0.25, eps=0.5)
+    layer.weight.grad = torch.tensor([[1.0, -0.5]])
+    optimizer.step()
+    moved = before - layer.weight.detach()
+    torch.testing.assert_close(moved, torch.tensor([[0.25 / 1.5, -0.25 / 2]]))
