@@ -52,8 +52,8 @@ def shown(thing):
 
 
 def test_a_score_is_rounded_and_is_of_episodes_that_count_alone():
-    found = summarize([1234.0], score=38.5432, target_return=3600.0)
-    assert str(found) == "target 3,600: return 1,234 (1 episode), score 38.5"
+    found = summarize([1234.0], score=138.5432, target_return=3600.0)
+    assert str(found) == "target 3,600: return 1,234 (1 episode), score 138.5"
     assert summarize([1234.0], failed_episodes=[0], score=38.5).normalized_score is None
 
 
