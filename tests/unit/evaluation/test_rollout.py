@@ -410,3 +410,14 @@ def test_actions_of_another_shape_are_refused_with_what_to_do():
         "the policy gives actions of shape (1, 2), the environment takes (1, 1); evaluate in the environment "
         "that the data comes from"
     )
+
+
+def test_progress_is_told_in_a_pool_too(monkeypatch):
+    monkeypatch.setattr(pool_module, "make_env", lambda *_, **__: Countdown(2))
+    told = []
+    with EnvironmentPool("x") as pool:
+        evaluate(
+            FixedActions(ZERO), "x", target_returns=[None], num_episodes=1, seed=0, environments=pool,
+            progress=lambda *counts: told.append(counts),
+        )  # fmt: skip
+    assert told == [(1, 1), (2, 0)]
