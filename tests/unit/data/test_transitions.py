@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +8,7 @@ from atari_toys import numbered_pictures
 from chibit.core.errors import InputError
 from chibit.data import transitions
 from chibit.data.catalog import from_arrays
-from chibit.data.transitions import TransitionSampler
+from chibit.data.transitions import TransitionBatch, TransitionSampler
 
 
 def make_dataset(tmp_path, with_next=False, discrete=False):
@@ -123,3 +125,15 @@ def test_what_cannot_be_sampled_is_refused(tmp_path):
     single = from_arrays([[1.0], [2.0]], [[0.0], [0.0]], [0, 0], [0, 0], [1, 1], cache=tmp_path)
     with pytest.raises(InputError, match="no step has a next observation"):
         make_sampler(single)
+
+
+def test_a_batch_goes_to_a_device_whole_and_stays_where_it_is_on_the_cpu():
+    def tensors(device):
+        made = {field.name: torch.zeros(2) for field in dataclasses.fields(TransitionBatch)}
+        return TransitionBatch(**made).to(torch.device(device))
+
+    batch = tensors("cpu")
+    assert batch.to(torch.device("cpu")) is batch
+    moved = tensors("meta")
+    assert {tensor.device.type for tensor in vars(moved).values()} == {"meta"}
+    assert type(moved) is TransitionBatch

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from atari_toys import numbered_pictures
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.data import windows
 from chibit.data.catalog import from_arrays
-from chibit.data.windows import WindowSampler
+from chibit.data.windows import SequenceBatch, WindowSampler
 
 
 def make_dataset(lengths, tmp_path, discrete=False, seed=0):
@@ -176,3 +178,15 @@ def test_sizes_below_one_are_refused(tmp_path):
     with pytest.raises(InputError, match="^batch_size: got -3, expected at least 1$"):
         make_sampler(dataset, batch_size=-3)
     assert make_sampler(dataset).dataset is dataset  # whoever reports a batch's rows asks it
+
+
+def test_a_batch_goes_to_a_device_whole_and_stays_where_it_is_on_the_cpu():
+    def tensors(device):
+        made = {field.name: torch.zeros(2) for field in dataclasses.fields(SequenceBatch)}
+        return SequenceBatch(**made).to(torch.device(device))
+
+    batch = tensors("cpu")
+    assert batch.to(torch.device("cpu")) is batch
+    moved = tensors("meta")
+    assert {tensor.device.type for tensor in vars(moved).values()} == {"meta"}
+    assert type(moved) is SequenceBatch
