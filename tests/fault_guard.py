@@ -97,7 +97,7 @@ def _child(action: Any, before: Any, folder: Path, names: dict[str, Path]) -> No
         if before is not None:
             before()
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-        begin = _status_kilobytes("VmRSS")
+        begin, begin_files = _status_kilobytes("VmRSS"), _status_kilobytes("RssFile")
         misdeeds: list[str] = []
         _watch(misdeeds, (folder.resolve(), Path("/dev/null"), Path("/proc/self")))
         try:
@@ -111,7 +111,9 @@ def _child(action: Any, before: Any, folder: Path, names: dict[str, Path]) -> No
         resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
         # What is said of a child begins with what its parent held when it was forked.
         of_children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-        most = (max(_status_kilobytes("VmHWM"), of_children) - begin) / 1024
+        # Pages of shared libraries that a forked process looks at again are no memory it takes.
+        own = _status_kilobytes("VmHWM") - max(0, _status_kilobytes("RssFile") - begin_files)
+        most = (max(own, of_children) - begin) / 1024
         names["report"].write_text(json.dumps([misdeeds, most]))
     except BaseException:
         traceback.print_exc()
