@@ -22,13 +22,11 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
-def _logger_as_it_was():
-    """The command line routes warnings to standard error for good; here that ends with the test."""
+def _plain_logger():
+    """The command line routes warnings to standard error for good; a test begins without what others left."""
     log = logging.getLogger("chibit")
-    handlers, level, propagate = log.handlers[:], log.level, log.propagate
-    yield
-    log.handlers[:], log.propagate = handlers, propagate
-    log.setLevel(level)
+    log.handlers, log.propagate = [], True
+    log.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -55,7 +55,7 @@ def broken(finished, place, monkeypatch):
 
 def resume(config: RunConfig, path, **options):
     def train():
-        logging.getLogger("chibit").addHandler(logging.StreamHandler(sys.stderr))
+        logging.getLogger("chibit").handlers = [logging.StreamHandler(sys.stderr)]
         offline.train(config, path, progress=False, **options)
 
     return guarded(train, path.parent)
