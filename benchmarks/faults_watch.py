@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import hashlib
 import json
 import os
@@ -257,8 +258,9 @@ def _child(action: Any, place: Place, named: Sequence[str], said: Path, report: 
             2, "w", closefd=False, encoding="utf-8", errors="backslashreplace"
         )
         _settle(place)
+        gc.freeze()  # what was left behind before is not freed now, in place of what the action takes
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-        begin = _status_kilobytes("VmRSS")
+        begin, begin_files = _status_kilobytes("VmRSS"), _status_kilobytes("RssFile")
         watch.allow(named)
         sys.addaudithook(watch)
         code, value = _outcome(action)
@@ -270,6 +272,8 @@ def _child(action: Any, place: Place, named: Sequence[str], said: Path, report: 
         resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
         # What is said of a child begins with what its parent held when it was forked.
         held = max(_status_kilobytes("VmHWM"), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+        # Pages of shared libraries that a forked process looks at again are no memory it takes.
+        held -= max(0, _status_kilobytes("RssFile") - begin_files)
         told = {"value": value, "executed": watch.executed[:9], "outside": watch.outside[:9]}
         _write_all(report, json.dumps({**told, "megabytes": (held - begin) // 1024}).encode())
         with contextlib.suppress(Exception):

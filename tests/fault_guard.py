@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import json
 import os
 import resource
@@ -96,6 +97,7 @@ def _child(action: Any, before: Any, folder: Path, names: dict[str, Path]) -> No
         sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
         if before is not None:
             before()
+        gc.freeze()  # what was left behind before is not freed now, in place of what the action takes
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
         begin, begin_files = _status_kilobytes("VmRSS"), _status_kilobytes("RssFile")
         misdeeds: list[str] = []
@@ -112,8 +114,8 @@ def _child(action: Any, before: Any, folder: Path, names: dict[str, Path]) -> No
         # What is said of a child begins with what its parent held when it was forked.
         of_children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
         # Pages of shared libraries that a forked process looks at again are no memory it takes.
-        own = _status_kilobytes("VmHWM") - max(0, _status_kilobytes("RssFile") - begin_files)
-        most = (max(own, of_children) - begin) / 1024
+        looked_at = max(0, _status_kilobytes("RssFile") - begin_files)
+        most = (max(_status_kilobytes("VmHWM"), of_children) - looked_at - begin) / 1024
         names["report"].write_text(json.dumps([misdeeds, most]))
     except BaseException:
         traceback.print_exc()

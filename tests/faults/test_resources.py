@@ -126,8 +126,7 @@ def test_a_model_that_needs_more_than_is_free_is_one_line(place, data):
     real = memory._kilobytes
     free = lambda file, name: 300_000 if name == "MemAvailable" else real(file, name)  # noqa: E731
     verdict = guarded(command("train", *flags), place, lambda: setattr(memory, "_kilobytes", free))
-    # After many other tests 795 MB were measured, alone less than 600: part of it is the test process's own.
-    assert_refused(verdict, 4, "out of memory (", "lower batch_size", megabytes=2 * TRAINING_MEGABYTES)
+    assert_refused(verdict, 4, "out of memory (", "lower batch_size", megabytes=TRAINING_MEGABYTES)
 
 
 def test_too_few_file_descriptors(place, data):
