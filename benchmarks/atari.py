@@ -26,8 +26,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from atari_toys import padded_rows, play_games, write_shards
-from chibit.data.atari_replay import convert_replay
-from chibit.data.catalog import load_dataset
+from chibit.data.load import load_dataset
+from chibit.data.readers.dqn_replay import convert_replay
 
 ENV_ID = "BreakoutNoFrameskip-v4"
 
@@ -67,7 +67,7 @@ def conversion(rows: int, buffers: int = 2) -> None:
 
 
 def batches(rows: int) -> None:
-    from chibit.data.windows import WindowSampler
+    from chibit.data.samplers.windows import WindowSampler
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -90,10 +90,10 @@ def batches(rows: int) -> None:
 
 def evaluation(episodes: int, steps: int, precision: str) -> None:
     from chibit.agents import make_agent
-    from chibit.atari import AtariEnv
     from chibit.core.runtime import resolve_runtime
-    from chibit.data.atari_frames import write_frame_store
-    from chibit.data.origin import Origin
+    from chibit.data.frame_store import write_frame_store
+    from chibit.data.readers.origin import Origin
+    from chibit.environments.atari import AtariEnv
     from chibit.evaluation.pool import EnvironmentPool
     from chibit.evaluation.rollout import evaluate
     from chibit.recipes import RECIPES

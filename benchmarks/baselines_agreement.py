@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from chibit.agents import AGENTS, make_agent
 from chibit.agents.cql import CQL
 from chibit.core.runtime import Runtime
-from chibit.data.trajectory import DatasetSpec
-from chibit.data.transitions import TransitionBatch
+from chibit.data.dataset import DatasetSpec
+from chibit.data.samplers.transitions import TransitionBatch
 from chibit.models.mlp import MLP, StackedMLP
 
 HERE = Path(__file__).parent

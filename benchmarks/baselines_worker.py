@@ -37,7 +37,7 @@ def chibit_step(agent_name: str, precision: str) -> Callable[[], object]:
 
     from chibit.agents import AGENTS, make_agent
     from chibit.core.runtime import resolve_runtime
-    from chibit.data.trajectory import DatasetSpec, TrajectoryDataset, returns_to_go
+    from chibit.data.dataset import DatasetSpec, TrajectoryDataset, returns_to_go
 
     data = columns()
     starts = np.arange(0, NUM_STEPS + 1, EPISODE_LENGTH)

@@ -23,7 +23,7 @@ from transformers import DecisionTransformerConfig, DecisionTransformerModel
 from chibit.agents import AGENTS, make_agent
 from chibit.agents.base import Agent
 from chibit.core.runtime import Runtime
-from chibit.data.trajectory import DatasetSpec
+from chibit.data.dataset import DatasetSpec
 from chibit.evaluation.pool import EnvironmentPool
 from chibit.evaluation.rollout import episode_seeds, evaluate
 

@@ -38,10 +38,10 @@ from faults_watch import MEGABYTES, Place, Seen, run
 import chibit
 from chibit import Policy
 from chibit.cli import main
-from chibit.data.catalog import load_dataset
+from chibit.commands.train import parse_run
+from chibit.data.load import load_dataset
 from chibit.models.language_model import load_language_model
 from chibit.training.loading import load_run
-from chibit.verbs.train import parse_run
 
 COLUMNS = ("mutants", "refused", "read", "silent", "executed", "outside", "crashed", "hung", "too large")
 BAD = ("silent", "executed", "outside", "crashed", "hung", "too large")

@@ -17,13 +17,13 @@ import transformers
 from faults_kills import small_run, write_data
 
 from chibit.agents import AGENTS, make_agent
-from chibit.agents.saved_policy import PolicyScore, export_policy
 from chibit.cli import main
 from chibit.core.runtime import Runtime
-from chibit.data.atari_replay import shard_path
-from chibit.data.catalog import load_dataset
+from chibit.data.load import load_dataset
+from chibit.data.readers.dqn_replay import shard_path
 from chibit.models.gpt import GPTConfig
 from chibit.models.language_model import LanguageModel, LanguageModelConfig, save_language_model
+from chibit.policy.policy import PolicyScore, export_policy
 from chibit.training.offline import train
 from chibit.training.run_config import to_record
 

@@ -381,7 +381,7 @@ def _is_our_own(arguments: tuple[Any, ...]) -> bool:
     program = [str(part) for part in arguments[1]] if len(arguments) > 1 else []
     code = " ".join(program[:5])
     is_converter = program[1:2] == ["-I"] and (
-        "from chibit.data.limited import main" in code or program[2].endswith("unpickling.py")
+        "from chibit.data.readers.sandbox import main" in code or program[2].endswith("unpickler.py")
     )
     is_worker = "from multiprocessing" in code or "mujoco.Renderer(" in code
     return is_converter or is_worker or "ffmpeg" in code or program[:1] in (["git"], ["g++"])

@@ -43,8 +43,8 @@ print(json.dumps({{"wall": time.perf_counter() - wall, "cpu": cpu_seconds() - cp
 """
 
 CONVERT = (
-    "import mujoco, chibit.data.minari, chibit.data.arrays, chibit.data.trajectory_lists\n"
-    "from pathlib import Path\nfrom chibit.data.catalog import load_dataset",
+    "import mujoco, chibit.data.readers.minari, chibit.data.readers.npz, chibit.data.readers.pickles\n"
+    "from pathlib import Path\nfrom chibit.data.load import load_dataset",
     "dataset = load_dataset(Path(sys.argv[1]), cache=Path(sys.argv[2]), progress=False)",
 )
 OPEN = (
@@ -53,7 +53,7 @@ OPEN = (
 )
 OPEN_AND_SAMPLE = (
     "import numpy as np\nfrom pathlib import Path\nfrom chibit.data.store import open_store\n"
-    "from chibit.data.windows import WindowSampler",
+    "from chibit.data.samplers.windows import WindowSampler",
     "dataset = open_store(Path(sys.argv[1]))\n"
     "sampler = WindowSampler(dataset, context_length=20, batch_size=64, generator=np.random.default_rng(0))\n"
     "for _ in range(1000): sampler.sample()",

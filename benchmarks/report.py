@@ -30,7 +30,7 @@ print(time.perf_counter() - wall, time.process_time() - cpu)
 BOOTSTRAP = """
 import sys, time
 import numpy as np
-from chibit.reporting.statistics import bootstrap, interquartile_mean, mean_over_tasks
+from chibit.reporting.statistics.intervals import bootstrap, interquartile_mean, mean_over_tasks
 rng = np.random.default_rng(0)
 table = [[rng.normal(60, 5, size=10) for _ in range(9)] for _ in range(7)]
 wall, cpu = time.perf_counter(), time.process_time()

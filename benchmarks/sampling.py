@@ -49,8 +49,8 @@ def columns() -> dict[str, np.ndarray]:
 
 def chibit_batches() -> Callable[[], object]:
     """Ours, from a store on the disk."""
-    from chibit.data.catalog import from_arrays
-    from chibit.data.windows import WindowSampler
+    from chibit.data.load import from_arrays
+    from chibit.data.samplers.windows import WindowSampler
 
     data = columns()
     with tempfile.TemporaryDirectory() as home:

@@ -37,8 +37,8 @@ def chibit_step(precision: str, settings: dict | None = None) -> Callable[[], ob
     """The agent's update, as training calls it."""
     from chibit.agents import AGENTS, make_agent
     from chibit.core.runtime import resolve_runtime
-    from chibit.data.trajectory import DatasetSpec
-    from chibit.data.windows import SequenceBatch
+    from chibit.data.dataset import DatasetSpec
+    from chibit.data.samplers.windows import SequenceBatch
 
     spec = DatasetSpec(
         name="random", state_dim=STATE_DIM, act_dim=ACT_DIM, num_actions=None, env_id=None,

@@ -1,6 +1,6 @@
 """Choose snapshots, round them to half precision, measure them, and write the ladder that the package ships.
 
-    python scripts/build_ladders.py hopper --state STATE --out src/chibit/behaviour/policies
+    python scripts/build_ladders.py hopper --state STATE --out src/chibit/data/collect/behavior/policies
 
 STATE/hopper is what `train_behaviour_policies.py` and `distil_experts.py` left. Every snapshot is tried
 out; the medium policy is the one whose score comes nearest to `--medium`, the others are those before it
@@ -24,7 +24,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from chibit.behaviour.ladder import (
+from chibit.data.collect.behavior.ladder import (
     ENV_IDS,
     BehaviourPolicy,
     Ladder,
@@ -32,9 +32,9 @@ from chibit.behaviour.ladder import (
     random_policy,
     save_ladder,
 )
-from chibit.behaviour.rollout import BLOCK_EPISODES, roll_out_block
-from chibit.data.scores import D4RL, normalized_score
-from chibit.envs import make_env, physics_record
+from chibit.data.collect.behavior.rollout import BLOCK_EPISODES, roll_out_block
+from chibit.environments.make import make_env, physics_record
+from chibit.environments.scores import D4RL, normalized_score
 
 MEASURE_SEED = 2_022
 

@@ -23,10 +23,10 @@ from safetensors.numpy import load_file
 from safetensors.torch import load_model, save_model
 from torch import nn
 
-from chibit.behaviour.ladder import ENV_IDS, BehaviourPolicy, PolicyRecord
-from chibit.behaviour.rollout import BLOCK_EPISODES, roll_out_block
-from chibit.data.scores import D4RL, normalized_score
-from chibit.envs import make_env
+from chibit.data.collect.behavior.ladder import ENV_IDS, BehaviourPolicy, PolicyRecord
+from chibit.data.collect.behavior.rollout import BLOCK_EPISODES, roll_out_block
+from chibit.environments.make import make_env
+from chibit.environments.scores import D4RL, normalized_score
 
 SATURATED = 0.97
 """Teacher actions beyond this are treated as the bound itself: the student may then go past it at no cost."""

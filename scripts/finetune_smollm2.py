@@ -19,12 +19,12 @@ import numpy as np
 import torch
 
 from chibit.agents import Agent, make_agent
-from chibit.agents.decision_transformer_config import DecisionTransformerConfig
+from chibit.agents.dt.config import DecisionTransformerConfig
 from chibit.core.files import write_atomic
 from chibit.core.runtime import resolve_runtime, seed_torch
-from chibit.data.catalog import load_dataset
-from chibit.data.trajectory import TrajectoryDataset
-from chibit.data.windows import WindowSampler
+from chibit.data.dataset import TrajectoryDataset
+from chibit.data.load import load_dataset
+from chibit.data.samplers.windows import WindowSampler
 from chibit.training.loading import load_run
 from chibit.training.offline import train
 from chibit.training.run_config import RunConfig

@@ -39,7 +39,7 @@ DEAD = (1, 3)
 GROUPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "losses": (("losses/*",), ("tests/unit/losses",)),
     "data": (
-        ("data/windows.py", "data/transitions.py"),
+        ("data/samplers/windows.py", "data/samplers/transitions.py"),
         ("tests/unit/data/test_windows.py", "tests/unit/data/test_transitions.py"),
     ),
     "baselines": (
@@ -57,7 +57,7 @@ GROUPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "tests/unit/training/test_held_out.py",
         ),
     ),
-    "sequence": (("agents/decision_transformer.py",), ("tests/unit/agents/test_decision_transformer.py",)),
+    "sequence": (("agents/dt/agent.py",), ("tests/unit/agents/test_decision_transformer.py",)),
     "evaluation": (
         ("evaluation/rollout.py", "evaluation/summary.py"),
         ("tests/unit/evaluation/test_rollout.py", "tests/unit/reporting/test_evaluation_summary.py"),

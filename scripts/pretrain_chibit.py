@@ -25,9 +25,9 @@ import safetensors.torch
 import torch
 
 from chibit.core.runtime import Runtime
-from chibit.data.corpus import load_corpus
-from chibit.data.synthetic import MarkovChain, SyntheticConfig, load_synthetic
-from chibit.data.text import TokenDataset, is_corpus, open_corpus, write_corpus
+from chibit.data.text.corpus import load_corpus
+from chibit.data.text.synthetic import MarkovChain, SyntheticConfig, load_synthetic
+from chibit.data.text.tokens import TokenDataset, is_corpus, open_corpus, write_corpus
 from chibit.losses.similarity import spherical_kmeans
 from chibit.models.counting import count_parameters
 from chibit.models.gpt import GPTConfig
@@ -37,9 +37,9 @@ from chibit.models.language_model import (
     load_language_model,
     save_language_model,
 )
-from chibit.training.pretrain import LANGUAGE_MODEL, pretrain
-from chibit.training.pretrain_config import PretrainConfig
-from chibit.training.pretrain_data import held_out_loss, unigram_loss
+from chibit.training.pretrain.config import PretrainConfig
+from chibit.training.pretrain.data import held_out_loss, unigram_loss
+from chibit.training.pretrain.loop import LANGUAGE_MODEL, pretrain
 
 ASSETS = Path(__file__).parents[1] / "src" / "chibit" / "assets"
 CARDS = Path(__file__).with_name("model_cards")

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from chibit.core.files import write_atomic
-from chibit.data.scores import GAMER
-from chibit.envs import make_env
+from chibit.environments.make import make_env
+from chibit.environments.scores import GAMER
 from chibit.evaluation.rollout import evaluate
 
 

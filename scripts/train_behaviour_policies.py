@@ -27,11 +27,11 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from chibit.behaviour import BehaviourPolicy, PolicyRecord
-from chibit.behaviour.ladder import ENV_IDS
-from chibit.behaviour.rollout import BLOCK_EPISODES, roll_out_block
-from chibit.data.scores import D4RL, normalized_score
-from chibit.envs import make_env
+from chibit.data.collect.behavior import BehaviourPolicy, PolicyRecord
+from chibit.data.collect.behavior.ladder import ENV_IDS
+from chibit.data.collect.behavior.rollout import BLOCK_EPISODES, roll_out_block
+from chibit.environments.make import make_env
+from chibit.environments.scores import D4RL, normalized_score
 
 NUM_ENVS = 4
 

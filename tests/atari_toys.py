@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from chibit.atari import AtariEnv
-from chibit.data.atari_frames import FrameEpisode, write_frame_store
-from chibit.data.atari_replay import shard_path
-from chibit.data.origin import Origin
+from chibit.data.frame_store import FrameEpisode, write_frame_store
+from chibit.data.readers.dqn_replay import shard_path
+from chibit.data.readers.origin import Origin
 from chibit.data.store import open_store
+from chibit.environments.atari import AtariEnv
 
 
 def play_game(env, seed, *, max_steps=10_000):

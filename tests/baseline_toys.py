@@ -12,7 +12,7 @@ import numpy as np
 
 from chibit.agents import AGENTS, make_agent
 from chibit.core.runtime import Runtime
-from chibit.data.trajectory import TrajectoryDataset
+from chibit.data.dataset import TrajectoryDataset
 from toys import IdentityEnv, play_toy
 
 CONTINUOUS = ("bc", "td3_bc", "cql", "brac_v", "awr", "iql", "rebrac")

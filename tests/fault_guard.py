@@ -164,8 +164,8 @@ def _is_our_own(arguments: tuple[Any, ...]) -> bool:
     """Whether a process is one of the two converters, or git asked for the commit."""
     program = [str(part) for part in arguments[1]] if len(arguments) > 1 else []
     is_converter = program[1:2] == ["-I"] and (
-        "from chibit.data.limited import main" in " ".join(program[:4])
-        or program[2].endswith("unpickling.py")
+        "from chibit.data.readers.sandbox import main" in " ".join(program[:4])
+        or program[2].endswith("unpickler.py")
     )
     return is_converter or program[:1] == ["git"]
 

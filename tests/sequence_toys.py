@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from chibit.agents.decision_transformer import DecisionTransformer
-from chibit.agents.decision_transformer_config import DecisionTransformerConfig
+from chibit.agents.dt.agent import DecisionTransformer
+from chibit.agents.dt.config import DecisionTransformerConfig
 from chibit.core.runtime import Runtime
-from chibit.data.text import write_corpus
-from chibit.data.trajectory import TrajectoryDataset
-from chibit.data.windows import WindowSampler
+from chibit.data.dataset import TrajectoryDataset
+from chibit.data.samplers.windows import WindowSampler
+from chibit.data.text.tokens import write_corpus
 from chibit.models.gpt import GPTConfig
 from chibit.models.language_model import LanguageModel, LanguageModelConfig, save_language_model
 from toys import TargetReturnEnv, play_toy

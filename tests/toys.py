@@ -13,7 +13,7 @@ import gymnasium as gym
 import numpy as np
 
 import chibit
-from chibit.data.trajectory import TrajectoryDataset
+from chibit.data.dataset import TrajectoryDataset
 
 LENGTH = 10
 

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from chibit.agents import BaselineConfig, ContinuousAgent, Loss, Optimizers, adam
 from chibit.core.fields import Count, Positive, Widths
-from chibit.data.trajectory import TrajectoryDataset
-from chibit.data.transitions import TransitionBatch
-from chibit.models.policies import DeterministicActor
+from chibit.data.dataset import TrajectoryDataset
+from chibit.data.samplers.transitions import TransitionBatch
+from chibit.models.actors import DeterministicActor
 
 
 @dataclass(frozen=True, kw_only=True)

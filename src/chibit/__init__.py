@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from chibit.agents import AGENTS, make_agent
-    from chibit.agents.saved_policy import Policy
     from chibit.core.errors import UserError
-    from chibit.data.catalog import from_arrays, load_dataset
-    from chibit.data.collect import collect
-    from chibit.envs import make_env
+    from chibit.data.collect.mujoco import collect
+    from chibit.data.load import from_arrays, load_dataset
+    from chibit.environments.make import make_env
     from chibit.evaluation.rollout import evaluate
     from chibit.models.gpt import GPT, GPTConfig
+    from chibit.models.initializers import load_initialiser
     from chibit.models.language_model import LanguageModel
-    from chibit.models.pretrained import load_initialiser
+    from chibit.policy.policy import Policy
     from chibit.recipes import RECIPES
     from chibit.reporting import build_report
     from chibit.training.offline import train
@@ -29,18 +29,18 @@ _HOME = {
     "GPT": "chibit.models.gpt",
     "GPTConfig": "chibit.models.gpt",
     "LanguageModel": "chibit.models.language_model",
-    "Policy": "chibit.agents.saved_policy",
+    "Policy": "chibit.policy.policy",
     "RECIPES": "chibit.recipes",
     "RunConfig": "chibit.training.run_config",
     "UserError": "chibit.core.errors",
     "build_report": "chibit.reporting",
-    "collect": "chibit.data.collect",
+    "collect": "chibit.data.collect.mujoco",
     "evaluate": "chibit.evaluation.rollout",
-    "from_arrays": "chibit.data.catalog",
-    "load_dataset": "chibit.data.catalog",
-    "load_initialiser": "chibit.models.pretrained",
+    "from_arrays": "chibit.data.load",
+    "load_dataset": "chibit.data.load",
+    "load_initialiser": "chibit.models.initializers",
     "make_agent": "chibit.agents",
-    "make_env": "chibit.envs",
+    "make_env": "chibit.environments.make",
     "train": "chibit.training.offline",
 }
 

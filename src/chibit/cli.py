@@ -18,51 +18,55 @@ from chibit.core.terminal import make_console, print_anything
 
 VERBS: dict[str, tuple[str, str, str]] = {
     "quickstart": (
-        "chibit.verbs.start",
+        "chibit.commands.start",
         "quickstart",
         "the main job on a laptop: collect, fine-tune two arms, evaluate, report",
     ),
     "data collect": (
-        "chibit.verbs.data",
+        "chibit.commands.data",
         "collect",
         "make a D4RL-style data set with the shipped behaviour policies, or Atari data with an actor",
     ),
-    "data convert": ("chibit.verbs.data", "convert", "make a store of the Atari shards of DQN-replay"),
+    "data convert": ("chibit.commands.data", "convert", "make a store of the Atari shards of DQN-replay"),
     "data list": (
-        "chibit.verbs.data",
+        "chibit.commands.data",
         "list_known",
         "data sets that can be made, downloaded, or are here already",
     ),
     "data inspect": (
-        "chibit.verbs.data",
+        "chibit.commands.data",
         "inspect",
         "episodes, returns, sizes, environment and score references of a data set",
     ),
     "pretrain": (
-        "chibit.verbs.pretrain",
+        "chibit.commands.pretrain",
         "pretrain",
         "train a language model on text or a synthetic corpus",
     ),
-    "train": ("chibit.verbs.train", "train", "fine-tune an agent on logged trajectories and evaluate it"),
+    "train": ("chibit.commands.train", "train", "fine-tune an agent on logged trajectories and evaluate it"),
     "evaluate": (
-        "chibit.verbs.evaluate",
+        "chibit.commands.evaluate",
         "evaluate",
         "play episodes with a trained run, at any target returns",
     ),
     "attention": (
-        "chibit.verbs.evaluate",
+        "chibit.commands.evaluate",
         "attention",
         "attention maps of a trained run, as arrays and a figure",
     ),
-    "export": ("chibit.verbs.export", "export", "write a run's policy as a folder to deploy or share"),
+    "export": ("chibit.commands.export", "export", "write a run's policy as a folder to deploy or share"),
     "study": (
-        "chibit.verbs.study",
+        "chibit.commands.study",
         "study",
         "a table of the paper, or another study: many runs, then a report",
     ),
-    "report": ("chibit.verbs.report", "report", "tables, figures and one HTML page from run directories"),
-    "recipes": ("chibit.verbs.start", "recipes", "named configurations, one line each, or one whole"),
-    "show": ("chibit.verbs.start", "show", "a run's or a recipe's model: configuration and parameter counts"),
+    "report": ("chibit.commands.report", "report", "tables, figures and one HTML page from run directories"),
+    "recipes": ("chibit.commands.start", "recipes", "named configurations, one line each, or one whole"),
+    "show": (
+        "chibit.commands.start",
+        "show",
+        "the model of a run or recipe: configuration and parameter counts",
+    ),
 }
 """Verb to module, function and help line. Modules are imported when their verb is called: `--help` stays
 quick."""

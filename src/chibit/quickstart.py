@@ -64,7 +64,7 @@ def run_quickstart(
     Raises:
         UserError: when a run fails, with its reason.
     """
-    from chibit.data.collect import collect
+    from chibit.data.collect.mujoco import collect
 
     console, started = make_console(), time.perf_counter()
     make_folder(out)
@@ -86,7 +86,7 @@ def run_quickstart(
             raise UserError(f"{outcome.path}: {outcome.status}: {outcome.message}")
     console.rule("3 of 3: the page")
     _record_video(outcomes[-1], seed, console)
-    from chibit.verbs.report import write_report
+    from chibit.commands.report import write_report
 
     page = write_report(out / DATASET)
     console.print(f"done in {time.perf_counter() - started:.0f} s; open {page} in a browser")

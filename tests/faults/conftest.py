@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from chibit.envs import make_env
+from chibit.environments.make import make_env
 from fault_files import steps, write_h5
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))

@@ -8,7 +8,7 @@ import torch._dynamo  # noqa: F401 - optimizers import it; imported here, no for
 
 from chibit.agents import AGENTS
 from chibit.core.checkpoint import load_checkpoint
-from chibit.envs import make_env
+from chibit.environments.make import make_env
 from fault_files import steps, write_h5
 from fault_guard import TRAINING_MEGABYTES, assert_refused, command, guarded
 from fault_runs import on_call

@@ -11,8 +11,8 @@ import torch._dynamo  # optimizers import it; imported here, no forked run pays 
 
 from chibit.core import checkpoint, files
 from chibit.core.checkpoint import checkpoint_steps, load_checkpoint
-from chibit.data.synthetic import SyntheticConfig, build_synthetic
-from chibit.data.text import TokenWriter, open_corpus
+from chibit.data.text.synthetic import SyntheticConfig, build_synthetic
+from chibit.data.text.tokens import TokenWriter, open_corpus
 from chibit.losses import similarity
 from chibit.training import offline, stopping
 from chibit.training.stopping import StopRequests

@@ -12,10 +12,9 @@ import pytest
 import torch
 import torch._dynamo  # optimizers import it; imported here, no forked run pays for it
 
-from chibit.agents.saved_policy import Policy
 from chibit.core.checkpoint import load_checkpoint
 from chibit.core.errors import DamagedFileError, UserError
-from chibit.data.catalog import load_dataset
+from chibit.data.load import load_dataset
 from chibit.models.gpt import GPTConfig
 from chibit.models.language_model import (
     LanguageModel,
@@ -23,6 +22,7 @@ from chibit.models.language_model import (
     load_language_model,
     save_language_model,
 )
+from chibit.policy.policy import Policy
 from chibit.training import offline
 from chibit.training.run_config import RunConfig
 from fault_guard import assert_refused, guarded

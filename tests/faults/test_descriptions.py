@@ -6,14 +6,14 @@ import json
 import pytest
 
 from chibit.agents import AGENTS, make_agent
-from chibit.agents.policy_folder import export_policy, read_policy
 from chibit.core.config import from_json, to_json
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.runtime import Runtime
 from chibit.data import store
-from chibit.data.catalog import load_dataset
+from chibit.data.dataset import DatasetSpec
+from chibit.data.load import load_dataset
 from chibit.data.store import open_store
-from chibit.data.trajectory import DatasetSpec
+from chibit.policy.format import export_policy, read_policy
 
 SPEC = DatasetSpec(
     name="x",

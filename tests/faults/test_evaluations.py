@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from chibit.cli import main
-from chibit.reporting.results import read_study
-from chibit.reporting.run_reader import Run, read_run
+from chibit.reporting.read.run import Run, read_run
+from chibit.reporting.read.study import read_study
 from chibit.training.result import target_scores
 
 _SPEC = importlib.util.spec_from_file_location(

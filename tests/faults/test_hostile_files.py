@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from chibit.agents.saved_policy import Policy
 from chibit.models.hub import read_weights
 from chibit.models.language_model import load_language_model
+from chibit.policy.policy import Policy
 from fault_files import steps, write_h5
 from fault_guard import assert_refused, command, guarded, untouched
 
@@ -131,7 +131,7 @@ def model_folder(place, weights):
 
     from chibit.agents import AGENTS
     from chibit.core.config import to_json
-    from chibit.data.trajectory import DatasetSpec
+    from chibit.data.dataset import DatasetSpec
 
     spec = DatasetSpec(
         name="x", state_dim=3, act_dim=1, num_actions=None, env_id=None, d4rl_physics=False,
@@ -400,7 +400,7 @@ def test_the_guard_sees_what_it_must(place, outside):
     assert len(verdict.misdeeds) == 2
     with pytest.raises(AssertionError, match="was touched"), untouched(outside):
         os.waitpid(os.posix_spawn("/bin/cat", ["cat", str(outside / "secret.bin")], {}), 0)
-    grown = guarded(lambda: len(bytearray(300 << 20)) * 0, place)
+    grown = guarded(lambda: len(bytearray(400 << 20)) * 0, place)
     assert grown.megabytes > MEGABYTES_SEEN
 
 

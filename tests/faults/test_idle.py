@@ -10,14 +10,14 @@ from chibit.agents import AGENTS
 from chibit.cli import main
 from chibit.core.config import find_idle, from_json, to_json
 from chibit.core.errors import InputError
-from chibit.data.synthetic import SyntheticConfig
+from chibit.data.text.synthetic import SyntheticConfig
 from chibit.models.gpt import GPTConfig
-from chibit.models.pretrained import TRAINED
+from chibit.models.initializers import TRAINED
 from chibit.recipes import RECIPES
 from chibit.training.offline import train
-from chibit.training.pretrain_config import PretrainConfig
+from chibit.training.pretrain.config import PretrainConfig
+from chibit.training.pretrain.sources import trained_config
 from chibit.training.run_config import RunConfig, from_record, to_record
-from chibit.training.trained_sources import trained_config
 
 TRAIN, PRETRAIN, STUDY = "train --data x", "pretrain", "study {} --dry-run"
 

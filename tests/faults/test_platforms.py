@@ -26,7 +26,7 @@ assert main(["train", *arguments, "--out", str(folder / "study" / "run")]) == 0
 for _ in range(2):
     assert main(["export", str(folder / "study" / "run"), "--out", str(folder / "policy"), "--no-video"]) == 0
 import pickle
-from chibit.data.catalog import load_dataset
+from chibit.data.load import load_dataset
 episode = {{"observations": np.zeros((4, 3)), "actions": np.zeros((4, 1)), "rewards": np.zeros(4),
            "terminals": np.array([False, False, False, True])}}
 (folder / "list.pkl").write_bytes(pickle.dumps([episode]))

@@ -13,12 +13,12 @@ from chibit.agents import AGENTS
 from chibit.cli import main
 from chibit.core.config import config_hash, from_json, to_json
 from chibit.core.errors import InputError
-from chibit.data.synthetic import SyntheticConfig
+from chibit.data.text.synthetic import SyntheticConfig
 from chibit.models.decision_transformer import DecisionTransformerModelConfig
 from chibit.models.gpt import GPTConfig
 from chibit.models.language_model import LanguageModelConfig
 from chibit.recipes import RECIPES
-from chibit.training.pretrain_config import PretrainConfig
+from chibit.training.pretrain.config import PretrainConfig
 from chibit.training.run_config import RunConfig, from_record, to_record
 
 HOSTILE = (

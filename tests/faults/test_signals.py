@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import chibit.behaviour.streams
+import chibit.data.collect.behavior.streams
 import chibit.data.store
-import chibit.data.text
+import chibit.data.text.tokens
 import chibit.evaluation.attention
 import chibit.evaluation.rollout
 import chibit.reporting.report
@@ -126,9 +126,9 @@ def test_what_a_killed_collection_left_is_swept_by_the_next_one(place):
 
 POINTS = {
     "data inspect": (chibit.data.store, "fill_store"),
-    "data collect": (chibit.behaviour.streams, "_run_here"),
+    "data collect": (chibit.data.collect.behavior.streams, "_run_here"),
     "train": (chibit.data.store, "fill_store"),
-    "pretrain": (chibit.data.text.TokenWriter, "write"),
+    "pretrain": (chibit.data.text.tokens.TokenWriter, "write"),
     "evaluate": (chibit.training.loading, "load_checkpoint"),
     "attention": (chibit.training.loading, "load_checkpoint"),
     "export": (chibit.training.hub_folder, "write_policy"),

@@ -17,7 +17,6 @@ import torch
 
 from chibit.agents import make_agent
 from chibit.agents.bc import BCConfig
-from chibit.agents.saved_policy import Policy
 from chibit.cli import main
 from chibit.core.checkpoint import load_checkpoint, save_checkpoint
 from chibit.core.config import read_json
@@ -27,10 +26,11 @@ from chibit.core.run_dir import RunDir
 from chibit.core.runtime import Runtime
 from chibit.core.shared_folder import MANIFEST, shared_folder
 from chibit.core.temporary import TEMPORARY_PREFIX, sweep_unlocked
+from chibit.data.dataset import DatasetSpec
 from chibit.data.store import open_store
-from chibit.data.trajectory import DatasetSpec
 from chibit.models.gpt import GPTConfig
 from chibit.models.language_model import LanguageModel, LanguageModelConfig, save_language_model
+from chibit.policy.policy import Policy
 from fault_files import steps
 
 WRITTEN = Path(__file__).parents[1] / "golden" / "v0_1"

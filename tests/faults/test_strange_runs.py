@@ -12,9 +12,9 @@ import pytest
 
 from chibit.core.errors import InputError
 from chibit.core.shared_folder import MANIFEST
-from chibit.reporting.media import attention_panels, embed_videos
+from chibit.reporting.figures.media import attention_panels, embed_videos
+from chibit.reporting.read.study import read_study
 from chibit.reporting.report import build_report
-from chibit.reporting.results import read_study
 from fault_guard import assert_refused, command, guarded, untouched
 
 _SPEC = importlib.util.spec_from_file_location(

@@ -19,47 +19,50 @@ NEVER = {
 MEASURES_PEERS = {"benchmarks/loading.py"}
 """Times `pickle.load` on a file that it has just written itself, for comparison."""
 SPAWNS = {
-    "data/limited.py", "data/minari_download.py", "data/trajectory_lists.py", "evaluation/video.py",
+    "data/readers/sandbox.py",
+    "data/readers/minari_download.py",
+    "data/readers/pickles.py",
+    "evaluation/video.py",
     "training/provenance.py",
-}  # fmt: skip
+}
 """Modules that start processes, each with a list of arguments of their own."""
-IMPORTS_BY_NAME = {"__init__.py", "cli.py", "data/limited.py", "agents/registry.py"}
+IMPORTS_BY_NAME = {"__init__.py", "cli.py", "data/readers/sandbox.py", "agents/registry.py"}
 """Modules that import by a name, which comes from a table in them; the last one's from --agent alone."""
 PATHS = {
-    "behaviour/ladder.py": {"env_name"},  # a key of a table
+    "data/collect/behavior/ladder.py": {"env_name"},  # a key of a table
     "core/checkpoint.py": {"name", "step", "candidate"},  # own names and numbers
     "core/home.py": {"name", "steps", "suffix"},  # of a recipe
     "core/run_dir.py": {"name", "config", "usual"},  # of a log; a name that is there, with a hash
     "core/files.py": {"entry.name"},  # of a folder that was listed
     "core/temporary.py": {"secrets.token_hex", "suffix"},  # begins with letters; a file's own suffix
     "core/shared_folder.py": {"name"},  # of a list that admits nothing outside, or files that were listed
-    "data/atari_collect.py": {"dataset"},  # matched against a pattern
-    "data/atari_replay.py": {"game", "kind", "number"},  # a key of a table, and numbers
-    "data/catalog.py": {"game", "name", "name_or_path", "origin", "columns", "source.path"},  # made readable
-    "data/collect.py": {"entry.dataset_id"},  # of a table
-    "data/corpus.py": {"readable", "key", "odd"},  # letters and digits; a file that was listed
-    "data/d4rl.py": {"file_name", "name"},  # of an id in a table
-    "data/limited.py": {"name"},  # own columns
-    "data/minari_download.py": {"dataset_id"},  # passed check_name
-    "data/minari_writer.py": {"dataset_id"},  # of a table
-    "data/sources.py": {"dataset_id", "name"},  # passed check_name, or a pattern
+    "data/collect/atari.py": {"dataset"},  # matched against a pattern
+    "data/readers/dqn_replay.py": {"game", "kind", "number"},  # a key of a table, and numbers
+    "data/load.py": {"game", "name", "name_or_path", "origin", "columns", "source.path"},  # made readable
+    "data/collect/mujoco.py": {"entry.dataset_id"},  # of a table
+    "data/text/corpus.py": {"readable", "key", "odd"},  # letters and digits; a file that was listed
+    "data/readers/d4rl.py": {"file_name", "name"},  # of an id in a table
+    "data/readers/sandbox.py": {"name"},  # own columns
+    "data/readers/minari_download.py": {"dataset_id"},  # passed check_name
+    "data/collect/minari_writer.py": {"dataset_id"},  # of a table
+    "data/resolve.py": {"dataset_id", "name"},  # passed check_name, or a pattern
     "data/store.py": {"name"},  # own columns
-    "data/synthetic.py": {"kind", "digest"},  # of a table
-    "data/text.py": {"name"},  # compared with own names before
-    "data/unpickling.py": {"name"},  # own columns
+    "data/text/synthetic.py": {"kind", "digest"},  # of a table
+    "data/text/tokens.py": {"name"},  # compared with own names before
+    "data/readers/unpickler.py": {"name"},  # own columns
     "evaluation/attention.py": {"name"},
     "losses/similarity.py": {"key.hexdigest"},
     "models/hub.py": {"name", "pickles"},  # _shard_names admits no folders; a file that was listed
     "models/language_model.py": {"name"},  # of a table
     "reporting/report.py": {"kind", "name"},  # keys and values of a table
-    "reporting/run_reader.py": {"name"},  # own names
-    "reporting/media.py": {"folder", "name"},  # own names
-    "reporting/strict_json.py": {"name"},  # own names
+    "reporting/read/run.py": {"name"},  # own names
+    "reporting/figures/media.py": {"folder", "name"},  # own names
+    "reporting/read/strict_json.py": {"name"},  # own names
     "training/filming.py": {"name"},
-    "training/pretrain_config.py": {"name", "config.seed", "config"},  # letters, digits and dashes alone
+    "training/pretrain/config.py": {"name", "config.seed", "config"},  # letters, digits and dashes alone
     # The arm passed check_name.
     "training/run_config.py": {"config.arm_name", "readable", "config.seed", "digest"},
-    "verbs/study.py": {"arguments.name"},  # a key of a table
+    "commands/study.py": {"arguments.name"},  # a key of a table
 }
 """Variables that are joined to a folder, with why they cannot leave it. Whoever adds to this has looked at
 where the name comes from; one from a file or a user goes through `core.files.check_name`."""
@@ -100,9 +103,9 @@ def guarded(name, function, arguments):
     if function in ("importlib.import_module", "__import__"):
         return bool(arguments and arguments[0].startswith("'")) or name in IMPORTS_BY_NAME
     if function.endswith((".make", ".make_vec")) and function.startswith(("gym", "gymnasium")):
-        return name == "envs.py"
+        return name == "environments/make.py"
     if function == "h5py.File":
-        return name in ("data/hdf5.py", "data/minari_writer.py")
+        return name in ("data/readers/hdf5.py", "data/collect/minari_writer.py")
     return True
 
 
@@ -113,9 +116,9 @@ OPENS = {
     "core/temporary.py",  # names that no one else has
     "core/shared_folder.py",  # moves what was written aside, after a look at what is there
     "core/platform.py",  # flushes, and reads tables of /proc
-    "data/unpickling.py",  # a program of its own, which imports nothing of the package
-    "data/hdf5.py",  # HDF5 files, which take a path, after `check_regular`
-    "data/minari_writer.py",  # a new file below `atomic_folder`
+    "data/readers/unpickler.py",  # a program of its own, which imports nothing of the package
+    "data/readers/hdf5.py",  # HDF5 files, which take a path, after `check_regular`
+    "data/collect/minari_writer.py",  # a new file below `atomic_folder`
 }
 """The only modules that open, replace or remove files by themselves."""
 OPENING = re.compile(
@@ -127,9 +130,9 @@ OPENING = re.compile(
 )
 IN_MEMORY = {
     ("evaluation/attention.py", "np.savez_compressed", "buffer"),
-    ("data/limited.py", "np.save", "file"),
+    ("data/readers/sandbox.py", "np.save", "file"),
     ("data/store.py", "np.save", "file"),
-    ("data/text.py", "np.memmap", "file"),
+    ("data/text/tokens.py", "np.memmap", "file"),
     ("core/run_dir.py", "self.path.rmdir"),
     ("core/run_dir.py", "folder.rmdir"),
 }

@@ -31,7 +31,7 @@ import chibit
 import sequence_toys
 from chibit.agents import AGENTS, make_agent
 from chibit.core.runtime import Runtime
-from chibit.data.trajectory import TrajectoryDataset
+from chibit.data.dataset import TrajectoryDataset
 from chibit.evaluation.rollout import evaluate
 from chibit.reporting.report import build_report
 from golden.environment import fingerprint

@@ -18,7 +18,7 @@ import numpy as np
 
 import chibit
 from chibit.cli import main
-from chibit.data.catalog import load_dataset
+from chibit.data.load import load_dataset
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from golden.environment import fingerprint

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from chibit.agents import AGENTS
-from chibit.data.origin import USUAL_TARGET_RETURNS
+from chibit.data.readers.origin import USUAL_TARGET_RETURNS
 from chibit.models.counting import count_parameters
 from chibit.models.gpt import GPT, GPTConfig
-from chibit.models.pretrained import load_initialiser
+from chibit.models.initializers import load_initialiser
 from chibit.recipes import RECIPES, SIZES, WEIGHTS_GRID
 from chibit.studies import study_configs
-from chibit.training.pretrain_config import SIZES as PRETRAIN_SIZES
-from chibit.training.pretrain_config import PretrainConfig
+from chibit.training.pretrain.config import SIZES as PRETRAIN_SIZES
+from chibit.training.pretrain.config import PretrainConfig
 from chibit.training.run_config import RunConfig
 
 PAPER = json.loads(Path(__file__).with_name("paper_tables.json").read_text(encoding="utf-8"))
@@ -93,7 +93,7 @@ def test_section_4():
 
 
 def test_every_size_of_figure_3_has_the_same_pre_training_but_its_step_size():
-    from chibit.training.trained_sources import trained_config
+    from chibit.training.pretrain.sources import trained_config
 
     configs = [trained_config(f"chibit_{size}", 2_000) for size in ("0.6M", *PAPER["table9"])]
     alike = {dataclasses.replace(c, gpt=GPTConfig(), learning_rate=1e-3) for c in configs}

@@ -7,13 +7,13 @@ import pytest
 
 from atari_toys import padded_rows, play_games, write_actor, write_shards
 from chibit.cli import main
-from chibit.data.catalog import load_dataset
+from chibit.data.load import load_dataset
 
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("CHIBIT_HOME", str(tmp_path / "home"))
-    for module in ("chibit.atari", "chibit.data.atari_collect"):
+    for module in ("chibit.environments.atari", "chibit.data.collect.atari"):
         monkeypatch.setattr(f"{module}.MAX_EPISODE_STEPS", 25)  # half an hour of play is too long for a test
     monkeypatch.chdir(tmp_path)
     return tmp_path

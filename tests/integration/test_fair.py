@@ -12,9 +12,9 @@ import pytest
 from chibit.agents import AGENTS
 from chibit.core.errors import InputError
 from chibit.core.run_dir import RunDir
-from chibit.data.catalog import load_dataset
+from chibit.data.load import load_dataset
 from chibit.recipes import RECIPES
-from chibit.reporting.run_reader import read_run
+from chibit.reporting.read.run import read_run
 from chibit.studies import FAIR_ARMS, STUDIES, study_configs
 from chibit.sweep.rates import Trial, choose, choose_rates
 from chibit.training.offline import train

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from chibit.agents import make_agent
-from chibit.agents.decision_transformer import DecisionTransformer
-from chibit.agents.decision_transformer_config import DecisionTransformerConfig
+from chibit.agents.dt.agent import DecisionTransformer
+from chibit.agents.dt.config import DecisionTransformerConfig
 from chibit.core.runtime import Runtime, seed_torch
-from chibit.data.catalog import load_dataset
-from chibit.data.trajectory import TrajectoryDataset
+from chibit.data.dataset import TrajectoryDataset
+from chibit.data.load import load_dataset
 from chibit.models.gpt import GPTConfig
 from chibit.models.language_model import LanguageModel, LanguageModelConfig, save_language_model
 

@@ -17,11 +17,11 @@ from chibit import recipes
 from chibit.agents import AGENTS
 from chibit.agents.base import Agent, AgentConfig, AgentEntry, AgentState
 from chibit.agents.markov import MarkovPolicy
-from chibit.agents.saved_policy import Policy
 from chibit.cli import main
 from chibit.core.errors import InputError
 from chibit.core.fields import Count, Positive
-from chibit.data.transitions import TransitionSampler
+from chibit.data.samplers.transitions import TransitionSampler
+from chibit.policy.policy import Policy
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from chibit.agents import AGENTS, make_agent
-from chibit.agents.saved_policy import export_policy
 from chibit.core.runtime import Runtime
-from chibit.data.trajectory import DatasetSpec
+from chibit.data.dataset import DatasetSpec
+from chibit.policy.policy import export_policy
 
 README = Path(__file__).parents[2] / "README.md"
 HOPPER = DatasetSpec(

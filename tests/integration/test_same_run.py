@@ -12,7 +12,7 @@ from chibit.core.config import config_hash
 from chibit.core.errors import InputError, ResourceError
 from chibit.core.run_dir import RunDir
 from chibit.training.offline import train
-from chibit.training.pretrain_config import PretrainConfig, pretrain_path
+from chibit.training.pretrain.config import PretrainConfig, pretrain_path
 from chibit.training.run_config import RunConfig, run_path, to_record
 
 ELSEWHERE = {"device": "cpu", "num_threads": 2, "log_every": 1, "checkpoint_every": 3, "tensorboard": True}

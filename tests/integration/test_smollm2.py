@@ -15,13 +15,13 @@ import pytest
 import torch
 
 from chibit.agents import make_agent
-from chibit.agents.decision_transformer_config import DecisionTransformerConfig
+from chibit.agents.dt.config import DecisionTransformerConfig
 from chibit.core.runtime import Runtime, seed_torch
-from chibit.data.catalog import load_dataset
+from chibit.data.load import load_dataset
 from chibit.models.counting import count_parameters
 from chibit.models.huggingface import HuggingFaceBackbone, load_tokenizer
+from chibit.models.initializers import Pretrained, load_initialiser
 from chibit.models.lora import add_lora
-from chibit.models.pretrained import Pretrained, load_initialiser
 
 pytestmark = pytest.mark.slow
 

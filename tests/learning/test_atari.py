@@ -9,9 +9,9 @@ import torch
 from atari_toys import play_games
 from chibit.agents import make_agent
 from chibit.core.runtime import Runtime
-from chibit.data.atari_frames import FrameEpisode, write_frame_store
-from chibit.data.catalog import load_dataset
-from chibit.data.origin import Origin
+from chibit.data.frame_store import FrameEpisode, write_frame_store
+from chibit.data.load import load_dataset
+from chibit.data.readers.origin import Origin
 from chibit.recipes import RECIPES
 
 ENV_ID = "PongNoFrameskip-v4"

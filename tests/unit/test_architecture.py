@@ -12,44 +12,34 @@ SOURCE = Path(__file__).parents[2] / "src" / "chibit"
 FILES = sorted(SOURCE.rglob("*.py"))
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 450, 60
 
-BATCH_MODULES = ("data.trajectory", "data.windows", "data.transitions", "data.text", "data.scores")
 ALLOWED = {
     "core": ("core",),
-    "data": ("core", "data"),
-    "data.collect": ("core", "data", "behaviour", "envs"),
-    "data.atari_collect": ("core", "data", "behaviour", "envs", "atari"),
-    "data.atari_frames": ("core", "data", "atari"),
-    "data.atari_replay": ("core", "data", "atari"),
-    "data.atari_shards": ("core", "data", "atari"),
-    "data.catalog": ("core", "data", "envs", "atari"),
-    "data.sources": ("core", "data", "atari"),
-    "data.environment": ("core", "data", "envs"),
-    "data.minari": ("core", "data", "envs"),
+    "environments": ("core", "environments"),
+    "data": ("core", "environments", "data"),
     "models": ("core", "models"),
     "losses": ("core", "losses"),
-    "behaviour": ("core", "behaviour"),
-    "atari": ("core",),
-    "envs": ("core", "atari"),
     "agents": ("core", "data", "losses", "models", "agents"),
-    "evaluation": (
+    "policy": ("core", "data", "models", "agents", "policy"),
+    "evaluation": ("core", "environments", "data.samplers", "models", "agents.base", "evaluation"),
+    "training": (
         "core",
-        "atari",
-        "envs",
-        "evaluation",
+        "environments",
+        "data",
+        "losses",
         "models",
-        "agents.base",
-        "data.scores",
-        "data.windows",
+        "agents",
+        "policy",
+        "evaluation",
+        "training",
     ),
-    "training": ("core", "data", "losses", "models", "envs", "agents", "evaluation", "training"),
-    "reporting": ("core", "data.scores", "evaluation.summary", "reporting"),
+    "reporting": ("core", "environments.scores", "evaluation.summary", "reporting"),
     "recipes": ("core", "agents", "training"),
     "studies": ("core", "recipes", "training"),
     "sweep": ("core", "training", "evaluation.summary", "sweep"),
     "sweep.adaptive": ("core", "training", "sweep", "reporting"),
-    "quickstart": ("core", "data", "recipes", "sweep", "training", "verbs.report"),
-    "verbs": ("",),
-    "cli": ("core", "verbs"),
+    "quickstart": ("core", "data", "recipes", "sweep", "training", "commands.report"),
+    "commands": ("",),
+    "cli": ("core", "commands"),
     "__main__": ("cli",),
     "__init__": ("",),
 }
@@ -119,10 +109,10 @@ def test_there_are_no_drawers():
 
 def test_reporting_and_the_help_text_need_no_torch():
     code = (
-        "import sys, chibit.reporting, chibit.cli, chibit.core.run_dir, chibit.data.scores\n"
+        "import sys, chibit.reporting, chibit.cli, chibit.core.run_dir, chibit.environments.scores\n"
         "import importlib, pkgutil\n"
-        "for module in pkgutil.iter_modules(chibit.reporting.__path__):\n"
-        "    importlib.import_module('chibit.reporting.' + module.name)\n"
+        "for module in pkgutil.walk_packages(chibit.reporting.__path__, 'chibit.reporting.'):\n"
+        "    importlib.import_module(module.name)\n"
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

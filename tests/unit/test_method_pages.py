@@ -8,7 +8,7 @@ import re
 from functools import cache
 from pathlib import Path
 
-from chibit.agents.decision_transformer_config import DecisionTransformerConfig
+from chibit.agents.dt.config import DecisionTransformerConfig
 from chibit.training.run_config import RunConfig
 
 ROOT = Path(__file__).parents[2]

@@ -2,9 +2,9 @@ import pytest
 
 from chibit.agents import AGENTS
 from chibit.agents.recommended import RECOMMENDED
+from chibit.commands.train import parse_run
 from chibit.core.errors import InputError
 from chibit.recipes import RECIPES
-from chibit.verbs.train import parse_run
 
 
 @pytest.mark.parametrize("name", sorted(set(AGENTS) - {"dt"}))

@@ -10,7 +10,7 @@ from chibit.agents.registry import AGENTS, AgentEntry, import_agent, make_agent
 
 # isort: off
 # Importing a method registers it; this is the order in which methods are listed.
-from chibit.agents.decision_transformer import DecisionTransformer
+from chibit.agents.dt.agent import DecisionTransformer
 from chibit.agents.bc import BC
 from chibit.agents.td3_bc import TD3BC
 from chibit.agents.cql import CQL

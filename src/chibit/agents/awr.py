@@ -22,11 +22,11 @@ from chibit.agents.continuous import StochasticAgent
 from chibit.agents.logged_steps import LoggedSteps
 from chibit.agents.off_policy import BaselineConfig, Loss, Optimizers
 from chibit.core.fields import BelowOne, Count, Fraction, NonNegative, Positive, Widths
-from chibit.data.trajectory import TrajectoryDataset
-from chibit.data.transitions import TransitionBatch
+from chibit.data.dataset import TrajectoryDataset
+from chibit.data.samplers.transitions import TransitionBatch
 from chibit.losses.value import bound_penalty, exponential_weights, weighted_likelihood_loss
-from chibit.models.policies import GaussianActor
-from chibit.models.value_functions import StateValue, frozen_copy, polyak_update
+from chibit.models.actors import GaussianActor
+from chibit.models.critics import StateValue, frozen_copy, polyak_update
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,8 +21,8 @@ from chibit.core.errors import DivergenceError, InputError
 
 if TYPE_CHECKING:
     from chibit.core.runtime import Precision, Runtime
-    from chibit.data.trajectory import DatasetSpec, TrajectoryDataset
-    from chibit.data.windows import WindowSampler
+    from chibit.data.dataset import DatasetSpec, TrajectoryDataset
+    from chibit.data.samplers.windows import WindowSampler
     from chibit.models.decision_transformer import DecisionTransformerModel
 
 Batch_co = TypeVar("Batch_co", covariant=True)

@@ -23,10 +23,10 @@ from chibit.agents.stacked import StackedPolicy, StackedStates, last_steps
 from chibit.core.errors import InputError
 from chibit.core.fields import BelowOne, Count, Natural, NonNegative, Positive, Share, Widths
 from chibit.core.schedules import warmup
-from chibit.data.trajectory import TrajectoryDataset
-from chibit.data.transitions import TransitionBatch
-from chibit.data.windows import SequenceBatch, WindowSampler
-from chibit.models.policies import DeterministicActor
+from chibit.data.dataset import TrajectoryDataset
+from chibit.data.samplers.transitions import TransitionBatch
+from chibit.data.samplers.windows import SequenceBatch, WindowSampler
+from chibit.models.actors import DeterministicActor
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,10 +18,10 @@ from torch import Tensor
 from chibit.agents.continuous import StochasticAgent
 from chibit.agents.off_policy import BaselineConfig, Loss, Optimizers, adam
 from chibit.core.fields import Count, Fraction, NonNegative, Positive, Widths
-from chibit.data.transitions import TransitionBatch
+from chibit.data.samplers.transitions import TransitionBatch
 from chibit.losses.value import sampled_divergence, td_loss, td_target
-from chibit.models.policies import TanhGaussian, TanhGaussianActor
-from chibit.models.value_functions import Critics, frozen_copy, polyak_update
+from chibit.models.actors import TanhGaussian, TanhGaussianActor
+from chibit.models.critics import Critics, frozen_copy, polyak_update
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from chibit.data.transitions import TransitionBatch
-from chibit.models.policies import TanhGaussian
+from chibit.data.samplers.transitions import TransitionBatch
+from chibit.models.actors import TanhGaussian
 
 
 @dataclass(frozen=True)

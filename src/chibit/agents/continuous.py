@@ -17,9 +17,9 @@ from chibit.agents.markov import ActionScaler
 from chibit.agents.off_policy import OffPolicyAgent
 from chibit.core.errors import InputError
 from chibit.core.runtime import Runtime
-from chibit.data.trajectory import DatasetSpec, TrajectoryDataset
-from chibit.data.transitions import TransitionSampler
-from chibit.models.policies import GaussianActor, TanhGaussianActor
+from chibit.data.dataset import DatasetSpec, TrajectoryDataset
+from chibit.data.samplers.transitions import TransitionSampler
+from chibit.models.actors import GaussianActor, TanhGaussianActor
 
 
 class ContinuousAgent(OffPolicyAgent):

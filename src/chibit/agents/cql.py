@@ -17,11 +17,11 @@ from chibit.agents.continuous import StochasticAgent, return_range_scale
 from chibit.agents.critic_pretraining import pretrain_critics
 from chibit.agents.off_policy import BaselineConfig, Loss, Optimizers, adam
 from chibit.core.fields import Count, Fraction, Needs, NonNegative, Positive, Widths
-from chibit.data.trajectory import TrajectoryDataset
-from chibit.data.transitions import TransitionBatch
+from chibit.data.dataset import TrajectoryDataset
+from chibit.data.samplers.transitions import TransitionBatch
 from chibit.losses.value import conservative_gap, entropy_temperature_loss, td_loss, td_target
-from chibit.models.policies import TanhGaussian, TanhGaussianActor
-from chibit.models.value_functions import Critics, frozen_copy, polyak_update
+from chibit.models.actors import TanhGaussian, TanhGaussianActor
+from chibit.models.critics import Critics, frozen_copy, polyak_update
 
 
 @dataclass(frozen=True, kw_only=True)

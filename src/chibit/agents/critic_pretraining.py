@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from chibit.agents.off_policy import adam
+from chibit.models.critics import Critics
 from chibit.models.mlp import StackedMLP
-from chibit.models.value_functions import Critics
 
 NUM_STATES = NUM_ACTIONS = 100
 NUM_EPISODES = EPISODE_LENGTH = 1000

@@ -20,13 +20,13 @@ from chibit.agents.off_policy import BaselineConfig, Loss, OffPolicyAgent, Optim
 from chibit.core.errors import InputError
 from chibit.core.fields import Count, Fraction, Positive, Widths
 from chibit.core.runtime import Runtime
-from chibit.data.trajectory import DatasetSpec, TrajectoryDataset
-from chibit.data.transitions import TransitionBatch, TransitionSampler
+from chibit.data.dataset import DatasetSpec, TrajectoryDataset
+from chibit.data.samplers.transitions import TransitionBatch, TransitionSampler
 from chibit.losses.quantile import greedy_heads
 from chibit.losses.value import td_target
 from chibit.models.convolution import ConvolutionalEncoder
+from chibit.models.critics import HeadedCritic, frozen_copy, polyak_update
 from chibit.models.mlp import Encoder, VectorEncoder
-from chibit.models.value_functions import HeadedCritic, frozen_copy, polyak_update
 
 IMAGE_FEATURES = 512
 """Width of the hidden layer behind the convolutions."""

@@ -14,9 +14,9 @@ from torch import Tensor
 from chibit.agents.discrete import DiscreteAgent, DiscreteConfig
 from chibit.agents.off_policy import Loss, Optimizers, adam
 from chibit.core.fields import Count, Positive, Share
-from chibit.data.trajectory import TrajectoryDataset
-from chibit.data.transitions import TransitionBatch
-from chibit.models.policies import CategoricalActor
+from chibit.data.dataset import TrajectoryDataset
+from chibit.data.samplers.transitions import TransitionBatch
+from chibit.models.actors import CategoricalActor
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from chibit.agents.discrete import ValueAgent
 from chibit.agents.off_policy import Loss
 from chibit.agents.qr_dqn import QRDQNConfig
 from chibit.core.fields import NonNegative
-from chibit.data.transitions import TransitionBatch
+from chibit.data.samplers.transitions import TransitionBatch
 from chibit.losses.quantile import discrete_conservative_gap, heads_of_actions, quantile_huber_loss
 
 

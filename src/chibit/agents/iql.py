@@ -16,8 +16,8 @@ from chibit.agents.continuous import StochasticAgent, return_range_scale
 from chibit.agents.off_policy import BaselineConfig, Loss, Optimizers, adam
 from chibit.core.fields import Count, Fraction, Natural, NonNegative, Positive, Widths
 from chibit.core.schedules import cosine_decay
-from chibit.data.trajectory import TrajectoryDataset
-from chibit.data.transitions import TransitionBatch
+from chibit.data.dataset import TrajectoryDataset
+from chibit.data.samplers.transitions import TransitionBatch
 from chibit.losses.value import (
     expectile_loss,
     exponential_weights,
@@ -25,8 +25,8 @@ from chibit.losses.value import (
     td_target,
     weighted_likelihood_loss,
 )
-from chibit.models.policies import GaussianActor
-from chibit.models.value_functions import Critics, StateValue, frozen_copy, polyak_update
+from chibit.models.actors import GaussianActor
+from chibit.models.critics import Critics, StateValue, frozen_copy, polyak_update
 
 
 @dataclass(frozen=True, kw_only=True)

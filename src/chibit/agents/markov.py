@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from chibit.agents.base import PolicyStep
 from chibit.core.errors import InputError
-from chibit.data.trajectory import DatasetSpec, StateNormalizer
+from chibit.data.dataset import DatasetSpec, StateNormalizer
 
 
 class MarkovPolicy:

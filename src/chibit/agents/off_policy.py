@@ -21,8 +21,8 @@ from chibit.agents.base import Agent, AgentConfig, AgentState, Policy, PolicySte
 from chibit.agents.markov import MarkovPolicy, MarkovStep
 from chibit.core.memory import perceptron_bytes
 from chibit.core.runtime import Runtime
-from chibit.data.trajectory import DatasetSpec, TrajectoryDataset
-from chibit.data.transitions import TransitionSampler
+from chibit.data.dataset import DatasetSpec, TrajectoryDataset
+from chibit.data.samplers.transitions import TransitionSampler
 
 Loss: TypeAlias = tuple[Tensor, dict[str, Tensor]]
 """A scalar to descend, and scalars to log by name."""

@@ -11,7 +11,7 @@ from typing import ClassVar
 from chibit.agents.discrete import ValueAgent, ValueConfig
 from chibit.agents.off_policy import Loss
 from chibit.core.fields import Count
-from chibit.data.transitions import TransitionBatch
+from chibit.data.samplers.transitions import TransitionBatch
 from chibit.losses.quantile import heads_of_actions, quantile_huber_loss
 
 

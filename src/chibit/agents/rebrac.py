@@ -15,8 +15,8 @@ from torch import Tensor
 from chibit.agents.off_policy import Loss
 from chibit.agents.td3 import TD3, TD3Config
 from chibit.core.fields import Count, NonNegative, Positive, Widths
-from chibit.data.trajectory import TrajectoryDataset
-from chibit.data.transitions import TransitionBatch
+from chibit.data.dataset import TrajectoryDataset
+from chibit.data.samplers.transitions import TransitionBatch
 from chibit.losses.value import scaled_value, squared_distance
 
 

@@ -19,7 +19,7 @@ from chibit.core.files import nearest
 if TYPE_CHECKING:
     from chibit.agents.base import Agent, AgentConfig
     from chibit.core.runtime import Runtime
-    from chibit.data.trajectory import DatasetSpec
+    from chibit.data.dataset import DatasetSpec
 
 PLUGINS = "chibit.agents"
 """Group of entry points whose values are MODULE:CLASS of agents in other packages."""

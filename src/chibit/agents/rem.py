@@ -13,7 +13,7 @@ import torch
 from chibit.agents.discrete import ValueAgent, ValueConfig
 from chibit.agents.off_policy import Loss
 from chibit.core.fields import Count
-from chibit.data.transitions import TransitionBatch
+from chibit.data.samplers.transitions import TransitionBatch
 from chibit.losses.quantile import convex_weights, heads_of_actions, mixed_value_loss
 from chibit.losses.value import td_target
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from chibit.agents.markov import MarkovPolicy
-from chibit.data.trajectory import DatasetSpec
-from chibit.data.windows import SequenceBatch
+from chibit.data.dataset import DatasetSpec
+from chibit.data.samplers.windows import SequenceBatch
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from torch import Tensor
 from chibit.agents.continuous import ContinuousAgent
 from chibit.agents.off_policy import BaselineConfig, Loss, Optimizers, adam
 from chibit.core.fields import Count, Fraction, Needs, NonNegative, Positive, Widths
-from chibit.data.transitions import TransitionBatch
+from chibit.data.samplers.transitions import TransitionBatch
 from chibit.losses.value import td_loss, td_target
-from chibit.models.policies import DeterministicActor
-from chibit.models.value_functions import Critics, frozen_copy, polyak_update
+from chibit.models.actors import DeterministicActor
+from chibit.models.critics import Critics, frozen_copy, polyak_update
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 from chibit.agents.off_policy import Loss
 from chibit.agents.td3 import TD3, TD3Config
 from chibit.core.fields import NonNegative
-from chibit.data.transitions import TransitionBatch
+from chibit.data.samplers.transitions import TransitionBatch
 from chibit.losses.value import behavior_cloned_value_loss
 
 

@@ -8,11 +8,11 @@ import gymnasium as gym
 import numpy as np
 
 from chibit.core.errors import InputError
-from chibit.data.origin import Origin, beyond_bounds, usual_target_returns
-from chibit.data.recording import Recording
-from chibit.data.scores import score_reference
-from chibit.data.trajectory import DatasetSpec, TrajectoryDataset
-from chibit.envs import ALLOWED, make_env
+from chibit.data.dataset import DatasetSpec, TrajectoryDataset
+from chibit.data.readers.origin import Origin, beyond_bounds, usual_target_returns
+from chibit.data.readers.recording import Recording
+from chibit.environments.make import ALLOWED, make_env
+from chibit.environments.scores import score_reference
 
 
 def choose_environment(env_id: object) -> tuple[str | None, tuple[str, ...]]:
@@ -82,7 +82,7 @@ def spec_in(spec: DatasetSpec, env_id: str) -> DatasetSpec:
 
     Args:
         spec: of the data, which name another environment or none.
-        env_id: one of `chibit.envs.ALLOWED`.
+        env_id: one of `chibit.environments.make.ALLOWED`.
 
     Returns:
         The description with the environment's bounds, number of actions, time limit, score reference and

@@ -14,9 +14,9 @@ from rich.text import Text
 
 from chibit.core.errors import DamagedFileError
 from chibit.core.formatting import count, format_number, format_setting
-from chibit.data.scores import normalized_score
+from chibit.data.dataset import DatasetSpec, TrajectoryDataset
 from chibit.data.statistics import RunningMoments, is_constant
-from chibit.data.trajectory import DatasetSpec, TrajectoryDataset
+from chibit.environments.scores import normalized_score
 
 NUM_BINS = 20
 _BAR_WIDTH = 40

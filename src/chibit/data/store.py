@@ -30,10 +30,10 @@ from chibit.core.config import from_json, read_json, to_json
 from chibit.core.errors import DamagedFileError, InputError, UserError
 from chibit.core.files import atomic_folder, check_regular, create, sha256_file, write_atomic
 from chibit.core.fingerprint import file_state
-from chibit.data.origin import Origin, beyond_bounds, make_spec
-from chibit.data.recording import Block, Recording
+from chibit.data.dataset import DatasetSpec, TrajectoryDataset, returns_to_go
+from chibit.data.readers.origin import Origin, beyond_bounds, make_spec
+from chibit.data.readers.recording import Block, Recording
 from chibit.data.statistics import RunningMoments
-from chibit.data.trajectory import DatasetSpec, TrajectoryDataset, returns_to_go
 
 SCHEMA = 1
 MANIFEST = "manifest.json"

@@ -25,7 +25,7 @@ from chibit.core.files import make_folder, write_atomic
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from chibit.data.windows import SequenceBatch
+    from chibit.data.samplers.windows import SequenceBatch
     from chibit.models.decision_transformer import DecisionTransformerModel
 
 PAPER_TEMPERATURE = 0.1

@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete, Space
 
 from chibit.core.errors import InputError
-from chibit.envs import make_env
+from chibit.environments.make import make_env
 
 
 class EnvironmentPool:
@@ -26,7 +26,7 @@ class EnvironmentPool:
         """Build the first environment, so that what cannot be built is refused here.
 
         Args:
-            env_id: an id from `chibit.envs.ALLOWED`.
+            env_id: an id from `chibit.environments.make.ALLOWED`.
             d4rl_physics: contact margins as before MuJoCo 3.5.
             max_episode_steps: time limit in environment steps; None is the environment's own.
 

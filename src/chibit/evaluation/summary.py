@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from chibit.core.formatting import count, format_mean, format_number, format_setting
-from chibit.data.scores import ScoreReference, normalized_score
+from chibit.environments.scores import ScoreReference, normalized_score
 
 
 @dataclass(frozen=True, kw_only=True)

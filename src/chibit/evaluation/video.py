@@ -20,10 +20,10 @@ import gymnasium as gym
 import numpy as np
 
 from chibit.agents.base import Policy
-from chibit.atari import ATARI_ENV_IDS, MAX_EPISODE_STEPS
 from chibit.core.errors import InputError, ResourceError
 from chibit.core.files import make_folder, replacing
-from chibit.envs import MUJOCO_ENV_IDS, check_env_id, make_env
+from chibit.environments.atari import ATARI_ENV_IDS, MAX_EPISODE_STEPS
+from chibit.environments.make import MUJOCO_ENV_IDS, check_env_id, make_env
 from chibit.evaluation.rollout import rollout
 
 _PROBE = "import mujoco; mujoco.Renderer(mujoco.MjModel.from_xml_string('<mujoco/>'), 16, 16).render()"
@@ -90,7 +90,7 @@ def record_video(
 
     Args:
         policy: made for one target return.
-        env_id: an id from `chibit.envs.ALLOWED`.
+        env_id: an id from `chibit.environments.make.ALLOWED`.
         path: mp4 file to write; its folder is created.
         seed: seed of the environment.
         d4rl_physics: contact margins as before MuJoCo 3.5.

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from chibit.core.config import Checked
 from chibit.core.errors import InputError
 from chibit.core.fields import Positive
-from chibit.models.encoders import Bounded, Projections, make_action_head, make_projection
+from chibit.models.projections import Bounded, Projections, make_action_head, make_projection
 
 TimestepPosition = Literal["before_norm", "after_norm"]
 TimestepTable = Literal["fresh", "given", "matched", "random", "zeros"]

@@ -19,11 +19,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from chibit.core.files import read_regular
-from chibit.reporting.analysis import HEADLINE, Analysis
-from chibit.reporting.comparison import RULES, Comparison, Rule, Scores
-from chibit.reporting.media import attention_panels, embed_videos
-from chibit.reporting.outcome_plots import crossover_panel, survival_panel
-from chibit.reporting.plots import (
+from chibit.reporting.figures.media import attention_panels, embed_videos
+from chibit.reporting.figures.outcomes import crossover_panel, survival_panel
+from chibit.reporting.figures.plots import (
     ForestRow,
     Panel,
     forest,
@@ -33,15 +31,17 @@ from chibit.reporting.plots import (
     target_sweep,
     training_loss,
 )
-from chibit.reporting.published import SOURCES, arm_label, find_published, task_of
-from chibit.reporting.results import Study, base_name
-from chibit.reporting.score_tables import comparison_label, differences_title
-from chibit.reporting.size_plot import size_plot
-from chibit.reporting.survival import Arrivals
-from chibit.reporting.svg import MARKERS, NUM_COLOURS, Canvas, style
-from chibit.reporting.tables import Table
-from chibit.reporting.targets import describe_choice
-from chibit.reporting.verdict import describe_rule, short_rule
+from chibit.reporting.figures.sizes import size_plot
+from chibit.reporting.figures.svg import MARKERS, NUM_COLOURS, Canvas, style
+from chibit.reporting.published.published import SOURCES, arm_label, find_published, task_of
+from chibit.reporting.read.study import Study, base_name
+from chibit.reporting.read.targets import describe_choice
+from chibit.reporting.statistics.analysis import HEADLINE, Analysis
+from chibit.reporting.statistics.comparison import RULES, Comparison, Rule, Scores
+from chibit.reporting.statistics.survival import Arrivals
+from chibit.reporting.statistics.verdict import describe_rule, short_rule
+from chibit.reporting.tables.scores import comparison_label, differences_title
+from chibit.reporting.tables.tables import Table
 
 _LARGEST_TEMPLATE = 1 << 20
 _TEMPLATES = Path(__file__).with_name("templates")

@@ -16,13 +16,13 @@ from rich.text import Text
 from chibit.core.errors import InputError, UserError
 from chibit.core.files import nearest, open_regular, write_atomic
 from chibit.core.shared_folder import MANIFEST, shared_folder
-from chibit.reporting.analysis import HEADLINE, Analysis, analyse
-from chibit.reporting.comparison import Comparison
-from chibit.reporting.results import read_study
-from chibit.reporting.statistics import Difference
-from chibit.reporting.survival import Levels
-from chibit.reporting.tables import csv_safe, markdown_text, to_latex, to_markdown
-from chibit.reporting.targets import TargetChoice
+from chibit.reporting.read.study import read_study
+from chibit.reporting.read.targets import TargetChoice
+from chibit.reporting.statistics.analysis import HEADLINE, Analysis, analyse
+from chibit.reporting.statistics.comparison import Comparison
+from chibit.reporting.statistics.intervals import Difference
+from chibit.reporting.statistics.survival import Levels
+from chibit.reporting.tables.tables import csv_safe, markdown_text, to_latex, to_markdown
 
 FORMATS = ("html", "md", "csv", "tex")
 _NAMES = {

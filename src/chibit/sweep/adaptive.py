@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from chibit.core.errors import InputError
-from chibit.reporting.comparison import choose_baseline, collect_scores, compare_all
-from chibit.reporting.published import arm_label
-from chibit.reporting.registration import Registration
-from chibit.reporting.results import read_study
-from chibit.reporting.statistics import LOOK_FROM, LOOKED_CONFIDENCE, is_narrow, student_quantile
+from chibit.reporting.published.published import arm_label
+from chibit.reporting.read.registration import Registration
+from chibit.reporting.read.study import read_study
+from chibit.reporting.statistics.comparison import choose_baseline, collect_scores, compare_all
+from chibit.reporting.statistics.intervals import LOOK_FROM, LOOKED_CONFIDENCE, is_narrow, student_quantile
 from chibit.sweep.tasks import Outcome
 from chibit.training.run_config import RunConfig
 

@@ -11,8 +11,8 @@ from typing import Any
 from chibit.core.config import config_hash, read_json
 from chibit.core.errors import UserError
 from chibit.sweep.tasks import Task
+from chibit.training.pretrain.sources import source_folder, source_steps, trained_specs
 from chibit.training.run_config import count_evaluations, from_record, to_record
-from chibit.training.trained_sources import source_folder, source_steps, trained_specs
 
 SECONDS_A_PRETRAINING_STEP = 0.5
 _NUM_TARGETS = 2

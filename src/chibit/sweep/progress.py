@@ -21,7 +21,7 @@ from chibit.core.terminal import make_console, text_column
 from chibit.evaluation.summary import summarize_record
 from chibit.sweep.forecast import forecast, measure
 from chibit.sweep.tasks import Outcome, Task
-from chibit.training.trained_sources import source_folder, source_steps, trained_specs
+from chibit.training.pretrain.sources import source_folder, source_steps, trained_specs
 
 _REFRESH_SECONDS = 0.5
 _MOST_BARS = 16

@@ -8,8 +8,8 @@ import numpy as np
 
 from chibit.core.errors import InputError
 from chibit.core.memory import check_fits
-from chibit.data.catalog import load_dataset
-from chibit.data.trajectory import TrajectoryDataset
+from chibit.data.dataset import TrajectoryDataset
+from chibit.data.load import load_dataset
 from chibit.evaluation.attention import attention_maps, save_attention
 from chibit.training.loading import LoadedRun
 from chibit.training.run_data import open_data, refuse_changed

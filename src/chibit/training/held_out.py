@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from chibit.agents import Agent
-from chibit.data.trajectory import TrajectoryDataset
+from chibit.data.dataset import TrajectoryDataset
 
 NUM_ROWS = 256
 """Held-out windows or transitions at least, drawn once for a run; runs that share a seed and a kind of batch

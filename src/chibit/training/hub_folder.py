@@ -7,16 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from chibit.agents.model_card import PolicyScore
-from chibit.agents.policy_folder import KIND, write_policy
 from chibit.core.errors import UserError
 from chibit.core.files import read_regular, write_atomic
 from chibit.core.formatting import format_number, format_setting
 from chibit.core.shared_folder import shared_folder
 from chibit.core.temporary import remove
-from chibit.data.scores import normalized_score
+from chibit.environments.scores import normalized_score
 from chibit.evaluation.summary import EvaluationSummary, summarize_record
 from chibit.evaluation.video import record_video
+from chibit.policy.card import PolicyScore
+from chibit.policy.format import KIND, write_policy
 from chibit.training.loading import LoadedRun
 
 VIDEO, GRAPH, CARD = "replay.mp4", "policy.onnx", "README.md"
@@ -56,7 +56,7 @@ def write_hub_folder(
         write_policy(agent, spec, folder, target_return=target_return, scores=checkpoint_scores(loaded))
         files = []
         if onnx:
-            from chibit.agents.policy_graph import export_onnx
+            from chibit.policy.onnx import export_onnx
 
             export_onnx(agent, spec, folder / GRAPH)
             files.append(f"- `{GRAPH}`: one step of the policy for ONNX runtimes, inputs raw.")

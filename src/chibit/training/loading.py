@@ -16,7 +16,7 @@ from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.memory import check_fits
 from chibit.core.run_dir import RunDir
 from chibit.core.runtime import resolve_runtime
-from chibit.data.trajectory import DatasetSpec
+from chibit.data.dataset import DatasetSpec
 from chibit.models.counting import check_plausible
 from chibit.training.run_config import RunConfig, from_record
 

@@ -23,11 +23,12 @@ from chibit.core.errors import DamagedFileError, DivergenceError, InputError, fi
 from chibit.core.memory import check_fits, limited_memory
 from chibit.core.run_dir import RunDir
 from chibit.core.runtime import capture_rng, resolve_runtime, restore_rng, seed_torch
+from chibit.data.dataset import DatasetSpec
 from chibit.data.inspect import find_notes
-from chibit.data.trajectory import DatasetSpec
 from chibit.evaluation.pool import EnvironmentPool
 from chibit.evaluation.rollout import Evaluation, Progress, evaluate
 from chibit.training.held_out import HeldOutError
+from chibit.training.pretrain.sources import train_sources
 from chibit.training.progress import RunProgress
 from chibit.training.provenance import provenance
 from chibit.training.result import summarise
@@ -35,7 +36,6 @@ from chibit.training.run_config import RunConfig, to_record
 from chibit.training.run_data import open_data, refuse_changed, refuse_changed_if_here
 from chibit.training.stopping import Stopped, StopRequests
 from chibit.training.trackers import Tracker, evaluation_metrics, make_trackers
-from chibit.training.trained_sources import train_sources
 
 
 @dataclass

@@ -12,8 +12,8 @@ from typing import Any
 
 from chibit.agents import Agent
 from chibit.core.platform import kernel_table
-from chibit.data.trajectory import TrajectoryDataset
-from chibit.envs import physics_record
+from chibit.data.dataset import TrajectoryDataset
+from chibit.environments.make import physics_record
 from chibit.models.counting import count_parameters
 from chibit.training.run_data import identify
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from chibit.core.run_dir import RunDir
 from chibit.core.score_rules import curve_scores
-from chibit.data.scores import normalized_score
-from chibit.data.trajectory import TrajectoryDataset
+from chibit.data.dataset import TrajectoryDataset
+from chibit.environments.scores import normalized_score
 from chibit.evaluation.summary import summarize_record
 
 _MEASURED = (

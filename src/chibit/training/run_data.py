@@ -8,8 +8,8 @@ from typing import Any
 from chibit.core.config import to_json
 from chibit.core.errors import DamagedFileError
 from chibit.core.run_dir import RunDir
-from chibit.data.catalog import is_here, load_dataset
-from chibit.data.trajectory import TrajectoryDataset
+from chibit.data.dataset import TrajectoryDataset
+from chibit.data.load import is_here, load_dataset
 from chibit.training.run_config import RunConfig
 
 

@@ -8,14 +8,14 @@ import torch
 
 from atari_toys import play_games
 from chibit.agents import make_agent
-from chibit.agents.saved_policy import Policy
 from chibit.core.config import from_json, to_json
 from chibit.core.errors import InputError
 from chibit.core.runtime import Runtime
-from chibit.data.atari_frames import write_frame_store
-from chibit.data.catalog import load_dataset
-from chibit.data.origin import Origin
+from chibit.data.frame_store import write_frame_store
+from chibit.data.load import load_dataset
+from chibit.data.readers.origin import Origin
 from chibit.evaluation.rollout import evaluate
+from chibit.policy.policy import Policy
 from chibit.recipes import ATARI_METHODS, RECIPES
 
 ENV_ID = "BreakoutNoFrameskip-v4"
@@ -87,7 +87,7 @@ def test_the_transformer_of_the_table_is_that_of_chen(dataset):
 
 
 def test_chibit_has_three_layers_of_one_head_and_its_positions_are_the_tokens(dataset):
-    from chibit.models.pretrained import load_initialiser
+    from chibit.models.initializers import load_initialiser
 
     agent, _ = make("chibit_atari", dataset)
     own = agent.model.backbone.config

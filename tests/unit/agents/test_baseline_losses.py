@@ -8,7 +8,7 @@ import torch
 
 from baseline_toys import NUM_ACTIONS, small_agent
 from chibit.agents.cql import ConservativeBatch
-from chibit.data.transitions import TransitionBatch
+from chibit.data.samplers.transitions import TransitionBatch
 
 REWARDS, ENDS = [1.0, 2.0], [0.0, 1.0]
 TARGET_VALUES, VALUES = (3.0, 5.0), (1.0, 2.0)

@@ -18,9 +18,9 @@ from chibit.agents.off_policy import adam
 from chibit.agents.stacked import last_steps
 from chibit.core.errors import DivergenceError, InputError
 from chibit.core.runtime import Runtime
-from chibit.data.windows import SequenceBatch, WindowSampler
-from chibit.models.policies import TanhGaussian
-from chibit.models.value_functions import Critics
+from chibit.data.samplers.windows import SequenceBatch, WindowSampler
+from chibit.models.actors import TanhGaussian
+from chibit.models.critics import Critics
 
 
 @pytest.fixture(autouse=True)

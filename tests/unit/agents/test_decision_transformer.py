@@ -14,16 +14,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from chibit.agents.decision_transformer import DecisionTransformer
-from chibit.agents.decision_transformer_config import BACKBONE_FOLDER
+from chibit.agents.dt.agent import DecisionTransformer
+from chibit.agents.dt.config import BACKBONE_FOLDER
 from chibit.core.errors import DivergenceError, InputError
 from chibit.core.runtime import Runtime, capture_rng, restore_rng
 from chibit.core.schedules import cosine_decay
-from chibit.data.windows import SequenceBatch
+from chibit.data.samplers.windows import SequenceBatch
 from chibit.losses.sequence import action_cross_entropy, action_mse
 from chibit.losses.similarity import similarity_loss, spherical_kmeans
 from chibit.models.huggingface import HuggingFaceBackbone
-from chibit.models.pretrained import load_initialiser
+from chibit.models.initializers import load_initialiser
 from sequence_toys import corpus_folder, language_model_folder, make_small, target_return_data
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from chibit.agents.decision_transformer_config import DecisionTransformerConfig
+from chibit.agents.dt.config import DecisionTransformerConfig
 from chibit.core.config import from_json, to_json
 from chibit.core.errors import InputError
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 import chibit
-from chibit.agents.return_conditioned import ReturnConditionedPolicy
+from chibit.agents.dt.acting import ReturnConditionedPolicy
 from chibit.core.errors import InputError
 from chibit.core.runtime import Runtime
-from chibit.data.windows import WindowSampler
+from chibit.data.samplers.windows import WindowSampler
 from chibit.evaluation.rollout import rollout
 from sequence_toys import make_small, scratch, target_return_data
 from toys import CountdownEnv, IdentityEnv, TargetReturnEnv, play_toy

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from chibit.envs import make_env
+from chibit.environments.make import make_env
 
 
 def roll_out(env_id, num_episodes, seed=0, max_episode_steps=None):

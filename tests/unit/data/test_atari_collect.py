@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from atari_toys import write_actor
-from chibit.atari import AtariEnv
 from chibit.core.errors import InputError, ResourceError
-from chibit.data import atari_collect
-from chibit.data.atari_collect import collect_atari
-from chibit.data.catalog import list_datasets, load_dataset
+from chibit.data.collect import atari as atari_collect
+from chibit.data.collect.atari import collect_atari
+from chibit.data.load import list_datasets, load_dataset
+from chibit.environments.atari import AtariEnv
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def actor(tmp_path):
 
 @pytest.fixture(autouse=True)
 def _short_games(monkeypatch):
-    monkeypatch.setattr("chibit.atari.MAX_EPISODE_STEPS", 40)
+    monkeypatch.setattr("chibit.environments.atari.MAX_EPISODE_STEPS", 40)
 
 
 def collect(name, actor, out, **options):
@@ -48,7 +48,7 @@ def test_actions_replayed_in_the_environment_give_the_same_pictures_and_rewards(
 
 
 def test_a_life_begins_with_fire(actor, tmp_path, monkeypatch):
-    monkeypatch.setattr("chibit.atari.MAX_EPISODE_STEPS", 400)
+    monkeypatch.setattr("chibit.environments.atari.MAX_EPISODE_STEPS", 400)
     dataset = collect("breakout-random", None, tmp_path, num_steps=50)
     env = AtariEnv("BreakoutNoFrameskip-v4")
     seed = int(np.random.SeedSequence((0, 0)).generate_state(1)[0])

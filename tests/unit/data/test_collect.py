@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from minari.namespace import list_local_namespaces
 
-from chibit.behaviour import BehaviourPolicy, PolicyRecord, load_ladder
-from chibit.behaviour.rollout import Episode
 from chibit.core.errors import InputError, ResourceError
-from chibit.data import collect as collect_module
-from chibit.data.collect import collect, find_collectable, list_collectable, plan
+from chibit.data.collect import mujoco as collect_module
+from chibit.data.collect.behavior import BehaviourPolicy, PolicyRecord, load_ladder
+from chibit.data.collect.behavior.rollout import Episode
+from chibit.data.collect.mujoco import collect, find_collectable, list_collectable, plan
 
 ENV_NAMES = ("hopper", "halfcheetah", "walker2d")
 
@@ -240,7 +240,7 @@ FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
 from chibit.core.errors import ResourceError
-from chibit.data.collect import collect
+from chibit.data.collect.mujoco import collect
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:

@@ -19,10 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chibit.core.errors import DamagedFileError, InputError, ResourceError, UserError
-from chibit.data import text_sources
-from chibit.data.corpus import build_corpus, corpus_tokenizer, load_corpus
-from chibit.data.text_sources import find_text, read_text_file
-from chibit.data.tokenizer import load_gpt2_tokenizer
+from chibit.data.text import sources as text_sources
+from chibit.data.text.corpus import build_corpus, corpus_tokenizer, load_corpus
+from chibit.data.text.sources import find_text, read_text_file
+from chibit.data.text.tokenizer import load_gpt2_tokenizer
 
 STORY = "Once upon a time, in a land far away, there were 3 bears.\n\n= Bears =\n They ate porridge .  \n"
 EOT = 50_256

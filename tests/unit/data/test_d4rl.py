@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from chibit.core.errors import InputError, ResourceError
-from chibit.data import d4rl
-from chibit.data.catalog import load_dataset
-from chibit.data.d4rl import find_id, find_or_download, read_d4rl
-from chibit.data.download import download
+from chibit.data.fetch import download
+from chibit.data.load import load_dataset
+from chibit.data.readers import d4rl
+from chibit.data.readers.d4rl import find_id, find_or_download, read_d4rl
 
 
 def test_all_published_ids_are_known():

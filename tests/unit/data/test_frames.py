@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chibit.data.frames import FrameStacks
+from chibit.data.samplers.frames import FrameStacks
 
 
 def numbered(lengths):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from chibit.core.errors import DamagedFileError, InputError, ResourceError, UserError
-from chibit.data.d4rl import read_d4rl
+from chibit.data.readers.d4rl import read_d4rl
 
 
 def read(path):
@@ -111,12 +111,12 @@ def test_a_compressed_bomb_is_not_unpacked(write_hdf5, hopper_columns, monkeypat
             values = np.zeros((num_steps, *column.shape[1:]), column.dtype)
             file.create_dataset(name, data=values, compression="gzip")
     assert path.stat().st_size < 1 << 20
-    monkeypatch.setattr("chibit.data.limits.SMALL", 1 << 20)
+    monkeypatch.setattr("chibit.data.readers.size_limits.SMALL", 1 << 20)
     refuse(path, "not to be trusted")
 
 
 def test_what_does_not_fit_into_memory_is_refused(write_hdf5, hopper_columns, monkeypatch):
-    monkeypatch.setattr("chibit.data.limits.memory_budget", lambda: 1000)
+    monkeypatch.setattr("chibit.data.readers.size_limits.memory_budget", lambda: 1000)
     with pytest.raises(ResourceError, match="more than half of this machine's memory"):
         read(write_hdf5(hopper_columns))
 

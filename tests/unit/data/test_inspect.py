@@ -5,8 +5,8 @@ import pytest
 from rich.console import Console
 
 from chibit.core.errors import DamagedFileError
-from chibit.data.catalog import from_arrays, load_dataset
 from chibit.data.inspect import describe, render_summary
+from chibit.data.load import from_arrays, load_dataset
 
 
 def shown(summary):

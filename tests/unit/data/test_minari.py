@@ -8,8 +8,8 @@ import pytest
 from minari.serialization import serialize_space
 
 from chibit.core.errors import DamagedFileError, InputError, ResourceError
-from chibit.data.catalog import load_dataset
-from chibit.data.minari import read_origin
+from chibit.data.load import load_dataset
+from chibit.data.readers.minari import read_origin
 
 
 def edit_metadata(folder, **changes):

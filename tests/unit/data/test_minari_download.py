@@ -4,8 +4,8 @@ import threading
 import pytest
 
 from chibit.core.errors import InputError, ResourceError
-from chibit.data import minari_download
-from chibit.data.catalog import load_dataset
+from chibit.data.load import load_dataset
+from chibit.data.readers import minari_download
 
 COPY = """
 import os, pathlib, shutil, sys

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from chibit.core.errors import InputError
-from chibit.data.catalog import from_arrays, load_dataset
 from chibit.data.inspect import constant_dimensions, describe, find_notes
+from chibit.data.load import from_arrays, load_dataset
 from chibit.data.store import MAX_ACTIONS
 
 

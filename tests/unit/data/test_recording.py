@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chibit.core.errors import InputError
-from chibit.data import unpickling
-from chibit.data.recording import (
+from chibit.data.readers import unpickler as unpickling
+from chibit.data.readers.recording import (
     COLUMN_NAMES,
     find_episodes,
     name_columns,

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from chibit.core.errors import DamagedFileError, InputError, ResourceError
-from chibit.data.catalog import from_arrays
-from chibit.data.origin import Origin
-from chibit.data.recording import record_columns
+from chibit.data.load import from_arrays
+from chibit.data.readers.origin import Origin
+from chibit.data.readers.recording import record_columns
 from chibit.data.statistics import RunningMoments, spread
 from chibit.data.store import open_store, write_store
 

@@ -6,9 +6,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chibit.core.errors import InputError
-from chibit.data.catalog import from_arrays
-from chibit.data.transitions import TransitionSampler
-from chibit.data.windows import WindowSampler
+from chibit.data.load import from_arrays
+from chibit.data.samplers.transitions import TransitionSampler
+from chibit.data.samplers.windows import WindowSampler
 
 LENGTHS = [3, 1, 5, 2, 4, 1, 6, 2, 3, 4]
 COLUMNS = ("observations", "actions", "rewards", "returns_to_go", "terminations", "truncations", "timesteps")

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chibit.core.errors import InputError
-from chibit.data.synthetic import (
+from chibit.data.text.synthetic import (
     MAX_DEPTH,
     Kind,
     MarkovChain,
@@ -22,7 +22,7 @@ from chibit.data.synthetic import (
     sample_automaton,
     sample_dyck,
 )
-from chibit.data.text import write_corpus
+from chibit.data.text.tokens import write_corpus
 
 SMALL = SyntheticConfig(num_states=5, num_sequences=500, sequence_length=200)
 
@@ -143,7 +143,7 @@ def test_built_corpora_are_the_same_every_time(tmp_path: Path) -> None:
 def test_shuffled_text_keeps_the_words_of_each_sequence(tmp_path: Path) -> None:
     with write_corpus(tmp_path / "text", vocab_size=1000, tokenizer="gpt2", provenance={}) as writer:
         writer.write(np.arange(1000))
-    from chibit.data.text import open_corpus
+    from chibit.data.text.tokens import open_corpus
 
     text = open_corpus(tmp_path / "text")
     config = SyntheticConfig(sequence_length=300)

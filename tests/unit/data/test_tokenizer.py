@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chibit.core.errors import DamagedFileError, InputError
-from chibit.data.tokenizer import BPETokenizer, GPT2Tokenizer, load_gpt2_tokenizer, train_bpe
+from chibit.data.text.tokenizer import BPETokenizer, GPT2Tokenizer, load_gpt2_tokenizer, train_bpe
 
 TEXT = "The cat sat on the mat. The cat sat on the hat. " * 20
 

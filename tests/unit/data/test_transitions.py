@@ -6,9 +6,9 @@ import torch
 
 from atari_toys import numbered_pictures
 from chibit.core.errors import InputError
-from chibit.data import transitions
-from chibit.data.catalog import from_arrays
-from chibit.data.transitions import TransitionBatch, TransitionSampler
+from chibit.data.load import from_arrays
+from chibit.data.samplers import transitions
+from chibit.data.samplers.transitions import TransitionBatch, TransitionSampler
 
 
 def make_dataset(tmp_path, with_next=False, discrete=False):

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from atari_toys import numbered_pictures
 from chibit.core.errors import DamagedFileError, InputError
-from chibit.data import windows
-from chibit.data.catalog import from_arrays
-from chibit.data.windows import SequenceBatch, WindowSampler
+from chibit.data.load import from_arrays
+from chibit.data.samplers import windows
+from chibit.data.samplers.windows import SequenceBatch, WindowSampler
 
 
 def make_dataset(lengths, tmp_path, discrete=False, seed=0):

@@ -9,7 +9,7 @@ import torch
 
 from chibit.agents import AGENTS, make_agent
 from chibit.core.runtime import Runtime
-from chibit.data.trajectory import DatasetSpec
+from chibit.data.dataset import DatasetSpec
 from chibit.evaluation.pool import EnvironmentPool
 from chibit.evaluation.rollout import evaluate
 

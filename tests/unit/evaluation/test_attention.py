@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from chibit.core.errors import InputError
-from chibit.data.windows import SequenceBatch
+from chibit.data.samplers.windows import SequenceBatch
 from chibit.evaluation.attention import attention_maps, early_middle_last, save_attention
 from chibit.models.decision_transformer import (
     DecisionTransformerModel,

@@ -15,7 +15,7 @@ from gymnasium.spaces import Box, Dict, Discrete
 
 from chibit.core.config import to_json
 from chibit.core.errors import InputError
-from chibit.envs import make_env, physics_record
+from chibit.environments.make import make_env, physics_record
 from chibit.evaluation import pool as pool_module
 from chibit.evaluation import rollout as rollout_module
 from chibit.evaluation.pool import EnvironmentPool

@@ -252,7 +252,7 @@ def test_shipped_centers_are_those_of_the_shipped_words() -> None:
 
 def test_shipped_chibit_has_learnt_language() -> None:
     """A sentence is likelier than the same words in reverse, and than under word frequencies."""
-    from chibit.data.tokenizer import load_gpt2_tokenizer
+    from chibit.data.text.tokenizer import load_gpt2_tokenizer
 
     model = load_shipped("chibit").eval()
     tokens = load_gpt2_tokenizer().encode(
@@ -273,8 +273,8 @@ def test_shipped_chibit_has_its_cards_perplexity() -> None:
     if not shared.is_file():
         pytest.skip(f"{shared} is not there; set CHIBIT_SHARED")
     from chibit.core.runtime import Runtime
-    from chibit.data.corpus import load_corpus
-    from chibit.training.pretrain_data import held_out_loss
+    from chibit.data.text.corpus import load_corpus
+    from chibit.training.pretrain.data import held_out_loss
 
     tokens = load_corpus(shared, progress=False).tokens
     loss = held_out_loss(

@@ -9,12 +9,18 @@ import numpy as np
 import pytest
 
 from chibit.core.errors import InputError
-from chibit.reporting.analysis import analyse
-from chibit.reporting.comparison import aggregate, choose_baseline, collect_scores, compare, compare_all
-from chibit.reporting.registration import Registration, register
-from chibit.reporting.results import read_study
-from chibit.reporting.statistics import Estimate
-from chibit.reporting.verdict import choose_focus, format_interval, format_score
+from chibit.reporting.read.registration import Registration, register
+from chibit.reporting.read.study import read_study
+from chibit.reporting.statistics.analysis import analyse
+from chibit.reporting.statistics.comparison import (
+    aggregate,
+    choose_baseline,
+    collect_scores,
+    compare,
+    compare_all,
+)
+from chibit.reporting.statistics.intervals import Estimate
+from chibit.reporting.statistics.verdict import choose_focus, format_interval, format_score
 
 HOPPER, WALKER = "hopper-medium-v2", "walker2d-medium-v2"
 

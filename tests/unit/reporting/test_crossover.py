@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from chibit.reporting.analysis import analyse
-from chibit.reporting.crossover import find_crossing
-from chibit.reporting.outcome_tables import crossing_text, percent
-from chibit.reporting.registration import Registration, register
-from chibit.reporting.results import read_study
+from chibit.reporting.read.registration import Registration, register
+from chibit.reporting.read.study import read_study
+from chibit.reporting.statistics.analysis import analyse
+from chibit.reporting.statistics.crossover import find_crossing
+from chibit.reporting.tables.outcomes import crossing_text, percent
 
 SHARES = (0.01, 0.1, 1.0)
 

@@ -7,19 +7,19 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from chibit.agents.model_card import model_card
+from chibit.commands.evaluate import _evaluation_table
+from chibit.commands.train import result_table
 from chibit.core.run_dir import RunDir
-from chibit.data.trajectory import DatasetSpec
+from chibit.data.dataset import DatasetSpec
 from chibit.evaluation.rollout import Evaluation
 from chibit.evaluation.summary import summarize, summarize_record
-from chibit.reporting.run_reader import read_run
+from chibit.policy.card import model_card
+from chibit.reporting.read.run import read_run
 from chibit.sweep.progress import _note
 from chibit.training.hub_folder import checkpoint_scores
 from chibit.training.offline import evaluation_record, evaluation_score
 from chibit.training.progress import RunProgress
 from chibit.training.result import target_scores
-from chibit.verbs.evaluate import _evaluation_table
-from chibit.verbs.train import result_table
 
 HOPPER = (-20.272305, 3234.3)
 SPEC = DatasetSpec(

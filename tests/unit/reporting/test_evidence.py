@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from chibit.reporting import build_report, render_console_table
-from chibit.reporting.evidence import NINE, known_difference, known_sentence, studies_known
-from chibit.reporting.published import NUMBERS
+from chibit.reporting.published.evidence import NINE, known_difference, known_sentence, studies_known
+from chibit.reporting.published.published import NUMBERS
 
 ROOT = Path(__file__).parents[3]
 HOPPER = "hopper-medium-v2"

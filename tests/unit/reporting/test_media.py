@@ -7,9 +7,9 @@ import pickle
 import numpy as np
 import pytest
 
-from chibit.reporting import media
-from chibit.reporting.media import attention_panels, embed_videos
-from chibit.reporting.results import read_study
+from chibit.reporting.figures import media
+from chibit.reporting.figures.media import attention_panels, embed_videos
+from chibit.reporting.read.study import read_study
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from chibit.reporting import build_report
-from chibit.reporting.registration import Registration, register
+from chibit.reporting.read.registration import Registration, register
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 

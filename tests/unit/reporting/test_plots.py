@@ -6,8 +6,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from chibit.reporting.comparison import collect_scores, compare
-from chibit.reporting.plots import (
+from chibit.reporting.figures.plots import (
     ForestRow,
     forest,
     learning_curves,
@@ -16,9 +15,10 @@ from chibit.reporting.plots import (
     target_sweep,
     training_loss,
 )
-from chibit.reporting.results import read_study
-from chibit.reporting.statistics import Estimate
-from chibit.reporting.svg import Canvas, arm_colour, arm_gid, style, to_svg
+from chibit.reporting.figures.svg import Canvas, arm_colour, arm_gid, style, to_svg
+from chibit.reporting.read.study import read_study
+from chibit.reporting.statistics.comparison import collect_scores, compare
+from chibit.reporting.statistics.intervals import Estimate
 
 HOPPER = "hopper-medium-v2"
 
@@ -151,7 +151,7 @@ def test_text_is_neither_markup_nor_mathematics(canvas):
 
 
 def test_arms_beyond_the_colours_differ_in_dashes():
-    from chibit.reporting.svg import NUM_COLOURS, arm_dashes, arm_marker
+    from chibit.reporting.figures.svg import NUM_COLOURS, arm_dashes, arm_marker
 
     signs = {(arm_colour(arm), arm_dashes(arm)) for arm in range(3 * NUM_COLOURS)}
     assert len(signs) == 3 * NUM_COLOURS

@@ -4,7 +4,7 @@ import statistics
 
 import pytest
 
-from chibit.reporting.published import SOURCES, arm_label, find_published, published_scores, task_of
+from chibit.reporting.published.published import SOURCES, arm_label, find_published, published_scores, task_of
 
 NINE = [
     f"{env}-{level}"

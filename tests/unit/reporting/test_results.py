@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from chibit.core.errors import InputError
-from chibit.reporting.results import arm_rank, differing_keys, flatten, read_study
-from chibit.reporting.run_reader import Excluded, Run, read_run
+from chibit.reporting.read.run import Excluded, Run, read_run
+from chibit.reporting.read.study import arm_rank, differing_keys, flatten, read_study
 
 
 @pytest.fixture

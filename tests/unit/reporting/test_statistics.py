@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from chibit.reporting.statistics import (
+from chibit.reporting.statistics.intervals import (
     Estimate,
     bootstrap,
     holm,

@@ -7,11 +7,11 @@ import pytest
 from chibit.cli import main
 from chibit.core.errors import InputError
 from chibit.core.targets import read_targets
-from chibit.data.origin import default_target_returns
+from chibit.data.readers.origin import default_target_returns
 from chibit.reporting import build_report
-from chibit.reporting.comparison import collect_scores
-from chibit.reporting.results import read_study
-from chibit.reporting.targets import read_choice
+from chibit.reporting.read.study import read_study
+from chibit.reporting.read.targets import read_choice
+from chibit.reporting.statistics.comparison import collect_scores
 from chibit.studies import study_configs
 
 HOPPER, CHEETAH = "hopper-medium-v2", "halfcheetah-medium-v2"

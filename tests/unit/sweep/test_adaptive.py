@@ -9,8 +9,8 @@ import pytest
 
 from chibit.cli import main
 from chibit.core.errors import InputError
-from chibit.reporting.registration import Registration, read_registration, register
-from chibit.reporting.statistics import (
+from chibit.reporting.read.registration import Registration, read_registration, register
+from chibit.reporting.statistics.intervals import (
     LOOK_FROM,
     LOOKED_CONFIDENCE,
     is_narrow,
@@ -74,7 +74,7 @@ def test_at_the_usual_level_the_same_rule_would_fall_short(monkeypatch):
     """What the correction is for: 95 % intervals, from five seeds on, cover less than 94 %."""
     monkeypatch.setitem(globals(), "LOOK_FROM", 5)
     monkeypatch.setitem(globals(), "LOOKED_CONFIDENCE", 0.95)
-    monkeypatch.setattr("chibit.reporting.statistics.LOOKED_CONFIDENCE", 0.95)
+    monkeypatch.setattr("chibit.reporting.statistics.intervals.LOOKED_CONFIDENCE", 0.95)
     differences = 2.5 * np.random.default_rng(1).normal(size=(2000, 1, 1, 20))
     assert simulate(differences, half_width=1.5)[0].min() < 0.94
 
@@ -172,8 +172,8 @@ def test_the_same_call_again_takes_the_same_path_and_runs_nothing(grow):
 
 
 def test_the_half_width_is_that_of_the_report(grow, tmp_path):
-    from chibit.reporting.analysis import analyse
-    from chibit.reporting.results import read_study
+    from chibit.reporting.read.study import read_study
+    from chibit.reporting.statistics.analysis import analyse
 
     _, _, said, _ = grow(comparisons=(("chibit", "random"),), half_width=1.0)
     [one] = analyse(read_study(tmp_path / "table2")).comparisons["last4"]

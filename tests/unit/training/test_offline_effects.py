@@ -16,9 +16,9 @@ import torch
 from chibit.agents import AGENTS
 from chibit.core.checkpoint import load_checkpoint, marked
 from chibit.core.run_dir import RunDir
-from chibit.data.catalog import load_dataset
-from chibit.data.transitions import TransitionSampler
-from chibit.data.windows import WindowSampler
+from chibit.data.load import load_dataset
+from chibit.data.samplers.transitions import TransitionSampler
+from chibit.data.samplers.windows import WindowSampler
 from chibit.evaluation import pool
 from chibit.training import offline
 from chibit.training.offline import train

@@ -21,9 +21,9 @@ from chibit.agents.base import require_finite
 from chibit.core.checkpoint import checkpoint_steps, load_checkpoint, marked, save_checkpoint
 from chibit.core.errors import DamagedFileError, DivergenceError, InputError, ResourceError
 from chibit.core.run_dir import RunDir
-from chibit.data.catalog import load_dataset
-from chibit.data.trajectory import DatasetSpec
-from chibit.data.transitions import TransitionSampler
+from chibit.data.dataset import DatasetSpec
+from chibit.data.load import load_dataset
+from chibit.data.samplers.transitions import TransitionSampler
 from chibit.evaluation.rollout import Evaluation
 from chibit.training import offline
 from chibit.training.offline import Stopped, train

@@ -21,7 +21,7 @@ from chibit.core.checkpoint import load_checkpoint, save_checkpoint
 from chibit.core.config import from_json, to_json
 from chibit.core.errors import DamagedFileError, DivergenceError, InputError
 from chibit.core.runtime import Runtime
-from chibit.data.synthetic import SyntheticConfig
+from chibit.data.text.synthetic import SyntheticConfig
 from chibit.models.gpt import GPTConfig
 from chibit.models.language_model import (
     LanguageModel,
@@ -29,9 +29,9 @@ from chibit.models.language_model import (
     load_language_model,
     save_language_model,
 )
-from chibit.training.pretrain import pretrain
-from chibit.training.pretrain_config import SIZES, PretrainConfig, pretrain_path
-from chibit.training.pretrain_data import held_out_loss, load_pretrain_data, unigram_loss
+from chibit.training.pretrain.config import SIZES, PretrainConfig, pretrain_path
+from chibit.training.pretrain.data import held_out_loss, load_pretrain_data, unigram_loss
+from chibit.training.pretrain.loop import pretrain
 from chibit.training.stopping import Stopped
 
 TINY = PretrainConfig(
@@ -182,7 +182,7 @@ def test_resumed_run_equals_the_uninterrupted_one(tmp_path: Path, num_candidates
 
 def interrupted(config: PretrainConfig, path: Path, *, at: int) -> bool:
     """Send this process SIGTERM in the middle of a step; True if the run stopped with 143."""
-    import chibit.training.pretrain as module
+    import chibit.training.pretrain.loop as module
 
     original = module._PretrainRun._micro_step
     sent = []
@@ -359,8 +359,8 @@ import json, sys
 from pathlib import Path
 import torch
 from chibit.core.config import from_json
-from chibit.training.pretrain import pretrain
-from chibit.training.pretrain_config import PretrainConfig
+from chibit.training.pretrain.loop import pretrain
+from chibit.training.pretrain.config import PretrainConfig
 torch.set_num_threads(1)
 config = from_json(PretrainConfig, json.loads(Path(sys.argv[1]).read_text()))
 pretrain(config, Path(sys.argv[2]), progress=False)
@@ -389,7 +389,7 @@ def test_two_processes_have_the_losses_of_one(tmp_path: Path) -> None:
 
 
 def test_blocks_that_processes_cannot_share_are_refused() -> None:
-    from chibit.training.pretrain_model import check_sizes
+    from chibit.training.pretrain.model import check_sizes
     from chibit.training.workers import Workers
 
     with pytest.raises(InputError, match="8 blocks cannot be shared by 3 processes"):
@@ -397,7 +397,7 @@ def test_blocks_that_processes_cannot_share_are_refused() -> None:
 
 
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from chibit.verbs.pretrain import pretrain as pretrain_command
+    from chibit.commands.pretrain import pretrain as pretrain_command
 
     with pytest.raises(InputError, match="--size: unknown '4M'; did you mean .*known: chibit, 3M, 18M, 84M"):
         pretrain_command(["--size", "4M"], "chibit pretrain")

@@ -7,7 +7,7 @@ import pytest
 from chibit.agents import AGENTS
 from chibit.core.config import to_json
 from chibit.core.errors import InputError
-from chibit.training.pretrain_config import PretrainConfig
+from chibit.training.pretrain.config import PretrainConfig
 from chibit.training.run_config import RunConfig, count_evaluations, from_record, run_path, to_record
 
 

@@ -6,14 +6,14 @@ import threading
 import numpy as np
 import pytest
 
-from chibit.agents.decision_transformer_config import DecisionTransformerConfig
+from chibit.agents.dt.config import DecisionTransformerConfig
 from chibit.core.config import config_hash, to_json
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.home import home_folder, language_model_folder
 from chibit.core.run_dir import RunDir
-from chibit.models.pretrained import TRAINED, load_initialiser, parse_trained, with_budget
-from chibit.training import trained_sources
-from chibit.training.trained_sources import (
+from chibit.models.initializers import TRAINED, load_initialiser, parse_trained, with_budget
+from chibit.training.pretrain import sources as trained_sources
+from chibit.training.pretrain.sources import (
     source_folder,
     train_sources,
     trained_config,

@@ -1,0 +1,1 @@
+"""The sequence family: Decision Transformer, ChibiT and every other initializer."""

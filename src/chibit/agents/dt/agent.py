@@ -1,0 +1,259 @@
+"""The Decision Transformer as an agent: Eq. 9 of Reid et al. (2022) on any backbone.
+
+Loss = action error + λ1 similarity to language + λ2 language modelling. Everything the paper's text and its
+released code do differently is a field of the config; docs/deviations.md lists them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from chibit.agents.base import Agent, AgentState, PolicyStep, require_finite
+from chibit.agents.dt.acting import ReturnConditionedPolicy, SequenceStep
+from chibit.agents.dt.build import SequenceModel, build_sequence_model, load_word_centers
+from chibit.agents.dt.co_training import make_language_task
+from chibit.agents.dt.config import (
+    BACKBONE_FOLDER,
+    PAPER_STEPS,
+    DecisionTransformerConfig,
+)
+from chibit.core.errors import InputError
+from chibit.core.runtime import Runtime
+from chibit.core.schedules import cosine_decay, linear_to_zero, sigmoid_decay, warmup
+from chibit.data.dataset import DatasetSpec, TrajectoryDataset
+from chibit.data.samplers.windows import SequenceBatch, WindowSampler
+from chibit.losses.sequence import action_cross_entropy, action_mse
+from chibit.losses.similarity import similarity_loss
+from chibit.models.decision_transformer import DecisionTransformerModel
+from chibit.models.gpt import GPT
+from chibit.models.huggingface import HuggingFaceBackbone
+
+_DECAYS: dict[str, Callable[[int, int], float]] = {
+    "linear_to_zero": linear_to_zero,
+    "sigmoid": sigmoid_decay,
+    "constant": lambda step, decay_steps: 1.0,
+}
+
+
+class DecisionTransformer(Agent, config=DecisionTransformerConfig):
+    """A trajectory model, its optimizer, and what is trained beside it."""
+
+    config: DecisionTransformerConfig
+
+    def __init__(self, config: DecisionTransformerConfig, spec: DatasetSpec, runtime: Runtime) -> None:
+        """Build the model around the weights that `config.init` names.
+
+        Raises:
+            UserError: if those weights cannot be had, or do not go with the rest of the config.
+        """
+        config = config.for_steps(PAPER_STEPS)  # what no run has filled in is as in the paper
+        self.config, self.spec, self.runtime, self.step = config, spec, runtime, 0
+        built = build_sequence_model(config, spec)
+        self.model, self._record = built.model, built.record
+        self.centers = load_word_centers(config, built.pretrained)
+        self.language = make_language_task(config, built.pretrained, built.shared_positions)
+        self._modules = nn.ModuleDict({"model": self.model})
+        if self.language is not None:
+            self._modules["language"] = self.language.tables
+        self._modules.to(runtime.torch_device)
+        if self.centers is not None:
+            self.centers = self.centers.to(runtime.torch_device)
+        self.groups = self._parameter_groups(built)
+        self.optimizer = torch.optim.AdamW(
+            self._with_decay(),
+            betas=(0.9, config.adam_beta2),
+            fused=True,
+        )
+
+    @property
+    def initialiser(self) -> dict[str, Any]:
+        """Name and hash of the initialiser, and the form of the timestep table."""
+        return self._record
+
+    def sampler(self, dataset: TrajectoryDataset, generator: np.random.Generator) -> WindowSampler:
+        """Draw windows; in delayed mode, of the data with all reward moved to the last step."""
+        if self.config.mode == "delayed":
+            dataset = dataset.delay_rewards()
+        return WindowSampler(
+            dataset,
+            context_length=self.config.context_length,
+            batch_size=self.config.batch_size,
+            generator=generator,
+        )
+
+    def update(self, batch: SequenceBatch) -> dict[str, float]:
+        """Take one step down Eq. 9."""
+        self._modules.train()
+        losses, weights = self.losses(batch), self.weights()
+        total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
+        self.optimizer.zero_grad()
+        total.backward()  # type: ignore[no-untyped-call]
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        norm = nn.utils.clip_grad_norm_(parameters, self.config.grad_clip)
+        metrics = {"train/loss": total.item()}
+        metrics |= {f"train/{name}_loss": loss.item() for name, loss in losses.items()}
+        metrics["train/grad_norm"] = norm.item()
+        require_finite(
+            self.step, batch.rows, loss=metrics["train/loss"], gradient_norm=metrics["train/grad_norm"]
+        )
+        factor = self._learning_rate_factor()
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+        self.optimizer.step()
+        self.step += 1
+        metrics["train/learning_rate"] = self.config.learning_rate * factor
+        if self.language is not None:
+            metrics |= self.language.perplexity(self.step, self.runtime)
+        return metrics
+
+    def _learning_rate_factor(self) -> float:
+        config, warmup_steps = self.config, self.config.warmup_steps or 0
+        if not config.learning_rate_decay_steps:
+            return warmup(self.step, warmup_steps)
+        return cosine_decay(self.step, config.learning_rate_decay_steps, warmup_steps, floor=0.1)
+
+    def losses(self, batch: SequenceBatch) -> dict[str, Tensor]:
+        """The terms of Eq. 9 that count at this step, unweighted."""
+        batch = batch.to(self.runtime.torch_device)
+        with self.runtime.autocast():
+            tokens = self.model.embed(batch.returns_to_go, batch.states, batch.actions, batch.timesteps)
+            predictions = self.model.decode(tokens, batch.timesteps).float()
+        losses = {"action": self._action_loss(predictions, batch)}
+        weights = self.weights()
+        if weights["similarity"] and self.centers is not None:
+            real = batch.attention_mask.repeat_interleave(self.model.tokens_per_step, dim=1)
+            losses["similarity"] = similarity_loss(
+                tokens.float(), self.centers, real, self.config.similarity_form
+            )
+        if weights["language"] and self.language is not None and self.step % self.config.language_every == 0:
+            losses["language"] = self.language.loss(self.runtime)
+        return losses
+
+    @torch.no_grad()
+    def action_error(self, batch: SequenceBatch) -> float:
+        """The action loss of a batch without dropout; nothing is learned from it."""
+        self._modules.eval()
+        batch = batch.to(self.runtime.torch_device)
+        with self.runtime.autocast():
+            predictions = self.model(
+                batch.returns_to_go, batch.states, batch.actions, batch.timesteps
+            ).float()
+        return self._action_loss(predictions, batch).item()
+
+    def _action_loss(self, predictions: Tensor, batch: SequenceBatch) -> Tensor:
+        error = action_mse if self.spec.num_actions is None else action_cross_entropy
+        return error(predictions, batch.actions, batch.attention_mask)
+
+    def weights(self) -> dict[str, float]:
+        """Weights of the terms of Eq. 9 at this step: 1, λ1, λ2."""
+        config, steps = self.config, self.config.auxiliary_decay_steps or 0
+        language_decay = config.language_decay or config.auxiliary_decay
+        return {
+            "action": 1.0,
+            "similarity": config.similarity_weight * _DECAYS[config.auxiliary_decay](self.step, steps),
+            "language": config.language_weight * _DECAYS[language_decay](self.step, steps),
+        }
+
+    def policy(self, target_returns: Sequence[float] | None) -> ReturnConditionedPolicy:
+        """Act with the current weights, asking for raw returns; None asks for the data's defaults."""
+        if not self.config.return_tokens:
+            target_returns = (0.0,)  # the model does not look at it
+        return ReturnConditionedPolicy(
+            self.model,
+            self.spec,
+            self.spec.default_target_returns if target_returns is None else target_returns,
+            context_length=self.config.context_length,
+            runtime=self.runtime,
+            mode=self.config.mode,
+        )
+
+    def policy_step(self) -> PolicyStep:
+        """From the steps so far to the next action, or to logits to draw it from."""
+        if not isinstance(self.model.backbone, GPT):
+            raise InputError("onnx: the backbone is a model of transformers; use that library's own exporter")
+        return SequenceStep(self.model, self.spec).as_step(self.config.context_length)
+
+    def attending(self, dataset: TrajectoryDataset) -> tuple[DecisionTransformerModel, WindowSampler]:
+        """The model, and windows as in training."""
+        return self.model, self.sampler(dataset, np.random.default_rng(0))
+
+    def modules(self) -> nn.Module:
+        """The trajectory model, and the language model's tables where it is trained beside it."""
+        return self._modules
+
+    def acting_modules(self) -> nn.Module:
+        """What a policy needs: the trajectory model alone."""
+        return nn.ModuleDict({"model": self.model})
+
+    @property
+    def acting_config(self) -> DecisionTransformerConfig:
+        """A config that rebuilds `acting_modules` without the initialiser's source."""
+        backbone = self.model.backbone
+        return self.config.acting(
+            shape=backbone.config if isinstance(backbone, GPT) else None,
+            max_timesteps=self.model.timesteps.num_embeddings,
+        )
+
+    def save_beside(self, folder: Path) -> None:
+        """The configuration of a backbone that is a model of transformers."""
+        if isinstance(self.model.backbone, HuggingFaceBackbone):
+            self.model.backbone.body.config.save_pretrained(folder / BACKBONE_FOLDER)
+
+    def state_dict(self) -> AgentState:
+        """Weights; and optimizer, step and place in the text."""
+        training: dict[str, Any] = {"step": self.step, "optimizer": self.optimizer.state_dict()}
+        if self.language is not None:
+            training["language"] = self.language.state_dict()
+        return AgentState(tensors=dict(self._modules.state_dict()), training=training)
+
+    def load_state_dict(self, state: AgentState) -> None:
+        """Go on from a snapshot; without its training part, only act."""
+        self._modules.load_state_dict(state.tensors)
+        if state.training:
+            self.step = state.training["step"]
+            self.optimizer.load_state_dict(state.training["optimizer"])
+            if self.language is not None:
+                self.language.load_state_dict(state.training["language"])
+
+    def _with_decay(self) -> list[dict[str, Any]]:
+        """AdamW's groups: each of `groups`, parted where not every parameter decays."""
+        weights = (m.weight for m in self._modules.modules() if isinstance(m, (nn.Linear, nn.Conv2d)))
+        only = {id(weight) for weight in weights} if self.config.decay_weights_only else None
+        made = []
+        for parameters, rate in self.groups.values():
+            decayed = [p for p in parameters if only is None or id(p) in only]
+            others = [p for p in parameters if only is not None and id(p) not in only]
+            for part, decay in ((decayed, self.config.weight_decay), (others, 0.0)):
+                if part:
+                    made.append({"params": part, "lr": rate, "base_lr": rate, "weight_decay": decay})
+        return made
+
+    def _parameter_groups(self, built: SequenceModel) -> dict[str, tuple[list[nn.Parameter], float]]:
+        """Pre-trained weights and the rest, with their learning rates; by identity, never by name."""
+        parts: list[nn.Module] = [self.model.backbone]
+        if self.config.backbone_learning_rate is not None:
+            parts.append(self.model.timesteps)  # one rule for every initialiser, with positions or without
+        if self.model.token_positions is not None:
+            parts.append(self.model.token_positions)
+        if built.shared_positions is not None:
+            parts.append(built.shared_positions)
+        if self.language is not None:
+            parts.append(self.language.tables)
+        pretrained = {id(p) for part in parts for p in part.parameters()}
+        trainable = [p for p in self._modules.parameters() if p.requires_grad]
+        if not trainable:
+            raise InputError(f"tuning {self.config.tuning!r} leaves nothing to train; use full")
+        rate, own_rate = self.config.learning_rate, self.config.backbone_learning_rate
+        return {
+            "backbone": (
+                [p for p in trainable if id(p) in pretrained],
+                rate if own_rate is None else own_rate,
+            ),
+            "rest": ([p for p in trainable if id(p) not in pretrained], rate),
+        }

@@ -1,5 +1,0 @@
-"""The shipped behaviour policies that collect data."""
-
-from chibit.behaviour.ladder import BehaviourPolicy, Ladder, PolicyRecord, load_ladder
-
-__all__ = ["BehaviourPolicy", "Ladder", "PolicyRecord", "load_ladder"]

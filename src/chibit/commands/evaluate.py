@@ -1,0 +1,194 @@
+"""``chibit evaluate`` and ``chibit attention``: what one looks at in a trained run."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+from annotated_types import Interval
+from rich.progress import Progress
+from rich.table import Table
+
+from chibit.commands.parsing import WithAgent, parse
+from chibit.core.config import read_json
+from chibit.core.errors import InputError, UserError
+from chibit.core.fields import MAX_EPISODES, Count, Out, Positive, Seed, Targets
+from chibit.core.files import check_can_make, make_folder, write_atomic
+from chibit.core.formatting import format_number, format_setting
+from chibit.core.terminal import make_console
+
+if TYPE_CHECKING:
+    from chibit.data.dataset import DatasetSpec
+    from chibit.evaluation.rollout import Evaluation
+    from chibit.training.loading import LoadedRun
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateArguments(WithAgent):
+    """Play episodes with a trained run, at any target returns.
+
+    Example: chibit evaluate runs/quickstart/arms/chibit-... --target-returns 3600 1800 --num-episodes 100
+    --video
+    """
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """The run directory."""
+    env_id: str | None = None
+    """Environment to play in (Hopper-v4), where the run's data name none or another."""
+    target_returns: Targets = ()
+    """Raw returns to ask for; empty takes the run's own. Methods without target returns take none."""
+    num_episodes: Annotated[int, Interval(ge=1, le=MAX_EPISODES)] = 10
+    """Episodes for each target."""
+    seed: Seed = 1
+    """Seed of the episodes; another than the training's gives episodes it has not been chosen by."""
+    checkpoint: str = "last"
+    """last, best, or a step."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    sticky_actions: bool = False
+    """Atari: repeat the last action with probability 0.25 in each frame; training evaluates without."""
+    video: bool = False
+    """Film one episode for each target, into the run's videos folder."""
+    out: Out | None = None
+    """JSON file to write every episode's return to."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionArguments(WithAgent):
+    """Draw where a trained sequence model looks: early, middle and last layer.
+
+    Example: chibit attention RUN
+    """
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """The run directory; arrays and figure go to its attention folder."""
+    data: str = ""
+    """Data set to take windows from; empty takes the run's own."""
+    num_windows: Count = 64
+    """Windows to average over."""
+    temperature: Positive = 0.1
+    """Sharpens the picture as Appendix B of the paper does; 1 shows the weights as they are."""
+    checkpoint: str = "last"
+    """last, best, or a step."""
+
+
+def evaluate(argv: Sequence[str], prog: str) -> None:
+    """``chibit evaluate``."""
+    arguments = parse(EvaluateArguments, argv, prog)
+    from chibit.data.environment import spec_in
+    from chibit.environments.atari import sticky_env_id
+    from chibit.training.filming import film
+    from chibit.training.loading import load_run
+    from chibit.training.offline import evaluate_agent, open_environments
+
+    if arguments.out is not None:
+        check_can_make(arguments.out.parent)
+        if arguments.out.is_dir():
+            raise InputError(f"out: {arguments.out} is a folder, expected the name of a file")
+        _require_own(arguments.out)
+    loaded = load_run(arguments.run, arguments.checkpoint, device=arguments.device)
+    if arguments.target_returns and not loaded.agent.is_return_conditioned:
+        raise InputError(f"target_returns: agent {loaded.config.agent.agent} takes none; leave them out")
+    if arguments.env_id is not None:
+        loaded = replace(loaded, spec=spec_in(loaded.spec, arguments.env_id))
+    targets = _targets(loaded, arguments.target_returns)
+    spec = loaded.spec
+    if arguments.sticky_actions:
+        spec = replace(spec, env_id=sticky_env_id(spec.env_id))
+    environments = open_environments(spec)
+    if environments is None:
+        raise InputError(f"{arguments.run}: its data name no environment that chibit knows; give --env-id")
+    with environments, Progress(transient=True) as progress:
+        task = progress.add_task("episodes", total=arguments.num_episodes * len(targets or (None,)))
+        evaluations = evaluate_agent(
+            loaded.agent,
+            spec,
+            targets,
+            num_episodes=arguments.num_episodes,
+            seed=arguments.seed,
+            environments=environments,
+            progress=lambda done, live: progress.update(task, completed=done),
+        )
+    console = make_console()
+    console.print(_evaluation_table(evaluations, spec, loaded.step))
+    if arguments.out is not None:
+        _write_json(arguments.out, evaluations, loaded, arguments.seed)
+        console.print(f"written: {arguments.out}", soft_wrap=True)
+    if arguments.video:
+        for path in film(loaded, targets, arguments.seed):
+            console.print(f"video: {path}", soft_wrap=True)
+
+
+def _targets(loaded: LoadedRun, asked: tuple[float, ...]) -> tuple[float, ...] | None:
+    if not loaded.agent.is_return_conditioned:
+        return None
+    return asked or loaded.config.target_returns or loaded.spec.default_target_returns
+
+
+def _evaluation_table(evaluations: Sequence[Evaluation], spec: DatasetSpec, step: int) -> Table:
+    table = Table(title=f"{spec.env_id}, step {step:,}")
+    scored = spec.score_reference is not None
+    columns = ("target return", "episodes", "mean return", "std", "min", "max", "mean length")
+    for column in (*columns, *(["score"] if scored else [])):
+        table.add_column(column, justify="right", no_wrap=column == "target return")
+    for summary in (evaluation.summary for evaluation in evaluations):
+        target = "none" if summary.target_return is None else format_setting(summary.target_return)
+        mean, std, score = summary.mean_return, summary.std_return, summary.normalized_score
+        episodes = f"{summary.num_episodes}" if not summary.num_failed else summary.sample
+        if mean is None or summary.mean_length is None:
+            table.add_row(target, episodes)
+            continue
+        values = (std, min(summary.returns), max(summary.returns))
+        table.add_row(
+            target,
+            episodes,
+            format_number(mean),
+            *("" if value is None else format_number(value, like=[mean]) for value in values),
+            format_number(summary.mean_length),
+            *(["" if score is None else format_number(score, decimals=1)] if scored else []),
+        )
+    table.caption = (
+        "score: normalised, 0 random to 100 expert" if scored else "no score: no reference is known"
+    )
+    return table
+
+
+def _require_own(path: Path) -> None:
+    """Refuse to replace a file that this command did not write."""
+    if not os.path.lexists(path):
+        return
+    try:
+        found = read_json(path)
+    except UserError:
+        found = None
+    if not isinstance(found, dict) or found.keys() != {"run", "seed", "evaluations"}:
+        raise InputError(f"{path}: is there and was not written by this command; choose another --out")
+
+
+def _write_json(path: Path, evaluations: Sequence[Evaluation], loaded: LoadedRun, seed: int) -> None:
+    from chibit.training.offline import evaluation_record
+
+    records = [evaluation_record(evaluation, loaded.step, 0.0) for evaluation in evaluations]
+    make_folder(path.parent)
+    write_atomic(
+        path, json.dumps({"run": str(loaded.run.path), "seed": seed, "evaluations": records}, indent=1)
+    )
+
+
+def attention(argv: Sequence[str], prog: str) -> None:
+    """``chibit attention``."""
+    arguments = parse(AttentionArguments, argv, prog)
+    from chibit.training.attention import draw_attention
+    from chibit.training.loading import load_run
+
+    loaded = load_run(arguments.run, arguments.checkpoint, device="cpu")
+    paths = draw_attention(
+        loaded, arguments.data, num_windows=arguments.num_windows, temperature=arguments.temperature
+    )
+    for path in paths:
+        make_console().print(f"{path}", soft_wrap=True)

@@ -1,0 +1,90 @@
+"""``chibit export``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+
+from chibit.commands.parsing import WithAgent, parse
+from chibit.core.errors import UserError
+from chibit.core.fields import Out
+from chibit.core.terminal import make_console
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportArguments(WithAgent):
+    """Write a run's policy as a folder to deploy or share: weights, configuration, model card, a film.
+
+    Example: chibit export RUN --out hopper-policy --onnx
+    """
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """The run directory."""
+    out: Out | None = None
+    """The folder to write; None is the run's own folder `policy`."""
+    target_return: float | None = None
+    """Raw return the policy asks for; None takes the run's first."""
+    checkpoint: str = "last"
+    """last, best, or a step."""
+    onnx: bool = False
+    """Write one step of the policy as policy.onnx too (extra: onnx)."""
+    video: bool = True
+    """Film the beginning of an episode as replay.mp4, where something can draw."""
+
+
+def export(argv: Sequence[str], prog: str) -> None:
+    """``chibit export``."""
+    arguments = parse(ExportArguments, argv, prog)
+    from chibit.training.hub_folder import write_hub_folder
+    from chibit.training.loading import load_run
+
+    loaded = load_run(arguments.run, arguments.checkpoint, device="cpu")
+    target = arguments.target_return
+    if loaded.agent.is_return_conditioned and target is None:
+        target = (loaded.config.target_returns or loaded.spec.default_target_returns)[0]
+    console = make_console()
+    path, no_video = write_hub_folder(
+        loaded,
+        arguments.out or loaded.run.own_folder("policy"),
+        target_return=target,
+        onnx=arguments.onnx,
+        video=arguments.video,
+        seeds=other_seeds(arguments.run),
+    )
+    if no_video:
+        console.print(f"no video: {no_video}", soft_wrap=True)
+    console.print(f"{path}", soft_wrap=True)
+
+
+def other_seeds(run: Path) -> str:
+    """What the seeds of a run's arm say together, for its model card; empty where that cannot be told."""
+    from chibit.reporting.read.study import read_study
+    from chibit.reporting.statistics.comparison import collect_scores
+    from chibit.reporting.statistics.intervals import bootstrap, mean_over_tasks
+    from chibit.reporting.statistics.verdict import describe_rule, format_interval, format_score
+
+    if not (run / "result.json").is_file():
+        return ""
+    try:
+        study = read_study(run.resolve().parent)
+    except UserError:
+        return ""
+    mine = next((entry for entry in study.runs if entry.folder.name == run.resolve().name), None)
+    if mine is None:
+        return ""
+    scores = collect_scores(study, "last4")
+    values = scores.cell(mine.arm, mine.dataset)
+    normalized = study.is_normalized(mine.dataset)
+    unit = "score" if normalized else "return"
+    mean = format_score(float(values.mean()), normalized=normalized)
+    start = f"- {describe_rule(scores, mine.arm).capitalize()} of this arm ({mine.arm}), {unit}: {mean}"
+    if len(values) < 2:
+        return f"{start}; one seed, so no interval over seeds can be given."
+    estimate = bootstrap(mean_over_tasks, [values], rng=np.random.default_rng(0))
+    interval = format_interval(estimate, normalized=normalized)
+    return f"{start}, 95% interval {interval} (bootstrap over {len(values)} seeds)."

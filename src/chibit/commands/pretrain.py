@@ -1,0 +1,66 @@
+"""``chibit pretrain``."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from chibit.commands.parsing import parse, take_option
+from chibit.commands.train import Destination
+from chibit.core.errors import InputError
+from chibit.core.files import nearest
+from chibit.core.run_dir import undone_if_refused
+from chibit.core.terminal import make_console
+
+
+def pretrain(argv: Sequence[str], prog: str) -> None:
+    """``chibit pretrain``."""
+    from chibit.training.pretrain.config import SIZES, PretrainConfig, pretrain_path
+    from chibit.training.pretrain.loop import pretrain as pretrain_model
+
+    rest = list(argv)
+    size = take_option(rest, "--size")
+    if size is not None and size not in SIZES:
+        raise InputError(f"--size: unknown {size!r}{nearest(size, SIZES)}; known: {', '.join(SIZES)}")
+    kind = _arguments_class(PretrainConfig)
+    defaults = PretrainConfig() if size is None else PretrainConfig(gpt=SIZES[size])
+    destination = Destination(study="pretrain")
+    arguments = parse(kind, rest, prog, kind(config=defaults, destination=destination))
+    config, destination = arguments.config, arguments.destination
+    path = destination.out or pretrain_path(config, Path("runs"), destination.study)
+    with undone_if_refused(path):
+        result = pretrain_model(
+            config,
+            path,
+            study=destination.study,
+            resume=destination.resume,
+            allow_inexact_resume=destination.allow_inexact_resume,
+            progress=not destination.quiet,
+        )
+    console = make_console()
+    console.print(
+        f"held-out perplexity {result['held_out_perplexity']:.2f} on {result['held_out_name']} after "
+        f"{result['tokens_seen']:,} tokens (untrained {result['untrained_perplexity']:,.0f}, "
+        f"word frequencies {result['unigram_perplexity']:,.1f})",
+    )
+    console.print(f"language model: {path / 'language_model'}", soft_wrap=True)
+    console.print(f"fine-tune it: chibit train --data hopper-medium --init {path}", soft_wrap=True)
+
+
+def _arguments_class(config: type) -> Any:
+    made = dataclasses.make_dataclass(
+        "PretrainArguments",
+        [
+            ("config", config),
+            ("destination", Destination, dataclasses.field(default=Destination())),
+        ],
+        frozen=True,
+    )
+    made.__doc__ = (
+        "Train a language model on text or on a synthetic corpus.\n\n"
+        "--size chibit, 3M, 18M or 84M sets the backbone as in Table 9.\n\n"
+        "Example: chibit pretrain --corpus markov --num-steps 1000 --precision bf16"
+    )
+    return made

@@ -1,0 +1,146 @@
+"""``chibit quickstart``, ``chibit recipes`` and ``chibit show``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+from rich.table import Table
+
+from chibit.commands.parsing import WithAgent, parse
+from chibit.core.config import Checked
+from chibit.core.fields import Count, Out, Seed, Workers
+from chibit.core.terminal import make_console
+
+if TYPE_CHECKING:
+    from chibit.agents import Agent
+    from chibit.data.dataset import DatasetSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuickstartArguments(Checked):
+    """The main job in a few minutes: collect data, fine-tune two arms, evaluate them, write a page.
+
+    Example: chibit quickstart
+    """
+
+    out: Out = Path("runs/quickstart")
+    """Folder for the data, the runs and the page."""
+    num_steps: Count = 1_500
+    """Gradient steps of each arm."""
+    collect_steps: Count = 100_000
+    """Environment steps to collect."""
+    num_processes: Workers = 2
+    """Processes; each arm uses one."""
+    seed: Seed = 0
+    """Seed of data, training and evaluation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipesArguments(Checked):
+    """List the named configurations, or show one as JSON.
+
+    Example: chibit recipes chibit
+    """
+
+    name: Annotated[str, tyro.conf.Positional] = ""
+    """A recipe's name; empty lists all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowArguments(WithAgent):
+    """Show a model: its configuration and how many parameters it has, with and without embeddings.
+
+    Example: chibit show chibit
+    """
+
+    what: Annotated[str, tyro.conf.Positional]
+    """A recipe's name (built with the sizes of Hopper: 11 states, 3 actions), or a run directory."""
+
+
+def quickstart(argv: Sequence[str], prog: str) -> None:
+    """``chibit quickstart``."""
+    arguments = parse(QuickstartArguments, argv, prog)
+    from chibit.quickstart import run_quickstart
+
+    run_quickstart(
+        arguments.out,
+        num_steps=arguments.num_steps,
+        collect_steps=arguments.collect_steps,
+        num_processes=arguments.num_processes,
+        seed=arguments.seed,
+    )
+
+
+def recipes(argv: Sequence[str], prog: str) -> None:
+    """``chibit recipes``."""
+    from chibit.recipes import RECIPES, find_recipe
+    from chibit.training.run_config import to_record
+
+    arguments = parse(RecipesArguments, argv, prog)
+    console = make_console()
+    if arguments.name:
+        console.print_json(json.dumps(to_record(find_recipe(arguments.name, "recipe").run(data=""))))
+        return
+    table = Table(title="recipes: chibit train --recipe NAME --data DATA")
+    table.add_column("name", no_wrap=True)
+    table.add_column("what it is")
+    for name, recipe in RECIPES.items():
+        table.add_row(name, recipe.summary)
+    console.print(table)
+
+
+def show(argv: Sequence[str], prog: str) -> None:
+    """``chibit show``."""
+    arguments = parse(ShowArguments, argv, prog)
+    from chibit.models.counting import count_parameters
+
+    console = make_console()
+    agent, config = _agent_of(arguments)
+    console.print_json(json.dumps(config))
+    table = Table(title=f"parameters of {arguments.what}")
+    table.add_column("counted")
+    table.add_column("number", justify="right")
+    for name, number in count_parameters(agent.modules()).items():
+        table.add_row(name.replace("_", " "), f"{number:,}")
+    console.print(table)
+
+
+def _agent_of(arguments: ShowArguments) -> tuple[Agent, dict[str, Any]]:
+    from chibit.core.config import to_json
+
+    if (Path(arguments.what) / "config.json").is_file():
+        from chibit.training.loading import load_run
+
+        loaded = load_run(Path(arguments.what))
+        return loaded.agent, to_json(loaded.config.agent)
+    from chibit.agents import make_agent
+    from chibit.core.runtime import Runtime
+    from chibit.recipes import find_recipe
+
+    config = find_recipe(arguments.what, "neither a run directory nor a recipe").run(data="").agent
+    return make_agent(config, _hopper_sizes(), Runtime()), to_json(config)
+
+
+def _hopper_sizes() -> DatasetSpec:
+    from chibit.data.dataset import DatasetSpec
+
+    return DatasetSpec(
+        name="hopper",
+        state_dim=11,
+        act_dim=3,
+        num_actions=None,
+        env_id="Hopper-v5",
+        d4rl_physics=True,
+        max_episode_steps=1000,
+        score_reference=None,
+        state_mean=(0.0,) * 11,
+        state_std=(1.0,) * 11,
+        action_low=(-1.0,) * 3,
+        action_high=(1.0,) * 3,
+        default_target_returns=(3600.0, 1800.0),
+    )

@@ -1,0 +1,147 @@
+"""``chibit train`` and ``chibit pretrain``."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.table import Table
+
+from chibit.commands.parsing import parse, take_option
+from chibit.core.config import Checked, read_json
+from chibit.core.errors import InputError
+from chibit.core.fields import Needs, Out
+from chibit.core.formatting import format_number, format_setting
+from chibit.core.run_dir import undone_if_refused
+from chibit.core.score_rules import name_last
+from chibit.core.terminal import make_console
+
+
+@dataclass(frozen=True, kw_only=True)
+class Destination(Checked):
+    """Where a run is written."""
+
+    out: Out | None = None
+    """Run directory; None makes runs/STUDY/<arm>-<data>-s<seed>-<hash>."""
+    study: str = "runs"
+    """Name of the group of runs it belongs to; chibit report takes the group's folder."""
+    resume: bool = True
+    """Go on from the newest checkpoint in the run directory, if there is one."""
+    allow_inexact_resume: Annotated[bool, Needs("--resume", lambda destination: destination.resume)] = False
+    """Go on with new random numbers where the checkpoint's cannot be restored."""
+    quiet: bool = False
+    """No progress bar."""
+
+
+def train(argv: Sequence[str], prog: str) -> None:
+    """``chibit train``."""
+    from chibit.training.offline import train as train_offline
+    from chibit.training.run_config import run_path
+
+    config, destination = parse_run(list(argv), prog)
+    if config.target_returns and not config.agent.takes_target_returns:
+        raise InputError(f"target_returns: agent {config.agent.agent} takes none; leave them out")
+    path = destination.out or run_path(config, Path("runs"), destination.study)
+    with undone_if_refused(path):
+        result = train_offline(
+            config,
+            path,
+            study=destination.study,
+            resume=destination.resume,
+            allow_inexact_resume=destination.allow_inexact_resume,
+            progress=not destination.quiet,
+        )
+    console = make_console()
+    console.print(result_table(result))
+    console.print(f"run directory: {path}", soft_wrap=True)
+
+
+def parse_run(argv: list[str], prog: str) -> tuple[Any, Destination]:
+    """Flags to a run configuration. Precedence: field default < recipe < ``--config`` file < flag."""
+    from chibit.agents import AGENTS, DEFAULT_AGENT, import_agent
+    from chibit.recipes import find_recipe
+    from chibit.training.run_config import RunConfig, from_record
+
+    agent_name = take_option(argv, "--agent")
+    recipe_name = take_option(argv, "--recipe")
+    config_file = take_option(argv, "--config")
+    entry = AGENTS[DEFAULT_AGENT]
+    is_module = agent_name is not None and ":" in agent_name
+    if agent_name is not None:
+        entry = import_agent(agent_name) if is_module else AGENTS.find(agent_name, "--agent")
+    chosen = (None if is_module else agent_name, recipe_name, config_file)  # files may need a module
+    if sum(value is not None for value in chosen) > 1:
+        raise InputError("--agent, --recipe and --config each choose the method; give one of them")
+    if config_file is not None:
+        record = read_json(Path(config_file))
+        base = from_record(record.get("config", record) if isinstance(record, dict) else record, config_file)
+    elif recipe_name is not None:
+        data = take_option(argv, "--data")  # a recipe may depend on it
+        recipe = find_recipe(recipe_name, "--recipe")
+        base = dataclasses.replace(recipe.run(data=data or ""), arm=recipe_name)
+        if data is None:
+            _require_data(base)
+    else:
+        base = RunConfig(data="", agent=entry.config())
+        _require_data(base)
+    arguments = parse(
+        _arguments_class(type(base.agent)), argv, prog, _arguments_class(type(base.agent))(run=base)
+    )
+    return arguments.run, arguments.destination
+
+
+def _require_data(base: Any) -> None:
+    """Have tyro ask for ``--data``: its mark for that is no value that a config would take."""
+    object.__setattr__(base, "data", tyro.MISSING)
+
+
+def _arguments_class(agent_config: type) -> Any:
+    from chibit.training.run_config import RunConfig
+
+    made = dataclasses.make_dataclass(
+        "TrainArguments",
+        [
+            ("run", RunConfig[agent_config]),  # type: ignore[valid-type]
+            ("destination", Destination, dataclasses.field(default=Destination())),
+        ],
+        frozen=True,
+    )
+    made.__doc__ = (
+        "Fine-tune an agent on logged trajectories and evaluate it.\n\n"
+        "--agent NAME or MODULE:CLASS chooses the method (dt is the sequence model), --recipe NAME a named "
+        "configuration (chibit recipes lists them), --config FILE the config.json of an earlier run. "
+        "The flags below are those of the method chosen.\n\n"
+        "Example: chibit train --data hopper-medium --init chibit --seed 0 --precision bf16"
+    )
+    return made
+
+
+def result_table(result: dict[str, Any]) -> Table:
+    """The scores of a finished run, a line per target."""
+    unit = "normalised, 0 to 100" if result["score_unit"] == "normalized" else "raw return"
+    decimals = 1 if result["score_unit"] == "normalized" else None
+    table = Table(title=f"scores ({unit}) after {result['steps']:,} steps, one seed")
+    rows = result["scores"]
+    lengths = [row["num_evaluations"] for row in rows if "num_evaluations" in row]
+    last = name_last(lengths) if lengths else "last, at most 4"
+    for column in ("target return", "last", last, "best", "at step", "last mean return", "episodes"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        target = "none" if row["target_return"] is None else format_setting(row["target_return"])
+        if row["last"] is None:
+            table.add_row(target, "every episode failed")
+            continue
+        scores = [format_number(row[key], decimals=decimals) for key in ("last", "last4", "best")]
+        mean, episodes = format_number(row["mean_return_last"]), str(row.get("num_episodes_last", ""))
+        table.add_row(target, *scores, f"{row['best_step']:,}", mean, episodes)
+    behaviour = format_number(result["behaviour_mean_return"])
+    if result["behaviour_score"] is not None:
+        behaviour += f", score {format_number(result['behaviour_score'], decimals=1)}"
+    table.caption = f"the data's own mean return: {behaviour}"
+    if not result["scores"]:
+        table.caption += "; not evaluated (no environment, or --num-episodes 0)"
+    return table

@@ -1,0 +1,430 @@
+"""Trajectories as flat columns: one row for each step, episodes end to end, and a description for models.
+
+Dimensions: N steps of the data set · E episodes · T steps of one episode · S state_dim · A act_dim · W
+columns of a record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from annotated_types import MinLen
+
+from chibit.core.config import Checked
+from chibit.core.errors import InputError
+from chibit.core.fields import Count, Distinct, Natural, Positive
+from chibit.core.memory import check_fits
+from chibit.data.statistics import RunningMoments, spread
+
+_BLOCK_ROWS = 1 << 16
+_SUBSET, _HELD_OUT = 2, 3  # what a draw of episodes is for: each has random numbers of its own
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSpec(Checked):
+    """What depends on the data and not on the method: plain JSON values that travel with every model."""
+
+    name: str
+    """As its source spells it: hopper-medium-v2, mujoco/hopper/medium-v0, or the file's name."""
+    state_dim: Count
+    """Numbers in an observation."""
+    act_dim: Natural
+    """Width of an action; 0 where actions are discrete."""
+    num_actions: Count | None
+    """Number of discrete actions; None where actions are continuous."""
+    env_id: str | None
+    """Environment it is evaluated in, one of `chibit.environments.make.ALLOWED`; None where there is none."""
+    d4rl_physics: bool
+    """Evaluate with the contact margins that MuJoCo had before 3.5 (they matter in Hopper and Ant)."""
+    max_episode_steps: Count
+    """Time limit of an episode, in environment steps."""
+    score_reference: Annotated[tuple[float, float], Distinct()] | None
+    """Raw returns that count as normalised scores of 0 and of 100."""
+    state_mean: tuple[float, ...]
+    """Mean of each observation dimension over all kept steps; empty for images, which stay as they are."""
+    state_std: tuple[Positive, ...]
+    """Population standard deviation + 1e-6; 1 for a dimension that never changes. Empty for images."""
+    action_low: tuple[float, ...]
+    """Lower bounds of actions: the environment's, else -1 or what the data reach; empty where discrete."""
+    action_high: tuple[float, ...]
+    """Upper bounds of actions: the environment's, else 1 or what the data reach; empty where discrete."""
+    default_target_returns: Annotated[tuple[float, ...], MinLen(1)]
+    """Raw returns to ask for: the environment's usual ones, else the data's best and half of it."""
+    image_shape: tuple[Count, ...] = ()
+    """(C, H, W) where an observation is a stack of C pictures, uint8; empty where it is a vector."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.num_actions is None) == (self.act_dim == 0):
+            raise InputError(
+                f"act_dim: got {self.act_dim} beside num_actions {self.num_actions}, expected one"
+            )
+        if self.image_shape and math.prod(self.image_shape) != self.state_dim:
+            raise InputError(f"image_shape: got {self.image_shape}, expected {self.state_dim} numbers in all")
+        lengths = {"state": self.num_state_columns, "action": self.act_dim}
+        for name in ("state_mean", "state_std", "action_low", "action_high"):
+            found, expected = len(getattr(self, name)), lengths[name.partition("_")[0]]
+            if found != expected:
+                raise InputError(f"{name}: got {found} numbers, expected {expected}")
+        for column, (low, high) in enumerate(zip(self.action_low, self.action_high, strict=True)):
+            if not low < high:
+                raise InputError(
+                    f"action_low: {low} of dimension {column}, expected less than its high, {high}"
+                )
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        """Shape of one observation."""
+        return self.image_shape or (self.state_dim,)
+
+    @property
+    def num_state_columns(self) -> int:
+        """Columns of a record that hold the observation: none where it is an image."""
+        return 0 if self.image_shape else self.state_dim
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory:
+    """One episode."""
+
+    observations: np.ndarray
+    """(T, S) float32."""
+    actions: np.ndarray
+    """(T, A) float32, or (T,) int64 where actions are discrete."""
+    rewards: np.ndarray
+    """(T,) float32."""
+    terminations: np.ndarray
+    """(T,) bool; True where the environment ended the episode."""
+    truncations: np.ndarray
+    """(T,) bool; True where a time limit or the logger cut the episode."""
+    final_observation: np.ndarray | None
+    """(S,) what was seen after the last action; None where the data do not hold it."""
+
+
+def returns_to_go(rewards: np.ndarray, episode_starts: np.ndarray) -> np.ndarray:
+    """Undiscounted sum of the rewards from each step to the end of its episode.
+
+    Args:
+        rewards: (N,) raw rewards.
+        episode_starts: (E + 1,) first row of each episode, then N.
+
+    Returns:
+        (N,) float32, summed in float64. Each episode is summed by itself: no rounding leaks out of it.
+    """
+    sums = np.empty(len(rewards), np.float64)
+    with np.errstate(over="ignore"):  # an overflow becomes an infinity, which the store refuses by name
+        for start, end in zip(episode_starts[:-1], episode_starts[1:], strict=True):
+            np.cumsum(rewards[start:end][::-1], dtype=np.float64, out=sums[start:end][::-1])
+        return sums.astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class StateNormalizer:
+    """Affine map of observations to zero mean and unit spread."""
+
+    mean: np.ndarray
+    """(S,) float32."""
+    std: np.ndarray
+    """(S,) float32, positive."""
+
+    @classmethod
+    def from_spec(cls, spec: DatasetSpec) -> StateNormalizer:
+        """Take mean and spread from a data set's description."""
+        return cls(np.asarray(spec.state_mean, np.float32), np.asarray(spec.state_std, np.float32))
+
+    def __call__(self, observations: np.ndarray) -> np.ndarray:
+        """Normalise (..., S) raw observations; the result is float32. Images pass as they are, uint8."""
+        if not len(self.mean):
+            return observations
+        return ((observations - self.mean) / self.std).astype(np.float32, copy=False)
+
+    def inverse(self, states: np.ndarray) -> np.ndarray:
+        """Give back raw observations from (..., S) normalised states; the result is float32."""
+        return (states * self.std + self.mean).astype(np.float32, copy=False)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrajectoryDataset:
+    """Episodes behind one another in one array of records, usually a read-only memory map of a store.
+
+    A record is a row of W float32 numbers: return-to-go, S observations, A actions (one column where actions
+    are discrete), reward. Columns are views of it. Images are not in the records but in `frames`.
+    """
+
+    spec: DatasetSpec
+    folder: Path
+    """The store it was opened from."""
+    content_hash: str
+    """SHA-256 over the data, the same wherever and whenever the data set is converted."""
+    records: np.ndarray
+    """(N, W) float32."""
+    episode_starts: np.ndarray
+    """(E + 1,) int64 first row of each episode, then N."""
+    episode_ends: np.ndarray
+    """(E, 2) bool: whether an episode ended in a termination, and whether in a truncation."""
+    final_observations: np.ndarray | None
+    """(E, S) float32 raw observation after the last action of each episode; None where the data do not hold
+    them."""
+    frames: np.ndarray | None = None
+    """(N, H, W) uint8, the newest picture of each observation, where observations are stacks of pictures; see
+    `chibit.data.samplers.frames`."""
+    store_rows: np.ndarray | None = None
+    """(N,) int64 row of the store that each step was taken from; None where all of the store is here."""
+    whole_hash: str = ""
+    """`content_hash` of the data set that this is a part of; empty where it is whole."""
+    notes: tuple[str, ...] = ()
+    """What was decided or left out while the data were read, one sentence each."""
+    provenance: dict[str, Any] = field(default_factory=dict)
+    """Where the data came from."""
+
+    @property
+    def num_steps(self) -> int:
+        """N."""
+        return len(self.records)
+
+    @property
+    def num_episodes(self) -> int:
+        """E."""
+        return len(self.episode_ends)
+
+    @property
+    def is_discrete(self) -> bool:
+        """Whether actions are numbers 0 to num_actions - 1."""
+        return self.spec.num_actions is not None
+
+    @property
+    def returns_to_go(self) -> np.ndarray:
+        """(N,) float32 raw."""
+        return self.records[:, 0]
+
+    @property
+    def observations(self) -> np.ndarray:
+        """(N, S) float32 raw; of images the frames."""
+        if self.frames is not None:
+            return self.frames
+        return self.records[:, 1 : 1 + self.spec.num_state_columns]
+
+    @cached_property
+    def actions(self) -> np.ndarray:
+        """(N, A) float32, or (N,) int64 where actions are discrete."""
+        columns = self.records[:, 1 + self.spec.num_state_columns : -1]
+        return columns[:, 0].astype(np.int64) if self.is_discrete else columns
+
+    @property
+    def rewards(self) -> np.ndarray:
+        """(N,) float32 raw."""
+        return self.records[:, -1]
+
+    @cached_property
+    def terminations(self) -> np.ndarray:
+        """(N,) bool; True on the last step of an episode that the environment ended."""
+        return self._at_last_steps(self.episode_ends[:, 0])
+
+    @cached_property
+    def truncations(self) -> np.ndarray:
+        """(N,) bool; True on the last step of an episode that was cut."""
+        return self._at_last_steps(self.episode_ends[:, 1])
+
+    @cached_property
+    def timesteps(self) -> np.ndarray:
+        """(N,) int64 steps since the start of the episode."""
+        return np.arange(self.num_steps) - np.repeat(self.episode_starts[:-1], self.episode_lengths)
+
+    @cached_property
+    def episode_lengths(self) -> np.ndarray:
+        """(E,) int64."""
+        return np.diff(self.episode_starts)
+
+    @cached_property
+    def episode_returns(self) -> np.ndarray:
+        """(E,) float32 undiscounted returns."""
+        return np.asarray(self.returns_to_go[self.episode_starts[:-1]])
+
+    def trajectory(self, index: int) -> Trajectory:
+        """Give one episode.
+
+        Args:
+            index: 0 to num_episodes - 1, or negative from the end.
+
+        Raises:
+            IndexError: if there is no such episode.
+        """
+        index = range(self.num_episodes)[index]
+        rows = slice(int(self.episode_starts[index]), int(self.episode_starts[index + 1]))
+        final = None if self.final_observations is None else self.final_observations[index]
+        return Trajectory(
+            observations=self.observations[rows],
+            actions=self.actions[rows],
+            rewards=self.rewards[rows],
+            terminations=self.terminations[rows],
+            truncations=self.truncations[rows],
+            final_observation=final,
+        )
+
+    def in_store(self, rows: np.ndarray) -> np.ndarray:
+        """Give the rows of the store that some rows of this data set were taken from."""
+        return rows if self.store_rows is None else self.store_rows[rows]
+
+    def top_fraction(self, fraction: float) -> TrajectoryDataset:
+        """Keep the best episodes, for cloning a percentage of the data (%BC of Chen et al., 2021).
+
+        Args:
+            fraction: share of all steps to keep, in (0, 1].
+
+        Returns:
+            Whole episodes from the best return down, as many as fit into the share but at least one, in their
+            old order; in memory. Normalization and targets stay those of the whole data set.
+
+        Raises:
+            InputError: if the fraction is not in (0, 1].
+        """
+        if not 0.0 < fraction <= 1.0:
+            raise InputError(f"fraction: got {fraction}, expected more than 0 and at most 1")
+        best_first = np.argsort(-self.episode_returns, kind="stable")
+        total = np.cumsum(self.episode_lengths[best_first])
+        num_kept = max(1, int(np.searchsorted(total, fraction * self.num_steps, side="right")))
+        note = f"kept the best {num_kept} of {self.num_episodes} episodes"
+        return self._take(best_first[:num_kept], f"top {fraction!r}", note)
+
+    def random_fraction(self, fraction: float, seed: int) -> TrajectoryDataset:
+        """Draw a share of the episodes uniformly without replacement, to learn from little data.
+
+        Args:
+            fraction: share of the episodes to keep, in (0, 1].
+            seed: of the draw, 0 or more. The same seed gives the same episodes to whoever asks, and a smaller
+                fraction is part of a larger one.
+
+        Returns:
+            Whole episodes, rounded to the nearest number, in their old order; in memory. All of them are the
+            data set itself. Normalization is that of the kept steps, since who has only these knows no other;
+            target returns, score reference, environment, time limit and action bounds stay the whole's.
+
+        Raises:
+            InputError: if the fraction is not in (0, 1], or leaves no episode.
+            ResourceError: if the share does not fit into memory.
+        """
+        if not 0.0 < fraction <= 1.0:
+            raise InputError(f"fraction: got {fraction}, expected more than 0 and at most 1")
+        num_kept = _nearest(fraction * self.num_episodes)
+        if num_kept == 0:
+            raise InputError(
+                f"fraction: {fraction} of {self.num_episodes} episodes is none; "
+                f"give at least {0.5 / self.num_episodes:.2g}"
+            )
+        if num_kept == self.num_episodes:
+            return self
+        note = f"kept {num_kept} of {self.num_episodes} episodes, drawn with seed {seed}"
+        kept = self._shuffled_episodes(seed, _SUBSET)[:num_kept]
+        return self._take(kept, f"random {num_kept} {seed}", note)._restandardized()
+
+    def held_out_split(self, share: float, seed: int) -> tuple[TrajectoryDataset, TrajectoryDataset]:
+        """Split the episodes at random into a part to train on and one to test on.
+
+        Args:
+            share: share of the episodes to hold out, in (0, 1).
+            seed: of the draw, 0 or more; the same seed gives the same split.
+
+        Returns:
+            The part to train on and the part held out: whole episodes, disjoint, together all of them; in
+            memory. Normalization of both is that of the first; the rest of the description stays the whole's.
+
+        Raises:
+            InputError: if the share is not in (0, 1), or leaves either part without an episode.
+            ResourceError: if the parts do not fit into memory.
+        """
+        if not 0.0 < share < 1.0:
+            raise InputError(f"share: got {share}, expected more than 0 and less than 1")
+        num_held_out = _nearest(share * self.num_episodes)
+        if not 0 < num_held_out < self.num_episodes:
+            raise InputError(
+                f"share: {share} of {self.num_episodes} episodes holds out {num_held_out}; "
+                "expected some in both parts"
+            )
+        order = self._shuffled_episodes(seed, _HELD_OUT)
+        change = f"{num_held_out} held out with seed {seed}"
+        note = f"{num_held_out} of {self.num_episodes} episodes are held out, drawn with seed {seed}"
+        train = self._take(order[num_held_out:], f"without {change}", note)._restandardized()
+        held_out = self._take(order[:num_held_out], f"the {change}", f"{note}: these are they")
+        return train, replace(held_out, spec=train.spec)
+
+    def delay_rewards(self) -> TrajectoryDataset:
+        """Move all reward of an episode to its last step, the delayed setting of Chen et al. (2021).
+
+        Returns:
+            The same steps, in memory; the return-to-go is the episode's return at every step.
+        """
+        records = np.array(self.records)
+        records[:, 0] = np.repeat(self.episode_returns, self.episode_lengths)
+        records[:, -1] = 0.0
+        records[self.episode_starts[1:] - 1, -1] = self.episode_returns
+        return replace(
+            self,
+            records=records,
+            whole_hash=self.store_hash,
+            content_hash=self._derived_hash("delayed"),
+            notes=(*self.notes, "all reward of an episode is on its last step"),
+        )
+
+    def _shuffled_episodes(self, seed: int, purpose: int) -> np.ndarray:
+        """Give the numbers of all episodes in an order that the seed decides."""
+        if seed < 0:
+            raise InputError(f"seed: got {seed}, expected 0 or more")
+        return np.random.default_rng([seed, purpose]).permutation(self.num_episodes)
+
+    def _take(self, episodes: np.ndarray, change: str, note: str) -> TrajectoryDataset:
+        """Keep some episodes, in their old order; `change` tells the result from other parts."""
+        kept = np.sort(episodes)
+        num_steps = int(self.episode_lengths[kept].sum())
+        frame_bytes = 0 if self.frames is None else self.frames[0].nbytes
+        check_fits(
+            num_steps * (self.records[0].nbytes + frame_bytes),
+            f"a copy of {num_steps:,} steps of {self.spec.name}",
+            "keep fewer",
+        )
+        rows = np.concatenate([np.arange(self.episode_starts[e], self.episode_starts[e + 1]) for e in kept])
+        return replace(
+            self,
+            records=self.records[rows],
+            episode_starts=np.concatenate([[0], np.cumsum(self.episode_lengths[kept])]),
+            episode_ends=self.episode_ends[kept],
+            final_observations=None if self.final_observations is None else self.final_observations[kept],
+            frames=None if self.frames is None else self.frames[rows],
+            store_rows=self.in_store(rows),
+            whole_hash=self.store_hash,
+            content_hash=self._derived_hash(change),
+            notes=(*self.notes, note),
+        )
+
+    def _restandardized(self) -> TrajectoryDataset:
+        """Describe observations by the mean and spread of the steps that are here."""
+        if self.spec.image_shape:
+            return self
+        moments = RunningMoments(self.spec.state_dim)
+        for start in range(0, self.num_steps, _BLOCK_ROWS):
+            moments.add(self.observations[start : start + _BLOCK_ROWS])
+        mean, std = moments.mean, spread(moments.mean, moments.std)
+        spec = replace(self.spec, state_mean=tuple(mean.tolist()), state_std=tuple(std.tolist()))
+        return replace(self, spec=spec)
+
+    def _at_last_steps(self, ends: np.ndarray) -> np.ndarray:
+        flags = np.zeros(self.num_steps, bool)
+        flags[self.episode_starts[1:] - 1] = ends
+        return flags
+
+    @property
+    def store_hash(self) -> str:
+        """`content_hash` of the whole data set, also where this is a part of it."""
+        return self.whole_hash or self.content_hash
+
+    def _derived_hash(self, change: str) -> str:
+        return hashlib.sha256(f"{self.content_hash} {change}".encode()).hexdigest()
+
+
+def _nearest(number: float) -> int:
+    return math.floor(number + 0.5)

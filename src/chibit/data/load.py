@@ -1,0 +1,233 @@
+"""Data sets by name or path: converted once whatever the source, kept as a store, and opened from there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from chibit.core.errors import DamagedFileError, InputError, UserError
+from chibit.core.files import check_name
+from chibit.core.fingerprint import fingerprint
+from chibit.core.temporary import remove
+from chibit.data.dataset import TrajectoryDataset
+from chibit.data.readers.origin import Origin, is_published_name
+from chibit.data.readers.recording import Recording, record_columns
+from chibit.data.resolve import SUFFIXES, atari_folder, find_source, home_folder, local_minari_ids
+from chibit.data.store import SCHEMA, open_store, write_store
+from chibit.environments.atari import GAMES
+
+_CONVERTER = 3
+"""Raised when the same source would become another store."""
+
+
+def load_dataset(
+    name_or_path: str | Path,
+    *,
+    env_id: str | None = None,
+    data_folder: Path | None = None,
+    cache: Path | None = None,
+    download: bool = True,
+    progress: bool = True,
+) -> TrajectoryDataset:
+    """Open a data set, after converting it if that was not done before.
+
+    Args:
+        name_or_path: a D4RL id (hopper-medium-v2), an own level (hopper-medium, chibit/hopper/medium-v0;
+            collected if it is not there), a Minari id (mujoco/hopper/medium-v0), or the path of an .hdf5,
+            .pkl or .npz file, of a Minari folder or of a store.
+        env_id: environment that the data are evaluated in, by the caller's word: one of
+            `chibit.environments.make.ALLOWED`. None takes what the data name.
+        data_folder: where D4RL files and Minari data sets are looked for first, and D4RL files are downloaded
+            to.
+        cache: where stores are kept; see `home_folder`.
+        download: whether data that are not here may be downloaded or collected.
+        progress: show what takes long on standard error.
+
+    Returns:
+        The data set, read-only, its arrays memory-mapped.
+
+    Raises:
+        InputError: for an unknown name, a missing file, or data that do not fit together or with their
+            environment.
+        DamagedFileError: for a file that is damaged or not to be trusted.
+        ResourceError: for a full disk, too little memory, or a server that cannot be reached.
+    """
+    dataset = _open(name_or_path, data_folder, cache, download, progress)
+    if env_id is None:
+        return dataset
+    from chibit.data.environment import evaluate_in
+
+    return evaluate_in(dataset, env_id)
+
+
+def _open(
+    name_or_path: str | Path, data_folder: Path | None, cache: Path | None, download: bool, progress: bool
+) -> TrajectoryDataset:
+    source = find_source(name_or_path, data_folder, home_folder(cache), download, progress)
+    if source.reader is None:
+        return open_store(source.path, verify="hash")
+    folder = home_folder(cache) / "stores" / f"{_readable(name_or_path)}-{_source_hash(source.path)}"
+    kept = _open_kept(folder)
+    if kept is not None:
+        return kept
+    if progress:
+        print(f"converting {source.path} to {folder}", file=sys.stderr)
+    with source.reader(source.path) as (recording, origin):
+        return _keep(folder, recording, origin, str(source.path))
+
+
+def is_here(name_or_path: str | Path, *, data_folder: Path | None = None, cache: Path | None = None) -> bool:
+    """Whether `load_dataset` would find a data set without downloading or collecting it."""
+    try:
+        find_source(name_or_path, data_folder, home_folder(cache), download=False, progress=False)
+    except UserError:
+        return False
+    return True
+
+
+def from_arrays(
+    observations: ArrayLike,
+    actions: ArrayLike,
+    rewards: ArrayLike,
+    terminations: ArrayLike,
+    truncations: ArrayLike | None = None,
+    *,
+    next_observations: ArrayLike | None = None,
+    name: str = "arrays",
+    env_id: str | None = None,
+    d4rl_physics: bool = False,
+    score_reference: tuple[float, float] | None = None,
+    cache: Path | None = None,
+) -> TrajectoryDataset:
+    """Make a data set of arrays: the steps of all episodes, end to end.
+
+    Args:
+        observations: (N, S) numbers.
+        actions: (N, A) floats, or (N,) integers from 0 where actions are discrete.
+        rewards: (N,) numbers.
+        terminations: (N,) bool, True where the environment ended an episode.
+        truncations: (N,) bool, True where an episode was cut; None if none was.
+        next_observations: (N, S) what was seen after each action, if it is known.
+        name: letters, digits and . _ + -; it names the data set in tables and means nothing else, so the
+            name of a published data set (hopper-medium-v2) is refused.
+        env_id: the environment it is evaluated in, one of `chibit.environments.make.ALLOWED`.
+        d4rl_physics: evaluate with the contact margins that MuJoCo had before 3.5.
+        score_reference: raw returns that count as 0 and as 100; None takes the environment's, if any are
+            published.
+        cache: where stores are kept; see `home_folder`.
+
+    Returns:
+        The data set, opened from a store in the cache; its `folder` can be given to `load_dataset` later.
+
+    Raises:
+        InputError: if arrays do not fit together or with the environment, a value is not finite, or no
+            episode ends.
+    """
+    check_name(name, "data set")
+    if is_published_name(name):
+        raise InputError(f"name: {name!r} is that of a published data set; choose another")
+    columns = _numeric_columns(
+        observations=observations,
+        actions=actions,
+        rewards=rewards,
+        terminations=terminations,
+        truncations=truncations,
+        next_observations=next_observations,
+    )
+    origin = Origin(
+        name=name,
+        env_id=env_id,
+        d4rl_physics=d4rl_physics,
+        score_reference=score_reference,
+        provenance={"kind": "arrays"},
+    )
+    folder = home_folder(cache) / "stores" / f"{_readable(name)}-{_content_hash(origin, columns)}"
+    return _open_kept(folder) or _keep(folder, record_columns(columns, where=name), origin, name)
+
+
+def list_datasets(*, data_folder: Path | None = None, cache: Path | None = None) -> list[str]:
+    """List the names that `load_dataset` knows, one line each: what it is and where it comes from."""
+    from chibit.data.collect.mujoco import list_collectable
+    from chibit.data.readers.d4rl import IDS, find_file
+
+    here = local_minari_ids(data_folder)
+    own = list_collectable()
+    lines = []
+    for entry in own:
+        state = "here" if entry.dataset_id in here else "collected when first used"
+        lines.append(_line(entry.name, f"{entry.env_id}; {state}"))
+    folder = data_folder or home_folder(cache) / "d4rl"
+    for dataset_id in IDS:
+        is_here = find_file(dataset_id, folder) is not None
+        lines.append(_line(dataset_id, "D4RL; " + ("here" if is_here else "downloaded when first used")))
+    for game in GAMES:
+        state = "here" if (atari_folder(cache) / game).is_dir() else "downloaded when first used"
+        lines.append(_line(game, f"1 % of DQN-replay; {state}"))
+    lines += [_line(path.name, "collected; here") for path in sorted(atari_folder(cache).glob("*-*"))]
+    collected = {entry.dataset_id for entry in own}
+    lines += [_line(dataset_id, "Minari; here") for dataset_id in here if dataset_id not in collected]
+    return lines
+
+
+def _open_kept(folder: Path) -> TrajectoryDataset | None:
+    """Open a store that was made before; a damaged one is dropped, since it is only a copy."""
+    if not folder.exists():
+        return None
+    try:
+        return open_store(folder, verify="hash")
+    except (DamagedFileError, InputError):
+        remove(folder)
+        return None
+
+
+def _keep(folder: Path, recording: Recording, origin: Origin, where: str) -> TrajectoryDataset:
+    from chibit.data.environment import check_environment
+
+    return open_store(write_store(folder, recording, check_environment(origin, recording, where)))
+
+
+def _source_hash(path: Path) -> str:
+    """Eight digits that change with a source, and with how it is converted."""
+    return hashlib.sha256(json.dumps([fingerprint(path), SCHEMA, _CONVERTER]).encode()).hexdigest()[:8]
+
+
+def _readable(name_or_path: str | Path) -> str:
+    """Turn a name into a folder's name; what tells data sets apart is the hash behind it."""
+    path = Path(name_or_path)
+    text = path.stem if path.suffix in SUFFIXES else path.name if path.exists() else str(name_or_path)
+    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.")[-60:] or "data"
+
+
+def _content_hash(origin: Origin, columns: Mapping[str, np.ndarray]) -> str:
+    """Eight digits that change with arrays or with what is said of them."""
+    digest = hashlib.sha256(repr((origin, SCHEMA, _CONVERTER)).encode())
+    for name, column in columns.items():
+        digest.update(f"{name} {column.dtype} {column.shape}".encode())
+        digest.update(np.ascontiguousarray(column).data)
+    return digest.hexdigest()[:8]
+
+
+def _numeric_columns(**given: ArrayLike | None) -> dict[str, np.ndarray]:
+    columns = {}
+    for name, value in given.items():
+        if value is None:
+            continue
+        try:
+            column = np.asarray(value)
+        except ValueError as error:
+            raise InputError(f"{name}: not an array ({error})") from error
+        if column.dtype.kind not in "fiub":
+            raise InputError(f"{name}: type {column.dtype}, expected numbers")
+        columns[name] = column
+    return columns
+
+
+def _line(name: str, what: str) -> str:
+    return f"{name:<32}{what}"

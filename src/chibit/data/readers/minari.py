@@ -1,0 +1,284 @@
+"""Minari data sets (Younis et al., 2024): found here or downloaded, and what their metadata say.
+
+Metadata come from strangers. An environment is named by an id that must be on the allow-list; the
+`entry_point` that the metadata give for it is never looked at.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import InvalidRequirement, Requirement
+
+from chibit.core.config import read_json
+from chibit.core.errors import DamagedFileError, InputError
+from chibit.core.files import check_name
+from chibit.data.environment import choose_environment
+from chibit.data.readers.hdf5 import open_hdf5
+from chibit.data.readers.minari_episodes import (
+    MAX_DEPTH,
+    ArrayEpisode,
+    Categories,
+    EncodedEpisode,
+    MinariEpisode,
+    hdf5_episodes,
+    record_episodes,
+)
+from chibit.data.readers.origin import Origin, is_published_name
+from chibit.data.readers.recording import Recording
+from chibit.environments.make import MUJOCO_ENV_IDS
+
+_MAIN_FILE, _METADATA = "main_data.hdf5", "metadata.json"
+_MAX_CATEGORIES = 4096
+_LARGEST = 1e30  # of scores and bounds; far beyond any real one, and within single precision
+_HARMLESS_OPTIONS = {"render_mode", "width", "height", "camera_id", "camera_name", "default_camera_config"}
+_LATER_MUJOCO = [
+    f"{major}.{minor}.{patch}" for major in (3, 4, 5) for minor in range(30) for patch in range(6)
+][30:]
+"""Versions from 3.5.0 on, in which touching geoms add their contact margins."""
+
+
+def find_data_folder(folder: Path) -> Path | None:
+    """Give the folder that holds the files, `folder` or its `data`; None where it is no Minari data set."""
+    return next((place for place in (folder / "data", folder) if (place / _METADATA).is_file()), None)
+
+
+@contextlib.contextmanager
+def read_minari(folder: Path) -> Iterator[tuple[Recording, Origin]]:
+    """Read a data set from its folder.
+
+    Args:
+        folder: as `find_data_folder` gave it.
+
+    Raises:
+        InputError: if its steps do not fit together, or its form is not one that can be read here.
+        DamagedFileError: if it is damaged, incomplete or not to be trusted.
+        ResourceError: if it is too large for this machine.
+    """
+    metadata = read_json(folder / _METADATA)
+    if not isinstance(metadata, dict):
+        raise DamagedFileError(
+            f"{folder / _METADATA}: expected an object; copy or download the data set again"
+        )
+    origin = read_origin(metadata, folder)
+    if metadata.get("data_format", "hdf5") != "hdf5":
+        recording = _record_other_format(folder, metadata)
+        _check_bounds(origin, recording, folder)
+        yield recording, origin
+        return
+    path = folder / _MAIN_FILE
+    with open_hdf5(path) as file:
+        count, open_episode = hdf5_episodes(file, path)
+        _check_total(metadata, "total_episodes", count, path)
+        recording = record_episodes(count, _encoded(open_episode, metadata, folder), path)
+        _check_total(metadata, "total_steps", len(recording.rewards), path)
+        _check_bounds(origin, recording, folder)
+        yield recording, origin
+
+
+def read_origin(metadata: dict[str, Any], folder: Path) -> Origin:
+    """Take from metadata what can be trusted.
+
+    Raises:
+        InputError: for an action space that does not begin at 0, or a name that no path may hold.
+        DamagedFileError: if a field does not have the form that Minari gives it.
+    """
+    fallback = folder.parent.name if folder.name == "data" else folder.name
+    name = check_name(str(metadata.get("dataset_id", fallback)), "data set")
+    if "/" not in name and is_published_name(name):
+        name = f"minari/{name}"  # D4RL's and Atari's ids are no Minari ids
+    env_spec = _json_field(metadata, "eval_env_spec", folder) or _json_field(metadata, "env_spec", folder)
+    env_id, env_options, notes = _environment(env_spec)
+    d4rl_physics, physics_notes = _physics(metadata, env_id)
+    num_actions, action_bounds = _action_space(_json_field(metadata, "action_space", folder), folder)
+    limit = env_spec.get("max_episode_steps")
+    return Origin(
+        name=name,
+        env_id=env_id,
+        env_options=env_options,
+        d4rl_physics=d4rl_physics,
+        score_reference=_score_reference(metadata),
+        num_actions=num_actions,
+        action_bounds=action_bounds,
+        max_episode_steps=limit if type(limit) is int and limit > 0 else None,
+        notes=(*notes, *physics_notes),
+        provenance={
+            "kind": "minari",
+            "path": str(folder.absolute()),
+            **{
+                key: metadata[key] for key in ("minari_version", "requirements", "physics") if key in metadata
+            },
+        },
+    )
+
+
+def _environment(env_spec: dict[str, Any]) -> tuple[str | None, str, tuple[str, ...]]:
+    """Give the environment's id if it is allowed, the options it was made with, and notes."""
+    env_id, notes = choose_environment(env_spec.get("id"))
+    if env_id is None:
+        return None, "", notes
+    options = env_spec.get("kwargs")
+    kept = (
+        {k: v for k, v in options.items() if k not in _HARMLESS_OPTIONS} if isinstance(options, dict) else {}
+    )
+    wrappers = env_spec.get("additional_wrappers")
+    parts = [f"{key}={value!r}"[:80] for key, value in kept.items()]
+    if isinstance(wrappers, list):
+        parts += [str(w.get("name", "wrapper"))[:80] for w in wrappers if isinstance(w, dict)]
+    if not parts:
+        return env_id, "", ()
+    listed = ", ".join(parts)
+    return env_id, listed, (f"recorded in {env_id} with {listed}: evaluated without",)
+
+
+def _physics(metadata: dict[str, Any], env_id: str | None) -> tuple[bool, tuple[str, ...]]:
+    """Decide on contact margins: by the data's own record, else by the MuJoCo that they require."""
+    if env_id not in MUJOCO_ENV_IDS:
+        return False, ()
+    record = metadata.get("physics")
+    if isinstance(record, dict) and isinstance(record.get("d4rl_physics"), bool):
+        return record["d4rl_physics"], ()
+    requirement = _mujoco_requirement(metadata.get("requirements"))
+    if requirement is None:
+        return False, ()
+    if any(requirement.specifier.filter(_LATER_MUJOCO)):
+        return False, (
+            f"{requirement} does not tell MuJoCo before 3.5 from later: contact margins as in later",
+        )
+    return True, (f"{requirement}: contact margins as in MuJoCo before 3.5",)
+
+
+def _mujoco_requirement(requirements: Any) -> Requirement | None:
+    for text in requirements if isinstance(requirements, list) else []:
+        with contextlib.suppress(InvalidRequirement, TypeError):
+            requirement = Requirement(text)
+            if requirement.name.lower() == "mujoco":
+                return requirement
+    return None
+
+
+def _action_space(
+    space: dict[str, Any], folder: Path
+) -> tuple[int | None, tuple[tuple[float, ...], tuple[float, ...]] | None]:
+    """Read the number of actions, or their bounds if they are finite."""
+    if space.get("type") == "Discrete":
+        if space.get("start", 0) != 0:
+            raise InputError(f"{folder}: actions begin at {space['start']}, expected 0; renumber them")
+        number = space.get("n")
+        return (number, None) if type(number) is int and number > 0 else (None, None)
+    low, high = space.get("low"), space.get("high")
+    if isinstance(low, list) and isinstance(high, list) and all(map(_is_finite, [*low, *high])):
+        return None, (tuple(map(float, low)), tuple(map(float, high)))
+    return None, None
+
+
+def _encoded(
+    open_episode: Callable[[int], MinariEpisode], metadata: dict[str, Any], folder: Path
+) -> Callable[[int], MinariEpisode]:
+    """Let episodes give discrete observations as one-hot vectors, where the observation space has any."""
+    parts = _observation_parts(_json_field(metadata, "observation_space", folder), folder)
+    if not any(parts):
+        return open_episode
+    return lambda index: EncodedEpisode(open_episode(index), parts, f"{folder}: episode_{index}")
+
+
+def _observation_parts(space: dict[str, Any], folder: Path, depth: int = 0) -> tuple[Categories | None, ...]:
+    """Read which parts of an observation are discrete, in the order in which episodes give the parts."""
+    kind, subspaces = space.get("type"), space.get("subspaces")
+    if kind == "Dict" and isinstance(subspaces, dict) and depth < MAX_DEPTH:
+        inner = [subspaces[key] if isinstance(subspaces[key], dict) else {} for key in sorted(subspaces)]
+        return tuple(part for each in inner for part in _observation_parts(each, folder, depth + 1))
+    if kind == "Discrete":
+        return (_categories([space.get("n")], [space.get("start", 0)], folder),)
+    if kind == "MultiDiscrete":
+        counts = space.get("nvec")
+        starts = space.get("start", [0] * len(counts) if isinstance(counts, list) else None)
+        return (_categories(counts, starts, folder),)
+    return (None,)
+
+
+def _categories(counts: Any, starts: Any, folder: Path) -> Categories:
+    lists = [value for value in (counts, starts) if isinstance(value, list)]
+    is_whole = all(type(number) is int and abs(number) < 1 << 53 for value in lists for number in value)
+    if len(lists) < 2 or not is_whole or len(counts) != len(starts) or not counts or min(counts) < 1:
+        raise DamagedFileError(
+            f"{folder / _METADATA}: the discrete observation space has counts {str(counts)[:80]} and starts "
+            f"{str(starts)[:80]}; expected whole numbers; copy or download the data set again"
+        )
+    if sum(counts) > _MAX_CATEGORIES:
+        raise InputError(
+            f"{folder}: discrete observations with {sum(counts):,} values, expected at most "
+            f"{_MAX_CATEGORIES:,} (one-hot vectors); embed them first"
+        )
+    return Categories(tuple(counts), tuple(starts))
+
+
+def _score_reference(metadata: dict[str, Any]) -> tuple[float, float] | None:
+    low, high = metadata.get("ref_min_score"), metadata.get("ref_max_score")
+    if _is_finite(low) and _is_finite(high) and float(high) > float(low):  # type: ignore[arg-type]
+        return float(low), float(high)  # type: ignore[arg-type]
+    return None
+
+
+def _is_finite(value: Any) -> bool:
+    return type(value) in (int, float) and -_LARGEST < value < _LARGEST  # NaN is not between them
+
+
+def _json_field(metadata: dict[str, Any], key: str, folder: Path) -> dict[str, Any]:
+    """Decode an object that metadata hold as text; {} where there is none."""
+    text = metadata.get(key)
+    if text is None:
+        return {}
+    try:
+        value = json.loads(text)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise DamagedFileError(f"{folder / _METADATA}: {key} is not JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise DamagedFileError(f"{folder / _METADATA}: {key} is not an object")
+    return value
+
+
+def _check_total(metadata: dict[str, Any], key: str, found: int, path: Path) -> None:
+    if key in metadata and metadata[key] != found:
+        raise DamagedFileError(
+            f"{path}: {key} is {found}, metadata.json says {metadata[key]!r}; copy or download the set again"
+        )
+
+
+def _check_bounds(origin: Origin, recording: Recording, folder: Path) -> None:
+    sizes = {len(bound) for bound in origin.action_bounds or ()}
+    if not sizes <= {recording.num_action_columns}:
+        listed = " and ".join(map(str, sorted(sizes)))
+        raise DamagedFileError(
+            f"{folder / _METADATA}: action_space has bounds for {listed} numbers, "
+            f"actions have {recording.num_action_columns}; copy or download the data set again"
+        )
+
+
+def _record_other_format(folder: Path, metadata: dict[str, Any]) -> Recording:
+    """Read Arrow or Parquet with Minari's own reader."""
+    for space in ("observation_space", "action_space"):
+        # Without them Minari would build the environment from the file's entry point: code of a stranger.
+        if not _json_field(metadata, space, folder):
+            raise DamagedFileError(f"{folder / _METADATA}: no {space}; copy or download the data set again")
+    data_format, count = metadata["data_format"], metadata.get("total_episodes")
+    if data_format not in ("arrow", "parquet") or not isinstance(count, int):
+        raise InputError(f"{folder}: data format {str(data_format)[:80]!r}; expected hdf5, arrow or parquet")
+    from minari.dataset.minari_storage import MinariStorage
+
+    try:
+        storage = MinariStorage.read(folder)
+        episodes = [ArrayEpisode(episode, str(folder)) for episode in storage.get_episodes(range(count))]
+    except ImportError as error:
+        raise InputError(f"{folder}: Arrow files need an extra: pip install 'minari[arrow]'") from error
+    except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise DamagedFileError(
+            f"{folder}: damaged Arrow files ({error}); copy or download them again"
+        ) from error
+    return record_episodes(len(episodes), _encoded(episodes.__getitem__, metadata, folder), folder)

@@ -1,0 +1,142 @@
+"""What a source says of itself, and how that becomes a data set's description."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from chibit.data.dataset import DatasetSpec
+from chibit.data.readers.recording import Recording
+from chibit.data.statistics import spread
+from chibit.environments.scores import score_reference
+
+USUAL_TARGET_RETURNS = {
+    "Hopper": (3600.0, 1800.0),
+    "HalfCheetah": (6000.0, 12000.0),
+    "Walker2d": (5000.0, 2500.0),
+}
+"""Returns to ask for, by environment: the paper's (Table 7), then the other one of Chen et al. (2021)."""
+
+
+_PUBLISHED_NAME = re.compile(
+    r"(hopper|halfcheetah|walker2d|ant)-(random|(medium|full)-replay|medium|medium-expert|expert)-v\d+"
+    r"|(Breakout|Pong|Qbert|Seaquest)(-.+pct)?|(chibit|mujoco)/.*"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What is known of a data set beside its steps."""
+
+    name: str
+    """See `DatasetSpec.name`."""
+    env_id: str | None = None
+    """Environment of evaluation, on the allow-list."""
+    env_options: str = ""
+    """What it was made with beyond its defaults, in words; empty where nothing."""
+    d4rl_physics: bool = False
+    """See `DatasetSpec.d4rl_physics`."""
+    score_reference: tuple[float, float] | None = None
+    """From the data's own metadata; None looks the environment up."""
+    num_actions: int | None = None
+    """Number of discrete actions; None takes the largest that occurs, plus one."""
+    action_bounds: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    """Lowest and highest continuous actions; None takes -1 and 1, or what the data reach beyond that."""
+    max_episode_steps: int | None = None
+    """Time limit; None takes the longest episode."""
+    target_returns: tuple[float, ...] = ()
+    """Returns to ask for; empty takes the environment's usual ones, or the data's best and half of it."""
+    notes: tuple[str, ...] = ()
+    """What was decided while the description was read, one sentence each."""
+    provenance: dict[str, Any] = field(default_factory=dict)
+    """Where the data came from, as JSON values."""
+
+
+def make_spec(
+    origin: Origin,
+    recording: Recording,
+    *,
+    state_mean: np.ndarray,
+    state_std: np.ndarray,
+    episode_returns: np.ndarray,
+    action_range: tuple[np.ndarray, np.ndarray],
+    num_actions: int | None,
+) -> DatasetSpec:
+    """Describe a data set.
+
+    Args:
+        origin: what its source and its environment say.
+        recording: its steps.
+        state_mean: (S,) float64.
+        state_std: (S,) float64 population standard deviation.
+        episode_returns: (E,) raw.
+        action_range: (A,) smallest and largest values that occur.
+        num_actions: number of discrete actions, None where they are continuous.
+    """
+    act_dim = 0 if num_actions is not None else recording.num_action_columns
+    reached = _floats(np.minimum(action_range[0], -1.0)), _floats(np.maximum(action_range[1], 1.0))
+    low, high = origin.action_bounds or reached
+    lengths = np.diff(recording.episode_starts)
+    return DatasetSpec(
+        name=origin.name,
+        state_dim=recording.observation_size,
+        act_dim=act_dim,
+        num_actions=num_actions,
+        env_id=origin.env_id,
+        d4rl_physics=origin.d4rl_physics,
+        max_episode_steps=origin.max_episode_steps or int(lengths.max()),
+        score_reference=origin.score_reference or score_reference(origin.env_id),
+        state_mean=_floats(state_mean),
+        state_std=_floats(spread(state_mean, state_std)),
+        action_low=low if act_dim else (),
+        action_high=high if act_dim else (),
+        default_target_returns=origin.target_returns
+        or default_target_returns(origin.env_id, float(episode_returns.max())),
+        image_shape=recording.image_shape,
+    )
+
+
+def is_published_name(name: str) -> bool:
+    """Whether a name stands for one published data set, whose numbers tables would show beside it."""
+    return _PUBLISHED_NAME.fullmatch(name) is not None
+
+
+def file_name(path: Path) -> str:
+    """Name a data set by its file: without the suffix, unless it would then pass for a published one."""
+    return path.name if is_published_name(path.stem) else path.stem
+
+
+def beyond_bounds(spec: DatasetSpec, action_range: tuple[np.ndarray, np.ndarray]) -> tuple[str, ...]:
+    """Note actions that lie outside the bounds, if there are any: no policy will repeat them."""
+    if spec.num_actions is not None:
+        return ()
+    low, high = (float(bound) for bound in (action_range[0].min(), action_range[1].max()))
+    tolerance = 1e-5 * np.maximum(1.0, np.abs([spec.action_low, spec.action_high]))
+    below = (action_range[0] < np.array(spec.action_low) - tolerance[0]).any()
+    above = (action_range[1] > np.array(spec.action_high) + tolerance[1]).any()
+    return (f"actions reach from {low:g} to {high:g}, beyond their bounds",) if below or above else ()
+
+
+def default_target_returns(env_id: str | None, best_return: float) -> tuple[float, ...]:
+    """Returns to ask for: the usual ones of the environment, else the best of the data and one half as good.
+
+    Half as good as a negative return is twice that return.
+    """
+    usual = usual_target_returns(env_id)
+    if usual:
+        return usual
+    half = best_return / 2 if best_return > 0 else best_return * 2
+    return tuple(dict.fromkeys((best_return, half)))
+
+
+def usual_target_returns(env_id: str | None) -> tuple[float, ...]:
+    """Returns that are usually asked for in an environment of the allow-list; empty where there are none."""
+    return USUAL_TARGET_RETURNS.get(env_id.split("-")[0], ()) if env_id else ()
+
+
+def _floats(values: np.ndarray) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)

@@ -1,0 +1,97 @@
+"""Pickled lists of trajectories, as Decision Transformer repositories make them, read but never run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from chibit.core.arrays import map_array
+from chibit.core.errors import DamagedFileError, InputError, ResourceError
+from chibit.core.files import check_regular
+from chibit.core.temporary import temporary_folder
+from chibit.data.readers import unpickler
+from chibit.data.readers.d4rl import find_id, make_origin, state_columns
+from chibit.data.readers.origin import Origin
+from chibit.data.readers.recording import Recording, record_columns
+from chibit.data.readers.size_limits import memory_budget
+
+_MAX_SECONDS = 600
+_BASE_BYTES = 1 << 30  # address space of Python and numpy themselves
+_BYTES_PER_BYTE = 6  # of address space for each byte of the file
+
+
+@contextlib.contextmanager
+def read_trajectory_list(path: Path) -> Iterator[tuple[Recording, Origin]]:
+    """Read a pickled list of dictionaries with observations, actions, rewards and terminals.
+
+    Each dictionary is an episode. One whose last step is not terminal was cut by a time limit.
+
+    Args:
+        path: the .pkl file; a D4RL id as its name gives the environment.
+
+    Raises:
+        InputError: if the file is missing, or no episode has steps.
+        DamagedFileError: if it is damaged, or holds anything but arrays of numbers; nothing in it is
+            executed.
+        ResourceError: if it needs more memory than this machine has.
+    """
+    with temporary_folder() as folder:
+        _convert(path, folder)
+        columns = {file.stem: map_array(file) for file in folder.glob("*.npy")}
+        lengths = columns.pop("lengths")
+        last_rows = np.cumsum(lengths[lengths > 0]) - 1
+        terminations = np.asarray(columns["terminations"]).reshape(-1) != 0
+        truncations = np.zeros(len(terminations), bool)
+        if "truncations" in columns:
+            truncations = np.asarray(columns["truncations"]).reshape(-1) != 0
+        truncations[last_rows] |= ~terminations[last_rows]
+        dataset_id = find_id(path.stem)
+        origin = make_origin(path, dataset_id, columns["observations"].shape[-1], kind="trajectory list")
+        recording = record_columns(
+            columns | {"terminations": terminations, "truncations": truncations},
+            where=str(path),
+            num_state_columns=state_columns(dataset_id),
+        )
+        num_empty = int((lengths == 0).sum())
+        if num_empty:
+            note = f"left out {num_empty} of {len(lengths)} episodes: they have no steps"
+            origin = replace(origin, notes=(*origin.notes, note))
+        yield recording, origin
+
+
+def _convert(path: Path, folder: Path) -> None:
+    """Write the columns of a pickle as .npy files, in a process that can do nothing else."""
+    size = check_regular(path)
+    max_bytes = _BASE_BYTES + _BYTES_PER_BYTE * size
+    if max_bytes > 2 * memory_budget():
+        raise ResourceError(f"{path}: reading {size >> 20} MB of pickle takes {max_bytes >> 20} MB of memory")
+    program = [sys.executable, "-I", unpickler.__file__, str(path.absolute()), str(folder)]
+    try:
+        result = subprocess.run(
+            [*program, str(max_bytes), str(_MAX_SECONDS)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=2 * _MAX_SECONDS,
+            env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise DamagedFileError(f"{path}: refused: it does not come to an end") from error
+    if result.returncode == 0:
+        return
+    lines = result.stderr.strip().splitlines()
+    reason = lines[-1][:200] if lines else f"reading it ended with signal {-result.returncode}"
+    if result.returncode == unpickler.MALFORMED:
+        raise InputError(f"{path}: {reason}")
+    if result.returncode == unpickler.NO_SPACE:
+        raise ResourceError(f"{folder}: cannot write ({reason}); free some space")
+    raise DamagedFileError(f"{path}: refused: {reason}; expected a pickled list of dictionaries of arrays")

@@ -1,0 +1,294 @@
+"""Read a list of trajectories from a pickle without running anything in it: a program of its own.
+
+    python -I unpickler.py FILE FOLDER MAX_BYTES MAX_SECONDS
+
+writes FOLDER/<column>.npy for each column and prints nothing. A refusal is one line on standard error; the
+exit code is 2 for columns that do not fit together, 3 for a file that is damaged or not to be trusted, and 4
+for a full disk.
+
+A pickle is a program that may call anything it can name. Here it can name only what an array needs, and even
+those names lead to the classes below, which take bytes, a shape and a simple type, check that they fit, and
+call nothing of numpy's own unpickling. Memory and time are limited by the operating system, since a pickle
+may also just ask for a terabyte. This file imports nothing of chibit, so that it starts in a tenth of a
+second and can do nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import math
+import pickle
+import re
+import sys
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+resource: Any
+try:
+    import resource
+except ImportError:
+    resource = None
+
+_PR_SET_PDEATHSIG, _SIGKILL = 1, 9
+COLUMNS = {
+    "observations": ("observations",),
+    "actions": ("actions",),
+    "rewards": ("rewards",),
+    "terminations": ("terminations", "terminals", "dones"),
+    "truncations": ("truncations", "timeouts"),
+    "next_observations": ("next_observations",),
+}
+OPTIONAL = ("truncations", "next_observations")
+MALFORMED, REFUSED, NO_SPACE = 2, 3, 4
+DAMAGE = (
+    pickle.UnpicklingError,
+    EOFError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    KeyError,
+    OverflowError,
+    ImportError,
+    RecursionError,
+    AssertionError,
+)
+"""What bytes out of place make of an unpickler."""
+_MAX_DIMENSIONS = 4
+
+
+_NOT_NUMBERS = re.compile(r"c\d{1,2}|[USMm]\d{1,4}")
+"""numpy's types of complex numbers, text and times, which are no fault of a file."""
+
+
+class RefusedError(Exception):
+    """The file holds something that is not a list of dictionaries of arrays."""
+
+
+class MalformedError(Exception):
+    """Trajectories are there, but their columns do not fit together."""
+
+
+class _Dtype:
+    """Stands in for numpy.dtype: a plain number type, perhaps with a byte order."""
+
+    def __init__(self, name: Any = None, *_flags: Any) -> None:
+        if isinstance(name, str) and _NOT_NUMBERS.fullmatch(name):
+            raise MalformedError(f"an array of type {name}; expected plain numbers")
+        dtype = np.dtype(name) if isinstance(name, str) and len(name) <= 4 else None
+        if dtype is None or dtype.kind not in "fiub" or dtype.itemsize > 8:
+            raise RefusedError(f"an array of type {str(name)[:40]!r}; expected plain numbers")
+        self.value = dtype
+
+    def __setstate__(self, state: Any) -> None:
+        # (version, byte order, subdtype, names, fields, item size, alignment, flags): only the byte order can
+        # matter.
+        if not isinstance(state, tuple) or len(state) < 5 or state[1] not in ("<", ">", "|", "="):
+            raise RefusedError("a malformed number type")
+        if any(part is not None for part in state[2:5]):
+            raise RefusedError("a structured type; expected plain numbers")
+        if state[1] in "<>":
+            self.value = self.value.newbyteorder(state[1])
+
+
+class _Array:
+    """Stands in for numpy.ndarray: filled by the state that numpy's pickles hold."""
+
+    def __init__(self, *_arguments: Any) -> None:
+        self.value: np.ndarray | None = None
+
+    def __setstate__(self, state: Any) -> None:
+        if not isinstance(state, tuple) or len(state) != 5:
+            raise RefusedError("a malformed array")
+        _, shape, dtype, is_fortran, data = state
+        self.value = _make_array(data, dtype, shape, "F" if is_fortran else "C")
+
+
+def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any = "C", *_rest: Any) -> _Array:
+    """Stand in for numpy's reconstruction of arrays in protocol 5."""
+    array = _Array()
+    array.value = _make_array(data, dtype, shape, order)
+    return array
+
+
+def _scalar(dtype: Any, data: Any = b"") -> Any:
+    """Stand in for numpy's reconstruction of single numbers."""
+    return _make_array(data, dtype, (), "C")[()]
+
+
+def _encode(text: Any, encoding: Any) -> bytes:
+    """Stand in for codecs.encode, by which protocol 2 writes bytes."""
+    if not isinstance(text, str) or encoding != "latin1":
+        raise RefusedError("bytes in an unknown form")
+    return text.encode("latin1")
+
+
+def _no_bytes() -> bytes:
+    """Stand in for bytes(), by which protocol 2 writes none."""
+    return b""
+
+
+def _make_array(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
+    if isinstance(data, str):  # bytes of a Python 2 pickle
+        data = data.encode("latin1")
+    is_shape = isinstance(shape, tuple) and len(shape) <= _MAX_DIMENSIONS
+    if not (is_shape and all(type(size) is int and size >= 0 for size in shape)):
+        raise RefusedError("an array of a malformed shape")
+    if not isinstance(dtype, _Dtype) or order not in ("C", "F") or not isinstance(data, bytes | bytearray):
+        raise RefusedError("an array of objects; expected plain numbers")
+    if math.prod(shape) * dtype.value.itemsize != len(data):
+        raise RefusedError(f"an array of shape {shape} in {len(data)} bytes")
+    return np.frombuffer(data, dtype.value).reshape(shape, order=order)
+
+
+_MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
+_ADMITTED: dict[tuple[str, str], Any] = {
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _Dtype,
+    ("_codecs", "encode"): _encode,
+    ("__builtin__", "bytes"): _no_bytes,
+    **{(module, "_reconstruct"): _Array for module in _MULTIARRAY},
+    **{(module, "scalar"): _scalar for module in _MULTIARRAY},
+    **{(module, "_frombuffer"): _from_buffer for module in ("numpy.core.numeric", "numpy._core.numeric")},
+}
+
+
+class RestrictedUnpickler(pickle.Unpickler):
+    """Knows no names but those of arrays."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Give the stand-in for an admitted name.
+
+        Raises:
+            RefusedError: for every other name.
+        """
+        found = _ADMITTED.get((module, name))
+        if found is None:
+            raise RefusedError(f"it asks for {module}.{name}"[:120])
+        return found
+
+
+def read_trajectories(file: BinaryIO) -> list[dict[str, np.ndarray]]:
+    """Read trajectories.
+
+    Args:
+        file: a pickled list of dictionaries of arrays, as Decision Transformer repositories make them.
+
+    Returns:
+        For each trajectory, its columns under our names.
+
+    Raises:
+        RefusedError: if it is anything else.
+    """
+    value = RestrictedUnpickler(file, encoding="latin1").load()
+    if not isinstance(value, list | tuple) or not value:
+        empty = "an empty" if isinstance(value, list | tuple) else "a"
+        raise MalformedError(f"{empty} {type(value).__name__}; expected a list of trajectories")
+    return [_columns(item, index) for index, item in enumerate(value)]
+
+
+def _columns(trajectory: Any, index: int) -> dict[str, np.ndarray]:
+    if not isinstance(trajectory, dict):
+        raise MalformedError(f"trajectory {index} is a {type(trajectory).__name__}; expected a dictionary")
+    columns = {}
+    for ours, theirs in COLUMNS.items():
+        name = next((name for name in theirs if name in trajectory), None)
+        if name is not None:
+            columns[ours] = _plain_array(trajectory[name], f"trajectory {index}: {name}")
+        elif ours not in OPTIONAL:
+            raise MalformedError(f"trajectory {index} has no {' or '.join(theirs)}")
+    lengths = {name: len(column) for name, column in columns.items()}
+    if len(set(lengths.values())) != 1:
+        listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise MalformedError(f"trajectory {index}: columns differ in length ({listed})")
+    return columns
+
+
+def _plain_array(value: Any, where: str) -> np.ndarray:
+    try:
+        array = np.asarray(_numbers(value))
+    except (TypeError, ValueError, OverflowError) as error:  # something else, or rows of different lengths
+        raise MalformedError(f"{where} is no array of numbers") from error
+    if array.ndim == 0 or array.dtype.kind not in "fiub":
+        raise MalformedError(f"{where} is no array of numbers")
+    return array
+
+
+def _numbers(value: Any) -> Any:
+    """An array, or numbers and arrays in lists in lists, without the stand-ins."""
+    if isinstance(value, _Array):
+        return value.value
+    if isinstance(value, list | tuple):
+        return [_numbers(part) for part in value]
+    if isinstance(value, int | float | np.ndarray | np.generic):
+        return value
+    raise TypeError(type(value).__name__)
+
+
+def write_columns(trajectories: list[dict[str, np.ndarray]], folder: Path, max_bytes: int) -> None:
+    """Write each column of all trajectories, end to end, and `lengths`.
+
+    Raises:
+        RefusedError: if trajectories differ in shape, or one array is used so often that the columns would
+            explode.
+    """
+    names = [name for name in COLUMNS if all(name in trajectory for trajectory in trajectories)]
+    total = sum(trajectory[name].nbytes for trajectory in trajectories for name in names)
+    if total > max_bytes:
+        raise RefusedError(f"its arrays take {total} bytes once written out; at most {max_bytes} are allowed")
+    lengths = np.array([len(trajectory["rewards"]) for trajectory in trajectories])
+    np.save(folder / "lengths.npy", lengths)
+    for name in names:
+        # Empty trajectories may lack the width of their columns.
+        parts = [trajectory[name] for trajectory in trajectories if len(trajectory["rewards"])]
+        if not parts or len({part.shape[1:] for part in parts}) != 1:
+            raise MalformedError(
+                f"{name} differ in shape between trajectories" if parts else "no trajectory has steps"
+            )
+        np.save(folder / f"{name}.npy", np.concatenate(parts))
+
+
+def _limit(max_bytes: int, max_seconds: int) -> None:
+    """As `core.platform.limit_reader` and `die_with_parent`, of which this file knows nothing."""
+    with contextlib.suppress(AttributeError, TypeError, OSError):  # only Linux ends it with its parent
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, _SIGKILL)
+    if resource is None:  # on Windows there are no limits
+        return
+    with contextlib.suppress(ValueError):  # macOS knows this limit and does not take it
+        resource.setrlimit(resource.RLIMIT_AS, (max_bytes, max_bytes))
+    resource.setrlimit(resource.RLIMIT_CPU, (max_seconds, max_seconds))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def main(arguments: list[str]) -> int:
+    """Convert one file under limits."""
+    path, folder, max_bytes, max_seconds = (
+        Path(arguments[0]),
+        Path(arguments[1]),
+        int(arguments[2]),
+        int(arguments[3]),
+    )
+    _limit(max_bytes, max_seconds)
+    try:
+        with open(path, "rb") as file:
+            write_columns(read_trajectories(file), folder, max_bytes)
+    except (RefusedError, MalformedError) as error:
+        print(error, file=sys.stderr)
+        return REFUSED if isinstance(error, RefusedError) else MALFORMED
+    except OSError as error:
+        print(error, file=sys.stderr)
+        return NO_SPACE
+    except MemoryError:
+        print("it asks for more memory than its size allows", file=sys.stderr)
+        return REFUSED
+    except DAMAGE as error:
+        print(f"not a whole pickle ({type(error).__name__}: {error})".splitlines()[0], file=sys.stderr)
+        return REFUSED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,154 @@
+"""Single transitions for value-based and cloning agents: uniform over all steps that have a next observation.
+
+Dimensions: B batch · S state_dim · A act_dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from chibit.core.errors import InputError
+from chibit.core.memory import check_fits
+from chibit.data.dataset import TrajectoryDataset
+from chibit.data.samplers.windows import frame_stacks, restore_generator, to_device
+
+
+@dataclass(frozen=True)
+class TransitionBatch:
+    """B transitions (s, a, r, s')."""
+
+    states: Tensor
+    """(B, S) float32 normalised; stacks of pictures are (B, C, H, W) uint8 as they are."""
+    actions: Tensor
+    """(B, A) float32, or (B,) int64 where actions are discrete."""
+    rewards: Tensor
+    """(B,) float32, raw or as `reward_transform` gave them."""
+    next_states: Tensor
+    """As `states`."""
+    terminations: Tensor
+    """(B,) float32; 1 where the environment ended the episode. A truncation is 0: the value of s' still
+    counts."""
+    rows: Tensor
+    """(B,) int64 rows of the data set drawn from."""
+
+    def to(self, device: torch.device) -> TransitionBatch:
+        """The same batch on a device; itself where it is there."""
+        return to_device(self, device)
+
+
+class TransitionSampler:
+    """Draws transitions uniformly.
+
+    The last step of a truncated episode is left out where the data do not hold the observation after it,
+    since its value target would need one. After a termination no value is needed, and the state itself stands
+    in.
+    """
+
+    num_left_out: int
+    """Steps that are never drawn, because their next observation is unknown."""
+
+    def __init__(
+        self,
+        dataset: TrajectoryDataset,
+        *,
+        batch_size: int,
+        generator: np.random.Generator,
+        reward_transform: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> None:
+        """Prepare the draws.
+
+        Args:
+            dataset: what to draw from; its memory map is read as needed.
+            batch_size: B, at least 1.
+            generator: source of all randomness; `state_dict` holds its state.
+            reward_transform: maps (B,) raw rewards to what the batch holds; None keeps them.
+
+        Raises:
+            InputError: if `batch_size` is below 1, or no step has a next observation.
+            ResourceError: if a batch is larger than memory.
+        """
+        if batch_size < 1:
+            raise InputError(f"batch_size: got {batch_size}, expected at least 1")
+        self.dataset = dataset
+        spec = dataset.spec
+        self._records = np.asarray(dataset.records)  # a plain view: indexing np.memmap itself is slow
+        num_bytes = 8 * batch_size * self._records.shape[1]
+        check_fits(num_bytes, f"batch_size: a batch of {batch_size:,} transitions", "lower batch_size")
+        self._starts = np.asarray(dataset.episode_starts)
+        self._terminated = np.asarray(dataset.episode_ends[:, 0])
+        self._final = None if dataset.final_observations is None else np.asarray(dataset.final_observations)
+        self._batch_size = batch_size
+        self._generator = generator
+        self._reward_transform = reward_transform
+        self._is_discrete = dataset.is_discrete
+        self._states = slice(1, 1 + spec.num_state_columns)
+        self._stacks = frame_stacks(dataset)
+        self._mean = np.asarray(spec.state_mean, np.float32)
+        self._std = np.asarray(spec.state_std, np.float32)
+        left_out = self._starts[1:][~self._terminated] - 1 if self._final is None else np.empty(0, np.int64)
+        self.num_left_out = len(left_out)
+        self._num_rows = len(self._records) - self.num_left_out
+        # Rank of the first drawable row after each one left out: turns a draw's rank into its row with one
+        # search.
+        self._ranks_left_out = left_out - np.arange(len(left_out))
+        if self._num_rows == 0:
+            raise InputError(f"{spec.name}: no step has a next observation; give data with longer episodes")
+
+    def sample(self) -> TransitionBatch:
+        """Draw the next batch."""
+        ranks = self._generator.integers(0, self._num_rows, self._batch_size)
+        return self.transitions(ranks + np.searchsorted(self._ranks_left_out, ranks, side="right"))
+
+    def transitions(self, rows: np.ndarray) -> TransitionBatch:
+        """Give the transitions of chosen rows.
+
+        Args:
+            rows: (B,) int64 rows of the data set.
+        """
+        episodes = np.searchsorted(self._starts, rows, side="right") - 1
+        is_last = rows == self._starts[episodes + 1] - 1
+        records = self._records.take(rows, axis=0)  # (B, W)
+        states, next_states = self._read(rows, np.where(is_last, rows, rows + 1), records)
+        if self._final is not None:
+            next_states[is_last] = (self._final[episodes[is_last]] - self._mean) / self._std
+        actions = records[:, self._states.stop : -1]
+        rewards = np.ascontiguousarray(records[:, -1])
+        if self._reward_transform is not None:
+            rewards = np.asarray(self._reward_transform(rewards), np.float32)
+        return TransitionBatch(
+            states=torch.from_numpy(states),
+            actions=torch.from_numpy(
+                actions[:, 0].astype(np.int64) if self._is_discrete else np.ascontiguousarray(actions)
+            ),
+            rewards=torch.from_numpy(rewards),
+            next_states=torch.from_numpy(next_states),
+            terminations=torch.from_numpy((is_last & self._terminated[episodes]).astype(np.float32)),
+            rows=torch.from_numpy(rows),
+        )
+
+    def _read(
+        self, rows: np.ndarray, following: np.ndarray, records: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """States of rows and of the ones that follow them, as the batch holds them."""
+        if self._stacks is not None:
+            return self._stacks.stacks(rows), self._stacks.stacks(following)
+        after = self._records.take(following, axis=0)[:, self._states]
+        return (records[:, self._states] - self._mean) / self._std, (after - self._mean) / self._std
+
+    def state_dict(self) -> dict[str, Any]:
+        """The generator's state, from which the draws go on to the bit."""
+        return {"generator": dict(self._generator.bit_generator.state)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state that `state_dict` gave.
+
+        Raises:
+            DamagedFileError: if it is not the state of a generator of this kind.
+        """
+        restore_generator(self._generator, state)

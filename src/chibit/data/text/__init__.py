@@ -1,0 +1,1 @@
+"""Text and made-up tokens for language models."""

@@ -1,0 +1,1 @@
+"""Environments: which may be built, how, and what their returns mean."""

@@ -1,0 +1,167 @@
+"""The `README.md` of a saved policy: what it does, what it learned from, how well, and ten lines to use it.
+
+The head is what the Hugging Face Hub reads: tags, and scores as a model index.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from chibit.core.config import Checked
+from chibit.core.formatting import format_mean, format_number, format_setting
+from chibit.data.dataset import DatasetSpec
+
+OWN_DATA_PREFIX = "chibit/"
+"""Names of data sets that this package's shipped behaviour policies made begin with it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyScore(Checked):
+    """One evaluation of a policy, for its model card."""
+
+    env_id: str
+    """Environment that was played."""
+    target_return: float | None
+    """Raw return that was asked for; None where the method takes none."""
+    num_episodes: int
+    """Episodes that were played to their end."""
+    mean_return: float
+    """Mean raw return."""
+    std_return: float | None
+    """Sample standard deviation of the raw return between episodes; None for one episode."""
+    normalized_score: float | None
+    """0 (random) to 100 (expert); None without a reference."""
+
+
+def model_card(
+    agent: str, spec: DatasetSpec, target_return: float | None, scores: Sequence[PolicyScore]
+) -> str:
+    """Write the card.
+
+    Args:
+        agent: key of the method.
+        spec: of the data the policy was trained on.
+        target_return: raw return it asks for; None where the method takes none.
+        scores: its evaluations.
+
+    Returns:
+        Markdown with a YAML head.
+    """
+    asked = "" if target_return is None else f" It asks for a return of {format_setting(target_return)}."
+    place = spec.env_id or "no known environment"
+    physics = (
+        " Contacts have the margin of MuJoCo before 3.5: build the environment with "
+        "`chibit.make_env(..., d4rl_physics=True)`."
+        if spec.d4rl_physics
+        else ""
+    )
+    return f"""---
+{_front_matter(agent, spec, scores)}
+---
+# {agent} on {spec.name}
+
+A policy for {place}, learned offline from logged trajectories by chibit's method `{agent}`.{asked}{physics}
+
+- Data: {_data_line(spec)}
+- Observations: {_observation_line(spec)}, as the environment gives them; the policy normalises them itself.
+- Actions: {_action_line(spec)}
+
+## Scores
+
+{_score_table(scores)}
+
+## Use
+
+```python
+{_example(spec)}
+```
+"""
+
+
+def _front_matter(agent: str, spec: DatasetSpec, scores: Sequence[PolicyScore]) -> str:
+    """YAML, written as JSON values, which are YAML too."""
+    head: dict[str, Any] = {
+        "library_name": "chibit",
+        "tags": ["reinforcement-learning", "offline-reinforcement-learning", "gymnasium", agent],
+    }
+    if spec.env_id is not None:
+        head["tags"].append(spec.env_id)
+    if scores:
+        results = [_index_entry(score) for score in scores]
+        head["model-index"] = [{"name": f"{agent}-{spec.name}".replace("/", "-"), "results": results}]
+    return "\n".join(f"{key}: {json.dumps(value)}" for key, value in head.items())
+
+
+def _index_entry(score: PolicyScore) -> dict[str, Any]:
+    suffix = "" if score.target_return is None else f" (target return {score.target_return:g})"
+    spread = format_mean(score.mean_return, score.std_return).replace("±", "+/-").replace(",", "")
+    metrics: list[dict[str, Any]] = [{"type": "mean_reward", "name": f"mean return{suffix}", "value": spread}]
+    if score.normalized_score is not None:
+        value = round(score.normalized_score, 2)
+        metrics.append({"type": "normalized_score", "name": f"normalised score{suffix}", "value": value})
+    return {
+        "task": {"type": "reinforcement-learning", "name": "reinforcement-learning"},
+        "dataset": {"type": score.env_id, "name": score.env_id},
+        "metrics": metrics,
+    }
+
+
+def _observation_line(spec: DatasetSpec) -> str:
+    if not spec.image_shape:
+        return f"{spec.state_dim} numbers"
+    depth, height, width = spec.image_shape
+    return f"the last {depth} grey pictures of {height} x {width}, uint8"
+
+
+def _data_line(spec: DatasetSpec) -> str:
+    if spec.name.startswith(OWN_DATA_PREFIX):
+        return f"`{spec.name}`, made by chibit's shipped behaviour policies; not D4RL's set of that name."
+    return f"`{spec.name}`."
+
+
+def _action_line(spec: DatasetSpec) -> str:
+    if spec.num_actions is not None:
+        return f"one of {spec.num_actions}, as an integer from 0."
+    return f"{spec.act_dim} numbers."
+
+
+def _score_table(scores: Sequence[PolicyScore]) -> str:
+    if not scores:
+        return "Not evaluated."
+    lines = [
+        "| environment | target return | episodes | mean return | between episodes | normalised score |",
+        "|---|---|---|---|---|---|",
+    ]
+    for score in scores:
+        target = "none" if score.target_return is None else format_setting(score.target_return)
+        value, mean = score.normalized_score, score.mean_return
+        normalized = "no reference" if value is None else format_number(value, decimals=1)
+        spread = "—" if score.std_return is None else f"± {format_number(score.std_return, like=[mean])}"
+        lines.append(
+            f"| {score.env_id} | {target} | {score.num_episodes} | {format_number(mean)} | {spread} | "
+            f"{normalized} |"
+        )
+    lines.append(
+        "\n± is the standard deviation between episodes. A normalised score is 0 for random, 100 for expert."
+    )
+    return "\n".join(lines)
+
+
+def _example(spec: DatasetSpec) -> str:
+    extra = ", d4rl_physics=True" if spec.d4rl_physics else ""
+    return f"""import chibit
+
+policy = chibit.Policy.from_pretrained(".")  # this folder, or its id on the Hub
+env = chibit.make_env("{spec.env_id or "YOUR_ENVIRONMENT"}"{extra})
+observation, _ = env.reset(seed=0)
+policy.reset()
+total, done = 0.0, False
+while not done:
+    observation, reward, terminated, truncated, _ = env.step(policy.act(observation))
+    done = terminated or truncated
+    policy.observe(reward, done)
+    total += reward
+print(total)"""

@@ -1,0 +1,225 @@
+"""The folder of a saved policy: written beside what is there, checked when it is read, never run.
+
+It has `config.json` (agent, its configuration, and what depends on the data: sizes, normalisation, action
+bounds, environment), `model.safetensors`, and `README.md`, a model card. Around a model of `transformers` it
+has that model's own configuration too, in `backbone/`. The weights are checked against the SHA-256 in
+`config.json`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from chibit.agents import AGENTS, make_agent
+from chibit.agents.base import Agent
+from chibit.core.config import Checked, from_json, read_json, to_json
+from chibit.core.errors import DamagedFileError, InputError, first_line
+from chibit.core.files import write_atomic
+from chibit.core.memory import read_whole
+from chibit.core.runtime import resolve_runtime
+from chibit.core.shared_folder import shared_folder
+from chibit.data.dataset import DatasetSpec
+from chibit.models.counting import check_plausible
+from chibit.models.hub import links_within
+from chibit.policy.card import PolicyScore, model_card
+
+SCHEMA = 1
+KIND = "policy"
+"""What `shared_folder` knows it as."""
+_CONFIG, _WEIGHTS = "config.json", "model.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedPolicy(Checked):
+    """Content of a policy's `config.json`."""
+
+    schema: int
+    """Version of this layout."""
+    chibit: str
+    """Version of the package that wrote it."""
+    agent: str
+    """Key of the method in `chibit.agents.AGENTS`."""
+    config: dict[str, Any]
+    """The method's configuration."""
+    spec: DatasetSpec
+    """What depends on the data."""
+    target_return: float | None
+    """Raw return to ask for; None where the method takes none."""
+    sha256: str
+    """Of `model.safetensors`."""
+    scores: tuple[PolicyScore, ...] = ()
+    """Evaluations of this policy."""
+    agent_class: str = ""
+    """MODULE:CLASS of the method where it is not the package's own; nothing is imported for it."""
+
+
+def export_policy(
+    agent: Agent,
+    spec: DatasetSpec,
+    folder: str | Path,
+    *,
+    target_return: float | None = None,
+    scores: Sequence[PolicyScore] = (),
+) -> Path:
+    """Write an agent's policy into a folder, beside what is there.
+
+    Files that were written by it before are replaced, those of others are left alone.
+
+    Args:
+        agent: its current weights are written.
+        spec: of the data it was trained on.
+        folder: where to.
+        target_return: raw return it shall ask for; None is the data's first default.
+        scores: evaluations for the model card.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: for a target return that is not finite, or given to a method that takes none; where the
+            folder holds a run, a data set or the like, or a file of somebody else's under one of our names.
+        ResourceError: if it cannot be written.
+    """
+    target = Path(folder)
+    with shared_folder(target, KIND) as temporary:
+        write_policy(agent, spec, temporary, target_return=target_return, scores=scores)
+    return target
+
+
+def write_policy(
+    agent: Agent,
+    spec: DatasetSpec,
+    folder: Path,
+    *,
+    target_return: float | None = None,
+    scores: Sequence[PolicyScore] = (),
+) -> None:
+    """Write the files of `export_policy` into a new folder."""
+    weights = safetensors.torch.save(_separate(agent.acting_modules().state_dict()))
+    config = agent.acting_config
+    saved = SavedPolicy(
+        schema=SCHEMA,
+        chibit=importlib.metadata.version("chibit"),
+        agent=config.agent,
+        agent_class=AGENTS[config.agent].address,
+        config=to_json(config),
+        spec=spec,
+        target_return=checked_target(agent, spec, target_return),
+        sha256=hashlib.sha256(weights).hexdigest(),
+        scores=tuple(scores),
+    )
+    write_atomic(folder / _WEIGHTS, weights)
+    agent.save_beside(folder)
+    write_atomic(folder / _CONFIG, json.dumps(to_json(saved), indent=1, allow_nan=False))
+    write_atomic(folder / "README.md", model_card(saved.agent, spec, saved.target_return, saved.scores))
+
+
+def checked_target(agent: Agent, spec: DatasetSpec, target_return: float | None) -> float | None:
+    """Raw return to ask for: the given one, or the data's first default; None where the method takes none.
+
+    Raises:
+        InputError: for one that is not finite, or given to a method that takes none.
+    """
+    if not agent.is_return_conditioned:
+        if target_return is not None:
+            raise InputError(f"target_return is {target_return}, but this method takes none")
+        return None
+    target = spec.default_target_returns[0] if target_return is None else float(target_return)
+    if not np.isfinite(target):
+        raise InputError(f"target_return is {target}, expected a finite number")
+    return target
+
+
+def read_policy(folder: Path) -> SavedPolicy:
+    """Read a policy's `config.json`.
+
+    Raises:
+        InputError: if there is none, or it is another program's, or a newer version's.
+        DamagedFileError: if it is not JSON.
+    """
+    path = folder / _CONFIG
+    record = read_json(path, inside=links_within(folder))
+    version = record.get("schema") if isinstance(record, dict) else None
+    if isinstance(version, int) and version > SCHEMA:
+        raise InputError(f"{path}: schema {version}, this version reads up to {SCHEMA}; upgrade chibit")
+    if isinstance(record, dict) and "arm" in record:
+        raise InputError(f"{folder}: is a run; chibit export {folder} writes its policy, which can be loaded")
+    if version != SCHEMA:
+        raise InputError(f"{path}: is not a policy's; give a folder that chibit export wrote")
+    return from_json(SavedPolicy, record, str(path))
+
+
+def load_agent(saved: SavedPolicy, folder: Path, device: str) -> Agent:
+    """Rebuild the agent that a folder holds, ready to act.
+
+    Args:
+        saved: what `read_policy` gave for this folder.
+        folder: where the weights are.
+        device: "cpu", "cuda", "cuda:N" or "auto".
+
+    Raises:
+        InputError: for a method or a configuration that is unknown.
+        DamagedFileError: for weights that are damaged or do not fit.
+    """
+    path, root = folder / _CONFIG, links_within(folder)
+    where = f"{path}: config"
+    entry = AGENTS.find(saved.agent, f"{path}: agent", saved.agent_class)
+    config = from_json(entry.config, saved.config, where).in_folder(folder, where)
+    tensors = _read_tensors(folder / _WEIGHTS, saved.sha256, root)
+    check_plausible(config, tensors, path)
+    # The number of threads is the caller's business: acting must not change it.
+    runtime = resolve_runtime(device, num_threads=torch.get_num_threads())
+    try:
+        agent = make_agent(config, saved.spec, runtime)
+    except (RuntimeError, MemoryError) as error:  # sizes beyond all memory
+        reason = first_line(error)
+        raise DamagedFileError(
+            f"{path}: the model cannot be built ({reason}); fetch the folder again"
+        ) from error
+    _fill(agent.acting_modules(), tensors, folder / _WEIGHTS)
+    return agent
+
+
+def _read_tensors(path: Path, sha256: str, root: Path) -> dict[str, torch.Tensor]:
+    content = read_whole(path, "fetch the folder again", inside=root)
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise DamagedFileError(
+            f"{path}: content does not match the SHA-256 in {_CONFIG}; fetch the folder again"
+        )
+    try:
+        return safetensors.torch.load(content)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise DamagedFileError(
+            f"{path}: is not a safetensors file ({error}); fetch the folder again"
+        ) from error
+
+
+def _fill(modules: torch.nn.Module, tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Copy weights into modules; nothing may be missing, left over, of another shape, or not finite."""
+    expected = modules.state_dict()
+    for name in [*expected, *tensors]:
+        found = tuple(tensors[name].shape) if name in tensors else "nothing"
+        wanted = tuple(expected[name].shape) if name in expected else "nothing"
+        if found != wanted:
+            raise DamagedFileError(
+                f"{path}: {name} has {found}, expected {wanted}; it does not fit {_CONFIG}"
+            )
+        if not torch.isfinite(tensors[name]).all():
+            raise DamagedFileError(f"{path}: {name} has a value that is not finite; train again")
+    modules.load_state_dict(tensors)
+
+
+def _separate(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Copies on the CPU: safetensors takes no tensors that share memory."""
+    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}

@@ -1,0 +1,88 @@
+"""What a study fixed before its first run: which arms it compares, and when it stops to add seeds.
+
+``study.json`` in the study's folder says it, so that a report of the folder needs nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from chibit.core.config import Checked, from_json, to_json
+from chibit.core.errors import InputError
+from chibit.core.fields import Distinct, Positive
+from chibit.core.files import make_folder, write_atomic
+from chibit.reporting.read.strict_json import Refused, quoted, read_object
+
+FILE = "study.json"
+_SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registration(Checked):
+    """Decisions that no result may change."""
+
+    comparisons: Annotated[tuple[tuple[str, str], ...], Distinct()] = ()
+    """Pairs (arm, reference); empty compares every arm with the baseline."""
+    score_levels: dict[str, float] = field(default_factory=dict)
+    """Scores whose first reach is timed, by the name that a data set has in the runs' configurations."""
+    error_levels: dict[str, float] = field(default_factory=dict)
+    """The same for the held-out action error."""
+    negligible: Positive | None = None
+    """Size below which a difference does not matter, in the unit of the scores; None names none."""
+    until_half_width: Positive | None = None
+    """Half-width of the pooled intervals at which no more seeds were added; None where their number was
+    fixed beforehand."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if any(arm == reference for arm, reference in self.comparisons):
+            raise InputError("comparisons: an arm cannot be compared with itself")
+
+
+def read_registration(folder: Path) -> Registration:
+    """What a folder's ``study.json`` says; nothing is registered where there is none.
+
+    Raises:
+        Refused: for a file that is damaged or of another schema.
+    """
+    if not os.path.lexists(folder / FILE):
+        return Registration()
+    record: dict[str, Any] = read_object(folder, FILE)
+    schema = record.pop("schema", None)
+    if schema != _SCHEMA:
+        raise Refused("other schema", f"{FILE}: schema {quoted(schema)}; this version reads {_SCHEMA}")
+    try:
+        return from_json(Registration, record, "registration")
+    except InputError as error:
+        raise Refused("damaged", f"{FILE}: {error}") from error
+
+
+def register(folder: Path, registration: Registration) -> Registration:
+    """Write down what a study fixes, before its first run; what was registered there before stays.
+
+    Args:
+        folder: the study's folder; made where it is not there.
+        registration: comparisons and the half-width.
+
+    Returns:
+        What now holds: what was registered with the first comparisons, and the half-width of this time, else
+        of the last one.
+
+    Raises:
+        InputError: for a ``study.json`` that cannot be read.
+        ResourceError: where nothing can be written.
+    """
+    try:
+        before = read_registration(folder)
+    except Refused as refusal:
+        raise InputError(f"{folder}: {refusal.reason}; restore the file or remove it") from refusal
+    holds = registration if not before.comparisons else before
+    holds = replace(holds, until_half_width=registration.until_half_width or before.until_half_width)
+    if holds != before:
+        content = json.dumps({"schema": _SCHEMA, **to_json(holds)}, indent=1) + "\n"
+        write_atomic(make_folder(folder) / FILE, content)
+    return holds

@@ -1,0 +1,212 @@
+"""Everything a report says, computed once: the page, the files and the console only show it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from chibit.reporting.published.evidence import Evidence, evidence_for
+from chibit.reporting.read.study import Study
+from chibit.reporting.read.targets import TargetChoice
+from chibit.reporting.statistics.comparison import (
+    RULES,
+    Aggregates,
+    Comparison,
+    Measure,
+    Rule,
+    Scores,
+    aggregate,
+    choose_baseline,
+    collect_scores,
+    compare_all,
+    held_out_errors,
+    registered_pairs,
+)
+from chibit.reporting.statistics.crossover import Trend, trends
+from chibit.reporting.statistics.survival import Arrivals, Levels, error_arrivals, score_arrivals
+from chibit.reporting.statistics.verdict import Verdict, choose_comparison, state_finding, state_verdict
+from chibit.reporting.tables.outcomes import arrivals_table, crossing_sentence, crossover_table
+from chibit.reporting.tables.published import convergence_table, published_table
+from chibit.reporting.tables.runs import (
+    data_table,
+    excluded_table,
+    gaps_table,
+    provenance_table,
+    runs_table,
+    settings_tables,
+)
+from chibit.reporting.tables.scores import differences_table, measured_table, scores_table, targets_table
+from chibit.reporting.tables.tables import Table
+
+HEADLINE: Rule = "last4"
+"""The rule of the verdict: the least noisy of the three, and not chosen by looking at the score."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Measured:
+    """One number of every run that is no score, with its comparisons."""
+
+    measure: Measure
+    """The numbers; `Arrivals` where they are steps until a level."""
+    comparisons: list[Comparison]
+    """Of the same pairs of arms as the scores, where both have it."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Analysis:
+    """A study under every rule, at one choice of target."""
+
+    study: Study
+    """The runs."""
+    target: TargetChoice
+    """How one target return was chosen where several were evaluated."""
+    baseline: str | None
+    """Arm that others are compared with where no comparisons are registered; None without runs."""
+    scores: dict[Rule, Scores]
+    """The study's numbers under each rule."""
+    aggregates: dict[Rule, dict[str, Aggregates | None]]
+    """Each arm over all data sets."""
+    comparisons: dict[Rule, list[Comparison]]
+    """The registered comparisons; else every other arm against the baseline."""
+
+    measured: tuple[Measured, ...]
+    """What is compared beside the score."""
+    trends: dict[str, list[Trend]]
+    """What is measured, and every comparison of it over shares of a data set."""
+
+    @cached_property
+    def known(self) -> Evidence | None:
+        """What others have measured of the study's question; None where no arm is pre-trained."""
+        return evidence_for(self.study)
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """The study in one sentence, and what else was found."""
+        found = state_verdict(self.scores[HEADLINE], self.comparisons[HEADLINE], self.baseline, self.target)
+        crossings = [crossing_sentence(trend) for trend in self.trends.get("score", ())]
+        return replace(found, also=(*found.also, *crossings))
+
+    @cached_property
+    def other_findings(self) -> dict[Rule, str]:
+        """What the other rules say of the arms of the verdict."""
+        if not self.comparisons[HEADLINE]:
+            return {}
+        headline = choose_comparison(self.scores[HEADLINE], self.comparisons[HEADLINE])
+        return {
+            rule: state_finding(headline, self.scores[rule], self.comparisons[rule])
+            for rule in RULES
+            if rule != HEADLINE
+        }
+
+    @cached_property
+    def tables(self) -> dict[str, Any]:
+        """All tables by name; those that exist once for each rule as a dictionary by rule."""
+        if not self.study.runs:
+            return {"excluded": excluded_table(self.study)}
+        headline = self.scores[HEADLINE]
+        settings, shared = settings_tables(self.study)
+        gaps = gaps_table(self.study)
+        return {
+            "known": list(self.known.tables) if self.known else [],
+            "scores": {rule: scores_table(self.scores[rule], self.aggregates[rule]) for rule in RULES},
+            "differences": {
+                rule: differences_table(self.scores[rule], self.comparisons[rule]) for rule in RULES
+            },
+            "measured": {
+                one.measure.key: measured_table(one.measure, one.comparisons)
+                for one in self.measured
+                if one.comparisons
+            },
+            "arrivals": {
+                one.measure.key: arrivals_table(one.measure)
+                for one in self.measured
+                if isinstance(one.measure, Arrivals)
+            },
+            "crossovers": [
+                crossover_table(trends, f"crossover-{number}", what)
+                for number, (what, trends) in enumerate(self.trends.items())
+            ],
+            "targets": {rule: targets_table(self.scores[rule]) for rule in RULES},
+            "published": published_table(self.scores),
+            "convergence": convergence_table(headline),
+            "gaps": [gaps] if gaps else [],
+            "excluded": excluded_table(self.study),
+            "settings": settings,
+            "shared": shared,
+            "data": data_table(self.study),
+            "provenance": provenance_table(self.study),
+            "runs": runs_table(headline),
+        }
+
+    def flat_tables(self) -> list[Table]:
+        """All tables in reading order, for files that show them below each other."""
+        flat: list[Table] = []
+        for entry in self.tables.values():
+            if isinstance(entry, dict):
+                flat += [table for table in entry.values() if table is not None and table.rows]
+            elif isinstance(entry, list):
+                flat += entry
+            elif entry is not None and entry.rows:
+                flat.append(entry)
+        return flat
+
+
+def analyse(
+    study: Study,
+    *,
+    target: TargetChoice = "first",
+    baseline: str | None = None,
+    levels: Levels | None = None,
+) -> Analysis:
+    """Compute everything a report says.
+
+    Args:
+        study: the runs.
+        target: how one target return is chosen where several were evaluated.
+        baseline: arm that all others are compared with; None takes the registered comparisons, else the
+            matched control where there is one.
+        levels: score and held-out action error whose first reach is timed; None takes the registered ones,
+            and for the score else the mean of the training data.
+
+    Raises:
+        InputError: for an unknown arm or choice of target.
+    """
+    scores = {rule: collect_scores(study, rule, target) for rule in RULES}
+    against = choose_baseline(study.arms, baseline)
+    pairs = registered_pairs(study) if baseline is None else []
+    pairs = pairs or [(arm, against) for arm in study.arms if against and arm != against]
+    comparisons = {rule: compare_all(scores[rule], pairs) for rule in RULES}
+    measured = _measure(scores[HEADLINE], pairs, levels or Levels()) if study.runs else ()
+    compared: list[tuple[str, Scores, list[Comparison]]] = [
+        ("score", scores[HEADLINE], comparisons[HEADLINE])
+    ]
+    compared += [
+        ("held-out action error", m.measure, m.comparisons) for m in measured if m.measure.key == "held-out"
+    ]
+    return Analysis(
+        study=study,
+        target=target,
+        baseline=against,
+        scores=scores,
+        measured=measured,
+        trends={what: found for what, values, pairs in compared if (found := trends(values, pairs))},
+        aggregates={rule: {arm: aggregate(scores[rule], arm) for arm in study.arms} for rule in RULES},
+        comparisons=comparisons,
+    )
+
+
+def _measure(scores: Scores, pairs: Sequence[tuple[str, str]], levels: Levels) -> tuple[Measured, ...]:
+    found = (
+        held_out_errors(scores),
+        score_arrivals(scores, levels.score),
+        error_arrivals(scores, levels.error),
+    )
+    measured = []
+    for measure in found:
+        if measure is not None:
+            arms = {arm for arm, _ in measure.values}
+            both = [pair for pair in pairs if set(pair) <= arms]
+            measured.append(Measured(measure=measure, comparisons=compare_all(measure, both)))
+    return tuple(measured)

@@ -1,0 +1,342 @@
+"""What runs say: one rule and one choice of target for all arms, aggregates, and paired differences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import numpy as np
+
+from chibit.core.errors import InputError
+from chibit.core.files import nearest
+from chibit.reporting.read.run import Curve
+from chibit.reporting.read.study import Study, base_name
+from chibit.reporting.read.targets import TargetChoice, check_choice, common_targets, curve_at, given_target
+from chibit.reporting.statistics.intervals import (
+    CONFIDENCE,
+    LOOKED_CONFIDENCE,
+    Difference,
+    Estimate,
+    bootstrap,
+    holm,
+    interquartile_mean,
+    mean_over_tasks,
+    optimality_gap,
+    paired_difference,
+    probability_of_improvement,
+)
+
+Rule = Literal["last4", "last", "best"]
+
+RULES: tuple[Rule, ...] = get_args(Rule)
+"""The score rules; the first one decides the verdict."""
+
+BASELINES = ("random", "dt", "bc")
+"""Arms that others are compared with, by preference: the matched control first."""
+_BOOTSTRAP_SEED = 0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scores:
+    """Every run as one number, under one rule and one choice of target."""
+
+    study: Study
+    """The runs."""
+    rule: Rule
+    """Which evaluations count."""
+    curves: dict[tuple[str, str], dict[int, Curve]]
+    """For each arm and data set, by seed: the curve at the chosen target."""
+    values: dict[tuple[str, str], dict[int, float]]
+    """The same curves under the rule: normalised scores, or raw returns where there is no reference."""
+
+    def cell(self, arm: str, dataset: str) -> np.ndarray:
+        """(n,) values of an arm's runs on a data set, by rising seed; empty where there are none."""
+        by_seed = self.values.get((arm, dataset), {})
+        return np.array([by_seed[seed] for seed in sorted(by_seed)])
+
+    def target(self, arm: str, dataset: str) -> float | None:
+        """Target return of the cell; None for policies without one."""
+        curves = self.curves.get((arm, dataset), {})
+        return next((curve.target_return for curve in curves.values()), None)
+
+    def targets(self, dataset: str) -> set[float]:
+        """All target returns at which runs on a data set are shown."""
+        curves = [curve for key, cell in self.curves.items() if key[1] == dataset for curve in cell.values()]
+        return {curve.target_return for curve in curves if curve.target_return is not None}
+
+    def is_normalized(self, *datasets: str) -> bool:
+        """Whether values on these data sets are normalised scores."""
+        return all(self.study.is_normalized(dataset) for dataset in datasets)
+
+    @property
+    def aggregated(self) -> tuple[str, ...]:
+        """Data sets that may be averaged: those with normalised scores, or the only one there is."""
+        if len(self.study.datasets) == 1:
+            return self.study.datasets
+        return tuple(name for name in self.study.datasets if self.study.is_normalized(name))
+
+    def strata(self, arm: str) -> list[np.ndarray] | None:
+        """Values of an arm on every data set that is averaged; None where it lacks one."""
+        cells = [self.cell(arm, dataset) for dataset in self.aggregated]
+        return cells if cells and all(cell.size for cell in cells) else None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Measure(Scores):
+    """Every run as one number that is no score; lower is better."""
+
+    key: str
+    """Name in the page: letters, digits and dashes."""
+    title: str
+    """Heading."""
+    what: str
+    """What is measured, within a sentence."""
+    axis: str
+    """What differences are, on an axis."""
+
+    def is_normalized(self, *datasets: str) -> bool:
+        """Never: these are no scores."""
+        return False
+
+    @property
+    def aggregated(self) -> tuple[str, ...]:
+        """Data sets with values."""
+        return tuple(name for name in self.study.datasets if any(name == key[1] for key in self.values))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Aggregates:
+    """One arm over all data sets that are averaged."""
+
+    mean: Estimate
+    """Mean over data sets of the mean over runs."""
+    interquartile_mean: Estimate
+    """Mean of the middle half of all runs."""
+    optimality_gap: Estimate | None
+    """Mean shortfall from a score of 100; None where scores are raw returns."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """One arm against another, on the seeds that both have."""
+
+    treatment: str
+    """Arm."""
+    baseline: str
+    """Arm it is compared with."""
+    by_dataset: dict[str, Difference]
+    """Mean paired difference on each data set where both have a seed in common."""
+    num_pairs: dict[str, int]
+    """Seeds in common."""
+    dropped: dict[str, tuple[int, ...]]
+    """Seeds that only one of the two has, on the data sets where there are any: they are in no pair."""
+    overall: Difference | None
+    """Mean over the averaged data sets of the mean paired difference; None where they have none in common."""
+    probability: Estimate | None
+    """Probability that a run of the arm beats one of the baseline on the same data set."""
+    datasets: tuple[str, ...]
+    """Data sets behind `overall`."""
+    adjusted_p: float | None = None
+    """p-value of `overall` by Student's t, adjusted by Holm for all comparisons of the study; None where
+    there is no interval."""
+
+    @property
+    def fewest_pairs(self) -> int:
+        """Fewest seeds in common on any data set behind `overall`."""
+        return min((self.num_pairs[dataset] for dataset in self.datasets), default=0)
+
+    @property
+    def num_unpaired(self) -> int:
+        """Runs of either arm left out because the other lacks their seed."""
+        return sum(len(seeds) for seeds in self.dropped.values())
+
+
+def collect_scores(study: Study, rule: Rule = "last4", target: TargetChoice = "first") -> Scores:
+    """Apply one score rule and one choice of target to every run.
+
+    Raises:
+        InputError: for a choice of target that the study cannot show.
+    """
+    check_choice(study, target)
+    curves: dict[tuple[str, str], dict[int, Curve]] = {}
+    for dataset in study.datasets:
+        wanted = _target_on(study, dataset, rule, target)
+        for arm in study.arms:
+            for seed, run in study.cells.get((arm, dataset), {}).items():
+                curves.setdefault((arm, dataset), {})[seed] = curve_at(run, wanted)
+    values = {
+        (arm, dataset): {seed: curve_value(study, dataset, curve, rule) for seed, curve in cell.items()}
+        for (arm, dataset), cell in curves.items()
+    }
+    return Scores(study=study, rule=rule, curves=curves, values=values)
+
+
+def curve_points(study: Study, dataset: str, curve: Curve) -> np.ndarray:
+    """(N,) normalised scores, or raw returns when any run on the data set has no normalised scores."""
+    return curve.values if study.is_normalized(dataset) else curve.mean_returns
+
+
+def curve_value(study: Study, dataset: str, curve: Curve, rule: Rule) -> float:
+    """One curve under a rule, in the data set's unit."""
+    rules = curve.rules if study.is_normalized(dataset) else curve.return_rules
+    value: float = getattr(rules, rule)
+    return value
+
+
+def behaviour_mean(study: Study, dataset: str, *, normalized: bool) -> float | None:
+    """Mean score or raw return of the training data's own episodes; None where no run says it."""
+    key = "behaviour_score" if normalized else "behaviour_mean_return"
+    for run in study.runs:
+        value = run.result.get(key)
+        if run.dataset == dataset and isinstance(value, (int, float)) and np.isfinite(value):
+            return float(value)
+    return None
+
+
+def _target_on(study: Study, dataset: str, rule: Rule, target: TargetChoice) -> float | None:
+    """The target that all runs on a data set are shown at; None leaves each run its own first one."""
+    common = common_targets(study, dataset) or []
+    given = given_target(study, dataset, target)
+    if given is not None or not common:
+        return given
+    if target != "best":
+        return common[0]
+    runs = [run for run in study.runs if run.dataset == dataset]
+    means = {
+        target: np.mean(
+            [
+                curve_value(study, dataset, curve, rule)
+                for run in runs
+                for curve in run.curves
+                if curve.target_return == target
+            ]
+        )
+        for target in common
+    }
+    return max(means, key=lambda target: means[target])
+
+
+def choose_baseline(arms: Sequence[str], baseline: str | None = None) -> str | None:
+    """The arm that others are compared with.
+
+    Args:
+        arms: arms of the study, at least one.
+        baseline: the one that was asked for; None takes the first of `BASELINES`, else the first arm.
+
+    Raises:
+        InputError: for an arm that the study does not have.
+    """
+    if baseline is not None:
+        if baseline not in arms:
+            raise InputError(
+                f"baseline: got {baseline!r}, expected one of {', '.join(arms)}{nearest(baseline, arms)}"
+            )
+        return baseline
+    for name in BASELINES:
+        for arm in arms:
+            if base_name(arm) == name:
+                return arm
+    return arms[0] if arms else None
+
+
+def aggregate(scores: Scores, arm: str) -> Aggregates | None:
+    """An arm over all averaged data sets; None where it lacks one of them."""
+    strata = scores.strata(arm)
+    if strata is None:
+        return None
+    normalized = all(scores.study.is_normalized(dataset) for dataset in scores.aggregated)
+    return Aggregates(
+        mean=bootstrap(mean_over_tasks, strata, rng=_rng()),
+        interquartile_mean=bootstrap(interquartile_mean, strata, rng=_rng()),
+        optimality_gap=bootstrap(optimality_gap, strata, rng=_rng()) if normalized else None,
+    )
+
+
+def registered_pairs(study: Study) -> list[tuple[str, str]]:
+    """The registered comparisons of which both arms have runs."""
+    return [pair for pair in study.registration.comparisons if set(pair) <= set(study.arms)]
+
+
+def held_out_errors(scores: Scores) -> Measure | None:
+    """The action error of every run on held-out episodes, at its end; None where none was measured."""
+    values: dict[tuple[str, str], dict[int, float]] = {}
+    for run in scores.study.runs:
+        if len(run.held_out):
+            values.setdefault((run.arm, run.dataset), {})[run.seed] = float(run.held_out[-1, 1])
+    if not values:
+        return None
+    return Measure(
+        study=scores.study,
+        rule=scores.rule,
+        curves=scores.curves,
+        values=values,
+        key="held-out",
+        title="Held-out action error",
+        what="action error on held-out episodes at the end of training",
+        axis="difference in held-out action error",
+    )
+
+
+def paired_values(
+    scores: Scores, treatment: str, baseline: str, dataset: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Values of two arms on a data set at the seeds that both have, rising; (n,) each."""
+    ours = scores.values.get((treatment, dataset), {})
+    theirs = scores.values.get((baseline, dataset), {})
+    seeds = sorted(set(ours) & set(theirs))
+    return np.array([ours[seed] for seed in seeds]), np.array([theirs[seed] for seed in seeds])
+
+
+def compare(scores: Scores, treatment: str, baseline: str) -> Comparison:
+    """One arm against another, paired by seed."""
+    pairs: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    dropped: dict[str, tuple[int, ...]] = {}
+    for dataset in scores.study.datasets:
+        found = paired_values(scores, treatment, baseline, dataset)
+        if found[0].size:
+            pairs[dataset] = found
+        cells = [set(scores.values.get((arm, dataset), {})) for arm in (treatment, baseline)]
+        if alone := sorted(cells[0] ^ cells[1]):
+            dropped[dataset] = tuple(alone)
+    datasets = tuple(dataset for dataset in scores.aggregated if dataset in pairs)
+    x = [pairs[dataset][0] for dataset in datasets]
+    y = [pairs[dataset][1] for dataset in datasets]
+    looked = scores.study.registration.until_half_width is not None
+    confidence = LOOKED_CONFIDENCE if looked else CONFIDENCE
+    return Comparison(
+        treatment=treatment,
+        baseline=baseline,
+        by_dataset={
+            name: paired_difference([a], [b], rng=_rng(), confidence=confidence)
+            for name, (a, b) in pairs.items()
+        },
+        num_pairs={name: a.size for name, (a, _) in pairs.items()},
+        dropped=dropped,
+        overall=paired_difference(x, y, rng=_rng(), confidence=confidence) if datasets else None,
+        probability=bootstrap(probability_of_improvement, x, y, rng=_rng(), resamples=2_000)
+        if datasets
+        else None,
+        datasets=datasets,
+    )
+
+
+def compare_all(scores: Scores, pairs: Sequence[tuple[str, str]]) -> list[Comparison]:
+    """Every pair (arm, reference), with p-values that Holm's method adjusts for all of them together.
+
+    Registered comparisons that have no runs yet count too, as if they had shown nothing.
+    """
+    found = [compare(scores, arm, reference) for arm, reference in pairs]
+    students = [None if one.overall is None else one.overall.student for one in found]
+    absent = len(scores.study.registration.comparisons) - len(pairs)
+    p_values = [1.0 if student is None else student.p_value for student in students]
+    adjusted = holm([*p_values, *[1.0] * absent])
+    return [
+        one if student is None else replace(one, adjusted_p=p)
+        for one, student, p in zip(found, students, adjusted, strict=False)
+    ]
+
+
+def _rng() -> np.random.Generator:
+    # Each interval starts from the same seed: adding an arm or a data set does not move the other intervals.
+    return np.random.default_rng(_BOOTSTRAP_SEED)

@@ -1,0 +1,335 @@
+"""The study in one sentence with its interval, and as much certainty as its seeds allow and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from chibit.core.formatting import format_number
+from chibit.core.score_rules import name_last
+from chibit.reporting.published.published import arm_label
+from chibit.reporting.read.study import base_name
+from chibit.reporting.read.targets import TargetChoice, describe_choice
+from chibit.reporting.statistics.comparison import (
+    Comparison,
+    Scores,
+    aggregate,
+    behaviour_mean,
+)
+from chibit.reporting.statistics.intervals import Difference, Estimate
+
+Tone = Literal["higher", "lower", "open", "empty"]
+
+ALPHA = 0.05
+"""Adjusted p-values below it are called a difference."""
+FEW_SEEDS = 5
+"""With fewer seeds than this a bootstrap interval is too narrow to settle anything (Agarwal et al. 2021)."""
+_FOCUS = ("chibit_paper", "chibit", "gpt2")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What the page says first."""
+
+    sentence: str
+    """The finding with its interval."""
+    basis: str
+    """Rule, target, pairing, data sets and seeds behind it."""
+    cautions: tuple[str, ...]
+    """What keeps it from being settled."""
+    tone: Tone
+    """Direction of the finding; open where nothing can be told."""
+    also: tuple[str, ...] = ()
+    """Findings of the other registered comparisons, and where differences change sign with the data."""
+
+
+def format_score(
+    value: float, *, normalized: bool = True, signed: bool = False, like: Iterable[float] = ()
+) -> str:
+    """A score with one decimal, or a raw return with three significant digits; with a real minus sign.
+
+    Args:
+        value: the figure.
+        normalized: whether it is a score, 0 to 100.
+        signed: write the sign of a positive one too.
+        like: figures that it stands beside and shares its decimals with.
+    """
+    decimals = 1 if normalized else None
+    return format_number(value, like=like, decimals=decimals, signed=signed).replace("-", "−")
+
+
+def format_p(p_value: float) -> str:
+    """``p = 0.03``, with two digits, or ``p < 0.001``."""
+    return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.2g}"
+
+
+def format_interval(estimate: Estimate, *, normalized: bool = True, signed: bool = False) -> str:
+    """``58.1 to 63.9``; empty where there is no interval."""
+    if estimate.low is None or estimate.high is None:
+        return ""
+    ends = [
+        format_score(end, normalized=normalized, signed=signed, like=[estimate.value])
+        for end in (estimate.low, estimate.high)
+    ]
+    return " to ".join(ends)
+
+
+def describe_rule(scores: Scores, arm: str | None = None) -> str:
+    """What a rule made of the evaluations that there were: ``mean of the last 3 evaluations``.
+
+    Args:
+        scores: a study under the rule.
+        arm: whose evaluations; None takes those of all arms.
+    """
+    cells = [cell for key, cell in scores.curves.items() if arm in (None, key[0])]
+    numbers = sorted({len(curve.steps) for cell in cells for curve in cell.values()})
+    if numbers == [1]:
+        return "only evaluation"
+    if scores.rule == "last4":
+        return f"mean of the {name_last(numbers)} evaluations"
+    if scores.rule == "last":
+        return "last evaluation"
+    several = f"{numbers[0]}" + (f" to {numbers[-1]}" if len(numbers) > 1 else "") if numbers else "all"
+    return f"best of {several} evaluations (optimistic: it is picked by looking at the test score)"
+
+
+def short_rule(scores: Scores) -> str:
+    """The same in a column's heading: ``last 3``, ``last``, ``best``."""
+    lengths = (len(curve.steps) for cell in scores.curves.values() for curve in cell.values())
+    return name_last(lengths) if scores.rule == "last4" else scores.rule
+
+
+def choose_focus(scores: Scores, baseline: str) -> str | None:
+    """The arm the verdict is about: a pre-trained one by preference, else the best of the others."""
+    others = [arm for arm in scores.study.arms if arm != baseline]
+    for name in _FOCUS:
+        for arm in others:
+            if base_name(arm) == name:
+                return arm
+    means = {arm: found.mean.value for arm in others if (found := aggregate(scores, arm)) is not None}
+    return max(means, key=lambda arm: means[arm]) if means else next(iter(others), None)
+
+
+def choose_comparison(scores: Scores, comparisons: Sequence[Comparison]) -> Comparison:
+    """The comparison the verdict is about: the first registered one, else that of the arm in focus."""
+    first = comparisons[0]
+    if _is_registered(scores, first):
+        return first
+    focus = choose_focus(scores, first.baseline)
+    return next(entry for entry in comparisons if entry.treatment == focus)
+
+
+def state_verdict(
+    scores: Scores, comparisons: Sequence[Comparison], baseline: str | None, target: TargetChoice
+) -> Verdict:
+    """The finding of a study under one rule.
+
+    Args:
+        scores: the study's numbers under the rule.
+        comparisons: the registered ones, else every other arm against the baseline.
+        baseline: the arm compared with; None without runs.
+        target: how targets were chosen, to be stated.
+    """
+    study = scores.study
+    if baseline is None or not study.runs:
+        return Verdict(
+            sentence="No run has finished with an evaluation yet, so there is nothing to say.",
+            basis=f"Folders found: {len(study.excluded)}. Why none of them counts is listed below.",
+            cautions=(),
+            tone="empty",
+        )
+    if not comparisons:
+        return _one_arm(scores, baseline, target)
+    return _against_baseline(scores, choose_comparison(scores, comparisons), comparisons, target)
+
+
+def state_finding(headline: Comparison, scores: Scores, comparisons: Sequence[Comparison]) -> str:
+    """Under another rule: the difference of the arms that the verdict is about."""
+    arms = (headline.treatment, headline.baseline)
+    comparison = next(entry for entry in comparisons if (entry.treatment, entry.baseline) == arms)
+    if comparison.overall is None:
+        return "no seed in common."
+    normalized = _is_normalized(scores, comparison.datasets)
+    value = format_score(comparison.overall.value, normalized=normalized, signed=True)
+    interval = format_interval(comparison.overall, normalized=normalized, signed=True)
+    return f"{value} ({interval})." if interval else f"{value}, no interval."
+
+
+def _one_arm(scores: Scores, arm: str, target: TargetChoice) -> Verdict:
+    found = aggregate(scores, arm)
+    datasets = scores.aggregated
+    seeds = min((scores.cell(arm, dataset).size for dataset in datasets), default=0)
+    if found is None:
+        sentence = f"{arm_label(arm)} has no scores that can be averaged over data sets; see the table."
+    else:
+        normalized = _is_normalized(scores, datasets)
+        value = format_score(found.mean.value, normalized=normalized)
+        unit = "a score" if normalized else "a return"
+        interval = _parenthesis(found.mean, normalized)
+        sentence = f"{arm_label(arm)} reaches {unit} of {value} on {_where(datasets)}{interval}."
+        behaviour = [behaviour_mean(scores.study, name, normalized=normalized) for name in datasets]
+        known = [mean for mean in behaviour if mean is not None]
+        if len(known) == len(datasets):
+            own = format_score(sum(known) / len(known), normalized=normalized)
+            sentence += f" The training data's own mean is {own}."
+    basis = _basis(scores, target, datasets, seeds, paired=False)
+    return Verdict(sentence=sentence, basis=basis, cautions=_cautions(scores, seeds), tone="open")
+
+
+def _against_baseline(
+    scores: Scores, comparison: Comparison, comparisons: Sequence[Comparison], target: TargetChoice
+) -> Verdict:
+    pairs = comparison.fewest_pairs
+    basis = _basis(scores, target, comparison.datasets, pairs, paired=True)
+    cautions = list(_cautions(scores, pairs))
+    if comparison.num_unpaired:
+        count = comparison.num_unpaired
+        are = "run is" if count == 1 else "runs are"
+        cautions.append(f"{count} {are} left out of the comparison, because the other arm lacks the seed.")
+    if _is_registered(scores, comparison):
+        cautions += _registered_cautions(scores, comparisons)
+    elif len(comparisons) > 1 and base_name(comparison.treatment) not in _FOCUS:
+        cautions.append(
+            f"{arm_label(comparison.treatment)} is named for being the highest of {len(comparisons)} arms, "
+            "and the highest of several is flattered by chance."
+        )
+    sentence, tone = _sentence(scores, comparison, pairs)
+    others = [one for one in comparisons if one is not comparison and _is_registered(scores, one)]
+    also = tuple(_sentence(scores, one, one.fewest_pairs)[0] for one in others)
+    return Verdict(sentence=sentence, basis=basis, cautions=tuple(cautions), tone=tone, also=also)
+
+
+def _sentence(scores: Scores, comparison: Comparison, pairs: int) -> tuple[str, Tone]:
+    treatment, baseline = arm_label(comparison.treatment), arm_label(comparison.baseline)
+    difference = comparison.overall
+    if difference is None:
+        return (
+            f"{treatment} and {baseline} share no seed on any data set, so they cannot be compared.",
+            "open",
+        )
+    estimate = student_estimate(difference) if _is_registered(scores, comparison) else difference
+    normalized = _is_normalized(scores, comparison.datasets)
+    unit = "points" if normalized else "in return"
+    size = format_score(abs(estimate.value), normalized=normalized)
+    direction = "higher" if estimate.value > 0 else "lower"
+    signed = format_score(estimate.value, normalized=normalized, signed=True)
+    if not estimate.has_interval:
+        return (
+            f"One seed cannot settle it: {treatment} scores {size} {unit} {direction} than {baseline}, "
+            "and no interval can be given.",
+            "open",
+        )
+    interval = format_interval(estimate, normalized=normalized, signed=True)
+    least = scores.study.registration.negligible
+    if least is not None and within(estimate, least):
+        return (
+            f"No difference that matters between {treatment} and {baseline}: {signed} {unit}, "
+            f"95% interval {interval}, inside ±{least:g}.",
+            "open",
+        )
+    if not estimate.excludes(0.0):
+        return (
+            f"No difference can be told between {treatment} and {baseline}: "
+            f"{signed} {unit}, 95% interval {interval}.",
+            "open",
+        )
+    start = f"{treatment} scores {size} {unit} {direction} than {baseline} (95% interval {interval})"
+    if pairs < FEW_SEEDS:
+        return f"{start}, but {pairs} seeds are too few to settle it.", "open"
+    if _is_registered(scores, comparison) and comparison.adjusted_p is not None:
+        shown = format_p(comparison.adjusted_p)
+        if comparison.adjusted_p >= ALPHA:
+            return f"{start}, but it may be chance: adjusted {shown}.", "open"
+        start += f", adjusted {shown}"
+    return f"{start}.", "higher" if estimate.value > 0 else "lower"
+
+
+def within(estimate: Estimate, size: float) -> bool:
+    """Whether the interval lies inside plus or minus a size."""
+    return (
+        estimate.low is not None
+        and estimate.high is not None
+        and -size < estimate.low <= estimate.high < size
+    )
+
+
+def student_estimate(difference: Difference) -> Estimate:
+    """A difference with Student's interval in place of the bootstrap's."""
+    student = difference.student
+    if student is None:
+        return difference
+    return Estimate(value=difference.value, low=student.low, high=student.high)
+
+
+def _is_registered(scores: Scores, comparison: Comparison) -> bool:
+    return (comparison.treatment, comparison.baseline) in scores.study.registration.comparisons
+
+
+def _registered_cautions(scores: Scores, comparisons: Sequence[Comparison]) -> list[str]:
+    registration = scores.study.registration
+    cautions = []
+    count = len(registration.comparisons)
+    if count > 1:
+        absent = count - len(comparisons)
+        without = f"; {absent} of them {'has' if absent == 1 else 'have'} no runs" if absent else ""
+        cautions.append(
+            f"The first of {count} comparisons registered before the first run{without}; "
+            "p-values are adjusted for all of them (Holm)."
+        )
+    return cautions
+
+
+def _cautions(scores: Scores, seeds: int) -> tuple[str, ...]:
+    cautions = []
+    if seeds == 0:
+        cautions.append("Nothing can be paired: arms are compared on the seeds that both have.")
+    elif seeds == 1:
+        cautions.append(
+            "One seed says nothing about the spread between runs; use at least 5, better 10 to 20."
+        )
+    elif seeds < FEW_SEEDS:
+        cautions.append(f"With {seeds} seeds the interval is too narrow; use at least 5, better 10 to 20.")
+    width = scores.study.registration.until_half_width
+    if width is not None and len(scores.study.arms) > 1:
+        cautions.append(
+            f"Seeds were added to bring the intervals over all data sets within ±{width:g}; intervals of "
+            "differences and p-values are corrected for that."
+        )
+    raw = [dataset for dataset in scores.study.datasets if dataset not in scores.aggregated]
+    if raw:
+        cautions.append(f"Left out of all means, because scored in raw returns: {', '.join(raw)}.")
+    differing = [name for name in scores.study.datasets if len(scores.targets(name)) > 1]
+    if differing:
+        cautions.append(
+            f"Runs are shown at different target returns, for they share none: {', '.join(differing)}."
+        )
+    num_failed = sum(curve.num_failed for cell in scores.curves.values() for curve in cell.values())
+    if num_failed:
+        episodes = "episode" if num_failed == 1 else "episodes"
+        cautions.append(f"In {num_failed} {episodes} the environment failed; they are left out.")
+    return tuple(cautions)
+
+
+def _basis(scores: Scores, target: TargetChoice, datasets: Sequence[str], seeds: int, *, paired: bool) -> str:
+    start = f"By the {describe_rule(scores)}, at {describe_choice(scores.study, target)}"
+    if seeds == 0:
+        return f"{start}."
+    pairing = "paired by seed, " if paired else ""
+    sets = datasets[0] if len(datasets) == 1 else f"{len(datasets)} data sets"
+    number = f"{seeds} seed{'' if seeds == 1 else 's'}"
+    least = "" if len(datasets) == 1 else "at least "
+    return f"{start}; {pairing}{sets}, {least}{number}."
+
+
+def _parenthesis(estimate: Estimate, normalized: bool) -> str:
+    interval = format_interval(estimate, normalized=normalized)
+    return f" (95% interval {interval})" if interval else ", from one seed and so without an interval"
+
+
+def _where(datasets: Sequence[str]) -> str:
+    return datasets[0] if len(datasets) == 1 else f"average over {len(datasets)} data sets"
+
+
+def _is_normalized(scores: Scores, datasets: Sequence[str]) -> bool:
+    return all(scores.study.is_normalized(dataset) for dataset in datasets)

@@ -1,0 +1,182 @@
+"""The tables that stand beside what others published: scores, and steps and time to convergence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from chibit.core.score_rules import CONVERGENCE_MARGIN
+from chibit.reporting.published.published import (
+    Origin,
+    PublishedRule,
+    PublishedScore,
+    arm_label,
+    counterpart,
+    find_published,
+    published_scores,
+    task_of,
+)
+from chibit.reporting.read.study import Study, base_name
+from chibit.reporting.statistics.comparison import Rule, Scores
+from chibit.reporting.statistics.intervals import Strata, mean_and_std, mean_over_tasks
+from chibit.reporting.statistics.verdict import format_score, short_rule
+from chibit.reporting.tables.scores import SPREAD, score_cell
+from chibit.reporting.tables.tables import EMPTY, Cell, Column, Row, Table, text
+
+_RULE_NAMES: dict[PublishedRule, str] = {
+    "last4": "last 4",
+    "last": "last",
+    "best": "best",
+    "unstated": "rule unstated",
+    "converged": "converged",
+}
+_PUBLICATIONS = {"reid2022": "Paper", "corl": "CORL", "wang2024": "Wang et al."}
+_MEDIUM = tuple(f"{name}-medium" for name in ("hopper", "halfcheetah", "walker2d"))
+_NINE = tuple(f"{task}{level}" for task in _MEDIUM for level in ("", "-replay", "-expert"))
+_AVERAGES = {"average": _NINE, "medium-average": _MEDIUM}
+"""Published averages, and the tasks that they are over."""
+_ORIGIN_NOTES: dict[Origin, str] = {
+    "chibit": "Data sets named chibit/... are this project's own collection and not D4RL's: other data, "
+    "other physics, so published scores are there for orientation and not for comparison.",
+    "minari": "Data sets named mujoco/... are Minari's own and not D4RL's: published scores are there for "
+    "orientation and not for comparison.",
+    "atari": "Data sets named after a game are samples of DQN-replay; which transitions others drew is not "
+    "published.",
+    "d4rl": "Data sets named ...-v2 are D4RL's own; environment and MuJoCo versions differ from theirs.",
+}
+
+
+def published_table(by_rule: Mapping[Rule, Scores]) -> Table | None:
+    """Our scores beside what others published for the same arm and task; None where nobody did."""
+    study = next(iter(by_rule.values())).study
+    rows: list[tuple[Row, list[PublishedScore]]] = []
+    for dataset in study.datasets:
+        for place, arm in enumerate(study.arms):
+            theirs = find_published(base_name(arm), task_of(dataset)[0] or "")
+            if theirs and (arm, dataset) in study.cells:
+                ours = [_our_cell(scores, arm, dataset) for scores in by_rule.values()]
+                rows.append((Row(cells=(text(dataset), text(arm_label(arm)), *ours), arm=place), theirs))
+    rows += _average_rows(by_rule)
+    published = [score for _, theirs in rows for score in theirs]
+    used = [key for key in _PUBLICATIONS if any(score.publication == key for score in published)]
+    if not used:
+        return None
+    columns = [Column(label="Data set", numeric=False), Column(label="Arm", numeric=False)]
+    columns += [Column(label=f"Ours, {short_rule(scores)}") for scores in by_rule.values()]
+    columns += [Column(label=_PUBLICATIONS[key]) for key in used]
+    return Table(
+        key="published",
+        title="Beside published numbers",
+        caption=_data_note(study),
+        columns=tuple(columns),
+        rows=tuple(
+            replace(row, cells=row.cells + tuple(_published_cell(theirs, key) for key in used))
+            for row, theirs in rows
+        ),
+    )
+
+
+def _our_cell(scores: Scores, arm: str, dataset: str) -> Cell:
+    study = scores.study
+    normalized = study.is_normalized(dataset)
+    return score_cell(scores.cell(arm, dataset), normalized=normalized, num_seeds=len(study.seeds))
+
+
+def _average_rows(by_rule: Mapping[Rule, Scores]) -> list[tuple[Row, list[PublishedScore]]]:
+    """Averages over exactly the data sets of a published average, for the arms whose average is published."""
+    study = next(iter(by_rule.values())).study
+    tasks = [task_of(dataset)[0] for dataset in study.datasets]
+    rows = []
+    for key, members in _AVERAGES.items():
+        for place, arm in enumerate(study.arms):
+            theirs = find_published(base_name(arm), key)
+            if theirs and sorted(members) == sorted(task or "" for task in tasks):
+                cells = [_mean_cell(scores.strata(arm)) for scores in by_rule.values()]
+                name = text(f"average of {len(members)}")
+                rows.append(
+                    (Row(cells=(name, text(arm_label(arm)), *cells), arm=place, summary=True), theirs)
+                )
+    return rows
+
+
+def _mean_cell(strata: Strata | None) -> Cell:
+    if strata is None:
+        return EMPTY
+    mean = float(mean_over_tasks(strata))
+    return Cell(text=format_score(mean), sort=mean)
+
+
+def _published_cell(scores: Sequence[PublishedScore], publication: str) -> Cell:
+    """The first number of a publication, with its rule, its other rules and its seeds below."""
+    found = [score for score in scores if score.publication == publication]
+    if not found:
+        return EMPTY
+    order: list[PublishedRule] = ["last4", "last", "best", "unstated"]
+    first, *others = sorted(found, key=lambda score: order.index(score.rule))
+    notes = [first.source.partition("-table")[2] and f"Table {first.source.partition('-table')[2]}"]
+    notes += [_RULE_NAMES[first.rule]]
+    notes += [f"{_RULE_NAMES[other.rule]} {format_score(other.mean)}" for other in others]
+    notes += [f"{first.num_seeds} seeds" if first.num_seeds else "", first.difference]
+    shown = format_score(first.mean) + ("" if first.spread is None else f" ± {format_score(first.spread)}")
+    return Cell(text=shown, sort=first.mean, note="; ".join(note for note in notes if note))
+
+
+def _data_note(study: Study) -> str:
+    """Whether ours and theirs were measured on the same data: the first thing to know when reading them."""
+    origins = {task_of(dataset)[1] for dataset in study.datasets}
+    parts = [
+        "The rule stands below each published number; compare it with our column of the same rule, for the "
+        "best of many evaluations is higher than the last."
+    ]
+    parts += [note for origin, note in _ORIGIN_NOTES.items() if origin in origins]
+    return " ".join(parts)
+
+
+def convergence_table(scores: Scores) -> Table | None:
+    """When each arm came within 2 points of its best; None where no scores are normalised."""
+    study = scores.study
+    rows = [
+        Row(cells=(text(dataset), *(_convergence_cell(scores, arm, dataset) for arm in study.arms)))
+        for dataset in study.datasets
+        if study.is_normalized(dataset)
+    ]
+    if not rows:
+        return None
+    return Table(
+        key="convergence",
+        title="Convergence",
+        caption=f"Gradient steps until the first evaluation within {CONVERGENCE_MARGIN:g} points of the "
+        f"run's own best; {SPREAD}. Below: training time until then, without evaluation. Paper: "
+        "minutes on one V100 (Table 3); its DT is other code.",
+        columns=(
+            Column(label="Data set", numeric=False),
+            *(Column(label=arm_label(arm), arm=i) for i, arm in enumerate(study.arms)),
+        ),
+        rows=tuple(rows),
+    )
+
+
+def _convergence_cell(scores: Scores, arm: str, dataset: str) -> Cell:
+    curves = list(scores.curves.get((arm, dataset), {}).values())
+    if not curves:
+        return EMPTY
+    steps = np.array([curve.steps[curve.rules.converged_index] for curve in curves], dtype=float)
+    seconds = float(np.mean([curve.seconds[curve.rules.converged_index] for curve in curves]))
+    mean, std = mean_and_std(steps)
+    task = task_of(dataset)[0]
+    published, _ = counterpart(base_name(arm), "reid2022")
+    paper = [s.mean for s in published_scores() if (s.unit, s.arm, s.task) == ("minutes", published, task)]
+    note = format_duration(seconds) + (f"; paper {format_duration(60 * paper[0])}" if paper else "")
+    return Cell(text=f"{mean:,.0f}" + ("" if std is None else f" ± {std:,.0f}"), sort=mean, note=note)
+
+
+def format_duration(seconds: float) -> str:
+    """``1 h 05 min``, ``12 min 30 s`` or ``8.4 s``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"

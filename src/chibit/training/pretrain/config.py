@@ -1,0 +1,164 @@
+"""What a pre-training run is: corpus, model, optimisation, budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from annotated_types import Interval
+
+from chibit.core.config import Checked, to_json
+from chibit.core.errors import InputError
+from chibit.core.fields import BelowOne, Count, Fraction, Natural, Needs, NonNegative, Positive, Workers
+from chibit.core.files import check_name
+from chibit.core.memory import transformer_bytes
+from chibit.core.run_dir import run_folder
+from chibit.core.runtime import Precision
+from chibit.core.schedules import cosine_decay, linear_decay, warmup
+from chibit.data.text.synthetic import SYNTHETIC, SyntheticConfig
+from chibit.models.gpt import GPTConfig
+
+SIZES = {
+    "chibit": GPTConfig(),
+    "3M": GPTConfig(n_embd=256, n_head=4, n_layer=4),
+    "18M": GPTConfig(n_embd=512, n_head=8, n_layer=6),
+    "84M": GPTConfig(n_embd=768, n_head=12, n_layer=12),
+}
+"""Backbones by the count of their blocks' parameters: ChibiT, and Table 9 of Reid et al. (2022)."""
+DRAWN = tuple(kind for kind in SYNTHETIC if kind != "shuffled_text")
+"""Corpora that are made of nothing."""
+
+
+def _has(*corpora: str) -> Callable[[PretrainConfig], bool]:
+    return lambda config: config.corpus in corpora or config.validation in corpora
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(Checked):
+    """A pre-training run. Defaults: section 4.1 of Reid et al. (2022); what it leaves open is marked."""
+
+    corpus: str = "wikitext-103"
+    """wikitext-103, wikitext-2, a file or folder of text, a folder of token shards, a corpus that was built
+    before, or a synthetic one: iid, markov, ngram, dyck, automaton, shuffled_text."""
+    validation: str | None = None
+    """Held-out text, as `corpus`. None takes WikiText-103's validation set for wikitext-103, and else holds
+    back the end of the corpus."""
+    tokenizer: Annotated[str, Needs("a corpus of text", lambda config: config.reads_text)] = "gpt2"
+    """gpt2, or bpe:N for a vocabulary of N tokens trained on the corpus."""
+    text: Annotated[str | None, Needs("corpus shuffled_text", _has("shuffled_text"))] = None
+    """The text that shuffled_text shuffles, as `corpus`."""
+    synthetic: Annotated[
+        SyntheticConfig,
+        Needs("a synthetic corpus", _has(*SYNTHETIC)),
+        Needs("corpus markov or ngram", _has("markov", "ngram"), of=("order", "temperature")),
+        Needs("a corpus that is drawn", _has(*DRAWN), of=("num_states", "num_sequences")),
+    ] = field(default_factory=SyntheticConfig)
+    """Shape of a synthetic corpus."""
+    gpt: GPTConfig = field(default_factory=GPTConfig)
+    """The backbone; --size chibit, 3M, 18M or 84M sets all of it."""
+    n_positions: Annotated[int, Interval(ge=2)] = 1024
+    """Rows of the position table."""
+    init: str | None = None
+    """Folder of a language model to go on from; its optimizer state is not kept. None draws one."""
+    block_length: Count = 1024
+    """Tokens of a block. Shorter blocks start at a random position, so that every position is trained."""
+    batch_tokens: Count = 65_536
+    """Tokens of a gradient step, over all micro-batches and processes."""
+    micro_batch_tokens: Count = 8_192
+    """Tokens that go through the model at a time in each process; decides the memory."""
+    num_candidates: Natural = 0
+    """Words that the softmax's normaliser is estimated from; 0 is the exact softmax over the vocabulary."""
+    num_steps: Count = 80_000
+    """Gradient steps."""
+    learning_rate: Positive = 3e-4
+    """Highest learning rate of AdamW."""
+    warmup_steps: Natural = 10_000
+    """Steps of linear warm-up."""
+    decay: Literal["linear", "cosine", "constant"] = "linear"
+    """What follows the warm-up (the paper does not say; linear as in Wang et al. 2024)."""
+    final_fraction: Annotated[Fraction, Needs("a decay", lambda config: config.decay != "constant")] = 0.0
+    """Where the decay ends, as a fraction of the highest learning rate."""
+    weight_decay: NonNegative = 0.01
+    """Of matrices (the paper does not say; 0.01 as in Wang et al. 2024)."""
+    beta2: BelowOne = 0.999
+    """Of AdamW (the paper does not say)."""
+    max_gradient_norm: Positive = 1.0
+    """Gradients are scaled down to this norm (the paper does not say)."""
+    evaluate_every: Natural = 2_000
+    """Gradient steps between evaluations on held-out text; 0 evaluates only at the end."""
+    validation_tokens: Annotated[Count, Needs("evaluate_every", lambda c: c.evaluate_every > 0)] = 65_536
+    """Held-out tokens of an evaluation on the way; the last one reads all of them."""
+    sample_tokens: Natural = 48
+    """Tokens of text to generate at each evaluation; 0 for none."""
+    checkpoint_every: Natural = 0
+    """Gradient steps between checkpoints; 0 saves at each evaluation and at the end."""
+    log_every: Count = 50
+    """Gradient steps between lines of metrics.jsonl; each is the mean since the line before."""
+    seed: Natural = 0
+    """Seed of initialisation, order of blocks, positions and dropout."""
+    precision: Precision = "fp32"
+    """bf16 runs the forward pass in bfloat16 autocast: more than twice as fast on recent processors."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    num_threads: Workers = 1
+    """Threads inside one operation on the CPU."""
+    compile: bool = False
+    """Compile the backbone. It pays on GPUs; on CPUs it was measured to be a third slower."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.block_length > self.n_positions:
+            raise InputError(
+                f"block_length: got {self.block_length}, expected at most n_positions = {self.n_positions}"
+            )
+        for name in ("batch_tokens", "micro_batch_tokens"):
+            if getattr(self, name) % self.block_length:
+                raise InputError(
+                    f"{name}: got {getattr(self, name)}, expected a multiple of block_length, which is "
+                    f"{self.block_length}"
+                )
+        if self.num_candidates == 1:
+            raise InputError("num_candidates: got 1, expected 0 for the exact softmax, or at least 2")
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether any of its tokens come from text."""
+        return self.corpus not in DRAWN or (self.validation or self.corpus) not in DRAWN
+
+    @property
+    def batch_size(self) -> int:
+        """Blocks of a gradient step."""
+        return self.batch_tokens // self.block_length
+
+    def num_bytes(self) -> int:
+        """What training will take, from below, without the tables of a vocabulary that is not known yet."""
+        return transformer_bytes(
+            layers=self.gpt.n_layer,
+            width=self.gpt.n_embd,
+            inner=self.gpt.inner_width,
+            heads=self.gpt.n_head,
+            table_rows=self.n_positions,
+            batches=[(max(1, self.micro_batch_tokens // self.block_length), self.block_length)],
+        )
+
+    def learning_rate_at(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        if self.decay == "constant":
+            factor = warmup(step, self.warmup_steps)
+        elif self.decay == "linear":
+            factor = linear_decay(step, self.num_steps, self.warmup_steps)
+        else:
+            factor = cosine_decay(step, self.num_steps, self.warmup_steps)
+        if step >= self.warmup_steps:
+            factor = self.final_fraction + (1.0 - self.final_fraction) * factor
+        return self.learning_rate * factor
+
+
+def pretrain_path(config: PretrainConfig, root: Path, study: str) -> Path:
+    """Where a run lives: ``root/study/<corpus>-s<seed>-<hash>``; see `core.run_dir.run_folder`."""
+    readable = "".join(c if c.isalnum() or c in "._-" else "-" for c in Path(config.corpus).name)
+    name = readable[:60].strip(".-") or "corpus"
+    usual = {"device": "auto", "num_threads": 1, "compile": False, "log_every": 50, "checkpoint_every": 0}
+    return run_folder(root / check_name(study, "study"), f"{name}-s{config.seed}", to_json(config), usual)
