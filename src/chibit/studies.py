@@ -99,8 +99,16 @@ FAIR_SCORE_LEVELS = {
 }
 """Mean score of the best tenth of each data set's episodes."""
 FAIR_RUN = {"num_episodes": 20, "validation_share": 0.1, "log_every": 250}
-BACKBONE_RATES: dict[str, float] = {}
-"""What the study `rates` chose for each arm (docs/experiment.md)."""
+FAIR_ERROR_LEVELS = {"hopper-medium-replay": 0.09545}
+"""Mean held-out error of `random` at its chosen rate after 2,500 steps of the study `rates`."""
+BACKBONE_RATES: dict[str, float] = {
+    "random": 3e-3,
+    "chibit": 3e-3,
+    "random_matched": 3e-4,
+    "markov": 1e-3,
+    "random_matched_markov": 3e-4,
+}
+"""What the study `rates` chose for each arm (docs/experiment.md, results/rates)."""
 
 STUDIES: dict[str, Study] = {
     "rates": Study(
@@ -127,6 +135,7 @@ STUDIES: dict[str, Study] = {
         has_chosen_rates=True,
         comparisons=FAIR_COMPARISONS,
         score_levels=FAIR_SCORE_LEVELS,
+        error_levels=FAIR_ERROR_LEVELS,
         negligible=1.5,
     ),
     "fair_baselines": Study(
@@ -176,6 +185,7 @@ STUDIES: dict[str, Study] = {
         fractions=(0.01, 0.03, 0.1, 0.3),
         has_chosen_rates=True,
         comparisons=FAIR_COMPARISONS,
+        error_levels=FAIR_ERROR_LEVELS,
     ),
     "table1": Study(
         summary="Table 1: four Atari games from 1 % of DQN-replay (Pong: K = 50)",
