@@ -60,11 +60,11 @@ def is_alive(pid):
         return False
 
 
-def start(place, *arguments):
+def start(place, *arguments, **process):
     environment = {**os.environ, "CHIBIT_HOME": str(place / "home"), "TMPDIR": str(place / "tmp")}
     (place / "tmp").mkdir(exist_ok=True)
     program = [sys.executable, "-m", "chibit", *map(str, arguments)]
-    return subprocess.Popen(program, stderr=subprocess.PIPE, text=True, env=environment)
+    return subprocess.Popen(program, stderr=subprocess.PIPE, text=True, env=environment, **process)
 
 
 def last_line(message):
@@ -182,6 +182,23 @@ def test_a_signal_that_is_to_be_ignored_stays_ignored(place):
         wait_for(lambda: children(process.pid))
         process.send_signal(signal.SIGINT)
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize("number", NUMBERS, ids=["SIGTERM", "SIGINT"])
+def test_a_study_ends_while_a_worker_converts_its_data(place, number):
+    """Ctrl-C in a terminal reaches the driver, its workers and their readers at once; SIGTERM the driver."""
+    path = write_h5(place / "data.hdf5", steps(300_000))
+    few = ["--num-steps", 2, "--seeds", 0, 1, "--num-processes", 2, "--root", place / "runs"]
+    with start(place, "study", "policies", "--data", path, *few, start_new_session=True) as process:
+        wait_for(lambda: leftovers(place / "tmp"))
+        descendants = [pid for child in children(process.pid) for pid in (child, *children(child))]
+        (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+        message = process.stderr.read()
+    assert process.returncode == NUMBERS[number], message
+    assert last_line(message) == "chibit: stopped, 0 of 2 runs are done; the same command goes on"
+    assert "Traceback" not in message
+    wait_for(lambda: not any(map(is_alive, descendants)), 10)
+    assert leftovers(place) == []
 
 
 def test_a_study_that_was_stopped_says_how_far_it_came():

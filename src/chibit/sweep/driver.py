@@ -120,7 +120,8 @@ class _Driver:
 
     def _account(self, task: Task, ended: Outcome | Crash) -> None:
         self._running.discard(task.path)
-        if isinstance(ended, Crash):
+        stop = self._stop_requests.signal_number
+        if isinstance(ended, Crash) and stop is None:
             note(task, f"crashed: {ended.message}")
             self._crashes[task.path] += 1
             if self._crashes[task.path] <= self._engine.retries:
@@ -128,6 +129,8 @@ class _Driver:
                 self._queue.append(task)
                 return
             ended = Outcome(task.path, "failed", ended.message)
+        elif isinstance(ended, Crash):
+            ended = Outcome(task.path, "stopped", ended.message)
         elif ended.status == "busy" and task.path not in self._busy:
             # By the time that all others are done, the other driver may be too, or may have died.
             self._busy.add(task.path)
@@ -137,14 +140,15 @@ class _Driver:
             ended = Outcome(task.path, "skipped")
         elif ended.status == "failed":
             note(task, f"failed: {ended.message}")
-        if ended.status == "stopped" and self._stop_requests.signal_number is not None:
-            ended = replace(ended, signal_number=self._stop_requests.signal_number)  # what it passed on
+        if ended.status == "stopped" and stop is not None:
+            ended = replace(ended, signal_number=stop)  # what it passed on
         self._outcomes[task.path] = ended
         self._shown.ended(ended)
 
     def _stop(self) -> None:
+        number = self._stop_requests.signal_number or 0
         for task in self._queue:
-            self._outcomes[task.path] = Outcome(task.path, "stopped", "not started")
+            self._outcomes[task.path] = Outcome(task.path, "stopped", "not started", number)
             self._shown.ended(self._outcomes[task.path])
         self._queue.clear()
         self._engine.interrupt()

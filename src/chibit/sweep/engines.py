@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Protocol
 
+from chibit.core.platform import interrupts_held_back, take_interrupts
 from chibit.core.run_dir import RunDir
+from chibit.core.signals import Interrupted, interruptible
 from chibit.sweep.tasks import Outcome, Task, run_task
 
 _WATCH_SECONDS, _GRACE_SECONDS = 1.0, 60.0
@@ -98,7 +100,7 @@ class LocalPool:
 
     def __init__(self, num_processes: int, retries: int) -> None:
         self.capacity: float = num_processes
-        self.retries = retries
+        self.retries, self._has_passed_on = retries, False
         self._context = multiprocessing.get_context("spawn")
         self._free = [self._place() for _ in range(num_processes)]
         self._busy: dict[Future[Outcome], tuple[Task, ProcessPoolExecutor]] = {}
@@ -106,7 +108,8 @@ class LocalPool:
     def submit(self, task: Task) -> None:
         """Give a task to a free process."""
         place = self._free.pop()
-        self._busy[place.submit(run_task, task)] = (task, place)
+        with interrupts_held_back():  # a process that starts could not tell what to do with one
+            self._busy[place.submit(_run_in_worker, task)] = (task, place)
 
     def collect(self, timeout: float) -> list[Ended]:
         """Wait for tasks; a process that was killed is replaced."""
@@ -126,10 +129,11 @@ class LocalPool:
         return ended
 
     def interrupt(self) -> None:
-        """Pass Ctrl-C on: a run that is still opening its data takes no notice, so it is sent again."""
-        for child in multiprocessing.active_children():
+        """Pass Ctrl-C on, once: a second one would tear what a run saves."""
+        for child in [] if self._has_passed_on else multiprocessing.active_children():
             if child.pid is not None:
                 os.kill(child.pid, signal.SIGINT)
+        self._has_passed_on = True
 
     def close(self) -> None:
         """Let the processes end."""
@@ -140,16 +144,35 @@ class LocalPool:
         return ProcessPoolExecutor(1, self._context, initializer=_prepare_worker)
 
 
+class _Worker:
+    """What is known in a process of the pool."""
+
+    was_asked_to_stop = False
+
+
 def _prepare_worker() -> None:
-    """Leave Ctrl-C to the parent, which passes it on: a run gets it once, an idle process never."""
-    os.setpgrp()
-    # Not ignored, since a run heeds no signal that is.
-    signal.signal(signal.SIGINT, _take_no_notice)
+    """Leave Ctrl-C to the parent, which passes it on: a run gets it once, an idle process takes note."""
+    signal.signal(signal.SIGINT, _take_note)
+    take_interrupts()
     threading.Thread(target=_outlive_nobody, args=(os.getppid(),), daemon=True).start()
 
 
-def _take_no_notice(number: int, frame: FrameType | None) -> None:
-    """An idle process goes on."""
+def _take_note(number: int, frame: FrameType | None) -> None:
+    _Worker.was_asked_to_stop = True
+
+
+def _run_in_worker(task: Task) -> Outcome:
+    """A task; before its first step, while it opens its data, a signal ends it at once."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with interruptible():
+            if _Worker.was_asked_to_stop:
+                raise Interrupted(signal.SIGINT)
+            return run_task(task)
+    except Interrupted as error:
+        return Outcome(task.path, "stopped", "before its first step", error.signal_number)
+    finally:
+        signal.signal(signal.SIGINT, _take_note)
 
 
 def _outlive_nobody(parent: int) -> None:
