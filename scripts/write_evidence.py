@@ -8,8 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from chibit.core.files import write_atomic
-from chibit.reporting.published.evidence import differences_known, known_sentence, studies_known
-from chibit.reporting.tables.tables import to_markdown
+from chibit.reporting.published.evidence import known_sentence
+from chibit.reporting.tables.known import differences_known, studies_known
+from chibit.reporting.tables.table import to_markdown
 
 PAGE = Path(__file__).parents[1] / "docs" / "results.md"
 START, END = "<!-- evidence -->\n", "<!-- end of evidence -->\n"

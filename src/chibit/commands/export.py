@@ -63,10 +63,11 @@ def export(argv: Sequence[str], prog: str) -> None:
 
 def other_seeds(run: Path) -> str:
     """What the seeds of a run's arm say together, for its model card; empty where that cannot be told."""
+    from chibit.core.formatting import format_score
     from chibit.reporting.read.study import read_study
     from chibit.reporting.statistics.comparison import collect_scores
     from chibit.reporting.statistics.intervals import bootstrap, mean_over_tasks
-    from chibit.reporting.statistics.verdict import describe_rule, format_interval, format_score
+    from chibit.reporting.statistics.verdict import describe_rule, format_interval
 
     if not (run / "result.json").is_file():
         return ""

@@ -52,3 +52,38 @@ def format_mean(mean: float, std: float | None) -> str:
 def count(number: int, what: str) -> str:
     """``1 episode``, ``12 episodes``."""
     return f"{number:,} {what}" + ("" if number == 1 else "s")
+
+
+def format_score(
+    value: float, *, normalized: bool = True, signed: bool = False, like: Iterable[float] = ()
+) -> str:
+    """A score with one decimal, or a raw return with three significant digits; with a real minus sign.
+
+    Args:
+        value: the figure.
+        normalized: whether it is a score, 0 to 100.
+        signed: write the sign of a positive one too.
+        like: figures that it stands beside and shares its decimals with.
+    """
+    decimals = 1 if normalized else None
+    return format_number(value, like=like, decimals=decimals, signed=signed).replace("-", "−")
+
+
+def format_p(p_value: float) -> str:
+    """``p = 0.03``, with two digits, or ``p < 0.001``."""
+    return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.2g}"
+
+
+def percent(fraction: float) -> str:
+    """``3 %``, ``4.25 %``."""
+    return f"{format_setting(float(f'{100 * fraction:.3g}'))} %"
+
+
+def format_duration(seconds: float) -> str:
+    """``1 h 05 min``, ``12 min 30 s`` or ``8.4 s``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"

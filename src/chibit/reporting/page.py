@@ -9,39 +9,26 @@ from __future__ import annotations
 import base64
 import datetime
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from chibit.core.files import read_regular
+from chibit.reporting.analysis import HEADLINE, Analysis
+from chibit.reporting.figures import crossover, curves, forest, measured, profile, returns, sizes, targets
+from chibit.reporting.figures.loss import training_loss
 from chibit.reporting.figures.media import attention_panels, embed_videos
-from chibit.reporting.figures.outcomes import crossover_panel, survival_panel
-from chibit.reporting.figures.plots import (
-    ForestRow,
-    Panel,
-    forest,
-    learning_curves,
-    profile,
-    return_histogram,
-    target_sweep,
-    training_loss,
-)
-from chibit.reporting.figures.sizes import size_plot
+from chibit.reporting.figures.panel import Panel, Section, present
 from chibit.reporting.figures.svg import MARKERS, NUM_COLOURS, Canvas, style
-from chibit.reporting.published.published import SOURCES, arm_label, find_published, task_of
-from chibit.reporting.read.study import Study, base_name
-from chibit.reporting.read.targets import describe_choice
-from chibit.reporting.statistics.analysis import HEADLINE, Analysis
-from chibit.reporting.statistics.comparison import RULES, Comparison, Rule, Scores
-from chibit.reporting.statistics.survival import Arrivals
+from chibit.reporting.published.scores import SOURCES, Source, find_published, task_of
+from chibit.reporting.read.arms import arm_label, base_name
+from chibit.reporting.read.study import Study
+from chibit.reporting.statistics.comparison import RULES, Rule
 from chibit.reporting.statistics.verdict import describe_rule, short_rule
-from chibit.reporting.tables.scores import comparison_label, differences_title
-from chibit.reporting.tables.tables import Table
 
 _LARGEST_TEMPLATE = 1 << 20
 _TEMPLATES = Path(__file__).with_name("templates")
@@ -72,29 +59,8 @@ class LegendEntry:
     """SVG dash array of its line."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class MeasuredPart:
-    """A section of the page about what is compared beside the score."""
-
-    key: str
-    """Its id."""
-    title: str
-    """Its heading."""
-    caption: str
-    """What its figures show."""
-    panels: list[Panel]
-    """Shares of runs that have reached a level, and differences with their intervals."""
-    tables: list[Table]
-    """The same as tables."""
-
-
-_MEASURED_CAPTIONS = (
-    "How many runs have reached a level that is the same for all arms, by gradient steps; runs that never do "
-    "are censored at their end. Then mean paired differences in steps, those of runs that never do "
-    "counted with all of them; left of the line is sooner.",
-    "Mean paired differences at the end of training; left of the line the arm predicts the actions of "
-    "held-out episodes better.",
-)
+SECTIONS = (curves, forest, measured, crossover, returns, sizes, profile, targets)
+"""The figures, in the order of the page: modules with a function `sections`."""
 
 
 def render_page(analysis: Analysis) -> str:
@@ -119,15 +85,14 @@ def render_page(analysis: Analysis) -> str:
         known=analysis.known,
         verdict=analysis.verdict,
         other_rules=_other_rules(analysis),
-        differences=differences_title(analysis.comparisons[HEADLINE]) if study.runs else "",
         rules=list(RULES),
         rule_names={rule: short_rule(scores).capitalize() for rule, scores in analysis.scores.items()},
         last_rule=describe_rule(analysis.scores[HEADLINE]),
         legend=[_legend_entry(i, arm) for i, arm in enumerate(study.arms)],
         tables=analysis.tables,
-        figures=_figures(analysis),
+        sections=_sections(analysis) if study.runs else [],
+        losses=_losses(study),
         sources=_sources(study),
-        target_note=f"At {describe_choice(study, analysis.target)}.",
         attention=attention,
         refused=refused,
         videos=videos,
@@ -138,6 +103,22 @@ def render_page(analysis: Analysis) -> str:
         version=version("chibit"),
         made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
+
+
+def _sections(analysis: Analysis) -> list[tuple[bool, list[Section]]]:
+    """The figures, those of half the width together."""
+    with style():
+        canvas = Canvas()
+        found = [section for module in SECTIONS for section in module.sections(canvas, analysis)]
+    return [(is_half, list(group)) for is_half, group in groupby(found, lambda section: section.is_half)]
+
+
+def _losses(study: Study) -> list[Panel]:
+    with style():
+        canvas = Canvas()
+        return present(
+            training_loss(canvas, study, name, f"loss-{i}") for i, name in enumerate(study.datasets)
+        )
 
 
 def _content_hash(script: str) -> str:
@@ -162,112 +143,7 @@ def _other_rules(analysis: Analysis) -> list[tuple[Rule, str]]:
     ]
 
 
-def _figures(analysis: Analysis) -> dict[str, Any]:
-    study, scores = analysis.study, analysis.scores
-    if not study.runs:
-        return {}
-    first = scores[HEADLINE]
-    numbered = list(enumerate(study.datasets))
-    with style():
-        canvas = Canvas()
-        forests = {
-            rule: _forests(scores[rule], analysis.comparisons[rule], rule, "difference") for rule in scores
-        }
-        return {
-            "measured": _measured(canvas, analysis),
-            "crossovers": _crossovers(canvas, analysis),
-            "curves": [learning_curves(canvas, first, name, f"curve-{i}") for i, name in numbered],
-            "histograms": [return_histogram(canvas, first, name, f"returns-{i}") for i, name in numbered],
-            "loss": _present(training_loss(canvas, first, name, f"loss-{i}") for i, name in numbered),
-            "sweep": _present(target_sweep(canvas, first, name, f"sweep-{i}") for i, name in numbered),
-            "sizes": {
-                rule: size_plot(scores[rule], analysis.aggregates[rule], f"sizes-{rule}") for rule in scores
-            },
-            "profile": {rule: profile(canvas, scores[rule], f"profile-{rule}") for rule in scores},
-            "forest": forests if forests[HEADLINE] else {},
-        }
-
-
-def _measured(canvas: Canvas, analysis: Analysis) -> list[MeasuredPart]:
-    parts = []
-    for one in analysis.measured:
-        measure, tables = one.measure, analysis.tables
-        survival = []
-        if isinstance(measure, Arrivals):
-            drawn = enumerate(analysis.study.datasets)
-            survival = _present(
-                survival_panel(canvas, measure, name, f"{measure.key}-{i}") for i, name in drawn
-            )
-        key = measure.key
-        parts.append(
-            MeasuredPart(
-                key=key,
-                title=measure.title,
-                caption=_MEASURED_CAPTIONS[key == "held-out"],
-                panels=survival + _forests(measure, one.comparisons, key, measure.axis),
-                tables=[found[key] for found in (tables["arrivals"], tables["measured"]) if key in found],
-            )
-        )
-    return parts
-
-
-def _crossovers(canvas: Canvas, analysis: Analysis) -> list[Panel]:
-    """One panel for each measure and data set that was trained on in several shares."""
-    panels: list[Panel] = []
-    for what, trends in analysis.trends.items():
-        for source in dict.fromkeys(trend.source for trend in trends):
-            own = [trend for trend in trends if trend.source == source]
-            key = f"crossover-{len(panels)}"
-            panels.append(crossover_panel(canvas, own, key, what, analysis.study.arms))
-    return panels
-
-
-def _present(panels: Iterable[Panel | None]) -> list[Panel]:
-    return [panel for panel in panels if panel is not None]
-
-
-def _forests(scores: Scores, comparisons: list[Comparison], key: str, what: str) -> list[Panel]:
-    """All arms over all data sets in one panel; with several data sets one more panel for each arm."""
-    if not comparisons:
-        return []
-    arms = scores.study.arms
-    several = len({comparison.baseline for comparison in comparisons}) > 1
-    axis = what if several else f"{what} from {arm_label(comparisons[0].baseline)}"
-    normalized = scores.is_normalized(*scores.aggregated)
-    overall = [
-        ForestRow(
-            label=comparison_label(comparison) if several else arm_label(comparison.treatment),
-            estimate=comparison.overall,
-            arm=arms.index(comparison.treatment),
-            normalized=normalized,
-            strong=True,
-        )
-        for comparison in comparisons
-        if comparison.overall is not None
-    ]
-    single = len(scores.study.datasets) == 1
-    title = scores.study.datasets[0] if single else f"{len(scores.aggregated)} data sets together"
-    panels = [forest(overall, f"forest-{key}", title, axis)] if overall else []
-    if single:
-        return panels
-    for number, comparison in enumerate(comparisons):
-        place = arms.index(comparison.treatment)
-        rows = [
-            ForestRow(
-                label=dataset,
-                estimate=estimate,
-                arm=place,
-                normalized=scores.is_normalized(dataset),
-            )
-            for dataset, estimate in comparison.by_dataset.items()
-        ]
-        if rows:
-            label = comparison_label(comparison) if several else arm_label(comparison.treatment)
-            panels.append(forest(rows, f"forest-{key}-{number}", label, axis, arm=place))
-    return panels
-
-
-def _sources(study: Study) -> list[Any]:
+def _sources(study: Study) -> list[Source]:
     """Sources of the published numbers that the page shows."""
     used = {
         score.source

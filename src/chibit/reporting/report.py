@@ -16,13 +16,13 @@ from rich.text import Text
 from chibit.core.errors import InputError, UserError
 from chibit.core.files import nearest, open_regular, write_atomic
 from chibit.core.shared_folder import MANIFEST, shared_folder
+from chibit.reporting.analysis import HEADLINE, Analysis, analyse
 from chibit.reporting.read.study import read_study
 from chibit.reporting.read.targets import TargetChoice
-from chibit.reporting.statistics.analysis import HEADLINE, Analysis, analyse
 from chibit.reporting.statistics.comparison import Comparison
 from chibit.reporting.statistics.intervals import Difference
 from chibit.reporting.statistics.survival import Levels
-from chibit.reporting.tables.tables import csv_safe, markdown_text, to_latex, to_markdown
+from chibit.reporting.tables.table import csv_safe, markdown_text, to_latex, to_markdown
 
 FORMATS = ("html", "md", "csv", "tex")
 _NAMES = {
@@ -146,7 +146,7 @@ def _begins_with(path: Path, beginning: bytes) -> bool:
 def render_markdown(analysis: Analysis) -> str:
     """The verdict and all tables as Markdown."""
     verdict = analysis.verdict
-    lines = [markdown_text(analysis.known.sentence), ""] if analysis.known else []
+    lines = [markdown_text(analysis.known), ""] if analysis.known else []
     lines += [f"**{markdown_text(verdict.sentence)}**", "", markdown_text(verdict.basis)]
     lines += [f"- {markdown_text(line)}" for line in (*verdict.also, *verdict.cautions)]
     tables = to_markdown(analysis.flat_tables())
@@ -228,7 +228,7 @@ def render_console_table(
     analysis = analyse(read_study(folder), target=target, baseline=baseline)
     parts: list[RichTable | Text] = []
     if analysis.known:
-        parts.append(Text(analysis.known.sentence + "\n", style="dim"))
+        parts.append(Text(analysis.known + "\n", style="dim"))
     if analysis.study.runs:
         table = analysis.tables["scores"][HEADLINE]
         shown = RichTable(

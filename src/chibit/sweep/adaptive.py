@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from chibit.core.errors import InputError
-from chibit.reporting.published.published import arm_label
+from chibit.reporting.read.arms import arm_label
 from chibit.reporting.read.registration import Registration
 from chibit.reporting.read.study import read_study
 from chibit.reporting.statistics.comparison import choose_baseline, collect_scores, compare_all

@@ -10,7 +10,7 @@ from chibit.core.errors import InputError
 from chibit.data.environment import spec_in
 from chibit.data.load import from_arrays, load_dataset
 from chibit.environments.scores import D4RL
-from chibit.reporting.published.published import task_of
+from chibit.reporting.published.scores import task_of
 
 
 def write_npz(path, columns, **more):

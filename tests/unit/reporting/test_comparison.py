@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from chibit.core.errors import InputError
+from chibit.core.formatting import format_score
+from chibit.reporting.analysis import analyse
 from chibit.reporting.read.registration import Registration, register
 from chibit.reporting.read.study import read_study
-from chibit.reporting.statistics.analysis import analyse
 from chibit.reporting.statistics.comparison import (
     aggregate,
     choose_baseline,
@@ -20,7 +21,7 @@ from chibit.reporting.statistics.comparison import (
     compare_all,
 )
 from chibit.reporting.statistics.intervals import Estimate
-from chibit.reporting.statistics.verdict import choose_focus, format_interval, format_score
+from chibit.reporting.statistics.verdict import choose_focus, format_interval
 
 HOPPER, WALKER = "hopper-medium-v2", "walker2d-medium-v2"
 

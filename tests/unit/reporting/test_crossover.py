@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
+from chibit.core.formatting import percent
+from chibit.reporting.analysis import analyse
 from chibit.reporting.read.registration import Registration, register
 from chibit.reporting.read.study import read_study
-from chibit.reporting.statistics.analysis import analyse
 from chibit.reporting.statistics.crossover import find_crossing
-from chibit.reporting.tables.outcomes import crossing_text, percent
+from chibit.reporting.statistics.verdict import crossing_text
 
 SHARES = (0.01, 0.1, 1.0)
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from chibit.reporting import build_report, render_console_table
-from chibit.reporting.published.evidence import NINE, known_difference, known_sentence, studies_known
-from chibit.reporting.published.published import NUMBERS
+from chibit.reporting.published.evidence import NINE, known_difference, known_sentence
+from chibit.reporting.published.scores import NUMBERS
+from chibit.reporting.tables.known import studies_known
 
 ROOT = Path(__file__).parents[3]
 HOPPER = "hopper-medium-v2"

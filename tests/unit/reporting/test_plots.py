@@ -6,16 +6,13 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from chibit.reporting.figures.plots import (
-    ForestRow,
-    forest,
-    learning_curves,
-    profile,
-    return_histogram,
-    target_sweep,
-    training_loss,
-)
+from chibit.reporting.figures.curves import learning_curves
+from chibit.reporting.figures.forest import ForestRow, forest
+from chibit.reporting.figures.loss import training_loss
+from chibit.reporting.figures.profile import profile
+from chibit.reporting.figures.returns import return_histogram
 from chibit.reporting.figures.svg import Canvas, arm_colour, arm_gid, style, to_svg
+from chibit.reporting.figures.targets import target_sweep
 from chibit.reporting.read.study import read_study
 from chibit.reporting.statistics.comparison import collect_scores, compare
 from chibit.reporting.statistics.intervals import Estimate
@@ -53,7 +50,7 @@ def every_panel(canvas, scores):
         "curve": learning_curves(canvas, scores, HOPPER, "curve"),
         "returns": return_histogram(canvas, scores, HOPPER, "returns"),
         "sweep": target_sweep(canvas, scores, HOPPER, "sweep"),
-        "loss": training_loss(canvas, scores, HOPPER, "loss"),
+        "loss": training_loss(canvas, scores.study, HOPPER, "loss"),
         "forest": forest(rows, "forest", "title", "difference from Random init"),
         "profile": profile(canvas, scores, "profile"),
     }
@@ -83,7 +80,7 @@ def test_every_figure_is_well_formed_described_and_themed(canvas, scores):
 
 def test_a_reused_canvas_leaves_nothing_of_the_figure_before(canvas, scores):
     alone = learning_curves(canvas, scores, HOPPER, "curve").svg
-    training_loss(canvas, scores, HOPPER, "loss")
+    training_loss(canvas, scores.study, HOPPER, "loss")
     return_histogram(canvas, scores, HOPPER, "returns")
     again = learning_curves(canvas, scores, HOPPER, "curve").svg
     assert texts(again) == texts(alone)

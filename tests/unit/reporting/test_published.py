@@ -4,7 +4,8 @@ import statistics
 
 import pytest
 
-from chibit.reporting.published.published import SOURCES, arm_label, find_published, published_scores, task_of
+from chibit.reporting.published.scores import SOURCES, find_published, published_scores, task_of
+from chibit.reporting.read.arms import arm_label
 
 NINE = [
     f"{env}-{level}"

@@ -168,3 +168,19 @@ def test_the_page_loads_nothing(study):
         assert attribute not in page
     assert "default-src 'none'" in page or "default-src &#39;none&#39;" in page
     assert "script-src 'sha256-" in page
+
+
+def test_a_figure_is_a_module_in_the_list(tmp_path, runs, monkeypatch):
+    from types import SimpleNamespace
+
+    from chibit.reporting import page
+    from chibit.reporting.figures.panel import Section
+
+    def sections(canvas, analysis):
+        yield Section(key="mine", title="Mine <b>", panels={}, tables={None: [analysis.tables["runs"]]})
+
+    monkeypatch.setattr(page, "SECTIONS", (*page.SECTIONS, SimpleNamespace(sections=sections)))
+    runs.write_run(tmp_path / "s", "bc", "hopper-medium-v2", 0, num_evaluations=2)
+    html = build_report(tmp_path / "s", formats=["html"]).html.read_text()
+    assert '<h2 id="mine">Mine &lt;b&gt;</h2>' in html
+    assert html.count('id="table-runs"') == 2

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from chibit.core.errors import InputError
+from chibit.reporting.read.arms import arm_rank
 from chibit.reporting.read.run import Excluded, Run, read_run
-from chibit.reporting.read.study import arm_rank, differing_keys, flatten, read_study
+from chibit.reporting.read.study import differing_keys, flatten, read_study
 
 
 @pytest.fixture

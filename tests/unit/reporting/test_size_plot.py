@@ -5,9 +5,9 @@ import json
 import pytest
 
 from chibit.reporting import build_report
+from chibit.reporting.analysis import analyse
 from chibit.reporting.figures.sizes import size_plot
 from chibit.reporting.read.study import read_study
-from chibit.reporting.statistics.analysis import analyse
 
 
 def resize(study, arm, blocks):

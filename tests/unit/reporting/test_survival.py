@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from chibit.core.errors import InputError
 from chibit.reporting import build_report
+from chibit.reporting.analysis import analyse
 from chibit.reporting.read.registration import Registration, register
 from chibit.reporting.read.study import read_study
-from chibit.reporting.statistics.analysis import analyse
 from chibit.reporting.statistics.comparison import collect_scores, compare, held_out_errors
 from chibit.reporting.statistics.survival import (
     Levels,

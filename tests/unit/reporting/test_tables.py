@@ -6,11 +6,11 @@ import re
 import numpy as np
 import pytest
 
+from chibit.core.formatting import format_duration
+from chibit.reporting.analysis import analyse
 from chibit.reporting.read.study import read_study
-from chibit.reporting.statistics.analysis import analyse
-from chibit.reporting.tables.published import format_duration
 from chibit.reporting.tables.scores import score_cell
-from chibit.reporting.tables.tables import EMPTY, Cell, Column, Row, Table, csv_safe, to_latex, to_markdown
+from chibit.reporting.tables.table import EMPTY, Cell, Column, Row, Table, csv_safe, to_latex, to_markdown
 
 HOPPER = "hopper-medium-v2"
 

@@ -20,9 +20,9 @@ from matplotlib.figure import Figure
 from chibit.core.arrays import open_npz
 from chibit.core.errors import DamagedFileError, UserError
 from chibit.core.files import list_folder, read_regular
-from chibit.reporting.figures.plots import Panel
+from chibit.reporting.figures.panel import Panel
 from chibit.reporting.figures.svg import style, to_svg
-from chibit.reporting.published.published import arm_label
+from chibit.reporting.read.arms import arm_label
 from chibit.reporting.read.run import Run
 from chibit.reporting.read.strict_json import shown_name
 from chibit.reporting.read.study import Study

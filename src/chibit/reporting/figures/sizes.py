@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-from chibit.reporting.figures.plots import Panel
-from chibit.reporting.figures.svg import MUTED, Canvas, arm_colour, arm_gid, arm_marker, style, to_svg
-from chibit.reporting.published.published import arm_label
-from chibit.reporting.read.study import base_name
+from chibit.core.formatting import format_score
+from chibit.reporting.analysis import HEADLINE, Analysis
+from chibit.reporting.figures.panel import Panel, Section, present
+from chibit.reporting.figures.svg import MUTED, Canvas, arm_colour, arm_gid, arm_marker, to_svg
+from chibit.reporting.read.arms import arm_label, base_name
 from chibit.reporting.statistics.comparison import Aggregates, Scores
 from chibit.reporting.statistics.intervals import Estimate
-from chibit.reporting.statistics.verdict import format_score
 
 _SIZED = re.compile(r"(.+)_\d+(\.\d+)?[KMG]")
 
@@ -26,6 +26,23 @@ class _Point:
     label: str
     parameters: int
     estimate: Estimate
+
+
+def sections(canvas: Canvas, analysis: Analysis) -> Iterator[Section]:
+    """A panel for each rule, where a kind of arm comes in several sizes."""
+    panels = {
+        rule: present([size_plot(scores, analysis.aggregates[rule], f"sizes-{rule}")])
+        for rule, scores in analysis.scores.items()
+    }
+    if panels[HEADLINE]:
+        yield Section(
+            key="sizes",
+            title="Model size",
+            caption="Mean over data sets against the parameters in the transformer's blocks; lines join the "
+            "sizes of one kind of arm, dashed for the untrained. Bars are 95% intervals.",
+            panels=panels,
+            is_half=True,
+        )
 
 
 def size_plot(scores: Scores, aggregates: Mapping[str, Aggregates | None], key: str) -> Panel | None:
@@ -42,28 +59,23 @@ def size_plot(scores: Scores, aggregates: Mapping[str, Aggregates | None], key: 
     kinds = _kinds(scores, aggregates)
     if not any(len({point.parameters for point in points}) > 1 for points in kinds.values()):
         return None
-    normalized = all(scores.study.is_normalized(dataset) for dataset in scores.aggregated)
+    normalized = scores.is_normalized(*scores.aggregated)
     parts = []
-    with style():
-        canvas = Canvas()
-        axes = canvas.clear("parameters in the blocks", "normalised score" if normalized else "mean return")
-        axes.set_xscale("log")
-        for kind, points in kinds.items():
-            x, y = [point.parameters for point in points], [point.estimate.value for point in points]
-            axes.plot(x, y, color=MUTED, linewidth=1.1, linestyle="-" if kind != "random" else "--")
-            for point in points:
-                _draw_point(axes, point)
-            parts.append(
-                f"{arm_label(kind)} "
-                + ", ".join(
-                    f"{format_score(p.estimate.value, normalized=normalized)} at {p.label}" for p in points
-                )
-            )
-        sizes = {point.parameters: point.label for points in kinds.values() for point in points}
-        axes.xaxis.set_major_locator(FixedLocator(sorted(sizes)))
-        axes.xaxis.set_major_formatter(FixedFormatter([sizes[size] for size in sorted(sizes)]))
-        axes.xaxis.set_minor_locator(NullLocator())
-        svg = to_svg(canvas.figure, key, f"Score against model size: {'; '.join(parts)}.")
+    canvas = Canvas()
+    axes = canvas.clear("parameters in the blocks", "normalised score" if normalized else "mean return")
+    axes.set_xscale("log")
+    for kind, points in kinds.items():
+        x, y = [point.parameters for point in points], [point.estimate.value for point in points]
+        axes.plot(x, y, color=MUTED, linewidth=1.1, linestyle="-" if kind != "random" else "--")
+        for point in points:
+            _draw_point(axes, point)
+        shown = [f"{format_score(p.estimate.value, normalized=normalized)} at {p.label}" for p in points]
+        parts.append(f"{arm_label(kind)} {', '.join(shown)}")
+    sizes = {point.parameters: point.label for points in kinds.values() for point in points}
+    axes.xaxis.set_major_locator(FixedLocator(sorted(sizes)))
+    axes.xaxis.set_major_formatter(FixedFormatter([sizes[size] for size in sorted(sizes)]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    svg = to_svg(canvas.figure, key, f"Score against model size: {'; '.join(parts)}.")
     sets = scores.aggregated
     return Panel(title=sets[0] if len(sets) == 1 else f"{len(sets)} data sets", svg=svg)
 

@@ -20,15 +20,10 @@ from typing import Any
 
 from chibit.core.errors import InputError, read_error
 from chibit.core.targets import environment_name
+from chibit.reporting.read.arms import arm_rank
 from chibit.reporting.read.registration import FILE, Registration, read_registration
 from chibit.reporting.read.run import Excluded, Run, read_run
 from chibit.reporting.read.strict_json import Refused, shown_name
-
-ARM_ORDER = (
-    *("dt", "random", "chibit_paper", "chibit", "gpt2", "clip", "igpt", "markov", "iid", "ngram"),
-    *("shuffled_text", "bc", "td3_bc", "cql", "brac_v", "awr", "iql", "rebrac", "qr_dqn", "rem"),
-)
-"""Order of well-known arms in tables and figures; their variants follow each, and unknown ones come last."""
 
 _NO_CHANGE = {
     "seed",
@@ -178,20 +173,6 @@ def _candidates(folder: Path) -> list[Path]:
         )
     except OSError as error:
         raise read_error(folder, error) from error
-
-
-def arm_rank(arm: str) -> tuple[int, str]:
-    """Sort key of an arm: its place in `ARM_ORDER`, or that of the arm it is a variant of; then its name."""
-    base = base_name(arm)
-    for name in (base, base.partition("_")[0]):
-        if name in ARM_ORDER:
-            return ARM_ORDER.index(name), arm
-    return len(ARM_ORDER), arm
-
-
-def base_name(arm: str) -> str:
-    """An arm's own name, without the settings that tell its variants apart."""
-    return arm.partition(" (")[0]
 
 
 def flatten(config: dict[str, Any], prefix: str = "", depth: int = 0) -> dict[str, Any]:

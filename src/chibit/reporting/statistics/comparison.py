@@ -10,8 +10,9 @@ import numpy as np
 
 from chibit.core.errors import InputError
 from chibit.core.files import nearest
+from chibit.reporting.read.arms import base_name
 from chibit.reporting.read.run import Curve
-from chibit.reporting.read.study import Study, base_name
+from chibit.reporting.read.study import Study
 from chibit.reporting.read.targets import TargetChoice, check_choice, common_targets, curve_at, given_target
 from chibit.reporting.statistics.intervals import (
     CONFIDENCE,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from chibit.core.formatting import format_number
+from chibit.core.formatting import format_p, format_score, percent
 from chibit.core.score_rules import name_last
-from chibit.reporting.published.published import arm_label
-from chibit.reporting.read.study import base_name
+from chibit.reporting.read.arms import arm_label, base_name
 from chibit.reporting.read.targets import TargetChoice, describe_choice
 from chibit.reporting.statistics.comparison import (
     Comparison,
@@ -17,6 +17,7 @@ from chibit.reporting.statistics.comparison import (
     aggregate,
     behaviour_mean,
 )
+from chibit.reporting.statistics.crossover import Trend
 from chibit.reporting.statistics.intervals import Difference, Estimate
 
 Tone = Literal["higher", "lower", "open", "empty"]
@@ -44,26 +45,6 @@ class Verdict:
     """Findings of the other registered comparisons, and where differences change sign with the data."""
 
 
-def format_score(
-    value: float, *, normalized: bool = True, signed: bool = False, like: Iterable[float] = ()
-) -> str:
-    """A score with one decimal, or a raw return with three significant digits; with a real minus sign.
-
-    Args:
-        value: the figure.
-        normalized: whether it is a score, 0 to 100.
-        signed: write the sign of a positive one too.
-        like: figures that it stands beside and shares its decimals with.
-    """
-    decimals = 1 if normalized else None
-    return format_number(value, like=like, decimals=decimals, signed=signed).replace("-", "−")
-
-
-def format_p(p_value: float) -> str:
-    """``p = 0.03``, with two digits, or ``p < 0.001``."""
-    return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.2g}"
-
-
 def format_interval(estimate: Estimate, *, normalized: bool = True, signed: bool = False) -> str:
     """``58.1 to 63.9``; empty where there is no interval."""
     if estimate.low is None or estimate.high is None:
@@ -73,6 +54,44 @@ def format_interval(estimate: Estimate, *, normalized: bool = True, signed: bool
         for end in (estimate.low, estimate.high)
     ]
     return " to ".join(ends)
+
+
+def differences_title(comparisons: Sequence[Comparison]) -> str:
+    """``Differences from Random init``, or without a name where arms are compared with several."""
+    baselines = {comparison.baseline for comparison in comparisons}
+    return f"Differences from {arm_label(baselines.pop())}" if len(baselines) == 1 else "Differences"
+
+
+def comparison_label(comparison: Comparison) -> str:
+    """``ChibiT − Random init``."""
+    return f"{arm_label(comparison.treatment)} − {arm_label(comparison.baseline)}"
+
+
+def crossing_text(trend: Trend) -> str:
+    """``at 4.2 % (95% interval 1.1 % to above 30 %)``, or ``none``."""
+    if trend.crossing.at is None:
+        return "none"
+    interval = crossing_interval(trend)
+    return f"at {percent(trend.crossing.at)}" + (f" (95% interval {interval})" if interval else "")
+
+
+def crossing_sentence(trend: Trend) -> str:
+    """Where one comparison changes its sign, or that it does not."""
+    label = f"{comparison_label(trend.comparison)} on {trend.source}"
+    if trend.crossing.at is None:
+        first, last = percent(trend.fractions[0]), percent(trend.fractions[-1])
+        return f"{label}: the same sign from {first} to {last} of the episodes."
+    return f"{label}: the sign changes {crossing_text(trend)} of the episodes."
+
+
+def crossing_interval(trend: Trend) -> str:
+    """``1.1 % to above 30 %``; empty where there is none."""
+    low, high = trend.crossing.low, trend.crossing.high
+    if low is None or high is None:
+        return ""
+    first, last = percent(trend.fractions[0]), percent(trend.fractions[-1])
+    start = percent(low) if low > 0 else f"below {first}"
+    return f"{start} to {percent(high) if high < math.inf else f'above {last}'}"
 
 
 def describe_rule(scores: Scores, arm: str | None = None) -> str:
@@ -150,7 +169,7 @@ def state_finding(headline: Comparison, scores: Scores, comparisons: Sequence[Co
     comparison = next(entry for entry in comparisons if (entry.treatment, entry.baseline) == arms)
     if comparison.overall is None:
         return "no seed in common."
-    normalized = _is_normalized(scores, comparison.datasets)
+    normalized = scores.is_normalized(*comparison.datasets)
     value = format_score(comparison.overall.value, normalized=normalized, signed=True)
     interval = format_interval(comparison.overall, normalized=normalized, signed=True)
     return f"{value} ({interval})." if interval else f"{value}, no interval."
@@ -163,7 +182,7 @@ def _one_arm(scores: Scores, arm: str, target: TargetChoice) -> Verdict:
     if found is None:
         sentence = f"{arm_label(arm)} has no scores that can be averaged over data sets; see the table."
     else:
-        normalized = _is_normalized(scores, datasets)
+        normalized = scores.is_normalized(*datasets)
         value = format_score(found.mean.value, normalized=normalized)
         unit = "a score" if normalized else "a return"
         interval = _parenthesis(found.mean, normalized)
@@ -209,7 +228,7 @@ def _sentence(scores: Scores, comparison: Comparison, pairs: int) -> tuple[str, 
             "open",
         )
     estimate = student_estimate(difference) if _is_registered(scores, comparison) else difference
-    normalized = _is_normalized(scores, comparison.datasets)
+    normalized = scores.is_normalized(*comparison.datasets)
     unit = "points" if normalized else "in return"
     size = format_score(abs(estimate.value), normalized=normalized)
     direction = "higher" if estimate.value > 0 else "lower"
@@ -329,7 +348,3 @@ def _parenthesis(estimate: Estimate, normalized: bool) -> str:
 
 def _where(datasets: Sequence[str]) -> str:
     return datasets[0] if len(datasets) == 1 else f"average over {len(datasets)} data sets"
-
-
-def _is_normalized(scores: Scores, datasets: Sequence[str]) -> bool:
-    return all(scores.study.is_normalized(dataset) for dataset in datasets)

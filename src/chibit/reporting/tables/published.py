@@ -1,29 +1,25 @@
-"""The tables that stand beside what others published: scores, and steps and time to convergence."""
+"""Our scores beside those that others published."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
-
-from chibit.core.score_rules import CONVERGENCE_MARGIN
-from chibit.reporting.published.published import (
+from chibit.core.formatting import format_score
+from chibit.reporting.published.scores import (
     Origin,
     PublishedRule,
     PublishedScore,
-    arm_label,
-    counterpart,
     find_published,
-    published_scores,
     task_of,
 )
-from chibit.reporting.read.study import Study, base_name
+from chibit.reporting.read.arms import arm_label, base_name
+from chibit.reporting.read.study import Study
 from chibit.reporting.statistics.comparison import Rule, Scores
-from chibit.reporting.statistics.intervals import Strata, mean_and_std, mean_over_tasks
-from chibit.reporting.statistics.verdict import format_score, short_rule
-from chibit.reporting.tables.scores import SPREAD, score_cell
-from chibit.reporting.tables.tables import EMPTY, Cell, Column, Row, Table, text
+from chibit.reporting.statistics.intervals import Strata, mean_over_tasks
+from chibit.reporting.statistics.verdict import short_rule
+from chibit.reporting.tables.scores import score_cell
+from chibit.reporting.tables.table import EMPTY, Cell, Row, Table, number_columns, text, text_columns
 
 _RULE_NAMES: dict[PublishedRule, str] = {
     "last4": "last 4",
@@ -63,9 +59,9 @@ def published_table(by_rule: Mapping[Rule, Scores]) -> Table | None:
     used = [key for key in _PUBLICATIONS if any(score.publication == key for score in published)]
     if not used:
         return None
-    columns = [Column(label="Data set", numeric=False), Column(label="Arm", numeric=False)]
-    columns += [Column(label=f"Ours, {short_rule(scores)}") for scores in by_rule.values()]
-    columns += [Column(label=_PUBLICATIONS[key]) for key in used]
+    columns = [*text_columns("Data set", "Arm")]
+    columns += number_columns(*(f"Ours, {short_rule(scores)}" for scores in by_rule.values()))
+    columns += number_columns(*(_PUBLICATIONS[key] for key in used))
     return Table(
         key="published",
         title="Beside published numbers",
@@ -132,51 +128,3 @@ def _data_note(study: Study) -> str:
     ]
     parts += [note for origin, note in _ORIGIN_NOTES.items() if origin in origins]
     return " ".join(parts)
-
-
-def convergence_table(scores: Scores) -> Table | None:
-    """When each arm came within 2 points of its best; None where no scores are normalised."""
-    study = scores.study
-    rows = [
-        Row(cells=(text(dataset), *(_convergence_cell(scores, arm, dataset) for arm in study.arms)))
-        for dataset in study.datasets
-        if study.is_normalized(dataset)
-    ]
-    if not rows:
-        return None
-    return Table(
-        key="convergence",
-        title="Convergence",
-        caption=f"Gradient steps until the first evaluation within {CONVERGENCE_MARGIN:g} points of the "
-        f"run's own best; {SPREAD}. Below: training time until then, without evaluation. Paper: "
-        "minutes on one V100 (Table 3); its DT is other code.",
-        columns=(
-            Column(label="Data set", numeric=False),
-            *(Column(label=arm_label(arm), arm=i) for i, arm in enumerate(study.arms)),
-        ),
-        rows=tuple(rows),
-    )
-
-
-def _convergence_cell(scores: Scores, arm: str, dataset: str) -> Cell:
-    curves = list(scores.curves.get((arm, dataset), {}).values())
-    if not curves:
-        return EMPTY
-    steps = np.array([curve.steps[curve.rules.converged_index] for curve in curves], dtype=float)
-    seconds = float(np.mean([curve.seconds[curve.rules.converged_index] for curve in curves]))
-    mean, std = mean_and_std(steps)
-    task = task_of(dataset)[0]
-    published, _ = counterpart(base_name(arm), "reid2022")
-    paper = [s.mean for s in published_scores() if (s.unit, s.arm, s.task) == ("minutes", published, task)]
-    note = format_duration(seconds) + (f"; paper {format_duration(60 * paper[0])}" if paper else "")
-    return Cell(text=f"{mean:,.0f}" + ("" if std is None else f" ± {std:,.0f}"), sort=mean, note=note)
-
-
-def format_duration(seconds: float) -> str:
-    """``1 h 05 min``, ``12 min 30 s`` or ``8.4 s``."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chibit.core.formatting import format_setting
+from chibit.reporting.read.arms import arm_label
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +70,21 @@ class Table:
     """Columns from left to right; the first one names the row."""
     rows: tuple[Row, ...]
     """Rows from top to bottom."""
+
+
+def text_columns(*labels: str) -> tuple[Column, ...]:
+    """Columns of text under these headings."""
+    return tuple(Column(label=label, numeric=False) for label in labels)
+
+
+def number_columns(*labels: str) -> tuple[Column, ...]:
+    """Columns of numbers under these headings."""
+    return tuple(Column(label=label) for label in labels)
+
+
+def arm_columns(arms: Sequence[str], *, numeric: bool = True) -> tuple[Column, ...]:
+    """A column for each arm."""
+    return tuple(Column(label=arm_label(arm), numeric=numeric, arm=i) for i, arm in enumerate(arms))
 
 
 def text(value: str) -> Cell:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from chibit.reporting.published.evidence import Evidence, evidence_for
+from chibit.reporting.published.evidence import known_of
 from chibit.reporting.read.study import Study
 from chibit.reporting.read.targets import TargetChoice
 from chibit.reporting.statistics.comparison import (
@@ -26,19 +26,24 @@ from chibit.reporting.statistics.comparison import (
 )
 from chibit.reporting.statistics.crossover import Trend, trends
 from chibit.reporting.statistics.survival import Arrivals, Levels, error_arrivals, score_arrivals
-from chibit.reporting.statistics.verdict import Verdict, choose_comparison, state_finding, state_verdict
-from chibit.reporting.tables.outcomes import arrivals_table, crossing_sentence, crossover_table
-from chibit.reporting.tables.published import convergence_table, published_table
-from chibit.reporting.tables.runs import (
-    data_table,
-    excluded_table,
-    gaps_table,
-    provenance_table,
-    runs_table,
-    settings_tables,
+from chibit.reporting.statistics.verdict import (
+    Verdict,
+    choose_comparison,
+    crossing_sentence,
+    state_finding,
+    state_verdict,
 )
-from chibit.reporting.tables.scores import differences_table, measured_table, scores_table, targets_table
-from chibit.reporting.tables.tables import Table
+from chibit.reporting.tables.arrivals import arrivals_table
+from chibit.reporting.tables.convergence import convergence_table
+from chibit.reporting.tables.crossover import crossover_table
+from chibit.reporting.tables.differences import differences_table, measured_table
+from chibit.reporting.tables.known import differences_known, studies_known
+from chibit.reporting.tables.published import published_table
+from chibit.reporting.tables.runs import excluded_table, gaps_table, runs_table
+from chibit.reporting.tables.scores import scores_table
+from chibit.reporting.tables.settings import data_table, provenance_table, settings_tables
+from chibit.reporting.tables.table import Table
+from chibit.reporting.tables.targets import targets_table
 
 HEADLINE: Rule = "last4"
 """The rule of the verdict: the least noisy of the three, and not chosen by looking at the score."""
@@ -77,9 +82,9 @@ class Analysis:
     """What is measured, and every comparison of it over shares of a data set."""
 
     @cached_property
-    def known(self) -> Evidence | None:
-        """What others have measured of the study's question; None where no arm is pre-trained."""
-        return evidence_for(self.study)
+    def known(self) -> str:
+        """What others have measured of the study's question; empty where no arm is pre-trained."""
+        return known_of(self.study)
 
     @cached_property
     def verdict(self) -> Verdict:
@@ -109,7 +114,7 @@ class Analysis:
         settings, shared = settings_tables(self.study)
         gaps = gaps_table(self.study)
         return {
-            "known": list(self.known.tables) if self.known else [],
+            "known": [differences_known(), studies_known()] if self.known else [],
             "scores": {rule: scores_table(self.scores[rule], self.aggregates[rule]) for rule in RULES},
             "differences": {
                 rule: differences_table(self.scores[rule], self.comparisons[rule]) for rule in RULES

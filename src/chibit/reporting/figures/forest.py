@@ -1,0 +1,138 @@
+"""Differences with their intervals, one below the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from chibit.core.formatting import format_score
+from chibit.reporting.analysis import HEADLINE, Analysis
+from chibit.reporting.figures.panel import Panel, Section, arm_style, cut
+from chibit.reporting.figures.svg import INK, MUTED, PANEL_SIZE, SURFACE, Canvas, arm_gid, arm_marker, to_svg
+from chibit.reporting.read.arms import arm_label
+from chibit.reporting.statistics.comparison import Comparison, Scores
+from chibit.reporting.statistics.intervals import Estimate
+from chibit.reporting.statistics.verdict import comparison_label, differences_title, format_interval
+
+_ROW_LENGTH, _AXIS_LENGTH = 52, 50
+"""Characters of a row, label and numbers together, and of a label below an axis."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForestRow:
+    """One line of a forest plot."""
+
+    label: str
+    """What was compared."""
+    estimate: Estimate
+    """The difference."""
+    arm: int
+    """Place of the arm, for its colour."""
+    normalized: bool = True
+    """Scores, or raw returns."""
+    strong: bool = False
+    """The overall difference, drawn bolder than those of data sets."""
+
+
+def sections(canvas: Canvas, analysis: Analysis) -> Iterator[Section]:
+    """The differences in score under each rule."""
+    panels = {
+        rule: forests(scores, analysis.comparisons[rule], rule, "difference")
+        for rule, scores in analysis.scores.items()
+    }
+    if not panels[HEADLINE]:
+        return
+    registration = analysis.study.registration
+    first = "Comparisons registered before the first run. " if registration.comparisons else ""
+    looked = registration.until_half_width is not None
+    corrected = ", corrected for adding seeds until they were narrow" if looked else ""
+    yield Section(
+        key="differences",
+        title=differences_title(analysis.comparisons[HEADLINE]),
+        caption=f"{first}Paired by seed; bars are 95% paired bootstrap intervals{corrected}. A bar that "
+        "crosses the line leaves the sign open.",
+        panels=panels,
+        tables={rule: [table] for rule, table in analysis.tables["differences"].items()},
+    )
+
+
+def forests(scores: Scores, comparisons: Sequence[Comparison], key: str, what: str) -> list[Panel]:
+    """All arms over all data sets in one panel; with several data sets one more panel for each arm."""
+    if not comparisons:
+        return []
+    arms = scores.study.arms
+    several = len({comparison.baseline for comparison in comparisons}) > 1
+    axis = what if several else f"{what} from {arm_label(comparisons[0].baseline)}"
+    labels = [comparison_label(one) if several else arm_label(one.treatment) for one in comparisons]
+    overall = [
+        ForestRow(
+            label=label,
+            estimate=comparison.overall,
+            arm=arms.index(comparison.treatment),
+            normalized=scores.is_normalized(*scores.aggregated),
+            strong=True,
+        )
+        for label, comparison in zip(labels, comparisons, strict=True)
+        if comparison.overall is not None
+    ]
+    single = len(scores.study.datasets) == 1
+    title = scores.study.datasets[0] if single else f"{len(scores.aggregated)} data sets together"
+    panels = [forest(overall, f"forest-{key}", title, axis)] if overall else []
+    for number, (label, comparison) in enumerate(zip(labels, comparisons, strict=True)):
+        place = arms.index(comparison.treatment)
+        rows = [
+            ForestRow(label=dataset, estimate=estimate, arm=place, normalized=scores.is_normalized(dataset))
+            for dataset, estimate in comparison.by_dataset.items()
+        ]
+        if rows and not single:
+            panels.append(forest(rows, f"forest-{key}-{number}", label, axis, arm=place))
+    return panels
+
+
+def forest(rows: Sequence[ForestRow], key: str, title: str, axis: str, arm: int | None = None) -> Panel:
+    """Differences with their intervals, one below the other, zero marked.
+
+    Args:
+        rows: from top to bottom.
+        key: name of the figure in the page.
+        title: heading.
+        axis: what the differences are, such as "difference from Random init".
+        arm: place of the arm that the whole panel is about.
+    """
+    described = "; ".join(
+        f"{row.label} {format_score(row.estimate.value, normalized=row.normalized, signed=True)}"
+        for row in rows
+    )
+    figure = Figure(figsize=(PANEL_SIZE[0], 0.62 + 0.42 * len(rows)))
+    bottom = 0.5 / figure.get_figheight()
+    axes = figure.add_axes((0.03, bottom, 0.94, 1 - bottom - 0.02))
+    axes.axvline(0, color=MUTED, linewidth=1)
+    for height, row in enumerate(reversed(rows)):
+        _draw_difference(axes, row, height)
+    axes.set_ylim(-0.45, len(rows) - 0.25)
+    axes.yaxis.set_visible(False)
+    axes.spines["left"].set_visible(False)
+    axes.margins(x=0.08)
+    axes.set_xlabel(cut(axis, _AXIS_LENGTH))
+    svg = to_svg(figure, key, f"{axis[:1].upper()}{axis[1:]}: {described}.")
+    return Panel(title=title, svg=svg, arm=arm)
+
+
+def _draw_difference(axes: Axes, row: ForestRow, height: float) -> None:
+    estimate, drawn = row.estimate, arm_style(row.arm)
+    if estimate.low is not None and estimate.high is not None:
+        axes.hlines(height, estimate.low, estimate.high, linewidth=3 if row.strong else 2, **drawn)
+    marker, size = arm_marker(row.arm), 7 if row.strong else 5.5
+    axes.plot(estimate.value, height, marker=marker, markersize=size, **drawn)
+    value = format_score(estimate.value, normalized=row.normalized, signed=True)
+    interval = format_interval(estimate, normalized=row.normalized, signed=True)
+    shown = f"{value}  [{interval.replace(' to ', ', ')}]" if interval else f"{value}  (no interval)"
+    common: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "fontsize": 9, "va": "bottom"}
+    common |= {"bbox": {"facecolor": SURFACE, "edgecolor": "none", "pad": 1.0}}
+    common |= {"color": INK, "gid": arm_gid(row.arm), "fontweight": "bold" if row.strong else "normal"}
+    axes.text(0, height + 0.2, cut(row.label, _ROW_LENGTH - len(shown)), **common)
+    axes.text(1, height + 0.2, shown, ha="right", **common)
