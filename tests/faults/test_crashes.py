@@ -11,11 +11,11 @@ import torch._dynamo  # optimizers import it; imported here, no forked run pays 
 
 from chibit.core import checkpoint, files
 from chibit.core.checkpoint import checkpoint_steps, load_checkpoint
+from chibit.core.signals import Stopped, StopRequests
 from chibit.data.text.synthetic import SyntheticConfig, build_synthetic
 from chibit.data.text.tokens import TokenWriter, open_corpus
 from chibit.losses import similarity
-from chibit.training import offline, stopping
-from chibit.training.stopping import StopRequests
+from chibit.training import offline
 from fault_guard import guarded
 from fault_runs import die, half_then_die, leftovers, on_call
 
@@ -37,7 +37,7 @@ def run(config, path, folder, before=None):
     def action():
         try:
             offline.train(config, path, progress=False)
-        except stopping.Stopped as error:
+        except Stopped as error:
             return error.exit_code
         except KeyboardInterrupt:
             return 130

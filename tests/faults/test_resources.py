@@ -12,7 +12,7 @@ import pytest
 import torch._dynamo  # noqa: F401 - optimizers import it; imported here, no forked run pays for it
 
 from chibit.core import files, memory
-from chibit.core.checkpoint import checkpoint_steps, load_checkpoint
+from chibit.core.checkpoint import CheckpointSaver, checkpoint_steps, load_checkpoint
 from chibit.core.run_dir import RunDir
 from chibit.training import offline
 from fault_files import steps
@@ -50,7 +50,7 @@ def test_a_disk_that_refuses_a_checkpoint(place, config, code, remedy):
     def train():
         offline.train(config, place / "run", progress=False)
 
-    full = guarded(train, place, lambda: on_call(offline.CheckpointSaver, "_save", 3, fail_all_fsync(code)))
+    full = guarded(train, place, lambda: on_call(CheckpointSaver, "_save", 3, fail_all_fsync(code)))
     assert_refused(full, 4, "checkpoints", os.strerror(code), remedy, megabytes=TRAINING_MEGABYTES)
     assert checkpoint_steps(place / "run" / "checkpoints") == [3, 6]
     assert load_checkpoint(place / "run" / "checkpoints").step == 6

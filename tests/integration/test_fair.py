@@ -68,11 +68,11 @@ def test_the_held_out_episodes_are_not_trained_on_and_their_error_is_what_the_mo
 
 
 def test_the_held_out_error_leaves_the_run_as_it_was_to_the_bit(pendulum_file, tmp_path, monkeypatch):
-    from chibit.training import held_out
+    from chibit.training import offline
 
     config = run_of(pendulum_file, validation_share=0.34, num_episodes=0)
     train(config, tmp_path / "a", progress=False)
-    monkeypatch.setattr(held_out.HeldOutError, "__call__", lambda self: {})
+    monkeypatch.setattr(offline.HeldOutError, "__call__", lambda self: {})
     train(config, tmp_path / "b", progress=False)
     first, second = (RunDir(tmp_path / name).read_log("metrics.jsonl") for name in "ab")
     assert [line["train/loss"] for line in first] == [line["train/loss"] for line in second]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import FrameType
+from typing import Any
 
 NUMBERS = tuple(number for number in signal.Signals if number.name in ("SIGINT", "SIGTERM", "SIGHUP"))
 """Signals that ask for the end; the last is a closed terminal's, which Windows does not have."""
@@ -57,23 +58,55 @@ def interruptible() -> Iterator[None]:
     A signal that whoever started the process wants ignored (`nohup`, a shell's background jobs) stays so.
     Outside the main thread, where Python takes no signal handlers, it does nothing.
     """
-    previous = {}
-    if threading.current_thread() is threading.main_thread():
-        previous = {number: signal.getsignal(number) for number in NUMBERS}
-        previous = {number: handler for number, handler in previous.items() if handler in _DEFAULTS}
+    previous = {number: handler for number, handler in _handlers().items() if handler in _DEFAULTS}
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         if _Deferral.depth:
             _Deferral.number = number
             return
-        for each in previous:
-            signal.signal(each, signal.SIG_DFL)
+        _set(dict.fromkeys(previous, signal.SIG_DFL))
         raise Interrupted(number)
 
-    for number in previous:
-        signal.signal(number, interrupt)
+    _set(dict.fromkeys(previous, interrupt))
     try:
         yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        _set(previous)
+
+
+class StopRequests:
+    """Within it the first of `NUMBERS` only sets `signal_number`; a second one acts as it would outside.
+
+    So the step in hand can be finished and saved. A signal that is to be ignored stays so; outside the main
+    thread it does nothing.
+    """
+
+    def __init__(self) -> None:
+        self.signal_number: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequests:
+        self._previous = {
+            number: handler for number, handler in _handlers().items() if handler is not signal.SIG_IGN
+        }
+        _set(dict.fromkeys(self._previous, self._note))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _set(self._previous)
+        self._previous = {}
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.signal_number = number
+        self.__exit__()
+
+
+def _handlers() -> dict[int, Any]:
+    """Who handles each of `NUMBERS`; nothing outside the main thread."""
+    is_main = threading.current_thread() is threading.main_thread()
+    return {number: signal.getsignal(number) for number in NUMBERS} if is_main else {}
+
+
+def _set(handlers: Mapping[int, Any]) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

@@ -16,11 +16,11 @@ from typing import Any, Literal, get_args
 
 from chibit.core.errors import InputError
 from chibit.core.files import nearest
+from chibit.core.signals import StopRequests
 from chibit.sweep.engines import Crash, Engine, InProcess, LocalPool, note
 from chibit.sweep.progress import StudyProgress
 from chibit.sweep.tasks import Outcome, Task, make_tasks
 from chibit.training.run_config import RunConfig, run_path
-from chibit.training.stopping import StopRequests
 
 EngineName = Literal["process", "pool", "ray"]
 _POLL_SECONDS = 0.5

@@ -1,59 +1,38 @@
-"""The one offline loop, for every agent: batches, steps, evaluations, checkpoints, exact resume.
-
-A resumed run equals the uninterrupted one to the bit on the CPU: a checkpoint holds the weights, the
-optimizers, torch's generators, the sampler's generator and the sums of the metrics that are not yet written.
-"""
+"""Offline training, for every agent: batches, steps, evaluations; `training.loop` does the rest."""
 
 from __future__ import annotations
 
 import contextlib
 import math
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from chibit.agents import Agent, AgentState, Sampler, make_agent
-from chibit.core.checkpoint import CheckpointSaver, load_checkpoint, sweep
+from chibit.core.checkpoint import Checkpoint
 from chibit.core.config import find_idle
-from chibit.core.errors import DamagedFileError, DivergenceError, InputError, first_line
+from chibit.core.errors import DivergenceError
 from chibit.core.memory import check_fits, limited_memory
 from chibit.core.run_dir import RunDir
 from chibit.core.runtime import capture_rng, resolve_runtime, restore_rng, seed_torch
-from chibit.data.dataset import DatasetSpec
+from chibit.data.dataset import DatasetSpec, TrajectoryDataset
 from chibit.data.inspect import find_notes
 from chibit.evaluation.pool import EnvironmentPool
 from chibit.evaluation.rollout import Evaluation, Progress, evaluate
-from chibit.training.held_out import HeldOutError
+from chibit.training.loop import Loop, RunProgress
 from chibit.training.pretrain.sources import train_sources
-from chibit.training.progress import RunProgress
 from chibit.training.provenance import provenance
 from chibit.training.result import summarise
 from chibit.training.run_config import RunConfig, to_record
 from chibit.training.run_data import open_data, refuse_changed, refuse_changed_if_here
-from chibit.training.stopping import Stopped, StopRequests
 from chibit.training.trackers import Tracker, evaluation_metrics, make_trackers
 
-
-@dataclass
-class LoopState:
-    """Where the loop stands; part of a checkpoint."""
-
-    step: int = 0
-    """Gradient steps done."""
-    train_seconds: float = 0.0
-    """Wall seconds of training, without evaluation."""
-    evaluation_seconds: float = 0.0
-    """Wall seconds of evaluation."""
-    best_score: float | None = None
-    """Best score so far at the first target."""
-    sums: dict[str, float] = field(default_factory=dict)
-    """Sums of the metrics since the last line of the log."""
-    counts: dict[str, int] = field(default_factory=dict)
-    """Steps in each of those sums; a metric need not be there at every step."""
+HELD_OUT_ROWS = 256
+"""Held-out windows or transitions at least, drawn once for a run; runs that share a seed and a kind of batch
+share them."""
 
 
 def train(
@@ -95,119 +74,76 @@ def train(
         with limited_memory(config.device):
             offline = _OfflineRun(config, run, progress=progress)
             offline.resume(resume, allow_inexact=allow_inexact_resume)
-            return offline.run_to_end()
+            offline.run_to_end()
+        return run.result()
 
 
-class _OfflineRun:
-    """One run's moving parts, held while the lock is."""
+class _OfflineRun(Loop[RunConfig[Any]]):
+    """An agent that learns from logged trajectories, and plays on schedule."""
 
     def __init__(self, config: RunConfig[Any], run: RunDir, *, progress: bool) -> None:
-        self.config, self.run = config, run
-        self.runtime = resolve_runtime(config.device, config.precision, config.num_threads)
+        super().__init__(config, run, RunProgress(config.num_steps, run.path.name, enabled=progress))
+        runtime = resolve_runtime(config.device, config.precision, config.num_threads)
         self.dataset, held_out = open_data(config, progress=progress)
         self.spec: DatasetSpec = self.dataset.spec
         seed_torch(config.seed)
         agent_config = config.agent.for_steps(config.num_steps)
         remedy = "lower batch_size, context_length or the model's size"
-        needed = agent_config.num_bytes(self.spec)
-        check_fits(needed, "this model with a batch", remedy, self.runtime.memory)
-        self.agent: Agent = make_agent(agent_config, self.spec, self.runtime)
-        generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([config.seed, 1])))
-        self.sampler: Sampler[Any] = self.agent.sampler(self.agent.prepare(self.dataset), generator)
+        check_fits(agent_config.num_bytes(self.spec), "this model with a batch", remedy, runtime.memory)
+        self.agent: Agent = make_agent(agent_config, self.spec, runtime)
+        self.sampler: Sampler[Any] = self.agent.sampler(
+            self.agent.prepare(self.dataset), _generator(config.seed, 1)
+        )
         self.held_out = None if held_out is None else HeldOutError(self.agent, held_out, config.seed)
         self.targets = _targets(config, self.spec, self.agent)
         self.environments = open_environments(self.spec) if config.num_episodes else None
-        self.state = LoopState()
         self.trackers = _trackers(config, run)
-        self.progress = RunProgress(config.num_steps, run.path.name, enabled=progress)
-        self.saver = CheckpointSaver(run.checkpoints)
 
-    def run_to_end(self) -> dict[str, Any]:
-        """The loop: step, log, evaluate, save, until the last step."""
-        environments = self.environments or contextlib.nullcontext()
-        with StopRequests() as stop, self.progress, environments, self.saver:
-            self.progress.start(self.state.step)
-            while self.state.step < self.config.num_steps:
-                self._step()
-                step, done = self.state.step, self.state.step == self.config.num_steps
-                if step % self.config.log_every == 0 or done:
-                    self._write_metrics()
-                evaluated = self.config.evaluates_at(step)
-                best = self._evaluate() if evaluated else False
-                every = self.config.checkpoint_every
-                if done or (step % every == 0 if every else evaluated) or stop.signal_number:
-                    self._save(best=best)
-                elif best:
-                    self._save(best=True)
-                if stop.signal_number and not done:
-                    self.saver.wait()
-                    raise Stopped(
-                        stop.signal_number, f"{self.run.path}: stopped after step {step}, checkpoint saved"
-                    )
-        result = summarise(
-            self.run, self.state.step, self.state.train_seconds, self.state.evaluation_seconds, self.dataset
-        )
-        self.run.write_result(result)
-        return self.run.result()
+    def begin(self) -> None:
+        self.run.write_provenance(provenance(self.dataset, self.agent))
+        notes = [f"data: {note}" for note in find_notes(self.dataset)]
+        for note in [*notes, *(f"config: {note}" for note in find_idle(self.config))]:
+            self.run.log(note)
+            self.progress.say(note)
 
-    def _step(self) -> None:
-        started = time.perf_counter()
+    def resources(self) -> contextlib.AbstractContextManager[Any]:
+        return self.environments or contextlib.nullcontext()
+
+    def update(self) -> dict[str, float]:
         batch = self.sampler.sample()
         try:
-            metrics = self.agent.update(batch)
+            return self.agent.update(batch)
         except DivergenceError as error:
             rows = self.sampler.dataset.in_store(np.array(error.rows, np.int64))
             path = self.run.write_divergence(self.state.step, str(error), rows)
             raise DivergenceError(f"{error}; the rows of its batch are in {path}") from error
-        for name, value in metrics.items():
-            self.state.sums[name] = self.state.sums.get(name, 0.0) + value
-            self.state.counts[name] = self.state.counts.get(name, 0) + 1
-        self.state.step += 1
-        self.state.train_seconds += time.perf_counter() - started
-        self.progress.advance(metrics.get("train/loss"))
 
-    def _write_metrics(self) -> None:
-        means = {name: total / self.state.counts[name] for name, total in self.state.sums.items()}
-        if self.held_out is not None:
-            started = time.perf_counter()
-            means |= self.held_out()
-            self.state.evaluation_seconds += time.perf_counter() - started
-        self.run.append_metrics(
-            {"step": self.state.step, "seconds": round(self.state.train_seconds, 3), **means}
-        )
-        self._track(means)
-        self.state.sums, self.state.counts = {}, {}
+    def measure(self) -> dict[str, float]:
+        return {} if self.held_out is None else self.held_out()
 
-    def _track(self, metrics: Mapping[str, float]) -> None:
-        for tracker in self.trackers:
-            tracker(self.state.step, metrics)
-
-    def _evaluate(self) -> bool:
+    def evaluate(self) -> bool:
         """Evaluate every target; True when the first one's score is the best so far."""
         if self.environments is None:
             return False
-        rng = capture_rng()
-        with self.progress.evaluating():
-            evaluations = evaluate_agent(
-                self.agent,
-                self.spec,
-                self.targets,
-                num_episodes=self.config.num_episodes,
-                seed=evaluation_seed(self.config.seed, self._evaluation_index()),
-                environments=self.environments,
-            )
+        rng, state = capture_rng(), self.state
+        evaluations = evaluate_agent(
+            self.agent,
+            self.spec,
+            self.targets,
+            num_episodes=self.config.num_episodes,
+            seed=evaluation_seed(self.config.seed, self._evaluation_index()),
+            environments=self.environments,
+        )
         restore_rng(rng)
         for evaluation in evaluations:
-            self.run.append_evaluation(
-                evaluation_record(evaluation, self.state.step, self.state.train_seconds)
-            )
-            self._track(evaluation_metrics(evaluation.summary))
-        self.state.evaluation_seconds += evaluations[0].seconds
+            self.run.append_evaluation(evaluation_record(evaluation, state.step, state.train_seconds))
+            self.track(evaluation_metrics(evaluation.summary))
+        state.evaluation_seconds += evaluations[0].seconds
+        self.progress.say(evaluation_line(evaluations, state.step))
         score = evaluation_score(evaluations[0])
-        self.progress.evaluated(evaluations)
-        if self.state.best_score is not None and score <= self.state.best_score:
+        if state.best_score is not None and score <= state.best_score:
             return False
-        self.state.best_score = score
+        state.best_score = score
         return True
 
     def _evaluation_index(self) -> int:
@@ -215,65 +151,57 @@ class _OfflineRun:
         every = self.config.evaluate_every
         return math.ceil(self.state.step / every) if every else 1
 
-    def _save(self, *, best: bool) -> None:
-        self.run.sync()
-        agent_state = self.agent.state_dict()
-        state = {
-            "loop": dict(vars(self.state)),
-            "agent": agent_state.training,
+    def contents(self) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
+        agent = self.agent.state_dict()
+        return agent.tensors, {
+            "agent": agent.training,
             "sampler": self.sampler.state_dict(),
             "rng": capture_rng(),
             "data_hash": self.dataset.content_hash,
         }
-        marks = ("last", "best") if best else ("last",)
-        self.saver.save(self.state.step, agent_state.tensors, state, marks=marks)
 
-    def resume(self, wanted: bool, *, allow_inexact: bool) -> None:
-        """Go on from the newest whole checkpoint, or begin; raises as `train` says."""
-        sweep(self.run.checkpoints)
-        checkpoint = load_checkpoint(self.run.checkpoints)
-        if checkpoint is None:
-            self.run.rewind(0)
-            self.run.write_provenance(provenance(self.dataset, self.agent))
-            notes = [f"data: {note}" for note in find_notes(self.dataset)]
-            for note in [*notes, *(f"config: {note}" for note in find_idle(self.config))]:
-                self.run.log(note)
-                self.progress.say(note)
-            return
-        if not wanted:
-            raise InputError(
-                f"{self.run.path}: holds a run at step {checkpoint.step}; use --resume or another --out"
-            )
+    def refuse_changed(self, state: Mapping[str, Any], *, allow_inexact: bool) -> None:
         refuse_changed(self.run, self.config, self.dataset)
-        try:
-            training = checkpoint.state["agent"]
-            if training is None:  # which would load the weights alone
-                raise ValueError("it holds no state of the training")
-            self.agent.load_state_dict(AgentState(tensors=checkpoint.tensors, training=training))
-            self._restore_draws(checkpoint.state, allow_inexact)
-            self.state = LoopState(**checkpoint.state["loop"])
-            if self.state.step != checkpoint.step:
-                raise ValueError(f"it holds step {self.state.step!r}")
-        except (AttributeError, KeyError, RuntimeError, ValueError, TypeError) as error:
-            reason = first_line(error)
-            where = f"{self.run.checkpoints}: step {checkpoint.step}"
-            raise DamagedFileError(f"{where} does not fit this run ({reason}); use another --out") from error
-        self.run.rewind(checkpoint.step)
-        self.run.log(f"resumed at step {checkpoint.step}")
 
-    def _restore_draws(self, saved: Mapping[str, Any], allow_inexact: bool) -> None:
-        """Put the sampler and torch's generators back, or begin them anew where that is allowed."""
-        try:
-            self.sampler.load_state_dict(saved["sampler"])
-            restore_rng(saved["rng"])
-        except (KeyError, TypeError, ValueError, InputError, DamagedFileError) as error:
-            reason = first_line(error)
-            if not allow_inexact:
-                raise DamagedFileError(
-                    f"{self.run.checkpoints}: random numbers cannot go on as they were ({reason}); "
-                    "use another --out, or --allow-inexact-resume"
-                ) from error
-            self.run.log(f"random numbers begin anew, the run is not an exact one any more ({reason})")
+    def restore(self, checkpoint: Checkpoint) -> None:
+        training = checkpoint.state["agent"]
+        if training is None:  # which would load the weights alone
+            raise ValueError("it holds no state of the training")
+        self.agent.load_state_dict(AgentState(tensors=checkpoint.tensors, training=training))
+
+    def restore_draws(self, state: Mapping[str, Any]) -> None:
+        self.sampler.load_state_dict(state["sampler"])
+        restore_rng(state["rng"])
+
+    def result(self) -> dict[str, Any]:
+        state = self.state
+        return summarise(self.run, state.step, state.train_seconds, state.evaluation_seconds, self.dataset)
+
+
+class HeldOutError:
+    """Mean action error over fixed batches of held-out episodes, without dropout."""
+
+    def __init__(self, agent: Agent, dataset: TrajectoryDataset, seed: int) -> None:
+        """Draw the batches.
+
+        Args:
+            agent: the agent in training.
+            dataset: the held-out episodes.
+            seed: of the run.
+        """
+        sampler = agent.sampler(dataset, _generator(seed, 2))
+        self._agent = agent
+        self._batches = [sampler.sample() for _ in range(-(-HELD_OUT_ROWS // agent.config.batch_size))]
+
+    def __call__(self) -> dict[str, float]:
+        """The error now, as `Agent.action_error` defines it."""
+        errors = [self._agent.action_error(batch) for batch in self._batches]
+        return {f"held_out/{self._agent.action_error_name}": sum(errors) / len(errors)}
+
+
+def _generator(seed: int, use: int) -> np.random.Generator:
+    """Draws of a run: 1 of its batches, 2 of what is held out."""
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, use])))
 
 
 def _trackers(config: RunConfig[Any], run: RunDir) -> list[Tracker]:
@@ -358,3 +286,8 @@ def evaluation_record(evaluation: Evaluation, step: int, seconds: float) -> dict
         "failed_episodes": [int(value) for value in evaluation.failed_episodes],
         "evaluation_seconds": round(evaluation.seconds, 3),
     }
+
+
+def evaluation_line(evaluations: Sequence[Evaluation], step: int) -> str:
+    """What a person is told of an evaluation."""
+    return f"  step {step}: {'; '.join(str(evaluation.summary) for evaluation in evaluations)}"

@@ -24,6 +24,17 @@ def provenance(dataset: TrajectoryDataset, agent: Agent) -> dict[str, Any]:
     """The content of provenance.json."""
     spec = dataset.spec
     return {
+        **circumstances(),
+        **identify(dataset),
+        "physics": None if spec.env_id is None else physics_record(spec.env_id, spec.d4rl_physics),
+        "parameters": count_parameters(agent.modules()),
+        **({} if agent.initialiser is None else {"initialiser": agent.initialiser}),
+    }
+
+
+def circumstances() -> dict[str, Any]:
+    """Code, command, versions, machine and time, of whatever kind of run."""
+    return {
         "commit": commit(),
         "argv": sys.argv,
         "versions": versions(),
@@ -33,10 +44,6 @@ def provenance(dataset: TrajectoryDataset, agent: Agent) -> dict[str, Any]:
             "python": platform.python_version(),
         },
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        **identify(dataset),
-        "physics": None if spec.env_id is None else physics_record(spec.env_id, spec.d4rl_physics),
-        "parameters": count_parameters(agent.modules()),
-        **({} if agent.initialiser is None else {"initialiser": agent.initialiser}),
     }
 
 
@@ -53,30 +60,25 @@ def versions() -> dict[str, str]:
 
 def commit() -> str | None:
     """The commit this package is imported from, "+changes" when modified; None outside a checkout."""
-    folder = Path(__file__).resolve().parent
     try:
-        head = subprocess.run(
-            ["git", "-C", str(folder), "rev-parse", "HEAD"],
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=True,
-        ).stdout.strip()
-        tracked = subprocess.run(
-            ["git", "-C", str(folder), "ls-files", "--error-unmatch", __file__],
-            capture_output=True,
-            timeout=5,
-        )
-        changed = subprocess.run(
-            ["git", "-C", str(folder), "diff", "--quiet", "HEAD", "--", str(folder)],
-            capture_output=True,
-            timeout=5,
+        head, tracked, unchanged = (
+            _git(*words)
+            for words in (
+                ("rev-parse", "HEAD"),
+                ("ls-files", "--error-unmatch", __file__),  # not installed inside some other repository
+                ("diff", "--quiet", "HEAD", "--", "."),
+            )
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    if tracked.returncode:
-        return None  # installed inside some other repository
-    return head + ("+changes" if changed.returncode else "")
+    if head.returncode or tracked.returncode:
+        return None
+    return head.stdout.strip() + ("+changes" if unchanged.returncode else "")
+
+
+def _git(*words: str) -> subprocess.CompletedProcess[str]:
+    folder = str(Path(__file__).resolve().parents[1])
+    return subprocess.run(["git", "-C", folder, *words], capture_output=True, text=True, timeout=5)
 
 
 def _processor() -> str:

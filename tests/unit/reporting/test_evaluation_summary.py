@@ -17,8 +17,8 @@ from chibit.policy.card import model_card
 from chibit.reporting.read.run import read_run
 from chibit.sweep.progress import _note
 from chibit.training.hub_folder import checkpoint_scores
-from chibit.training.offline import evaluation_record, evaluation_score
-from chibit.training.progress import RunProgress
+from chibit.training.loop import RunProgress
+from chibit.training.offline import evaluation_line, evaluation_record, evaluation_score
 from chibit.training.result import target_scores
 
 HOPPER = (-20.272305, 3234.3)
@@ -69,9 +69,10 @@ def test_failed_episodes_are_in_no_figure():
 
 
 def test_the_line_of_progress_says_what_it_counts(capsys):
-    with RunProgress(10, "run", enabled=True) as progress:
+    progress = RunProgress(10, "run", enabled=True)
+    with progress.bar:
         progress.start(5)
-        progress.evaluated([ONE_FAILED])
+        progress.say(evaluation_line([ONE_FAILED], 5))
     line = next(line for line in capsys.readouterr().out.splitlines() if "target" in line)
     assert line.strip() == "step 5: target 3,600: return 3,000 ± 0 (2 of 3 episodes, 1 failed), score 92.8"
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from baseline_toys import CONTINUOUS, DISCRETE, identity_data, small_agent
-from chibit.training.held_out import NUM_ROWS, HeldOutError
+from chibit.training.offline import HELD_OUT_ROWS, HeldOutError
 
 VARIANTS = [*((name, {}) for name in CONTINUOUS + DISCRETE), ("bc", {"top_fraction": 0.2, "dropout": 0.5})]
 
@@ -19,10 +19,10 @@ def test_it_is_that_of_the_policy_on_rows_that_arms_share(name, changes):
     [(key, error)] = HeldOutError(agent, data, seed=3)().items()
     assert sampler.state_dict() == before and torch.equal(torch.get_rng_state(), draws)
     again = agent.sampler(data, np.random.Generator(np.random.PCG64(np.random.SeedSequence([3, 2]))))
-    rows = np.concatenate([again.sample().rows for _ in range(NUM_ROWS // 16)])
-    assert len(rows) == NUM_ROWS
+    rows = np.concatenate([again.sample().rows for _ in range(HELD_OUT_ROWS // 16)])
+    assert len(rows) == HELD_OUT_ROWS
     policy = agent.policy(None)
-    policy.reset(NUM_ROWS)
+    policy.reset(HELD_OUT_ROWS)
     played, logged = policy.act(np.asarray(data.observations)[rows]), np.asarray(data.actions)[rows]
     if name in CONTINUOUS:
         assert key == "held_out/action_error"

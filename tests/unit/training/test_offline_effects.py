@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from chibit.agents import AGENTS
-from chibit.core.checkpoint import load_checkpoint, marked
+from chibit.core.checkpoint import CheckpointSaver, load_checkpoint, marked
 from chibit.core.run_dir import RunDir
 from chibit.data.load import load_dataset
 from chibit.data.samplers.transitions import TransitionSampler
@@ -228,8 +228,8 @@ class Told:
     """Stands in for the progress bar and for a tracker, and remembers what it is told."""
 
     def __init__(self, num_steps, name, *, enabled):
-        self.made, self.steps, self.said, self.evaluations = (num_steps, name, enabled), [], [], []
-        self.began, self.is_evaluating = None, False
+        self.made, self.steps, self.said = (num_steps, name, enabled), [], []
+        self.began, self.bar, self.num_evaluations = None, self, 0
 
     def __enter__(self):
         return self
@@ -248,13 +248,8 @@ class Told:
 
     @contextlib.contextmanager
     def evaluating(self):
-        self.is_evaluating = True
         yield
-        self.is_evaluating = False
-
-    def evaluated(self, evaluations):
-        assert not self.is_evaluating
-        self.evaluations.append(evaluations)
+        self.num_evaluations += 1
 
 
 @pytest.fixture
@@ -303,7 +298,9 @@ def test_the_log_has_the_means_since_the_line_before_and_trackers_hear_them(
     lines = [(step, metrics) for step, metrics in tracked if "train/loss" in metrics]
     told_of = [{k: v for k, v in record.items() if "/" in k} for record in log]
     assert lines == list(zip((2, 4, 6), told_of, strict=True))
-    assert [[one.mean_return for one in evaluations] for evaluations in bar.evaluations] == [[4.0], [7.5]]
+    said = [line.split(" ±")[0] for line in bar.said if line.startswith("  step")]
+    assert said == ["  step 3: return 4.00", "  step 6: return 7.50"]
+    assert bar.num_evaluations == 2
 
 
 def test_a_metric_of_some_steps_is_the_mean_over_those(pendulum_file, tmp_path, monkeypatch):
@@ -347,13 +344,13 @@ def test_checkpoints_come_at_their_cadence(pendulum_file, tmp_path, stage, monke
     """Each holds the step that it was taken at, and the sums that are not yet in the log."""
     stage.returns = [[9.0, 9.0]]
     saved = []
-    original = offline.CheckpointSaver.save
+    original = CheckpointSaver.save
 
     def save(self, step, tensors, state, *, marks):
         saved.append((step, tuple(marks), copy.deepcopy(state["loop"])))
         return original(self, step, tensors, state, marks=marks)
 
-    monkeypatch.setattr(offline.CheckpointSaver, "save", save)
+    monkeypatch.setattr(CheckpointSaver, "save", save)
     config = config_of(
         "td3_bc", pendulum_file, num_steps=6, checkpoint_every=4, evaluate_every=3, log_every=5
     )

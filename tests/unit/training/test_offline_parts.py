@@ -18,15 +18,22 @@ import torch
 
 from chibit.agents import AGENTS
 from chibit.agents.base import require_finite
-from chibit.core.checkpoint import checkpoint_steps, load_checkpoint, marked, save_checkpoint
+from chibit.core.checkpoint import (
+    CheckpointSaver,
+    checkpoint_steps,
+    load_checkpoint,
+    marked,
+    save_checkpoint,
+)
 from chibit.core.errors import DamagedFileError, DivergenceError, InputError, ResourceError
 from chibit.core.run_dir import RunDir
+from chibit.core.signals import Stopped
 from chibit.data.dataset import DatasetSpec
 from chibit.data.load import load_dataset
 from chibit.data.samplers.transitions import TransitionSampler
 from chibit.evaluation.rollout import Evaluation
-from chibit.training import offline
-from chibit.training.offline import Stopped, train
+from chibit.training import loop, offline
+from chibit.training.offline import train
 from chibit.training.run_config import RunConfig, to_record
 
 AGENT = AGENTS["td3_bc"].agent
@@ -162,7 +169,7 @@ def stage(monkeypatch):
 def clock(monkeypatch):
     """The loop's clock, which goes on only where the test says so."""
     now = SimpleNamespace(time=100.0)
-    monkeypatch.setattr(offline, "time", SimpleNamespace(perf_counter=lambda: now.time))
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: now.time))
     update = AGENT.update
 
     def slow(self, batch):
@@ -213,13 +220,13 @@ def test_a_run_that_is_asked_to_stop_in_its_last_step_is_finished(data, tmp_path
 
 def test_the_checkpoint_is_on_the_disk_before_the_run_says_that_it_stopped(data, tmp_path, outer):
     path, seen = tmp_path / "run", []
-    stopped = offline.Stopped.__init__
+    stopped = Stopped.__init__
 
     def look(self, number, message):
         seen.extend(checkpoint_steps(path / "checkpoints"))
         stopped(self, number, message)
 
-    original = offline.CheckpointSaver._save
+    original = CheckpointSaver._save
 
     def late(self, *arguments):
         import time
@@ -228,8 +235,8 @@ def test_the_checkpoint_is_on_the_disk_before_the_run_says_that_it_stopped(data,
         original(self, *arguments)
 
     with (
-        patch.object(offline.Stopped, "__init__", look),
-        patch.object(offline.CheckpointSaver, "_save", late),
+        patch.object(Stopped, "__init__", look),
+        patch.object(CheckpointSaver, "_save", late),
         before_update(2, ask_to_stop),
         pytest.raises(Stopped),
     ):
@@ -669,7 +676,7 @@ def test_a_checkpoint_knows_its_data(data, tmp_path):
 
 def test_logs_are_on_the_disk_before_the_checkpoint_that_follows_them(data, tmp_path, monkeypatch):
     order = []
-    sync, save = RunDir.sync, offline.CheckpointSaver.save
+    sync, save = RunDir.sync, CheckpointSaver.save
 
     def first(self):
         order.append("logs")
@@ -680,7 +687,7 @@ def test_logs_are_on_the_disk_before_the_checkpoint_that_follows_them(data, tmp_
         return save(self, *arguments, **settings)
 
     monkeypatch.setattr(RunDir, "sync", first)
-    monkeypatch.setattr(offline.CheckpointSaver, "save", second)
+    monkeypatch.setattr(CheckpointSaver, "save", second)
     run(config_of(data, checkpoint_every=3), tmp_path / "run")
     assert order[:4] == ["logs", "checkpoint", "logs", "checkpoint"]
     assert Path(tmp_path / "run" / "result.json").exists()

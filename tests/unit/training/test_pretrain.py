@@ -21,6 +21,7 @@ from chibit.core.checkpoint import load_checkpoint, save_checkpoint
 from chibit.core.config import from_json, to_json
 from chibit.core.errors import DamagedFileError, DivergenceError, InputError
 from chibit.core.runtime import Runtime
+from chibit.core.signals import Stopped
 from chibit.data.text.synthetic import SyntheticConfig
 from chibit.models.gpt import GPTConfig
 from chibit.models.language_model import (
@@ -32,7 +33,7 @@ from chibit.models.language_model import (
 from chibit.training.pretrain.config import SIZES, PretrainConfig, pretrain_path
 from chibit.training.pretrain.data import held_out_loss, load_pretrain_data, unigram_loss
 from chibit.training.pretrain.loop import pretrain
-from chibit.training.stopping import Stopped
+from chibit.training.workers import Workers
 
 TINY = PretrainConfig(
     corpus="markov",
@@ -178,6 +179,34 @@ def test_resumed_run_equals_the_uninterrupted_one(tmp_path: Path, num_candidates
         assert torch.equal(tensor, expected[name]), name
     kept = [{k: v for k, v in r.items() if k != "seconds"} for r in records(whole)]
     assert [{k: v for k, v in r.items() if k != "seconds"} for r in records(broken)] == kept
+
+
+def test_a_checkpoint_of_an_earlier_version_goes_on_exactly(tmp_path: Path) -> None:
+    """It has one count for all sums, and no times or scores of evaluations."""
+    config = replace(TINY, checkpoint_every=5)
+    run(config, tmp_path / "whole")
+    assert interrupted(config, tmp_path / "old", at=5)
+    saved = load_checkpoint(tmp_path / "old" / "checkpoints")
+    assert saved is not None
+    loop = {key: saved.state["loop"][key] for key in ("step", "train_seconds", "sums")}
+    assert loop["sums"], "a mean is under way"
+    loop["count"] = max(saved.state["loop"]["counts"].values())
+    save_checkpoint(tmp_path / "old" / "checkpoints", 5, saved.tensors, {**saved.state, "loop": loop})
+    run(config, tmp_path / "old")
+    expected = final_tensors(tmp_path / "whole")
+    for name, tensor in final_tensors(tmp_path / "old").items():
+        assert torch.equal(tensor, expected[name]), name
+    logs = [
+        [{k: v for k, v in r.items() if k != "seconds"} for r in records(tmp_path / name)]
+        for name in ("whole", "old")
+    ]
+    assert logs[0] == logs[1]
+
+
+def test_a_signal_that_all_processes_receive_gives_its_own_exit_code(tmp_path: Path, monkeypatch) -> None:
+    """What processes add up of it says that it came, not which it was."""
+    monkeypatch.setattr(Workers, "add_up", lambda self, tensors: [tensor.mul_(2) for tensor in tensors])
+    assert interrupted(TINY, tmp_path / "run", at=3)
 
 
 def interrupted(config: PretrainConfig, path: Path, *, at: int) -> bool:
@@ -390,7 +419,6 @@ def test_two_processes_have_the_losses_of_one(tmp_path: Path) -> None:
 
 def test_blocks_that_processes_cannot_share_are_refused() -> None:
     from chibit.training.pretrain.model import check_sizes
-    from chibit.training.workers import Workers
 
     with pytest.raises(InputError, match="8 blocks cannot be shared by 3 processes"):
         check_sizes(TINY, 6, Workers(size=3))

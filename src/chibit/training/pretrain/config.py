@@ -132,6 +132,10 @@ class PretrainConfig(Checked):
         """Blocks of a gradient step."""
         return self.batch_tokens // self.block_length
 
+    def evaluates_at(self, step: int) -> bool:
+        """Whether an evaluation follows a gradient step: each `evaluate_every`-th, and the last one."""
+        return step == self.num_steps or (self.evaluate_every > 0 and step % self.evaluate_every == 0)
+
     def num_bytes(self) -> int:
         """What training will take, from below, without the tables of a vocabulary that is not known yet."""
         return transformer_bytes(

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from chibit.training.stopping import Stopped, StopRequests
+from chibit.core.signals import Stopped, StopRequests
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -1,0 +1,288 @@
+"""What every training does around its steps: log, evaluate, save, stop on request, and go on exactly.
+
+A resumed run equals the uninterrupted one to the bit on the CPU: a checkpoint holds the weights, the
+optimizers, every generator and the sums of the metrics that are not yet written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor
+
+from chibit.core.checkpoint import Checkpoint, CheckpointSaver, load_checkpoint, sweep
+from chibit.core.errors import DamagedFileError, InputError, UserError, first_line
+from chibit.core.run_dir import RunDir
+from chibit.core.signals import Stopped, StopRequests
+from chibit.core.terminal import make_console, text_column
+from chibit.training.pretrain.config import PretrainConfig
+from chibit.training.run_config import RunConfig
+from chibit.training.trackers import Tracker
+from chibit.training.workers import Workers
+
+ConfigT = TypeVar("ConfigT", RunConfig[Any], PretrainConfig)
+_SMOOTHING = 0.98
+_REDRAW_SECONDS = 0.5
+
+
+@dataclass
+class LoopState:
+    """Where the loop stands; part of a checkpoint."""
+
+    step: int = 0
+    """Gradient steps done."""
+    train_seconds: float = 0.0
+    """Wall seconds of training, without evaluation."""
+    evaluation_seconds: float = 0.0
+    """Wall seconds of evaluation."""
+    best_score: float | None = None
+    """Best score so far at the first target."""
+    sums: dict[str, float] = field(default_factory=dict)
+    """Sums of the metrics since the last line of the log."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """Steps in each of those sums; a metric need not be there at every step."""
+
+
+class Loop(ABC, Generic[ConfigT]):
+    """One run's moving parts, held while its lock is; subclasses have the data, the model and the step."""
+
+    def __init__(
+        self, config: ConfigT, run: RunDir, progress: RunProgress, workers: Workers | None = None
+    ) -> None:
+        self.config: ConfigT = config
+        self.run, self.progress = run, progress
+        self.workers = workers or Workers()
+        self.state = LoopState()
+        self.stop = StopRequests()
+        self.saver = CheckpointSaver(run.checkpoints)
+        self.trackers: list[Tracker] = []
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Write down where a new run comes from."""
+
+    @abstractmethod
+    def update(self) -> dict[str, float]:
+        """One gradient step on the next batch; its metrics."""
+
+    @abstractmethod
+    def measure(self) -> dict[str, float]:
+        """What a line of the log holds besides the means of the metrics."""
+
+    @abstractmethod
+    def evaluate(self) -> bool:
+        """Evaluate the model; whether it is the best so far."""
+
+    @abstractmethod
+    def contents(self) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
+        """Weights and state of a checkpoint, without the loop's own."""
+
+    @abstractmethod
+    def refuse_changed(self, state: Mapping[str, Any], *, allow_inexact: bool) -> None:
+        """Stop where a run cannot go on from a state, since its data have changed."""
+
+    @abstractmethod
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Put model and optimizers back."""
+
+    @abstractmethod
+    def restore_draws(self, state: Mapping[str, Any]) -> None:
+        """Put every generator back."""
+
+    @abstractmethod
+    def result(self) -> dict[str, Any]:
+        """The content of result.json."""
+
+    def resources(self) -> contextlib.AbstractContextManager[Any]:
+        """What is open while the loop runs."""
+        return contextlib.nullcontext()
+
+    def before_first_step(self) -> None:
+        """What a run that has not made a step does first."""
+
+    def asked_to_stop(self) -> int | None:
+        """Number of the signal that this run has received."""
+        return self.stop.signal_number
+
+    def run_to_end(self) -> None:
+        """Step, log, evaluate and save, until the last step; then write the result."""
+        config, state = self.config, self.state
+        with self.stop, self.progress.bar, self.resources(), self.saver:
+            self.progress.start(state.step)
+            if state.step == 0:
+                self.before_first_step()
+            while state.step < config.num_steps:
+                self._step()
+                step, done = state.step, state.step == config.num_steps
+                if step % config.log_every == 0 or done:
+                    self._write_metrics()
+                evaluated, best = config.evaluates_at(step), False
+                if evaluated:
+                    with self.progress.evaluating():
+                        best = self.evaluate()
+                due = step % config.checkpoint_every == 0 if config.checkpoint_every else evaluated
+                signal_number = self.asked_to_stop()
+                if due or best or done or signal_number:
+                    self._save(best=best)
+                if signal_number and not done:
+                    self.saver.wait()
+                    raise Stopped(
+                        signal_number, f"{self.run.path}: stopped after step {step}, checkpoint saved"
+                    )
+        with self.workers.first_alone():
+            if self.workers.is_first:
+                self.run.write_result(self.result())
+
+    def track(self, metrics: Mapping[str, float]) -> None:
+        """Tell every tracker."""
+        for tracker in self.trackers:
+            tracker(self.state.step, metrics)
+
+    def _step(self) -> None:
+        started, state = time.perf_counter(), self.state
+        metrics = self.update()
+        for name, value in metrics.items():
+            state.sums[name] = state.sums.get(name, 0.0) + value
+            state.counts[name] = state.counts.get(name, 0) + 1
+        state.step += 1
+        state.train_seconds += time.perf_counter() - started
+        self.progress.advance(metrics.get("train/loss"))
+
+    def _write_metrics(self) -> None:
+        state = self.state
+        means = {name: total / state.counts[name] for name, total in state.sums.items()}
+        started = time.perf_counter()
+        means |= self.measure()
+        state.evaluation_seconds += time.perf_counter() - started
+        if self.workers.is_first:
+            self.run.append_metrics({"step": state.step, "seconds": round(state.train_seconds, 3), **means})
+        self.track(means)
+        state.sums, state.counts = {}, {}
+
+    def _save(self, *, best: bool) -> None:
+        tensors, state = self.contents()
+        if self.workers.is_first:
+            self.run.sync()
+            marks = ("last", "best") if best else ("last",)
+            self.saver.save(self.state.step, tensors, {"loop": vars(self.state), **state}, marks=marks)
+
+    def resume(self, wanted: bool, *, allow_inexact: bool) -> None:
+        """Go on from the newest whole checkpoint, or begin; without `wanted`, refuse where there is one."""
+        run = self.run
+        if self.workers.is_first:
+            sweep(run.checkpoints)
+        checkpoint = load_checkpoint(run.checkpoints)
+        if checkpoint is None:
+            if self.workers.is_first:
+                run.rewind(0)
+                self.begin()
+            return
+        if not wanted:
+            raise InputError(
+                f"{run.path}: holds a run at step {checkpoint.step}; use --resume or another --out"
+            )
+        self.refuse_changed(checkpoint.state, allow_inexact=allow_inexact)
+        try:
+            self.restore(checkpoint)
+            self._restore_draws(checkpoint.state, allow_inexact)
+            self.state = _read_state(checkpoint.state["loop"])
+            if self.state.step != checkpoint.step:
+                raise ValueError(f"it holds step {self.state.step!r}")
+        except (AttributeError, KeyError, RuntimeError, ValueError, TypeError) as error:
+            raise DamagedFileError(
+                f"{run.checkpoints}: step {checkpoint.step} does not fit this run ({first_line(error)}); "
+                "use another --out"
+            ) from error
+        if self.workers.is_first:
+            run.rewind(checkpoint.step)
+            run.log(f"resumed at step {checkpoint.step}")
+
+    def _restore_draws(self, state: Mapping[str, Any], allow_inexact: bool) -> None:
+        """Put the generators back, or begin them anew where that is allowed."""
+        try:
+            self.restore_draws(state)
+        except (LookupError, TypeError, ValueError, UserError) as error:
+            reason = first_line(error)
+            if not allow_inexact:
+                raise DamagedFileError(
+                    f"{self.run.checkpoints}: random numbers cannot go on as they were ({reason}); "
+                    "use another --out, or --allow-inexact-resume"
+                ) from error
+            self.run.log(f"random numbers begin anew, the run is not an exact one any more ({reason})")
+
+
+def _read_state(saved: Mapping[str, Any]) -> LoopState:
+    """Read a checkpoint's; those of pre-training had one count for all sums in earlier versions."""
+    record = dict(saved)
+    if "count" in record:
+        record["counts"] = dict.fromkeys(record["sums"], record.pop("count"))
+    return LoopState(**record)
+
+
+class RunProgress:
+    """What a person sees of a run: a bar with rate, loss and time left, and lines above it; or nothing."""
+
+    def __init__(
+        self,
+        num_steps: int,
+        name: str,
+        *,
+        enabled: bool,
+        unit: str = "steps",
+        units_a_step: int = 1,
+        stderr: bool = False,
+    ) -> None:
+        self.bar = Progress(
+            text_column("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            text_column(
+                f"{{task.fields[rate]:,.1f}} {unit}/s  loss {{task.fields[loss]:.4f}}  {{task.fields[note]}}"
+            ),
+            TimeElapsedColumn(),
+            text_column("left"),
+            TimeRemainingColumn(),
+            console=make_console(stderr=stderr),
+            disable=not enabled,
+        )
+        self._task = self.bar.add_task(name, total=num_steps, loss=0.0, rate=0.0, note="")
+        self._units_a_step = units_a_step
+        self._loss, self._since, self._steps = 0.0, 0.0, 0
+
+    def start(self, step: int) -> None:
+        """Show the bar from `step` on."""
+        self.bar.reset(self._task, completed=step)
+        self._since = time.perf_counter()
+
+    def say(self, message: str) -> None:
+        """Print a line above the bar."""
+        if not self.bar.disable:
+            self.bar.console.print(message, soft_wrap=True)
+
+    def advance(self, loss: float | None) -> None:
+        """Count a step; the bar is redrawn a few times a second."""
+        self._steps += 1
+        if loss is not None:
+            self._loss = loss if self._loss == 0.0 else _SMOOTHING * self._loss + (1 - _SMOOTHING) * loss
+        if time.perf_counter() - self._since > _REDRAW_SECONDS:
+            self._show()
+
+    def _show(self, **fields: str) -> None:
+        now = time.perf_counter()
+        if self._steps:
+            fields |= {"rate": self._units_a_step * self._steps / max(now - self._since, 1e-9)}  # type: ignore
+        self.bar.update(self._task, advance=self._steps, loss=self._loss, **fields)  # type: ignore
+        self._since, self._steps = now, 0
+
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Say that the run evaluates."""
+        self._show(note="evaluating")
+        yield
+        self._show(note="")
