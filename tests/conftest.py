@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from hypothesis import Phase, settings
 
+import pretend_device
+
 # Where a failure is all that is asked for, it need not be made small: `make mutants` runs thousands of them.
 settings.register_profile("mutants", phases=(Phase.explicit, Phase.generate), derandomize=True, database=None)
 
@@ -19,6 +21,8 @@ settings.register_profile("mutants", phases=(Phase.explicit, Phase.generate), de
 # process they start does as they do.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+pretend_device.register()
 
 
 @pytest.fixture(autouse=True)
