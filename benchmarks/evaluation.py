@@ -152,7 +152,7 @@ def main() -> None:
     torch.manual_seed(0)
     spec = make_spec(given.env_id)
     pool = EnvironmentPool(spec.env_id, max_episode_steps=given.steps)
-    config = AGENTS["dt"].config(timestep_position="before_norm", timestep_table="fresh")
+    config = AGENTS["dt"].config(timestep_position="before_norm", timestep_table="normal")
     agents = {
         precision: make_agent(config, spec, Runtime(precision=precision)) for precision in ("fp32", "bf16")
     }

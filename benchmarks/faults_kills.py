@@ -32,6 +32,7 @@ from chibit.core import checkpoint as checkpoint_module
 from chibit.core.checkpoint import checkpoint_steps, load_checkpoint
 from chibit.core.errors import UserError
 from chibit.core.run_dir import LOGS, RunDir
+from chibit.models.gpt import GPTShape
 from chibit.training.offline import train
 from chibit.training.run_config import RunConfig
 
@@ -65,7 +66,9 @@ def write_data(path: Path) -> Path:
 
 def small_run(data: Path) -> RunConfig[Any]:
     """A run with dropout, evaluations and a checkpoint every third step."""
-    agent = AGENTS["dt"].config(context_length=4, batch_size=4, n_layer=1, n_embd=16, warmup_steps=5)
+    agent = AGENTS["dt"].config(
+        context_length=4, batch_size=4, gpt=GPTShape(n_layer=1, n_embd=16), warmup_steps=5
+    )
     return RunConfig(
         data=str(data),
         agent=agent,

@@ -162,13 +162,13 @@ def _base(verb: str, generator: random.Random) -> tuple[tuple[str, ...], list[li
         start = ("--agent", agent)
         groups.append(["--data", CARTPOLE if is_discrete else PENDULUM])
         if agent == "dt" and generator.random() < 0.15:
-            groups += [["--init", "markov"], ["--similarity-weight", "0.1"], ["--num-clusters", "3"]]
+            groups += [["--initializer", "markov"], ["--similarity-weight", "0.1"], ["--num-clusters", "3"]]
         if generator.random() < 0.1:
             groups = [group for group in groups if group[0] != "--num-episodes"] + [["--num-episodes", "1"]]
     elif verb == "study" and generator.random() < 0.5:
         groups.append(["--dry-run"])
     known = {name for flag in flags_of(verb, start) for name in flag.names}
-    is_small = any(group[0] == "--init" for group in groups)
+    is_small = any(group[0] == "--initializer" for group in groups)
     small = {name: value for name, value in _SMALL.items() if name in known and verb in ("train", "pretrain")}
     if is_small:
         small = {"--batch-size": 4, "--context-length": 3}

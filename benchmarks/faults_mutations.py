@@ -336,7 +336,7 @@ def _run_mutant(originals: Path, place: Place, generator: random.Random) -> Muta
     if name == "pretrained":
         new = [*_TINY, "--context-length", "2", "--out", str(place.work / "new")]
         lines |= {
-            "train": ["train", "--data", str(originals / "cartpole.npz"), "--init", str(target), *new],
+            "train": ["train", "--data", str(originals / "cartpole.npz"), "--initializer", str(target), *new],
             "pretrain": ["pretrain", *PRETRAIN, "--out", str(target)],
         }
         weights = [1] * 9 + [8, 8]

@@ -21,7 +21,7 @@ from chibit.cli import main
 from chibit.core.runtime import Runtime
 from chibit.data.load import load_dataset
 from chibit.data.readers.dqn_replay import shard_path
-from chibit.models.gpt import GPTConfig
+from chibit.models.gpt import GPTConfig, GPTShape
 from chibit.models.language_model import LanguageModel, LanguageModelConfig, save_language_model
 from chibit.policy.policy import PolicyScore, export_policy
 from chibit.training.offline import train
@@ -61,7 +61,9 @@ def write_originals(folder: Path) -> Path:
     transformers.GPT2Config(
         n_layer=1, n_head=1, n_embd=8, n_positions=32, vocab_size=5, bos_token_id=0, eos_token_id=0
     ).save_pretrained(folder / "gpt2")
-    _write_policy(folder / "policy-hf", "dt", folder / "cartpole.npz", init=f"hf_config:{folder / 'gpt2'}")
+    _write_policy(
+        folder / "policy-hf", "dt", folder / "cartpole.npz", initializer=f"hf_config:{folder / 'gpt2'}"
+    )
     return folder
 
 
@@ -151,10 +153,10 @@ def _add_media(run: Path) -> None:
 
 def _write_policy(folder: Path, agent: str, data: Path, **settings: Any) -> None:
     spec = load_dataset(data, progress=False).spec
-    small: dict[str, Any] = {"context_length": 3, "n_layer": 1, "n_embd": 8} | settings
+    small: dict[str, Any] = {"context_length": 3, "gpt": GPTShape(n_layer=1, n_embd=8)} | settings
     if agent != "dt":
         small = {"hidden_sizes": (8,)}
-    elif "init" in small:
+    elif "initializer" in small:
         small = {"context_length": 3} | settings
     made = make_agent(AGENTS[agent].config(**small), spec, Runtime())
     score = PolicyScore(

@@ -46,7 +46,7 @@ def chibit_step(precision: str, settings: dict | None = None) -> Callable[[], ob
         state_std=(1.0,) * STATE_DIM, action_low=(-1.0,) * ACT_DIM, action_high=(1.0,) * ACT_DIM,
         default_target_returns=(0.0,),
     )  # fmt: skip
-    chen = {"timestep_position": "before_norm", "timestep_table": "fresh", "dropout": DROPOUT}
+    chen = {"timestep_position": "before_norm", "timestep_table": "normal", "dropout": DROPOUT}
     config = AGENTS["dt"].config(**(chen if settings is None else settings))
     agent = make_agent(config, spec, resolve_runtime("cpu", precision))
     data = columns()

@@ -41,7 +41,7 @@ def make_config(arm: str, options: argparse.Namespace) -> RunConfig[DecisionTran
     settings = dict(ARMS[arm])
     source = f"hf:{options.model}"
     agent = DecisionTransformerConfig(
-        init=f"random_matched:{source}" if settings.pop("matched", False) else source,
+        initializer=f"random_matched:{source}" if settings.pop("matched", False) else source,
         context_length=10,
         batch_size=8,
         learning_rate=1e-3,

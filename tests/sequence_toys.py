@@ -18,17 +18,18 @@ from chibit.core.runtime import Runtime
 from chibit.data.dataset import TrajectoryDataset
 from chibit.data.samplers.windows import WindowSampler
 from chibit.data.text.tokens import write_corpus
-from chibit.models.gpt import GPTConfig
+from chibit.models.gpt import GPTConfig, GPTShape
 from chibit.models.language_model import LanguageModel, LanguageModelConfig, save_language_model
 from toys import TargetReturnEnv, play_toy
 
 VOCABULARY = 50
 SMALL: dict[str, Any] = {
-    "n_layer": 2, "n_head": 2, "n_embd": 16, "context_length": 4, "batch_size": 8, "return_scale": 10.0,
+    "gpt": GPTShape(n_layer=2, n_head=2, n_embd=16), "context_length": 4, "batch_size": 8,
+    "return_scale": 10.0,
     "learning_rate": 1e-3, "warmup_steps": 0,
 }  # fmt: skip
 """Settings of a small random model that moves at its first step."""
-WITHOUT_SHAPE = {name: value for name, value in SMALL.items() if not name.startswith("n_")}
+WITHOUT_SHAPE = {name: value for name, value in SMALL.items() if name != "gpt"}
 
 
 @cache
@@ -76,7 +77,7 @@ def make_small(
 ) -> tuple[DecisionTransformer, WindowSampler]:
     """An agent of `SMALL` with some settings changed, and its sampler."""
     dataset = dataset or target_return_data()
-    base = WITHOUT_SHAPE if settings.get("init", "random") != "random" else SMALL
+    base = WITHOUT_SHAPE if settings.get("initializer", "random") != "random" else SMALL
     torch.manual_seed(seed)
     agent = DecisionTransformer(
         DecisionTransformerConfig(**{**base, **settings}), dataset.spec, Runtime(precision=precision)

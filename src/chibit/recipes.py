@@ -10,6 +10,7 @@ from chibit.agents import AGENTS, DEFAULT_AGENT
 from chibit.agents.recommended import RECOMMENDED, recommended
 from chibit.core.errors import InputError
 from chibit.core.files import nearest
+from chibit.models.gpt import SIZES, GPTShape
 from chibit.training.run_config import RunConfig
 
 
@@ -53,18 +54,23 @@ def shortened(settings: Mapping[str, Any], factor: float) -> dict[str, Any]:
     return {**settings, **short}
 
 
-CHEN = {"timestep_position": "before_norm", "timestep_table": "fresh", "dropout": 0.1, "warmup_steps": 10_000}
+CHEN = {
+    "timestep_position": "before_norm",
+    "timestep_table": "normal",
+    "dropout": 0.1,
+    "warmup_steps": 10_000,
+}
 """Chen et al. (2021): the plain Decision Transformer."""
 SIMILARITY = {"similarity_weight": 0.1, "similarity_form": "paper_sum"}
 """Eq. 8 as printed, a sum over all tokens."""
 LANGUAGE = {"language_weight": 0.2, "language_corpus": "wikitext-103"}
-PAPER = {"init": "chibit", **SIMILARITY, **LANGUAGE}
+PAPER = {"initializer": "chibit", **SIMILARITY, **LANGUAGE}
 RELEASED = {
     **SIMILARITY,
     "similarity_form": "released",
     "auxiliary_decay": "sigmoid",
     "language_decay": "constant",
-    "head": "shared",
+    "head": "tied",
     "warmup_steps": 10_000,
 }
 """The choices of the released run script."""
@@ -77,20 +83,20 @@ ATARI = {
     "learning_rate": 6e-4,
     "weight_decay": 0.1,
     "decay_weights_only": True,
-    "adam_beta2": 0.95,
+    "adam_betas": (0.9, 0.95),
     "grad_clip": 1.0,
     "warmup_steps": 3,
     "learning_rate_decay_steps": 23_438,
 }
 """Chen et al. (2021) on Atari, around any backbone: 512 * 20 actions of warm-up, a cosine over six epochs of
 500,000 windows of which five are trained."""
-ATARI_GPT = {"n_layer": 6, "n_head": 8, "n_embd": 128, "activation": "gelu"}
+ATARI_GPT = {"gpt": GPTShape(n_layer=6, n_head=8, n_embd=128, activation="gelu")}
 ATARI_STEPS = 19_532
 """Batches of 128 in five epochs of 500,000 windows."""
 LAMO = {
     "tuning": "lora",
     "projections": "residual_mlp",
-    "timestep_table": "fresh",
+    "timestep_table": "normal",
     "dropout": 0.1,
     "weight_decay": 1e-5,
     "warmup_steps": 2_500,
@@ -99,12 +105,6 @@ LAMO = {
     "language_corpus": "wikitext-103",
 }
 """Shi et al. (2024)."""
-SIZES = {
-    "3M": {"n_embd": 256, "n_head": 4, "n_layer": 4},
-    "18M": {"n_embd": 512, "n_head": 8, "n_layer": 6},
-    "84M": {"n_embd": 768, "n_head": 12, "n_layer": 12},
-}
-"""Table 9 of Reid et al. (2022)."""
 
 RECIPES: dict[str, Recipe] = {
     "dt": Recipe(summary="Decision Transformer of Chen et al. (2021), to the letter", settings=CHEN),
@@ -112,100 +112,126 @@ RECIPES: dict[str, Recipe] = {
     "random": Recipe(summary="the paper's wrapper, untrained GPT: what pre-training is judged against"),
     "random_matched": Recipe(
         summary="as random, each tensor with ChibiT's mean and standard deviation",
-        settings={"init": "random_matched:chibit"},
+        settings={"initializer": "random_matched:chibit"},
     ),
     "random_matched_markov": Recipe(
         summary="as random, each tensor with the Markov model's mean and standard deviation",
-        settings={"init": "random_matched:markov"},
+        settings={"initializer": "random_matched:markov"},
     ),
-    "chibit": Recipe(summary="pre-trained on Wikipedia, no further technique", settings={"init": "chibit"}),
+    "chibit": Recipe(
+        summary="pre-trained on Wikipedia, no further technique",
+        settings={"initializer": "chibit"},
+    ),
     "chibit_similarity": Recipe(
         summary="chibit with Eq. 8 as a mean over tokens (λ1 = 0.1), sixty times weaker than the paper's sum",
-        settings={"init": "chibit", "similarity_weight": 0.1},
+        settings={"initializer": "chibit", "similarity_weight": 0.1},
     ),
     "chibit_language": Recipe(
         summary="chibit with language co-training (λ2 = 0.2; needs --language-corpus or wikitext-103)",
-        settings={"init": "chibit", **LANGUAGE},
+        settings={"initializer": "chibit", **LANGUAGE},
     ),
     "chibit_random_positions_plain": Recipe(
         summary="chibit with positions drawn anew at the pre-trained ones' norms",
-        settings={"init": "chibit", "timestep_table": "matched"},
+        settings={"initializer": "chibit", "timestep_table": "matched"},
     ),
     "chibit_paper": Recipe(summary="chibit with all three techniques, as in Tables 2 and 6", settings=PAPER),
     "chibit_no_similarity": Recipe(
         summary="Table 6: without L_cos", settings={**PAPER, "similarity_weight": 0.0}
     ),
-    "chibit_no_language": Recipe(summary="Table 6: without L_LM", settings={"init": "chibit", **SIMILARITY}),
+    "chibit_no_language": Recipe(
+        summary="Table 6: without L_LM",
+        settings={"initializer": "chibit", **SIMILARITY},
+    ),
     "chibit_random_positions": Recipe(
         summary="Table 6: random positions", settings={**PAPER, "timestep_table": "matched"}
     ),
     "chibit_context60": Recipe(summary="Table 4: context of 60", settings={**PAPER, "context_length": 60}),
     "chibit_frozen": Recipe(
         summary="Table 5: only L_r, L_s, L_a and the head are trained",
-        settings={"init": "chibit", **SIMILARITY, "tuning": "frozen"},
+        settings={"initializer": "chibit", **SIMILARITY, "tuning": "frozen"},
     ),
     "chibit_released": Recipe(
-        summary="chibit with the choices of the released run script", settings={"init": "chibit", **RELEASED}
+        summary="chibit with the choices of the released run script",
+        settings={"initializer": "chibit", **RELEASED},
     ),
-    "chibit_lora": Recipe(summary="LaMo's recipe on ChibiT", settings={"init": "chibit", **LAMO}),
+    "chibit_lora": Recipe(
+        summary="LaMo's recipe on ChibiT",
+        settings={"initializer": "chibit", **LAMO},
+    ),
     "chibit_blocks": Recipe(
-        summary="control: only the blocks are transferred", settings={"init": "chibit", "transfer": "blocks"}
+        summary="control: only the blocks are transferred",
+        settings={"initializer": "chibit", "transfer": "blocks"},
     ),
     "chibit_positions": Recipe(
         summary="control: only the positions are transferred",
-        settings={"init": "chibit", "transfer": "positions"},
+        settings={"initializer": "chibit", "transfer": "positions"},
     ),
     "chibit_shuffled": Recipe(
         summary="control: each pre-trained tensor with its entries permuted",
-        settings={"init": "chibit", "transfer": "shuffled"},
+        settings={"initializer": "chibit", "transfer": "shuffled"},
     ),
     "chibit_no_context": Recipe(
-        summary="control: K = 1 (Takagi 2022)", settings={"init": "chibit", "context_length": 1}
+        summary="control: K = 1 (Takagi 2022)",
+        settings={"initializer": "chibit", "context_length": 1},
     ),
     "random_no_context": Recipe(summary="its control: random with K = 1", settings={"context_length": 1}),
-    "markov": Recipe(summary="pre-trained on a Markov chain (Wang et al. 2024)", settings={"init": "markov"}),
+    "markov": Recipe(
+        summary="pre-trained on a Markov chain (Wang et al. 2024)",
+        settings={"initializer": "markov"},
+    ),
     "iid": Recipe(
-        summary="pre-trained on independent tokens, on first use (2,000 steps)", settings={"init": "iid:2000"}
+        summary="pre-trained on independent tokens, on first use (2,000 steps)",
+        settings={"initializer": "iid:2000"},
     ),
     "ngram": Recipe(
         summary="pre-trained on a second-order Markov chain, on first use (2,000 steps)",
-        settings={"init": "ngram:2000"},
+        settings={"initializer": "ngram:2000"},
     ),
     "dyck": Recipe(
-        summary="pre-trained on nested brackets, on first use (2,000 steps)", settings={"init": "dyck:2000"}
+        summary="pre-trained on nested brackets, on first use (2,000 steps)",
+        settings={"initializer": "dyck:2000"},
     ),
     "automaton": Recipe(
         summary="pre-trained on a cellular automaton, on first use (2,000 steps)",
-        settings={"init": "automaton:2000"},
+        settings={"initializer": "automaton:2000"},
     ),
     "shuffled_text": Recipe(
         summary="pre-trained on text with its words shuffled, on first use (2,000 steps)",
-        settings={"init": "shuffled_text:2000"},
+        settings={"initializer": "shuffled_text:2000"},
     ),
     "gpt2": Recipe(
-        summary="GPT-2 small, similarity loss; from the Hub", settings={"init": "gpt2", **SIMILARITY}
+        summary="GPT-2 small, similarity loss; from the Hub",
+        settings={"initializer": "gpt2", **SIMILARITY},
     ),
-    "gpt2_lamo": Recipe(summary="LaMo: GPT-2, LoRA, MLP projections", settings={"init": "gpt2", **LAMO}),
+    "gpt2_lamo": Recipe(
+        summary="LaMo: GPT-2, LoRA, MLP projections",
+        settings={"initializer": "gpt2", **LAMO},
+    ),
     "clip": Recipe(
         summary="CLIP's text tower with the similarity loss; from the Hub",
-        settings={"init": "clip", **SIMILARITY},
+        settings={"initializer": "clip", **SIMILARITY},
     ),
-    "igpt": Recipe(summary="ImageGPT small, with its own norm; from the Hub", settings={"init": "igpt"}),
+    "igpt": Recipe(
+        summary="ImageGPT small, with its own norm; from the Hub",
+        settings={"initializer": "igpt"},
+    ),
     "igpt_layernorm": Recipe(
         summary="ImageGPT read by GPT-2's code",
-        settings={"init": "igpt", "image_gpt_norm": "layernorm"},
+        settings={"initializer": "igpt", "image_gpt_norm": "layernorm"},
     ),
 }
 """Name to recipe. Baselines are added below: a recipe for each method with its defaults, and variants."""
 
 RECIPES |= {
-    f"random_{size}": Recipe(summary=f"Figure 3: random with {size} parameters in its blocks", settings=shape)
+    f"random_{size}": Recipe(
+        summary=f"Figure 3: random with {size} parameters in its blocks", settings={"gpt": shape}
+    )
     for size, shape in SIZES.items()
 }
 RECIPES |= {
     f"chibit_{size}": Recipe(
         summary=f"Figure 3: {size} parameters, pre-trained on text, on first use (2,000 steps; for a GPU)",
-        settings={"init": f"chibit_{size}:2000"},
+        settings={"initializer": f"chibit_{size}:2000"},
     )
     for size in ("0.6M", *SIZES)
 }
@@ -225,12 +251,12 @@ ATARI_METHODS: dict[str, tuple[str, dict[str, Any], str]] = {
     "random": ("dt", ATARI, "the same around ChibiT's three layers of one head, untrained"),
     "chibit": (
         "dt",
-        {**ATARI, "init": "chibit"},
+        {**ATARI, "initializer": "chibit"},
         "the same around ChibiT; its positions are those of the tokens",
     ),
-    "gpt2": ("dt", {**ATARI, "init": "gpt2"}, "the same around GPT-2 small; from the Hub"),
-    "clip": ("dt", {**ATARI, "init": "clip"}, "the same around CLIP's text tower; from the Hub"),
-    "igpt": ("dt", {**ATARI, "init": "igpt"}, "the same around ImageGPT small; from the Hub"),
+    "gpt2": ("dt", {**ATARI, "initializer": "gpt2"}, "the same around GPT-2 small; from the Hub"),
+    "clip": ("dt", {**ATARI, "initializer": "clip"}, "the same around CLIP's text tower; from the Hub"),
+    "igpt": ("dt", {**ATARI, "initializer": "igpt"}, "the same around ImageGPT small; from the Hub"),
     "cql": ("discrete_cql", {"evaluation_epsilon": 0.001}, "conservative Q-learning on quantiles"),
     "qr_dqn": ("qr_dqn", {"evaluation_epsilon": 0.001}, "quantile-regression DQN"),
     "rem": ("rem", {"evaluation_epsilon": 0.001}, "random ensemble mixture"),
@@ -277,7 +303,7 @@ RECIPES |= {
 
 WEIGHTS_GRID = {
     f"chibit_similarity{10 * similarity:.0f}_language{10 * language:.0f}": {
-        "init": "chibit",
+        "initializer": "chibit",
         **SIMILARITY,
         "similarity_weight": similarity,
         **({**LANGUAGE, "language_weight": language} if language else {}),

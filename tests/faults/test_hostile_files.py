@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from chibit.models.gpt import GPTShape
 from chibit.models.hub import read_weights
 from chibit.models.language_model import load_language_model
 from chibit.policy.policy import Policy
@@ -138,7 +139,7 @@ def model_folder(place, weights):
         max_episode_steps=20, score_reference=None, state_mean=(0.0,) * 3, state_std=(1.0,) * 3,
         action_low=(-1.0,), action_high=(1.0,), default_target_returns=(1.0,),
     )  # fmt: skip
-    config = AGENTS["dt"].config(context_length=4, n_layer=1, n_embd=16)
+    config = AGENTS["dt"].config(context_length=4, gpt=GPTShape(n_layer=1, n_embd=16))
     policy = {"schema": 1, "chibit": "0.1.0", "agent": "dt", "config": to_json(config), "spec": to_json(spec)}
     policy |= {"target_return": 1.0, "sha256": hashlib.sha256(weights).hexdigest(), "scores": []}
     language_model = {"gpt": {"n_layer": 1, "n_head": 1, "n_embd": 16}, "vocab_size": 50, "n_positions": 8}

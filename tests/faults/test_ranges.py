@@ -11,11 +11,11 @@ import pytest
 
 from chibit.agents import AGENTS
 from chibit.cli import main
-from chibit.core.config import config_hash, from_json, to_json
+from chibit.core.config import config_hash, from_json
 from chibit.core.errors import InputError
 from chibit.data.text.synthetic import SyntheticConfig
 from chibit.models.decision_transformer import DecisionTransformerModelConfig
-from chibit.models.gpt import GPTConfig
+from chibit.models.gpt import GPTConfig, GPTShape
 from chibit.models.language_model import LanguageModelConfig
 from chibit.recipes import RECIPES
 from chibit.training.pretrain.config import PretrainConfig
@@ -38,6 +38,7 @@ HOSTILE = (
 OTHERS = (
     SyntheticConfig,
     DecisionTransformerModelConfig,
+    GPTShape,
     GPTConfig,
     LanguageModelConfig,
     PretrainConfig,
@@ -52,7 +53,7 @@ def one_line(error):
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
 def test_no_number_takes_what_is_no_finite_number_of_its_type(kind):
     base = kind()
-    for name, value in to_json(base).items():
+    for name, value in vars(base).items():
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             for hostile in HOSTILE:
                 with pytest.raises(InputError, match=name) as error:
@@ -66,7 +67,7 @@ def test_no_number_takes_what_is_no_finite_number_of_its_type(kind):
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
 def test_no_size_rate_or_probability_is_negative(kind):
     base = kind()
-    for name, value in to_json(base).items():
+    for name, value in vars(base).items():
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             with pytest.raises(InputError, match=name):
                 dataclasses.replace(base, **{name: -1})
@@ -75,18 +76,18 @@ def test_no_size_rate_or_probability_is_negative(kind):
 @pytest.mark.parametrize(
     ("agent", "settings"),
     [
-        ("dt", {"norm_eps": 1e308}),
-        ("dt", {"norm_eps": 2.0}),
+        ("dt", {"gpt": {"norm_eps": 1e308}}),
+        ("dt", {"gpt": {"norm_eps": 2.0}}),
         ("dt", {"lora_dropout": 1.5}),
         ("dt", {"lora_dropout": 1}),
         ("dt", {"lora_alpha": 0}),
         ("dt", {"attention_dropout": 1.0}),
-        ("dt", {"n_inner": 0}),
+        ("dt", {"gpt": {"n_inner": 0}}),
         ("dt", {"language_block": 1}),
-        ("dt", {"head": "shared", "projections": "residual_mlp"}),
-        ("dt", {"init": "x\0"}),
-        ("dt", {"init": "x" * 256}),
-        ("dt", {"init": "y/" * 3000}),
+        ("dt", {"head": "tied", "projections": "residual_mlp"}),
+        ("dt", {"initializer": "x\0"}),
+        ("dt", {"initializer": "x" * 256}),
+        ("dt", {"initializer": "y/" * 3000}),
         ("bc", {"warmup_steps": -1}),
         ("bc", {"hidden_sizes": ()}),
         ("bc", {"hidden_sizes": (256, 0)}),

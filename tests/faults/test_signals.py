@@ -35,7 +35,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     np.savez(folder / "data.npz", **steps())
     schedule = ["--num-steps", "3", "--num-episodes", "0", "--batch-size", "4", "--context-length", "4"]
-    size = ["--init", "random", "--n-embd", "8", "--n-head", "1", "--n-layer", "1"]
+    size = ["--initializer", "random", "--n-embd", "8", "--n-head", "1", "--n-layer", "1"]
     out = ["--out", str(folder / "study" / "run"), "--quiet"]
     os.environ["CHIBIT_HOME"] = str(folder / "home")
     assert main(["train", "--data", str(folder / "data.npz"), *schedule, *size, *out]) == 0

@@ -332,8 +332,8 @@ def test_commands_refuse_what_is_no_file_at_once(place, odd, capsys):
         ["data", "inspect", minari],
         ["train", "--config", made("settings.json")],
         ["train", *data[:2], "--out", run],
-        ["train", *data, "--init", f"hf:{model}"],
-        ["train", *data, "--init", model],
+        ["train", *data, "--initializer", f"hf:{model}"],
+        ["train", *data, "--initializer", model],
         ["pretrain", "--corpus", made("text.txt"), "--out", place / "out"],
         *([verb, run] for verb in ("evaluate", "export", "report", "show")),
     ):

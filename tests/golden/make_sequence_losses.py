@@ -21,12 +21,12 @@ from sequence_toys import corpus_folder, language_model_folder, make_small
 FILE = Path(__file__).with_name("sequence_losses.json")
 STEPS = 12
 RUNS = {
-    "chen": {"timestep_position": "before_norm", "timestep_table": "fresh"},
+    "chen": {"timestep_position": "before_norm", "timestep_table": "normal"},
     "wrapper": {},
-    "released": {"head": "shared"},
+    "released": {"head": "tied"},
     "lamo": {"projections": "residual_mlp", "tuning": "lora"},
     "equation_9": {
-        "init": "language_model", "similarity_weight": 0.1, "num_clusters": 5, "language_weight": 0.2,
+        "initializer": "language_model", "similarity_weight": 0.1, "num_clusters": 5, "language_weight": 0.2,
         "language_corpus": "corpus", "language_block": 16, "auxiliary_decay_steps": 10,
     },
 }  # fmt: skip
@@ -35,7 +35,7 @@ RUNS = {
 
 def losses(settings: dict) -> list[float]:
     """Losses of the first steps, with dropout."""
-    folders = {"init": language_model_folder, "language_corpus": corpus_folder}
+    folders = {"initializer": language_model_folder, "language_corpus": corpus_folder}
     settings = {name: folders[name]() if name in folders else value for name, value in settings.items()}
     agent, sampler = make_small(**settings)
     return [agent.update(sampler.sample())["train/loss"] for _ in range(STEPS)]

@@ -13,6 +13,7 @@ from chibit.agents import AGENTS
 from chibit.core.errors import InputError
 from chibit.core.run_dir import RunDir
 from chibit.data.load import load_dataset
+from chibit.models.gpt import GPTShape
 from chibit.recipes import RECIPES
 from chibit.reporting.read.run import read_run
 from chibit.studies import FAIR_ARMS, STUDIES, study_configs
@@ -20,7 +21,7 @@ from chibit.sweep.rates import Trial, choose, choose_rates
 from chibit.training.offline import train
 from chibit.training.run_config import RunConfig, from_record, run_path, to_record
 
-SMALL = {"context_length": 4, "batch_size": 4, "n_layer": 1, "n_embd": 16}
+SMALL = {"context_length": 4, "batch_size": 4, "gpt": GPTShape(n_layer=1, n_embd=16)}
 
 
 def run_of(data, **fields):
@@ -157,8 +158,8 @@ def test_the_backbone_rate_moves_blocks_and_timesteps_of_any_initialiser(pendulu
 
     dataset = load_dataset(str(pendulum_file), progress=False)
     for init in ("random", "random_matched:markov", "markov"):
-        shape = {"n_layer": 3, "n_embd": 128} if init != "random" else {}
-        settings = {**SMALL, **shape, "init": init, "warmup_steps": 0, "weight_decay": 0.0}
+        shape = {"gpt": GPTShape()} if init != "random" else {}
+        settings = {**SMALL, **shape, "initializer": init, "warmup_steps": 0, "weight_decay": 0.0}
         config = AGENTS["dt"].config(**settings, learning_rate=1e-3, backbone_learning_rate=1e-1)
         agent = make_agent(config, dataset.spec, resolve_runtime("cpu", "fp32", 1))
         sampler = agent.sampler(dataset, np.random.default_rng(0))
@@ -205,7 +206,8 @@ def test_the_arms_of_the_fair_study_differ_in_their_initialiser_and_rate_alone()
     rates = dict.fromkeys(FAIR_ARMS, 1e-3)
     runs = study_configs("fair", seeds=[0], data=["hopper-medium-replay"], rates=rates)
     stripped = {
-        dataclasses.replace(run, arm="", agent=dataclasses.replace(run.agent, init="random")) for run in runs
+        dataclasses.replace(run, arm="", agent=dataclasses.replace(run.agent, initializer="random"))
+        for run in runs
     }
     assert len(runs) == 5 and len(stripped) == 1
     (run,) = stripped

@@ -77,7 +77,7 @@ def train(agent: DecisionTransformer, dataset: TrajectoryDataset) -> tuple[float
 def test_tuning(kind: str, tuning: str, sources: dict[str, str], dataset: TrajectoryDataset) -> None:
     if (kind, tuning) == ("hf", "lora"):
         pytest.importorskip("peft")
-    agent = agent_of(dataset, init=sources[kind], tuning=tuning)
+    agent = agent_of(dataset, initializer=sources[kind], tuning=tuning)
     before: dict[str, Tensor] = {n: p.detach().clone() for n, p in agent.model.named_parameters()}
     first, last = train(agent, dataset)
     assert last < 0.97 * first
@@ -98,13 +98,13 @@ def test_tuning(kind: str, tuning: str, sources: dict[str, str], dataset: Trajec
 
 @pytest.mark.parametrize("transfer", ["blocks", "positions", "shuffled"])
 def test_transfer_masks(transfer: str, sources: dict[str, str], dataset: TrajectoryDataset) -> None:
-    first, last = train(agent_of(dataset, init=sources["own"], transfer=transfer), dataset)
+    first, last = train(agent_of(dataset, initializer=sources["own"], transfer=transfer), dataset)
     assert last < 0.97 * first
 
 
 @pytest.mark.parametrize("kind", ["own", "hf"])
 def test_matched_controls(kind: str, sources: dict[str, str], dataset: TrajectoryDataset) -> None:
-    agent = agent_of(dataset, init=f"random_matched:{sources[kind]}")
+    agent = agent_of(dataset, initializer=f"random_matched:{sources[kind]}")
     first, last = train(agent, dataset)
     assert last < 0.97 * first
     assert agent.initialiser["name"].startswith("random_matched:")
@@ -113,6 +113,6 @@ def test_matched_controls(kind: str, sources: dict[str, str], dataset: Trajector
 def test_similarity_to_the_words_of_a_wrapped_model(
     sources: dict[str, str], dataset: TrajectoryDataset
 ) -> None:
-    agent = agent_of(dataset, init=sources["hf"], similarity_weight=0.1, num_clusters=8)
+    agent = agent_of(dataset, initializer=sources["hf"], similarity_weight=0.1, num_clusters=8)
     metrics = agent.update(agent.sampler(dataset, np.random.default_rng(0)).sample())
     assert -1.0 <= metrics["train/similarity_loss"] <= 1.0

@@ -17,13 +17,14 @@ from chibit.agents.base import require_finite
 from chibit.core.checkpoint import checkpoint_steps, load_checkpoint, marked
 from chibit.core.errors import DamagedFileError, DivergenceError, InputError, ResourceError
 from chibit.core.run_dir import RunDir
+from chibit.models.gpt import GPTShape
 from chibit.training.attention import draw_attention
 from chibit.training.loading import load_run
 from chibit.training.offline import train
 from chibit.training.run_config import RunConfig
 
 SMALL = {
-    "dt": {"context_length": 4, "batch_size": 4, "n_layer": 1, "n_embd": 16, "warmup_steps": 5},
+    "dt": {"context_length": 4, "batch_size": 4, "gpt": GPTShape(n_layer=1, n_embd=16), "warmup_steps": 5},
     "td3_bc": {"hidden_sizes": (16, 16), "batch_size": 8},
 }
 
@@ -231,7 +232,7 @@ def test_divergence_stops_with_the_rows_of_the_batch(pendulum_file, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("agent", "part"), [("bc", {"top_fraction": 0.4}), ("dt", {"mode": "delayed"}), ("td3_bc", {})]
+    ("agent", "part"), [("bc", {"top_fraction": 0.4}), ("dt", {"reward_mode": "sparse"}), ("td3_bc", {})]
 )
 def test_divergence_names_rows_of_the_store(agent, part, tmp_path, monkeypatch):
     """The second episode is the best; the batch's own observations say where in the store it lies."""

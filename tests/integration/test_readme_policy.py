@@ -13,6 +13,7 @@ import torch
 from chibit.agents import AGENTS, make_agent
 from chibit.core.runtime import Runtime
 from chibit.data.dataset import DatasetSpec
+from chibit.models.gpt import GPTShape
 from chibit.policy.policy import export_policy
 
 README = Path(__file__).parents[2] / "README.md"
@@ -28,7 +29,7 @@ def test_the_example_drives_hopper(tmp_path, monkeypatch, capsys):
     (code,) = [block for block in blocks if "Policy.from_pretrained" in block]
     folder = re.search(r'from_pretrained\("([\w-]+)"\)', code).group(1)
     torch.manual_seed(0)
-    config = dataclasses.replace(AGENTS["dt"].config(), n_layer=1, n_embd=16)
+    config = dataclasses.replace(AGENTS["dt"].config(), gpt=GPTShape(n_layer=1, n_embd=16))
     export_policy(make_agent(config, HOPPER, Runtime()), HOPPER, tmp_path / folder)
     monkeypatch.chdir(tmp_path)
     with warnings.catch_warnings():

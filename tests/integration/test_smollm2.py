@@ -78,7 +78,12 @@ def test_fine_tuning_on_trajectories_lowers_the_action_error(
     seed_torch(0)
     dataset = load_dataset(pendulum_file)
     config = DecisionTransformerConfig(
-        init=f"hf:{folder}", tuning=tuning, context_length=5, batch_size=4, learning_rate=3e-3, warmup_steps=1
+        initializer=f"hf:{folder}",
+        tuning=tuning,
+        context_length=5,
+        batch_size=4,
+        learning_rate=3e-3,
+        warmup_steps=1,
     )
     agent = make_agent(config, dataset.spec, Runtime())
     sampler = agent.sampler(dataset, np.random.default_rng(0))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from chibit.evaluation.rollout import rollout
+from chibit.models.gpt import GPTShape
 from sequence_toys import make_small, scratch
 from toys import IdentityEnv, TargetReturnEnv, play_toy
 
@@ -16,8 +17,8 @@ from toys import IdentityEnv, TargetReturnEnv, play_toy
     "switches",
     [
         {},
-        {"timestep_position": "before_norm", "timestep_table": "fresh"},
-        {"head": "shared"},
+        {"timestep_position": "before_norm", "timestep_table": "normal"},
+        {"head": "tied"},
         {"projections": "residual_mlp"},
     ],
     ids=["wrapper", "chen", "shared", "residual_mlp"],
@@ -25,7 +26,13 @@ from toys import IdentityEnv, TargetReturnEnv, play_toy
 def test_four_random_episodes_are_learned_by_heart(switches: dict) -> None:
     dataset = play_toy(IdentityEnv(length=8), 4, scratch(), choose=lambda draw, _: draw.uniform(-0.9, 0.9, 1))
     agent, sampler = make_small(
-        dataset, dropout=0.0, context_length=8, n_embd=32, learning_rate=3e-3, grad_clip=1.0, **switches
+        dataset,
+        dropout=0.0,
+        context_length=8,
+        gpt=GPTShape(n_layer=2, n_head=2, n_embd=32),
+        learning_rate=3e-3,
+        grad_clip=1.0,
+        **switches,
     )
     rows = dataset.episode_starts[:-1]
     for _ in range(400):
@@ -36,7 +43,7 @@ def test_four_random_episodes_are_learned_by_heart(switches: dict) -> None:
 
 
 def test_asking_for_more_brings_more() -> None:
-    agent, sampler = make_small(dropout=0.0, timestep_table="fresh")
+    agent, sampler = make_small(dropout=0.0, timestep_table="normal")
     for _ in range(400):
         agent.update(sampler.sample())
     targets = [-6.0, -2.0, 2.0, 6.0]

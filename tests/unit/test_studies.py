@@ -94,8 +94,8 @@ def test_text_and_budgets_reach_what_is_trained_on_them(monkeypatch):
     arms = ("random", "chibit_language", "iid", "shuffled_text", "iql")
     given = {"language_corpus": "my_text", "pretrain_steps": 77}
     runs = {c.arm: c.agent for c in study_configs("made_up", arms=arms, data=("first",), seeds=(0,), **given)}
-    assert runs["iid"].init == "iid:77"
-    assert runs["shuffled_text"].init == "shuffled_text:77:my_text"
+    assert runs["iid"].initializer == "iid:77"
+    assert runs["shuffled_text"].initializer == "shuffled_text:77:my_text"
     assert (runs["chibit_language"].language_corpus, runs["chibit_language"].language_block) == (
         "my_text",
         48,
@@ -103,7 +103,7 @@ def test_text_and_budgets_reach_what_is_trained_on_them(monkeypatch):
     assert runs["chibit_language"].context_length == 7
     assert runs["random"].language_corpus == runs["iid"].language_corpus == ""
     plain = {c.arm: c.agent for c in study_configs("made_up", arms=arms, data=("first",), seeds=(0,))}
-    assert plain["iid"].init == RECIPES["iid"].run(data="first").agent.init
+    assert plain["iid"].initializer == RECIPES["iid"].run(data="first").agent.initializer
     assert plain["chibit_language"].language_corpus == "wikitext-103"
 
 
@@ -191,7 +191,7 @@ def test_a_short_study_has_four_evaluations_all_the_same(num_steps, every):
 def test_one_step_of_pretraining_is_enough(monkeypatch):
     monkeypatch.setitem(STUDIES, "made_up", MADE_UP)
     [config] = study_configs("made_up", seeds=(0,), arms=("iid",), data=("first",), pretrain_steps=1)
-    assert config.agent.init == "iid:1"
+    assert config.agent.initializer == "iid:1"
 
 
 def test_an_unknown_arm_of_a_study_is_called_an_arm(monkeypatch):

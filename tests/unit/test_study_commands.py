@@ -67,7 +67,7 @@ def test_controls_have_every_control():
     assert arms >= {"iid", "markov", "ngram", "shuffled_text", "chibit_no_context", "random_no_context"}
     agents = {config.arm: config.agent for config in study_configs("controls", seeds=(0,), data=("d",))}
     assert agents["chibit_no_context"].context_length == 1
-    assert agents["iid"].init.startswith("iid:")
+    assert agents["iid"].initializer.startswith("iid:")
     assert agents["chibit_shuffled"].transfer == "shuffled"
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import tyro
 
-from chibit.core.config import Checked, find_idle
+from chibit.core.config import Checked, find_idle, renamed
 from chibit.core.errors import InputError
 
 T = TypeVar("T")
@@ -53,7 +53,7 @@ def parse(kind: type[T], argv: Sequence[str], prog: str, default: T | None = Non
     except SystemExit as error:
         if not error.code:
             raise
-        reason = _refusal(error) or _one_line(said.getvalue())
+        reason = _renamed(default, argv) or _refusal(error) or _one_line(said.getvalue())
         raise InputError(f"{reason}; see {prog} --help") from error
     for line in find_idle(parsed, default):
         raise InputError(f"{line}; leave it out")
@@ -62,6 +62,20 @@ def parse(kind: type[T], argv: Sequence[str], prog: str, default: T | None = Non
 
         import_agent(parsed.agent)
     return parsed
+
+
+def _renamed(default: Any, argv: Sequence[str]) -> str:
+    """What a flag or a value of an earlier version is called now; empty where all of them are of this one."""
+    words = [word for argument in argv for word in argument.split("=", 1)]
+    flags = [word.replace("_", "-") for word in words]
+    for field, was in renamed(default):
+        first, now = (f"--{name.replace('_', '-')}" for name in (was.name, field))
+        if first != now and first in flags:
+            return f"{first} is {now} now"
+        for flag, value in zip(flags, words[1:], strict=False):
+            if flag == now and value in dict(was.values):
+                return f"{now}: {value!r} is {was.read(value)!r} now"
+    return ""
 
 
 def _refusal(error: BaseException | None) -> str:

@@ -46,7 +46,7 @@ def pretrain(argv: Sequence[str], prog: str) -> None:
         f"word frequencies {result['unigram_perplexity']:,.1f})",
     )
     console.print(f"language model: {path / 'language_model'}", soft_wrap=True)
-    console.print(f"fine-tune it: chibit train --data hopper-medium --init {path}", soft_wrap=True)
+    console.print(f"fine-tune it: chibit train --data hopper-medium --initializer {path}", soft_wrap=True)
 
 
 def _arguments_class(config: type) -> Any:

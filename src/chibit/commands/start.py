@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -101,7 +101,7 @@ def show(argv: Sequence[str], prog: str) -> None:
 
     console = make_console()
     agent, config = _agent_of(arguments)
-    console.print_json(json.dumps(config))
+    console.print_json(json.dumps(asdict(config)))
     table = Table(title=f"parameters of {arguments.what}")
     table.add_column("counted")
     table.add_column("number", justify="right")
@@ -110,20 +110,18 @@ def show(argv: Sequence[str], prog: str) -> None:
     console.print(table)
 
 
-def _agent_of(arguments: ShowArguments) -> tuple[Agent, dict[str, Any]]:
-    from chibit.core.config import to_json
-
+def _agent_of(arguments: ShowArguments) -> tuple[Agent, Any]:
     if (Path(arguments.what) / "config.json").is_file():
         from chibit.training.loading import load_run
 
         loaded = load_run(Path(arguments.what))
-        return loaded.agent, to_json(loaded.config.agent)
+        return loaded.agent, loaded.config.agent
     from chibit.agents import make_agent
     from chibit.core.runtime import Runtime
     from chibit.recipes import find_recipe
 
     config = find_recipe(arguments.what, "neither a run directory nor a recipe").run(data="").agent
-    return make_agent(config, _hopper_sizes(), Runtime()), to_json(config)
+    return make_agent(config, _hopper_sizes(), Runtime()), config
 
 
 def _hopper_sizes() -> DatasetSpec:

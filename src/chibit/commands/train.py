@@ -115,7 +115,7 @@ def _arguments_class(agent_config: type) -> Any:
         "--agent NAME or MODULE:CLASS chooses the method (dt is the sequence model), --recipe NAME a named "
         "configuration (chibit recipes lists them), --config FILE the config.json of an earlier run. "
         "The flags below are those of the method chosen.\n\n"
-        "Example: chibit train --data hopper-medium --init chibit --seed 0 --precision bf16"
+        "Example: chibit train --data hopper-medium --initializer chibit --seed 0 --precision bf16"
     )
     return made
 

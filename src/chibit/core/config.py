@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union
 import numpy as np
 
 from chibit.core.errors import DamagedFileError, InputError
-from chibit.core.fields import Needs, check_declared, check_number, check_text, refusal, shown
+from chibit.core.fields import Flat, Needs, Was, check_declared, check_number, check_text, refusal, shown
 from chibit.core.files import nearest, read_regular
 
 T = TypeVar("T")
@@ -49,10 +49,37 @@ def _hints(kind: Any) -> dict[str, Any]:
     return typing.get_type_hints(kind, include_extras=True)
 
 
+@cache
+def _on_disk(kind: Any, name: str) -> tuple[Was, bool]:
+    """What files call a field, and whether they write its own fields in its place."""
+    declared = _metadata(kind, name)
+    was = next((found for found in declared if isinstance(found, Was)), Was(name))
+    return was, any(isinstance(found, Flat) for found in declared)
+
+
+def _metadata(kind: Any, name: str) -> tuple[Any, ...]:
+    hint = _hints(kind)[name]
+    return typing.get_args(hint)[1:] if typing.get_origin(hint) is Annotated else ()
+
+
+def renamed(config: Any) -> Iterator[tuple[str, Was]]:
+    """Fields of a config, and of those nested in it, that had another name or other values, with what was."""
+    for field in dataclasses.fields(config) if dataclasses.is_dataclass(config) else ():
+        was, _ = _on_disk(type(config), field.name)
+        if was != Was(field.name):
+            yield field.name, was
+        yield from renamed(getattr(config, field.name))
+
+
 def to_json(config: Any) -> Any:
-    """A dataclass (or tuple, dict, number, string, None) as plain JSON values."""
+    """A dataclass (or tuple, dict, number, string, None) as plain JSON values, by its fields' first names."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
-        return {field.name: to_json(getattr(config, field.name)) for field in dataclasses.fields(config)}
+        record: dict[str, Any] = {}
+        for field in dataclasses.fields(config):
+            was, is_flat = _on_disk(type(config), field.name)
+            value = to_json(was.write(getattr(config, field.name)))
+            record |= value if is_flat else {was.name: value}
+        return record
     if isinstance(config, (list, tuple)):
         return [to_json(value) for value in config]
     if isinstance(config, Mapping):
@@ -92,10 +119,8 @@ def find_idle(config: Any, base: Any = None, outer: Sequence[tuple[Needs, Any]] 
     """
     kind: Any = type(config)
     for field in dataclasses.fields(kind):
-        hint = _hints(kind)[field.name]
-        metadata = typing.get_args(hint)[1:] if typing.get_origin(hint) is Annotated else ()
         needs = [(need, holder) for need, holder in outer if not need.of or field.name in need.of]
-        needs += [(need, config) for need in metadata if isinstance(need, Needs)]
+        needs += [(need, config) for need in _metadata(kind, field.name) if isinstance(need, Needs)]
         value = getattr(config, field.name)
         before = field.default if base is None else getattr(base, field.name)
         if dataclasses.is_dataclass(value):
@@ -222,9 +247,7 @@ def _convert_dataclass(kind: Any, value: Any, where: str, ready: Mapping[str, An
     fields = {
         field.name: field for field in dataclasses.fields(kind) if field.init and field.name not in ready
     }
-    for key in value:
-        if key not in fields:
-            raise InputError(f"{where}: unknown field {key!r}{nearest(str(key), fields)}")
+    value = _by_name(kind, value, fields, where)
     missing = [
         name
         for name, field in fields.items()
@@ -239,3 +262,27 @@ def _convert_dataclass(kind: Any, value: Any, where: str, ready: Mapping[str, An
         return kind(**converted, **ready)
     except InputError as error:  # fields that do not go together
         raise InputError(f"{where}: {error}") from error
+
+
+def _by_name(kind: Any, value: dict[Any, Any], fields: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Values of fields by the names that they have now."""
+    places: dict[str, tuple[str, str]] = {}  # what a file may call it, to the field and one nested in it
+    for name in fields:
+        was, is_flat = _on_disk(kind, name)
+        inner = typing.get_args(_hints(kind)[name])[0] if is_flat else None
+        places |= {nested.name: (name, nested.name) for nested in dataclasses.fields(inner)} if inner else {}
+        places |= {was.name: (name, ""), name: (name, "")}
+    found: dict[str, Any] = {}
+    parts: dict[str, dict[str, Any]] = {}
+    for key, item in value.items():
+        if key not in places:
+            raise InputError(f"{where}: unknown field {key!r}{nearest(str(key), places)}")
+        name, nested = places[key]
+        if name in found and not (nested and name in parts):
+            raise InputError(f"{where}: {name} is given twice, also as {key!r}")
+        if nested:
+            found[name] = parts.setdefault(name, {})
+            parts[name][nested] = item
+        else:
+            found[name] = _on_disk(kind, name)[0].read(item)
+    return found

@@ -41,6 +41,49 @@ class Needs:
     """The fields of a nested config that it is about; empty is all of them."""
 
 
+@dataclass(frozen=True)
+class Was:
+    """Declares what a field was called in version 0.1.0.
+
+    Files keep that name, since a run is found by a hash over them, and are read under either. The command
+    line refuses it and says which holds now.
+    """
+
+    name: str
+    """The field's first name."""
+    values: tuple[tuple[str, str], ...] = ()
+    """First values, and those that mean the same now, where they are others."""
+
+    def read(self, value: Any) -> Any:
+        """What a value in a file means now."""
+        return next((now for first, now in self.values if first == value), value)
+
+    def write(self, value: Any) -> Any:
+        """The value for a file."""
+        return next((first for first, now in self.values if now == value), value)
+
+
+@dataclass(frozen=True)
+class WasSecond(Was):
+    """The same of a pair whose second number alone was a field; another first one is written as a pair."""
+
+    first: float = 0.0
+    """What the first number always was."""
+
+    def read(self, value: Any) -> Any:
+        """A pair."""
+        return value if isinstance(value, (list, tuple)) else (self.first, value)
+
+    def write(self, value: Any) -> Any:
+        """Its second number where that is enough."""
+        return value[1] if value[0] == self.first else value
+
+
+@dataclass(frozen=True)
+class Flat:
+    """Declares that files write the fields of a nested config among those of the one around it."""
+
+
 Count: TypeAlias = Annotated[int, Interval(ge=1)]
 Natural: TypeAlias = Annotated[int, Interval(ge=0)]
 Positive: TypeAlias = Annotated[float, Interval(gt=0)]

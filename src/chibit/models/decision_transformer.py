@@ -10,14 +10,14 @@ for windows that are padded elsewhere.
 
 Dimensions: B batch · K context in timesteps · T = 3K tokens · D backbone width · H heads · S state_dim ·
 A act_dim or num_actions.
-Source: Chen et al. (2021), whose model the defaults of `DecisionTransformerModelConfig` are;
-docs/deviations.md lists the switches.
+Sources: Chen et al. (2021), and the released code of Reid et al. (2022), whose choices are the defaults of
+`DecisionTransformerModelConfig`; docs/deviations.md lists the switches.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Annotated, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -25,41 +25,42 @@ from torch import Tensor, nn
 
 from chibit.core.config import Checked
 from chibit.core.errors import InputError
-from chibit.core.fields import Positive
+from chibit.core.fields import Needs, Positive, Was
 from chibit.models.projections import Bounded, Projections, make_action_head, make_projection
 
 TimestepPosition = Literal["before_norm", "after_norm"]
-TimestepTable = Literal["fresh", "given", "matched", "random", "zeros"]
-Head = Literal["own", "shared"]
+TimestepTable = Literal["pretrained", "matched", "random", "normal", "zeros"]
+Head = Literal["linear", "tied"]
 Embedding = Literal["norm", "tanh"]
 
 _UNTRAINED_POSITION_STD = 0.02
+_NORM = Needs("embedding norm", lambda config: config.embedding == "norm")
+RETURNS = Needs("return_tokens", lambda config: config.return_tokens)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecisionTransformerModelConfig(Checked):
-    """What surrounds the backbone. Defaults: Chen et al. (2021)."""
+    """What surrounds the backbone. Defaults: the paper's released code."""
 
-    return_scale: Positive = 1000.0
-    """Returns-to-go are divided by this before they are embedded."""
-    timestep_position: TimestepPosition = "before_norm"
-    """Where the timestep embedding is added: before the embedding norm (Chen et al.) or after it
-    (released code)."""
+    return_scale: Annotated[Positive, RETURNS] = 1000.0
+    """Returns-to-go are divided by this."""
+    timestep_position: Annotated[TimestepPosition, _NORM] = "after_norm"
+    """Timestep embeddings are added after the embedding norm (released code) or before it (Chen et al.)."""
     embedding: Embedding = "norm"
-    """norm: projections, then one LayerNorm (Chen et al. on Gym). tanh: tanh of each projection and no norm;
-    a learned position for each token and the timestep of the window's first step (Chen et al. on Atari)."""
+    """norm: one LayerNorm over the tokens; tanh: tanh of each and no norm, with a position for each token
+    (the initializer's where it has any) and the timestep of the window's first step (Chen et al. on Atari).
+    """
     return_tokens: bool = True
-    """Whether steps have a return token; without it the model clones what it sees."""
-    head: Head = "own"
-    """Own weights, or the transposed action projection without a bias (released run script)."""
+    """Without return tokens the model clones behavior (BC of Chen et al. on Atari)."""
+    head: Annotated[Head, Was("head", (("own", "linear"), ("shared", "tied")))] = "linear"
+    """A linear map, then tanh; or tied: the transposed action projection, no bias (released run script)."""
     projections: Projections = "linear"
-    """Linear L_r, L_s, L_a and a linear head with tanh, or residual MLPs and an MLP head without tanh
-    (LaMo)."""
+    """Linear, or residual MLPs without tanh at the end (LaMo)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.head == "shared" and self.projections != "linear":
-            raise InputError(f"head 'shared' needs projections 'linear', got {self.projections!r}")
+        if self.head == "tied" and self.projections != "linear":
+            raise InputError(f"head: 'tied' needs linear projections, got {self.projections!r}")
 
 
 def interleave(*parts: Tensor) -> Tensor:
@@ -80,7 +81,7 @@ def make_timestep_table(
     """Build the table that is indexed by the timestep within the episode.
 
     Args:
-        form: `fresh`, drawn from N(0, 1) as Chen et al. do; `given`, a pre-trained position table;
+        form: `normal`, drawn from N(0, 1) as Chen et al. do; `pretrained`, the given position table;
             `matched`, directions drawn at random with the row norms of the given table; `random`, drawn
             from N(0, 0.02) as the position table of an untrained language model is; `zeros`.
         rows: timesteps it must at least cover.
@@ -88,12 +89,12 @@ def make_timestep_table(
         given: (P, D) pre-trained position table. Row t past its end is its row t mod P.
 
     Returns:
-        A table of max(rows, P) rows for `given` and `matched`, else of `rows`.
+        A table of max(rows, P) rows for `pretrained` and `matched`, else of `rows`.
 
     Raises:
         InputError: if a form needs a table and none of the right width is given.
     """
-    if form == "fresh":
+    if form == "normal":
         return nn.Embedding(rows, width)
     if form == "zeros":
         return _embedding(torch.zeros(rows, width))
@@ -103,7 +104,7 @@ def make_timestep_table(
         found = "none" if given is None else f"one of width {given.shape[-1]}"
         raise InputError(
             f"timestep_table {form!r} needs a pre-trained position table of width {width}, "
-            f"the initialiser has {found}; use fresh or random"
+            f"the initialiser has {found}; use normal or random"
         )
     table = given.detach().float()
     if form == "matched":
@@ -126,7 +127,7 @@ class DecisionTransformerModel(nn.Module):
         embed_action: L_a, or an embedding table where actions are discrete.
         timesteps: table of timestep embeddings.
         backbone: any module with `width` and GPT's forward.
-        action_head: from hidden states to actions or logits; None where the head is shared.
+        action_head: from hidden states to actions or logits; None where the head is tied.
     """
 
     def __init__(
@@ -175,8 +176,8 @@ class DecisionTransformerModel(nn.Module):
         self.token_positions = token_positions
         self.embedding_norm = nn.LayerNorm(width) if config.embedding == "norm" else None
         self.backbone = backbone
-        own_head = config.head == "own"
-        self.action_head = make_action_head(config.projections, width, outputs) if own_head else None
+        is_tied = config.head == "tied"
+        self.action_head = None if is_tied else make_action_head(config.projections, width, outputs)
         is_bounded = num_actions is None and config.projections == "linear"
         self.bound = _make_bound(action_bounds, act_dim) if is_bounded else None
 

@@ -13,7 +13,7 @@ hold it to.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Literal, NamedTuple
 
 import torch
@@ -30,7 +30,7 @@ Norm = Literal["layernorm", "rms"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class GPTConfig(Checked):
+class GPTShape(Checked):
     """Shape of a backbone. Defaults: Table 7 of Reid et al. (2022), the size of ChibiT."""
 
     n_layer: Layers = 3
@@ -47,12 +47,6 @@ class GPTConfig(Checked):
     """`layernorm`, or `rms` (no mean, no bias) as ImageGPT has it."""
     norm_eps: Annotated[float, Interval(gt=0, le=1)] = 1e-5
     """Added to the variance inside every norm."""
-    attn_dropout: BelowOne = 0.1
-    """Probability of dropping an attention weight."""
-    resid_dropout: BelowOne = 0.1
-    """Probability of dropping an output of a sub-layer before it is added to the residual stream."""
-    embd_dropout: BelowOne = 0.1
-    """Probability of dropping an input embedding's coordinate."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -63,6 +57,31 @@ class GPTConfig(Checked):
     def inner_width(self) -> int:
         """Width of the MLP's hidden layer."""
         return 4 * self.n_embd if self.n_inner is None else self.n_inner
+
+    @property
+    def shape(self) -> GPTShape:
+        """The shape alone."""
+        return GPTShape(**{field.name: getattr(self, field.name) for field in fields(GPTShape)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class GPTConfig(GPTShape):
+    """A shape, and what is dropped in training."""
+
+    attn_dropout: BelowOne = 0.1
+    """Probability of dropping an attention weight."""
+    resid_dropout: BelowOne = 0.1
+    """Probability of dropping an output of a sub-layer before it is added to the residual stream."""
+    embd_dropout: BelowOne = 0.1
+    """Probability of dropping an input embedding's coordinate."""
+
+
+SIZES = {
+    "3M": GPTShape(n_embd=256, n_head=4, n_layer=4),
+    "18M": GPTShape(n_embd=512, n_head=8, n_layer=6),
+    "84M": GPTShape(n_embd=768, n_head=12, n_layer=12),
+}
+"""Table 9 of Reid et al. (2022), by the count of the blocks' parameters."""
 
 
 def dropout(x: Tensor, p: float, *, training: bool) -> Tensor:

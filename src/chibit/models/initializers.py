@@ -24,12 +24,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from chibit.core.config import to_json
 from chibit.core.errors import InputError
 from chibit.core.files import nearest
 from chibit.core.home import language_model_folder
 from chibit.models.conversion import Family, load_converted
-from chibit.models.gpt import GPT, Block, CausalSelfAttention, GPTConfig, Norm
+from chibit.models.gpt import GPT, Block, CausalSelfAttention, GPTConfig, GPTShape, Norm
 from chibit.models.hub import model_folder
 from chibit.models.huggingface import HuggingFaceLanguageModel, build_huggingface, load_huggingface
 from chibit.models.language_model import (
@@ -307,11 +306,10 @@ def _apply_config(loaded: _Loaded, config: GPTConfig, spec: str) -> None:
     """Hold a shape against the weights', and put its dropouts in."""
     backbone = loaded.backbone
     if not isinstance(backbone, GPT):
-        usual = {**to_json(GPTConfig()), "n_embd": backbone.width}
-        for name in ("n_embd", "n_layer", "n_head", "n_inner", "activation", "norm", "norm_eps"):
+        for name, usual in vars(GPTShape(n_embd=backbone.width)).items():
             given = getattr(config, name)
-            if given != usual[name]:
-                known = f"has {usual[name]}" if name == "n_embd" else "brings its own"
+            if given != usual:
+                known = f"has {usual}" if name == "n_embd" else "brings its own"
                 raise InputError(f"{name} is {given!r}, but {spec} {known}; leave it out")
         return
     for name in _SHAPE:

@@ -77,7 +77,12 @@ def test_a_method_trains_acts_and_is_saved(recipe, dataset, tmp_path):
 
 def test_the_transformer_of_the_table_is_that_of_chen(dataset):
     config = RECIPES["dt_atari"].run(data="x").agent
-    assert (config.n_layer, config.n_head, config.n_embd, config.activation) == (6, 8, 128, "gelu")
+    assert (config.gpt.n_layer, config.gpt.n_head, config.gpt.n_embd, config.gpt.activation) == (
+        6,
+        8,
+        128,
+        "gelu",
+    )
     assert (config.context_length, config.batch_size, config.learning_rate) == (30, 128, 6e-4)
     agent, _ = make("dt_atari", dataset)
     assert (

@@ -22,6 +22,7 @@ from chibit.core.schedules import cosine_decay
 from chibit.data.samplers.windows import SequenceBatch
 from chibit.losses.sequence import action_cross_entropy, action_mse
 from chibit.losses.similarity import similarity_loss, spherical_kmeans
+from chibit.models.gpt import GPTShape
 from chibit.models.huggingface import HuggingFaceBackbone
 from chibit.models.initializers import load_initialiser
 from sequence_toys import corpus_folder, language_model_folder, make_small, target_return_data
@@ -29,13 +30,13 @@ from sequence_toys import corpus_folder, language_model_folder, make_small, targ
 
 def with_language(**settings: object) -> dict:
     return {
-        "init": language_model_folder(), "language_weight": 0.4, "language_corpus": corpus_folder(),
+        "initializer": language_model_folder(), "language_weight": 0.4, "language_corpus": corpus_folder(),
         "language_block": 16, **settings,
     }  # fmt: skip
 
 
 def with_similarity(**settings: object) -> dict:
-    return {"init": language_model_folder(), "similarity_weight": 0.1, "num_clusters": 5, **settings}
+    return {"initializer": language_model_folder(), "similarity_weight": 0.1, "num_clusters": 5, **settings}
 
 
 def parameters_of(agent: DecisionTransformer) -> dict[str, Tensor]:
@@ -177,9 +178,9 @@ def test_bfloat16_reaches_training_and_acting() -> None:
 
 TUNINGS = {
     "full": ({}, set()),
-    "shared_head": ({"head": "shared"}, set()),
-    "chen": ({"timestep_position": "before_norm", "timestep_table": "fresh"}, set()),
-    "lamo": ({"projections": "residual_mlp", "tuning": "lora", "timestep_table": "fresh"}, {"frozen"}),
+    "shared_head": ({"head": "tied"}, set()),
+    "chen": ({"timestep_position": "before_norm", "timestep_table": "normal"}, set()),
+    "lamo": ({"projections": "residual_mlp", "tuning": "lora", "timestep_table": "normal"}, {"frozen"}),
     "frozen": ({"tuning": "frozen"}, {"backbone", "timesteps", "embedding_norm"}),
     "frozen_blocks": ({"tuning": "frozen_blocks"}, {"blocks"}),
     "lora": ({"tuning": "lora"}, {"frozen"}),
@@ -231,7 +232,7 @@ def test_optimizer_groups_partition_the_trainable_parameters(settings: dict) -> 
 
 
 def test_pre_trained_tables_are_in_the_backbones_group_and_fresh_ones_are_not() -> None:
-    for form, belongs in (("given", True), ("fresh", False), ("matched", False)):
+    for form, belongs in (("pretrained", True), ("normal", False), ("matched", False)):
         agent, _ = make_small(**with_language(timestep_table=form))
         ids = {id(p) for p in agent.groups["backbone"][0]}
         assert (id(agent.model.timesteps.weight) in ids) == belongs
@@ -313,7 +314,7 @@ def test_bf16_trains_about_as_fp32_does() -> None:
 
 class TestInitialisers:
     def test_arms_that_share_a_seed_share_their_projections(self) -> None:
-        arms = [{}, {"init": language_model_folder()}, {"timestep_table": "fresh"}]
+        arms = [{}, {"initializer": language_model_folder()}, {"timestep_table": "normal"}]
         agents = [make_small(seed=3, **settings)[0] for settings in arms]
         for first, second in itertools.pairwise(agents):
             assert torch.equal(first.model.embed_state.weight, second.model.embed_state.weight)
@@ -323,10 +324,10 @@ class TestInitialisers:
         assert not torch.equal(agents[0].model.timesteps.weight[0], agents[2].model.timesteps.weight[0])
 
     def test_auto_takes_the_initialisers_positions_where_it_has_some(self) -> None:
-        agent, _ = make_small(init=language_model_folder())
+        agent, _ = make_small(initializer=language_model_folder())
         source = load_initialiser(language_model_folder())
         assert torch.equal(agent.model.timesteps.weight, source.position_embeddings)
-        assert agent.initialiser["timestep_table"] == "given"
+        assert agent.initialiser["timestep_table"] == "pretrained"
         assert agent.initialiser["hash"] == source.hash
         assert make_small()[0].initialiser["timestep_table"] == "random"
 
@@ -334,7 +335,7 @@ class TestInitialisers:
         shared, _ = make_small(**with_language())
         assert shared.language.model.positions is shared.model.timesteps
         assert shared.language.model.gpt is shared.model.backbone
-        apart, _ = make_small(**with_language(timestep_table="fresh"))
+        apart, _ = make_small(**with_language(timestep_table="normal"))
         assert apart.language.model.positions is not apart.model.timesteps
 
     def test_a_table_that_was_extended_serves_both(self) -> None:
@@ -344,7 +345,7 @@ class TestInitialisers:
 
     def test_dropouts_reach_the_backbone(self) -> None:
         for init in ("random", language_model_folder()):
-            agent, _ = make_small(init=init, dropout=0.3, attention_dropout=0.1)
+            agent, _ = make_small(initializer=init, dropout=0.3, attention_dropout=0.1)
             config = agent.model.backbone.config
             assert (config.attn_dropout, config.resid_dropout, config.embd_dropout) == (0.1, 0.3, 0.3)
             assert agent.model.backbone.blocks[0].attention.config.attn_dropout == 0.1
@@ -359,7 +360,7 @@ class TestInitialisers:
 
     def test_shipped_centers_are_those_of_the_shipped_words(self) -> None:
         """Nearest to them: a second clustering would take seconds."""
-        agent, _ = make_small(init="chibit", similarity_weight=0.1)
+        agent, _ = make_small(initializer="chibit", similarity_weight=0.1)
         words = load_initialiser("chibit").token_embeddings
         directions = torch.nn.functional.normalize(words, dim=-1)
         nearest = (directions @ torch.nn.functional.normalize(agent.centers, dim=-1).T).argmax(dim=-1)
@@ -375,7 +376,9 @@ class TestInitialisers:
 
     def test_words_of_another_width_are_refused(self) -> None:
         with pytest.raises(InputError, match="width 16, expected 8"):
-            make_small(n_embd=8, similarity_weight=0.1, similarity_source=language_model_folder())
+            make_small(
+                gpt=GPTShape(n_embd=8), similarity_weight=0.1, similarity_source=language_model_folder()
+            )
 
     def test_co_training_without_a_language_model_is_refused(self) -> None:
         with pytest.raises(InputError, match="language model"):
@@ -404,7 +407,7 @@ class TestPerplexity:
 
 
 def test_delayed_mode_trains_on_the_episodes_whole_return() -> None:
-    agent, sampler = make_small(mode="delayed")
+    agent, sampler = make_small(reward_mode="sparse")
     dataset = target_return_data()
     batch = sampler.windows(np.array([3, 27]))
     expected = torch.from_numpy(dataset.episode_returns[[0, 2]])[:, None]
@@ -449,7 +452,7 @@ def test_the_policy_asks_for_the_given_returns_or_the_datas_own() -> None:
 
 
 def test_the_policy_holds_its_return_in_delayed_mode() -> None:
-    agent, _ = make_small(mode="delayed")
+    agent, _ = make_small(reward_mode="sparse")
     assert asked_for(agent, (6.0,), 1) == [[6.0], [6.0], [6.0]]
 
 
@@ -566,7 +569,7 @@ class TestVariants:
         assert 1e-3 in rates.values()
 
     def test_adams_second_moment_forgets_as_the_settings_say(self) -> None:
-        agent, sampler = make_small(adam_beta2=0.5)
+        agent, sampler = make_small(adam_betas=(0.9, 0.5))
         agent.update(sampler.sample())
         for parameter, state in agent.optimizer.state.items():
             torch.testing.assert_close(state["exp_avg_sq"], 0.5 * parameter.grad.square())

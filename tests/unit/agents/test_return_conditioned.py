@@ -71,7 +71,7 @@ def test_what_the_model_is_asked_step_by_step() -> None:
 
 def test_delayed_mode_keeps_asking_for_the_whole_return() -> None:
     spy = Spy()
-    policy = make_policy(spy, [10.0], mode="delayed")
+    policy = make_policy(spy, [10.0], reward_mode="sparse")
     policy.reset(2)
     for _ in range(3):
         policy.act(look(0, 0))
@@ -150,7 +150,7 @@ def recorded(agent: Any, env: Any, num_episodes: int, target: float) -> Any:
 
 @pytest.mark.parametrize(
     "switches",
-    [{}, {"timestep_position": "before_norm", "timestep_table": "fresh"}, {"head": "shared"}],
+    [{}, {"timestep_position": "before_norm", "timestep_table": "normal"}, {"head": "tied"}],
     ids=["wrapper", "chen", "shared"],
 )
 def test_a_window_gives_one_answer_in_training_and_in_acting(switches: dict) -> None:

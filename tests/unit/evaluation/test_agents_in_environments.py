@@ -12,6 +12,7 @@ from chibit.core.runtime import Runtime
 from chibit.data.dataset import DatasetSpec
 from chibit.evaluation.pool import EnvironmentPool
 from chibit.evaluation.rollout import evaluate
+from chibit.models.gpt import GPTShape
 
 
 def make_spec(env_id: str) -> DatasetSpec:
@@ -31,7 +32,7 @@ def make_spec(env_id: str) -> DatasetSpec:
 
 def make_dt(spec: DatasetSpec):
     torch.manual_seed(0)
-    config = AGENTS["dt"].config(context_length=5, n_layer=2, n_embd=32)
+    config = AGENTS["dt"].config(context_length=5, gpt=GPTShape(n_layer=2, n_embd=32))
     agent = make_agent(config, spec, Runtime())
     with torch.no_grad():
         agent.model.action_head.weight.mul_(5)  # so that actions depend on what is seen

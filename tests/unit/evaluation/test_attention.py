@@ -22,7 +22,7 @@ from chibit.models.gpt import GPT, GPTConfig
 def make_model(n_layer: int = 3) -> DecisionTransformerModel:
     torch.manual_seed(0)
     config = GPTConfig(n_layer=n_layer, n_head=2, n_embd=16)
-    table = make_timestep_table("fresh", 50, 16)
+    table = make_timestep_table("normal", 50, 16)
     model = DecisionTransformerModel(
         DecisionTransformerModelConfig(), GPT(config), state_dim=4, act_dim=2, timesteps=table
     )

@@ -24,7 +24,7 @@ from chibit.models.gpt import GPT, GPTConfig
 
 B, K, S, A = 3, 5, 4, 2
 NO_DROPOUT = GPTConfig(n_layer=2, n_head=2, n_embd=16, attn_dropout=0.0, resid_dropout=0.0, embd_dropout=0.0)
-CONFIG = DecisionTransformerModelConfig(return_scale=10.0)
+CONFIG = DecisionTransformerModelConfig(return_scale=10.0, timestep_position="before_norm")
 
 
 def make_model(
@@ -37,7 +37,7 @@ def make_model(
     **arguments: object,
 ) -> DecisionTransformerModel:
     torch.manual_seed(seed)
-    timesteps = make_timestep_table("fresh", rows, gpt.n_embd)
+    timesteps = make_timestep_table("normal", rows, gpt.n_embd)
     return DecisionTransformerModel(
         config, GPT(gpt), state_dim=S, act_dim=A, num_actions=num_actions, timesteps=timesteps, **arguments
     )
@@ -60,7 +60,7 @@ def make_inputs(seed: int = 0, steps: int = K, num_actions: int | None = None) -
 SWITCHES = {
     "chen": {},
     "wrapper": {"timestep_position": "after_norm"},
-    "released": {"timestep_position": "after_norm", "head": "shared"},
+    "released": {"timestep_position": "after_norm", "head": "tied"},
     "lamo": {"timestep_position": "after_norm", "projections": "residual_mlp"},
 }
 
@@ -204,7 +204,7 @@ def _our_names(theirs: nn.Module, ours: nn.Module) -> dict[str, Tensor]:
 def test_blocks_of_the_papers_size_have_594816_parameters() -> None:
     torch.manual_seed(0)
     model = DecisionTransformerModel(
-        CONFIG, GPT(GPTConfig()), state_dim=11, act_dim=3, timesteps=make_timestep_table("fresh", 1000, 128)
+        CONFIG, GPT(GPTConfig()), state_dim=11, act_dim=3, timesteps=make_timestep_table("normal", 1000, 128)
     )
     around = (1 + 1) * 128 + (11 + 1) * 128 + (3 + 1) * 128 + 2 * 128 + (128 + 1) * 3
     assert count_parameters(model) == {
@@ -228,7 +228,7 @@ def test_timesteps_after_the_norm_are_added_to_normalised_tokens() -> None:
 
 
 def test_shared_head_is_the_transposed_action_projection_without_a_bias() -> None:
-    model = make_model(replace(CONFIG, head="shared"))
+    model = make_model(replace(CONFIG, head="tied"))
     hidden = torch.randn(B, K, 16)
     expected = torch.tanh(hidden @ model.embed_action.weight)
     torch.testing.assert_close(model.read_actions(hidden), expected)
@@ -267,7 +267,7 @@ def test_infinite_bounds_are_refused_where_the_head_has_tanh() -> None:
     make_model(replace(CONFIG, projections="residual_mlp"), action_bounds=bounds)
 
 
-@pytest.mark.parametrize("head", ["own", "shared"])
+@pytest.mark.parametrize("head", ["linear", "tied"])
 def test_discrete_actions_give_logits(head: str) -> None:
     model = make_model(replace(CONFIG, head=head), num_actions=6)
     inputs = make_inputs(num_actions=6)
@@ -305,21 +305,21 @@ def test_attentions_are_causal_distributions_over_all_but_the_last_action() -> N
 class TestTimestepTable:
     def test_fresh_and_random_have_the_spread_of_their_sources(self) -> None:
         torch.manual_seed(0)
-        fresh, random = (make_timestep_table(form, 1000, 64) for form in ("fresh", "random"))
+        fresh, random = (make_timestep_table(form, 1000, 64) for form in ("normal", "random"))
         assert fresh.weight.shape == random.weight.shape == (1000, 64)
         assert fresh.weight.std().item() == pytest.approx(1.0, rel=0.02)
         assert random.weight.std().item() == pytest.approx(0.02, rel=0.02)
 
     def test_given_is_copied_and_repeats_past_its_end(self) -> None:
         given = torch.arange(12.0).reshape(3, 4)
-        table = make_timestep_table("given", 7, 4, given)
+        table = make_timestep_table("pretrained", 7, 4, given)
         torch.testing.assert_close(table.weight.data, given[[0, 1, 2, 0, 1, 2, 0]])
         assert table.weight.requires_grad
         table.weight.data.zero_()
         assert given[1, 1] == 5.0
 
     def test_given_keeps_rows_beyond_what_is_asked(self) -> None:
-        assert make_timestep_table("given", 2, 4, torch.ones(3, 4)).num_embeddings == 3
+        assert make_timestep_table("pretrained", 2, 4, torch.ones(3, 4)).num_embeddings == 3
 
     def test_matched_has_the_norms_but_not_the_directions(self) -> None:
         given = torch.randn(100, 32) * torch.rand(100, 1)
@@ -327,7 +327,7 @@ class TestTimestepTable:
         torch.testing.assert_close(table.norm(dim=-1), given.norm(dim=-1))
         assert F.cosine_similarity(table, given).abs().mean() < 0.3
 
-    @pytest.mark.parametrize("form", ["given", "matched"])
+    @pytest.mark.parametrize("form", ["pretrained", "matched"])
     @pytest.mark.parametrize("given", [None, torch.ones(3, 8)])
     def test_a_missing_or_misfitting_table_is_refused(self, form: str, given: Tensor | None) -> None:
         with pytest.raises(InputError, match="position table of width 4"):
@@ -337,8 +337,8 @@ class TestTimestepTable:
 def test_impossible_configs_are_refused() -> None:
     with pytest.raises(InputError, match="return_scale"):
         DecisionTransformerModelConfig(return_scale=0.0)
-    with pytest.raises(InputError, match="shared"):
-        DecisionTransformerModelConfig(head="shared", projections="residual_mlp")
+    with pytest.raises(InputError, match="tied"):
+        DecisionTransformerModelConfig(head="tied", projections="residual_mlp")
 
 
 @pytest.mark.parametrize("switches", SWITCHES.values(), ids=SWITCHES)

@@ -9,6 +9,7 @@ from chibit.agents import AGENTS, make_agent
 from chibit.core.errors import InputError
 from chibit.core.runtime import resolve_runtime
 from chibit.data.dataset import DatasetSpec
+from chibit.models.gpt import GPTShape
 from chibit.policy.onnx import export_onnx
 
 pytest.importorskip("onnx", reason="onnx is not installed")
@@ -56,7 +57,7 @@ def make(name, spec, **fields):
 def test_a_sequence_models_graph_acts_as_its_policy_does_step_by_step(tmp_path):
     """Twelve steps with a context of four: windows that grow, and windows that slide."""
     spec = spec_of()
-    agent = make("dt", spec, n_layer=2, n_embd=16, context_length=4, max_timesteps=12)
+    agent = make("dt", spec, gpt=GPTShape(n_layer=2, n_embd=16), context_length=4, max_timesteps=12)
     graph = session(agent, spec, tmp_path)
     assert [i.name for i in graph.get_inputs()] == ["returns_to_go", "observations", "actions", "timesteps"]
     metadata = graph.get_modelmeta().custom_metadata_map
@@ -103,7 +104,7 @@ def test_discrete_policies_give_actions_or_logits(tmp_path):
     given = observations(np.random.default_rng(1), 9)
     graph = session(agent, spec, tmp_path)
     np.testing.assert_array_equal(graph.run(None, {"observations": given})[0], agent.policy(None).act(given))
-    sequence = make("dt", spec, n_layer=1, n_embd=8, context_length=1)
+    sequence = make("dt", spec, gpt=GPTShape(n_layer=1, n_embd=8), context_length=1)
     graph = session(sequence, spec, tmp_path)
     assert graph.get_outputs()[0].name == "logits"
     feed = {

@@ -315,7 +315,7 @@ def test_a_wrapped_model_loads_without_its_source(tmp_path, tuning):
     transformers.LlamaForCausalLM(config).save_pretrained(source)
     torch.manual_seed(0)
     agent = make_agent(
-        AGENTS["dt"].config(init=f"hf:{source}", tuning=tuning, context_length=5), HOPPER, Runtime()
+        AGENTS["dt"].config(initializer=f"hf:{source}", tuning=tuning, context_length=5), HOPPER, Runtime()
     )
     expected = play(agent.policy([3600.0]), HOPPER)
     folder = export_policy(agent, HOPPER, tmp_path / "policy")
@@ -333,7 +333,7 @@ def test_a_pretrained_arm_loads_without_its_source(tmp_path):
     shape = GPTConfig(n_layer=2, n_head=2, n_embd=16, activation="gelu_new")
     torch.manual_seed(0)
     save_language_model(LanguageModel(LanguageModelConfig(gpt=shape, vocab_size=50, n_positions=32)), source)
-    agent = make_agent(AGENTS["dt"].config(init=str(source)), HOPPER, Runtime())
+    agent = make_agent(AGENTS["dt"].config(initializer=str(source)), HOPPER, Runtime())
     expected = play(agent.policy([3600.0]), HOPPER)
     folder = export_policy(agent, HOPPER, tmp_path / "policy")
     shutil.rmtree(source)

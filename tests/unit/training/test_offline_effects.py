@@ -20,12 +20,13 @@ from chibit.data.load import load_dataset
 from chibit.data.samplers.transitions import TransitionSampler
 from chibit.data.samplers.windows import WindowSampler
 from chibit.evaluation import pool
+from chibit.models.gpt import GPTShape
 from chibit.training import offline
 from chibit.training.offline import train
 from chibit.training.run_config import RunConfig
 
 SMALL = {
-    "dt": {"context_length": 3, "batch_size": 4, "n_layer": 1, "n_embd": 16, "warmup_steps": 0},
+    "dt": {"context_length": 3, "batch_size": 4, "gpt": GPTShape(n_layer=1, n_embd=16), "warmup_steps": 0},
     "td3_bc": {"hidden_sizes": (16, 16), "batch_size": 8},
 }
 EPISODES = 2

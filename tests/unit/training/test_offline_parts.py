@@ -32,6 +32,7 @@ from chibit.data.dataset import DatasetSpec
 from chibit.data.load import load_dataset
 from chibit.data.samplers.transitions import TransitionSampler
 from chibit.evaluation.rollout import Evaluation
+from chibit.models.gpt import GPTShape
 from chibit.training import loop, offline
 from chibit.training.offline import train
 from chibit.training.run_config import RunConfig, to_record
@@ -59,7 +60,7 @@ def data(tmp_path_factory):
 def config_of(data, *, agent="td3_bc", **fields):
     settings = {
         "td3_bc": {"hidden_sizes": (8,), "batch_size": 4},
-        "dt": {"context_length": 2, "batch_size": 2, "n_layer": 1, "n_embd": 8},
+        "dt": {"context_length": 2, "batch_size": 2, "gpt": GPTShape(n_layer=1, n_embd=8)},
     }
     given = {"num_steps": 6, "evaluate_every": 0, "num_episodes": 0, "device": "cpu", "seed": 3, **fields}
     return RunConfig(data=str(data), agent=AGENTS[agent].config(**settings[agent]), **given)

@@ -20,7 +20,7 @@ from chibit.core.runtime import Runtime
 from chibit.data.dataset import DatasetSpec, StateNormalizer
 from chibit.models.decision_transformer import DecisionTransformerModel
 
-RewardMode = Literal["normal", "delayed"]
+RewardMode = Literal["normal", "sparse"]
 _SLACK = 8
 """The history buffer is this many contexts long, so that it is moved back only once in 7K steps."""
 
@@ -36,7 +36,7 @@ class ReturnConditionedPolicy:
         *,
         context_length: int,
         runtime: Runtime,
-        mode: RewardMode = "normal",
+        reward_mode: RewardMode = "normal",
     ) -> None:
         """Wrap a model.
 
@@ -47,7 +47,7 @@ class ReturnConditionedPolicy:
                 e // (num_envs / len(target_returns)).
             context_length: K.
             runtime: device and precision.
-            mode: `delayed` holds the return-to-go constant, for data whose reward comes at the last step.
+            reward_mode: `sparse` holds the return-to-go constant, for data whose reward comes at the end.
 
         Raises:
             InputError: for no target return, or one that is not finite.
@@ -58,7 +58,7 @@ class ReturnConditionedPolicy:
             )
         self._model, self._spec, self._runtime = model, spec, runtime
         self._targets = np.asarray(target_returns, np.float64)
-        self._context_length, self._mode = context_length, mode
+        self._context_length, self._reward_mode = context_length, reward_mode
         self._normalize = StateNormalizer.from_spec(spec)
         self._form_of_states = {"states_are_encoded": True} if spec.image_shape else {}
         # Heads without tanh can leave the action space; others cannot, but for rounding.
@@ -102,7 +102,7 @@ class ReturnConditionedPolicy:
 
     def observe(self, rewards: np.ndarray, dones: np.ndarray) -> None:
         """Lower what is left to reach by (E,) raw rewards, and drop the episodes that are over."""
-        if self._mode == "normal":
+        if self._reward_mode == "normal":
             self._left[self._live] -= np.asarray(rewards, np.float64)[self._live]
         self._live = self._live[~np.asarray(dones, bool)[self._live]]
         self._column += 1

@@ -47,7 +47,7 @@ class DecisionTransformer(Agent, config=DecisionTransformerConfig):
     config: DecisionTransformerConfig
 
     def __init__(self, config: DecisionTransformerConfig, spec: DatasetSpec, runtime: Runtime) -> None:
-        """Build the model around the weights that `config.init` names.
+        """Build the model around the weights that `config.initializer` names.
 
         Raises:
             UserError: if those weights cannot be had, or do not go with the rest of the config.
@@ -67,7 +67,7 @@ class DecisionTransformer(Agent, config=DecisionTransformerConfig):
         self.groups = self._parameter_groups(built)
         self.optimizer = torch.optim.AdamW(
             self._with_decay(),
-            betas=(0.9, config.adam_beta2),
+            betas=config.adam_betas,
             fused=True,
         )
 
@@ -77,8 +77,8 @@ class DecisionTransformer(Agent, config=DecisionTransformerConfig):
         return self._record
 
     def sampler(self, dataset: TrajectoryDataset, generator: np.random.Generator) -> WindowSampler:
-        """Draw windows; in delayed mode, of the data with all reward moved to the last step."""
-        if self.config.mode == "delayed":
+        """Draw windows; with sparse rewards, of the data with all reward moved to the last step."""
+        if self.config.reward_mode == "sparse":
             dataset = dataset.delay_rewards()
         return WindowSampler(
             dataset,
@@ -170,7 +170,7 @@ class DecisionTransformer(Agent, config=DecisionTransformerConfig):
             self.spec.default_target_returns if target_returns is None else target_returns,
             context_length=self.config.context_length,
             runtime=self.runtime,
-            mode=self.config.mode,
+            reward_mode=self.config.reward_mode,
         )
 
     def policy_step(self) -> PolicyStep:
@@ -196,7 +196,7 @@ class DecisionTransformer(Agent, config=DecisionTransformerConfig):
         """A config that rebuilds `acting_modules` without the initialiser's source."""
         backbone = self.model.backbone
         return self.config.acting(
-            shape=backbone.config if isinstance(backbone, GPT) else None,
+            shape=backbone.config.shape if isinstance(backbone, GPT) else None,
             max_timesteps=self.model.timesteps.num_embeddings,
         )
 

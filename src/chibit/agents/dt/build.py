@@ -13,11 +13,7 @@ from chibit.data.dataset import DatasetSpec
 from chibit.data.resolve import home_folder
 from chibit.losses.similarity import load_centers, read_centers
 from chibit.models.convolution import ConvolutionalEncoder
-from chibit.models.decision_transformer import (
-    DecisionTransformerModel,
-    DecisionTransformerModelConfig,
-    make_timestep_table,
-)
+from chibit.models.decision_transformer import DecisionTransformerModel, make_timestep_table
 from chibit.models.gpt import GPT
 from chibit.models.huggingface import HuggingFaceBackbone
 from chibit.models.initializers import Pretrained, load_initialiser, set_dropout
@@ -51,7 +47,7 @@ def build_sequence_model(config: DecisionTransformerConfig, spec: DatasetSpec) -
     """
     seed = int(torch.randint(2**31, ()))
     pretrained = load_initialiser(
-        config.init,
+        config.initializer,
         gpt_config=config.gpt_config(),
         transfer=config.transfer,
         image_gpt_norm=config.image_gpt_norm,
@@ -65,7 +61,7 @@ def build_sequence_model(config: DecisionTransformerConfig, spec: DatasetSpec) -
     form = config.timestep_table
     per_token = config.embedding == "tanh"
     if form == "auto":
-        form = "zeros" if per_token else "random" if positions is None else "given"
+        form = "zeros" if per_token else "random" if positions is None else "pretrained"
     width = cast(int, pretrained.backbone.width)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed + 1)  # another stream than the backbone's
@@ -73,14 +69,7 @@ def build_sequence_model(config: DecisionTransformerConfig, spec: DatasetSpec) -
         timesteps = make_timestep_table(form, rows, width, positions)
     bounds = (torch.tensor(spec.action_low), torch.tensor(spec.action_high))
     model = DecisionTransformerModel(
-        DecisionTransformerModelConfig(
-            return_scale=config.return_scale,
-            timestep_position=config.timestep_position,
-            head=config.head,
-            projections=config.projections,
-            embedding=config.embedding,
-            return_tokens=config.return_tokens,
-        ),
+        config,
         pretrained.backbone,
         state_dim=spec.state_dim,
         act_dim=spec.act_dim,
@@ -94,7 +83,7 @@ def build_sequence_model(config: DecisionTransformerConfig, spec: DatasetSpec) -
     return SequenceModel(
         model=model,
         pretrained=pretrained,
-        shared_positions=timesteps if form == "given" else None,
+        shared_positions=timesteps if form == "pretrained" else None,
         record={"name": pretrained.name, "hash": pretrained.hash, "timestep_table": form},
     )
 
@@ -136,7 +125,7 @@ def load_word_centers(config: DecisionTransformerConfig, pretrained: Pretrained)
         return None
     source = config.similarity_source
     words = load_initialiser(source).token_embeddings if source else pretrained.token_embeddings
-    name = source or config.init
+    name = source or config.initializer
     if words is None:
         raise InputError(
             f"similarity_weight is {config.similarity_weight}, but {name!r} has no word embeddings; "

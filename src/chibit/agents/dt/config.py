@@ -1,10 +1,10 @@
-"""Hyper-parameters of the sequence family: Decision Transformer, ChibiT and every other initialiser."""
+"""Hyper-parameters of the sequence family: Decision Transformer, ChibiT and every other initializer."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -13,17 +13,16 @@ from annotated_types import Interval
 from chibit.agents.base import AgentConfig
 from chibit.agents.dt.acting import RewardMode
 from chibit.core.errors import DamagedFileError, InputError
-from chibit.core.fields import BelowOne, Count, Layers, Natural, Needs, NonNegative, Positive
+from chibit.core.fields import BelowOne, Count, Flat, Natural, Needs, NonNegative, Positive, Was, WasSecond
 from chibit.core.files import check_regular
 from chibit.core.memory import transformer_bytes
 from chibit.core.runtime import Precision
 from chibit.data.dataset import DatasetSpec
 from chibit.losses.similarity import SimilarityForm
-from chibit.models.decision_transformer import Embedding, Head, TimestepPosition
-from chibit.models.gpt import Activation, GPTConfig, Norm
+from chibit.models.decision_transformer import RETURNS, DecisionTransformerModelConfig, TimestepTable
+from chibit.models.gpt import SIZES, GPTConfig, GPTShape, Norm
 from chibit.models.hub import links_within
 from chibit.models.initializers import Transfer, with_budget
-from chibit.models.projections import Projections
 
 Decay = Literal["linear_to_zero", "sigmoid", "constant"]
 
@@ -34,12 +33,9 @@ BACKBONE_FOLDER = "backbone"
 """Where a saved policy has the configuration of a backbone that is a model of transformers."""
 _WRAPPED = "hf_config:"
 _BLOCKS = {"gpt2": 143.0, "clip": 64.0, "igpt": 128.0, "hf": 143.0}
-"""Parameters in the blocks of foreign initialisers, in ChibiTs."""
-_TRAINED_SHAPES = {"chibit_3M": (256, 4), "chibit_18M": (512, 6), "chibit_84M": (768, 12)}
-"""Width and layers of our own that are pre-trained on first use."""
+"""Parameters in the blocks of foreign initializers, in ChibiTs."""
 _SECONDS_A_LANGUAGE_STEP = 2.0
 """Two blocks of 1,024 tokens beside the trajectories."""
-_SHAPE = ("n_layer", "n_head", "n_embd", "n_inner", "activation", "norm", "norm_eps")
 _LORA = Needs("tuning lora", lambda config: config.tuning == "lora")
 _SIMILARITY = Needs("similarity_weight", lambda config: config.similarity_weight > 0)
 _LANGUAGE = Needs("language_weight", lambda config: config.language_weight > 0)
@@ -53,40 +49,26 @@ _DECAYS = Needs(
     "a loss that decays",
     lambda config: config.auxiliary_decay != "constant" or config.language_decay not in (None, "constant"),
 )
-_IMAGE_GPT = Needs("an ImageGPT as init", lambda config: "igpt" in config.init)
+_IMAGE_GPT = Needs("an ImageGPT as initializer", lambda config: "igpt" in config.initializer)
 _BACKBONE = Needs("a backbone that is trained", lambda config: config.tuning != "frozen")
-_NORM = Needs("embedding norm", lambda config: config.embedding == "norm")
-_RETURNS = Needs("return_tokens", lambda config: config.return_tokens)
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecisionTransformerConfig(AgentConfig):
+class DecisionTransformerConfig(DecisionTransformerModelConfig, AgentConfig):
     """Hyper-parameters. Defaults: Table 7 of Reid et al. (2022), without its three techniques."""
 
     agent: ClassVar[str] = "dt"
     seconds_a_step: ClassVar[float] = 0.15
     seconds_an_episode: ClassVar[float] = 1.0
 
-    init: str = "random"
-    """Initialiser: random, random_matched, chibit, markov, gpt2, clip, igpt, hf:ID, or a folder."""
+    initializer: Annotated[str, Was("init")] = "random"
+    """random, random_matched, chibit, markov, gpt2, clip, igpt, hf:ID, a folder, or MODULE:NAME."""
     transfer: Transfer = "whole"
     """Which of its weights are taken: whole, blocks, positions, or shuffled."""
     image_gpt_norm: Annotated[Norm, _IMAGE_GPT] = "rms"
     """For igpt: rms as ImageGPT has it, or layernorm as GPT-2's code would load it."""
-    n_layer: Layers = 3
-    """Blocks of a random backbone; other initialisers bring their own shape."""
-    n_head: Count = 1
-    """Attention heads of a random backbone."""
-    n_embd: Count = 128
-    """Width of a random backbone."""
-    n_inner: Count | None = None
-    """Width of its MLPs; None is four times its width."""
-    activation: Activation = "relu"
-    """Activation of its MLPs."""
-    norm: Norm = "layernorm"
-    """Its norms."""
-    norm_eps: Annotated[float, Interval(gt=0, le=1)] = 1e-5
-    """Added to the variance in its norms."""
+    gpt: Annotated[GPTShape, Flat()] = field(default_factory=GPTShape)
+    """Shape of a random backbone; other initializers bring their own."""
     dropout: BelowOne = 0.2
     """Probability, for embeddings, attention and residual branches (Table 7; the released parser has 0.1)."""
     attention_dropout: BelowOne | None = None
@@ -94,29 +76,17 @@ class DecisionTransformerConfig(AgentConfig):
 
     context_length: Count = 20
     """K: timesteps the model sees; three times as many tokens."""
-    return_scale: Annotated[Positive, _RETURNS] = 1000.0
-    """Returns-to-go are divided by this."""
-    timestep_position: Annotated[TimestepPosition, _NORM] = "after_norm"
-    """Timestep embeddings are added after the embedding norm (released code) or before it (Chen et al.)."""
-    embedding: Embedding = "norm"
-    """norm: one LayerNorm over the tokens; tanh: tanh of each and no norm, with a position for each token
-    (the initialiser's where it has any) and the timestep of the window's first step (Chen et al. on Atari).
-    """
     standardize_pictures: bool = False
     """Give each picture mean 0 and standard deviation 1; without, pixels are divided by 255 (Chen et al.)."""
-    return_tokens: bool = True
-    """Without return tokens the model clones behaviour (BC of Chen et al. on Atari)."""
-    timestep_table: Literal["auto", "fresh", "given", "matched", "random", "zeros"] = "auto"
-    """given: the initialiser's positions; matched: random with their norms; random: N(0, 0.02); fresh:
-    N(0, 1); auto: given where there are positions, else random; zeros where the embedding is tanh."""
+    timestep_table: Annotated[
+        Literal["auto"] | TimestepTable, Was("timestep_table", (("given", "pretrained"), ("fresh", "normal")))
+    ] = "auto"
+    """pretrained: the initializer's positions; matched: random with their norms; random: N(0, 0.02); normal:
+    N(0, 1); auto: pretrained where there are positions, else random; zeros where the embedding is tanh."""
     max_timesteps: Natural = 0
     """Rows of that table; 0 is the data's episode limit."""
-    head: Head = "own"
-    """Linear with tanh, or the transposed action projection (released run script)."""
-    projections: Projections = "linear"
-    """Linear, or residual MLPs without tanh at the end (LaMo)."""
-    mode: Annotated[RewardMode, _RETURNS] = "normal"
-    """delayed moves all reward to the last step and holds the return-to-go constant when acting."""
+    reward_mode: Annotated[RewardMode, Was("mode", (("delayed", "sparse"),)), RETURNS] = "normal"
+    """sparse moves all reward to the last step and holds the return-to-go constant when acting."""
 
     batch_size: Count = 64
     """Windows in a batch."""
@@ -128,8 +98,8 @@ class DecisionTransformerConfig(AgentConfig):
     """AdamW's weight decay, on every parameter unless `decay_weights_only`."""
     decay_weights_only: Annotated[bool, Needs("weight_decay", lambda config: config.weight_decay > 0)] = False
     """Decay the weights of linear layers and convolutions only (Chen et al. on Atari)."""
-    adam_beta2: BelowOne = 0.999
-    """AdamW's decay of the second moment."""
+    adam_betas: Annotated[tuple[BelowOne, BelowOne], WasSecond("adam_beta2", first=0.9)] = (0.9, 0.999)
+    """AdamW's decay of the first and of the second moment."""
     warmup_steps: Natural | None = None
     """Linear warm-up, in gradient steps; None is 5 % of the run, Table 7's 5,000 of 100,000 (the released
     parser has 10,000)."""
@@ -154,7 +124,7 @@ class DecisionTransformerConfig(AgentConfig):
     num_clusters: Annotated[Count, _SIMILARITY] = 1_000
     """K-means centres that stand for the word embeddings."""
     similarity_source: Annotated[str, _SIMILARITY] = ""
-    """Initialiser whose word embeddings are meant; empty is `init`'s own, a random one needs another's."""
+    """Initializer whose word embeddings are meant; empty is `init`'s own, a random one needs another's."""
     language_weight: NonNegative = 0.0
     """λ2 of Eq. 9 at step 0; the paper uses 0, 0.2 or 0.4."""
     language_corpus: Annotated[str, _TEXT] = ""
@@ -176,15 +146,12 @@ class DecisionTransformerConfig(AgentConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.head == "shared" and self.projections != "linear":
-            raise InputError(f"head: 'shared' needs linear projections, got {self.projections!r}")
         if self.language_weight and self.tuning == "frozen":
             raise InputError(
                 "language_weight: tuning 'frozen' leaves no language model to train; set it to 0"
             )
         if (self.language_weight or self.perplexity_every) and not self.language_corpus:
             raise InputError("language_corpus: missing; language_weight and perplexity_every need text")
-        self._random_gpt()
 
     def for_steps(self, num_steps: int) -> DecisionTransformerConfig:
         """Fill in the schedules that were left to the length of the run: 5 % of it each, at least a step."""
@@ -203,24 +170,24 @@ class DecisionTransformerConfig(AgentConfig):
         backbone_learning_rate: float | None,
     ) -> DecisionTransformerConfig:
         """Take over a study's text, budget of pre-training and step size of pre-trained weights."""
-        settings: dict[str, Any] = {"init": with_budget(self.init, pretrain_steps, text)}
+        settings: dict[str, Any] = {"initializer": with_budget(self.initializer, pretrain_steps, text)}
         if self.language_weight:
             settings |= {**language_settings, **({"language_corpus": text} if text else {})}
         if backbone_learning_rate is not None:
             settings["backbone_learning_rate"] = backbone_learning_rate
         return dataclasses.replace(self, **settings)
 
-    def acting(self, *, shape: GPTConfig | None, max_timesteps: int) -> DecisionTransformerConfig:
-        """What rebuilds the trajectory model alone, without the initialiser's source.
+    def acting(self, *, shape: GPTShape | None, max_timesteps: int) -> DecisionTransformerConfig:
+        """What rebuilds the trajectory model alone, without the initializer's source.
 
         Args:
             shape: of the backbone; None where that is a model of transformers, whose configuration is then
                 in `BACKBONE_FOLDER`.
             max_timesteps: rows of the timestep table.
         """
-        backbone: dict[str, Any] = {"init": f"{_WRAPPED}{BACKBONE_FOLDER}"}
+        backbone: dict[str, Any] = {"initializer": f"{_WRAPPED}{BACKBONE_FOLDER}"}
         if shape is not None:
-            backbone = {"init": "random", "transfer": "whole", **{n: getattr(shape, n) for n in _SHAPE}}
+            backbone = {"initializer": "random", "transfer": "whole", "gpt": shape}
         return dataclasses.replace(
             self,
             **backbone,
@@ -235,13 +202,13 @@ class DecisionTransformerConfig(AgentConfig):
 
     def in_folder(self, folder: Path, where: str) -> DecisionTransformerConfig:
         """Find the backbone's configuration in a saved policy's folder."""
-        if self.init == f"{_WRAPPED}{BACKBONE_FOLDER}":
+        if self.initializer == f"{_WRAPPED}{BACKBONE_FOLDER}":
             backbone = folder / BACKBONE_FOLDER
             check_regular(backbone / "config.json", inside=links_within(folder), remedy="fetch it again")
-            return dataclasses.replace(self, init=f"{_WRAPPED}{backbone}")
-        if self.init != "random":
+            return dataclasses.replace(self, initializer=f"{_WRAPPED}{backbone}")
+        if self.initializer != "random":
             raise DamagedFileError(
-                f"{where}.init is {self.init!r}, expected 'random'; export the policy again"
+                f"{where}.initializer is {self.initializer!r}, expected 'random'; export the policy again"
             )
         return self
 
@@ -252,24 +219,24 @@ class DecisionTransformerConfig(AgentConfig):
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The initialiser, and that whose word embeddings the similarity loss looks at."""
-        return self.init, self.similarity_source
+        """The initializer, and that whose word embeddings the similarity loss looks at."""
+        return self.initializer, self.similarity_source
 
     @property
     def size_class(self) -> tuple[str, ...]:
         """Models differ in size by a factor of 140."""
-        foreign = self.init.partition(":")[0]
+        foreign = self.initializer.partition(":")[0]
         return (
-            *(str(n) for n in (self.n_layer, self.n_embd, self.context_length, self.batch_size)),
+            *(str(n) for n in (self.gpt.n_layer, self.gpt.n_embd, self.context_length, self.batch_size)),
             *(str(bool(weight)) for weight in (self.language_weight, self.similarity_weight)),
             foreign if foreign in _BLOCKS else "",
         )
 
     def rough_seconds_a_step(self, num_steps: int, precision: Precision) -> float:
         """By the parameters in the blocks, relative to ChibiT's 594,816 and 64 windows of 20 steps."""
-        name = self.init.partition(":")[0]
-        width, layers = _TRAINED_SHAPES.get(name, (self.n_embd, self.n_layer))
-        size = _BLOCKS.get(name, layers * width**2 / (3 * 128**2))
+        name = self.initializer.partition(":")[0]
+        shape = SIZES.get(name.removeprefix("chibit_"), self.gpt)
+        size = _BLOCKS.get(name, shape.n_layer * shape.n_embd**2 / (3 * 128**2))
         windows = self.context_length * self.batch_size / (20 * 64)
         language = 0.0
         if self.language_weight:  # on text only until its weight is 0
@@ -282,10 +249,10 @@ class DecisionTransformerConfig(AgentConfig):
 
     @property
     def arm_name(self) -> str:
-        """Name in tables: the initialiser's, or dt for Chen et al.'s own model."""
-        if self.init == "random" and self.timestep_position == "before_norm":
+        """Name in tables: the initializer's, or dt for Chen et al.'s own model."""
+        if self.initializer == "random" and self.timestep_position == "before_norm":
             return "dt"
-        return Path(self.init.partition(":")[0]).name or "random"
+        return Path(self.initializer.partition(":")[0]).name or "random"
 
     @property
     def takes_target_returns(self) -> bool:
@@ -293,19 +260,14 @@ class DecisionTransformerConfig(AgentConfig):
         return self.return_tokens
 
     def gpt_config(self) -> GPTConfig | None:
-        """Shape of a random backbone; None where the initialiser brings its own and none was asked for."""
-        defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        if self.init == "random" or any(getattr(self, name) != defaults[name] for name in _SHAPE):
-            return self._random_gpt()
-        return None
-
-    def _random_gpt(self) -> GPTConfig:
-        shape: dict[str, Any] = {name: getattr(self, name) for name in _SHAPE}
-        return GPTConfig(**shape | self.dropouts())
+        """Of a random backbone; None where the initializer brings its own shape and none was asked for."""
+        if self.initializer != "random" and self.gpt == GPTShape():
+            return None
+        return GPTConfig(**vars(self.gpt), **self.dropouts())
 
     def num_bytes(self, spec: DatasetSpec) -> int:
-        """Backbone (ChibiT's shape where the initialiser brings its own), its tables, a step's batches."""
-        gpt = self.gpt_config() or GPTConfig()
+        """Backbone (ChibiT's shape where the initializer brings its own), its tables, a step's batches."""
+        gpt = self.gpt
         tokens = (3 if self.return_tokens else 2) * self.context_length
         tables = max(self.max_timesteps, spec.max_episode_steps) + spec.num_state_columns + spec.act_dim
         batches = [(self.batch_size, tokens)]

@@ -18,14 +18,10 @@ from chibit.core.run_dir import run_folder
 from chibit.core.runtime import Precision
 from chibit.core.schedules import cosine_decay, linear_decay, warmup
 from chibit.data.text.synthetic import SYNTHETIC, SyntheticConfig
+from chibit.models.gpt import SIZES as SHAPES
 from chibit.models.gpt import GPTConfig
 
-SIZES = {
-    "chibit": GPTConfig(),
-    "3M": GPTConfig(n_embd=256, n_head=4, n_layer=4),
-    "18M": GPTConfig(n_embd=512, n_head=8, n_layer=6),
-    "84M": GPTConfig(n_embd=768, n_head=12, n_layer=12),
-}
+SIZES = {"chibit": GPTConfig(), **{name: GPTConfig(**vars(shape)) for name, shape in SHAPES.items()}}
 """Backbones by the count of their blocks' parameters: ChibiT, and Table 9 of Reid et al. (2022)."""
 DRAWN = tuple(kind for kind in SYNTHETIC if kind != "shuffled_text")
 """Corpora that are made of nothing."""

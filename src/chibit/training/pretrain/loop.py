@@ -1,4 +1,4 @@
-"""Language-model pre-training: text in, a folder that `--init` takes out.
+"""Language-model pre-training: text in, a folder that `--initializer` takes out.
 
 One process, or several under torchrun that share each batch.
 """
@@ -35,7 +35,7 @@ from chibit.training.provenance import circumstances
 from chibit.training.workers import Workers, join_workers
 
 LANGUAGE_MODEL = "language_model"
-"""Folder in the run directory that `--init` takes."""
+"""Folder in the run directory that `--initializer` takes."""
 _CUDA_CHUNK = 4096
 _LARGEST_LOSS = 88.0
 """Beyond it a perplexity does not fit into single precision."""
