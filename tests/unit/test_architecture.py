@@ -33,7 +33,7 @@ ALLOWED = {
         "training",
     ),
     "reporting": ("core", "environments.scores", "evaluation.summary", "reporting"),
-    "recipes": ("core", "agents", "training"),
+    "recipes": ("core", "models.gpt", "agents", "training"),
     "studies": ("core", "recipes", "training"),
     "sweep": ("core", "training", "evaluation.summary", "sweep"),
     "sweep.adaptive": ("core", "training", "sweep", "reporting"),
