@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: quickstart test test-slow mutants lint types clean help
+.PHONY: quickstart test test-slow results mutants lint types clean help
 
 help:
 	@echo "make quickstart   collect data, fine-tune two arms, evaluate, write a page (about 6 minutes)"
 	@echo "make test         lint, types and all quick tests"
 	@echo "make test-slow    the tests that take longer than ten seconds each"
+	@echo "make results      write the tables of docs/results.md from results/, and the studies' pages into site/results"
 	@echo "make mutants      change the code in small ways and see that quick tests notice (about an hour)"
 
 $(VENV)/base.stamp: pyproject.toml constraints.txt
@@ -34,6 +35,10 @@ test: $(VENV)/test.stamp lint types
 
 test-slow: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -q -m slow
+
+results: $(VENV)/base.stamp
+	$(BIN)/python scripts/write_results.py
+	$(BIN)/python scripts/write_results.py --pages site/results
 
 mutants: $(VENV)/mutants.stamp
 	$(BIN)/python scripts/mutants.py

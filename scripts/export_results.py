@@ -1,7 +1,8 @@
 """Keep the raw results of a study's finished runs in the repository, and bring them back as runs.
 
 A kept run is its directory without checkpoints, films and logs: config.json, provenance.json,
-metrics.jsonl, evaluations.jsonl and result.json, in ``<out>/<study>/<run>/``. `chibit report <out>/<study>`
+metrics.jsonl, evaluations.jsonl and result.json, in ``<out>/<study>/<run>/``; beside the runs is study.json,
+where the study fixed something beforehand. `chibit report <out>/<study>`
 reads it, and a run that was brought back is skipped by `chibit study` as finished. Folders in the command of
 provenance.json are left out, and metrics keep the losses and errors alone.
 
@@ -20,6 +21,7 @@ from chibit.core.config import read_json
 from chibit.core.errors import UserError
 from chibit.core.files import make_folder, write_atomic
 from chibit.core.run_dir import RunDir, dump
+from chibit.reporting.read.registration import FILE
 
 KEPT_METRICS = ("step", "seconds", "train/loss", "train/action_loss", "held_out/action_error")
 
@@ -65,6 +67,8 @@ def main() -> None:
     new = [path for path in finished if not (folder / path.name / "result.json").exists()]
     for path in new:
         keep(path, folder / path.name)
+    if (registered := arguments.study / FILE).is_file():
+        write_atomic(folder / FILE, dump(read_json(registered), indent=1) + "\n")
     print(f"{folder}: {len(new)} of {len(finished)} finished runs are new")
 
 

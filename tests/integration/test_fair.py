@@ -15,6 +15,7 @@ from chibit.core.run_dir import RunDir
 from chibit.data.load import load_dataset
 from chibit.models.gpt import GPTShape
 from chibit.recipes import RECIPES
+from chibit.reporting.read.registration import Registration, read_registration, register
 from chibit.reporting.read.run import read_run
 from chibit.studies import FAIR_ARMS, STUDIES, study_configs
 from chibit.sweep.rates import Trial, choose, choose_rates
@@ -231,12 +232,14 @@ def test_kept_results_are_runs_that_are_skipped_and_reported_without_the_folders
     (path / "provenance.json").write_text(
         json.dumps({**record, "argv": ["/opt/x/chibit", "--root", "/home/me"]})
     )
+    register(tmp_path / "runs" / "s", Registration(comparisons=(("chibit", "random"),)))
     script = Path(__file__).parents[2] / "scripts" / "export_results.py"
     for source, out in ((tmp_path / "runs", tmp_path / "kept"), (tmp_path / "kept", tmp_path / "back")):
         subprocess.run([sys.executable, str(script), str(source / "s"), "--out", str(out)], check=True)
     kept = tmp_path / "kept" / "s" / path.name
     assert json.loads((kept / "provenance.json").read_text())["argv"] == ["chibit", "--root", "me"]
     assert not (kept / "checkpoints").exists()
+    assert read_registration(tmp_path / "back" / "s").comparisons == (("chibit", "random"),)
     again = train(config, tmp_path / "back" / "s" / path.name, study="s", progress=False)
     assert again == result and not (tmp_path / "back" / "s" / path.name / "checkpoints").exists()
     curves = read_run(kept).curves

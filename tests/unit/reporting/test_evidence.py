@@ -1,9 +1,7 @@
 """Published evidence: computed from its file, in every report that has pre-trained arms, and in the docs."""
 
 import csv
-import importlib.util
 import math
-from pathlib import Path
 
 import pytest
 
@@ -12,7 +10,6 @@ from chibit.reporting.published.evidence import NINE, known_difference, known_se
 from chibit.reporting.published.scores import NUMBERS
 from chibit.reporting.tables.known import studies_known
 
-ROOT = Path(__file__).parents[3]
 HOPPER = "hopper-medium-v2"
 
 
@@ -66,13 +63,3 @@ def test_a_report_of_other_arms_does_not(tmp_path, runs):
     runs.write_study(tmp_path / "s", {"random": 0, "bc": 4}, [HOPPER], [0], num_evaluations=1)
     paths = build_report(tmp_path / "s", formats=["md", "html"])
     assert "Known from" not in paths.html.read_text() + paths.markdown.read_text()
-
-
-def test_the_docs_say_what_the_functions_give():
-    spec = importlib.util.spec_from_file_location("write_evidence", ROOT / "scripts" / "write_evidence.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
-    section = page.partition(script.START)[2].partition(script.END)[0]
-    assert section == script.evidence()
-    assert page.index(script.START) < page.index("## Policies")

@@ -1,7 +1,7 @@
 """What others have measured of pre-training for offline RL: how, on how many seeds, against what.
 
 Every report that has pre-trained arms begins with it. The differences are computed from the numbers in
-`numbers/wang2024_20_seeds.csv`; docs/results.md has the same tables, written by scripts/write_evidence.py.
+`numbers/wang2024_20_seeds.csv`; docs/results.md has the same tables, written by scripts/write_results.py.
 """
 
 from __future__ import annotations

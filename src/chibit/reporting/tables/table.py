@@ -119,8 +119,13 @@ def _joined(cell: Cell) -> str:
 
 
 def _markdown(table: Table) -> str:
-    lines = [f"## {markdown_text(table.title)}", "", markdown_text(table.caption), ""]
-    lines.append(_markdown_row([column.label for column in table.columns]))
+    head = f"## {markdown_text(table.title)}\n\n{markdown_text(table.caption)}\n\n"
+    return head + markdown_grid(table)
+
+
+def markdown_grid(table: Table) -> str:
+    """The columns and rows of a table as Markdown."""
+    lines = [_markdown_row([column.label for column in table.columns])]
     lines.append("|" + "|".join("---:" if column.numeric else "---" for column in table.columns) + "|")
     for row in table.rows:
         lines.append(
