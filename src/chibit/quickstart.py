@@ -15,7 +15,6 @@ from chibit.core.terminal import make_console
 from chibit.recipes import RECIPES
 from chibit.sweep import Outcome, run_all
 from chibit.sweep.tasks import raise_if_stopped
-from chibit.training.filming import film
 from chibit.training.loading import load_run
 from chibit.training.run_config import RunConfig
 
@@ -97,6 +96,6 @@ def _record_video(outcome: Outcome, seed: int, console: Console) -> None:
     """A short film of the last arm; where nothing can render, say so and go on."""
     loaded = load_run(outcome.path, device="cpu")
     try:
-        film(loaded, loaded.spec.default_target_returns[:1], seed)
+        loaded.film(loaded.spec.default_target_returns[:1], seed)
     except UserError as error:
         console.print(f"no video: {error}")

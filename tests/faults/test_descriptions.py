@@ -13,7 +13,8 @@ from chibit.data import store
 from chibit.data.dataset import DatasetSpec
 from chibit.data.load import load_dataset
 from chibit.data.store import open_store
-from chibit.policy.format import export_policy, read_policy
+from chibit.policy.export import export_policy
+from chibit.policy.format import read_policy
 
 SPEC = DatasetSpec(
     name="x",

@@ -16,9 +16,9 @@ import chibit.data.store
 import chibit.data.text.tokens
 import chibit.evaluation.attention
 import chibit.evaluation.rollout
+import chibit.policy.export
 import chibit.reporting.report
 import chibit.training.attention
-import chibit.training.hub_folder
 from chibit.cli import main
 from chibit.core.signals import Stopped
 from chibit.sweep.tasks import Outcome, raise_if_stopped
@@ -131,7 +131,7 @@ POINTS = {
     "pretrain": (chibit.data.text.tokens.TokenWriter, "write"),
     "evaluate": (chibit.training.loading, "load_checkpoint"),
     "attention": (chibit.training.loading, "load_checkpoint"),
-    "export": (chibit.training.hub_folder, "write_policy"),
+    "export": (chibit.policy.export, "write_policy"),
     "report": (chibit.reporting.report, "render_markdown"),
 }
 

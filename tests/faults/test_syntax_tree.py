@@ -58,7 +58,7 @@ PATHS = {
     "reporting/read/run.py": {"name"},  # own names
     "reporting/figures/media.py": {"folder", "name"},  # own names
     "reporting/read/strict_json.py": {"name"},  # own names
-    "training/filming.py": {"name"},
+    "training/loading.py": {"name"},
     "training/pretrain/config.py": {"name", "config.seed", "config"},  # letters, digits and dashes alone
     # The arm passed check_name.
     "training/run_config.py": {"config.arm_name", "readable", "config.seed", "digest"},

@@ -7,8 +7,8 @@ import pytest
 import chibit
 from chibit.cli import main
 from chibit.core.shared_folder import MANIFEST
-from chibit.training import hub_folder
-from chibit.training.hub_folder import mean_interval
+from chibit.policy import export
+from chibit.policy.card import mean_interval
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_where_nothing_can_draw_the_folder_is_written_and_says_so(runs, tmp_path
     def refuse(*_, **__):
         raise chibit.core.errors.ResourceError("nothing can draw here; install libosmesa6")
 
-    monkeypatch.setattr(hub_folder, "record_video", refuse)
+    monkeypatch.setattr(export, "record_video", refuse)
     assert main(["export", str(runs / "bc-0"), "--out", str(tmp_path / "policy")]) == 0
     assert "no video: nothing can draw here; install libosmesa6" in capsys.readouterr().out
     assert not (tmp_path / "policy" / "replay.mp4").exists()
@@ -55,7 +55,7 @@ def test_where_nothing_can_draw_the_folder_is_written_and_says_so(runs, tmp_path
 
 
 def test_a_film_is_in_the_folder_and_on_the_card(runs, tmp_path, monkeypatch):
-    monkeypatch.setattr(hub_folder, "record_video", lambda policy, env, path, **_: path.write_bytes(b"film"))
+    monkeypatch.setattr(export, "record_video", lambda policy, env, path, **_: path.write_bytes(b"film"))
     assert main(["export", str(runs / "bc-0"), "--out", str(tmp_path / "policy")]) == 0
     assert (tmp_path / "policy" / "replay.mp4").read_bytes() == b"film"
     assert "`replay.mp4`" in (tmp_path / "policy" / "README.md").read_text()

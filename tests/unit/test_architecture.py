@@ -19,7 +19,7 @@ ALLOWED = {
     "models": ("core", "models"),
     "losses": ("core", "losses"),
     "agents": ("core", "data", "losses", "models", "agents"),
-    "policy": ("core", "data", "models", "agents", "policy"),
+    "policy": ("core", "environments", "data", "models", "agents", "evaluation", "policy"),
     "evaluation": ("core", "environments", "data.samplers", "models", "agents.base", "evaluation"),
     "training": (
         "core",

@@ -82,7 +82,6 @@ def evaluate(argv: Sequence[str], prog: str) -> None:
     arguments = parse(EvaluateArguments, argv, prog)
     from chibit.data.environment import spec_in
     from chibit.environments.atari import sticky_env_id
-    from chibit.training.filming import film
     from chibit.training.loading import load_run
     from chibit.training.offline import evaluate_agent, open_environments
 
@@ -96,7 +95,7 @@ def evaluate(argv: Sequence[str], prog: str) -> None:
         raise InputError(f"target_returns: agent {loaded.config.agent.agent} takes none; leave them out")
     if arguments.env_id is not None:
         loaded = replace(loaded, spec=spec_in(loaded.spec, arguments.env_id))
-    targets = _targets(loaded, arguments.target_returns)
+    targets = loaded.config.targets(loaded.spec, arguments.target_returns)
     spec = loaded.spec
     if arguments.sticky_actions:
         spec = replace(spec, env_id=sticky_env_id(spec.env_id))
@@ -120,14 +119,8 @@ def evaluate(argv: Sequence[str], prog: str) -> None:
         _write_json(arguments.out, evaluations, loaded, arguments.seed)
         console.print(f"written: {arguments.out}", soft_wrap=True)
     if arguments.video:
-        for path in film(loaded, targets, arguments.seed):
+        for path in loaded.film(targets, arguments.seed):
             console.print(f"video: {path}", soft_wrap=True)
-
-
-def _targets(loaded: LoadedRun, asked: tuple[float, ...]) -> tuple[float, ...] | None:
-    if not loaded.agent.is_return_conditioned:
-        return None
-    return asked or loaded.config.target_returns or loaded.spec.default_target_returns
 
 
 def _evaluation_table(evaluations: Sequence[Evaluation], spec: DatasetSpec, step: int) -> Table:

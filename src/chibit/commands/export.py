@@ -40,29 +40,33 @@ class ExportArguments(WithAgent):
 def export(argv: Sequence[str], prog: str) -> None:
     """``chibit export``."""
     arguments = parse(ExportArguments, argv, prog)
-    from chibit.training.hub_folder import write_hub_folder
+    from chibit.policy.card import describe_intervals, policy_scores
+    from chibit.policy.export import export_with_extras
     from chibit.training.loading import load_run
 
     loaded = load_run(arguments.run, arguments.checkpoint, device="cpu")
-    target = arguments.target_return
-    if loaded.agent.is_return_conditioned and target is None:
-        target = (loaded.config.target_returns or loaded.spec.default_target_returns)[0]
-    console = make_console()
-    path, no_video = write_hub_folder(
-        loaded,
-        arguments.out or loaded.run.own_folder("policy"),
+    spec, evaluations = loaded.spec, loaded.evaluations()
+    out, target = arguments.out or loaded.run.own_folder("policy"), arguments.target_return
+    if target is None:
+        target = (loaded.config.targets(spec) or (None,))[0]
+    no_video = export_with_extras(
+        loaded.agent,
+        spec,
+        out,
         target_return=target,
+        scores=policy_scores(evaluations, spec),
+        notes=[*describe_intervals(evaluations, spec), *other_seeds(arguments.run)],
         onnx=arguments.onnx,
-        video=arguments.video,
-        seeds=other_seeds(arguments.run),
+        film_seed=loaded.config.seed if arguments.video else None,
     )
+    console = make_console()
     if no_video:
         console.print(f"no video: {no_video}", soft_wrap=True)
-    console.print(f"{path}", soft_wrap=True)
+    console.print(f"{out}", soft_wrap=True)
 
 
-def other_seeds(run: Path) -> str:
-    """What the seeds of a run's arm say together, for its model card; empty where that cannot be told."""
+def other_seeds(run: Path) -> list[str]:
+    """A line on what the seeds of a run's arm say together, for its model card, where that can be told."""
     from chibit.core.formatting import format_score
     from chibit.reporting.read.study import read_study
     from chibit.reporting.statistics.comparison import collect_scores
@@ -70,14 +74,14 @@ def other_seeds(run: Path) -> str:
     from chibit.reporting.statistics.verdict import describe_rule, format_interval
 
     if not (run / "result.json").is_file():
-        return ""
+        return []
     try:
         study = read_study(run.resolve().parent)
     except UserError:
-        return ""
+        return []
     mine = next((entry for entry in study.runs if entry.folder.name == run.resolve().name), None)
     if mine is None:
-        return ""
+        return []
     scores = collect_scores(study, "last4")
     values = scores.cell(mine.arm, mine.dataset)
     normalized = study.is_normalized(mine.dataset)
@@ -85,7 +89,7 @@ def other_seeds(run: Path) -> str:
     mean = format_score(float(values.mean()), normalized=normalized)
     start = f"- {describe_rule(scores, mine.arm).capitalize()} of this arm ({mine.arm}), {unit}: {mean}"
     if len(values) < 2:
-        return f"{start}; one seed, so no interval over seeds can be given."
+        return [f"{start}; one seed, so no interval over seeds can be given."]
     estimate = bootstrap(mean_over_tasks, [values], rng=np.random.default_rng(0))
     interval = format_interval(estimate, normalized=normalized)
-    return f"{start}, 95% interval {interval} (bootstrap over {len(values)} seeds)."
+    return [f"{start}, 95% interval {interval} (bootstrap over {len(values)} seeds)."]

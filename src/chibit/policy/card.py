@@ -10,12 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from chibit.core.config import Checked
 from chibit.core.formatting import format_mean, format_number, format_setting
 from chibit.data.dataset import DatasetSpec
+from chibit.environments.scores import normalized_score
+from chibit.evaluation.summary import EvaluationSummary
 
 OWN_DATA_PREFIX = "chibit/"
 """Names of data sets that this package's shipped behaviour policies made begin with it."""
+_RESAMPLES = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +41,59 @@ class PolicyScore(Checked):
     """0 (random) to 100 (expert); None without a reference."""
 
 
+def policy_scores(evaluations: Sequence[EvaluationSummary], spec: DatasetSpec) -> list[PolicyScore]:
+    """What evaluations of which not every episode failed come to."""
+    return [
+        PolicyScore(
+            env_id=spec.env_id or "",
+            target_return=summary.target_return,
+            num_episodes=summary.num_episodes,
+            mean_return=summary.mean_return,
+            std_return=summary.std_return,
+            normalized_score=summary.normalized_score,
+        )
+        for summary in evaluations
+        if summary.mean_return is not None
+    ]
+
+
+def describe_intervals(evaluations: Sequence[EvaluationSummary], spec: DatasetSpec) -> list[str]:
+    """A line of the card on each evaluation."""
+    lines = []
+    for summary in evaluations:
+        target, mean = summary.target_return, summary.mean_return
+        asked = "" if target is None else f" at target return {format_setting(target)}"
+        interval = mean_interval(summary.returns)
+        if mean is None or interval is None:
+            lines.append(f"- Mean return{asked}: {summary.sample}, so no interval can be given.")
+            continue
+        shown = [format_number(value, like=interval) for value in (mean, *interval)]
+        line = "- Mean return{}: {}, 95% interval {} to {}".format(asked, *shown)
+        if spec.score_reference is not None:
+            scores = (float(normalized_score(value, spec.score_reference)) for value in (mean, *interval))
+            line += "; normalised {}, {} to {}".format(*(format_number(s, decimals=1) for s in scores))
+        lines.append(f"{line} (bootstrap over {summary.sample} of this one run).")
+    return lines
+
+
+def mean_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float] | None:
+    """The 95% percentile bootstrap interval of a mean; None for fewer than two values."""
+    array = np.asarray(values, np.float64)
+    if len(array) < 2:
+        return None
+    draws = np.random.default_rng(0).integers(0, len(array), (_RESAMPLES, len(array)))
+    low, high = np.percentile(array[draws].mean(axis=1), (2.5, 97.5))
+    return float(low), float(high)
+
+
 def model_card(
-    agent: str, spec: DatasetSpec, target_return: float | None, scores: Sequence[PolicyScore]
+    agent: str,
+    spec: DatasetSpec,
+    target_return: float | None,
+    scores: Sequence[PolicyScore],
+    *,
+    notes: Sequence[str] = (),
+    files: Sequence[str] = (),
 ) -> str:
     """Write the card.
 
@@ -46,6 +102,8 @@ def model_card(
         spec: of the data the policy was trained on.
         target_return: raw return it asks for; None where the method takes none.
         scores: its evaluations.
+        notes: lines below them.
+        files: lines on what else is in the folder.
 
     Returns:
         Markdown with a YAML head.
@@ -58,6 +116,8 @@ def model_card(
         if spec.d4rl_physics
         else ""
     )
+    below = "\n".join(["", *notes, ""]) if notes else ""
+    further = "\n".join(["", "## Further files", "", *files, ""]) if files else ""
     return f"""---
 {_front_matter(agent, spec, scores)}
 ---
@@ -72,13 +132,13 @@ A policy for {place}, learned offline from logged trajectories by chibit's metho
 ## Scores
 
 {_score_table(scores)}
-
+{below}
 ## Use
 
 ```python
 {_example(spec)}
 ```
-"""
+{further}"""
 
 
 def _front_matter(agent: str, spec: DatasetSpec, scores: Sequence[PolicyScore]) -> str:

@@ -28,15 +28,12 @@ from chibit.core.errors import DamagedFileError, InputError, first_line
 from chibit.core.files import write_atomic
 from chibit.core.memory import read_whole
 from chibit.core.runtime import resolve_runtime
-from chibit.core.shared_folder import shared_folder
 from chibit.data.dataset import DatasetSpec
 from chibit.models.counting import check_plausible
 from chibit.models.hub import links_within
-from chibit.policy.card import PolicyScore, model_card
+from chibit.policy.card import PolicyScore
 
 SCHEMA = 1
-KIND = "policy"
-"""What `shared_folder` knows it as."""
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 
 
@@ -64,48 +61,10 @@ class SavedPolicy(Checked):
     """MODULE:CLASS of the method where it is not the package's own; nothing is imported for it."""
 
 
-def export_policy(
-    agent: Agent,
-    spec: DatasetSpec,
-    folder: str | Path,
-    *,
-    target_return: float | None = None,
-    scores: Sequence[PolicyScore] = (),
-) -> Path:
-    """Write an agent's policy into a folder, beside what is there.
-
-    Files that were written by it before are replaced, those of others are left alone.
-
-    Args:
-        agent: its current weights are written.
-        spec: of the data it was trained on.
-        folder: where to.
-        target_return: raw return it shall ask for; None is the data's first default.
-        scores: evaluations for the model card.
-
-    Returns:
-        The folder.
-
-    Raises:
-        InputError: for a target return that is not finite, or given to a method that takes none; where the
-            folder holds a run, a data set or the like, or a file of somebody else's under one of our names.
-        ResourceError: if it cannot be written.
-    """
-    target = Path(folder)
-    with shared_folder(target, KIND) as temporary:
-        write_policy(agent, spec, temporary, target_return=target_return, scores=scores)
-    return target
-
-
 def write_policy(
-    agent: Agent,
-    spec: DatasetSpec,
-    folder: Path,
-    *,
-    target_return: float | None = None,
-    scores: Sequence[PolicyScore] = (),
-) -> None:
-    """Write the files of `export_policy` into a new folder."""
+    agent: Agent, spec: DatasetSpec, folder: Path, target_return: float | None, scores: Sequence[PolicyScore]
+) -> SavedPolicy:
+    """Write weights and `config.json` into a new folder; arguments are those of `policy.export`."""
     weights = safetensors.torch.save(_separate(agent.acting_modules().state_dict()))
     config = agent.acting_config
     saved = SavedPolicy(
@@ -122,7 +81,7 @@ def write_policy(
     write_atomic(folder / _WEIGHTS, weights)
     agent.save_beside(folder)
     write_atomic(folder / _CONFIG, json.dumps(to_json(saved), indent=1, allow_nan=False))
-    write_atomic(folder / "README.md", model_card(saved.agent, spec, saved.target_return, saved.scores))
+    return saved
 
 
 def checked_target(agent: Agent, spec: DatasetSpec, target_return: float | None) -> float | None:

@@ -16,7 +16,8 @@ from chibit.core.errors import InputError
 from chibit.data.dataset import DatasetSpec
 from chibit.models.hub import model_folder
 from chibit.policy.card import PolicyScore
-from chibit.policy.format import checked_target, export_policy, load_agent, read_policy
+from chibit.policy.export import export_policy
+from chibit.policy.format import checked_target, load_agent, read_policy
 
 
 class Policy:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from chibit.core.memory import check_fits
 from chibit.core.run_dir import RunDir
 from chibit.core.runtime import resolve_runtime
 from chibit.data.dataset import DatasetSpec
+from chibit.evaluation.summary import EvaluationSummary, summarize_record
 from chibit.models.counting import check_plausible
+from chibit.policy.export import film
 from chibit.training.run_config import RunConfig, from_record
 
 
@@ -31,6 +34,20 @@ class LoadedRun:
     agent: Agent
     step: int
     """Gradient steps of the checkpoint."""
+
+    def evaluations(self) -> list[EvaluationSummary]:
+        """The run's evaluations at the step of the checkpoint."""
+        records = self.run.read_log("evaluations.jsonl")
+        return [summarize_record(record) for record in records if record["step"] == self.step]
+
+    def film(self, targets: Sequence[float] | None, seed: int) -> list[Path]:
+        """Film the beginning of an episode for each target into the run's folder `videos`."""
+        paths = []
+        for target in targets or (None,):
+            name = "policy" if target is None else f"target-{target:g}"
+            paths.append(self.run.own_folder("videos") / f"{name}.mp4")
+            film(self.agent, self.spec, paths[-1], target_return=target, seed=seed)
+        return paths
 
 
 def load_run(path: Path, which: str = "last", *, device: str = "auto") -> LoadedRun:

@@ -95,7 +95,7 @@ class _OfflineRun(Loop[RunConfig[Any]]):
             self.agent.prepare(self.dataset), _generator(config.seed, 1)
         )
         self.held_out = None if held_out is None else HeldOutError(self.agent, held_out, config.seed)
-        self.targets = _targets(config, self.spec, self.agent)
+        self.targets = config.targets(self.spec)
         self.environments = open_environments(self.spec) if config.num_episodes else None
         self.trackers = _trackers(config, run)
 
@@ -206,12 +206,6 @@ def _generator(seed: int, use: int) -> np.random.Generator:
 
 def _trackers(config: RunConfig[Any], run: RunDir) -> list[Tracker]:
     return make_trackers(run, tensorboard=config.tensorboard, wandb=config.wandb, config=to_record(config))
-
-
-def _targets(config: RunConfig[Any], spec: DatasetSpec, agent: Agent) -> tuple[float, ...] | None:
-    if not agent.is_return_conditioned:
-        return None
-    return config.target_returns or spec.default_target_returns
 
 
 def open_environments(spec: DatasetSpec) -> EnvironmentPool | None:

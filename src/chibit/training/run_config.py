@@ -15,6 +15,7 @@ from chibit.core.fields import MAX_EPISODES, BelowOne, Count, Natural, Seed, Sha
 from chibit.core.files import check_name
 from chibit.core.run_dir import run_folder
 from chibit.core.runtime import Precision
+from chibit.data.dataset import DatasetSpec
 
 AgentConfigT = TypeVar("AgentConfigT", bound=AgentConfig)
 _LATER_FIELDS = {"agent_class": "", "env_id": None, "data_fraction": 1.0, "validation_share": 0.0}
@@ -77,6 +78,12 @@ class RunConfig(Checked, Generic[AgentConfigT]):
         """
         every, left = self.evaluate_every, self.num_steps - step
         return left == 0 or (every > 0 and step % every == 0 and 2 * left >= every)
+
+    def targets(self, spec: DatasetSpec, asked: tuple[float, ...] = ()) -> tuple[float, ...] | None:
+        """Raw returns to ask for: given ones, the run's, or the data's; None where the agent takes none."""
+        if not self.agent.takes_target_returns:
+            return None
+        return asked or self.target_returns or spec.default_target_returns
 
     @property
     def arm_name(self) -> str:

@@ -9,14 +9,12 @@ from rich.console import Console
 
 from chibit.commands.evaluate import _evaluation_table
 from chibit.commands.train import result_table
-from chibit.core.run_dir import RunDir
 from chibit.data.dataset import DatasetSpec
 from chibit.evaluation.rollout import Evaluation
 from chibit.evaluation.summary import summarize, summarize_record
-from chibit.policy.card import model_card
+from chibit.policy.card import model_card, policy_scores
 from chibit.reporting.read.run import read_run
 from chibit.sweep.progress import _note
-from chibit.training.hub_folder import checkpoint_scores
 from chibit.training.loop import RunProgress
 from chibit.training.offline import evaluation_line, evaluation_record, evaluation_score
 from chibit.training.result import target_scores
@@ -137,11 +135,8 @@ def test_a_target_at_which_everything_failed_has_no_score():
 @pytest.mark.parametrize(
     ("returns", "failed", "spread"), [((159.02, 7.0), (1,), None), ((1.0, 3.0), (), 2**0.5)]
 )
-def test_the_model_card_gives_no_spread_of_one_episode(tmp_path, returns, failed, spread):
-    run = RunDir.create(tmp_path / "run", arm="dt", study="s", config={})
-    record = evaluation_record(evaluation(returns, failed), 10, 1.0)
-    (run.path / "evaluations.jsonl").write_text(json.dumps(record) + "\n")
-    scores = checkpoint_scores(SimpleNamespace(run=run, step=10, spec=SimpleNamespace(env_id="Hopper-v5")))
+def test_the_model_card_gives_no_spread_of_one_episode(returns, failed, spread):
+    scores = policy_scores([evaluation(returns, failed).summary], SimpleNamespace(env_id="Hopper-v5"))
     assert scores[0].std_return == (None if spread is None else pytest.approx(spread))
     card = model_card("dt", SPEC, 3600.0, scores)
     if spread is None:
