@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from chibit.data.collect.mujoco import collect
     from chibit.data.load import from_arrays, load_dataset
     from chibit.environments.make import make_env
+    from chibit.environments.registry import register_env
     from chibit.evaluation.rollout import evaluate
     from chibit.models.gpt import GPT, GPTConfig
     from chibit.models.initializers import load_initialiser
@@ -41,6 +42,7 @@ _HOME = {
     "load_initialiser": "chibit.models.initializers",
     "make_agent": "chibit.agents",
     "make_env": "chibit.environments.make",
+    "register_env": "chibit.environments.registry",
     "train": "chibit.training.offline",
 }
 
@@ -61,6 +63,7 @@ __all__ = [
     "load_initialiser",
     "make_agent",
     "make_env",
+    "register_env",
     "train",
 ]
 

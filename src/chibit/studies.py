@@ -13,12 +13,12 @@ from chibit.core.errors import InputError
 from chibit.core.files import nearest
 from chibit.core.runtime import Precision
 from chibit.core.targets import environment_name
+from chibit.environments.registry import D4RL_LEVELS, GAMES, OWN_IDS
 from chibit.recipes import ATARI_METHODS, ATARI_STEPS, RATES, SIZES, WEIGHTS_GRID, find_recipe, shortened
 from chibit.training.run_config import RunConfig
 
-_LEVEL = r"(random|simple|expert|medium|medium-replay|medium-expert|full-replay)"
-GAMES = ("Breakout", "Qbert", "Pong", "Seaquest")
-ENVIRONMENTS = ("hopper", "halfcheetah", "walker2d")
+_LEVEL = rf"(simple|{'|'.join(D4RL_LEVELS)})"
+ENVIRONMENTS = tuple(OWN_IDS)
 MEDIUM = tuple(f"{name}-medium-v2" for name in ENVIRONMENTS)
 MEDIUM_EXPERT = tuple(f"{name}-medium-expert-v2" for name in ENVIRONMENTS)
 MEDIUM_REPLAY = tuple(f"{name}-medium-replay-v2" for name in ENVIRONMENTS)

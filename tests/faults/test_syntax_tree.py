@@ -26,8 +26,8 @@ SPAWNS = {
     "training/provenance.py",
 }
 """Modules that start processes, each with a list of arguments of their own."""
-IMPORTS_BY_NAME = {"__init__.py", "cli.py", "data/readers/sandbox.py", "agents/registry.py"}
-"""Modules that import by a name, which comes from a table in them; the last one's from --agent alone."""
+IMPORTS_BY_NAME = {"__init__.py", "cli.py", "data/readers/sandbox.py", "core/plugins.py"}
+"""Modules that import by a name, which comes from a table in them; the last one's from the user alone."""
 PATHS = {
     "data/collect/behavior/ladder.py": {"env_name"},  # a key of a table
     "core/checkpoint.py": {"name", "step", "candidate"},  # own names and numbers
@@ -103,7 +103,7 @@ def guarded(name, function, arguments):
     if function in ("importlib.import_module", "__import__"):
         return bool(arguments and arguments[0].startswith("'")) or name in IMPORTS_BY_NAME
     if function.endswith((".make", ".make_vec")) and function.startswith(("gym", "gymnasium")):
-        return name == "environments/make.py"
+        return name == "environments/registry.py"
     if function == "h5py.File":
         return name in ("data/readers/hdf5.py", "data/collect/minari_writer.py")
     return True

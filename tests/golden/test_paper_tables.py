@@ -9,7 +9,7 @@ import torch
 
 from chibit.agents import AGENTS
 from chibit.core.config import to_json
-from chibit.data.readers.origin import USUAL_TARGET_RETURNS
+from chibit.environments.registry import ENVIRONMENTS
 from chibit.models.counting import count_parameters
 from chibit.models.gpt import GPT, GPTConfig
 from chibit.models.initializers import load_initialiser
@@ -51,9 +51,9 @@ def test_table_7_in_the_studies_of_the_tables():
 
 
 def test_table_7s_return_is_asked_for_first():
-    assert {name: targets[0] for name, targets in USUAL_TARGET_RETURNS.items()} == PAPER["table7"][
-        "target_returns"
-    ]
+    for name, target in PAPER["table7"]["target_returns"].items():
+        for version in ("v4", "v5"):
+            assert ENVIRONMENTS[f"{name}-{version}"].target_returns[0] == target
 
 
 def test_the_shape_of_table_7_is_that_of_the_shipped_chibit():

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from chibit.agents.base import AgentConfig
+from chibit.environments.data_names import read_name
 
 ConfigT = TypeVar("ConfigT", bound=AgentConfig)
 Settings = Mapping[tuple[str, str], Mapping[str, Any]]
@@ -46,14 +47,6 @@ RECOMMENDED: Mapping[str, Settings] = {
 }
 """Agent to (environment, level) to fields of its config."""
 
-_LEVELS = {
-    spelling.format(environment, level): (environment, level)
-    for environment in ("halfcheetah", "hopper", "walker2d")
-    for level in (MEDIUM, REPLAY, EXPERT)
-    for spelling in ("{}-{}", "{}-{}-v2", "mujoco/{}/{}-v0", "chibit/{}/{}-v0")
-}
-"""Every name of a data set that has recommended settings, to its environment and level."""
-
 
 def recommended(config: ConfigT, dataset_name: str) -> ConfigT:
     """Give the settings for a data set.
@@ -66,7 +59,7 @@ def recommended(config: ConfigT, dataset_name: str) -> ConfigT:
     Returns:
         The same config where nothing is recommended for the agent or the data set.
     """
-    settings = RECOMMENDED.get(config.agent, {})
+    settings, name = RECOMMENDED.get(config.agent, {}), read_name(dataset_name)
     plain: Any = config  # a dataclass, though its base class is none
-    changed: ConfigT = replace(plain, **settings.get(_LEVELS.get(dataset_name, ("", "")), {}))
+    changed: ConfigT = replace(plain, **settings.get((name.environment, name.level), {}) if name else {})
     return changed

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
 import inspect
-import logging
-import os
 import re
-import sys
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from chibit.core.errors import InputError, UserError, first_line
+from chibit.core.errors import InputError
 from chibit.core.files import nearest
+from chibit.core.plugins import Registry, import_own
 
 if TYPE_CHECKING:
     from chibit.agents.base import Agent, AgentConfig
@@ -25,7 +20,6 @@ PLUGINS = "chibit.agents"
 """Group of entry points whose values are MODULE:CLASS of agents in other packages."""
 _OWN = "chibit."
 _ADDRESS = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,12 +43,8 @@ class AgentEntry:
         return "" if kind.__module__.startswith(_OWN) else f"{kind.__module__}:{kind.__qualname__}"
 
 
-class Registry(Mapping[str, AgentEntry]):
-    """Key to entry, in the order of registration; plugins are imported at the first look."""
-
-    def __init__(self) -> None:
-        self._entries: dict[str, AgentEntry] = {}
-        self._has_plugins = False
+class AgentRegistry(Registry[AgentEntry]):
+    """Key to entry, in the order of registration."""
 
     def add(self, entry: AgentEntry) -> None:
         """Take in an agent; a class that is defined anew, as in a notebook, replaces itself.
@@ -71,7 +61,7 @@ class Registry(Mapping[str, AgentEntry]):
                     f"{kind.__module__}:{kind.__qualname__}: agent {key!r} is {other.__module__}:"
                     f"{other.__qualname__} already; give its config another `agent`"
                 )
-        self._entries[key] = entry
+        self.put(key, entry)
 
     def find(self, key: Any, where: str, address: Any = "") -> AgentEntry:
         """Give an agent that a flag or a file names. Nothing is imported for it.
@@ -93,28 +83,8 @@ class Registry(Mapping[str, AgentEntry]):
             )
         raise InputError(f"{where}: got {key!r}{nearest(str(key), self)}; known: {', '.join(self)}")
 
-    def _all(self) -> dict[str, AgentEntry]:
-        if not self._has_plugins:
-            self._has_plugins = True
-            for plugin in importlib.metadata.entry_points(group=PLUGINS):
-                if plugin.module not in sys.modules:  # else it is registered, or just being imported
-                    try:
-                        plugin.load()
-                    except Exception as error:
-                        _log.warning("plugin %s is left out: %s", plugin.value, first_line(error))
-        return self._entries
 
-    def __getitem__(self, key: str) -> AgentEntry:
-        return self._all()[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._all())
-
-    def __len__(self) -> int:
-        return len(self._all())
-
-
-AGENTS = Registry()
+AGENTS = AgentRegistry(PLUGINS)
 """Key of a method to its config and agent classes."""
 
 
@@ -130,17 +100,7 @@ def import_agent(address: str) -> AgentEntry:
     module, _, name = address.partition(":")
     if not _ADDRESS.fullmatch(address):
         raise InputError(f"--agent: got {address!r}, expected a key or MODULE:CLASS")
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
-    try:
-        kind = vars(importlib.import_module(module)).get(name)
-    except UserError:
-        raise
-    except Exception as error:
-        reason = f"{type(error).__name__}: {first_line(error)}"
-        raise InputError(
-            f"--agent: {module} cannot be imported ({reason}); run in its folder or set PYTHONPATH"
-        ) from error
+    kind = vars(import_own(module, "--agent")).get(name)
     for entry in AGENTS.values():
         if entry.agent is kind:
             return entry

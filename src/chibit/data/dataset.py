@@ -39,7 +39,7 @@ class DatasetSpec(Checked):
     num_actions: Count | None
     """Number of discrete actions; None where actions are continuous."""
     env_id: str | None
-    """Environment it is evaluated in, one of `chibit.environments.make.ALLOWED`; None where there is none."""
+    """Environment it is evaluated in, one of `chibit.environments.registry.ENVIRONMENTS`; None for none."""
     d4rl_physics: bool
     """Evaluate with the contact margins that MuJoCo had before 3.5 (they matter in Hopper and Ant)."""
     max_episode_steps: Count

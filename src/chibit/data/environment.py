@@ -11,7 +11,8 @@ from chibit.core.errors import InputError
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
 from chibit.data.readers.origin import Origin, beyond_bounds, usual_target_returns
 from chibit.data.readers.recording import Recording
-from chibit.environments.make import ALLOWED, make_env
+from chibit.environments.make import make_env
+from chibit.environments.registry import ENVIRONMENTS
 from chibit.environments.scores import score_reference
 
 
@@ -26,7 +27,7 @@ def choose_environment(env_id: object) -> tuple[str | None, tuple[str, ...]]:
     """
     if env_id is None:
         return None, ()
-    if not isinstance(env_id, str) or env_id not in ALLOWED:
+    if not isinstance(env_id, str) or env_id not in ENVIRONMENTS:
         return None, (f"environment {str(env_id)[:80]!r} is not one that can be built here",)
     return env_id, ()
 
@@ -82,7 +83,7 @@ def spec_in(spec: DatasetSpec, env_id: str) -> DatasetSpec:
 
     Args:
         spec: of the data, which name another environment or none.
-        env_id: one of `chibit.environments.make.ALLOWED`.
+        env_id: one of `chibit.environments.registry.ENVIRONMENTS`.
 
     Returns:
         The description with the environment's bounds, number of actions, time limit, score reference and

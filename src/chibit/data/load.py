@@ -17,11 +17,19 @@ from chibit.core.files import check_name
 from chibit.core.fingerprint import fingerprint
 from chibit.core.temporary import remove
 from chibit.data.dataset import TrajectoryDataset
-from chibit.data.readers.origin import Origin, is_published_name
+from chibit.data.readers.origin import Origin
 from chibit.data.readers.recording import Recording, record_columns
-from chibit.data.resolve import SUFFIXES, atari_folder, find_source, home_folder, local_minari_ids
+from chibit.data.resolve import (
+    Places,
+    atari_folder,
+    find_source,
+    home_folder,
+    local_minari_ids,
+    readable_suffixes,
+)
 from chibit.data.store import SCHEMA, open_store, write_store
-from chibit.environments.atari import GAMES
+from chibit.environments.data_names import is_published_name
+from chibit.environments.registry import GAMES
 
 _CONVERTER = 3
 """Raised when the same source would become another store."""
@@ -43,7 +51,7 @@ def load_dataset(
             collected if it is not there), a Minari id (mujoco/hopper/medium-v0), or the path of an .hdf5,
             .pkl or .npz file, of a Minari folder or of a store.
         env_id: environment that the data are evaluated in, by the caller's word: one of
-            `chibit.environments.make.ALLOWED`. None takes what the data name.
+            `chibit.environments.registry.ENVIRONMENTS`. None takes what the data name.
         data_folder: where D4RL files and Minari data sets are looked for first, and D4RL files are downloaded
             to.
         cache: where stores are kept; see `home_folder`.
@@ -59,7 +67,7 @@ def load_dataset(
         DamagedFileError: for a file that is damaged or not to be trusted.
         ResourceError: for a full disk, too little memory, or a server that cannot be reached.
     """
-    dataset = _open(name_or_path, data_folder, cache, download, progress)
+    dataset = _open(name_or_path, Places(data_folder, home_folder(cache), download, progress))
     if env_id is None:
         return dataset
     from chibit.data.environment import evaluate_in
@@ -67,26 +75,24 @@ def load_dataset(
     return evaluate_in(dataset, env_id)
 
 
-def _open(
-    name_or_path: str | Path, data_folder: Path | None, cache: Path | None, download: bool, progress: bool
-) -> TrajectoryDataset:
-    source = find_source(name_or_path, data_folder, home_folder(cache), download, progress)
-    if source.reader is None:
+def _open(name_or_path: str | Path, places: Places) -> TrajectoryDataset:
+    source = find_source(name_or_path, places)
+    if source.format is None:
         return open_store(source.path, verify="hash")
-    folder = home_folder(cache) / "stores" / f"{_readable(name_or_path)}-{_source_hash(source.path)}"
+    folder = places.home / "stores" / f"{_readable(name_or_path)}-{_source_hash(source.path)}"
     kept = _open_kept(folder)
     if kept is not None:
         return kept
-    if progress:
+    if places.progress:
         print(f"converting {source.path} to {folder}", file=sys.stderr)
-    with source.reader(source.path) as (recording, origin):
+    with source.format.read(source.path) as (recording, origin):
         return _keep(folder, recording, origin, str(source.path))
 
 
 def is_here(name_or_path: str | Path, *, data_folder: Path | None = None, cache: Path | None = None) -> bool:
     """Whether `load_dataset` would find a data set without downloading or collecting it."""
     try:
-        find_source(name_or_path, data_folder, home_folder(cache), download=False, progress=False)
+        find_source(name_or_path, Places(data_folder, home_folder(cache), download=False, progress=False))
     except UserError:
         return False
     return True
@@ -117,7 +123,7 @@ def from_arrays(
         next_observations: (N, S) what was seen after each action, if it is known.
         name: letters, digits and . _ + -; it names the data set in tables and means nothing else, so the
             name of a published data set (hopper-medium-v2) is refused.
-        env_id: the environment it is evaluated in, one of `chibit.environments.make.ALLOWED`.
+        env_id: the environment it is evaluated in, one of `chibit.environments.registry.ENVIRONMENTS`.
         d4rl_physics: evaluate with the contact margins that MuJoCo had before 3.5.
         score_reference: raw returns that count as 0 and as 100; None takes the environment's, if any are
             published.
@@ -201,7 +207,9 @@ def _source_hash(path: Path) -> str:
 def _readable(name_or_path: str | Path) -> str:
     """Turn a name into a folder's name; what tells data sets apart is the hash behind it."""
     path = Path(name_or_path)
-    text = path.stem if path.suffix in SUFFIXES else path.name if path.exists() else str(name_or_path)
+    text = (
+        path.stem if path.suffix in readable_suffixes() else path.name if path.exists() else str(name_or_path)
+    )
     return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.")[-60:] or "data"
 
 

@@ -1,11 +1,10 @@
-"""From a name or a path to the files it means and the reader that knows them."""
+"""From a name or a path to the files it means and the format that they have."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,57 +12,56 @@ from chibit.core.errors import InputError
 from chibit.core.files import check_name, nearest
 from chibit.core.home import home_folder as home_folder
 from chibit.core.temporary import remove
-from chibit.data.readers.origin import Origin
-from chibit.data.readers.recording import Recording
+from chibit.data.readers.base import FORMATS, Format
 from chibit.data.store import MANIFEST
-from chibit.environments.atari import GAMES
+from chibit.environments.data_names import DataName, Source, read_name
+from chibit.environments.registry import GAMES, LEVELS
 
-Reader = Callable[[Path], AbstractContextManager[tuple[Recording, Origin]]]
-
-SUFFIXES = (".hdf5", ".h5", ".pkl", ".pickle", ".npz")
-_FORMATS = ".hdf5 or .h5 (D4RL's layout), .pkl (list of trajectories), .npz, a Minari folder or a store"
-_OWN_NAME = re.compile(r"(chibit/\w+/|\w+-)(random|expert|medium(-replay|-expert)?)(-v0)?")
-_ATARI_NAME = re.compile(rf"({'|'.join(GAMES).lower()})-(random|expert|medium(-replay|-expert)?)")
-_REPLAY_NAME = re.compile(rf"({'|'.join(GAMES)})(?:-(\d+(?:\.\d+)?)pct)?")
 _REMOTE_MINARI_ID = re.compile(r".+/.+-v\d+")
 _MAX_DEPTH = 4  # of namespaces above a Minari data set
 
 
 @dataclass(frozen=True)
-class Source:
-    """A data set in a form that some reader knows."""
+class Found:
+    """A data set that is here."""
 
     path: Path
     """A file or folder."""
-    reader: Reader | None
-    """Opens it; None where it is a store already."""
+    format: Format | None
+    """What reads it; None where it is a store already."""
 
 
-def find_source(
-    name_or_path: str | Path, data_folder: Path | None, home: Path, download: bool, progress: bool
-) -> Source:
+@dataclass(frozen=True)
+class Places:
+    """Where data are looked for, and whether more may be fetched; the arguments of `load_dataset`."""
+
+    data_folder: Path | None
+    home: Path
+    download: bool
+    progress: bool
+
+    @property
+    def minari(self) -> list[Path]:
+        """Folders of Minari data sets."""
+        from chibit.data.collect.minari_writer import minari_root
+
+        return [minari_root()] if self.data_folder is None else [self.data_folder, minari_root()]
+
+
+def find_source(name_or_path: str | Path, places: Places) -> Found:
     """Find out what is meant, and fetch or collect it if it is not here.
 
-    Arguments are those of `load_dataset`. A known name goes before a path of the same spelling.
+    A known name goes before a path of the same spelling.
 
     Raises:
         InputError: for an unknown name, a missing file, or one of an unknown kind.
         ResourceError: if it is not here and cannot be fetched.
     """
-    if isinstance(name_or_path, str):
-        from chibit.data.readers import d4rl, sandbox
-
-        if name_or_path in d4rl.IDS:
-            folder = data_folder or home / "d4rl"
-            path = d4rl.find_or_download(name_or_path, folder, allow_download=download, progress=progress)
-            return Source(path, sandbox.read_d4rl_apart)
-        found = (
-            _find_atari(name_or_path, home)
-            or _find_replay(name_or_path, data_folder, home, download, progress)
-            or _find_own(name_or_path, data_folder, download, progress)
-        )
+    known = read_name(name_or_path) if isinstance(name_or_path, str) else None
+    if known is not None and known.source in _FINDERS:
+        found = _FINDERS[known.source](str(name_or_path), known, places)
         if found is not None:
-            return found
+            return _by_path(found)
     path = Path(os.path.expanduser(name_or_path))
     shown = repr(str(name_or_path)[:300])
     try:
@@ -72,9 +70,10 @@ def find_source(
         raise InputError(f"{shown}: cannot read ({error.strerror})") from error
     if exists:
         return _by_path(path)
-    if isinstance(name_or_path, Path) or path.suffix in SUFFIXES or name_or_path.startswith((".", "/", "~")):
+    is_path = isinstance(name_or_path, Path) or name_or_path.startswith((".", "/", "~"))
+    if is_path or path.suffix in readable_suffixes():
         raise InputError(f"{shown}: no such file or folder")
-    return _find_minari(name_or_path, data_folder, download, progress)
+    return _by_path(_find_minari(str(name_or_path), places))
 
 
 def check_known(name: str) -> None:
@@ -83,49 +82,16 @@ def check_known(name: str) -> None:
     Raises:
         InputError: for a name that is neither known nor on a server's pattern, and no file or folder.
     """
-    from chibit.data.collect.mujoco import list_collectable
-    from chibit.data.readers import d4rl
-
-    own = {known for entry in list_collectable() for known in (entry.name, entry.dataset_id)}
-    patterns = (_ATARI_NAME, _REPLAY_NAME, _REMOTE_MINARI_ID)
-    if name not in d4rl.IDS and name not in own and not any(p.fullmatch(name) for p in patterns):
-        find_source(name, None, home_folder(), download=False, progress=False)
-
-
-def _find_atari(name: str, home: Path) -> Source | None:
-    """Find Atari data that were collected here; None if the name is none of theirs."""
-    if not is_atari_level(name):
-        return None
-    folder = atari_folder(home) / name
-    if not (folder / MANIFEST).is_file():
-        raise InputError(f"{name}: not here yet; chibit data collect {name} --policy FILE makes it")
-    return Source(folder, None)
-
-
-def _find_replay(
-    name: str, data_folder: Path | None, home: Path, download: bool, progress: bool
-) -> Source | None:
-    """Find a sample of a game's DQN-replay data, and fetch and convert it if need be."""
-    match = _REPLAY_NAME.fullmatch(name)
-    if match is None:
-        return None
-    from chibit.data.readers import dqn_replay
-
-    folder, place = atari_folder(home) / name, data_folder or home / "dqn_replay"
-    is_kept = (folder / MANIFEST).is_file()
-    if is_kept and not dqn_replay.is_of_shards(folder, dqn_replay.shards_folder(match[1], place)):
-        remove(folder)  # it is only a copy
-        is_kept = False
-    if not is_kept:
-        shards = dqn_replay.find_or_download(match[1], place, allow_download=download, progress=progress)
-        num_steps = round(float(match[2] or 1) / 100 * dqn_replay.TOTAL_STEPS)
-        dqn_replay.convert_replay(shards, match[1], folder, num_steps=num_steps, progress=progress)
-    return Source(folder, None)
+    known = read_name(name)
+    is_fetched = known is not None and known.source in ("d4rl", "replay", "played")
+    if not is_fetched and name not in _own_names() and not _REMOTE_MINARI_ID.fullmatch(name):
+        find_source(name, Places(None, home_folder(), download=False, progress=False))
 
 
 def is_atari_level(name: str) -> bool:
     """Whether a name is that of Atari data that can be collected: breakout-expert."""
-    return _ATARI_NAME.fullmatch(name) is not None
+    known = read_name(name)
+    return known is not None and known.source == "played"
 
 
 def atari_folder(cache: Path | None = None) -> Path:
@@ -133,91 +99,135 @@ def atari_folder(cache: Path | None = None) -> Path:
     return home_folder(cache) / "atari"
 
 
-def _find_own(name: str, data_folder: Path | None, download: bool, progress: bool) -> Source | None:
-    """Find one of our own levels, and collect it if need be; None if the name is none."""
-    if not _OWN_NAME.fullmatch(name):
-        return None
+def readable_suffixes() -> tuple[str, ...]:
+    """Suffixes of the files that some format reads."""
+    return tuple(suffix for format in _formats().values() for suffix in format.suffixes)
+
+
+def local_minari_ids(data_folder: Path | None) -> list[str]:
+    """List the Minari data sets in `data_folder` and in Minari's own folder."""
+    found = set()
+    for root in Places(data_folder, home_folder(), download=False, progress=False).minari:
+        for depth in range(1, _MAX_DEPTH + 1):
+            for path in root.glob("*/" * depth + "data/metadata.json"):
+                found.add(path.parent.parent.relative_to(root).as_posix())
+    return sorted(name for name in found if not name.startswith("."))
+
+
+def _find_d4rl(name: str, known: DataName, places: Places) -> Path:
+    from chibit.data.readers.d4rl import find_or_download
+
+    folder = places.data_folder or places.home / "d4rl"
+    return find_or_download(name, folder, allow_download=places.download, progress=places.progress)
+
+
+def _find_played(name: str, known: DataName, places: Places) -> Path:
+    """Find Atari data that were collected here."""
+    folder = atari_folder(places.home) / name
+    if not (folder / MANIFEST).is_file():
+        raise InputError(f"{name}: not here yet; chibit data collect {name} --policy FILE makes it")
+    return folder
+
+
+def _find_replay(name: str, known: DataName, places: Places) -> Path:
+    """Find a sample of a game's DQN-replay data, and fetch and convert it if need be."""
+    from chibit.data.readers import dqn_replay
+
+    game = known.environment
+    folder, place = atari_folder(places.home) / name, places.data_folder or places.home / "dqn_replay"
+    is_kept = (folder / MANIFEST).is_file()
+    if is_kept and not dqn_replay.is_of_shards(folder, dqn_replay.shards_folder(game, place)):
+        remove(folder)  # it is only a copy
+        is_kept = False
+    if not is_kept:
+        shards = dqn_replay.find_or_download(
+            game, place, allow_download=places.download, progress=places.progress
+        )
+        num_steps = round(float(known.level or 1) / 100 * dqn_replay.TOTAL_STEPS)
+        dqn_replay.convert_replay(shards, game, folder, num_steps=num_steps, progress=places.progress)
+    return folder
+
+
+def _find_own(name: str, known: DataName, places: Places) -> Path | None:
+    """Find one of our own levels, and collect it if need be; None if there is no such level."""
     from chibit.data.collect.mujoco import collect, list_collectable
 
     entry = next((e for e in list_collectable() if name in (e.name, e.dataset_id)), None)
     if entry is None:
         return None
-    folder = _minari_folder(entry.dataset_id, data_folder)
+    folder = _minari_folder(entry.dataset_id, places)
     if folder is None:
-        if not download:
+        if not places.download:
             raise InputError(f"{name}: not here yet; chibit data collect {name} makes it")
         # In this process: workers would run the caller's script anew where it has no main guard.
-        folder = collect(entry.dataset_id, progress=progress)
-    return _by_path(folder)
+        folder = collect(entry.dataset_id, progress=places.progress)
+    return folder
 
 
-def _find_minari(name: str, data_folder: Path | None, download: bool, progress: bool) -> Source:
+_FINDERS: Mapping[Source, Callable[[str, DataName, Places], Path | None]] = {
+    "d4rl": _find_d4rl,
+    "played": _find_played,
+    "replay": _find_replay,
+    "short": _find_own,
+    "chibit": _find_own,
+}
+"""What a known name is found by; Minari's are found among all of its ids."""
+
+
+def _find_minari(name: str, places: Places) -> Path:
     check_name(name, "data set")
-    folder = _minari_folder(name, data_folder)
+    folder = _minari_folder(name, places)
     if folder is None:
-        hint = nearest(name, _known_names(data_folder))
+        hint = nearest(name, _known_names(places.data_folder))
         is_own = name.startswith("chibit/")
-        if is_own or not download or not _REMOTE_MINARI_ID.fullmatch(name):
+        if is_own or not places.download or not _REMOTE_MINARI_ID.fullmatch(name):
             raise InputError(f"unknown data set {name!r}{hint}")
-        from chibit.data.collect.minari_writer import minari_root
         from chibit.data.readers.minari_download import download_minari
 
-        folder = download_minari(name, minari_root(), hint=hint, progress=progress)
-    return _by_path(folder)
+        folder = download_minari(name, places.minari[-1], hint=hint, progress=places.progress)
+    return folder
 
 
-def _minari_folder(dataset_id: str, data_folder: Path | None) -> Path | None:
-    from chibit.data.collect.minari_writer import minari_root
-
-    places = [minari_root()] if data_folder is None else [data_folder, minari_root()]
-    return next((place / dataset_id for place in places if (place / dataset_id).is_dir()), None)
+def _minari_folder(dataset_id: str, places: Places) -> Path | None:
+    return next((place / dataset_id for place in places.minari if (place / dataset_id).is_dir()), None)
 
 
-def _by_path(path: Path) -> Source:
+def _by_path(path: Path) -> Found:
     if (path / MANIFEST).is_file():
-        return Source(path, None)
-    from chibit.data.readers import minari, npz, pickles, sandbox
-
+        return Found(path, None)
+    formats = _formats()
+    for format in formats.values():
+        if (claimed := format.claim(path)) is not None:
+            return Found(claimed, format)
+    if path.is_dir() and any(path.glob("$store$_*_ckpt.*.gz")):
+        raise InputError(f"{path}: shards of DQN-replay; chibit data convert makes a store of them")
     if path.is_dir():
-        folder = minari.find_data_folder(path)
-        if folder is None and any(path.glob("$store$_*_ckpt.*.gz")):
-            raise InputError(f"{path}: shards of DQN-replay; chibit data convert makes a store of them")
-        if folder is None:
+        raise InputError(f"{path}: neither a Minari data set (data/metadata.json) nor a store ({MANIFEST})")
+    expected = sorted(format.expected or " or ".join(format.suffixes) for format in formats.values())
+    raise InputError(f"{path}: unknown kind of file; expected {', '.join(expected)} or a store")
+
+
+def _formats() -> Mapping[str, Format]:
+    """All formats; those of the package register themselves when they are imported."""
+    from chibit.data.readers import d4rl, minari, npz, pickles  # noqa: F401
+
+    readers: dict[str, str] = {}
+    for key, suffix in ((key, suffix) for key, format in FORMATS.items() for suffix in format.suffixes):
+        if readers.setdefault(suffix, key) != key:
             raise InputError(
-                f"{path}: neither a Minari data set (data/metadata.json) nor a store ({MANIFEST})"
+                f"{suffix} files: formats {readers[suffix]!r} and {key!r} both read them; drop one"
             )
-        return Source(folder, sandbox.read_minari_apart)
-    if path.name == "main_data.hdf5":
-        return _by_path(path.absolute().parent)
-    readers: dict[str, Reader] = {
-        ".hdf5": sandbox.read_d4rl_apart,
-        ".h5": sandbox.read_d4rl_apart,
-        ".pkl": pickles.read_trajectory_list,
-        ".pickle": pickles.read_trajectory_list,
-        ".npz": npz.read_npz,
-    }
-    if path.suffix not in readers:
-        raise InputError(f"{path}: unknown kind of file; expected {_FORMATS}")
-    return Source(path, readers[path.suffix])
+    return FORMATS
+
+
+def _own_names() -> list[str]:
+    from chibit.data.collect.mujoco import list_collectable
+
+    return [name for entry in list_collectable() for name in (entry.name, entry.dataset_id)]
 
 
 def _known_names(data_folder: Path | None) -> list[str]:
-    from chibit.data.collect.mujoco import LEVELS, list_collectable
     from chibit.data.readers.d4rl import IDS
 
-    own = [name for entry in list_collectable() for name in (entry.name, entry.dataset_id)]
     atari = [*GAMES, *(f"{game.lower()}-{level}" for game in GAMES for level in LEVELS)]
-    return [*IDS, *own, *atari, *local_minari_ids(data_folder)]
-
-
-def local_minari_ids(data_folder: Path | None) -> list[str]:
-    """List the Minari data sets in `data_folder` and in Minari's own folder."""
-    from chibit.data.collect.minari_writer import minari_root
-
-    roots = [minari_root()] if data_folder is None else [data_folder, minari_root()]
-    found = set()
-    for root in roots:
-        for depth in range(1, _MAX_DEPTH + 1):
-            for path in root.glob("*/" * depth + "data/metadata.json"):
-                found.add(path.parent.parent.relative_to(root).as_posix())
-    return sorted(name for name in found if not name.startswith("."))
+    return [*IDS, *_own_names(), *atari, *local_minari_ids(data_folder)]

@@ -10,7 +10,6 @@ Dimensions: C pictures in a stack · H height · W width.
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +17,11 @@ import gymnasium as gym
 import numpy as np
 
 from chibit.core.errors import InputError
+from chibit.environments.registry import ENVIRONMENTS, AtariEnvironment
 
 if TYPE_CHECKING:
     from ale_py import ALEInterface
 
-GAMES = ("Breakout", "Qbert", "Pong", "Seaquest")
-"""Games of Table 1 of Reid et al. (2022)."""
 FRAME_SKIP = 4
 """Frames for which an action is repeated."""
 IMAGE_SHAPE = (4, 84, 84)
@@ -35,25 +33,9 @@ MAX_NOOPS = 30
 STICKY_ACTIONS = 0.25
 """Probability of repeating the last action in a frame, where actions are sticky (Machado et al., 2018)."""
 
-ATARI_ENV_IDS: frozenset[str] = frozenset(
-    f"{prefix}{game}{suffix}"
-    for game in GAMES
-    for prefix, suffix in (("", "NoFrameskip-v4"), ("ALE/", "-v5"))
-)
-"""`BreakoutNoFrameskip-v4` without and `ALE/Breakout-v5` with sticky actions, as Gymnasium names them."""
-
-_ID = re.compile(r"(?:ALE/)?(\w+?)(?:NoFrameskip)?-v\d")
-
-
-def game_of(env_id: str) -> str:
-    """Name of the game of an id in `ATARI_ENV_IDS`."""
-    match = _ID.fullmatch(env_id)
-    assert match is not None
-    return match[1]
-
 
 def atari_env_id(game: str, *, sticky: bool = False) -> str:
-    """Id of a game's environment."""
+    """Id of a game's environment, without and with sticky actions."""
     return f"ALE/{game}-v5" if sticky else f"{game}NoFrameskip-v4"
 
 
@@ -61,15 +43,16 @@ def sticky_env_id(env_id: str | None) -> str:
     """Id of the same game with sticky actions.
 
     Raises:
-        InputError: if it is not one of `ATARI_ENV_IDS`.
+        InputError: if it is that of no game.
     """
-    if env_id not in ATARI_ENV_IDS or env_id is None:
+    row = ENVIRONMENTS.get(env_id or "")
+    if not isinstance(row, AtariEnvironment):
         raise InputError(f"sticky actions: {env_id or 'no environment'} is not an Atari game; leave them out")
-    return atari_env_id(game_of(env_id), sticky=True)
+    return atari_env_id(row.name, sticky=True)
 
 
 def has_sticky_actions(env_id: str) -> bool:
-    """Whether an id in `ATARI_ENV_IDS` stands for sticky actions."""
+    """Whether the id of a game stands for sticky actions."""
     return env_id.startswith("ALE/")
 
 
@@ -84,14 +67,14 @@ class AtariEnv(gym.Env[np.ndarray, np.int64]):
         """Load a game.
 
         Args:
-            env_id: an id from `ATARI_ENV_IDS`.
+            env_id: of a game in the registry.
             max_episode_steps: steps after which a game is cut; None is `MAX_EPISODE_STEPS`.
             render_mode: None or rgb_array.
 
         Raises:
             InputError: if ALE is not installed.
         """
-        self.game, self.render_mode = game_of(env_id), render_mode
+        self.game, self.render_mode = ENVIRONMENTS[env_id].name, render_mode
         self._limit = MAX_EPISODE_STEPS if max_episode_steps is None else max_episode_steps
         self._is_sticky = has_sticky_actions(env_id)
         self._ale = _make_ale(STICKY_ACTIONS if self._is_sticky else 0.0)
@@ -175,11 +158,12 @@ class AtariEnv(gym.Env[np.ndarray, np.int64]):
         return np.rint(self._rows @ (largest @ self._columns)).astype(np.uint8)
 
 
-def ale_version() -> str:
-    """Version of ALE."""
+def physics(env_id: str) -> dict[str, Any]:
+    """Version of ALE, frames of a step, and the probability of a sticky action."""
     import ale_py
 
-    return str(ale_py.__version__)
+    sticky = STICKY_ACTIONS if has_sticky_actions(env_id) else 0.0
+    return {"ale": str(ale_py.__version__), "frame_skip": FRAME_SKIP, "sticky_actions": sticky}
 
 
 def _make_ale(sticky: float) -> ALEInterface:

@@ -26,7 +26,7 @@ class EnvironmentPool:
         """Build the first environment, so that what cannot be built is refused here.
 
         Args:
-            env_id: an id from `chibit.environments.make.ALLOWED`.
+            env_id: an id from `chibit.environments.registry.ENVIRONMENTS`.
             d4rl_physics: contact margins as before MuJoCo 3.5.
             max_episode_steps: time limit in environment steps; None is the environment's own.
 

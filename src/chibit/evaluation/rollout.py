@@ -102,7 +102,7 @@ def evaluate(
 
     Args:
         policy: made for the same target returns, in this order.
-        env_id: an id from `chibit.environments.make.ALLOWED`.
+        env_id: an id from `chibit.environments.registry.ENVIRONMENTS`.
         target_returns: raw returns to ask for; `[None]` for a policy that takes none.
         num_episodes: episodes for each target.
         seed: episode i starts from a seed that depends on `seed` and i only.

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from chibit.core.formatting import count, format_mean, format_number, format_setting
-from chibit.environments.scores import ScoreReference, normalized_score
+from chibit.environments.registry import ScoreReference
+from chibit.environments.scores import normalized_score
 
 
 @dataclass(frozen=True, kw_only=True)

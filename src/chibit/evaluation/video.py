@@ -22,8 +22,8 @@ import numpy as np
 from chibit.agents.base import Policy
 from chibit.core.errors import InputError, ResourceError
 from chibit.core.files import make_folder, replacing
-from chibit.environments.atari import ATARI_ENV_IDS, MAX_EPISODE_STEPS
-from chibit.environments.make import MUJOCO_ENV_IDS, check_env_id, make_env
+from chibit.environments.make import make_env
+from chibit.environments.registry import find_environment
 from chibit.evaluation.rollout import rollout
 
 _PROBE = "import mujoco; mujoco.Renderer(mujoco.MjModel.from_xml_string('<mujoco/>'), 16, 16).render()"
@@ -61,15 +61,12 @@ def require_renderer(env_id: str = "Hopper-v5") -> None:
         InputError: if a Python package is missing.
         ResourceError: if the system has no OpenGL without a display.
     """
-    check_env_id(env_id)
+    renderer = find_environment(env_id).renderer
     if importlib.util.find_spec("imageio_ffmpeg") is None:
         raise InputError("video: needs the extra video; pip install 'chibit[video]'")
-    if env_id in ATARI_ENV_IDS:
-        return  # ALE draws without a window
-    if env_id not in MUJOCO_ENV_IDS:
-        if importlib.util.find_spec("pygame") is None:
-            raise InputError(f"video: {env_id} is drawn by pygame; pip install pygame")
-    elif _working_backend(os.environ.get("MUJOCO_GL", "")) is None:
+    if renderer == "pygame" and importlib.util.find_spec("pygame") is None:
+        raise InputError(f"video: {env_id} is drawn by pygame; pip install pygame")
+    if renderer == "mujoco" and _working_backend(os.environ.get("MUJOCO_GL", "")) is None:
         raise ResourceError(
             "video: MuJoCo finds no OpenGL without a display; install libegl1 libegl-mesa0 libgl1-mesa-dri, "
             "or libosmesa6 (apt-get install), or go without video"
@@ -90,7 +87,7 @@ def record_video(
 
     Args:
         policy: made for one target return.
-        env_id: an id from `chibit.environments.make.ALLOWED`.
+        env_id: an id from `chibit.environments.registry.ENVIRONMENTS`.
         path: mp4 file to write; its folder is created.
         seed: seed of the environment.
         d4rl_physics: contact margins as before MuJoCo 3.5.
@@ -137,7 +134,7 @@ class _Filmed(gym.Wrapper):
         self._writer: Generator[None, Any, None] | None = None
         self._steps = 0
         self.frames = 0
-        if env_id in MUJOCO_ENV_IDS:
+        if find_environment(env_id).renderer == "mujoco":
             _draw_quickly(self.env.unwrapped, size)
 
     def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
@@ -184,11 +181,11 @@ def _open_writer(path: Path, size: tuple[int, ...], fps: float) -> Generator[Non
 def _steps_per_second(env_id: str) -> float:
     env = make_env(env_id)
     env.close()
-    return float(env.metadata["render_fps"])
+    return float(env.metadata.get("render_fps", _MAX_FPS))
 
 
 def _shortest(env_id: str, steps: float) -> int:
-    limit = MAX_EPISODE_STEPS if env_id in ATARI_ENV_IDS else gym.spec(env_id).max_episode_steps
+    limit = find_environment(env_id).time_limit(env_id)
     return max(1, min(int(steps), limit or int(steps)))
 
 

@@ -13,7 +13,14 @@ from chibit.core.errors import InputError, ResourceError
 from chibit.sweep.engines import Crash, Ended
 from chibit.sweep.tasks import Outcome, Task, run_task
 
-_PASSED_ON = ("CHIBIT_HOME", "MINARI_DATASETS_PATH", "MUJOCO_GL", "HF_HOME", "HF_HUB_OFFLINE")
+_PASSED_ON = (
+    "CHIBIT_HOME",
+    "CHIBIT_PLUGINS",
+    "MINARI_DATASETS_PATH",
+    "MUJOCO_GL",
+    "HF_HOME",
+    "HF_HUB_OFFLINE",
+)
 """Environment variables that say where data are, and how to render."""
 _CONNECT_SECONDS = 10.0
 

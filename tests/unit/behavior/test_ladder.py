@@ -13,13 +13,13 @@ import pytest
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.data.collect.behavior import BehaviourPolicy, Ladder, PolicyRecord, load_ladder
 from chibit.data.collect.behavior.ladder import (
-    ENV_IDS,
     POLICY_FOLDER,
     random_policy,
     read_ladder,
     save_ladder,
 )
 from chibit.environments.make import make_env
+from chibit.environments.registry import OWN_IDS
 
 RECORD = PolicyRecord(name="step-000000001", algorithm="ppo", train_steps=1)
 
@@ -141,7 +141,7 @@ def test_policies_run_without_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("env_name", ENV_IDS)
+@pytest.mark.parametrize("env_name", OWN_IDS)
 def test_shipped_ladder_keeps_its_promises(env_name: str) -> None:
     ladder = load_ladder(env_name)
     records = [policy.record for policy in ladder.policies]
@@ -151,10 +151,10 @@ def test_shipped_ladder_keeps_its_promises(env_name: str) -> None:
     assert 30 <= ladder.medium.record.mean_score <= 60
     assert ladder.expert.record.mean_score >= 85
     assert min(r.num_episodes for r in records) >= 20
-    assert ladder.physics["contact_margin"] == "max" and ladder.env_id == ENV_IDS[env_name]
+    assert ladder.physics["contact_margin"] == "max" and ladder.env_id == OWN_IDS[env_name]
 
 
-@pytest.mark.parametrize("env_name", ENV_IDS)
+@pytest.mark.parametrize("env_name", OWN_IDS)
 def test_shipped_policies_fit_their_environment(env_name: str) -> None:
     ladder = load_ladder(env_name)
     env = make_env(ladder.env_id)

@@ -9,7 +9,7 @@ import pytest
 from chibit.core.errors import InputError
 from chibit.data.environment import spec_in
 from chibit.data.load import from_arrays, load_dataset
-from chibit.environments.scores import D4RL
+from chibit.environments.registry import ENVIRONMENTS
 from chibit.reporting.published.scores import task_of
 
 
@@ -73,12 +73,12 @@ def test_a_file_with_d4rls_own_name_and_layout_is_d4rls(
     for path in (write_hdf5(hopper_columns), write_pickle(hopper_episodes)):
         spec = load_dataset(path).spec
         assert (spec.name, spec.env_id, spec.d4rl_physics) == ("hopper-medium-v2", "Hopper-v4", True)
-        assert spec.score_reference == D4RL["hopper"]
+        assert spec.score_reference == ENVIRONMENTS["Hopper-v4"].score_reference
 
 
 def test_an_environment_in_the_file_decides(home, tmp_path, hopper_columns):
     spec = load_dataset(write_npz(tmp_path / "halfcheetah-x.npz", hopper_columns, env_id="Hopper-v5")).spec
-    assert spec.score_reference == D4RL["hopper"]
+    assert spec.score_reference == ENVIRONMENTS["Hopper-v4"].score_reference
     assert spec.default_target_returns == (3600.0, 1800.0)
 
 
@@ -87,7 +87,11 @@ def test_the_users_word_names_the_environment(home, tmp_path, write_pickle, hopp
     assert load_dataset(path).spec.env_id is None
     dataset = load_dataset(path, env_id="Hopper-v4")
     spec = dataset.spec
-    assert (spec.env_id, spec.score_reference, spec.max_episode_steps) == ("Hopper-v4", D4RL["hopper"], 1000)
+    assert (spec.env_id, spec.score_reference, spec.max_episode_steps) == (
+        "Hopper-v4",
+        ENVIRONMENTS["Hopper-v4"].score_reference,
+        1000,
+    )
     assert spec.action_low == (-1.0,) * 3 and spec.default_target_returns == (3600.0, 1800.0)
     assert dataset.content_hash == load_dataset(path).content_hash
     assert load_dataset(path).spec.env_id is None  # the kept copy holds what the file says

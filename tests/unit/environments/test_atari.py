@@ -5,15 +5,13 @@ import pytest
 import chibit.environments.atari
 from chibit.core.errors import InputError
 from chibit.environments.atari import (
-    ATARI_ENV_IDS,
-    GAMES,
     MAX_EPISODE_STEPS,
     AtariEnv,
     atari_env_id,
-    game_of,
     has_sticky_actions,
 )
 from chibit.environments.make import make_env, physics_record
+from chibit.environments.registry import ENVIRONMENTS, GAMES, AtariEnvironment
 
 
 def trace(env, seed, actions):
@@ -96,11 +94,9 @@ def test_a_game_goes_on_when_a_life_is_lost_and_is_cut_at_the_limit():
 
 
 def test_ids_actions_and_the_record_of_the_physics():
-    sizes = {
-        game: AtariEnv(f"{game}NoFrameskip-v4").action_space.n for game in chibit.environments.atari.GAMES
-    }
+    sizes = {game: AtariEnv(f"{game}NoFrameskip-v4").action_space.n for game in GAMES}
     assert sizes == {"Breakout": 4, "Qbert": 6, "Pong": 6, "Seaquest": 18}
-    assert {game_of(env_id) for env_id in ATARI_ENV_IDS} == set(GAMES)
+    assert {row.name for row in ENVIRONMENTS.values() if isinstance(row, AtariEnvironment)} == set(GAMES)
     assert not has_sticky_actions("QbertNoFrameskip-v4") and has_sticky_actions("ALE/Qbert-v5")
     record = physics_record("ALE/Pong-v5", False)
     assert record["sticky_actions"] == 0.25 and record["frame_skip"] == 4 and record["ale"]

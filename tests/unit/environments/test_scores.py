@@ -8,7 +8,11 @@ import sys
 import numpy as np
 import pytest
 
-from chibit.environments.scores import D4RL, GAMER, normalized_score, score_reference
+from chibit.environments.registry import D4RL_IDS, ENVIRONMENTS, GAMES, find_game
+from chibit.environments.scores import normalized_score, score_reference
+
+D4RL = {name: ENVIRONMENTS[env_id].score_reference for name, env_id in D4RL_IDS.items()}
+GAMER = {game.lower(): find_game(game).score_reference for game in GAMES}
 
 
 def test_references_are_0_and_100() -> None:
@@ -50,13 +54,11 @@ def test_lookup_of_atari(env_id: str, key: str) -> None:
 
 
 def test_every_allowed_environment_of_these_has_its_reference() -> None:
-    from chibit.environments.make import ALLOWED
-
-    known = {env_id for env_id in ALLOWED if score_reference(env_id) is not None}
+    known = {env_id for env_id in ENVIRONMENTS if score_reference(env_id) is not None}
     locomotion = {
         f"{name}-{v}" for name in ("Ant", "HalfCheetah", "Hopper", "Walker2d") for v in ("v4", "v5")
     }
-    games = {env_id for env_id in ALLOWED if any(game in env_id.lower() for game in GAMER)}
+    games = {env_id for env_id in ENVIRONMENTS if any(game in env_id.lower() for game in GAMER)}
     assert known == locomotion | games
 
 

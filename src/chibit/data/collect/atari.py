@@ -7,7 +7,6 @@ in order, whoever finishes first.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,13 +18,15 @@ from chibit.core.errors import InputError
 from chibit.core.files import sha256_file
 from chibit.core.formatting import format_number
 from chibit.data.collect.behavior.atari import Actor, Dice, load_actor, with_dice
-from chibit.data.collect.mujoco import LEVELS, check_numbers, progress_bar, require_space
+from chibit.data.collect.mujoco import check_numbers, progress_bar, require_space
 from chibit.data.frame_store import FrameEpisode, write_frame_store
 from chibit.data.readers.origin import Origin
 from chibit.data.resolve import atari_folder
 from chibit.data.store import MANIFEST
-from chibit.environments.atari import GAMES, IMAGE_SHAPE, MAX_EPISODE_STEPS, AtariEnv, atari_env_id
+from chibit.environments.atari import IMAGE_SHAPE, MAX_EPISODE_STEPS, AtariEnv, atari_env_id
+from chibit.environments.data_names import read_name
 from chibit.environments.make import physics_record
+from chibit.environments.registry import GAMES
 
 EPSILONS: dict[str, tuple[float, ...]] = {
     "random": (1.0,),
@@ -39,7 +40,6 @@ DEFAULT_NUM_STEPS = 500_000
 """As many as the 1 % sample of DQN-replay."""
 NUM_GAMES = 4
 """Games played side by side. Fixed: data must not depend on how the work is divided."""
-_NAME = re.compile(rf"({'|'.join(game.lower() for game in GAMES)})-({'|'.join(LEVELS)})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,10 +132,10 @@ def _origin(game: str, settings: AtariSettings) -> Origin:
 
 
 def _game_and_level(dataset: str) -> tuple[str, str]:
-    match = _NAME.fullmatch(dataset)
-    if match is None:
+    name = read_name(dataset)
+    if name is None or name.source != "played":
         raise InputError(f"data set {dataset!r}: expected a game ({', '.join(GAMES)}), a dash and a level")
-    return next(game for game in GAMES if game.lower() == match[1]), match[2]
+    return name.environment, name.level
 
 
 def _play(

@@ -27,16 +27,14 @@ from chibit.core.errors import InputError, ResourceError, UserError
 from chibit.core.files import nearest
 from chibit.core.terminal import make_console, text_column
 from chibit.data.collect.behavior import BehaviourPolicy, Ladder, load_ladder
-from chibit.data.collect.behavior.ladder import ENV_IDS
 from chibit.data.collect.behavior.rollout import BLOCK_EPISODES, Episode, roll_out_block
 from chibit.data.collect.behavior.streams import block_runner, in_order
 from chibit.data.collect.minari_writer import minari_root, write_minari
 from chibit.environments.make import make_env, physics_record
-from chibit.environments.scores import D4RL, normalized_score
+from chibit.environments.registry import ENVIRONMENTS, LEVELS, OWN_IDS
+from chibit.environments.scores import normalized_score
 
-LEVELS = ("random", "medium", "medium-replay", "medium-expert", "expert")
 _MILLION = 1_000_000
-_REPLAY_STEPS = {"hopper": 400_000, "halfcheetah": 200_000, "walker2d": 300_000}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,9 +89,9 @@ def list_collectable() -> list[Collectable]:
             env_name=env_name,
             env_id=env_id,
             level=level,
-            default_num_steps=_default_num_steps(env_name, level),
+            default_num_steps=_default_num_steps(env_id, level),
         )
-        for env_name, env_id in ENV_IDS.items()
+        for env_name, env_id in OWN_IDS.items()
         for level in LEVELS
     ]
 
@@ -221,9 +219,9 @@ def _replay_shares(policies: Sequence[BehaviourPolicy]) -> np.ndarray:
     return np.concatenate([[shares[0] / 2, shares[0] / 2], shares[1:]])
 
 
-def _default_num_steps(env_name: str, level: str) -> int:
+def _default_num_steps(env_id: str, level: str) -> int:
     if level == "medium-replay":
-        return _REPLAY_STEPS[env_name]
+        return ENVIRONMENTS[env_id].replay_steps or _MILLION
     return 2 * _MILLION if level == "medium-expert" else _MILLION
 
 
@@ -296,7 +294,8 @@ def _metadata(
     """Build Minari's own fields and ours: physics, policies with their measured scores, settings."""
     records = {policy.record.name: asdict(policy.record) for policy in ladder.policies}
     everything = np.concatenate([np.array(values) for values in returns.values()])
-    reference = D4RL[entry.env_name]
+    reference = ENVIRONMENTS[entry.env_id].score_reference
+    assert reference is not None
     return {
         "author": {"chibit"},
         "algorithm_name": "PPO snapshots; the expert distilled from TQC with DAgger",

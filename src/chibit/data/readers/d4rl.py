@@ -5,24 +5,22 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from chibit.core.errors import InputError
 from chibit.data.fetch import download
+from chibit.data.readers.base import Format
 from chibit.data.readers.hdf5 import check_budget, open_hdf5
 from chibit.data.readers.origin import Origin, file_name
 from chibit.data.readers.recording import Recording, name_columns, record_columns
+from chibit.data.readers.sandbox import read_d4rl_apart
+from chibit.environments.registry import D4RL_IDS, D4RL_LEVELS, ENVIRONMENTS, Environment
 
 URL = "http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2"
-LEVELS = ("random", "medium", "expert", "medium-replay", "medium-expert", "full-replay")
-ENV_IDS = {"hopper": "Hopper-v4", "halfcheetah": "HalfCheetah-v4", "walker2d": "Walker2d-v4", "ant": "Ant-v4"}
-"""Gymnasium's -v4 has the dynamics and rewards of the -v2 that the data were made in; -v5 has not."""
-IDS = tuple(f"{env}-{level}-v2" for env in ENV_IDS for level in LEVELS)
+IDS = tuple(f"{env}-{level}-v2" for env in D4RL_IDS for level in D4RL_LEVELS)
 TIME_LIMIT = 1000
 """Steps after which all four environments cut an episode."""
-ANT_STATE_DIM = 27
-"""Positions and velocities; the 84 contact forces after them in the files are not part of Ant-v4's
-observations."""
 
 
 def find_id(name: str) -> str | None:
@@ -64,6 +62,21 @@ def find_or_download(
     return download(f"{url}/{file_name}", folder / file_name, progress=progress)
 
 
+class D4rl(Format, key="d4rl"):
+    """D4RL's HDF5 files."""
+
+    suffixes = (".hdf5", ".h5")
+    expected = ".hdf5 or .h5 (D4RL's layout)"
+
+    def claim(self, path: Path) -> Path | None:
+        """Any but Minari's, which have a name of their own."""
+        return None if path.name == "main_data.hdf5" else super().claim(path)
+
+    def read(self, path: Path) -> AbstractContextManager[tuple[Recording, Origin]]:
+        """As `read_d4rl`, in a process of its own."""
+        return read_d4rl_apart(path)
+
+
 @contextlib.contextmanager
 def read_d4rl(path: Path) -> Iterator[tuple[Recording, Origin]]:
     """Read a file in D4RL's layout; its name says which data set it is.
@@ -89,7 +102,7 @@ def read_d4rl(path: Path) -> Iterator[tuple[Recording, Origin]]:
 
 def state_columns(dataset_id: str | None) -> int | None:
     """How many observation columns to keep; None for all."""
-    return ANT_STATE_DIM if dataset_id is not None and dataset_id.startswith("ant-") else None
+    return _environment(dataset_id).num_state_columns if dataset_id else None
 
 
 def make_origin(path: Path, dataset_id: str | None, num_columns: int, *, kind: str) -> Origin:
@@ -109,8 +122,12 @@ def make_origin(path: Path, dataset_id: str | None, num_columns: int, *, kind: s
     notes: tuple[str, ...] = ()
     if kept is not None and num_columns > kept:
         notes = (f"kept the first {kept} of {num_columns} observations: Ant-v4 shows no contact forces",)
-    env_id = ENV_IDS[dataset_id.partition("-")[0]]
+    env_id = _environment(dataset_id).d4rl_id
     return Origin(name=dataset_id, env_id=env_id, d4rl_physics=True, notes=notes, provenance=provenance)
+
+
+def _environment(dataset_id: str) -> Environment:
+    return ENVIRONMENTS[D4RL_IDS[dataset_id.partition("-")[0]]]
 
 
 def _file_names(dataset_id: str) -> tuple[str, str]:

@@ -32,7 +32,8 @@ from chibit.data.frame_store import FrameEpisode, write_frame_store
 from chibit.data.readers.dqn_replay_shards import REMEDY, ROW_SHAPES, open_shard, read_count
 from chibit.data.readers.origin import Origin
 from chibit.data.store import open_store
-from chibit.environments.atari import GAMES, IMAGE_SHAPE, MAX_EPISODE_STEPS, atari_env_id
+from chibit.environments.atari import IMAGE_SHAPE, MAX_EPISODE_STEPS
+from chibit.environments.registry import find_game
 
 KINDS = tuple(ROW_SHAPES)
 NUM_BUFFERS = 50
@@ -45,13 +46,6 @@ ROWS_READ = 100_000
 """Rows at the beginning of a buffer from which episodes are taken."""
 EPISODES_PER_VISIT = 11
 """Episodes taken at each visit to a buffer."""
-TARGET_RETURNS: dict[str, tuple[float, ...]] = {
-    "Breakout": (90.0,),
-    "Qbert": (2500.0, 14000.0),
-    "Pong": (20.0,),
-    "Seaquest": (1450.0, 1150.0),
-}
-"""Returns to ask for: those of Chen et al. (2021), then, where their code has another, the code's."""
 
 _URL = "https://storage.googleapis.com/atari-replay-datasets/dqn"
 _PADDING = 3
@@ -105,7 +99,7 @@ def find_or_download(
     """Find the shards of a game's first run, and fetch those that are not here.
 
     Args:
-        game: one of `chibit.environments.atari.GAMES`.
+        game: one of `chibit.environments.registry.GAMES`.
         data_folder: where `<game>/1/replay_logs` is looked for and downloaded to; None is a folder of
             `home_folder`.
         allow_download: whether the network may be used.
@@ -146,7 +140,7 @@ def convert_replay(
 
     Args:
         folder: the shards of one run of one game.
-        game: one of `chibit.environments.atari.GAMES`; its name is not in the shards.
+        game: one of `chibit.environments.registry.GAMES`; its name is not in the shards.
         out: the store to write; one that is there stays.
         num_steps: steps to take; the visit that reaches them is the last.
         seed: decides which buffers are visited.
@@ -161,8 +155,7 @@ def convert_replay(
             others of its buffer.
         ResourceError: the disk is full.
     """
-    if game not in GAMES:
-        raise InputError(f"game {game!r}: expected {', '.join(GAMES)}")
+    row = find_game(game)
     check_numbers(num_steps=(num_steps, 1), seed=(seed, 0))
     if out.exists():
         return out
@@ -178,9 +171,9 @@ def convert_replay(
     made_of = {"kind": "dqn_replay", "game": game, "num_steps": num_steps, "seed": seed}
     origin = Origin(
         name=out.name if out.name.startswith(game) else game,
-        env_id=atari_env_id(game),
+        env_id=row.ids[0],
         max_episode_steps=MAX_EPISODE_STEPS,
-        target_returns=TARGET_RETURNS[game],
+        target_returns=row.replay_target_returns,
         provenance={**made_of, "shards": _identify(folder)},
     )
     with progress_bar(out.name, found, progress) as advance:

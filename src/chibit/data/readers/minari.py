@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from chibit.core.config import read_json
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.files import check_name
 from chibit.data.environment import choose_environment
+from chibit.data.readers.base import Format
 from chibit.data.readers.hdf5 import open_hdf5
 from chibit.data.readers.minari_episodes import (
     MAX_DEPTH,
@@ -28,9 +30,11 @@ from chibit.data.readers.minari_episodes import (
     hdf5_episodes,
     record_episodes,
 )
-from chibit.data.readers.origin import Origin, is_published_name
+from chibit.data.readers.origin import Origin
 from chibit.data.readers.recording import Recording
-from chibit.environments.make import MUJOCO_ENV_IDS
+from chibit.data.readers.sandbox import read_minari_apart
+from chibit.environments.data_names import is_published_name
+from chibit.environments.registry import ENVIRONMENTS, MujocoEnvironment
 
 _MAIN_FILE, _METADATA = "main_data.hdf5", "metadata.json"
 _MAX_CATEGORIES = 4096
@@ -42,9 +46,20 @@ _LATER_MUJOCO = [
 """Versions from 3.5.0 on, in which touching geoms add their contact margins."""
 
 
-def find_data_folder(folder: Path) -> Path | None:
-    """Give the folder that holds the files, `folder` or its `data`; None where it is no Minari data set."""
-    return next((place for place in (folder / "data", folder) if (place / _METADATA).is_file()), None)
+class Minari(Format, key="minari"):
+    """Minari's folders."""
+
+    expected = "a Minari folder"
+
+    def claim(self, path: Path) -> Path | None:
+        """The folder that holds the files: the path, its `data`, or that of the main file."""
+        if path.name == _MAIN_FILE:
+            path = path.absolute().parent
+        return next((place for place in (path / "data", path) if (place / _METADATA).is_file()), None)
+
+    def read(self, path: Path) -> AbstractContextManager[tuple[Recording, Origin]]:
+        """As `read_minari`, in a process of its own."""
+        return read_minari_apart(path)
 
 
 @contextlib.contextmanager
@@ -52,7 +67,7 @@ def read_minari(folder: Path) -> Iterator[tuple[Recording, Origin]]:
     """Read a data set from its folder.
 
     Args:
-        folder: as `find_data_folder` gave it.
+        folder: as `Minari.claim` gave it.
 
     Raises:
         InputError: if its steps do not fit together, or its form is not one that can be read here.
@@ -137,7 +152,7 @@ def _environment(env_spec: dict[str, Any]) -> tuple[str | None, str, tuple[str, 
 
 def _physics(metadata: dict[str, Any], env_id: str | None) -> tuple[bool, tuple[str, ...]]:
     """Decide on contact margins: by the data's own record, else by the MuJoCo that they require."""
-    if env_id not in MUJOCO_ENV_IDS:
+    if not isinstance(ENVIRONMENTS.get(env_id or ""), MujocoEnvironment):
         return False, ()
     record = metadata.get("physics")
     if isinstance(record, dict) and isinstance(record.get("d4rl_physics"), bool):

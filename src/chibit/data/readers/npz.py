@@ -5,18 +5,30 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from chibit.core.arrays import open_npz
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.data.environment import choose_environment
+from chibit.data.readers.base import Format
 from chibit.data.readers.origin import Origin, file_name
 from chibit.data.readers.recording import COLUMN_NAMES, Recording, name_columns, record_columns
 from chibit.data.readers.size_limits import check_declared_size
 
 _ENV_ID = "env_id"
 _MAX_ENV_ID_BYTES = 1000
+
+
+class Npz(Format, key="npz"):
+    """Columns in a .npz file."""
+
+    suffixes = (".npz",)
+
+    def read(self, path: Path) -> AbstractContextManager[tuple[Recording, Origin]]:
+        """As `read_npz`."""
+        return read_npz(path)
 
 
 @contextlib.contextmanager

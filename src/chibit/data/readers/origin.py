@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,20 +11,9 @@ import numpy as np
 from chibit.data.dataset import DatasetSpec
 from chibit.data.readers.recording import Recording
 from chibit.data.statistics import spread
+from chibit.environments.data_names import is_published_name
+from chibit.environments.registry import ENVIRONMENTS
 from chibit.environments.scores import score_reference
-
-USUAL_TARGET_RETURNS = {
-    "Hopper": (3600.0, 1800.0),
-    "HalfCheetah": (6000.0, 12000.0),
-    "Walker2d": (5000.0, 2500.0),
-}
-"""Returns to ask for, by environment: the paper's (Table 7), then the other one of Chen et al. (2021)."""
-
-
-_PUBLISHED_NAME = re.compile(
-    r"(hopper|halfcheetah|walker2d|ant)-(random|(medium|full)-replay|medium|medium-expert|expert)-v\d+"
-    r"|(Breakout|Pong|Qbert|Seaquest)(-.+pct)?|(chibit|mujoco)/.*"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,11 +88,6 @@ def make_spec(
     )
 
 
-def is_published_name(name: str) -> bool:
-    """Whether a name stands for one published data set, whose numbers tables would show beside it."""
-    return _PUBLISHED_NAME.fullmatch(name) is not None
-
-
 def file_name(path: Path) -> str:
     """Name a data set by its file: without the suffix, unless it would then pass for a published one."""
     return path.name if is_published_name(path.stem) else path.stem
@@ -134,8 +117,9 @@ def default_target_returns(env_id: str | None, best_return: float) -> tuple[floa
 
 
 def usual_target_returns(env_id: str | None) -> tuple[float, ...]:
-    """Returns that are usually asked for in an environment of the allow-list; empty where there are none."""
-    return USUAL_TARGET_RETURNS.get(env_id.split("-")[0], ()) if env_id else ()
+    """Returns that are usually asked for in an environment; empty where there are none."""
+    row = ENVIRONMENTS.get(env_id or "")
+    return row.target_returns if row else ()
 
 
 def _floats(values: np.ndarray) -> tuple[float, ...]:

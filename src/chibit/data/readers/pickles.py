@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from chibit.core.errors import DamagedFileError, InputError, ResourceError
 from chibit.core.files import check_regular
 from chibit.core.temporary import temporary_folder
 from chibit.data.readers import unpickler
+from chibit.data.readers.base import Format
 from chibit.data.readers.d4rl import find_id, make_origin, state_columns
 from chibit.data.readers.origin import Origin
 from chibit.data.readers.recording import Recording, record_columns
@@ -25,6 +27,17 @@ from chibit.data.readers.size_limits import memory_budget
 _MAX_SECONDS = 600
 _BASE_BYTES = 1 << 30  # address space of Python and numpy themselves
 _BYTES_PER_BYTE = 6  # of address space for each byte of the file
+
+
+class Pickles(Format, key="pickles"):
+    """Pickled lists of trajectories."""
+
+    suffixes = (".pkl", ".pickle")
+    expected = ".pkl (list of trajectories)"
+
+    def read(self, path: Path) -> AbstractContextManager[tuple[Recording, Origin]]:
+        """As `read_trajectory_list`."""
+        return read_trajectory_list(path)
 
 
 @contextlib.contextmanager

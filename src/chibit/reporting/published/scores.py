@@ -7,13 +7,14 @@ paper compares its own early-stopped scores with the last scores of Chen et al. 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from chibit.environments.data_names import read_name
+from chibit.environments.registry import GAMES
 from chibit.reporting.read.arms import SUFFIXES
 from chibit.reporting.read.shipped import read_rows
 
@@ -126,14 +127,12 @@ def task_of(dataset: str) -> tuple[str | None, Origin]:
         The task (``hopper-medium``; None for a data set unlike any published one) and the origin of the
         data; only ``d4rl`` and ``atari`` are the data that the published numbers were measured on.
     """
-    levels = "random|medium|expert|medium-replay|medium-expert|full-replay"
-    if match := re.fullmatch(rf"(hopper|halfcheetah|walker2d|ant)-({levels})-v2", dataset):
-        return f"{match[1]}-{match[2]}", "d4rl"
-    if match := re.fullmatch(rf"(chibit|mujoco)/(hopper|halfcheetah|walker2d|ant)/({levels})-v\d+", dataset):
-        return f"{match[2]}-{match[3]}", "chibit" if match[1] == "chibit" else "minari"
-    if dataset in {"Breakout", "Qbert", "Pong", "Seaquest"}:
+    if dataset in GAMES:
         return dataset, "atari"
-    return None, "other"
+    name = read_name(dataset)
+    if name is None or name.source not in ("d4rl", "minari", "chibit"):
+        return None, "other"
+    return f"{name.environment}-{name.level}", name.source
 
 
 def _read_scores() -> Iterator[PublishedScore]:

@@ -21,9 +21,7 @@ from chibit.core.config import from_json
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.files import nearest, write_atomic
 from chibit.core.tensors import read_safetensors
-
-ENV_IDS = {"hopper": "Hopper-v5", "halfcheetah": "HalfCheetah-v5", "walker2d": "Walker2d-v5"}
-"""The environments that have a ladder. All of them have actions in [-1, 1]."""
+from chibit.environments.registry import OWN_IDS
 
 POLICY_FOLDER = Path(__file__).parent / "policies"
 _FORMAT = "chibit behaviour ladder 1"
@@ -186,8 +184,8 @@ def load_ladder(env_name: str) -> Ladder:
         InputError: No ladder has that name.
         DamagedFileError: The installed file is damaged or missing.
     """
-    if env_name not in ENV_IDS:
-        hint = nearest(env_name, ENV_IDS) or f"; known are {', '.join(ENV_IDS)}"
+    if env_name not in OWN_IDS:
+        hint = nearest(env_name, OWN_IDS) or f"; known are {', '.join(OWN_IDS)}"
         raise InputError(f"no behaviour policies for {env_name!r}{hint}")
     return read_ladder(POLICY_FOLDER / f"{env_name}.safetensors")
 

@@ -1,0 +1,43 @@
+"""The contract of a data format: which files it knows, and how their steps are read. One file a format."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import ClassVar
+
+from chibit.core.plugins import Registry
+from chibit.data.readers.origin import Origin
+from chibit.data.readers.recording import Recording
+
+
+class Format(ABC):
+    """A way in which logged episodes are kept in files; ``class Mine(Format, key="mine")`` registers it."""
+
+    suffixes: ClassVar[tuple[str, ...]] = ()
+    """Of its files, with the dot."""
+    expected: ClassVar[str] = ""
+    """Its files in words, for messages; empty is the suffixes."""
+
+    def __init_subclass__(cls, *, key: str) -> None:
+        """Register the class under a key, in place of one that was registered under it."""
+        super().__init_subclass__()
+        FORMATS.put(key, cls())
+
+    def claim(self, path: Path) -> Path | None:
+        """Give what `read` takes where a file or folder is of this format, else None."""
+        return path if path.suffix in self.suffixes and not path.is_dir() else None
+
+    @abstractmethod
+    def read(self, path: Path) -> AbstractContextManager[tuple[Recording, Origin]]:
+        """Open what `claim` gave: its steps, for as long as the context lasts, and what is known of them.
+
+        Raises:
+            UserError: InputError if steps are missing or do not fit together, DamagedFileError for a damaged
+                file, ResourceError if it is too large for this machine.
+        """
+
+
+FORMATS: Registry[Format] = Registry("chibit.formats")
+"""Formats by key; `chibit.data.resolve` imports those of the package."""

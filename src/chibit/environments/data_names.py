@@ -1,0 +1,50 @@
+"""What the name of a data set says, where it has one of the known forms; a free name says nothing."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from chibit.environments.registry import D4RL_IDS, D4RL_LEVELS, GAMES, LEVELS
+
+Source = Literal["d4rl", "minari", "chibit", "short", "replay", "played"]
+
+_LEVELS, _GAMES = "|".join(D4RL_LEVELS), "|".join(GAMES)
+_LOCOMOTION = "|".join(D4RL_IDS)
+_FORMS: dict[Source, str] = {
+    "d4rl": rf"({_LOCOMOTION})-({_LEVELS})-v2",
+    "minari": rf"mujoco/({_LOCOMOTION})/({_LEVELS})-v\d+",
+    "chibit": rf"chibit/({_LOCOMOTION})/({_LEVELS})-v\d+",
+    "short": rf"({_LOCOMOTION})-({_LEVELS})",
+    "replay": rf"({_GAMES})(?:-(\d+(?:\.\d+)?)pct)?",
+    "played": rf"({_GAMES.lower()})-({'|'.join(LEVELS)})",
+}
+_PUBLISHED = re.compile(rf"({_LOCOMOTION})-({_LEVELS})-v\d+|({_GAMES})(-.+pct)?|(chibit|mujoco)/.*")
+
+
+@dataclass(frozen=True)
+class DataName:
+    """What a name says."""
+
+    source: Source
+    """Whose data: D4RL's, Minari's, collected here (`short` is a short name of that), DQN-replay's, or games
+    that were played here."""
+    environment: str
+    """As `Environment.name`: hopper, Breakout."""
+    level: str
+    """medium-replay; of DQN-replay the percentage, or empty for 1."""
+
+
+def read_name(name: str) -> DataName | None:
+    """Read a name: ``hopper-medium-v2``, ``mujoco/hopper/medium-v0``, ``Breakout-5pct``; None for others."""
+    for source, form in _FORMS.items():
+        if match := re.fullmatch(form, name):
+            game = {game.lower(): game for game in GAMES}.get(match[1], match[1])
+            return DataName(source, game, match[2] or "")
+    return None
+
+
+def is_published_name(name: str) -> bool:
+    """Whether a name stands for one published data set, whose numbers tables would show beside it."""
+    return _PUBLISHED.fullmatch(name) is not None

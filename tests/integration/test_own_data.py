@@ -1,0 +1,138 @@
+"""Environments and data formats of others: the examples of docs/extend.md, from outside of the package."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from chibit import make_env
+from chibit.cli import main
+from chibit.core import plugins
+from chibit.core.errors import InputError
+from chibit.data.load import load_dataset
+from chibit.data.readers.base import FORMATS, Format
+from chibit.data.resolve import readable_suffixes
+from chibit.environments.registry import ENVIRONMENTS, register_env
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+FLAGS = ["--num-steps", "4", "--num-episodes", "2", "--batch-size", "4", "--device", "cpu", "--quiet"]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """A folder with the examples, in which what is registered and imported is forgotten after the test."""
+    for name in ("my_tank.py", "my_csv.py"):
+        shutil.copy(EXAMPLES / name, tmp_path)
+    readable_suffixes()  # the package's own formats register themselves at the first look
+    for registry in (ENVIRONMENTS, FORMATS):
+        monkeypatch.setattr(registry, "_entries", dict(registry._all()))
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    monkeypatch.setenv("CHIBIT_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    gym.registry.pop("Tank-v0", None)
+    for name in ("my_tank", "my_csv"):
+        sys.modules.pop(name, None)
+
+
+def play(env, num_episodes=4):
+    """Columns of episodes that always let the same in."""
+    steps = []
+    for seed in range(num_episodes):
+        observation, _ = env.reset(seed=seed)
+        is_over = False
+        while not is_over:
+            action = np.array([0.02 + 0.02 * seed], np.float32)
+            following, reward, terminated, is_over, _ = env.step(action)
+            steps.append((observation, action, reward, terminated, is_over))
+            observation = following
+    names = ("observations", "actions", "rewards", "terminations", "truncations")
+    return dict(zip(names, map(np.array, zip(*steps, strict=True)), strict=True))
+
+
+def test_an_environment_of_ones_own_is_trained_for_evaluated_in_and_scored(folder):
+    import my_tank  # noqa: F401
+
+    np.savez("log.npz", **play(make_env("Tank-v0")), env_id="Tank-v0")
+    spec = load_dataset("log.npz", progress=False).spec
+    assert (spec.env_id, spec.max_episode_steps, spec.default_target_returns) == ("Tank-v0", 20, (20.0, 15.0))
+    assert (spec.action_low, spec.score_reference) == ((0.0,), (10.0, 20.0))
+    assert main(["train", "--agent", "bc", "--data", "log.npz", "--out", "run", *FLAGS]) == 0
+    last = json.loads(Path("run/evaluations.jsonl").read_text().splitlines()[-1])
+    assert last["episode_lengths"] == [20, 20]
+    assert last["normalized_score"] == pytest.approx(100 * (np.mean(last["episode_returns"]) - 10) / 10)
+    assert main(["evaluate", "run", "--num-episodes", "1"]) == 0
+
+
+def test_a_module_of_ones_own_is_known_to_every_command_and_process(folder):
+    environment = os.environ | {"CHIBIT_PLUGINS": "my_tank,my_csv", "OMP_NUM_THREADS": "1"}
+    code = (
+        "from chibit import make_env; from chibit.data.readers.base import FORMATS;"
+        "print(make_env('Tank-v0').unwrapped, FORMATS['csv'].suffixes)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert "Tank" in found.stdout and ".csv" in found.stdout, found.stderr
+
+
+def test_a_module_that_cannot_be_imported_is_refused_and_an_installed_one_left_out(monkeypatch, caplog):
+    registry = plugins.Registry("some.group")
+    monkeypatch.setenv("CHIBIT_PLUGINS", "no_such_module")
+    with pytest.raises(InputError, match="CHIBIT_PLUGINS: no_such_module cannot be imported"):
+        registry.get("x")
+    monkeypatch.delenv("CHIBIT_PLUGINS")
+    entry = SimpleNamespace(module="gone", value="gone:Thing", load=lambda: 1 / 0)
+    monkeypatch.setattr(plugins.importlib.metadata, "entry_points", lambda group: [entry])
+    assert dict(plugins.Registry("some.group")) == {}
+    assert "plugin gone:Thing is left out: division by zero" in caplog.text
+
+
+def test_ids_of_the_package_are_not_taken_and_ones_own_are_defined_anew(folder):
+    with pytest.raises(InputError, match=r"Hopper-v5 is chibit's own"):
+        register_env("Hopper-v5", score_reference=(0.0, 1.0))
+    with pytest.raises(InputError, match="score_reference"):
+        register_env("Tank-v0", score_reference=(1.0, 1.0))
+    import my_tank
+
+    register_env("Tank-v0", my_tank.Tank, max_episode_steps=3)
+    assert make_env("Tank-v0").spec.max_episode_steps == 3
+    assert ENVIRONMENTS["Tank-v0"].score_reference is None
+
+
+def test_a_format_of_ones_own_is_trained_on(folder):
+    columns = play(make_env("Pendulum-v1", max_episode_steps=5))
+    rows = np.column_stack(
+        [columns["observations"], columns["actions"], columns["rewards"], columns["truncations"]]
+    )
+    names = "observation_0,observation_1,observation_2,action_0,reward,terminated"
+    np.savetxt("log.csv", rows, delimiter=",", header=names, comments="")
+    with pytest.raises(InputError, match=r"unknown kind of file; expected .*\.hdf5"):
+        load_dataset("log.csv")
+    import my_csv  # noqa: F401
+
+    dataset = load_dataset("log.csv", progress=False)
+    assert (dataset.spec.name, dataset.num_episodes, dataset.spec.state_dim) == ("log", 4, 3)
+    np.testing.assert_allclose(dataset.rewards, columns["rewards"], rtol=1e-6)
+    assert main(["train", "--agent", "bc", "--data", "log.csv", "--out", "run", *FLAGS]) == 0
+    Path("log.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(InputError, match="found a, b; expected observation_0"):
+        load_dataset("log.csv")
+    with pytest.raises(InputError, match=r"log2\.csv': no such file"):
+        load_dataset("log2.csv")
+
+
+def test_a_suffix_that_is_read_already_is_refused():
+    class Mine(Format, key="mine"):
+        suffixes = (".npz",)
+
+        def read(self, path):
+            raise NotImplementedError
+
+    with pytest.raises(InputError, match=r"\.npz files: formats .*'mine'.* both read them"):
+        load_dataset("x.npz")
