@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from chibit.environments.make import make_env
     from chibit.environments.registry import register_env
     from chibit.evaluation.rollout import evaluate
+    from chibit.judging.judge import Judge, judge
     from chibit.models.gpt import GPT, GPTConfig
     from chibit.models.initializers import load_initialiser
     from chibit.models.language_model import LanguageModel
@@ -29,6 +30,7 @@ _HOME = {
     "AGENTS": "chibit.agents",
     "GPT": "chibit.models.gpt",
     "GPTConfig": "chibit.models.gpt",
+    "Judge": "chibit.judging.judge",
     "LanguageModel": "chibit.models.language_model",
     "Policy": "chibit.policy.policy",
     "RECIPES": "chibit.recipes",
@@ -38,6 +40,7 @@ _HOME = {
     "collect": "chibit.data.collect.mujoco",
     "evaluate": "chibit.evaluation.rollout",
     "from_arrays": "chibit.data.load",
+    "judge": "chibit.judging.judge",
     "load_dataset": "chibit.data.load",
     "load_initialiser": "chibit.models.initializers",
     "make_agent": "chibit.agents",
@@ -51,6 +54,7 @@ __all__ = [
     "GPT",
     "RECIPES",
     "GPTConfig",
+    "Judge",
     "LanguageModel",
     "Policy",
     "RunConfig",
@@ -59,6 +63,7 @@ __all__ = [
     "collect",
     "evaluate",
     "from_arrays",
+    "judge",
     "load_dataset",
     "load_initialiser",
     "make_agent",

@@ -21,6 +21,7 @@ ALLOWED = {
     "agents": ("core", "environments.data_names", "data", "losses", "models", "agents"),
     "policy": ("core", "environments", "data", "models", "agents", "evaluation", "policy"),
     "evaluation": ("core", "environments", "data.samplers", "models", "agents.base", "evaluation"),
+    "judging": ("core", "environments.scores", "data", "models", "agents.base", "policy", "judging"),
     "training": (
         "core",
         "environments",

@@ -1,0 +1,218 @@
+"""What is learned of a log once, tested on held-out episodes, and kept for every policy that is judged."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import nn
+
+from chibit.core.config import Checked, from_json, read_json, to_json
+from chibit.core.errors import DamagedFileError, InputError
+from chibit.core.fields import Count, Seed
+from chibit.core.files import atomic_folder, write_atomic
+from chibit.core.home import home_folder
+from chibit.core.memory import read_whole
+from chibit.data.dataset import TrajectoryDataset
+from chibit.judging.clone import Clone
+from chibit.judging.steps import read_steps
+from chibit.judging.world import World, WorldConfig
+
+log = logging.getLogger(__name__)
+
+SCHEMA = 1
+"""Raised when the same data would give another model."""
+LENGTHS = (1, 2, 5, 10, 25, 50, 100)
+"""Steps over which the model is compared with held-out episodes."""
+GOOD_FIT = 0.9
+"""R2 of the sum of rewards from which on the model follows the log."""
+_NUM_WINDOWS = 64
+_MODEL, _MANIFEST = "model.safetensors", "manifest.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitConfig(Checked):
+    """What is learned of a log."""
+
+    world: WorldConfig = WorldConfig()
+    clone_steps: Count = 3000
+    """Gradient steps of the clone."""
+    seed: Seed = 0
+    """Of weights, batches, and what the model is tested on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfTest(Checked):
+    """How well the model follows episodes that it was not learned from."""
+
+    step_error: float
+    """Mean squared error of the change of the state in one step, in units of its spread; 1 is useless."""
+    lengths: tuple[int, ...]
+    """Steps for which logged actions were played in the model, from logged states."""
+    fits: tuple[float, ...]
+    """R2 of the sum of the rewards over those steps."""
+
+    @property
+    def horizon(self) -> int:
+        """Steps up to which the model follows the log: R2 of at least 0.9 for all lengths up to here."""
+        reached = 0
+        for length, fit in zip(self.lengths, self.fits, strict=True):
+            if fit < GOOD_FIT:
+                break
+            reached = length
+        return reached
+
+
+@dataclass(frozen=True, eq=False)
+class FittedLog:
+    """Model and clone of a log."""
+
+    world: World
+    clone: Clone
+    self_test: SelfTest
+
+
+def fit_log(
+    train: TrajectoryDataset, held_out: TrajectoryDataset, config: FitConfig, *, cache: Path | None = None
+) -> FittedLog:
+    """Learn a model and a clone of a log, or take those that were learned before.
+
+    Args:
+        train: what is learned from.
+        held_out: what the model is tested on.
+        config: settings; the same ones give the same model to the bit, on one machine.
+        cache: folder of what is kept; see `home_folder`.
+
+    Raises:
+        DivergenceError: if nothing can be learned from the log.
+        ResourceError: if the model cannot be kept, or its data do not fit into memory.
+    """
+    key = _key(train, held_out, config)
+    folder = home_folder(cache) / "judges" / key[:16]
+    if folder.exists():
+        try:
+            return _load(folder, train, config, key)
+        except (DamagedFileError, InputError) as error:
+            log.warning("%s; it is learned again", error)
+    fitted = _fit(train, held_out, config)
+    _keep(folder, fitted, key)
+    return fitted
+
+
+class Tape:
+    """Plays recorded actions, whatever it sees."""
+
+    def __init__(self, actions: np.ndarray) -> None:
+        """Actions (E, T, A), or (E, T) where they are discrete."""
+        self._actions = actions
+
+    def reset(self, num_envs: int) -> None:
+        """Begin with the first ones."""
+        self._step = 0
+
+    def act(self, observations: np.ndarray) -> np.ndarray:
+        """The next ones."""
+        return np.asarray(self._actions[:, self._step])
+
+    def observe(self, rewards: np.ndarray, dones: np.ndarray) -> None:
+        """Go on."""
+        self._step += 1
+
+
+def open_loop(world: World, dataset: TrajectoryDataset, length: int, seed: int) -> float | None:
+    """R2 of the sum of rewards when the model is given logged actions, from logged states.
+
+    Args:
+        world: the model.
+        dataset: episodes that it was not learned from.
+        length: steps of a stretch.
+        seed: of the choice of stretches.
+
+    Returns:
+        None where no episode is that long, or all stretches bring the same.
+    """
+    generator = np.random.default_rng([seed, length])
+    starts, lengths = dataset.episode_starts[:-1], dataset.episode_lengths
+    long_enough = np.flatnonzero(lengths >= length)
+    if not len(long_enough):
+        return None
+    episodes = generator.choice(long_enough, world.config.num_members * _NUM_WINDOWS // 4)
+    first = starts[episodes] + generator.integers(0, lengths[episodes] - length + 1)
+    rows = first[:, None] + np.arange(length)
+    logged = dataset.rewards[rows].sum(1, dtype=np.float64)
+    if np.ptp(logged) <= 1e-6 * np.abs(logged).max():
+        return None
+    tape = Tape(dataset.actions[rows])
+    played = world.play(tape, dataset.observations[first], horizon=length, discount=1.0).returns
+    return float(1 - ((played - logged) ** 2).sum() / ((logged - logged.mean()) ** 2).sum())
+
+
+def _key(train: TrajectoryDataset, held_out: TrajectoryDataset, config: FitConfig) -> str:
+    parts = {
+        "schema": SCHEMA,
+        "data": [train.content_hash, held_out.content_hash],
+        "bounds": [train.spec.action_low, train.spec.action_high],
+        "config": to_json(config),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _build(train: TrajectoryDataset, config: FitConfig) -> tuple[World, Clone]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        ends_by_change = train.final_observations is not None
+        return World(train.spec, config.world, ends_by_change=ends_by_change), Clone(train.spec)
+
+
+def _fit(train: TrajectoryDataset, held_out: TrajectoryDataset, config: FitConfig) -> FittedLog:
+    world, clone = _build(train, config)
+    steps = read_steps(train)
+    world.fit(steps, np.random.default_rng([config.seed, 0]))
+    clone.fit(steps, world.scales, np.random.default_rng([config.seed, 1]), num_steps=config.clone_steps)
+    tested = {length: open_loop(world, held_out, length, config.seed) for length in LENGTHS}
+    found = {length: fit for length, fit in tested.items() if fit is not None}
+    error = world.error(read_steps(held_out))
+    self_test = SelfTest(step_error=error, lengths=tuple(found), fits=tuple(found.values()))
+    return FittedLog(world, clone, self_test)
+
+
+def _modules(world: World, clone: Clone) -> nn.ModuleDict:
+    return nn.ModuleDict({"world": world, "clone": clone})
+
+
+def _keep(folder: Path, fitted: FittedLog, key: str) -> None:
+    weights = safetensors.torch.save(_modules(fitted.world, fitted.clone).state_dict())
+    self_test = to_json(fitted.self_test)
+    manifest = {
+        "schema": SCHEMA,
+        "key": key,
+        "sha256": _digest(weights, self_test),
+        "self_test": self_test,
+    }
+    with atomic_folder(folder, replace=True) as temporary:
+        write_atomic(temporary / _MODEL, weights)
+        write_atomic(temporary / _MANIFEST, json.dumps(manifest, indent=1, allow_nan=False))
+
+
+def _load(folder: Path, train: TrajectoryDataset, config: FitConfig, key: str) -> FittedLog:
+    """Open a kept model; UserError if it is not whole."""
+    manifest = read_json(folder / _MANIFEST)
+    weights = read_whole(folder / _MODEL, "remove the folder")
+    if not isinstance(manifest, dict) or manifest.get("key") != key:
+        raise DamagedFileError(f"{folder / _MANIFEST}: is not that of this model")
+    if _digest(weights, manifest.get("self_test")) != manifest.get("sha256"):
+        raise DamagedFileError(f"{folder}: content does not match the SHA-256 in {_MANIFEST}")
+    world, clone = _build(train, config)
+    _modules(world, clone).load_state_dict(safetensors.torch.load(weights))
+    return FittedLog(world, clone, from_json(SelfTest, manifest["self_test"], str(folder / _MANIFEST)))
+
+
+def _digest(weights: bytes, self_test: Any) -> str:
+    return hashlib.sha256(weights + json.dumps(self_test).encode()).hexdigest()

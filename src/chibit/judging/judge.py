@@ -1,0 +1,239 @@
+"""Judging policies by playing them in a model of the log.
+
+Dimensions: N steps · E episodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from chibit.agents.base import Policy as ActingPolicy
+from chibit.core.config import Checked
+from chibit.core.errors import InputError
+from chibit.core.fields import BelowOne, Count, Fraction
+from chibit.core.formatting import count, format_number
+from chibit.data.dataset import TrajectoryDataset
+from chibit.data.statistics import spread
+from chibit.judging.fitting import FitConfig, FittedLog, fit_log
+from chibit.judging.judgement import AtLoggedSteps, Estimate, Judgement, LogSummary, PlayedInModel
+from chibit.judging.replay import ActionError, replay
+from chibit.policy.policy import Policy
+
+LEAST_EPISODES = 10
+"""Below it a held-out episode or two decide everything."""
+_REPLAYED, _BEST = 20, 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeConfig(Checked):
+    """How policies are judged."""
+
+    fit: FitConfig = FitConfig()
+    held_out_share: Fraction = 0.2
+    """Of the episodes, where none are given: the model is tested and action errors are measured on them."""
+    discount: BelowOne = 0.99
+    """Of values; a return far beyond the model's horizon is worth less than a value."""
+    horizon: Count | None = None
+    """Steps after which an episode in the model is cut; None is the data's time limit."""
+    rollouts_per_member: Count = 8
+
+
+class Judge:
+    """Judges policies on one log."""
+
+    def __init__(
+        self,
+        dataset: TrajectoryDataset,
+        *,
+        held_out: TrajectoryDataset | None = None,
+        config: JudgeConfig | None = None,
+        cache: Path | None = None,
+    ) -> None:
+        """Learn a model of the log, or take the one that was learned before.
+
+        Args:
+            dataset: the log.
+            held_out: episodes that neither model nor policies learned from; None sets a share of `dataset`
+                aside.
+            config: settings.
+            cache: where models are kept; see `chibit.core.home.home_folder`.
+
+        Raises:
+            InputError: for images, fewer than 10 episodes, or rewards that are all equal.
+            DivergenceError: if nothing can be learned from the log.
+            ResourceError: if it does not fit into memory, or the model cannot be kept.
+        """
+        self.config = config = config or JudgeConfig()
+        _check(dataset)
+        self._train = dataset
+        if held_out is None:
+            self._train, held_out = dataset.held_out_split(config.held_out_share, config.fit.seed)
+        self._held_out = held_out
+        self.fitted: FittedLog = fit_log(self._train, held_out, config.fit, cache=cache)
+        """Model and clone."""
+        generator = np.random.default_rng([config.fit.seed, 2])
+        number = config.rollouts_per_member * config.fit.world.num_members
+        first = self._train.episode_starts[generator.integers(0, self._train.num_episodes, number)]
+        self._starts = np.asarray(self._train.observations[first])
+        order = generator.permutation(held_out.num_episodes)
+        self._replayed = np.sort(order[:_REPLAYED])
+        best = np.argsort(-held_out.episode_returns, kind="stable")
+        self._best = best[: max(1, min(_REPLAYED, round(_BEST * held_out.num_episodes)))]
+        self.horizon = config.horizon or self._train.spec.max_episode_steps
+        self.log = self._summary()
+        """What is known of the log."""
+
+    def __call__(
+        self, policy: ActingPolicy, *, name: str = "policy", target_return: float | None = None
+    ) -> Judgement:
+        """Judge a policy.
+
+        Args:
+            policy: acts in several episodes at once.
+            name: of the policy, for tables.
+            target_return: raw return that it asks for; a `chibit.Policy` says so itself.
+
+        Raises:
+            InputError: if its actions do not fit the data, or are not finite.
+        """
+        if isinstance(policy, Policy):
+            target_return = policy.target_return
+        return Judgement(
+            name=name,
+            target_return=target_return,
+            in_model=self._play(policy),
+            at_steps=self._at_steps(policy),
+            log=self.log,
+        )
+
+    def _play(self, policy: ActingPolicy) -> PlayedInModel:
+        play = self.fitted.world.play(
+            policy, self._starts, horizon=self.horizon, discount=self.config.discount
+        )
+        return PlayedInModel(
+            value=Estimate(members=tuple(play.by_member(play.values).tolist())),
+            total=Estimate(members=tuple(play.by_member(play.returns).tolist())),
+            length=float(play.lengths.mean()),
+            disagreement=play.disagreement,
+            clipped=play.clipped,
+        )
+
+    def _at_steps(self, policy: ActingPolicy) -> AtLoggedSteps:
+        replays = [
+            replay(policy, self._held_out, episodes.tolist()) for episodes in (self._replayed, self._best)
+        ]
+        actions = self._train.actions
+        scale = spread(actions.mean(0), actions.std(0)) if actions.ndim == 2 else np.ones(0)
+        error, best = (ActionError.of(shown, scale) for shown in replays)
+        far = self.fitted.clone.share_far(replays[0].observations, replays[0].chosen)
+        return AtLoggedSteps(error=error, best_error=best, far=far)
+
+    def _summary(self) -> LogSummary:
+        parts = (self._train, self._held_out)
+        returns = np.concatenate([part.episode_returns for part in parts]).astype(np.float64)
+        values = np.concatenate([discounted_returns(part, self.config.discount) for part in parts])
+        clone = self.fitted.clone
+        return LogSummary(
+            data=self._train.spec.name,
+            num_episodes=len(returns),
+            mean_return=float(returns.mean()),
+            std_return=float(returns.std(ddof=1)),
+            best_return=float(returns.max()),
+            mean_value=float(values.mean()),
+            lowest_value=float(values.min()),
+            best_value=float(values.max()),
+            discount=self.config.discount,
+            horizon=self.horizon,
+            self_test=self.fitted.self_test,
+            clone=self._play(clone.policy()),
+            clone_at_steps=self._at_steps(clone.policy()),
+            noise_floor=clone.expected_error(self._held_out.observations),
+            notes=tuple(self._notes()),
+        )
+
+    def _notes(self) -> Iterator[str]:
+        train, spec = self._train, self._train.spec
+        num_cut = int((~train.episode_ends[:, 0]).sum())
+        if train.final_observations is None and num_cut:
+            yield (
+                f"what follows the last step of {count(num_cut, 'truncated episode')} is not known: these "
+                "steps are left out of the dynamics"
+            )
+        if train.final_observations is None and num_cut < train.num_episodes:
+            yield (
+                "what the last actions led to is not known: terminations are learned from the state and the "
+                "action before them"
+            )
+        if self.config.horizon is None and spec.env_id is None:
+            yield (
+                f"the time limit is not known: episodes in the model are cut after the log's longest, "
+                f"{count(spec.max_episode_steps, 'step')}"
+            )
+
+
+def judge(
+    policy: ActingPolicy,
+    dataset: TrajectoryDataset,
+    *,
+    held_out: TrajectoryDataset | None = None,
+    name: str = "policy",
+    target_return: float | None = None,
+    config: JudgeConfig | None = None,
+    cache: Path | None = None,
+) -> Judgement:
+    """Say what can be said of a policy without a simulator: play it in a model learned from a log.
+
+    The model is learned once for a data set, in about a minute, and kept. To judge several policies, call a
+    `Judge` for each.
+
+    Args:
+        policy: a `chibit.Policy`, or any object with `reset(num_envs)`, `act(observations)` and
+            `observe(rewards, dones)`.
+        dataset: the log.
+        held_out: episodes that neither model nor policy learned from; None sets a fifth of `dataset` aside.
+        name: of the policy, for tables.
+        target_return: raw return that it asks for; a `chibit.Policy` says so itself.
+        config: settings.
+        cache: where models are kept; see `chibit.core.home.home_folder`.
+
+    Returns:
+        The judgement: its `value` and `total` are None where no number can be given, its `reasons` say why.
+
+    Raises:
+        InputError: for images, fewer than 10 episodes, rewards that are all equal, or a policy whose actions
+            do not fit the data or are not finite.
+        DivergenceError: if nothing can be learned from the log.
+        ResourceError: if it does not fit into memory, or the model cannot be kept.
+    """
+    judges = Judge(dataset, held_out=held_out, config=config, cache=cache)
+    return judges(policy, name=name, target_return=target_return)
+
+
+def discounted_returns(dataset: TrajectoryDataset, discount: float) -> np.ndarray:
+    """(E,) float64 discounted returns of the episodes of a log."""
+    weighted = dataset.rewards * np.power(discount, dataset.timesteps)
+    return np.add.reduceat(weighted, dataset.episode_starts[:-1])
+
+
+def _check(dataset: TrajectoryDataset) -> None:
+    """Refuse a log that no model can be learned from."""
+    spec, rewards = dataset.spec, dataset.rewards
+    if spec.image_shape:
+        raise InputError(
+            f"{spec.name}: observations are images, of which no model is learned; compare the held-out "
+            "action errors that training logs"
+        )
+    if dataset.num_episodes < LEAST_EPISODES:
+        raise InputError(
+            f"{spec.name}: {count(dataset.num_episodes, 'episode')}, expected at least {LEAST_EPISODES} to "
+            "learn a model of them and to test it"
+        )
+    if rewards.min() == rewards.max():
+        raise InputError(
+            f"{spec.name}: every reward is {format_number(float(rewards[0]))}, so that all policies would be "
+            "judged alike; give rewards that say what is wanted"
+        )

@@ -1,0 +1,265 @@
+"""What is said of a policy: numbers, what they are worth, and whether there is a number at all.
+
+The thresholds were chosen on two pools of policies with known returns and tested on others; docs/judging.md
+has the tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from chibit.core.config import Checked
+from chibit.core.formatting import format_number, format_setting
+from chibit.judging.fitting import SelfTest
+from chibit.judging.replay import ActionError
+
+MODEL_BIAS = 0.15
+"""Share of a value by which all members of a model are wrong together, measured; part of the spread."""
+_TIMES_CLONE = 4.0
+"""Times the clone's disagreement, or its share of clipped states, beyond which nothing is said."""
+_CLIPPED = 0.05
+"""Share of clipped states that is always allowed."""
+_RANGE = 0.25
+"""Share of the log's lowest and highest discounted return by which a value may lie beyond them."""
+LEAST_HORIZON = 5
+"""Steps for which the model must follow held-out episodes, where they are that long."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate(Checked):
+    """What the model says of a policy's return, by member.
+
+    `low` and `high` are the model spread: two standard deviations over members and 15 % of the mean for what
+    all members share. It is no confidence interval: docs/judging.md has how often it held the truth.
+    """
+
+    members: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Over members."""
+        return float(np.mean(self.members))
+
+    @property
+    def half_width(self) -> float:
+        """Of the model spread."""
+        spread = np.std(self.members, ddof=1) if len(self.members) > 1 else 0.0
+        return float(2.0 * spread + MODEL_BIAS * abs(self.mean))
+
+    @property
+    def low(self) -> float:
+        """Lower end of the model spread."""
+        return self.mean - self.half_width
+
+    @property
+    def high(self) -> float:
+        """Upper end of the model spread."""
+        return self.mean + self.half_width
+
+    def __str__(self) -> str:
+        ends = [format_number(end, like=[self.mean]) for end in (self.low, self.high)]
+        return f"{format_number(self.mean)} (model spread {ends[0]} to {ends[1]})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlayedInModel(Checked):
+    """What playing a policy in the model brought."""
+
+    value: Estimate
+    """Discounted return."""
+    total: Estimate
+    """Undiscounted return."""
+    length: float
+    """Steps of an episode; mean."""
+    disagreement: float
+    """Spread of the members' predictions along the way, in units of the states' changes."""
+    clipped: float
+    """Share of steps that would have left the range of the log's states."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AtLoggedSteps(Checked):
+    """What a policy would have done at logged steps that the clone was not learned from."""
+
+    error: ActionError
+    """Over held-out episodes."""
+    best_error: ActionError
+    """Over the tenth of them with the best return."""
+    far: float
+    """Share of steps at which its action is more than three of the clone's standard deviations away."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogSummary(Checked):
+    """The log, and what is learned of it: what judgements are relative to."""
+
+    data: str
+    """Name of the data set."""
+    num_episodes: int
+    mean_return: float
+    std_return: float
+    best_return: float
+    mean_value: float
+    """Mean discounted return."""
+    lowest_value: float
+    best_value: float
+    discount: float
+    horizon: int
+    """Steps after which an episode in the model is cut."""
+    self_test: SelfTest
+    clone: PlayedInModel
+    clone_at_steps: AtLoggedSteps
+    noise_floor: float
+    """Mean squared distance of logged actions from the clone's that the clone itself expects."""
+    notes: tuple[str, ...]
+    """What was left out or assumed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement(Checked):
+    """What can be said of one policy."""
+
+    name: str
+    target_return: float | None
+    """Raw return that it was asked for."""
+    in_model: PlayedInModel
+    """What the model says, whether or not it is to be believed: `value` and `total` are."""
+    at_steps: AtLoggedSteps
+    log: LogSummary
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why there is no number; empty where there is one."""
+        return tuple(_reasons(self.in_model, self.log))
+
+    @property
+    def value(self) -> Estimate | None:
+        """Discounted return; None where no number can be given."""
+        return None if self.reasons else self.in_model.value
+
+    @property
+    def total(self) -> Estimate | None:
+        """Undiscounted return; None where no number can be given."""
+        return None if self.reasons else self.in_model.total
+
+    @property
+    def disagreement_ratio(self) -> float:
+        """The members' disagreement along the way, in units of the clone's."""
+        return self.in_model.disagreement / max(self.log.clone.disagreement, 1e-12)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What else a reader must know."""
+        target = self.target_return
+        if target is None or target <= self.log.best_return:
+            return ()
+        return (
+            f"asked for {format_setting(target)}, more than the log has (its best return is "
+            f"{format_number(self.log.best_return)}); no estimate can vouch for it",
+        )
+
+    @property
+    def against_clone(self) -> str:
+        """The value beside that of a plain clone in the same model, in words; empty without a number."""
+        if self.value is None:
+            return ""
+        own, clone = self.value.mean, self.log.clone.value.mean
+        if own > 0 and clone > 0:
+            return f"{own / clone:.2f} x the clone"
+        return f"{format_number(own - clone, signed=True)} against the clone's {format_number(clone)}"
+
+    def __str__(self) -> str:
+        lines = [f"{self.name}: no number: {reason}" for reason in self.reasons]
+        if self.value is not None:
+            lines = [
+                f"{self.name}: value {self.value}, return {self.total}, {self.against_clone}, by a model "
+                f"that follows the log for {self.log.self_test.horizon} steps"
+            ]
+        return "\n".join([*lines, *(f"{self.name}: {note}" for note in self.notes)])
+
+
+def _reasons(played: PlayedInModel, log: LogSummary) -> list[str]:
+    reasons, test = [], log.self_test
+    needed = max([length for length in test.lengths if length <= LEAST_HORIZON], default=1)
+    if test.horizon < needed:
+        measured = ", ".join(
+            f"{fit:.2f} over {length}" for length, fit in zip(test.lengths, test.fits, strict=True)
+        )
+        reasons.append(
+            f"the model does not follow the log (R2 of the sum of rewards by steps: {measured or 'none'}; "
+            f"expected 0.9 up to {needed})"
+        )
+    ratio = played.disagreement / max(log.clone.disagreement, 1e-12)
+    if ratio > _TIMES_CLONE:
+        reasons.append(
+            f"the policy leaves what the log covers: the models disagree {ratio:.1f} times as much as on a "
+            f"clone, at most {_TIMES_CLONE:g} times is trusted"
+        )
+    allowed = max(_TIMES_CLONE * log.clone.clipped, _CLIPPED)
+    if played.clipped > allowed:
+        reasons.append(
+            f"the policy leaves what the log covers: {played.clipped:.0%} of its states lie outside the "
+            f"log's range, at most {allowed:.0%} is trusted"
+        )
+    value = played.value.mean
+    low = log.lowest_value - _RANGE * abs(log.lowest_value)
+    high = log.best_value + _RANGE * abs(log.best_value)
+    if not low <= value <= high:
+        reasons.append(
+            f"the policy leaves what the log covers: its value would be {format_number(value)}, the log's "
+            f"go from {format_number(log.lowest_value)} to {format_number(log.best_value)}"
+        )
+    return reasons
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison(Checked):
+    """Two policies, played from the same states in the same members."""
+
+    better: str
+    other: str
+    difference: float
+    """Of their values, at least 0."""
+    half_width: float
+    """Two standard deviations of the members' differences, and 15 % of the difference's own size."""
+    is_clear: bool
+    """Whether they can be told apart."""
+
+    def __str__(self) -> str:
+        gap = f"{format_number(self.difference)} ± {format_number(self.half_width, like=[self.difference])}"
+        if self.is_clear:
+            return f"{self.better} is better than {self.other} by {gap}"
+        return f"cannot tell {self.better} and {self.other} apart ({gap})"
+
+
+def compare(first: Judgement, second: Judgement) -> Comparison | None:
+    """Compare two policies by their values; None where one of them has no number."""
+    if first.value is None or second.value is None:
+        return None
+    if first.value.mean < second.value.mean:
+        first, second = second, first
+    return _compare(first, second)
+
+
+def rank(judgements: Sequence[Judgement]) -> list[Judgement]:
+    """Policies with a number from the best value down, then the others as they were given."""
+    with_number = [judgement for judgement in judgements if judgement.value is not None]
+    best_first = sorted(with_number, key=lambda judgement: -judgement.in_model.value.mean)
+    return [*best_first, *(judgement for judgement in judgements if judgement.value is None)]
+
+
+def _compare(better: Judgement, other: Judgement) -> Comparison:
+    gaps = np.subtract(better.in_model.value.members, other.in_model.value.members)
+    difference = float(gaps.mean())
+    spread = float(2.0 * gaps.std(ddof=1)) if len(gaps) > 1 else 0.0
+    half_width = spread + MODEL_BIAS * abs(better.in_model.value.mean)
+    return Comparison(
+        better=better.name,
+        other=other.name,
+        difference=difference,
+        half_width=half_width,
+        is_clear=difference > half_width,
+    )

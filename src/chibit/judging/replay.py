@@ -1,0 +1,90 @@
+"""What a policy would have done at logged histories, beside what was done.
+
+Dimensions: E episodes · N steps of them · S state_dim · A act_dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from chibit.agents.base import Policy
+from chibit.core.errors import InputError
+from chibit.data.dataset import TrajectoryDataset
+
+
+@dataclass(frozen=True, eq=False)
+class Replay:
+    """Steps of some episodes, end to end."""
+
+    observations: np.ndarray
+    """(N, S) raw, as logged."""
+    logged: np.ndarray
+    """(N, A), or (N,) int64."""
+    chosen: np.ndarray
+    """What the policy chose instead, of the same shape."""
+    rewards: np.ndarray
+    """(N,) as logged."""
+    episode_starts: np.ndarray
+    """(E + 1,) first row of each episode, then N."""
+
+
+def replay(policy: Policy, dataset: TrajectoryDataset, episodes: Sequence[int]) -> Replay:
+    """Show a policy logged episodes, in lockstep.
+
+    It sees logged states and rewards at every step, whatever it would rather have done.
+
+    Args:
+        policy: is reset first.
+        dataset: the log.
+        episodes: numbers of E episodes.
+
+    Raises:
+        InputError: if its actions do not have the shape of the log's, or are not finite.
+    """
+    trajectories = [dataset.trajectory(episode) for episode in episodes]
+    lengths = np.array([len(trajectory.rewards) for trajectory in trajectories])
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    columns = {
+        name: np.concatenate([getattr(trajectory, name) for trajectory in trajectories])
+        for name in ("observations", "actions", "rewards")
+    }
+    chosen = np.empty_like(columns["actions"])
+    policy.reset(len(trajectories))
+    for step in range(int(lengths.max())):
+        live = step < lengths
+        rows = starts[:-1] + np.minimum(step, lengths - 1)
+        actions = np.asarray(policy.act(columns["observations"][rows]))
+        if actions.shape != chosen[rows].shape:
+            raise InputError(
+                f"the policy gives actions of shape {actions.shape}, expected {chosen[rows].shape} as in "
+                f"{dataset.spec.name}; judge it on the data that it was trained on"
+            )
+        if not np.isfinite(actions[live]).all():
+            raise InputError(f"the policy's action is not finite at step {step}; train it again")
+        chosen[rows[live]] = actions[live]
+        policy.observe(columns["rewards"][rows].astype(np.float64), step + 1 >= lengths)
+    return Replay(columns["observations"], columns["actions"], chosen, columns["rewards"], starts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionError:
+    """How far a policy's actions are from the logged ones, at logged histories.
+
+    Of continuous actions the mean squared error in their own units, of choices the share of other ones.
+    """
+
+    mean: float
+    by_dimension: tuple[float, ...]
+    """Root of the mean squared error of each dimension, in units of the log's spread; empty for choices."""
+
+    @classmethod
+    def of(cls, replay: Replay, spread: np.ndarray) -> ActionError:
+        """Of a replay; `spread` (A,) is that of logged actions."""
+        if replay.logged.ndim == 1:
+            return cls(mean=float((replay.chosen != replay.logged).mean()), by_dimension=())
+        squares = (replay.chosen.astype(np.float64) - replay.logged) ** 2
+        by_dimension = np.sqrt(squares.mean(0)) / spread
+        return cls(mean=float(squares.mean()), by_dimension=tuple(by_dimension.tolist()))

@@ -1,0 +1,129 @@
+"""The log as a model of it is learned: single steps in units of their spread, and what they were before.
+
+Dimensions: N steps · S state_dim · A width of a coded action (act_dim, or one column for each choice).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from chibit.core.memory import check_fits
+from chibit.data.dataset import DatasetSpec, TrajectoryDataset
+from chibit.data.statistics import spread
+
+
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """All steps of a log, end to end."""
+
+    states: np.ndarray
+    """(N, S) float32 raw."""
+    actions: np.ndarray
+    """(N, A) float32; one-hot where actions are discrete."""
+    rewards: np.ndarray
+    """(N,) float64."""
+    next_states: np.ndarray
+    """(N, S) float32 raw."""
+    is_known: np.ndarray
+    """(N,) bool, whether `next_states` is: not after an episode's end where the data hold none."""
+    terminations: np.ndarray
+    """(N,) bool."""
+
+
+def read_steps(dataset: TrajectoryDataset) -> Steps:
+    """Take the steps out of a log.
+
+    Raises:
+        ResourceError: if they do not fit into memory.
+    """
+    spec = dataset.spec
+    width = 2 * spec.state_dim + (spec.num_actions or spec.act_dim) + 2
+    check_fits(16 * dataset.num_steps * width, f"the steps of {spec.name}", "judge on a part of the data")
+    states = np.array(dataset.observations)
+    following, is_known = np.concatenate([states[1:], states[:1]]), np.ones(len(states), bool)
+    last = dataset.episode_starts[1:] - 1
+    if dataset.final_observations is None:
+        following[last], is_known[last] = states[last], False
+    else:
+        following[last] = dataset.final_observations
+    return Steps(
+        states=states,
+        actions=code_actions(dataset.actions, spec),
+        rewards=np.asarray(dataset.rewards, np.float64),
+        next_states=following,
+        is_known=is_known,
+        terminations=dataset.terminations,
+    )
+
+
+def code_actions(actions: np.ndarray, spec: DatasetSpec) -> np.ndarray:
+    """Actions (N, act_dim) as they are, and discrete ones (N,) one-hot; float32."""
+    if spec.num_actions is None:
+        return np.asarray(actions, np.float32)
+    return np.eye(spec.num_actions, dtype=np.float32)[actions]
+
+
+class Scales(nn.Module):
+    """Means and spreads of the steps that a model is learned from, and the range that they reach."""
+
+    state_mean: Tensor
+    state_std: Tensor
+    action_mean: Tensor
+    action_std: Tensor
+    change_mean: Tensor
+    change_std: Tensor
+    reward_mean: Tensor
+    reward_std: Tensor
+    state_low: Tensor
+    state_high: Tensor
+    reward_low: Tensor
+    reward_high: Tensor
+
+    def __init__(self, state_dim: int, action_width: int) -> None:
+        """Make room; `measured` fills it."""
+        super().__init__()
+        widths = {"state": state_dim, "change": state_dim, "action": action_width, "reward": 1}
+        for name in Scales.__annotations__:
+            buffer = torch.zeros(widths[name.partition("_")[0]], dtype=torch.float64)
+            self.register_buffer(name, buffer)
+
+    @classmethod
+    def measured(cls, steps: Steps, *, is_discrete: bool) -> Scales:
+        """Of some steps. Choices keep their zeros and ones."""
+        scales = cls(steps.states.shape[1], steps.actions.shape[1])
+        columns = {"state": steps.states, "action": steps.actions, "reward": steps.rewards[:, None]}
+        for name, rows in columns.items():
+            scales._set(name, rows.astype(np.float64))
+        if is_discrete:
+            scales.action_mean.zero_()
+            scales.action_std.fill_(1.0)
+        states, following = scales.states(steps.states), scales.states(steps.next_states)
+        scales._set("change", (following.astype(np.float64) - states)[steps.is_known])
+        for bound, choose in (("low", np.min), ("high", np.max)):
+            scales._fill(f"state_{bound}", choose(states, axis=0))
+            scales._fill(f"reward_{bound}", choose(steps.rewards, axis=0, keepdims=True))
+        return scales
+
+    def states(self, raw: np.ndarray) -> np.ndarray:
+        """(N, S) float32 in units of the spread; centered in float64, since offsets may be large."""
+        return ((raw - self.state_mean.numpy()) / self.state_std.numpy()).astype(np.float32)
+
+    def raw_states(self, states: np.ndarray) -> np.ndarray:
+        """Back from `states`, float32."""
+        return (states * self.state_std.numpy() + self.state_mean.numpy()).astype(np.float32)
+
+    def actions(self, raw: np.ndarray) -> np.ndarray:
+        """(N, A) float32 in units of the spread."""
+        return ((raw - self.action_mean.numpy()) / self.action_std.numpy()).astype(np.float32)
+
+    def _set(self, name: str, rows: np.ndarray) -> None:
+        mean, std = rows.mean(0), rows.std(0)
+        self._fill(f"{name}_mean", mean)
+        self._fill(f"{name}_std", spread(mean, std))
+
+    def _fill(self, name: str, values: np.ndarray) -> None:
+        self.get_buffer(name).copy_(torch.from_numpy(np.asarray(values, np.float64)))

@@ -1,0 +1,110 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from chibit.judging import fitting
+from chibit.judging.fitting import LENGTHS, FitConfig, SelfTest, fit_log, open_loop
+from chibit.judging.judge import Judge
+from chibit.judging.world import WorldConfig
+from judging_toys import SETTINGS, Acts, home, make_log
+
+TINY = FitConfig(world=WorldConfig(hidden_sizes=(8,), num_steps=3), clone_steps=3)
+
+
+@pytest.fixture
+def parts(tmp_path):
+    return make_log(tmp_path, 20).held_out_split(0.2, 0)
+
+
+def test_a_model_is_learned_once(parts, tmp_path, monkeypatch):
+    first = fit_log(*parts, TINY, cache=tmp_path)
+    monkeypatch.setattr(fitting, "_fit", lambda *_: pytest.fail("learned again"))
+    again = fit_log(*parts, TINY, cache=tmp_path)
+    for module in ("world", "clone"):
+        kept, made = (getattr(fitted, module).state_dict() for fitted in (again, first))
+        assert kept.keys() == made.keys()
+        assert all(kept[name].equal(made[name]) for name in kept)
+    assert again.self_test == first.self_test
+    assert [sorted(path.name for path in folder.iterdir()) for folder in (tmp_path / "judges").iterdir()] == [
+        ["manifest.json", "model.safetensors"]
+    ]
+
+
+def test_other_data_seeds_or_settings_are_another_model(parts, tmp_path):
+    train, held_out = parts
+    others = [
+        (train, held_out, dataclasses.replace(TINY, seed=1)),
+        (train, held_out, dataclasses.replace(TINY, clone_steps=4)),
+        (held_out, train, TINY),
+    ]
+    for one in [(train, held_out, TINY), *others]:
+        fit_log(*one, cache=tmp_path)
+    assert len(list((tmp_path / "judges").iterdir())) == 4
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "manifest.json"])
+def test_a_damaged_model_is_learned_again(parts, tmp_path, caplog, name):
+    first = fit_log(*parts, TINY, cache=tmp_path)
+    (folder,) = (tmp_path / "judges").iterdir()
+    content = bytearray((folder / name).read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    (folder / name).write_bytes(content)
+    again = fit_log(*parts, TINY, cache=tmp_path)
+    assert "learned again" in caplog.text
+    assert all(value.equal(again.world.state_dict()[key]) for key, value in first.world.state_dict().items())
+    caplog.clear()
+    fit_log(*parts, TINY, cache=tmp_path)
+    assert not caplog.text
+
+
+def test_a_manifest_that_lies_is_not_believed(parts, tmp_path, caplog):
+    fit_log(*parts, TINY, cache=tmp_path)
+    (folder,) = (tmp_path / "judges").iterdir()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["self_test"]["step_error"] = -1.0
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert fit_log(*parts, TINY, cache=tmp_path).self_test.step_error > 0
+    assert "learned again" in caplog.text
+
+
+def test_the_same_seed_judges_alike_to_the_bit(tmp_path):
+    dataset = make_log(tmp_path, 20)
+    settings = dataclasses.replace(SETTINGS, fit=TINY)
+    first, again = (
+        Judge(dataset, config=settings, cache=tmp_path / name)(Acts(home)) for name in ("one", "two")
+    )
+    assert first == again
+
+
+def test_a_fit_leaves_the_global_generator_alone(parts, tmp_path):
+    import torch
+
+    before = torch.get_rng_state()
+    fit_log(*parts, TINY, cache=tmp_path)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_the_open_loop_test_tells_a_good_model_from_a_bad_one(line_judge, line_log, tmp_path):
+    _, held_out = line_log.held_out_split(0.2, 0)
+    assert open_loop(line_judge.fitted.world, held_out, 10, 0) > 0.95
+    untrained = fit_log(*line_log.held_out_split(0.2, 0), TINY, cache=tmp_path)
+    assert open_loop(untrained.world, held_out, 10, 0) < 0.9
+    assert untrained.self_test.horizon < 10 < line_judge.fitted.self_test.horizon
+
+
+def test_stretches_that_cannot_be_compared_are_left_out(line_judge, line_log, tmp_path):
+    world = line_judge.fitted.world
+    assert open_loop(world, line_log, 41, 0) is None  # no episode is that long
+    alike = make_log(tmp_path, 20, rewards=np.full(20 * 40, 2.0))
+    assert open_loop(world, alike, 5, 0) is None
+
+
+def test_the_horizon_ends_at_the_first_bad_length():
+    def horizon(*fits):
+        return SelfTest(step_error=0.1, lengths=LENGTHS[: len(fits)], fits=fits).horizon
+
+    assert horizon(0.99, 0.95, 0.9, 0.5, 0.99) == 5
+    assert horizon(0.2, 0.99) == 0
+    assert horizon() == 0

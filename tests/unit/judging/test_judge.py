@@ -1,0 +1,191 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+import chibit
+from chibit.core.config import from_json, to_json
+from chibit.core.errors import InputError
+from chibit.judging.judge import Judge, discounted_returns
+from chibit.judging.judgement import Judgement, compare, rank
+from chibit.judging.world import WorldConfig
+from judging_toys import DISCOUNT, LENGTH, SETTINGS, Acts, columns, down, home, make_log, true_value, up
+
+TINY = dataclasses.replace(
+    SETTINGS,
+    fit=dataclasses.replace(
+        SETTINGS.fit, world=WorldConfig(hidden_sizes=(16,), num_steps=30), clone_steps=30
+    ),
+)
+
+
+def timid(states):
+    return np.clip(-3.0 * states + 0.1, -1.0, 1.0)
+
+
+def wild(states):
+    return np.sign(np.sin(1000.0 * states))
+
+
+def test_a_policy_near_the_log_has_a_number(line_judge):
+    judgement = line_judge(Acts(home), name="home")
+    assert not judgement.reasons
+    truth = true_value(home, line_judge._starts).mean()
+    assert judgement.value.low <= truth <= judgement.value.high
+    assert judgement.total.mean == pytest.approx(np.mean(judgement.in_model.total.members))
+    assert "home: value" in str(judgement) and "model spread" in str(judgement)
+    assert "%" not in str(judgement)  # the spread is not called an interval of so many percent
+
+
+def test_the_clone_of_the_log_is_worth_what_the_log_is(line_judge, line_log):
+    log = line_judge.log
+    assert log.mean_value == pytest.approx(discounted_returns(line_log, DISCOUNT).mean())
+    assert log.lowest_value <= log.clone.value.mean <= log.best_value
+    assert log.clone_at_steps.error.mean == pytest.approx(log.noise_floor, rel=0.2)
+    assert log.num_episodes == line_log.num_episodes
+    assert log.best_return == line_log.episode_returns.max()
+
+
+def test_discounted_returns_by_hand(tmp_path):
+    dataset = make_log(tmp_path, 3, 2, rewards=np.array([1.0, 2.0, 0.0, 4.0, -1.0, 0.0]))
+    np.testing.assert_allclose(discounted_returns(dataset, 0.5), [2.0, 2.0, -1.0])
+
+
+def narrow_log(cache, num_episodes=40):
+    """Everybody walks home and trembles: far from it nothing is known."""
+    generator = np.random.default_rng(3)
+    return make_log(
+        cache,
+        **columns(
+            num_episodes, choose=lambda states: home(states) + 0.05 * generator.normal(size=states.shape)
+        ),
+    )
+
+
+def test_a_policy_that_leaves_the_log_has_no_number(tmp_path):
+    judgement = Judge(narrow_log(tmp_path), config=SETTINGS, cache=tmp_path)(Acts(up), name="up")
+    assert judgement.value is None and judgement.total is None
+    assert "the policy leaves what the log covers" in " ".join(judgement.reasons)
+    assert str(judgement).startswith("up: no number: ")
+    assert not judgement.against_clone
+
+
+def test_a_model_that_does_not_fit_gives_no_number(tmp_path):
+    generator = np.random.default_rng(0)
+    noise = make_log(tmp_path, 20, rewards=generator.normal(size=20 * LENGTH))
+    judgement = Judge(noise, config=TINY, cache=tmp_path)(Acts(home))
+    assert any("the model does not follow the log" in reason for reason in judgement.reasons)
+
+
+def test_noise_leaves_the_support_the_more_the_larger_it_is(tmp_path):
+    judge = Judge(narrow_log(tmp_path), config=TINY, cache=tmp_path)
+    clone = judge.fitted.clone
+
+    def noisy(size):
+        generator = np.random.default_rng(1)
+        return Acts(lambda seen: clone.choose(seen) + size * generator.normal(size=seen.shape))
+
+    none, some, much = (judge(noisy(size)).at_steps.far for size in (0.0, 0.25, 0.6))
+    assert none < some < much
+
+
+def test_an_untrained_policy_is_far_from_the_log(tmp_path):
+    judgement = Judge(narrow_log(tmp_path), config=SETTINGS, cache=tmp_path)(Acts(wild))
+    assert judgement.at_steps.far > 0.5
+    assert judgement.reasons
+
+
+def test_policies_are_compared(line_judge):
+    good, like_it, bad = (
+        line_judge(Acts(choose), name=name)
+        for name, choose in (("timid", timid), ("home", home), ("shy", lambda states: -0.3 + 0 * states))
+    )
+    assert not good.reasons and not bad.reasons
+    clear = compare(bad, good)
+    assert clear.is_clear and (clear.better, clear.other) == ("timid", "shy")
+    assert str(clear).startswith("timid is better than shy by")
+    unclear = compare(good, like_it)
+    assert not compare(good, good).is_clear
+    assert str(compare(good, good)).startswith("cannot tell timid and timid apart")
+    assert unclear.difference == pytest.approx(abs(good.value.mean - like_it.value.mean))
+    outside = line_judge(Acts(down), name="down")
+    assert outside.reasons and compare(good, outside) is None
+    assert [one.name for one in rank([outside, bad, good])] == ["timid", "shy", "down"]
+
+
+def test_more_than_the_log_has_is_said(line_judge):
+    asked = line_judge(Acts(home), target_return=99.0)
+    assert "asked for 99, more than the log has" in str(asked)
+    assert not line_judge(Acts(home), target_return=1.0).notes
+
+
+def test_a_judgement_goes_through_json(line_judge):
+    judgement = line_judge(Acts(home), name="home", target_return=2.0)
+    assert from_json(Judgement, json.loads(json.dumps(to_json(judgement)))) == judgement
+
+
+def test_the_public_function_does_the_same(line_log, line_judge, cache):
+    assert chibit.judge(Acts(home), line_log, config=SETTINGS, cache=cache) == line_judge(Acts(home))
+
+
+def test_a_split_of_ones_own_is_taken(line_log, tmp_path):
+    train, held_out = line_log.held_out_split(0.5, 3)
+    log = Judge(train, held_out=held_out, config=TINY, cache=tmp_path).log
+    assert log.num_episodes == line_log.num_episodes
+
+
+# Bad input: each is refused, or answered, in one line.
+
+
+@pytest.mark.parametrize(
+    ("changes", "number", "message"),
+    [
+        ({}, 9, "9 episodes, expected at least 10"),
+        ({"rewards": np.full(20 * LENGTH, 2.5)}, 20, "every reward is 2.50, so that all policies"),
+    ],
+)
+def test_a_log_of_which_nothing_can_be_learned_is_refused(tmp_path, changes, number, message):
+    with pytest.raises(InputError, match=message) as caught:
+        Judge(make_log(tmp_path, number, **changes), config=TINY, cache=tmp_path)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "judges").exists()
+
+
+def test_images_are_refused(line_log):
+    spec = dataclasses.replace(line_log.spec, image_shape=(1, 1, 1), state_mean=(), state_std=())
+    with pytest.raises(InputError, match="images, of which no model is learned; compare the held-out"):
+        Judge(dataclasses.replace(line_log, spec=spec), config=TINY)
+
+
+def test_episodes_of_one_step_are_judged(tmp_path):
+    judgement = Judge(make_log(tmp_path, 300, 1), config=SETTINGS, cache=tmp_path)(Acts(home))
+    assert not judgement.reasons
+    assert judgement.in_model.length == 1
+    assert judgement.value == judgement.total
+
+
+def test_what_follows_a_cut_may_be_unknown_and_is_said(tmp_path):
+    judge = Judge(make_log(tmp_path, 20, next_observations=None), config=TINY, cache=tmp_path)
+    assert "what follows the last step of 16 truncated episodes is not known" in " ".join(judge.log.notes)
+
+
+def test_an_unknown_horizon_is_said(tmp_path, line_judge):
+    assert "the time limit is not known: episodes in the model are cut after the log's longest, 40 steps" in (
+        line_judge.log.notes
+    )
+    given = dataclasses.replace(TINY, horizon=7)
+    judge = Judge(make_log(tmp_path, 20), config=given, cache=tmp_path)
+    assert not judge.log.notes
+    assert judge(Acts(home)).in_model.length == 7
+
+
+def test_a_policy_of_other_sizes_is_refused_in_a_line(line_judge):
+    with pytest.raises(InputError, match="judge it on the data that it was trained on") as caught:
+        line_judge(Acts(lambda seen: np.zeros((len(seen), 3))))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_policy_that_gives_nan_is_refused_in_a_line(line_judge):
+    with pytest.raises(InputError, match="action is not finite at step 0"):
+        line_judge(Acts(lambda seen: np.full_like(seen, np.nan)))
