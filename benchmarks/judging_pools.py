@@ -32,6 +32,7 @@ from chibit.core.runtime import resolve_runtime, seed_torch
 from chibit.data.dataset import TrajectoryDataset
 from chibit.evaluation.pool import EnvironmentPool
 from chibit.evaluation.rollout import evaluate
+from chibit.models.gpt import GPTShape
 
 DISCOUNT = 0.99
 EPISODES = 24
@@ -65,7 +66,7 @@ class Job:
 
 def jobs() -> list[Job]:
     dt = DecisionTransformerConfig(
-        n_embd=64, n_layer=2, dropout=0.1, learning_rate=1e-3, warmup_steps=100, batch_size=64,
+        gpt=GPTShape(n_embd=64, n_layer=2), dropout=0.1, learning_rate=1e-3, warmup_steps=100, batch_size=64,
         context_length=10,
     )  # fmt: skip
     return [

@@ -7,6 +7,7 @@ from chibit.agents.dt.config import DecisionTransformerConfig
 from chibit.core.errors import InputError
 from chibit.core.runtime import Runtime
 from chibit.judging.replay import ActionError, replay
+from chibit.models.gpt import GPTShape
 from judging_toys import Acts, home, make_log, step
 
 
@@ -23,7 +24,7 @@ def test_a_clone_replays_what_it_gives_for_all_states_at_once(line_judge, line_l
 
 def test_a_sequence_model_replays_its_own_episodes(tmp_path):
     """It remembers states, rewards and actions: shown its own past, it does again what it did."""
-    config = DecisionTransformerConfig(n_layer=1, n_embd=16, context_length=5, warmup_steps=0)
+    config = DecisionTransformerConfig(gpt=GPTShape(n_layer=1, n_embd=16), context_length=5)
     agent = make_agent(config, make_log(tmp_path).spec, Runtime())
     states = np.linspace(-1, 1, 4, dtype=np.float32)[:, None]
     lengths = np.array([12, 9, 12, 3])
