@@ -21,7 +21,6 @@ MEASURES_PEERS = {"benchmarks/loading.py"}
 SPAWNS = {
     "data/readers/sandbox.py",
     "data/readers/minari_download.py",
-    "data/readers/pickles.py",
     "evaluation/video.py",
     "training/provenance.py",
 }

@@ -120,16 +120,6 @@ def limit_data(num_bytes: int) -> Callable[[], None]:
     return lambda: _resource.setrlimit(_resource.RLIMIT_DATA, before)
 
 
-def limit_reader(max_bytes: int, max_seconds: int) -> None:
-    """Bound what is left of this process's life: memory, processor time, no core file."""
-    if _resource is None:
-        return
-    with contextlib.suppress(ValueError):  # macOS knows this limit and does not take it
-        _resource.setrlimit(_resource.RLIMIT_AS, (max_bytes, max_bytes))
-    _resource.setrlimit(_resource.RLIMIT_CPU, (max_seconds, max_seconds))
-    _resource.setrlimit(_resource.RLIMIT_CORE, (0, 0))
-
-
 def die_with_parent() -> None:
     """End this process when its parent ends, however that ends; Linux only."""
     with contextlib.suppress(AttributeError, TypeError, OSError):

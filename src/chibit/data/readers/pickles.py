@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -14,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from chibit.core.arrays import map_array
-from chibit.core.errors import DamagedFileError, InputError, ResourceError
+from chibit.core.errors import ResourceError
 from chibit.core.files import check_regular
 from chibit.core.temporary import temporary_folder
 from chibit.data.readers import unpickler
@@ -22,6 +19,7 @@ from chibit.data.readers.base import Format
 from chibit.data.readers.d4rl import find_id, make_origin, state_columns
 from chibit.data.readers.origin import Origin
 from chibit.data.readers.recording import Recording, record_columns
+from chibit.data.readers.sandbox import run_apart
 from chibit.data.readers.size_limits import memory_budget
 
 _MAX_SECONDS = 600
@@ -85,26 +83,4 @@ def _convert(path: Path, folder: Path) -> None:
     max_bytes = _BASE_BYTES + _BYTES_PER_BYTE * size
     if max_bytes > 2 * memory_budget():
         raise ResourceError(f"{path}: reading {size >> 20} MB of pickle takes {max_bytes >> 20} MB of memory")
-    program = [sys.executable, "-I", unpickler.__file__, str(path.absolute()), str(folder)]
-    try:
-        result = subprocess.run(
-            [*program, str(max_bytes), str(_MAX_SECONDS)],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=2 * _MAX_SECONDS,
-            env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise DamagedFileError(f"{path}: refused: it does not come to an end") from error
-    if result.returncode == 0:
-        return
-    lines = result.stderr.strip().splitlines()
-    reason = lines[-1][:200] if lines else f"reading it ended with signal {-result.returncode}"
-    if result.returncode == unpickler.MALFORMED:
-        raise InputError(f"{path}: {reason}")
-    if result.returncode == unpickler.NO_SPACE:
-        raise ResourceError(f"{folder}: cannot write ({reason}); free some space")
-    raise DamagedFileError(f"{path}: refused: {reason}; expected a pickled list of dictionaries of arrays")
+    run_apart([unpickler.__file__], path, folder, max_bytes=max_bytes, max_seconds=_MAX_SECONDS)

@@ -1,7 +1,8 @@
-"""HDF5 files are read in a process of their own, with limits on memory and time.
+"""Files that are not to be trusted are read in a process of their own, with limits on memory and time.
 
 The process runs a reader, writes the steps as flat .npy files, and ends; its parent maps those files. What a
-damaged or hostile file does to the HDF5 library, it does to a process that holds nothing else.
+damaged or hostile file does to a library, it does to a process that holds nothing else. Pickles have
+a program of their own, `unpickler.py`; the readers of HDF5 run in `main` below and write
 
     observations.npy, actions.npy, next_observations.npy, rewards.npy, episode_starts.npy, episode_ends.npy
     description.json   the rest of the recording, and its origin
@@ -10,6 +11,7 @@ damaged or hostile file does to the HDF5 library, it does to a process that hold
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import json
 import os
@@ -17,7 +19,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -25,15 +27,16 @@ from chibit.core.arrays import map_array
 from chibit.core.config import from_json, read_json, to_json
 from chibit.core.errors import DamagedFileError, InputError, ResourceError, UserError
 from chibit.core.files import check_regular, create, resource_error, write_atomic
-from chibit.core.platform import die_with_parent, limit_reader
 from chibit.core.temporary import temporary_folder
 from chibit.data.readers.origin import Origin
 from chibit.data.readers.recording import BLOCK_ROWS, Block, Recording
 from chibit.data.readers.size_limits import memory_budget
+from chibit.data.readers.unpickler import limit
 
 _READERS = {"d4rl": "read_d4rl", "minari": "read_minari"}  # of the modules of those names
 _BASE_BYTES = 2 << 30  # address space of Python and its libraries
-_BASE_SECONDS, _BYTES_A_SECOND = 600, 2_000_000  # of processor time; a slow disk does not count
+_BASE_SECONDS, _BYTES_A_SECOND = 600, 2_000_000  # of processor time
+_WALL_FACTOR = 4  # a slow disk or a busy machine takes longer than the processor
 _DESCRIPTION = "description.json"
 _BLOCKS = ("observations", "actions", "next_observations")
 _WHOLE = ("rewards", "episode_starts", "episode_ends")
@@ -41,56 +44,76 @@ _START = (
     "import sys; sys.path[:] = sys.argv.pop(1).split(sys.argv.pop(1)); "
     "from chibit.data.readers.sandbox import main; sys.exit(main(sys.argv[1:]))"
 )
+_QUIET = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+_NO_PLUGINS = {"HDF5_PLUGIN_PRELOAD": "::"}  # HDF5 loads no filters, wherever they are said to be
 
 
-def read_d4rl_apart(path: Path) -> contextlib.AbstractContextManager[tuple[Recording, Origin]]:
-    """As `d4rl.read_d4rl`, in a process of its own."""
-    return _read_apart("d4rl", path)
+def run_apart(program: Sequence[str], path: Path, folder: Path, *, max_bytes: int, max_seconds: int) -> None:
+    """Have a program of this package's read a file: PROGRAM PATH FOLDER MAX_BYTES MAX_SECONDS.
 
+    It limits itself, writes what it has read into the folder, and exits with 0. Refusing, it says why in the
+    last line of standard error and exits with the code of a `UserError`. Any other end is the file's doing.
 
-def read_minari_apart(path: Path) -> contextlib.AbstractContextManager[tuple[Recording, Origin]]:
-    """As `minari.read_minari`, in a process of its own."""
-    return _read_apart("minari", path)
+    Args:
+        program: arguments of Python.
+        path: the file, or a folder of files.
+        folder: for what is read.
+        max_bytes: address space.
+        max_seconds: processor time; the clock's has a bound too.
+
+    Raises:
+        UserError: as the program; DamagedFileError where it came to another end.
+    """
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", *program, str(path), str(folder), str(max_bytes), str(max_seconds)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_WALL_FACTOR * max_seconds,
+            env=os.environ | _QUIET | _NO_PLUGINS,
+            check=False,
+        )
+        code, lines = done.returncode, done.stderr.strip().splitlines()
+    except subprocess.TimeoutExpired:
+        code, lines = 1, ["no end in sight"]
+    if code == 0:
+        return
+    for kind in (InputError, DamagedFileError, ResourceError):
+        if code == kind.exit_code and lines:
+            raise kind(lines[-1])
+    reason = f"signal {-code}" if code < 0 else (lines or ["an error"])[-1][:200]
+    raise DamagedFileError(
+        f"{path}: refused: reading it ended with {reason}; the file is damaged or not to be trusted"
+    )
 
 
 @contextlib.contextmanager
 def _read_apart(reader: str, path: Path) -> Iterator[tuple[Recording, Origin]]:
-    """Run a reader with limits.
+    """Run a reader of HDF5 with limits.
 
     Raises:
         UserError: as the reader; DamagedFileError if it takes more memory or time than any such file may.
     """
+    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+    size = sum(check_regular(file) for file in files)
+    places = os.pathsep.join([str(Path(__file__).parents[3]), *(place for place in sys.path if place)])
     with temporary_folder() as folder:
-        _run(reader, path, folder)
+        run_apart(
+            ["-c", _START, places, os.pathsep, reader],
+            path,
+            folder,
+            max_bytes=_BASE_BYTES + memory_budget(),
+            max_seconds=_BASE_SECONDS + size // _BYTES_A_SECOND,
+        )
         yield _open(folder, path)
 
 
-def _run(reader: str, path: Path, folder: Path) -> None:
-    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
-    size = sum(check_regular(file) for file in files)
-    limits = str(_BASE_BYTES + memory_budget()), str(_BASE_SECONDS + size // _BYTES_A_SECOND)
-    places = [str(Path(__file__).parents[3]), *(place for place in sys.path if place)]
-    program = [sys.executable, "-I", "-c", _START, os.pathsep.join(places), os.pathsep]
-    result = subprocess.run(
-        [*program, reader, str(path), str(folder), *limits],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        # The library loads no filter plug-ins, wherever they are said to be.
-        env=os.environ | {"HDF5_PLUGIN_PRELOAD": "::", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
-    if result.returncode == 0:
-        return
-    lines = result.stderr.strip().splitlines()
-    for kind in (InputError, DamagedFileError, ResourceError):
-        if result.returncode == kind.exit_code and lines:
-            raise kind(lines[-1])
-    reason = f"signal {-result.returncode}" if result.returncode < 0 else (lines or ["an error"])[-1][:200]
-    raise DamagedFileError(
-        f"{path}: reading it ended with {reason}; the file is damaged or not to be trusted"
-    )
+read_d4rl_apart = functools.partial(_read_apart, "d4rl")
+"""As `d4rl.read_d4rl`, in a process of its own."""
+read_minari_apart = functools.partial(_read_apart, "minari")
+"""As `minari.read_minari`, in a process of its own."""
 
 
 def _open(folder: Path, path: Path) -> tuple[Recording, Origin]:
@@ -122,20 +145,28 @@ def _blocks(columns: Mapping[str, np.ndarray]) -> Iterator[Block]:
 
 
 def write_recording(folder: Path, recording: Recording, origin: Origin) -> None:
-    """Write a recording so that `_open` gives it back."""
+    """Write a recording so that `_open` gives it back.
+
+    Integers become int64, and other numbers have the precision of the first rows.
+    """
     num_steps = int(recording.episode_starts[-1])
-    with contextlib.ExitStack() as stack:
-        writers: dict[str, _ColumnWriter] = {}
+    with contextlib.ExitStack() as stack, np.errstate(over="ignore"):  # the store says where it is infinite
+        files: dict[str, Any] = {}
         for block in recording.blocks():
             for name in _BLOCKS:
                 values = getattr(block, name)
-                if values is not None and name not in writers:
+                if values is None:
+                    continue
+                if name not in files:
+                    wide = np.float64 if values.dtype.itemsize > 4 or values.dtype.kind != "f" else np.float32
+                    dtype = np.dtype(np.int64 if recording.is_discrete and name == "actions" else wide)
                     file = stack.enter_context(create(folder / f"{name}.npy"))
-                    writers[name] = _ColumnWriter(
-                        file, values, num_steps, is_discrete=recording.is_discrete and name == "actions"
-                    )
-                if values is not None:
-                    writers[name].write(values)
+                    header = {"descr": dtype.str, "fortran_order": False}
+                    header["shape"] = (num_steps, *values.shape[1:])
+                    np.lib.format.write_array_header_1_0(file, header)
+                    files[name] = file, dtype
+                file, dtype = files[name]
+                file.write(np.ascontiguousarray(values, dtype).data)
     for name in _WHOLE:
         with create(folder / f"{name}.npy") as file:
             np.save(file, getattr(recording, name))
@@ -147,31 +178,11 @@ def write_recording(folder: Path, recording: Recording, origin: Origin) -> None:
     write_atomic(folder / _DESCRIPTION, json.dumps(description))
 
 
-class _ColumnWriter:
-    """Appends rows to a .npy file: integers as int64, and other numbers in the first rows' precision."""
-
-    def __init__(self, file: IO[bytes], first: np.ndarray, num_rows: int, *, is_discrete: bool) -> None:
-        self._file = file
-        wide = np.float64 if first.dtype.itemsize > 4 or first.dtype.kind != "f" else np.float32
-        self._dtype = np.dtype(np.int64 if is_discrete else wide)
-        header = {
-            "descr": np.lib.format.dtype_to_descr(self._dtype),
-            "fortran_order": False,
-            "shape": (num_rows, *first.shape[1:]),
-        }
-        np.lib.format.write_array_header_1_0(file, header)
-
-    def write(self, values: np.ndarray) -> None:
-        with np.errstate(over="ignore"):  # becomes infinite, and is refused with its place by the store
-            self._file.write(np.ascontiguousarray(values, self._dtype).data)
-
-
 def main(arguments: Sequence[str]) -> int:
     """Read one file under limits: READER PATH FOLDER MAX_BYTES MAX_SECONDS."""
     reader, given, folder, max_bytes, max_seconds = arguments
-    die_with_parent()
+    limit(int(max_bytes), int(max_seconds))
     read: Any = getattr(importlib.import_module(f"chibit.data.readers.{reader}"), _READERS[reader])
-    limit_reader(int(max_bytes), int(max_seconds))
     try:
         with read(Path(given)) as (recording, origin):
             try:

@@ -251,8 +251,8 @@ def write_columns(trajectories: list[dict[str, np.ndarray]], folder: Path, max_b
         np.save(folder / f"{name}.npy", np.concatenate(parts))
 
 
-def _limit(max_bytes: int, max_seconds: int) -> None:
-    """As `core.platform.limit_reader` and `die_with_parent`, of which this file knows nothing."""
+def limit(max_bytes: int, max_seconds: int) -> None:
+    """Bound what is left of this process's life: memory, time, no core file, and not beyond its parent's."""
     with contextlib.suppress(AttributeError, TypeError, OSError):  # only Linux ends it with its parent
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, _SIGKILL)
     if resource is None:  # on Windows there are no limits
@@ -265,29 +265,29 @@ def _limit(max_bytes: int, max_seconds: int) -> None:
 
 def main(arguments: list[str]) -> int:
     """Convert one file under limits."""
-    path, folder, max_bytes, max_seconds = (
-        Path(arguments[0]),
-        Path(arguments[1]),
-        int(arguments[2]),
-        int(arguments[3]),
-    )
-    _limit(max_bytes, max_seconds)
+    path, folder, max_bytes = arguments[0], Path(arguments[1]), int(arguments[2])
+    limit(max_bytes, int(arguments[3]))
     try:
         with open(path, "rb") as file:
             write_columns(read_trajectories(file), folder, max_bytes)
-    except (RefusedError, MalformedError) as error:
-        print(error, file=sys.stderr)
-        return REFUSED if isinstance(error, RefusedError) else MALFORMED
+        return 0
+    except MalformedError as error:
+        return _refuse(MALFORMED, f"{path}: {error}")
     except OSError as error:
-        print(error, file=sys.stderr)
-        return NO_SPACE
+        return _refuse(NO_SPACE, f"{folder}: cannot write ({error}); free some space")
+    except RefusedError as error:
+        reason = str(error)
     except MemoryError:
-        print("it asks for more memory than its size allows", file=sys.stderr)
-        return REFUSED
+        reason = "it asks for more memory than its size allows"
     except DAMAGE as error:
-        print(f"not a whole pickle ({type(error).__name__}: {error})".splitlines()[0], file=sys.stderr)
-        return REFUSED
-    return 0
+        reason = f"not a whole pickle ({type(error).__name__}: {str(error)[:200]})"
+    expected = "a pickled list of dictionaries of arrays"
+    return _refuse(REFUSED, f"{path}: refused: {reason}; expected {expected}")
+
+
+def _refuse(code: int, message: str) -> int:
+    print(" ".join(message.split()), file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":
