@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from chibit.agents.dt.config import DecisionTransformerConfig
 from chibit.core.errors import InputError
-from chibit.core.files import nearest
+from chibit.core.plugins import AddressedRegistry
 from chibit.core.runtime import Precision
 from chibit.core.targets import environment_name
 from chibit.environments.registry import D4RL_LEVELS, GAMES, OWN_IDS
@@ -68,7 +67,7 @@ class Study:
     """Size below which a difference does not matter, in the unit of the scores."""
 
 
-SEQUENCE = "dt"
+SEQUENCE = DecisionTransformerConfig.agent
 """Key of the sequence model, whose settings most studies give."""
 SHORT = {"learning_rate": 3e-4}
 """Step size for a few thousand steps, in place of Table 7's for 100,000; schedules shrink by themselves."""
@@ -76,7 +75,7 @@ SHORT_VALUES = {"learning_rate": 3e-4, "target_every": 100, "standardize_picture
 """The same for Atari's value-based methods, in place of 5e-5 and 2,000 for millions."""
 
 FAIR_ARMS = ("random", "chibit", "random_matched", "markov", "random_matched_markov")
-"""Two initialisers, and for each of them noise of its scale, beside the untrained model."""
+"""Two initializers, and for each of them noise of its scale, beside the untrained model."""
 SOURCE_ARMS = ("iid", "ngram", "dyck", "automaton")
 """Other sources without language, pre-trained on as many tokens as the Markov model."""
 FAIR_COMPARISONS = (
@@ -85,59 +84,48 @@ FAIR_COMPARISONS = (
     ("markov", "random"),
     ("markov", "random_matched_markov"),
 )
-FAIR_SETTINGS = {"batch_size": 16, "learning_rate": 3e-4}
 FAIR_TARGETS = {
     "hopper-medium-replay": (3600.0,),
     "hopper-medium-expert": (3600.0,),
     "walker2d-medium-replay": (5000.0,),
 }
 """The paper's (Table 7)."""
-FAIR_SCORE_LEVELS = {
-    "hopper-medium-replay": 34.2,
-    "hopper-medium-expert": 113.3,
-    "walker2d-medium-replay": 38.8,
-}
-"""Mean score of the best tenth of each data set's episodes."""
-FAIR_RUN = {"num_episodes": 20, "validation_share": 0.1, "log_every": 250}
-FAIR_ERROR_LEVELS = {"hopper-medium-replay": 0.09545}
-"""Mean held-out error of `random` at its chosen rate after 2,500 steps of the study `rates`."""
-BACKBONE_RATES: dict[str, float] = {
-    "random": 3e-3,
-    "chibit": 3e-3,
-    "random_matched": 3e-4,
-    "markov": 1e-3,
-    "random_matched_markov": 3e-4,
-}
-"""What the study `rates` chose for each arm (docs/experiment.md, results/rates)."""
+BACKBONE_RATES: dict[str, float] = {}
+"""What the study `rates` chose for each arm (docs/experiment.md)."""
+FAIR = Study(
+    summary="does pre-training help? Each arm at its own rate, fresh starts, ten paired seeds",
+    arms=FAIR_ARMS,
+    data=tuple(FAIR_TARGETS),
+    num_steps=10_000,
+    evaluate_every=1_000,
+    precision="bf16",
+    settings={SEQUENCE: {"batch_size": 16, "learning_rate": 3e-4}},
+    run_settings={"num_episodes": 20, "validation_share": 0.1, "log_every": 250},
+    target_returns=FAIR_TARGETS,
+    has_chosen_rates=True,
+    comparisons=FAIR_COMPARISONS,
+    # Mean score of the best tenth of each data set's episodes.
+    score_levels={
+        "hopper-medium-replay": 34.2,
+        "hopper-medium-expert": 113.3,
+        "walker2d-medium-replay": 38.8,
+    },
+    negligible=1.5,
+)
+FAIR_CELL = replace(FAIR, data=("hopper-medium-replay",), score_levels={}, negligible=None)
+"""On one data set of it, for what is asked besides."""
 
-STUDIES: dict[str, Study] = {
-    "rates": Study(
+_OWN = {
+    "rates": replace(
+        FAIR_CELL,
         summary="stage 0 of `fair`: the backbone learning rate of each arm, on seeds that are thrown away",
         arms=tuple(f"{arm}_{rate}" for arm in FAIR_ARMS for rate in RATES),
-        data=("hopper-medium-replay",),
         num_steps=5_000,
         evaluate_every=500,
-        precision="bf16",
-        settings={SEQUENCE: FAIR_SETTINGS},
-        run_settings=FAIR_RUN,
-        target_returns=FAIR_TARGETS,
+        has_chosen_rates=False,
+        comparisons=(),
     ),
-    "fair": Study(
-        summary="does pre-training help? Each arm at its own rate, fresh starts, ten paired seeds",
-        arms=FAIR_ARMS,
-        data=tuple(FAIR_TARGETS),
-        num_steps=10_000,
-        evaluate_every=1_000,
-        precision="bf16",
-        settings={SEQUENCE: FAIR_SETTINGS},
-        run_settings=FAIR_RUN,
-        target_returns=FAIR_TARGETS,
-        has_chosen_rates=True,
-        comparisons=FAIR_COMPARISONS,
-        score_levels=FAIR_SCORE_LEVELS,
-        error_levels=FAIR_ERROR_LEVELS,
-        negligible=1.5,
-    ),
+    "fair": FAIR,
     "fair_baselines": Study(
         summary="BC, 10 % BC, IQL and TD3+BC on the data of `fair`",
         arms=("bc", "bc_top10", "iql", "td3_bc"),
@@ -146,46 +134,27 @@ STUDIES: dict[str, Study] = {
         evaluate_every=2_000,
         run_settings={"num_episodes": 20},
     ),
-    "fair_twice": Study(
+    "fair_twice": replace(
+        FAIR_CELL,
         summary="one cell of `fair` at twice the batch and twice the steps: does the sign hold?",
         arms=("random", "chibit"),
-        data=("hopper-medium-replay",),
         num_steps=20_000,
         evaluate_every=2_000,
-        precision="bf16",
-        settings={SEQUENCE: {**FAIR_SETTINGS, "batch_size": 32}},
-        run_settings=FAIR_RUN,
-        target_returns=FAIR_TARGETS,
-        has_chosen_rates=True,
+        settings={SEQUENCE: {"batch_size": 32, "learning_rate": 3e-4}},
         comparisons=(("chibit", "random"),),
     ),
-    "sources": Study(
+    "sources": replace(
+        FAIR_CELL,
         summary="what may be learned beforehand? Five sources without language, for one budget of tokens",
         arms=("random", "markov", *SOURCE_ARMS),
-        data=("hopper-medium-replay",),
-        num_steps=10_000,
-        evaluate_every=1_000,
-        precision="bf16",
-        settings={SEQUENCE: FAIR_SETTINGS},
-        run_settings=FAIR_RUN,
-        target_returns=FAIR_TARGETS,
-        has_chosen_rates=True,
         comparisons=tuple((arm, "random") for arm in ("markov", *SOURCE_ARMS)),
     ),
-    "low_data": Study(
+    "low_data": replace(
+        FAIR_CELL,
         summary="1, 3, 10 and 30 % of Hopper medium-replay, a new subset with each seed, shared by the arms",
-        arms=FAIR_ARMS,
-        data=("hopper-medium-replay",),
         num_steps=3_000,
         evaluate_every=500,
-        precision="bf16",
-        settings={SEQUENCE: FAIR_SETTINGS},
-        run_settings=FAIR_RUN,
-        target_returns=FAIR_TARGETS,
         fractions=(0.01, 0.03, 0.1, 0.3),
-        has_chosen_rates=True,
-        comparisons=FAIR_COMPARISONS,
-        error_levels=FAIR_ERROR_LEVELS,
     ),
     "table1": Study(
         summary="Table 1: four Atari games from 1 % of DQN-replay (Pong: K = 50)",
@@ -247,7 +216,9 @@ STUDIES: dict[str, Study] = {
         data=MEDIUM,
     ),
     "table5": Study(
-        summary="Table 5: fine-tuned or frozen, medium", arms=("chibit_paper", "chibit_frozen"), data=MEDIUM
+        summary="Table 5: fine-tuned or frozen, medium",
+        arms=("chibit_paper", "chibit_frozen"),
+        data=MEDIUM,
     ),
     "table6": Study(
         summary="Table 6: without each technique, medium",
@@ -268,7 +239,14 @@ STUDIES: dict[str, Study] = {
     ),
     "controls": Study(
         summary="what pre-training is made of: weights redrawn, shuffled or in part, other sources, K = 1",
-        arms=("random", "random_matched", "chibit", "chibit_shuffled", "chibit_blocks", "chibit_positions")
+        arms=(
+            "random",
+            "random_matched",
+            "chibit",
+            "chibit_shuffled",
+            "chibit_blocks",
+            "chibit_positions",
+        )
         + ("markov", "random_matched_markov", *SOURCE_ARMS, "shuffled_text")
         + ("random_no_context", "chibit_no_context"),
         data=MEDIUM,
@@ -314,7 +292,11 @@ STUDIES: dict[str, Study] = {
         evaluate_every=2_500,
     ),
 }
+STUDIES: AddressedRegistry[Study] = AddressedRegistry(
+    "study", "studies", "chibit study", "a chibit.studies.Study", Study
+)
 """Name to study."""
+STUDIES.update(_OWN)
 
 
 def study_configs(
@@ -350,15 +332,13 @@ def study_configs(
     Raises:
         InputError: for an unknown study or arm, with the nearest names, and for anything named twice.
     """
-    if name not in STUDIES:
-        raise InputError(f"study: unknown {name!r}{nearest(name, STUDIES)}; known: {', '.join(STUDIES)}")
+    study = STUDIES.find(name, "study")
     if not seeds:
         raise InputError("seeds: got none, expected at least one")
     for arm in arms:
         find_recipe(arm, "arm")
     if pretrain_steps is not None and pretrain_steps < 1:
         raise InputError(f"pretrain_steps: got {pretrain_steps}, expected at least 1")
-    study = STUDIES[name]
     fields = _run_fields(study, {key: value for key, value in overrides.items() if value is not None})
     by_data = _targets_by_data(targets_by_environment or {}, data or study.data)
     configs = []
@@ -371,7 +351,7 @@ def study_configs(
                     agent = run.agent.in_study(pretrain_steps, language_corpus, study.language_settings, rate)
                     targets = {"target_returns": study.target_returns.get(data_name)}
                     settings = {**targets, **fields, **by_data.get(data_name, {}), "data_fraction": fraction}
-                    configs.append(dataclasses.replace(run, agent=agent, arm=arm, seed=seed, **settings))
+                    configs.append(replace(run, agent=agent, arm=arm, seed=seed, **settings))
     return configs
 
 
@@ -422,22 +402,10 @@ def _arm_run(study: Study, arm: str, data_name: str, num_steps: int) -> RunConfi
     key = run.agent.agent
     settings = {**study.settings.get(key, {}), **study.data_settings.get(data_name, {}).get(key, {})}
     settings = shortened(settings, num_steps / study.num_steps)
-    return dataclasses.replace(run, agent=dataclasses.replace(run.agent, **settings))
+    return replace(run, agent=replace(run.agent, **settings))
 
 
 def _distinct(what: str, values: Sequence[Any]) -> Sequence[Any]:
     if len(set(values)) != len(values):
         raise InputError(f"{what}: got {', '.join(map(str, values))}, expected each once")
     return values
-
-
-# The paper's tables and figures, and the controls, as functions: `table2(seeds=(0, 1), num_steps=200)`.
-table1 = partial(study_configs, "table1")
-table2 = partial(study_configs, "table2")
-table3 = partial(study_configs, "table3")
-table4 = partial(study_configs, "table4")
-table5 = partial(study_configs, "table5")
-table6 = partial(study_configs, "table6")
-figure2 = partial(study_configs, "figure2")
-figure3 = partial(study_configs, "figure3")
-controls = partial(study_configs, "controls")

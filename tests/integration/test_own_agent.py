@@ -15,8 +15,9 @@ from torch import nn
 
 from chibit import recipes
 from chibit.agents import AGENTS
-from chibit.agents.base import Agent, AgentConfig, AgentEntry, AgentState
+from chibit.agents.base import Agent, AgentConfig, AgentState
 from chibit.agents.markov import MarkovPolicy
+from chibit.agents.registry import AgentEntry, register_agent
 from chibit.cli import main
 from chibit.core.errors import InputError
 from chibit.core.fields import Count, Positive
@@ -83,7 +84,7 @@ def as_before(monkeypatch):
 
 @pytest.fixture
 def registered():
-    AGENTS.add(AgentEntry(MineConfig, Mine))
+    register_agent(MineConfig, Mine)
 
 
 @pytest.fixture
@@ -171,8 +172,8 @@ def test_the_example_is_an_arm_of_a_study_and_of_its_report(folder, pendulum_fil
         ("no_such_module:MyAgent", "no_such_module cannot be imported (ModuleNotFoundError"),
         ("my_agent:Nothing", "my_agent:Nothing is no agent"),
         ("my_agent:ReturnWeightedConfig", "is no agent"),
-        ("my_agent:", "expected a key or MODULE:CLASS"),
-        ("../my_agent:ReturnWeighted", "expected a key or MODULE:CLASS"),
+        ("my_agent:", "expected a key or MODULE:NAME"),
+        ("../my_agent:ReturnWeighted", "expected a key or MODULE:NAME"),
         ("my_broken:MyAgent", "my_broken cannot be imported (ZeroDivisionError"),
     ],
 )

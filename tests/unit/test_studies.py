@@ -155,7 +155,7 @@ def test_chosen_rates_are_the_arms_own(monkeypatch):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"name": "tabel2"}, "study: unknown 'tabel2'; did you mean 'table2'.*; known: .*table1, .*"),
+        ({"name": "tabel2"}, "study: got 'tabel2'; did you mean 'table2'.*; known: .*table1, .*"),
         ({"seeds": ()}, "seeds: got none, expected at least one"),
         ({"seeds": (3, 1, 3)}, "seeds: got 3, 1, 3, expected each once"),
         ({"data": ("a", "a")}, "data: got a, a, expected each once"),

@@ -6,7 +6,7 @@ from chibit.agents.base import Agent, AgentConfig, AgentState, Policy, PolicySte
 from chibit.agents.continuous import ContinuousAgent
 from chibit.agents.discrete import DiscreteAgent
 from chibit.agents.off_policy import BaselineConfig, Loss, OffPolicyAgent, Optimizers, adam
-from chibit.agents.registry import AGENTS, AgentEntry, import_agent, make_agent
+from chibit.agents.registry import AGENTS, AgentEntry, make_agent
 
 # isort: off
 # Importing a method registers it; this is the order in which methods are listed.
@@ -56,7 +56,6 @@ __all__ = [
     "ReBRAC",
     "Sampler",
     "adam",
-    "import_agent",
     "make_agent",
     "require_finite",
 ]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 import numpy as np
 from torch import Tensor, nn
 
-from chibit.agents.registry import AGENTS, AgentEntry
+from chibit.agents.registry import register_agent
 from chibit.core.config import Checked
 from chibit.core.errors import DivergenceError, InputError
 
@@ -209,7 +209,7 @@ class Agent(ABC):
         if config is not None:
             if not issubclass(config, AgentConfig):
                 raise TypeError(f"{cls.__name__}: its config {config.__name__} must inherit AgentConfig")
-            AGENTS.add(AgentEntry(config, cls))
+            register_agent(config, cls)
 
     @abstractmethod
     def __init__(self, config: Any, spec: DatasetSpec, runtime: Runtime) -> None:

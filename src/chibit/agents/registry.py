@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import inspect
-import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from chibit.core.errors import InputError
-from chibit.core.files import nearest
-from chibit.core.plugins import Registry, import_own
+from chibit.core.plugins import AddressedRegistry, address_of
 
 if TYPE_CHECKING:
     from chibit.agents.base import Agent, AgentConfig
     from chibit.core.runtime import Runtime
     from chibit.data.dataset import DatasetSpec
-
-PLUGINS = "chibit.agents"
-"""Group of entry points whose values are MODULE:CLASS of agents in other packages."""
-_OWN = "chibit."
-_ADDRESS = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
 @dataclass(frozen=True)
@@ -39,74 +32,18 @@ class AgentEntry:
     @property
     def address(self) -> str:
         """MODULE:CLASS where it comes from a user's module or a plugin; empty for the package's own."""
-        kind = self.agent
-        return "" if kind.__module__.startswith(_OWN) else f"{kind.__module__}:{kind.__qualname__}"
+        return address_of(self.agent)
 
 
-class AgentRegistry(Registry[AgentEntry]):
-    """Key to entry, in the order of registration."""
-
-    def add(self, entry: AgentEntry) -> None:
-        """Take in an agent; a class that is defined anew, as in a notebook, replaces itself.
-
-        Raises:
-            InputError: if another class has its key.
-        """
-        key, kind = entry.config.agent, entry.agent
-        there = self._entries.get(key)
-        if there is not None:
-            other = there.agent
-            if (other.__module__, other.__qualname__) != (kind.__module__, kind.__qualname__):
-                raise InputError(
-                    f"{kind.__module__}:{kind.__qualname__}: agent {key!r} is {other.__module__}:"
-                    f"{other.__qualname__} already; give its config another `agent`"
-                )
-        self.put(key, entry)
-
-    def find(self, key: Any, where: str, address: Any = "") -> AgentEntry:
-        """Give an agent that a flag or a file names. Nothing is imported for it.
-
-        Args:
-            key: of the agent.
-            where: what names it, for the message.
-            address: MODULE:CLASS that the file says it comes from.
-
-        Raises:
-            InputError: if it is not known, with what to do.
-        """
-        if isinstance(key, str) and key in self:
-            return self[key]
-        if isinstance(address, str) and _ADDRESS.fullmatch(address):
-            module = address.partition(":")[0]
-            raise InputError(
-                f"{where}: {key!r} is not chibit's own; give --agent {address} (in Python: import {module})"
-            )
-        raise InputError(f"{where}: got {key!r}{nearest(str(key), self)}; known: {', '.join(self)}")
-
-
-AGENTS = AgentRegistry(PLUGINS)
+AGENTS: AddressedRegistry[AgentEntry] = AddressedRegistry(
+    "agent", "agents", "--agent", "a class MyAgent(OffPolicyAgent, config=MyConfig)"
+)
 """Key of a method to its config and agent classes."""
 
 
-def import_agent(address: str) -> AgentEntry:
-    """Import the user's module that defines an agent; the current folder is searched last.
-
-    Args:
-        address: MODULE:CLASS, as my_module:MyAgent.
-
-    Raises:
-        InputError: if there is no such module or class, or the class is no registered agent.
-    """
-    module, _, name = address.partition(":")
-    if not _ADDRESS.fullmatch(address):
-        raise InputError(f"--agent: got {address!r}, expected a key or MODULE:CLASS")
-    kind = vars(import_own(module, "--agent")).get(name)
-    for entry in AGENTS.values():
-        if entry.agent is kind:
-            return entry
-    raise InputError(
-        f"--agent: {address} is no agent; expected a class MyAgent(OffPolicyAgent, config=MyConfig)"
-    )
+def register_agent(config: type[AgentConfig], agent: type[Agent]) -> None:
+    """Make a method known under the key that its config has."""
+    AGENTS.add(config.agent, AgentEntry(config, agent), agent, f"{agent.__module__}:{agent.__qualname__}")
 
 
 def make_agent(config: AgentConfig, spec: DatasetSpec, runtime: Runtime) -> Agent:

@@ -14,7 +14,7 @@ from annotated_types import Interval
 from rich.progress import Progress
 from rich.table import Table
 
-from chibit.commands.parsing import WithAgent, parse
+from chibit.commands.parsing import WithModules, parse
 from chibit.core.config import read_json
 from chibit.core.errors import InputError, UserError
 from chibit.core.fields import MAX_EPISODES, Count, Out, Positive, Seed, Targets
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateArguments(WithAgent):
+class EvaluateArguments(WithModules):
     """Play episodes with a trained run, at any target returns.
 
     Example: chibit evaluate runs/quickstart/arms/chibit-... --target-returns 3600 1800 --num-episodes 100
@@ -59,7 +59,7 @@ class EvaluateArguments(WithAgent):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttentionArguments(WithAgent):
+class AttentionArguments(WithModules):
     """Draw where a trained sequence model looks: early, middle and last layer.
 
     Example: chibit attention RUN

@@ -10,14 +10,14 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from chibit.commands.parsing import WithAgent, parse
+from chibit.commands.parsing import WithModules, parse
 from chibit.core.errors import UserError
 from chibit.core.fields import Out
 from chibit.core.terminal import make_console
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportArguments(WithAgent):
+class ExportArguments(WithModules):
     """Write a run's policy as a folder to deploy or share: weights, configuration, model card, a film.
 
     Example: chibit export RUN --out hopper-policy --onnx

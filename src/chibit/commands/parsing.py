@@ -18,11 +18,24 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class WithAgent(Checked):
-    """Base of the arguments of commands that meet agents of others."""
+class WithModules(Checked):
+    """Base of the arguments of commands that meet agents and initializers of others."""
 
     agent: str = ""
     """MODULE:CLASS of an agent that is none of chibit's own (my_module:MyAgent); the module is imported."""
+    initializer: str = ""
+    """MODULE:NAME of an initializer that is none of chibit's own; the module is imported."""
+
+    def load_modules(self) -> None:
+        """Import them."""
+        if self.agent:
+            from chibit.agents import AGENTS
+
+            AGENTS.load(self.agent)
+        if self.initializer:
+            from chibit.models.initializers import INITIALIZERS
+
+            INITIALIZERS.load(self.initializer)
 
 
 def parse(kind: type[T], argv: Sequence[str], prog: str, default: T | None = None) -> T:
@@ -57,10 +70,8 @@ def parse(kind: type[T], argv: Sequence[str], prog: str, default: T | None = Non
         raise InputError(f"{reason}; see {prog} --help") from error
     for line in find_idle(parsed, default):
         raise InputError(f"{line}; leave it out")
-    if isinstance(parsed, WithAgent) and parsed.agent:
-        from chibit.agents import import_agent
-
-        import_agent(parsed.agent)
+    if isinstance(parsed, WithModules):
+        parsed.load_modules()
     return parsed
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from rich.table import Table
 
-from chibit.commands.parsing import WithAgent, parse
+from chibit.commands.parsing import WithModules, parse
 from chibit.core.config import Checked
 from chibit.core.fields import Count, Out, Seed, Workers
 from chibit.core.terminal import make_console
@@ -52,7 +52,7 @@ class RecipesArguments(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShowArguments(WithAgent):
+class ShowArguments(WithModules):
     """Show a model: its configuration and how many parameters it has, with and without embeddings.
 
     Example: chibit show chibit

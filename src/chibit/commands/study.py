@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -13,7 +13,7 @@ from annotated_types import Interval, MinLen
 from rich.console import Console
 from rich.table import Table
 
-from chibit.commands.parsing import WithAgent, parse
+from chibit.commands.parsing import WithModules, parse
 from chibit.core.errors import InputError, ResourceError, UserError
 from chibit.core.fields import (
     MAX_EPISODES,
@@ -38,14 +38,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudyArguments(WithAgent):
+class StudyArguments(WithModules):
     """Run a table or figure of the paper or another study, and report it. Finished runs are skipped.
 
     Example: chibit study table2 --seeds 0 1 --num-steps 200 --data hopper-medium --arms random chibit
     """
 
     name: Annotated[str, tyro.conf.Positional] = ""
-    """The study; empty lists them."""
+    """The study, or MODULE:NAME of one of yours; empty lists them."""
     seeds: Annotated[tuple[Seed, ...], MinLen(1), Distinct()] = (0, 1, 2)
     """One run of every arm on every data set for each."""
     until_half_width: Positive | None = None
@@ -109,6 +109,8 @@ def study(argv: Sequence[str], prog: str) -> None:
             raise InputError(f"name: missing, but there are flags for it; see {prog} --help")
         _list_studies(console)
         return
+    if ":" in arguments.name:
+        arguments = replace(arguments, name=STUDIES.load(arguments.name))
     _check(arguments)
     make_configs = _config_maker(arguments)
     configs, adaptive = make_configs(arguments.seeds), None

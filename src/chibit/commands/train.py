@@ -62,7 +62,8 @@ def train(argv: Sequence[str], prog: str) -> None:
 
 def parse_run(argv: list[str], prog: str) -> tuple[Any, Destination]:
     """Flags to a run configuration. Precedence: field default < recipe < ``--config`` file < flag."""
-    from chibit.agents import AGENTS, DEFAULT_AGENT, import_agent
+    from chibit.agents import AGENTS, DEFAULT_AGENT
+    from chibit.models.initializers import import_initializer
     from chibit.recipes import find_recipe
     from chibit.training.run_config import RunConfig, from_record
 
@@ -72,7 +73,7 @@ def parse_run(argv: list[str], prog: str) -> tuple[Any, Destination]:
     entry = AGENTS[DEFAULT_AGENT]
     is_module = agent_name is not None and ":" in agent_name
     if agent_name is not None:
-        entry = import_agent(agent_name) if is_module else AGENTS.find(agent_name, "--agent")
+        entry = AGENTS[AGENTS.load(agent_name)] if is_module else AGENTS.find(agent_name, "--agent")
     chosen = (None if is_module else agent_name, recipe_name, config_file)  # files may need a module
     if sum(value is not None for value in chosen) > 1:
         raise InputError("--agent, --recipe and --config each choose the method; give one of them")
@@ -91,6 +92,9 @@ def parse_run(argv: list[str], prog: str) -> tuple[Any, Destination]:
     arguments = parse(
         _arguments_class(type(base.agent)), argv, prog, _arguments_class(type(base.agent))(run=base)
     )
+    given = {word for argument in argv for word in argument.split("=", 1)}
+    for source in set(arguments.run.agent.sources) & given:  # a file causes no import
+        import_initializer(source)
     return arguments.run, arguments.destination
 
 

@@ -8,6 +8,7 @@
     FOLDER                      a run of `chibit pretrain`, or the language model it wrote
     gpt2, clip, igpt[:FOLDER]   GPT-2, CLIP's text tower, ImageGPT: from the Hub or a folder
     hf:ID or hf:FOLDER          any causal language model that transformers can load
+    MODULE:FUNCTION[:ARGUMENT]  a function of yours under `@initializer`
     hf_config:FOLDER            its architecture with untrained weights; saved policies use it
 
 Source of the controls: Reid et al. (2022), §5; Takagi (2022); Wang et al. (2024).
@@ -19,7 +20,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,7 @@ from torch import Tensor, nn
 from chibit.core.errors import InputError
 from chibit.core.files import nearest
 from chibit.core.home import language_model_folder
+from chibit.core.plugins import AddressedRegistry, is_address
 from chibit.models.conversion import Family, load_converted
 from chibit.models.gpt import GPT, Block, CausalSelfAttention, GPTConfig, GPTShape, Norm
 from chibit.models.hub import model_folder
@@ -58,6 +60,8 @@ WikiText-103."""
 
 _SHAPE = ("n_layer", "n_head", "n_embd", "inner_width", "activation", "norm", "norm_eps")
 _KNOWN = ("random", "random_matched", *SHIPPED, *HUB_IDS, *(f"{name}:STEPS" for name in TRAINED), "hf:")
+_KINDS = ("random", "random_matched", "hf", "hf_config", *SHIPPED, *HUB_IDS, *TRAINED)
+_MATCHED = "random_matched:"
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,7 @@ def load_initialiser(
                 raise InputError(
                     f"transfer is {transfer!r}, but random has no weights to transfer; use whole"
                 )
-            loaded = _Loaded(GPT(gpt_config or GPTConfig()))
+            loaded = Weights(GPT(gpt_config or GPTConfig()))
         else:
             loaded = _transferred(_load(spec, image_gpt_norm), transfer, spec)
     if gpt_config is not None:
@@ -152,18 +156,69 @@ def load_initialiser(
 
 
 @dataclass(frozen=True)
-class _Loaded:
-    """Weights before they have a name."""
+class Weights:
+    """What an initializer gives."""
 
     backbone: nn.Module
+    """A GPT or a HuggingFaceBackbone."""
     tokens: Tensor | None = None
+    """(V, D) word embeddings, for the similarity loss."""
     positions: Tensor | None = None
+    """(P, D) position embeddings, for the timestep table."""
     language_model: LanguageModel | HuggingFaceLanguageModel | None = None
+    """The language model around `backbone`, for co-training."""
 
 
-def _load(spec: str, image_gpt_norm: Norm) -> _Loaded:
+Initializer: TypeAlias = Callable[[str], Weights]
+INITIALIZERS: AddressedRegistry[Initializer] = AddressedRegistry(
+    "initializer", "initializers", "--initializer", "a function under @initializer"
+)
+"""Those of installed plugins and of a user's modules, by the names of their functions."""
+
+
+def initializer(function: Initializer) -> Initializer:
+    """Make a function known as an initializer: ``--initializer MODULE:FUNCTION[:ARGUMENT]``.
+
+    It is called with that argument, empty where there is none; torch's global generator is seeded for it.
+    """
+    name = function.__name__
+    INITIALIZERS.add(name, function, function, f"{function.__module__}:{name}")
+    return function
+
+
+def import_initializer(spec: str) -> None:
+    """Import the module of an initializer MODULE:FUNCTION; nothing happens for others.
+
+    Raises:
+        InputError: if there is no such module, or no initializer of that name in it.
+    """
+    module, _, rest = spec.removeprefix(_MATCHED).partition(":")
+    address = f"{module}:{rest.partition(':')[0]}"
+    if is_address(address) and module not in (*_KINDS, *INITIALIZERS):
+        INITIALIZERS.load(address)
+
+
+def short_name(spec: str) -> str:
+    """Name of an initializer in tables: without its argument, its module or its parent folders."""
+    kind, _, rest = spec.partition(":")
+    own = INITIALIZERS.key_of(f"{kind}:{rest.partition(':')[0]}")
+    return own or Path(kind).name or "random"
+
+
+def _registered(spec: str) -> Weights | None:
+    module, _, rest = spec.partition(":")
+    name, _, argument = rest.partition(":")
+    key = INITIALIZERS.key_of(f"{module}:{name}")
+    if key is not None:
+        return INITIALIZERS[key](argument)
+    return INITIALIZERS[module](rest) if module in INITIALIZERS else None
+
+
+def _load(spec: str, image_gpt_norm: Norm) -> Weights:
     """Weights as their source has them."""
     kind, _, rest = spec.partition(":")
+    if kind not in _KINDS and (registered := _registered(spec)) is not None:
+        return registered
     if kind == "random_matched":
         source = _load(rest or "chibit", image_gpt_norm)
         return _redrawn(
@@ -189,8 +244,10 @@ def _load(spec: str, image_gpt_norm: Norm) -> _Loaded:
         return _from_language_model(load_language_model(_language_model_folder(folder)))
     if spec and Path(spec).expanduser().is_dir():
         return _from_language_model(load_language_model(_language_model_folder(Path(spec).expanduser())))
-    hint = nearest(kind, _KNOWN) or f"; expected {', '.join(_KNOWN)}ID, or a folder"
-    raise InputError(f"initialiser {spec!r} is neither a known name nor a folder{hint}")
+    hint = nearest(kind, (*_KNOWN, *INITIALIZERS)) or f"; expected {', '.join(_KNOWN)}ID, or a folder"
+    if is_address(spec.rpartition(":")[0]) or is_address(spec):
+        hint = f"; if it is of a module of yours, give --initializer {spec} (in Python: import {kind})"
+    raise InputError(f"initializer {spec!r} is neither a known name nor a folder{hint}")
 
 
 def parse_trained(spec: str) -> tuple[str, int, str] | None:
@@ -226,7 +283,7 @@ def with_budget(init: str, steps: int | None, text: str = "") -> str:
     return f"{name}:{steps or own_steps}" + (f":{text}" if text else "")
 
 
-def _foreign(family: Family, source: str, image_gpt_norm: Norm) -> _Loaded:
+def _foreign(family: Family, source: str, image_gpt_norm: Norm) -> Weights:
     converted = load_converted(
         family, model_folder(source, flag=f"{family}:FOLDER"), image_gpt_norm=image_gpt_norm
     )
@@ -236,7 +293,7 @@ def _foreign(family: Family, source: str, image_gpt_norm: Norm) -> _Loaded:
         converted.position_embeddings,
     )
     if family != "gpt2":  # CLIP's tower and ImageGPT have no tied head over words
-        return _Loaded(backbone, tokens, positions)
+        return Weights(backbone, tokens, positions)
     config = LanguageModelConfig(gpt=backbone.config, vocab_size=len(tokens), n_positions=len(positions))
     with torch.device("meta"):
         model = LanguageModel(config)
@@ -246,9 +303,9 @@ def _foreign(family: Family, source: str, image_gpt_norm: Norm) -> _Loaded:
     return _from_language_model(model)
 
 
-def _from_language_model(model: LanguageModel | HuggingFaceLanguageModel) -> _Loaded:
+def _from_language_model(model: LanguageModel | HuggingFaceLanguageModel) -> Weights:
     positions = model.positions.weight if isinstance(model, LanguageModel) else None
-    return _Loaded(
+    return Weights(
         backbone=model.gpt,
         tokens=model.tokens.weight.detach().clone(),
         positions=None if positions is None else positions.detach().clone(),
@@ -267,7 +324,7 @@ def _language_model_folder(folder: Path) -> Path:
     )
 
 
-def _transferred(loaded: _Loaded, transfer: Transfer, spec: str) -> _Loaded:
+def _transferred(loaded: Weights, transfer: Transfer, spec: str) -> Weights:
     """What a transfer mask leaves of the weights."""
     if transfer == "whole":
         return loaded
@@ -279,13 +336,13 @@ def _transferred(loaded: _Loaded, transfer: Transfer, spec: str) -> _Loaded:
         raise InputError(f"transfer is {transfer!r}, but {spec} cannot be taken apart; use whole or shuffled")
     fresh = GPT(loaded.backbone.config)
     if transfer == "positions":
-        return _Loaded(fresh, positions=loaded.positions)
+        return Weights(fresh, positions=loaded.positions)
     fresh.blocks = loaded.backbone.blocks
-    return _Loaded(fresh)
+    return Weights(fresh)
 
 
 @torch.no_grad()
-def _redrawn(loaded: _Loaded, draw: Callable[[Tensor], Tensor]) -> _Loaded:
+def _redrawn(loaded: Weights, draw: Callable[[Tensor], Tensor]) -> Weights:
     """Replace every tensor by a draw that depends on it, in place; a tied tensor is drawn once."""
     for parameter in _parameters(loaded):
         parameter.copy_(draw(parameter))
@@ -298,11 +355,11 @@ def _redrawn(loaded: _Loaded, draw: Callable[[Tensor], Tensor]) -> _Loaded:
     )
 
 
-def _parameters(loaded: _Loaded) -> Iterator[nn.Parameter]:
+def _parameters(loaded: Weights) -> Iterator[nn.Parameter]:
     return (loaded.language_model or loaded.backbone).parameters()
 
 
-def _apply_config(loaded: _Loaded, config: GPTConfig, spec: str) -> None:
+def _apply_config(loaded: Weights, config: GPTConfig, spec: str) -> None:
     """Hold a shape against the weights', and put its dropouts in."""
     backbone = loaded.backbone
     if not isinstance(backbone, GPT):

@@ -84,8 +84,10 @@ def make_tasks(
 def run_task(task: Task) -> Outcome:
     """Do a task in this process; a refusal becomes an outcome, anything else is raised."""
     from chibit.training.offline import train
+    from chibit.training.pretrain.sources import import_sources
 
     try:
+        import_sources(task.config.agent)  # a worker of a pool has not seen the driver's modules
         train(task.config, task.path, study=task.study, progress=False)
         if task.attention:
             _draw(task)

@@ -22,7 +22,7 @@ from chibit.losses.similarity import SimilarityForm
 from chibit.models.decision_transformer import RETURNS, DecisionTransformerModelConfig, TimestepTable
 from chibit.models.gpt import SIZES, GPTConfig, GPTShape, Norm
 from chibit.models.hub import links_within
-from chibit.models.initializers import Transfer, with_budget
+from chibit.models.initializers import Transfer, short_name, with_budget
 
 Decay = Literal["linear_to_zero", "sigmoid", "constant"]
 
@@ -252,7 +252,7 @@ class DecisionTransformerConfig(DecisionTransformerModelConfig, AgentConfig):
         """Name in tables: the initializer's, or dt for Chen et al.'s own model."""
         if self.initializer == "random" and self.timestep_position == "before_norm":
             return "dt"
-        return Path(self.initializer.partition(":")[0]).name or "random"
+        return short_name(self.initializer)
 
     @property
     def takes_target_returns(self) -> bool:

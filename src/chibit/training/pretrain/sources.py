@@ -17,7 +17,7 @@ from chibit.core.run_dir import RunDir
 from chibit.core.runtime import Precision
 from chibit.data.text.synthetic import SyntheticConfig
 from chibit.models.gpt import GPTConfig
-from chibit.models.initializers import TRAINED_WITHOUT_TEXT, parse_trained
+from chibit.models.initializers import TRAINED_WITHOUT_TEXT, import_initializer, parse_trained
 from chibit.training.pretrain.config import SIZES, PretrainConfig
 from chibit.training.pretrain.loop import pretrain, refuse_changed_text
 
@@ -71,6 +71,12 @@ def trained_specs(agent: AgentConfig) -> list[str]:
     """The sources among the initialisers that an agent's configuration names."""
     plain = (name.removeprefix("random_matched:") for name in agent.sources)
     return [spec for spec in dict.fromkeys(plain) if parse_trained(spec) is not None]
+
+
+def import_sources(agent: AgentConfig) -> None:
+    """Import the modules of the initializers that a configuration names; not for one that a file holds."""
+    for spec in agent.sources:
+        import_initializer(spec)
 
 
 def source_folder(spec: str) -> Path:
