@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 _REMEDIES = {
@@ -107,3 +109,13 @@ def read_error(
 def is_out_of_resources(error: OSError) -> bool:
     """Whether the machine, and not what was asked for, is the reason."""
     return error.errno in _OUT_OF_RESOURCES
+
+
+@contextlib.contextmanager
+def needing(extra: str, what: str, otherwise: str = "") -> Iterator[None]:
+    """Refuse where an import fails, naming what needs it, the extra that brings it, and what else to do."""
+    try:
+        yield
+    except ImportError as error:
+        remedy = f"pip install 'chibit[{extra}]'{otherwise and f'; {otherwise}'}"
+        raise InputError(f"{what} needs the extra {extra}: {remedy}") from error

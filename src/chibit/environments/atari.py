@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 import numpy as np
 
-from chibit.core.errors import InputError
+from chibit.core.errors import InputError, needing
 from chibit.environments.registry import ENVIRONMENTS, AtariEnvironment
 
 if TYPE_CHECKING:
@@ -167,10 +167,8 @@ def physics(env_id: str) -> dict[str, Any]:
 
 
 def _make_ale(sticky: float) -> ALEInterface:
-    try:
+    with needing("atari", "an Atari game"):
         from ale_py import ALEInterface, LoggerMode
-    except ImportError as error:
-        raise InputError("Atari games need the extra atari; pip install 'chibit[atari]'") from error
     ALEInterface.setLoggerMode(LoggerMode.Error)
     ale = ALEInterface()
     ale.setFloat("repeat_action_probability", sticky)

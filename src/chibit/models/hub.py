@@ -6,22 +6,17 @@ and is refused.
 
 from __future__ import annotations
 
-import http.client
 import os
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from chibit.core.config import read_json
-from chibit.core.errors import DamagedFileError, InputError, ResourceError
+from chibit.core.errors import DamagedFileError, InputError, ResourceError, needing
 from chibit.core.files import check_name, open_regular
+from chibit.core.network import unreachable
 from chibit.core.tensors import read_safetensors
-
-PROBE_SECONDS = 5.0
-"""How long the Hub may take to answer a first request before it counts as unreachable."""
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _MODEL_FILES = ["*.json", "model*.safetensors", "*.gguf", "tokenizer.model", "merges.txt", "vocab.txt"]
@@ -76,14 +71,10 @@ def _check_files(folder: Path) -> None:
 
 def _download(repo_id: str, flag: str) -> Path:
     """Snapshot of a model repository in the Hub's local cache."""
-    try:
+    with needing("hf", f"{repo_id}: downloading", f"or give a folder: {flag}"):
         from huggingface_hub import constants, snapshot_download
         from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
-    except ImportError as error:
-        raise InputError(
-            f"{repo_id}: downloading needs the extra hf: pip install 'chibit[hf]'; or give a folder: {flag}"
-        ) from error
-    failure = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else _unreachable(constants.ENDPOINT)
+    failure = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else unreachable(constants.ENDPOINT)
     try:
         if failure is not None:
             return Path(snapshot_download(repo_id, allow_patterns=_MODEL_FILES, local_files_only=True))
@@ -103,21 +94,6 @@ def _download(repo_id: str, flag: str) -> Path:
             f"{repo_id}: not in the local cache, and the Hub cannot be reached ({cause}); "
             f"give a folder: {flag}"
         ) from error
-
-
-def _unreachable(endpoint: str) -> str | None:
-    """Why the Hub does not answer, or None.
-
-    The Hub's own client waits for minutes where a server accepts and stays silent.
-    """
-    try:
-        request = urllib.request.Request(endpoint, method="HEAD")
-        with urllib.request.urlopen(request, timeout=PROBE_SECONDS):
-            return None
-    except (urllib.error.HTTPError, http.client.HTTPException):  # an answer, whatever it says
-        return None
-    except OSError as error:
-        return str(getattr(error, "reason", error))
 
 
 def _converted(repo_id: str) -> Path:

@@ -22,7 +22,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from chibit.core.errors import DamagedFileError, InputError, UserError, first_line
+from chibit.core.errors import DamagedFileError, InputError, UserError, first_line, needing
 from chibit.core.fields import MAX_LAYERS
 from chibit.core.memory import check_fits
 from chibit.models.hub import model_folder, require_safe_weights
@@ -326,10 +326,8 @@ def _locate(source: str) -> tuple[Path, dict[str, str]]:
 
 
 def _import_transformers() -> Any:
-    try:
+    with needing("hf", "an hf: model"):
         transformers: Any = importlib.import_module("transformers")
-    except ImportError as error:
-        raise InputError("hf: models need the extra hf: pip install 'chibit[hf]'") from error
     transformers.utils.logging.disable_progress_bar()
     return transformers
 

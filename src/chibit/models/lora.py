@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from chibit.core.errors import InputError, first_line
+from chibit.core.errors import InputError, first_line, needing
 from chibit.models.gpt import GPT, CausalSelfAttention
 from chibit.models.huggingface import HuggingFaceBackbone
 
@@ -141,10 +141,8 @@ def _add_peft(
     backbone: HuggingFaceBackbone, rank: int, alpha: float, dropout: float, train_bias: bool
 ) -> None:
     """Adapt the maps to queries, keys and values; every linear map where none is known by name."""
-    try:
+    with needing("hf", "LoRA on an hf: model"):
         import peft
-    except ImportError as error:
-        raise InputError("LoRA on an hf: model needs the extra hf: pip install 'chibit[hf]'") from error
     if any(isinstance(module, peft.tuners.lora.LoraLayer) for module in backbone.modules()):
         raise InputError("this backbone has low-rank corrections already")
     leaves = {name.rpartition(".")[2]: module for name, module in backbone.body.named_modules()}

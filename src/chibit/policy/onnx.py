@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from chibit.agents.base import Agent, PolicyStep
-from chibit.core.errors import InputError
+from chibit.core.errors import InputError, needing
 from chibit.core.files import write_atomic
 from chibit.data.dataset import DatasetSpec
 
@@ -41,11 +41,9 @@ def export_onnx(agent: Agent, spec: DatasetSpec, path: Path) -> Path:
     if spec.image_shape:
         raise InputError("onnx: this policy sees images; only policies of vectors are exported")
     step = agent.policy_step()
-    try:
+    with needing("onnx", "onnx:"):
         import onnx
         import onnxscript  # noqa: F401 - torch's exporter needs it
-    except ImportError as error:
-        raise InputError("onnx: onnx and onnxscript are not installed; pip install 'chibit[onnx]'") from error
     was_training = agent.modules().training
     step.module.eval()
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)

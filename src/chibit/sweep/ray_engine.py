@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from chibit.core.errors import InputError, ResourceError
+from chibit.core.errors import InputError, ResourceError, needing
 from chibit.sweep.engines import Crash, Ended
 from chibit.sweep.tasks import Outcome, Task, run_task
 
@@ -47,10 +47,8 @@ class RayEngine:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         os.environ.setdefault("RAY_worker_niceness", "0")  # 15 by default, but the runs are the work itself
-        try:
+        with needing("ray", "engine: ray"):
             import ray
-        except ImportError as error:
-            raise InputError("engine: ray is not installed; pip install 'chibit[ray]'") from error
         if address is not None:
             require_reachable(address)
         self._ray: Any = ray

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from chibit.core.errors import InputError, ResourceError
+from chibit.core.errors import InputError, ResourceError, needing
 from chibit.core.run_dir import RunDir
 from chibit.evaluation.summary import EvaluationSummary, summarize_record
 
@@ -51,10 +51,8 @@ def evaluation_metrics(summary: EvaluationSummary) -> dict[str, float]:
 
 
 def _tensorboard(run: RunDir) -> Tracker:
-    try:
+    with needing("tb", "tensorboard:"):
         from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise InputError("tensorboard: not installed; pip install 'chibit[tb]'") from error
     folder = run.path / "tensorboard"
     is_new = not folder.exists()
     writer = SummaryWriter(str(folder))
@@ -70,10 +68,8 @@ def _tensorboard(run: RunDir) -> Tracker:
 
 
 def _wandb(run: RunDir, project: str, config: dict[str, Any]) -> Tracker:
-    try:
+    with needing("wandb", "wandb:"):
         import wandb
-    except ImportError as error:
-        raise InputError("wandb: not installed; pip install 'chibit[wandb]'") from error
     name = run.path.name
     with _translated(wandb.Error):
         there = wandb.init(

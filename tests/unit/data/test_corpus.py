@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chibit.core import network
 from chibit.core.errors import DamagedFileError, InputError, ResourceError, UserError
 from chibit.data.text import sources as text_sources
 from chibit.data.text.corpus import build_corpus, corpus_tokenizer, load_corpus
@@ -232,7 +233,7 @@ def use_hub(monkeypatch: pytest.MonkeyPatch, hub: Hub, *, reachable: bool) -> No
     constants = pytest.importorskip("huggingface_hub.constants")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     if reachable:
-        monkeypatch.setattr(text_sources, "_unreachable", lambda endpoint: None)
+        monkeypatch.setattr(text_sources, "unreachable", lambda endpoint: None)
 
 
 def test_corpus_from_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,7 +254,7 @@ def test_broken_download_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
 def test_unreachable_hub_is_told_in_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use_hub(monkeypatch, Hub(), reachable=False)
     constants = pytest.importorskip("huggingface_hub.constants")
-    monkeypatch.setattr(text_sources, "PROBE_SECONDS", 0.5)
+    monkeypatch.setattr(network, "PROBE_SECONDS", 0.5)
     with socket.socket() as silent:  # accepts, and never answers
         silent.bind(("127.0.0.1", 0))
         silent.listen()

@@ -6,16 +6,14 @@ import contextlib
 import os
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 from chibit.core.errors import InputError, ResourceError
 from chibit.core.files import atomic_folder, make_folder, move
+from chibit.core.network import unreachable
 from chibit.core.temporary import temporary_folder
 
-_PROBE_SECONDS = 5.0
 _FETCH = "import sys, minari; minari.download_dataset(sys.argv[1])"
 
 
@@ -55,16 +53,12 @@ def _require_server(dataset_id: str, root: Path, hint: str) -> None:
     remote = os.environ.get("MINARI_REMOTE", "hf://")
     default = "https://storage.googleapis.com" if remote.startswith("gcp") else "https://huggingface.co"
     server = os.environ.get("HF_ENDPOINT", default)
-    try:
-        urllib.request.urlopen(urllib.request.Request(server, method="HEAD"), timeout=_PROBE_SECONDS).close()
-    except urllib.error.HTTPError as error:
-        error.close()  # it answers, which is all that is asked
-    except OSError as error:
-        reason = getattr(error, "reason", error)
+    reason = unreachable(server)
+    if reason is not None:
         raise ResourceError(
             f"{dataset_id}: not in {root}, and {server} cannot be reached ({reason}); "
             f"fetch it elsewhere with `minari download {dataset_id}` and copy it there{hint}"
-        ) from error
+        )
 
 
 @contextlib.contextmanager

@@ -7,16 +7,15 @@ import gzip
 import http.client
 import json
 import re
-import urllib.error
-import urllib.request
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from chibit.core.errors import DamagedFileError, InputError, ResourceError, UserError, first_line
+from chibit.core.errors import DamagedFileError, InputError, ResourceError, UserError, first_line, needing
 from chibit.core.files import nearest, open_regular
+from chibit.core.network import unreachable
 
 HUB_CORPORA = {
     "wikitext-103": ("Salesforce/wikitext", "wikitext-103-raw-v1", "train"),
@@ -28,8 +27,6 @@ SUFFIXES = (".txt", ".raw", ".jsonl")
 """Files of text, each also with .gz."""
 PIECE = 1 << 20
 """Bytes read at a time."""
-PROBE_SECONDS = 5.0
-"""How long the Hub may take to answer before it counts as unreachable."""
 _LONGEST_WORD = 1 << 24
 """Bytes without a place to cut after which a text is cut anywhere."""
 _CUT = re.compile(r"(?<=\S)[ \n](?=\S)")
@@ -152,15 +149,11 @@ def _read_lines(path: Path, file: IO[bytes], raw: IO[bytes]) -> Iterator[TextPie
 
 def _hub_text(name: str) -> TextSource:
     advice = "or give a folder of .txt files"
-    try:
+    with needing("hf", f"{name}: downloading", advice):
         import datasets
         from huggingface_hub import constants
-    except ImportError as error:
-        raise InputError(
-            f"{name}: downloading needs the extra hf: pip install 'chibit[hf]'; {advice}"
-        ) from error
     offline = constants.HF_HUB_OFFLINE
-    failure = None if offline else _unreachable(constants.ENDPOINT)
+    failure = None if offline else unreachable(constants.ENDPOINT)
     if failure is not None:
         raise ResourceError(f"{name}: the Hub does not answer ({failure}); connect to the network, {advice}")
     repository, configuration, split = HUB_CORPORA[name]
@@ -178,15 +171,3 @@ def _hub_text(name: str) -> TextSource:
         yield TextPiece("", True, 0)
 
     return TextSource(name, pieces, None)
-
-
-def _unreachable(endpoint: str) -> str | None:
-    """Why the Hub does not answer, or None; its own client would wait for minutes."""
-    try:
-        request = urllib.request.Request(endpoint, method="HEAD")
-        with urllib.request.urlopen(request, timeout=PROBE_SECONDS):
-            return None
-    except (urllib.error.HTTPError, http.client.HTTPException):  # an answer, whatever it says
-        return None
-    except OSError as error:
-        return str(getattr(error, "reason", error))

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from chibit.core.errors import DamagedFileError, InputError
+from chibit.core.errors import DamagedFileError, InputError, needing
 from chibit.core.files import read_regular
 
 END_OF_TEXT = "<|endoftext|>"
@@ -70,10 +70,8 @@ class GPT2Tokenizer:
             InputError: if the file or the package tiktoken is missing.
             DamagedFileError: if the file is not OpenAI's.
         """
-        try:
+        with needing("lm", "GPT-2's tokenizer"):
             import tiktoken
-        except ImportError as error:
-            raise InputError("GPT-2's tokenizer needs the extra lm: pip install 'chibit[lm]'") from error
         self._encoding = tiktoken.Encoding(
             "gpt2",
             pat_str=_PATTERN,
@@ -161,14 +159,12 @@ def load_gpt2_tokenizer() -> GPT2Tokenizer:
 
 
 def _import_tokenizers() -> Any:
-    try:
+    with needing("lm", "a vocabulary of its own"):
         import tokenizers
         import tokenizers.decoders
         import tokenizers.models
         import tokenizers.pre_tokenizers
         import tokenizers.trainers
-    except ImportError as error:
-        raise InputError("a vocabulary of its own needs the extra lm: pip install 'chibit[lm]'") from error
     return tokenizers
 
 
