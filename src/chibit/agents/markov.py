@@ -74,7 +74,8 @@ class RawStates(nn.Module):
 
     def normalized(self, observations: Tensor) -> Tensor:
         """States for observations (..., S)."""
-        return (observations - self.mean) / self.std
+        states: Tensor = StateNormalizer(self.mean, self.std)(observations)
+        return states
 
 
 class MarkovStep(RawStates):

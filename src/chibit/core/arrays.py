@@ -38,13 +38,36 @@ _LIBRARY_ERRORS = (
     OSError,
     ValueError,
     EOFError,
-    KeyError,
-    IndexError,
+    LookupError,
     AttributeError,
     ArithmeticError,
     RuntimeError,
     MemoryError,
 )
+
+
+@contextlib.contextmanager
+def reading(path: Path, what: str = "", remedy: str = "write it again") -> Iterator[None]:
+    """Turn what libraries raise when they read arrays into one line; kept to calls of theirs alone.
+
+    Args:
+        path: the file.
+        what: its kind; empty is the suffix.
+        remedy: what to do about a damaged one.
+
+    Raises:
+        DamagedFileError: for an error of a library.
+        ResourceError: where the machine is the reason.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except _LIBRARY_ERRORS as error:
+        if isinstance(error, OSError) and is_out_of_resources(error):
+            raise read_error(path, error, InputError) from error
+        reason = first_line(error)
+        raise DamagedFileError(f"{path}: damaged {what or path.suffix} file ({reason}); {remedy}") from error
 
 
 class Npz:
@@ -55,7 +78,7 @@ class Npz:
         self._archive, self._path = archive, path
         self.stored = stored
         """Bytes of the file."""
-        with _reading(path):
+        with reading(path):
             for member in archive.infolist():
                 _check_member(member, path)
             self.names = [name.removesuffix(".npy") for name in archive.namelist()]
@@ -67,10 +90,10 @@ class Npz:
         Raises:
             DamagedFileError: if there is none, or the file holds less than it declares.
         """
-        with _reading(self._path):
+        with reading(self._path):
             member = self._archive.getinfo(f"{name}.npy")
             with self._archive.open(member) as file:
-                shape, _, dtype = _header(file)
+                shape, _, dtype = read_header(file)
         size = math.prod(shape) * dtype.itemsize
         if size > member.file_size:
             raise DamagedFileError(f"{self._path}: {name} declares {size} bytes and holds {member.file_size}")
@@ -83,7 +106,7 @@ class Npz:
             DamagedFileError: if there is none, it holds objects, or cannot be read.
         """
         self.declared(name)
-        with _reading(self._path), self._archive.open(f"{name}.npy") as file:
+        with reading(self._path), self._archive.open(f"{name}.npy") as file:
             return read_npy(file)
 
 
@@ -96,7 +119,7 @@ def open_npz(path: Path, *, inside: Path | None = None, most: int | None = None)
         DamagedFileError: if it is damaged or not to be trusted.
     """
     with open_regular(path, inside=inside, most=most) as file:
-        with _reading(path):
+        with reading(path):
             archive = zipfile.ZipFile(file)
         with archive:
             yield Npz(archive, path, os.fstat(file.fileno()).st_size)
@@ -109,8 +132,8 @@ def map_array(path: Path, *, inside: Path | None = None) -> np.ndarray:
         InputError: if there is no such file, or it may not be read.
         DamagedFileError: if it is damaged, or holds objects.
     """
-    with open_regular(path, inside=inside) as file, _reading(path):
-        shape, is_fortran, dtype = _header(file)
+    with open_regular(path, inside=inside) as file, reading(path):
+        shape, is_fortran, dtype = read_header(file)
         if dtype.hasobject:
             raise ValueError("it holds objects")
         order: Any = "F" if is_fortran else "C"
@@ -123,7 +146,8 @@ def read_npy(file: Any) -> np.ndarray:
     return array
 
 
-def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def read_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, order (True is Fortran's) and type of the array in an open file, which is then at its data."""
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, is_fortran, dtype = read(file)
@@ -139,17 +163,3 @@ def _check_member(member: zipfile.ZipInfo, path: Path) -> None:
     if is_link or ".." in parts or parts[0] in ("", "~") or not member.filename.isprintable():
         kind = "a link" if is_link else "outside the archive"
         raise DamagedFileError(f"{path}: {member.filename[:80]!r} is {kind}; it is not to be trusted")
-
-
-@contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turn what the libraries raise into one line."""
-    try:
-        yield
-    except UserError:
-        raise
-    except _LIBRARY_ERRORS as error:
-        if isinstance(error, OSError) and is_out_of_resources(error):
-            raise read_error(path, error, InputError) from error
-        reason = first_line(error)
-        raise DamagedFileError(f"{path}: damaged {path.suffix} file ({reason}); write it again") from error

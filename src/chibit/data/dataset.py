@@ -126,27 +126,25 @@ def returns_to_go(rewards: np.ndarray, episode_starts: np.ndarray) -> np.ndarray
 
 @dataclass(frozen=True, eq=False)
 class StateNormalizer:
-    """Affine map of observations to zero mean and unit spread."""
+    """The one map of observations to zero mean and unit spread: of samplers, policies and exported graphs."""
 
-    mean: np.ndarray
-    """(S,) float32."""
-    std: np.ndarray
-    """(S,) float32, positive."""
+    mean: Any
+    """(S,) float32, an array or a tensor."""
+    std: Any
+    """(S,) float32, positive, of the same kind."""
 
     @classmethod
     def from_spec(cls, spec: DatasetSpec) -> StateNormalizer:
-        """Take mean and spread from a data set's description."""
+        """Take mean and spread from a data set's description, as arrays."""
         return cls(np.asarray(spec.state_mean, np.float32), np.asarray(spec.state_std, np.float32))
 
-    def __call__(self, observations: np.ndarray) -> np.ndarray:
-        """Normalise (..., S) raw observations; the result is float32. Images pass as they are, uint8."""
+    def __call__(self, observations: Any) -> Any:
+        """Normalise (..., S) raw observations; arrays become float32. Images pass as they are, uint8."""
         if not len(self.mean):
             return observations
-        return ((observations - self.mean) / self.std).astype(np.float32, copy=False)
-
-    def inverse(self, states: np.ndarray) -> np.ndarray:
-        """Give back raw observations from (..., S) normalised states; the result is float32."""
-        return (states * self.std + self.mean).astype(np.float32, copy=False)
+        states = observations - self.mean
+        states /= self.std
+        return states.astype(np.float32, copy=False) if isinstance(states, np.ndarray) else states
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -284,8 +282,7 @@ class TrajectoryDataset:
         Raises:
             InputError: if the fraction is not in (0, 1].
         """
-        if not 0.0 < fraction <= 1.0:
-            raise InputError(f"fraction: got {fraction}, expected more than 0 and at most 1")
+        _check_fraction(fraction)
         best_first = np.argsort(-self.episode_returns, kind="stable")
         total = np.cumsum(self.episode_lengths[best_first])
         num_kept = max(1, int(np.searchsorted(total, fraction * self.num_steps, side="right")))
@@ -309,8 +306,7 @@ class TrajectoryDataset:
             InputError: if the fraction is not in (0, 1], or leaves no episode.
             ResourceError: if the share does not fit into memory.
         """
-        if not 0.0 < fraction <= 1.0:
-            raise InputError(f"fraction: got {fraction}, expected more than 0 and at most 1")
+        _check_fraction(fraction)
         num_kept = _nearest(fraction * self.num_episodes)
         if num_kept == 0:
             raise InputError(
@@ -424,6 +420,11 @@ class TrajectoryDataset:
 
     def _derived_hash(self, change: str) -> str:
         return hashlib.sha256(f"{self.content_hash} {change}".encode()).hexdigest()
+
+
+def _check_fraction(fraction: float) -> None:
+    if not 0.0 < fraction <= 1.0:
+        raise InputError(f"fraction: got {fraction}, expected more than 0 and at most 1")
 
 
 def _nearest(number: float) -> int:

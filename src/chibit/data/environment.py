@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import gymnasium as gym
-import numpy as np
 
 from chibit.core.errors import InputError
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
@@ -50,23 +49,18 @@ def check_environment(origin: Origin, recording: Recording, where: str) -> Origi
     """
     if origin.env_id is None:
         return origin
-    env = make_env(origin.env_id)
-    try:
-        sizes = recording.observation_size, recording.num_action_columns, recording.is_discrete
-        mismatch = _mismatch(origin.env_id, env, *sizes)
-        action_space = env.action_space
-        limit = origin.max_episode_steps or (env.spec.max_episode_steps if env.spec is not None else None)
-    finally:
-        env.close()
+    facts = _facts(origin.env_id)
+    mismatch = facts.mismatch(
+        recording.observation_size, recording.num_action_columns, is_discrete=recording.is_discrete
+    )
     if mismatch and origin.env_options:
         return replace(origin, env_id=None, notes=(*origin.notes, mismatch))
     if mismatch:
         raise InputError(f"{where}: {mismatch}; correct the data, or the environment that they name")
-    if isinstance(action_space, gym.spaces.Discrete):
-        return replace(origin, num_actions=int(action_space.n), max_episode_steps=limit)
-    assert isinstance(action_space, gym.spaces.Box)
-    bounds = (_bounds(action_space.low), _bounds(action_space.high))
-    return replace(origin, action_bounds=bounds, max_episode_steps=limit)
+    limit = origin.max_episode_steps or facts.max_episode_steps
+    if facts.num_actions is not None:
+        return replace(origin, num_actions=facts.num_actions, max_episode_steps=limit)
+    return replace(origin, action_bounds=facts.bounds, max_episode_steps=limit)
 
 
 def evaluate_in(dataset: TrajectoryDataset, env_id: str) -> TrajectoryDataset:
@@ -94,51 +88,59 @@ def spec_in(spec: DatasetSpec, env_id: str) -> DatasetSpec:
     """
     if spec.env_id == env_id:
         return spec
-    env = make_env(env_id)
-    try:
-        mismatch = _mismatch(env_id, env, spec.state_dim, spec.act_dim, spec.num_actions is not None)
-        action_space = env.action_space
-        limit = env.spec.max_episode_steps if env.spec is not None else None
-    finally:
-        env.close()
+    facts = _facts(env_id)
+    mismatch = facts.mismatch(spec.state_dim, spec.act_dim, is_discrete=spec.num_actions is not None)
     if mismatch:
         raise InputError(f"{spec.name}: {mismatch}; name the environment that the data are from")
     own_reference = spec.score_reference if spec.env_id is None else None
     spec = replace(
         spec,
         env_id=env_id,
-        max_episode_steps=limit or spec.max_episode_steps,
+        max_episode_steps=facts.max_episode_steps or spec.max_episode_steps,
         score_reference=own_reference or score_reference(env_id),
         default_target_returns=usual_target_returns(env_id) or spec.default_target_returns,
     )
-    if isinstance(action_space, gym.spaces.Discrete):
-        num_actions = int(action_space.n)
-        if spec.num_actions is not None and spec.num_actions > num_actions:
-            raise InputError(
-                f"{spec.name}: has actions up to {spec.num_actions - 1}, those of {env_id} are 0 to "
-                f"{num_actions - 1}; name the environment that the data are from"
-            )
-        return replace(spec, num_actions=num_actions)
-    assert isinstance(action_space, gym.spaces.Box)
-    return replace(spec, action_low=_bounds(action_space.low), action_high=_bounds(action_space.high))
+    if facts.num_actions is None:
+        return replace(spec, action_low=facts.bounds[0], action_high=facts.bounds[1])
+    if spec.num_actions is not None and spec.num_actions > facts.num_actions:
+        raise InputError(
+            f"{spec.name}: has actions up to {spec.num_actions - 1}, those of {env_id} are 0 to "
+            f"{facts.num_actions - 1}; name the environment that the data are from"
+        )
+    return replace(spec, num_actions=facts.num_actions)
 
 
-def _mismatch(
-    env_id: str, env: gym.Env, observation_size: int, num_action_columns: int, is_discrete: bool
-) -> str | None:
-    """Say in what data differ from the environment."""
+@dataclass(frozen=True)
+class _Facts:
+    """What data must have in common with an environment."""
+
+    env_id: str
+    state_dim: int
+    num_actions: int | None
+    bounds: tuple[tuple[float, ...], tuple[float, ...]]
+    max_episode_steps: int | None
+
+    def mismatch(self, state_dim: int, num_action_columns: int, *, is_discrete: bool) -> str | None:
+        """Say in what data differ."""
+        act_dim = len(self.bounds[0])
+        if state_dim != self.state_dim:
+            return f"observations have {state_dim} values, those of {self.env_id} have {self.state_dim}"
+        if self.num_actions is not None:
+            return None if is_discrete else f"actions are not integers, those of {self.env_id} are"
+        if is_discrete:
+            return f"actions are integers, those of {self.env_id} have {act_dim} values"
+        if num_action_columns != act_dim:
+            return f"actions have {num_action_columns} values, those of {self.env_id} have {act_dim}"
+        return None
+
+
+def _facts(env_id: str) -> _Facts:
+    env = make_env(env_id)
+    env.close()
+    space, limit = env.action_space, env.spec.max_episode_steps if env.spec is not None else None
     state_dim = gym.spaces.flatdim(env.observation_space)
-    if observation_size != state_dim:
-        return f"observations have {observation_size} values, those of {env_id} have {state_dim}"
-    if isinstance(env.action_space, gym.spaces.Discrete):
-        return None if is_discrete else f"actions are not integers, those of {env_id} are"
-    act_dim = gym.spaces.flatdim(env.action_space)
-    if is_discrete:
-        return f"actions are integers, those of {env_id} have {act_dim} values"
-    if num_action_columns != act_dim:
-        return f"actions have {num_action_columns} values, those of {env_id} have {act_dim}"
-    return None
-
-
-def _bounds(values: np.ndarray) -> tuple[float, ...]:
-    return tuple(float(value) for value in values)
+    if isinstance(space, gym.spaces.Discrete):
+        return _Facts(env_id, state_dim, int(space.n), ((), ()), limit)
+    assert isinstance(space, gym.spaces.Box)
+    bounds = tuple(map(float, space.low)), tuple(map(float, space.high))
+    return _Facts(env_id, state_dim, None, bounds, limit)

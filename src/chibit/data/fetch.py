@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from chibit.core.errors import ResourceError
 from chibit.core.files import extend, flush, make_folder, move, resource_error
 from chibit.core.temporary import open_locked
-from chibit.core.terminal import make_console, text_column
+from chibit.core.terminal import byte_bar
 
 TIMEOUT_SECONDS = 10.0
 """Silence after which a server counts as unreachable."""
@@ -40,10 +39,10 @@ def download(url: str, target: Path, *, progress: bool = True) -> Path:
     """
     make_folder(target.parent)
     part = target.with_name(target.name + ".part")
-    with _only_one(target.with_name(target.name + ".lock")):
+    with open_locked(target.with_name(target.name + ".lock"), wait=True):
         if target.exists():
             return target
-        with _bar(target.name, progress) as show:
+        with byte_bar(f"downloading {target.name}", progress) as show:
             for attempt in range(1, _NUM_ATTEMPTS + 1):
                 try:
                     _fetch(url, part, show)
@@ -62,7 +61,7 @@ def download(url: str, target: Path, *, progress: bool = True) -> Path:
     return target
 
 
-def _fetch(url: str, part: Path, show: Callable[[int, int], None]) -> None:
+def _fetch(url: str, part: Path, show: Callable[..., None]) -> None:
     """Append what is missing from `part`; EOFError if the server stops before the end."""
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
@@ -87,7 +86,7 @@ def _fetch(url: str, part: Path, show: Callable[[int, int], None]) -> None:
             while block := response.read(_BLOCK):
                 file.write(block)
                 have += len(block)
-                show(have, total)
+                show(completed=have, total=total)
     if have != total:
         raise EOFError(f"{have} of {total} bytes arrived")
 
@@ -97,26 +96,3 @@ def _failure(url: str, target: Path, error: BaseException) -> ResourceError:
     return ResourceError(
         f"{url}: cannot be fetched ({reason}); fetch it by other means and put it into {target.parent}"
     )
-
-
-@contextlib.contextmanager
-def _only_one(lock: Path) -> Iterator[None]:
-    """Wait until no other process fetches the same file."""
-    with open_locked(lock, wait=True):
-        yield
-
-
-@contextlib.contextmanager
-def _bar(name: str, shown: bool) -> Iterator[Callable[[int, int], None]]:
-    """Give the function that takes bytes so far and in all."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
-
-    columns = (
-        text_column("downloading {task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-    )
-    with Progress(*columns, console=make_console(stderr=True), disable=not shown, transient=True) as bar:
-        task = bar.add_task(name, total=None)
-        yield lambda have, total: bar.update(task, completed=have, total=total)

@@ -18,7 +18,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import tokenize
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -27,7 +26,7 @@ import numpy as np
 
 from chibit.core.arrays import map_array
 from chibit.core.config import from_json, read_json, to_json
-from chibit.core.errors import DamagedFileError, InputError, UserError
+from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.files import atomic_folder, check_regular, create, sha256_file, write_atomic
 from chibit.core.fingerprint import file_state
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset, returns_to_go
@@ -258,18 +257,13 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 def _open_array(folder: Path, name: str, expected: Mapping[str, Any], verify: str) -> Any:
     path = folder / f"{name}.npy"
-    try:
-        check_regular(path, inside=folder, kind=DamagedFileError, remedy=_REMEDY)
-        status = path.stat()
-        if status.st_size != expected["bytes"]:
-            raise DamagedFileError(f"{path}: {status.st_size} bytes, expected {expected['bytes']}; {_REMEDY}")
-        if verify == "hash" and _file_hash(path, file_state(status)) != expected["sha256"]:
-            raise DamagedFileError(f"{path}: content differs from its SHA-256; {_REMEDY}")
-        return map_array(path, inside=folder)
-    except UserError:
-        raise
-    except (OSError, ValueError, EOFError, SyntaxError, TypeError, tokenize.TokenError) as error:
-        raise DamagedFileError(f"{path}: cannot be read ({error}); {_REMEDY}") from error
+    check_regular(path, inside=folder, kind=DamagedFileError, remedy=_REMEDY)
+    status = path.stat()
+    if status.st_size != expected["bytes"]:
+        raise DamagedFileError(f"{path}: {status.st_size} bytes, expected {expected['bytes']}; {_REMEDY}")
+    if verify == "hash" and _file_hash(path, file_state(status)) != expected["sha256"]:
+        raise DamagedFileError(f"{path}: content differs from its SHA-256; {_REMEDY}")
+    return map_array(path, inside=folder)
 
 
 def _check_layout(dataset: TrajectoryDataset) -> None:

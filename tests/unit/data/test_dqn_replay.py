@@ -120,17 +120,17 @@ def test_a_missing_buffer_is_named(shards, games):
 def test_a_truncated_gzip_is_named(shards, kind):
     path = shard_path(shards, kind, 1)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    refused(shards, DamagedFileError, rf"{kind}_ckpt\.1\.gz: cannot be read .*download it again")
+    refused(shards, DamagedFileError, rf"{kind}_ckpt\.1\.gz: damaged gzipped file .*download it again")
 
 
 def test_what_is_no_gzip_or_another_array_is_named(shards, games):
     path = shard_path(shards, "action", 0)
     path.write_bytes(b"not a gzip file")
-    refused(shards, DamagedFileError, r"action_ckpt\.0\.gz: cannot be read")
+    refused(shards, DamagedFileError, r"action_ckpt\.0\.gz: damaged gzipped file")
     write_shard(path, np.zeros((4, 3), np.int32))
     refused(shards, DamagedFileError, r"expected rows of shape \(\); is it a shard of actions\?")
     path.write_bytes(gzip.compress(b"no array"))
-    refused(shards, DamagedFileError, r"action_ckpt\.0\.gz: cannot be read")
+    refused(shards, DamagedFileError, r"action_ckpt\.0\.gz: damaged gzipped file")
 
 
 def test_shards_of_unlike_length_are_refused(shards, games):

@@ -13,12 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from chibit.core.config import read_json
 from chibit.core.errors import InputError
 from chibit.core.files import sha256_file
 from chibit.core.formatting import format_number
 from chibit.data.collect.behavior.atari import Actor, Dice, load_actor, with_dice
-from chibit.data.collect.mujoco import check_numbers, progress_bar, require_space
+from chibit.data.collect.mujoco import check_numbers, progress_bar, require_space, reuse
 from chibit.data.frame_store import FrameEpisode, write_frame_store
 from chibit.data.readers.origin import Origin
 from chibit.data.resolve import atari_folder
@@ -108,7 +107,7 @@ def collect_atari(
     )
     folder = (out or atari_folder()) / dataset
     if folder.exists():
-        return _reuse(folder, settings)
+        return reuse(folder, settings, folder / MANIFEST, "provenance")
     require_space(folder, num_steps, math.prod(IMAGE_SHAPE[1:]) + 12)
     returns: dict[float, list[float]] = {epsilon: [] for epsilon in EPSILONS[level]}
     with progress_bar(dataset, num_steps, progress) as advance:
@@ -223,20 +222,3 @@ def _notes(settings: AtariSettings, returns: dict[float, list[float]]) -> Iterat
             )
     if settings.sticky_actions:
         yield "played with sticky actions"
-
-
-def _reuse(folder: Path, settings: AtariSettings) -> Path:
-    """Return an existing set of the same settings; refuse any other."""
-    advice = "delete that folder or choose another one with --out"
-    try:
-        found = read_json(folder / MANIFEST)["provenance"]["settings"]
-    except (KeyError, TypeError, InputError) as error:
-        raise InputError(f"{folder}: exists, but is not a set that chibit collected; {advice}") from error
-    differing = [
-        f"{key} {found.get(key)!r} there, {value!r} asked for"
-        for key, value in asdict(settings).items()
-        if found.get(key) != value
-    ]
-    if differing:
-        raise InputError(f"{folder}: exists with other settings ({'; '.join(differing)}); {advice}")
-    return folder

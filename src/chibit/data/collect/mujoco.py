@@ -149,7 +149,7 @@ def collect(
     root = minari_root(out)
     folder = root / entry.dataset_id
     if folder.exists():
-        return _reuse(folder, settings)
+        return reuse(folder, settings, folder / "data" / "metadata.json", "chibit")
     state_dim, act_dim = ladder.expert.layers[0][0].shape[1], ladder.expert.act_dim
     require_space(root, num_steps, 1.3 * (8 * state_dim + 4 * act_dim + 8 + 2))
     returns: dict[str, list[float]] = {}
@@ -225,20 +225,18 @@ def _default_num_steps(env_id: str, level: str) -> int:
     return 2 * _MILLION if level == "medium-expert" else _MILLION
 
 
-def _reuse(folder: Path, settings: CollectSettings) -> Path:
-    """Return an existing set of the same settings; refuse any other."""
+def reuse(folder: Path, settings: Any, file: Path, key: str) -> Path:
+    """Return an existing set of the same settings, which `file` holds under `key`; refuse any other."""
     advice = "delete that folder or choose another one with --out"
     try:
-        metadata = read_json(folder / "data" / "metadata.json")
-        found = metadata["chibit"]["settings"]
-    except (UserError, KeyError, TypeError) as error:
+        found = read_json(file)[key]["settings"]
+        differing = [
+            f"{key} {found.get(key)!r} there, {value!r} asked for"
+            for key, value in asdict(settings).items()
+            if found.get(key) != value
+        ]
+    except (UserError, LookupError, TypeError, AttributeError) as error:
         raise InputError(f"{folder}: exists, but is not a set that chibit collected; {advice}") from error
-    wanted = asdict(settings)
-    differing = [
-        f"{key} {found.get(key)!r} there, {value!r} asked for"
-        for key, value in wanted.items()
-        if found.get(key) != value
-    ]
     if differing:
         raise InputError(f"{folder}: exists with other settings ({'; '.join(differing)}); {advice}")
     return folder

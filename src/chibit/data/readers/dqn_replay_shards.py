@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from chibit.core.arrays import read_npy
+from chibit.core.arrays import read_header, read_npy, reading
 from chibit.core.errors import DamagedFileError
 from chibit.core.files import open_regular
 from chibit.environments.atari import IMAGE_SHAPE
@@ -36,14 +35,7 @@ class Shard:
             DamagedFileError: if it is not that of an array of this kind.
         """
         self._file, self._path = file, path
-        with reading(path):
-            version = np.lib.format.read_magic(file)
-            read_header = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }.get(version)
-            if read_header is None:
-                raise ValueError(f"version {version}")
+        with _reading(path):
             shape, is_fortran, self._dtype = read_header(file)
         expected = ROW_SHAPES[kind]
         wrong_dtype = self._dtype.kind not in _DTYPE_KINDS[kind] or (expected and self._dtype != np.uint8)
@@ -53,7 +45,6 @@ class Shard:
             )
         self.num_rows = int(shape[0])
         self._row_shape = expected
-        self._row_bytes = int(np.prod(expected, dtype=np.int64)) * self._dtype.itemsize
 
     def read(self, count: int) -> np.ndarray:
         """Read the next rows.
@@ -64,7 +55,7 @@ class Shard:
         rows = np.empty((count, *self._row_shape), self._dtype)
         view = rows.data.cast("B") if count else memoryview(b"")
         done = 0
-        with reading(self._path):
+        with _reading(self._path):
             while done < len(view):
                 got = self._file.readinto(view[done:])
                 if not got:
@@ -100,7 +91,7 @@ def read_count(path: Path) -> int:
     Raises:
         DamagedFileError: if it holds anything else.
     """
-    with reading(path), _unpacked(path) as file:
+    with _reading(path), _unpacked(path) as file:
         count = read_npy(file)
         if count.shape != () or count.dtype.kind not in "iu" or count < 0:
             raise ValueError(f"{count.dtype} {count.shape}, expected one count")
@@ -116,12 +107,5 @@ def _unpacked(path: Path) -> Iterator[gzip.GzipFile]:
         yield file
 
 
-@contextlib.contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turn what goes wrong with a shard into a line that names it."""
-    try:
-        yield
-    except (EOFError, gzip.BadGzipFile, zlib.error, ValueError) as error:
-        raise DamagedFileError(f"{path}: cannot be read ({error}); {REMEDY}") from error
-    except OSError as error:
-        raise DamagedFileError(f"{path}: cannot be read ({error.strerror or error}); {REMEDY}") from error
+def _reading(path: Path) -> contextlib.AbstractContextManager[None]:
+    return reading(path, "gzipped", REMEDY)

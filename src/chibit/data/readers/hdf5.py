@@ -15,13 +15,13 @@ from typing import Any
 import h5py
 import numpy as np
 
-from chibit.core.errors import DamagedFileError, InputError, UserError, first_line
+from chibit.core.arrays import reading
+from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.files import check_regular
 from chibit.data.readers.size_limits import check_declared_size
 
 _BUILT_IN_FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}
 _MAX_CHUNK = 256 << 20  # bytes; a chunk is unpacked whole even if one row of it is wanted
-_LIBRARY_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError, AttributeError)
 
 
 @contextlib.contextmanager
@@ -168,13 +168,5 @@ def _check_storage(identifier: h5py.h5d.DatasetID, dtype: np.dtype[Any], where: 
         raise DamagedFileError(f"{where} has chunks of {chunk}; expected at most {_MAX_CHUNK >> 20} MB")
 
 
-@contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turn what the HDF5 library raises into one line; kept to calls of the library alone."""
-    try:
-        yield
-    except UserError:
-        raise
-    except _LIBRARY_ERRORS as error:
-        reason = first_line(error)
-        raise DamagedFileError(f"{path}: damaged HDF5 file ({reason}); copy or download it again") from error
+def _reading(path: Path) -> contextlib.AbstractContextManager[None]:
+    return reading(path, "HDF5", "copy or download it again")

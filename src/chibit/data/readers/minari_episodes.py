@@ -26,6 +26,7 @@ from chibit.data.readers.recording import (
     check_observations,
     find_episodes,
     read_flags,
+    read_matrix,
     read_rewards,
 )
 from chibit.data.readers.size_limits import check_declared_size, memory_budget
@@ -296,9 +297,9 @@ class _Ends:
 def _blocks(kept: Iterable[int], open_episode: Callable[[int], MinariEpisode]) -> Iterator[Block]:
     for index in kept:
         episode = open_episode(index)
-        parts = [_rows(column) for column in episode.observations()]
+        parts = [read_matrix(column) for column in episode.observations()]
         observations = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-        yield Block(observations[:-1], _rows(episode.column("actions")), observations[1:])
+        yield Block(observations[:-1], read_matrix(episode.column("actions")), observations[1:])
 
 
 def _merged(blocks: Iterable[Block]) -> Iterator[Block]:
@@ -319,11 +320,6 @@ def _join(blocks: Sequence[Block]) -> Block:
         np.concatenate([block.actions for block in blocks]),
         np.concatenate([block.next_observations for block in blocks if block.next_observations is not None]),
     )
-
-
-def _rows(column: Column) -> np.ndarray:
-    values = np.asarray(column[0 : column.shape[0]])
-    return values[:, None] if values.ndim == 1 else values
 
 
 def _layout(parts: Sequence[Column], actions: Column, where: str) -> _Layout:

@@ -222,9 +222,9 @@ def _column_blocks(columns: Mapping[str, Column], num_steps: int, state_dim: int
     for start in range(0, num_steps, BLOCK_ROWS):
         rows = slice(start, min(start + BLOCK_ROWS, num_steps))
         yield Block(
-            observations=_matrix(columns["observations"][rows])[:, :state_dim],
-            actions=_matrix(columns["actions"][rows]),
-            next_observations=None if following is None else _matrix(following[rows])[:, :state_dim],
+            observations=read_matrix(columns["observations"], rows)[:, :state_dim],
+            actions=read_matrix(columns["actions"], rows),
+            next_observations=None if following is None else read_matrix(following, rows)[:, :state_dim],
         )
 
 
@@ -280,6 +280,12 @@ def read_rewards(column: Column, where: str) -> np.ndarray:
     return values.astype(np.float64) if values.dtype.kind in "iub" else values
 
 
+def read_matrix(column: Column, rows: slice = slice(None)) -> np.ndarray:
+    """Read rows of a column, (n, width); numbers are vectors of one."""
+    values = np.asarray(column[rows])
+    return values[:, None] if values.ndim == 1 else values
+
+
 def read_vector(column: Column, where: str) -> np.ndarray:
     """Read a column of shape (M,) or (M, 1) whole.
 
@@ -302,10 +308,6 @@ def _check_lengths(columns: Mapping[str, Column], where: str) -> int:
     if num_rows == 0:
         raise InputError(f"{where}: no steps")
     return num_rows
-
-
-def _matrix(values: np.ndarray) -> np.ndarray:
-    return values[:, None] if values.ndim == 1 else values
 
 
 def _count(number: int, noun: str) -> str:

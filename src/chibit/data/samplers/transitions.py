@@ -5,9 +5,8 @@ Dimensions: B batch · S state_dim · A act_dim.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor
 from chibit.core.errors import InputError
 from chibit.core.memory import check_fits
 from chibit.data.dataset import TrajectoryDataset
-from chibit.data.samplers.windows import frame_stacks, restore_generator, to_device
+from chibit.data.samplers.base import RowSampler, to_device
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class TransitionBatch:
         return to_device(self, device)
 
 
-class TransitionSampler:
+class TransitionSampler(RowSampler):
     """Draws transitions uniformly.
 
     The last step of a truncated episode is left out where the data do not hold the observation after it,
@@ -73,24 +72,12 @@ class TransitionSampler:
             InputError: if `batch_size` is below 1, or no step has a next observation.
             ResourceError: if a batch is larger than memory.
         """
-        if batch_size < 1:
-            raise InputError(f"batch_size: got {batch_size}, expected at least 1")
-        self.dataset = dataset
-        spec = dataset.spec
-        self._records = np.asarray(dataset.records)  # a plain view: indexing np.memmap itself is slow
+        super().__init__(dataset, batch_size=batch_size, generator=generator)
         num_bytes = 8 * batch_size * self._records.shape[1]
         check_fits(num_bytes, f"batch_size: a batch of {batch_size:,} transitions", "lower batch_size")
-        self._starts = np.asarray(dataset.episode_starts)
         self._terminated = np.asarray(dataset.episode_ends[:, 0])
         self._final = None if dataset.final_observations is None else np.asarray(dataset.final_observations)
-        self._batch_size = batch_size
-        self._generator = generator
         self._reward_transform = reward_transform
-        self._is_discrete = dataset.is_discrete
-        self._states = slice(1, 1 + spec.num_state_columns)
-        self._stacks = frame_stacks(dataset)
-        self._mean = np.asarray(spec.state_mean, np.float32)
-        self._std = np.asarray(spec.state_std, np.float32)
         left_out = self._starts[1:][~self._terminated] - 1 if self._final is None else np.empty(0, np.int64)
         self.num_left_out = len(left_out)
         self._num_rows = len(self._records) - self.num_left_out
@@ -98,7 +85,9 @@ class TransitionSampler:
         # search.
         self._ranks_left_out = left_out - np.arange(len(left_out))
         if self._num_rows == 0:
-            raise InputError(f"{spec.name}: no step has a next observation; give data with longer episodes")
+            raise InputError(
+                f"{dataset.spec.name}: no step has a next observation; give data with longer episodes"
+            )
 
     def sample(self) -> TransitionBatch:
         """Draw the next batch."""
@@ -116,16 +105,13 @@ class TransitionSampler:
         records = self._records.take(rows, axis=0)  # (B, W)
         states, next_states = self._read(rows, np.where(is_last, rows, rows + 1), records)
         if self._final is not None:
-            next_states[is_last] = (self._final[episodes[is_last]] - self._mean) / self._std
-        actions = records[:, self._states.stop : -1]
+            next_states[is_last] = self._normalize(self._final[episodes[is_last]])
         rewards = np.ascontiguousarray(records[:, -1])
         if self._reward_transform is not None:
             rewards = np.asarray(self._reward_transform(rewards), np.float32)
         return TransitionBatch(
             states=torch.from_numpy(states),
-            actions=torch.from_numpy(
-                actions[:, 0].astype(np.int64) if self._is_discrete else np.ascontiguousarray(actions)
-            ),
+            actions=self._actions(records),
             rewards=torch.from_numpy(rewards),
             next_states=torch.from_numpy(next_states),
             terminations=torch.from_numpy((is_last & self._terminated[episodes]).astype(np.float32)),
@@ -139,16 +125,4 @@ class TransitionSampler:
         if self._stacks is not None:
             return self._stacks.stacks(rows), self._stacks.stacks(following)
         after = self._records.take(following, axis=0)[:, self._states]
-        return (records[:, self._states] - self._mean) / self._std, (after - self._mean) / self._std
-
-    def state_dict(self) -> dict[str, Any]:
-        """The generator's state, from which the draws go on to the bit."""
-        return {"generator": dict(self._generator.bit_generator.state)}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a state that `state_dict` gave.
-
-        Raises:
-            DamagedFileError: if it is not the state of a generator of this kind.
-        """
-        restore_generator(self._generator, state)
+        return self._normalize(records[:, self._states]), self._normalize(after)

@@ -5,20 +5,15 @@ Dimensions: B batch · K context in timesteps · S state_dim · A act_dim.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.memory import check_fits
 from chibit.data.dataset import TrajectoryDataset
-from chibit.data.samplers.frames import FrameStacks
-
-BatchT = TypeVar("BatchT", bound=Any)
+from chibit.data.samplers.base import RowSampler, check_sizes, to_device
 
 
 @dataclass(frozen=True)
@@ -48,7 +43,7 @@ class SequenceBatch:
         return to_device(self, device)
 
 
-class WindowSampler:
+class WindowSampler(RowSampler):
     """Draws windows as `get_batch` of Chen et al. (2021) does.
 
     An episode is chosen with probability proportional to its length and the window starts at any of its steps
@@ -76,24 +71,13 @@ class WindowSampler:
             InputError: if `context_length` or `batch_size` is below 1.
             ResourceError: if a batch is larger than memory.
         """
-        for name, value in (("context_length", context_length), ("batch_size", batch_size)):
-            if value < 1:
-                raise InputError(f"{name}: got {value}, expected at least 1")
-        self.dataset, self.context_length = dataset, context_length
-        spec = dataset.spec
-        self._records = np.asarray(dataset.records)  # a plain view: indexing np.memmap itself is slow
+        check_sizes(context_length=context_length)
+        super().__init__(dataset, batch_size=batch_size, generator=generator)
+        self.context_length = context_length
         what = f"batch_size: a batch of {batch_size:,} windows of {context_length:,} steps"
         num_bytes = 4 * batch_size * context_length * self._records.shape[1]
         check_fits(num_bytes, what, "lower batch_size or context_length")
-        self._starts = np.asarray(dataset.episode_starts)
         self._offsets = np.arange(context_length)
-        self._batch_size = batch_size
-        self._generator = generator
-        self._is_discrete = dataset.is_discrete
-        self._states = slice(1, 1 + spec.num_state_columns)
-        self._stacks = frame_stacks(dataset)
-        self._mean = np.asarray(spec.state_mean, np.float32)
-        self._std = np.asarray(spec.state_std, np.float32)
 
     def sample(self) -> SequenceBatch:
         """Draw the next batch."""
@@ -112,62 +96,17 @@ class WindowSampler:
         # Rows past the end repeat the last one and are blanked below, so that the gather needs no branch.
         records = self._records.take(np.minimum(steps, ends[:, None] - 1), axis=0)  # (B, K, W)
         if self._stacks is None:
-            states = records[..., self._states] - self._mean
-            states /= self._std
+            states = self._normalize(records[..., self._states])
             states *= mask[..., None]
         else:
             states = self._stacks.windows(rows, len(self._offsets))
         records *= mask[..., None]
         timesteps = (steps - self._starts[episodes][:, None]) * mask
-        actions = records[..., self._states.stop : -1]
-        if self._is_discrete:
-            actions = actions[..., 0].astype(np.int64)
         return SequenceBatch(
             returns_to_go=torch.from_numpy(np.ascontiguousarray(records[..., 0])),
             states=torch.from_numpy(states),
-            actions=torch.from_numpy(np.ascontiguousarray(actions)),
+            actions=self._actions(records),
             timesteps=torch.from_numpy(timesteps),
             attention_mask=torch.from_numpy(mask),
             rows=torch.from_numpy(rows),
         )
-
-    def state_dict(self) -> dict[str, Any]:
-        """The generator's state, from which the draws go on to the bit."""
-        return {"generator": dict(self._generator.bit_generator.state)}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a state that `state_dict` gave.
-
-        Raises:
-            DamagedFileError: if it is not the state of a generator of this kind.
-        """
-        restore_generator(self._generator, state)
-
-
-def to_device(batch: BatchT, device: torch.device) -> BatchT:
-    """A dataclass of tensors on a device; the same object where they are on the CPU and stay there."""
-    if device.type == "cpu":
-        return batch
-    return replace(batch, **{name: x.to(device, non_blocking=True) for name, x in vars(batch).items()})
-
-
-def frame_stacks(dataset: TrajectoryDataset) -> FrameStacks | None:
-    """Give what reads the observations of a data set that are images; None where they are vectors."""
-    if dataset.frames is None:
-        return None
-    return FrameStacks(dataset.frames, dataset.episode_starts, dataset.spec.image_shape[0])
-
-
-def restore_generator(generator: np.random.Generator, state: Mapping[str, Any]) -> None:
-    """Set a sampler's generator to a state that its `state_dict` gave.
-
-    Raises:
-        DamagedFileError: if it is not the state of a generator of this kind.
-    """
-    try:
-        generator.bit_generator.state = state["generator"]
-    except (KeyError, TypeError, ValueError) as error:
-        kind = type(generator.bit_generator).__name__
-        raise DamagedFileError(
-            f"sampler state: expected that of a {kind} generator ({error}); resume from another checkpoint"
-        ) from error

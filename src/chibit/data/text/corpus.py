@@ -8,7 +8,6 @@ a corpus                      as `build_corpus` wrote it
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import itertools
 import lzma
@@ -17,19 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 
 from chibit.core.config import read_json
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.files import open_regular, read_regular
 from chibit.core.fingerprint import fingerprint
-from chibit.core.terminal import make_console, text_column
+from chibit.core.terminal import byte_bar
 from chibit.data.resolve import home_folder
 from chibit.data.text.sources import HUB_CORPORA, PIECE, TextSource, find_text
 from chibit.data.text.tokenizer import BPETokenizer, Tokenizer, load_gpt2_tokenizer, train_bpe
@@ -42,7 +34,7 @@ _LARGEST_VOCABULARY = 64 << 20
 _LZMA_MEMORY = 256 << 20
 """Bytes a shard may ask for to be unpacked."""
 
-Advance = Callable[[int], None]
+Advance = Callable[..., None]
 
 
 def build_corpus(
@@ -127,7 +119,7 @@ def _build_from_text(source: TextSource, out: Path, tokenizer: str, progress: bo
         provenance=provenance,
         own_vocabulary=chosen.to_json(),
     )
-    with writing as writer, _bar(f"encoding {Path(source.name).name}", source.size, progress) as advance:
+    with writing as writer, byte_bar(f"encoding {Path(source.name).name}", progress, source.size) as advance:
         is_open = False
         for piece in source.pieces():
             tokens = chosen.encode(piece.text)
@@ -137,7 +129,7 @@ def _build_from_text(source: TextSource, out: Path, tokenizer: str, progress: bo
                 writer.write(np.array([chosen.end_of_text]))
                 writer.num_documents += 1
                 is_open = False
-            advance(piece.size)
+            advance(advance=piece.size)
 
 
 def _choose_tokenizer(name: str, source: TextSource) -> Tokenizer:
@@ -174,7 +166,7 @@ def _build_from_shards(folder: Path, shards: list[Path], out: Path, progress: bo
         )
     provenance = {"kind": "token shards", "source": str(folder), "manifests": manifests}
     writing = write_corpus(out, vocab_size=tokenizer.vocab_size, tokenizer="gpt2", provenance=provenance)
-    with writing as writer, _bar(f"unpacking {folder.name}", size, progress) as advance:
+    with writing as writer, byte_bar(f"unpacking {folder.name}", progress, size) as advance:
         writer.num_documents = num_documents
         for path in shards:
             _append_shard(path, listed[path.name], writer, advance)
@@ -210,19 +202,4 @@ def _unpacked(path: Path, on_block: Callable[[bytes], None], advance: Advance) -
                         break
             except (lzma.LZMAError, EOFError) as error:
                 raise DamagedFileError(f"{path}: not a whole xz file ({error}); fetch it again") from error
-            advance(size)
-
-
-@contextlib.contextmanager
-def _bar(description: str, size: int | None, shown: bool) -> Iterator[Advance]:
-    """A progress bar over bytes, on standard error."""
-    columns = (
-        text_column("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=make_console(stderr=True), disable=not shown) as bar:
-        task = bar.add_task(description, total=size)
-        yield lambda amount: bar.advance(task, amount)
+            advance(advance=size)

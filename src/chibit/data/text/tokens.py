@@ -26,7 +26,7 @@ from torch import Tensor
 from chibit.core.config import read_json
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.files import atomic_folder, create, open_regular, sha256_file, write_atomic
-from chibit.data.samplers.windows import restore_generator
+from chibit.data.samplers.base import check_sizes, restore_generator
 
 SCHEMA = 1
 MANIFEST, TOKENS, TOKENIZER = "manifest.json", "tokens.u16", "tokenizer.json"
@@ -213,9 +213,7 @@ class TokenSampler:
         Raises:
             InputError: if the corpus is shorter than a block and its last target.
         """
-        for name, value in (("block_length", block_length), ("batch_size", batch_size)):
-            if value < 1:
-                raise InputError(f"{name}: got {value}, expected at least 1")
+        check_sizes(block_length=block_length, batch_size=batch_size)
         if len(dataset) <= block_length:
             raise InputError(
                 f"{dataset.folder}: holds {len(dataset)} tokens, expected more than {block_length}, a block; "

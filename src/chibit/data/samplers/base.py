@@ -1,0 +1,84 @@
+"""What samplers of windows and of single transitions share: the columns they read, the dice, the states."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from chibit.core.errors import DamagedFileError, InputError
+from chibit.data.dataset import StateNormalizer, TrajectoryDataset
+from chibit.data.samplers.frames import FrameStacks
+
+BatchT = TypeVar("BatchT", bound=Any)
+
+
+class RowSampler:
+    """Draws rows of a data set with a generator, whose state it saves and restores."""
+
+    def __init__(
+        self, dataset: TrajectoryDataset, *, batch_size: int, generator: np.random.Generator
+    ) -> None:
+        """Take views of the columns; the memory map is read as needed.
+
+        Raises:
+            InputError: if `batch_size` is below 1.
+        """
+        check_sizes(batch_size=batch_size)
+        spec = dataset.spec
+        self.dataset = dataset
+        self._batch_size, self._generator = batch_size, generator
+        self._records = np.asarray(dataset.records)  # a plain view: indexing np.memmap itself is slow
+        self._starts = np.asarray(dataset.episode_starts)
+        self._states = slice(1, 1 + spec.num_state_columns)
+        self._normalize = StateNormalizer.from_spec(spec)
+        self._stacks = None
+        if dataset.frames is not None:
+            self._stacks = FrameStacks(dataset.frames, dataset.episode_starts, spec.image_shape[0])
+
+    def _actions(self, records: np.ndarray) -> torch.Tensor:
+        """Actions (..., A) float32, or (...) int64 where they are discrete, of records (..., W)."""
+        actions = records[..., self._states.stop : -1]
+        if self.dataset.is_discrete:
+            return torch.from_numpy(actions[..., 0].astype(np.int64))
+        return torch.from_numpy(np.ascontiguousarray(actions))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The generator's state, from which the draws go on to the bit."""
+        return {"generator": dict(self._generator.bit_generator.state)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state that `state_dict` gave; DamagedFileError if it is none."""
+        restore_generator(self._generator, state)
+
+
+def check_sizes(**sizes: int) -> None:
+    """Refuse a size below 1."""
+    for name, value in sizes.items():
+        if value < 1:
+            raise InputError(f"{name}: got {value}, expected at least 1")
+
+
+def to_device(batch: BatchT, device: torch.device) -> BatchT:
+    """A dataclass of tensors on a device; the same object where they are on the CPU and stay there."""
+    if device.type == "cpu":
+        return batch
+    return replace(batch, **{name: x.to(device, non_blocking=True) for name, x in vars(batch).items()})
+
+
+def restore_generator(generator: np.random.Generator, state: Mapping[str, Any]) -> None:
+    """Set a sampler's generator to a state that its `state_dict` gave.
+
+    Raises:
+        DamagedFileError: if it is not the state of a generator of this kind.
+    """
+    try:
+        generator.bit_generator.state = state["generator"]
+    except (KeyError, TypeError, ValueError) as error:
+        kind = type(generator.bit_generator).__name__
+        raise DamagedFileError(
+            f"sampler state: expected that of a {kind} generator ({error}); resume from another checkpoint"
+        ) from error
