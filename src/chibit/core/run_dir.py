@@ -16,16 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from chibit.core.config import config_hash, parse_json, read_json
-from chibit.core.errors import BusyError, DamagedFileError, InputError, UserError
-from chibit.core.files import (
-    append,
-    flush,
-    make_folder,
-    open_regular,
-    require_inside,
-    resource_error,
-    write_atomic,
-)
+from chibit.core.errors import BusyError, DamagedFileError, InputError, UserError, resource_error
+from chibit.core.files import append, make_folder, open_regular, require_inside, write_atomic
+from chibit.core.platform import flush
 from chibit.core.run_records import (
     DescriptionRecord,
     EvaluationRecord,
@@ -93,12 +86,7 @@ class RunDir:
 
     def description(self) -> dict[str, Any]:
         """The content of config.json: schema, arm, study, config."""
-        data = read_json(self.path / "config.json", inside=self.path)
-        if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-            found = data.get("schema") if isinstance(data, dict) else type(data).__name__
-            raise DamagedFileError(f"{self.path / 'config.json'}: schema {found!r}, expected {SCHEMA}")
-        check_record(DescriptionRecord, data, self.path / "config.json")
-        return data
+        return self._versioned("config.json", DescriptionRecord)
 
     @property
     def checkpoints(self) -> Path:
@@ -215,10 +203,15 @@ class RunDir:
 
     def result(self, kind: type = ResultRecord) -> dict[str, Any]:
         """The content of result.json, which must have the fields of `kind`, a dataclass."""
-        data = read_json(self.path / "result.json", inside=self.path)
+        return self._versioned("result.json", kind)
+
+    def _versioned(self, name: str, kind: type) -> dict[str, Any]:
+        path = self.path / name
+        data = read_json(path, inside=self.path)
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-            raise DamagedFileError(f"{self.path / 'result.json'}: not a result of schema {SCHEMA}")
-        return check_record(kind, data, self.path / "result.json")
+            found = data.get("schema") if isinstance(data, dict) else type(data).__name__
+            raise DamagedFileError(f"{path}: schema {found!r}, expected {SCHEMA}")
+        return check_record(kind, data, path)
 
     def _append(self, name: str, record: dict[str, Any]) -> None:
         append(self.path / name, dump(record) + "\n")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from chibit.core.config import Checked, from_json
 from chibit.core.errors import DamagedFileError, InputError
-from chibit.core.fields import Natural
+from chibit.core.fields import Natural, NonNegative, Seed, Share, shown
+
+T = TypeVar("T")
+_LONGEST_NAME = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +23,20 @@ class DescriptionRecord(Checked):
     study: str
     config: dict[str, Any]
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_name(self.arm, "arm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettingsRecord(Checked):
+    """What is read of any run's configuration, whatever its method."""
+
+    seed: Seed
+    data: str = ""
+    data_fraction: Share = 1.0
+    num_steps: Natural = 0
+
 
 @dataclass(frozen=True, kw_only=True)
 class ProvenanceRecord(Checked):
@@ -29,8 +46,14 @@ class ProvenanceRecord(Checked):
     data_hash: str
     dataset: dict[str, Any]
     parameters: dict[str, int]
-    data_episodes: int | None = None
-    data_steps: int | None = None
+    data_episodes: Natural | None = None
+    data_steps: Natural | None = None
+    argv: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_name(self.data_name, "data_name")
+        _check_name(self.data_hash, "data_hash")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +77,8 @@ class EvaluationRecord(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.episode_returns:
+            raise InputError("episode_returns: got none, expected an episode or more")
         if self.episode_lengths and len(self.episode_lengths) != len(self.episode_returns):
             raise InputError(
                 f"episode_lengths: got {len(self.episode_lengths)}, expected {len(self.episode_returns)}"
@@ -95,10 +120,13 @@ class ResultRecord(Checked):
     scores: tuple[ScoresRecord, ...]
     behaviour_mean_return: float
     behaviour_score: float | None
+    train_seconds: NonNegative | None = None
+    evaluation_seconds: NonNegative | None = None
+    parameters: dict[str, int] = field(default_factory=dict)
 
 
-def check_record(kind: type, record: Any, where: str | Path) -> Any:
-    """Give a record back if it has the fields of its kind, each of its type; others are nobody's business.
+def read_record(kind: type[T], record: Any, where: str | Path) -> T:
+    """A record of its kind, each field of its type; other fields are nobody's business.
 
     Raises:
         DamagedFileError: naming the file and the field.
@@ -106,8 +134,18 @@ def check_record(kind: type, record: Any, where: str | Path) -> Any:
     try:
         if not isinstance(record, dict):
             raise InputError(f"{where}: got {type(record).__name__}, expected an object")
-        names = {field.name for field in dataclasses.fields(kind)}
-        from_json(kind, {name: value for name, value in record.items() if name in names}, str(where))
+        names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+        return from_json(kind, {name: value for name, value in record.items() if name in names}, str(where))
     except InputError as error:
         raise DamagedFileError(f"{error}; restore the file") from error
+
+
+def check_record(kind: type, record: Any, where: str | Path) -> Any:
+    """Give a record back as it is, if `read_record` takes it."""
+    read_record(kind, record, where)
     return record
+
+
+def _check_name(value: str, where: str) -> None:
+    if not value or len(value) > _LONGEST_NAME or not value.isprintable():
+        raise InputError(f"{where}: got {shown(value)}, expected a name")

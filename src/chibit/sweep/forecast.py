@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from chibit.core.config import config_hash, read_json
+from chibit.core.config import config_hash
 from chibit.core.errors import UserError
+from chibit.core.run_dir import RunDir
 from chibit.sweep.tasks import Task
 from chibit.training.pretrain.sources import source_folder, source_steps, trained_specs
 from chibit.training.run_config import count_evaluations, from_record, to_record
 
 SECONDS_A_PRETRAINING_STEP = 0.5
 _NUM_TARGETS = 2
-_LARGEST_RECORD = 2**20
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ def measure(root: Path) -> Measurements:
     found = Measurements()
     for path in sorted(root.glob("*/*/result.json")):
         try:
-            result = _read(path)
-            record = _read(path.with_name("config.json"))["config"]
-            steps, training = int(result["steps"]), float(result["train_seconds"])
+            run = RunDir(path.parent)
+            result, record = run.result(), run.description()["config"]
+            steps, training = result["steps"], float(result["train_seconds"])
             episodes = _num_episodes(record, len(result["scores"]))
             evaluation = float(result["evaluation_seconds"])
             keys = _kinds(record)
@@ -92,15 +92,6 @@ def steps_done(path: Path) -> int:
     """Gradient steps of a run's newest checkpoint, which it will go on from."""
     names = [entry.name for entry in (path / "checkpoints").glob("*") if entry.name.isdigit()]
     return max(map(int, names), default=0)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if path.stat().st_size > _LARGEST_RECORD:
-        raise ValueError("too large")
-    data = read_json(path)
-    if not isinstance(data, dict):
-        raise TypeError("not an object")
-    return data
 
 
 def _kinds(record: dict[str, Any]) -> list[tuple[str, ...]]:

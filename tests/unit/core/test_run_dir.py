@@ -97,7 +97,7 @@ def test_result_is_the_sign_of_being_finished(tmp_path):
     assert run.is_finished
     assert run.result() == {"schema": 1, **record}
     (run.path / "result.json").write_text("[]")
-    with pytest.raises(DamagedFileError, match="not a result"):
+    with pytest.raises(DamagedFileError, match="schema"):
         run.result()
 
 

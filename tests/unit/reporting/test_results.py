@@ -6,7 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
-from chibit.core.errors import InputError
+from chibit.core.errors import DamagedFileError, InputError
+from chibit.core.run_dir import RunDir
 from chibit.reporting.read.arms import arm_rank
 from chibit.reporting.read.run import Excluded, Run, read_run
 from chibit.reporting.read.study import differing_keys, flatten, read_study
@@ -137,7 +138,7 @@ class TestRefusals:
 
     def test_an_evaluation_without_episodes(self, run):
         edit_line(run / "evaluations.jsonl", 0, lambda record: record.update(episode_returns=[]))
-        refused(run, "damaged", "no episode")
+        refused(run, "damaged", "episode_returns: got none")
 
     def test_an_evaluation_whose_episodes_all_failed(self, run):
         edit_line(
@@ -178,7 +179,7 @@ class TestRefusals:
 
     def test_a_result_with_odd_entries(self, run):
         edit(run / "result.json", lambda data: data.update(scores=[3, {"target_return": [1]}]))
-        refused(run, "damaged", "no scores for target")
+        refused(run, "damaged", "scores[0]")
 
     def test_a_run_without_evaluations(self, run):
         (run / "evaluations.jsonl").unlink()
@@ -351,3 +352,28 @@ def test_why_a_run_failed_is_taken_from_its_log(tmp_path, runs):
     [entry] = read_study(tmp_path / "s").excluded
     assert entry.reason.endswith("its log says: crashed: its process was killed")
     assert "\n" not in entry.reason
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("config.json", lambda data: data.update(arm="a\u202eb")),
+        ("config.json", lambda data: data.update(arm="x" * 201)),
+        ("provenance.json", lambda data: data.pop("parameters")),
+        ("result.json", lambda data: data.pop("behaviour_mean_return")),
+        ("result.json", lambda data: data["scores"][0].pop("best_step")),
+        ("result.json", lambda data: data.update(parameters={"total": "many"})),
+    ],
+)
+def test_resume_and_report_refuse_the_same_records(tmp_path, runs, name, change):
+    path = runs.write_run(tmp_path, "chibit", "hopper-medium-v2", 0, num_evaluations=2)
+    run = RunDir(path)
+    read = {"config.json": run.description, "provenance.json": run.provenance, "result.json": run.result}[
+        name
+    ]
+    read()
+    assert isinstance(read_run(path), Run)
+    edit(path / name, change)
+    with pytest.raises(DamagedFileError, match=name):
+        read()
+    refused(path, "damaged", name)

@@ -93,7 +93,7 @@ def rewrite(run, scores):
     (run / "evaluations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     result = json.loads((run / "result.json").read_text())
     rules = {"last": scores[-1], "last4": sum(scores[-4:]) / len(scores[-4:]), "best": max(scores)}
-    result["scores"] = [{"target_return": 3600.0, **{name: float(value) for name, value in rules.items()}}]
+    result["scores"] = [result["scores"][0] | {name: float(value) for name, value in rules.items()}]
     (run / "result.json").write_text(json.dumps(result))
 
 

@@ -149,7 +149,7 @@ def test_small_returns_are_not_rounded_away(tmp_path, runs):
         record["episode_returns"] = [0.027] * 10
     runs.write_lines(run / "evaluations.jsonl", records)
     result = json.loads((run / "result.json").read_text())
-    result["scores"] = [{"target_return": None, **dict.fromkeys(("last", "last4", "best"), 0.027)}]
+    result["scores"] = [result["scores"][0] | dict.fromkeys(("last", "last4", "best"), 0.027)]
     runs.write_json(run / "result.json", result)
     tables = analyse(read_study(tmp_path)).tables
     assert row(tables["scores"]["last"], "my-robot").cells[2].text == "0.0270"

@@ -6,10 +6,12 @@ import json
 import pytest
 
 from chibit.agents import AGENTS
+from chibit.core.run_dir import RunDir
 from chibit.recipes import RECIPES
 from chibit.sweep import forecast
 from chibit.sweep.progress import StudyProgress, shown_time
 from chibit.sweep.tasks import Outcome, make_tasks
+from chibit.training.result import target_scores
 from chibit.training.run_config import RunConfig, to_record
 
 
@@ -22,10 +24,16 @@ def finish(task, seconds_a_step, seconds_an_episode, targets=2):
     task.path.mkdir(parents=True)
     config = task.config
     episodes = 2 * config.num_episodes * targets
-    result = {"steps": config.num_steps, "train_seconds": seconds_a_step * config.num_steps}
-    result |= {"evaluation_seconds": seconds_an_episode * episodes, "scores": [{}] * targets}
-    (task.path / "result.json").write_text(json.dumps(result))
-    (task.path / "config.json").write_text(json.dumps({"config": to_record(config)}))
+    result = {
+        "status": "finished",
+        "steps": config.num_steps,
+        "train_seconds": seconds_a_step * config.num_steps,
+    }
+    result |= {"evaluation_seconds": seconds_an_episode * episodes, "score_unit": "return"}
+    result |= {"scores": [target_scores(float(target), []) for target in range(targets)]}
+    RunDir(task.path).write_result({**result, "behaviour_mean_return": 0.0, "behaviour_score": None})
+    description = {"schema": 1, "arm": config.arm_name, "study": "s", "config": to_record(config)}
+    (task.path / "config.json").write_text(json.dumps(description))
 
 
 def tasks_of(root, *configs):

@@ -114,8 +114,7 @@ def _kinds(scores: Scores, aggregates: Mapping[str, Aggregates | None]) -> dict[
 def _parameters(scores: Scores, arm: str) -> int | None:
     """Parameters in the blocks of an arm's model; None where its runs do not say."""
     for run in scores.study.runs:
-        counts = run.result.get("parameters")
-        count = counts.get("blocks") if isinstance(counts, dict) else None
-        if run.arm == arm and isinstance(count, int) and count > 0:
+        count = run.result.parameters.get("blocks", 0)
+        if run.arm == arm and count > 0:
             return count
     return None

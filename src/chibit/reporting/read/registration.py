@@ -13,9 +13,9 @@ from typing import Annotated, Any
 
 from chibit.core.config import Checked, from_json, to_json
 from chibit.core.errors import InputError
-from chibit.core.fields import Distinct, Positive
+from chibit.core.fields import Distinct, Positive, shown
 from chibit.core.files import make_folder, write_atomic
-from chibit.reporting.read.strict_json import Refused, quoted, read_object
+from chibit.reporting.read.strict_json import Refused, read_object
 
 FILE = "study.json"
 _SCHEMA = 1
@@ -54,7 +54,7 @@ def read_registration(folder: Path) -> Registration:
     record: dict[str, Any] = read_object(folder, FILE)
     schema = record.pop("schema", None)
     if schema != _SCHEMA:
-        raise Refused("other schema", f"{FILE}: schema {quoted(schema)}; this version reads {_SCHEMA}")
+        raise Refused("other schema", f"{FILE}: schema {shown(schema)}; this version reads {_SCHEMA}")
     try:
         return from_json(Registration, record, "registration")
     except InputError as error:

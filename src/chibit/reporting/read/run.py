@@ -16,19 +16,26 @@ from typing import Any
 import numpy as np
 
 from chibit.core.errors import UserError
+from chibit.core.fields import shown
 from chibit.core.files import open_regular
 from chibit.core.run_dir import SCHEMA
+from chibit.core.run_records import (
+    DescriptionRecord,
+    EvaluationRecord,
+    MetricsRecord,
+    ProvenanceRecord,
+    ResultRecord,
+    SettingsRecord,
+)
 from chibit.core.score_rules import LAST_COUNT, CurveScores, curve_scores
-from chibit.evaluation.summary import EvaluationSummary, summarize
+from chibit.evaluation.summary import summarize_record
 from chibit.reporting.read.strict_json import (
     Kind,
     Refused,
-    quoted,
+    read_as,
     read_lines,
+    read_number,
     read_object,
-    require,
-    require_name,
-    require_number,
     shown_name,
 )
 
@@ -97,7 +104,7 @@ class Run:
     """(N, 2) steps and training losses, thinned; N is 0 where no loss was logged."""
     held_out: np.ndarray
     """(M, 2) steps and action errors on held-out episodes; M is 0 where none was measured."""
-    result: dict[str, Any]
+    result: ResultRecord
     """Content of result.json."""
 
     @property
@@ -109,13 +116,6 @@ class Run:
     def name(self) -> str:
         """Name of the run directory."""
         return shown_name(self.folder)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Evaluated:
-    step: int
-    seconds: float
-    summary: EvaluationSummary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,37 +158,26 @@ def read_run(folder: Path) -> Run | Excluded:
         )
 
 
-def _share(config: dict[str, Any]) -> str:
-    """What tells the data of a run that saw a part of the episodes from the whole: `-10pct`, or nothing."""
-    fraction = config.get("data_fraction", 1.0)
-    if not isinstance(fraction, (int, float)) or isinstance(fraction, bool) or not 0.0 < fraction <= 1.0:
-        raise Refused("damaged", f"config.json: data_fraction is {quoted(fraction)}, expected (0, 1]")
-    return "" if fraction == 1.0 else f"-{100 * fraction:.3g}pct"
-
-
 def _read_run(folder: Path, known: dict[str, Any]) -> Run:
     if not os.path.lexists(folder / "config.json"):
         raise Refused("foreign", "not a run directory: it has no config.json")
-    description = read_object(folder, "config.json")
-    _check_schema(description, "config.json")
-    config = require(description, "config", dict, "config.json")
-    known["arm"] = require_name(description, "arm", "config.json")
-    known["seed"] = require(config, "seed", int, "config.json: config")
+    description = read_as(DescriptionRecord, _versioned(folder, "config.json"), "config.json")
+    known["arm"] = description.arm
+    settings = read_as(SettingsRecord, description.config, "config.json: config")
+    known["seed"] = settings.seed
+    provenance: dict[str, Any] = {}
     if os.path.lexists(folder / "provenance.json"):
         provenance = read_object(folder, "provenance.json")
-        name = require_name(provenance, "data_name", "provenance.json")
-        known["dataset"] = name + _share(config)
+        share = "" if settings.data_fraction == 1.0 else f"-{100 * settings.data_fraction:.3g}pct"
+        known["dataset"] = read_as(ProvenanceRecord, provenance, "provenance.json").data_name + share
     if not os.path.lexists(folder / "result.json"):
-        raise _unfinished(folder, config)
-    if "dataset" not in known:
+        raise _unfinished(folder, settings.num_steps)
+    if not provenance:
         raise Refused("damaged", "provenance.json is missing")
-    require_name(provenance, "data_hash", "provenance.json")
-    result = read_object(folder, "result.json")
-    _check_schema(result, "result.json")
-    if result.get("status") != "finished":
-        raise Refused(
-            "unfinished", f"result.json: status {quoted(result.get('status'))}, expected 'finished'"
-        )
+    found = _versioned(folder, "result.json")
+    if found.get("status") != "finished":
+        raise Refused("unfinished", f"result.json: status {shown(found.get('status'))}, expected 'finished'")
+    result = read_as(ResultRecord, found, "result.json")
     curves = _read_curves(folder)
     _check_result(result, curves)
     held_out = _read_column(folder, HELD_OUT, _METRIC_LINES)
@@ -196,30 +185,27 @@ def _read_run(folder: Path, known: dict[str, Any]) -> Run:
         held_out = _read_column(folder, HELD_OUT, _HELD_OUT_LINES)
     return Run(
         folder=folder,
-        arm=known["arm"],
-        dataset=known["dataset"],
-        seed=known["seed"],
-        config=config,
+        config=description.config,
         provenance=provenance,
         curves=curves,
         loss=_read_column(folder, "train/loss", _METRIC_LINES),
         held_out=held_out,
         result=result,
+        **known,
     )
 
 
-def _unfinished(folder: Path, config: dict[str, Any]) -> Refused:
+def _unfinished(folder: Path, planned: int) -> Refused:
     """Why a run without result.json has none: it diverged, or it is still going or was stopped."""
     if os.path.lexists(folder / "divergence.json"):
         record = read_object(folder, "divergence.json")
         return Refused(
-            "diverged", f"diverged after step {quoted(record.get('step'))}: {record.get('message')}"
+            "diverged", f"diverged after step {shown(record.get('step'))}: {record.get('message')}"
         )
     lines = read_lines(folder, "metrics.jsonl", at_most=_METRIC_LINES, cut_allowed=True)
-    steps = [record["step"] for _, record in lines]
-    planned = config.get("num_steps")
+    steps = [read_as(MetricsRecord, record, where).step for where, record in lines]
     reached = f"logged up to step {max(steps):,}" if steps else "nothing logged yet"
-    of = f" of {planned:,}" if steps and isinstance(planned, int) else ""
+    of = f" of {planned:,}" if steps and planned else ""
     failure = _last_failure(folder)
     said = f"; its log says: {failure}" if failure else ""
     return Refused("unfinished", f"no result.json, so it did not finish: {reached}{of}{said}")
@@ -238,97 +224,74 @@ def _last_failure(folder: Path) -> str:
 
 
 def _read_curves(folder: Path) -> tuple[Curve, ...]:
-    records: dict[float | None, list[_Evaluated]] = {}
-    for where, record in read_lines(folder, "evaluations.jsonl"):
-        target = record.get("target_return")
-        if target is not None:
-            target = require_number(target, f"{where}: target_return")
-        evaluation = _read_evaluation(record, where)
-        earlier = records.setdefault(target, [])
-        if earlier and evaluation.step <= earlier[-1].step:
-            raise Refused("damaged", f"{where}: step {evaluation.step} follows step {earlier[-1].step}")
-        earlier.append(evaluation)
+    records: dict[float | None, list[EvaluationRecord]] = {}
+    for where, line in read_lines(folder, "evaluations.jsonl"):
+        record = read_as(EvaluationRecord, line, where)
+        earlier = records.setdefault(record.target_return, [])
+        if earlier and record.step <= earlier[-1].step:
+            raise Refused("damaged", f"{where}: step {record.step} follows step {earlier[-1].step}")
+        earlier.append(record)
     if not records:
         raise Refused("not evaluated", "it finished without an evaluation, so it has no score")
     return tuple(_make_curve(target, evaluations) for target, evaluations in records.items())
 
 
-def _read_evaluation(record: dict[str, Any], where: str) -> _Evaluated:
-    returns = require(record, "episode_returns", list, where)
-    failed = record.get("failed_episodes", [])
-    if not isinstance(failed, list) or not all(type(i) is int and 0 <= i < len(returns) for i in failed):
-        raise Refused("damaged", f"{where}: failed_episodes is not a list of episode numbers")
-    if not returns:
-        raise Refused("damaged", f"{where}: it has no episode")
-    score = record.get("normalized_score")
-    return _Evaluated(
-        step=record["step"],
-        seconds=require_number(record.get("seconds"), f"{where}: seconds"),
-        summary=summarize(
-            [require_number(value, f"{where}: episode_returns") for value in returns],
-            failed_episodes=failed,
-            score=None if score is None else require_number(score, f"{where}: normalized_score"),
-        ),
-    )
-
-
-def _make_curve(target: float | None, evaluations: list[_Evaluated]) -> Curve:
-    num_failed = sum(evaluation.summary.num_failed for evaluation in evaluations)
-    evaluations = [evaluation for evaluation in evaluations if evaluation.summary.num_episodes]
-    if not evaluations:
-        raise Refused("not evaluated", f"every episode at target {quoted(target)} failed, so it has no score")
-    scores = [evaluation.summary.normalized_score for evaluation in evaluations]
-    if any(score is None for score in scores) and any(score is not None for score in scores):
+def _make_curve(target: float | None, records: list[EvaluationRecord]) -> Curve:
+    summaries = [(record, summarize_record(vars(record))) for record in records]
+    counted = [(record, summary) for record, summary in summaries if summary.num_episodes]
+    if not counted:
+        raise Refused("not evaluated", f"every episode at target {shown(target)} failed, so it has no score")
+    scores = [summary.normalized_score for _, summary in counted]
+    if len({score is None for score in scores}) > 1:
         raise Refused(
             "damaged", "evaluations.jsonl: some evaluations have a normalised score and some have none"
         )
     return Curve(
         target_return=target,
-        steps=np.array([evaluation.step for evaluation in evaluations], dtype=np.int64),
-        seconds=np.array([evaluation.seconds for evaluation in evaluations]),
-        mean_returns=np.array([evaluation.summary.mean_return for evaluation in evaluations]),
+        steps=np.array([record.step for record, _ in counted], dtype=np.int64),
+        seconds=np.array([record.seconds for record, _ in counted]),
+        mean_returns=np.array([summary.mean_return for _, summary in counted]),
         scores=None if scores[0] is None else np.array(scores),
-        final_returns=np.concatenate(
-            [evaluation.summary.returns for evaluation in evaluations[-LAST_COUNT:]]
-        ),
-        num_failed=num_failed,
+        final_returns=np.concatenate([summary.returns for _, summary in counted[-LAST_COUNT:]]),
+        num_failed=sum(summary.num_failed for _, summary in summaries),
     )
 
 
-def _check_result(result: dict[str, Any], curves: tuple[Curve, ...]) -> None:
+def _check_result(result: ResultRecord, curves: tuple[Curve, ...]) -> None:
     """result.json closes the run, so it must say what the evaluations say."""
-    entries = require(result, "scores", list, "result.json")
+    entries = {entry.target_return: entry for entry in result.scores}
     for curve in curves:
         if curve.scores is None and curve.num_failed:
             continue  # version 0.1 took the mean of an evaluation of failed episodes alone
-        found = [
-            e for e in entries if isinstance(e, dict) and e.get("target_return", "") == curve.target_return
-        ]
-        if not found:
-            raise Refused("damaged", f"result.json has no scores for target {quoted(curve.target_return)}")
-        for rule in ("last", "last4", "best"):
-            ours = getattr(curve.rules, rule)
-            theirs = require_number(found[0].get(rule), f"result.json: {rule}")
-            if not math.isclose(ours, theirs, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE):
+        if curve.target_return not in entries:
+            raise Refused("damaged", f"result.json has no scores for target {shown(curve.target_return)}")
+        said, rules = entries[curve.target_return], curve.rules
+        for rule, theirs, ours in (
+            ("last", said.last, rules.last),
+            ("last4", said.last4, rules.last4),
+            ("best", said.best, rules.best),
+        ):
+            if theirs is None or not math.isclose(ours, theirs, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE):
                 raise Refused(
-                    "damaged", f"result.json says {rule} = {theirs:.6g}, evaluations.jsonl gives {ours:.6g}"
+                    "damaged",
+                    f"result.json says {rule} = {shown(theirs)}, evaluations.jsonl gives {ours:.6g}",
                 )
 
 
 def _read_column(folder: Path, key: str, at_most: int | None = None) -> np.ndarray:
     """(N, 2) steps and values of what training logged under a key."""
-    points = [
-        (record["step"], require_number(record[key], f"{where}: {key}"))
-        for where, record in read_lines(folder, "metrics.jsonl", at_most=at_most)
-        if key in record
-    ]
+    points = []
+    for where, record in read_lines(folder, "metrics.jsonl", at_most=at_most):
+        step = read_as(MetricsRecord, record, where).step
+        if key in record:
+            points.append((step, read_number(record[key], f"{where}: {key}")))
     return np.array(points, dtype=float).reshape(-1, 2)
 
 
-def _check_schema(data: dict[str, Any], where: str) -> None:
+def _versioned(folder: Path, name: str) -> dict[str, Any]:
+    data = read_object(folder, name)
     if "schema" not in data:
-        raise Refused("foreign", f"{where}: it has no schema number, so chibit did not write it")
+        raise Refused("foreign", f"{name}: it has no schema number, so chibit did not write it")
     if data["schema"] != SCHEMA:
-        raise Refused(
-            "other schema", f"{where}: schema {quoted(data['schema'])}; this version reads {SCHEMA}"
-        )
+        raise Refused("other schema", f"{name}: schema {shown(data['schema'])}; this version reads {SCHEMA}")
+    return data

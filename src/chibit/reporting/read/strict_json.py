@@ -6,17 +6,19 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from chibit.core.errors import UserError
+from chibit.core.errors import DamagedFileError, UserError
+from chibit.core.fields import shown
 from chibit.core.files import read_regular
+from chibit.core.run_records import read_record
 
+T = TypeVar("T")
 Kind = Literal["unfinished", "diverged", "damaged", "foreign", "other schema", "not evaluated", "duplicate"]
 
 _MAX_NAME = 200
-_MAX_STEP = 2**53
 _LARGEST = 1e39
 """Beyond single precision, in which returns and losses are kept; sums and squares of it are still finite."""
 _MAX_INTEGER = 2**63 - 1
@@ -43,8 +45,8 @@ def read_object(folder: Path, name: str) -> dict[str, Any]:
 
 def read_lines(
     folder: Path, name: str, *, at_most: int | None = None, cut_allowed: bool = False
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Records of a JSON-lines log, each with where it stands; nothing for a log that is not there.
+) -> Iterator[tuple[str, Any]]:
+    """Values of a JSON-lines log, each with where it stands; nothing for a log that is not there.
 
     Args:
         folder: run directory.
@@ -53,7 +55,7 @@ def read_lines(
         cut_allowed: accept a last line that was cut off, and leave it out.
 
     Raises:
-        Refused: for a line that is not a record with a step.
+        Refused: for a line that is not JSON.
     """
     if not os.path.lexists(folder / name):
         return
@@ -65,40 +67,22 @@ def read_lines(
         chosen = sorted({round(i) for i in np.linspace(0, len(lines) - 1, at_most)})
     for i in chosen:
         where = f"{name}, line {i + 1}"
-        record = _parse(lines[i], where)
-        step = record.get("step") if isinstance(record, dict) else None
-        if type(step) is not int or not 0 <= step <= _MAX_STEP:
-            raise Refused("damaged", f"{where}: not a log record with a step")
-        yield where, record
+        yield where, _parse(lines[i], where)
 
 
-def require(data: dict[str, Any], key: str, kind: type, where: str) -> Any:
-    """A field of exactly that type (so that true is no integer)."""
-    value = data.get(key)
-    if type(value) is not kind:
-        raise Refused("damaged", f"{where}: {key} is {quoted(value)}, expected {kind.__name__}")
-    return value
+def read_as(kind: type[T], data: Any, where: str) -> T:
+    """A record as `core.run_records` declares it."""
+    try:
+        return read_record(kind, data, where)
+    except DamagedFileError as error:
+        raise Refused("damaged", str(error)) from error
 
 
-def require_name(data: dict[str, Any], key: str, where: str) -> str:
-    """A field that holds a printable text of reasonable length."""
-    value: str = require(data, key, str, where)
-    if not value or len(value) > _MAX_NAME or not value.isprintable():
-        raise Refused("foreign", f"{where}: {key} {quoted(value)} is not a name")
-    return value
-
-
-def require_number(value: Any, where: str) -> float:
+def read_number(value: Any, where: str) -> float:
     """A finite number."""
-    if type(value) not in (int, float) or not abs(value) <= _LARGEST:
-        raise Refused("damaged", f"{where} is {quoted(value)}, expected a finite number")
+    if type(value) not in (int, float):
+        raise Refused("damaged", f"{where} is {shown(value)}, expected a finite number")
     return float(value)
-
-
-def quoted(value: Any) -> str:
-    """A value as a message shows it, cut to 60 characters."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def shown_name(path: Path) -> str:

@@ -90,8 +90,7 @@ class Study:
         """Environment of each data set whose runs name one, in lower case and without version: ``hopper``."""
         found = {}
         for run in self.runs:
-            spec = run.provenance.get("dataset")
-            env_id = spec.get("env_id") if isinstance(spec, dict) else None
+            env_id = run.provenance["dataset"].get("env_id")
             if isinstance(env_id, str) and _ENVIRONMENT.fullmatch(name := environment_name(env_id)):
                 found[run.dataset] = name
         return found

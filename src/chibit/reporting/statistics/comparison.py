@@ -186,13 +186,11 @@ def curve_value(study: Study, dataset: str, curve: Curve, rule: Rule) -> float:
 
 
 def behaviour_mean(study: Study, dataset: str, *, normalized: bool) -> float | None:
-    """Mean score or raw return of the training data's own episodes; None where no run says it."""
-    key = "behaviour_score" if normalized else "behaviour_mean_return"
-    for run in study.runs:
-        value = run.result.get(key)
-        if run.dataset == dataset and isinstance(value, (int, float)) and np.isfinite(value):
-            return float(value)
-    return None
+    """Mean score or raw return of the training data's own episodes, over runs; None where no run says it."""
+    results = [run.result for run in study.runs if run.dataset == dataset]
+    found = [one.behaviour_score if normalized else one.behaviour_mean_return for one in results]
+    known = [value for value in found if value is not None]
+    return float(np.mean(known)) if known else None
 
 
 def _target_on(study: Study, dataset: str, rule: Rule, target: TargetChoice) -> float | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from chibit.reporting.read.study import Study
-from chibit.reporting.statistics.comparison import Measure, Scores, curve_points
+from chibit.reporting.statistics.comparison import Measure, Scores, behaviour_mean, curve_points
 
 Cells = dict[tuple[str, str], dict[int, float]]
 
@@ -94,7 +94,8 @@ def score_arrivals(scores: Scores, given: float | None = None) -> Arrivals | Non
     study = scores.study
     levels = _levels(study, study.registration.score_levels, given)
     for dataset in study.datasets:
-        if dataset not in levels and (own := _own_mean(study, dataset)) is not None:
+        own = behaviour_mean(study, dataset, normalized=study.is_normalized(dataset))
+        if dataset not in levels and own is not None:
             levels[dataset] = own
     crossings = {
         (arm, dataset): {
@@ -145,14 +146,6 @@ def _levels(study: Study, registered: Mapping[str, float], given: float | None) 
         if level is not None:
             levels[run.dataset] = level
     return levels
-
-
-def _own_mean(study: Study, dataset: str) -> float | None:
-    """Mean score, or raw return, of the episodes that runs on a data set were trained on."""
-    key = "behaviour_score" if study.is_normalized(dataset) else "behaviour_mean_return"
-    found = [run.result.get(key) for run in study.runs if run.dataset == dataset]
-    known = [value for value in found if isinstance(value, (int, float)) and np.isfinite(value)]
-    return float(np.mean(known)) if known else None
 
 
 def _arrivals(

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
-from chibit.core.formatting import format_duration, format_score
+from chibit.core.formatting import format_score
 from chibit.reporting.read.arms import arm_label
-from chibit.reporting.read.run import Run
 from chibit.reporting.read.study import Study
 from chibit.reporting.statistics.comparison import RULES, Rule, Scores, curve_value
 from chibit.reporting.statistics.verdict import short_rule
@@ -16,6 +12,8 @@ from chibit.reporting.tables.table import (
     Cell,
     Row,
     Table,
+    duration_cell,
+    number_cell,
     number_columns,
     setting_cell,
     text,
@@ -37,9 +35,9 @@ def runs_table(scores: Scores) -> Table:
             Cell(text=str(run.seed), sort=run.seed),
             *(Cell(text=format_score(value, normalized=normalized), sort=value) for value in values),
             EMPTY if curve.target_return is None else setting_cell(curve.target_return),
-            number_cell(run.result.get("steps")),
-            duration_cell(run.result.get("train_seconds")),
-            number_cell(_parameters(run, "total")),
+            number_cell(run.result.steps),
+            duration_cell(run.result.train_seconds),
+            number_cell(run.result.parameters.get("total")),
             text(run.name),
         ]
         rows.append(Row(cells=tuple(cells), arm=study.arms.index(run.arm)))
@@ -93,22 +91,3 @@ def gaps_table(study: Study) -> Table | None:
         columns=text_columns("Arm", "Data sets", "Seeds", "Why"),
         rows=tuple(rows),
     )
-
-
-def number_cell(value: Any) -> Cell:
-    """A count; empty where the file has none."""
-    if isinstance(value, (int, float)) and math.isfinite(value):
-        return Cell(text=f"{value:,.0f}", sort=float(value))
-    return EMPTY
-
-
-def duration_cell(value: Any) -> Cell:
-    """Seconds, readable; empty where the file has none."""
-    if isinstance(value, (int, float)) and 0 <= value < math.inf:
-        return Cell(text=format_duration(float(value)), sort=float(value))
-    return EMPTY
-
-
-def _parameters(run: Run, key: str) -> Any:
-    parameters = run.result.get("parameters")
-    return parameters.get(key) if isinstance(parameters, dict) else None

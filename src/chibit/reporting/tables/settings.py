@@ -8,8 +8,15 @@ from typing import Any
 
 from chibit.core.formatting import format_score
 from chibit.reporting.read.study import Study, differing_keys, flatten
-from chibit.reporting.tables.runs import number_cell
-from chibit.reporting.tables.table import Row, Table, arm_columns, number_columns, text, text_columns
+from chibit.reporting.tables.table import (
+    Row,
+    Table,
+    arm_columns,
+    number_cell,
+    number_columns,
+    text,
+    text_columns,
+)
 
 _LONGEST = 80
 """Characters of a setting's value that are shown."""
@@ -75,8 +82,7 @@ def data_table(study: Study) -> Table:
     rows = []
     for dataset in study.datasets:
         run = next(run for run in study.runs if run.dataset == dataset)
-        spec = run.provenance.get("dataset")
-        spec = spec if isinstance(spec, dict) else {}
+        spec = run.provenance["dataset"]
         cells = (
             text(dataset),
             text(str(run.provenance["data_hash"])[:_HASH_DIGITS]),

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from chibit.core.formatting import format_setting
+from chibit.core.formatting import format_duration, format_setting
 from chibit.reporting.read.arms import arm_label
 
 
@@ -95,6 +95,16 @@ def text(value: str) -> Cell:
 def setting_cell(value: float) -> Cell:
     """A cell of a number that somebody chose, such as a target return."""
     return Cell(text=format_setting(value).replace("-", "−"), sort=value)
+
+
+def number_cell(value: float | None) -> Cell:
+    """A count; empty where the file has none."""
+    return EMPTY if value is None else Cell(text=f"{value:,.0f}", sort=float(value))
+
+
+def duration_cell(seconds: float | None) -> Cell:
+    """A time, readable; empty where the file has none."""
+    return EMPTY if seconds is None else Cell(text=format_duration(seconds), sort=seconds)
 
 
 def to_markdown(tables: Sequence[Table]) -> str:
