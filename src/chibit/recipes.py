@@ -64,7 +64,7 @@ CHEN = {
 SIMILARITY = {"similarity_weight": 0.1, "similarity_form": "paper_sum"}
 """Eq. 8 as printed, a sum over all tokens."""
 LANGUAGE = {"language_weight": 0.2, "language_corpus": "wikitext-103"}
-PAPER = {"initializer": "chibit", **SIMILARITY, **LANGUAGE}
+PAPER = {**SIMILARITY, **LANGUAGE}
 RELEASED = {
     **SIMILARITY,
     "similarity_form": "released",
@@ -106,134 +106,117 @@ LAMO = {
 }
 """Shi et al. (2024)."""
 
-RECIPES: dict[str, Recipe] = {
-    "dt": Recipe(summary="Decision Transformer of Chen et al. (2021), to the letter", settings=CHEN),
-    "dt_context60": Recipe(summary="the same with a context of 60", settings={**CHEN, "context_length": 60}),
-    "random": Recipe(summary="the paper's wrapper, untrained GPT: what pre-training is judged against"),
-    "random_matched": Recipe(
-        summary="as random, each tensor with ChibiT's mean and standard deviation",
-        settings={"initializer": "random_matched:chibit"},
+_MATCHED = {"timestep_table": "matched"}
+_FIRST_USE = "on first use (2,000 steps)"
+_SEQUENCE: dict[str, tuple[str, dict[str, Any], str]] = {
+    "dt": ("random", CHEN, "Decision Transformer of Chen et al. (2021), to the letter"),
+    "dt_context60": ("random", {**CHEN, "context_length": 60}, "the same with a context of 60"),
+    "random": ("random", {}, "the paper's wrapper, untrained GPT: what pre-training is judged against"),
+    "random_matched": ("random_matched:chibit", {}, "as random, each tensor with ChibiT's mean and spread"),
+    "random_matched_markov": (
+        "random_matched:markov",
+        {},
+        "the same with those of the Markov model",
     ),
-    "random_matched_markov": Recipe(
-        summary="as random, each tensor with the Markov model's mean and standard deviation",
-        settings={"initializer": "random_matched:markov"},
+    "chibit": ("chibit", {}, "pre-trained on Wikipedia, no further technique"),
+    "chibit_similarity": ("chibit", {"similarity_weight": 0.1}, "Eq. 8 as a mean over tokens (λ1 = 0.1)"),
+    "chibit_language": (
+        "chibit",
+        LANGUAGE,
+        "language co-training (λ2 = 0.2) on --language-corpus",
     ),
-    "chibit": Recipe(
-        summary="pre-trained on Wikipedia, no further technique",
-        settings={"initializer": "chibit"},
+    "chibit_random_positions_plain": ("chibit", _MATCHED, "positions drawn anew at the pre-trained norms"),
+    "chibit_paper": ("chibit", PAPER, "chibit with all three techniques, as in Tables 2 and 6"),
+    "chibit_no_similarity": ("chibit", {**PAPER, "similarity_weight": 0.0}, "Table 6: without L_cos"),
+    "chibit_no_language": ("chibit", SIMILARITY, "Table 6: without L_LM"),
+    "chibit_random_positions": ("chibit", {**PAPER, **_MATCHED}, "Table 6: random positions"),
+    "chibit_context60": ("chibit", {**PAPER, "context_length": 60}, "Table 4: context of 60"),
+    "chibit_frozen": (
+        "chibit",
+        {**SIMILARITY, "tuning": "frozen"},
+        "Table 5: all but L_r, L_s, L_a and head is frozen",
     ),
-    "chibit_similarity": Recipe(
-        summary="chibit with Eq. 8 as a mean over tokens (λ1 = 0.1), sixty times weaker than the paper's sum",
-        settings={"initializer": "chibit", "similarity_weight": 0.1},
-    ),
-    "chibit_language": Recipe(
-        summary="chibit with language co-training (λ2 = 0.2; needs --language-corpus or wikitext-103)",
-        settings={"initializer": "chibit", **LANGUAGE},
-    ),
-    "chibit_random_positions_plain": Recipe(
-        summary="chibit with positions drawn anew at the pre-trained ones' norms",
-        settings={"initializer": "chibit", "timestep_table": "matched"},
-    ),
-    "chibit_paper": Recipe(summary="chibit with all three techniques, as in Tables 2 and 6", settings=PAPER),
-    "chibit_no_similarity": Recipe(
-        summary="Table 6: without L_cos", settings={**PAPER, "similarity_weight": 0.0}
-    ),
-    "chibit_no_language": Recipe(
-        summary="Table 6: without L_LM",
-        settings={"initializer": "chibit", **SIMILARITY},
-    ),
-    "chibit_random_positions": Recipe(
-        summary="Table 6: random positions", settings={**PAPER, "timestep_table": "matched"}
-    ),
-    "chibit_context60": Recipe(summary="Table 4: context of 60", settings={**PAPER, "context_length": 60}),
-    "chibit_frozen": Recipe(
-        summary="Table 5: only L_r, L_s, L_a and the head are trained",
-        settings={"initializer": "chibit", **SIMILARITY, "tuning": "frozen"},
-    ),
-    "chibit_released": Recipe(
-        summary="chibit with the choices of the released run script",
-        settings={"initializer": "chibit", **RELEASED},
-    ),
-    "chibit_lora": Recipe(
-        summary="LaMo's recipe on ChibiT",
-        settings={"initializer": "chibit", **LAMO},
-    ),
-    "chibit_blocks": Recipe(
-        summary="control: only the blocks are transferred",
-        settings={"initializer": "chibit", "transfer": "blocks"},
-    ),
-    "chibit_positions": Recipe(
-        summary="control: only the positions are transferred",
-        settings={"initializer": "chibit", "transfer": "positions"},
-    ),
-    "chibit_shuffled": Recipe(
-        summary="control: each pre-trained tensor with its entries permuted",
-        settings={"initializer": "chibit", "transfer": "shuffled"},
-    ),
-    "chibit_no_context": Recipe(
-        summary="control: K = 1 (Takagi 2022)",
-        settings={"initializer": "chibit", "context_length": 1},
-    ),
-    "random_no_context": Recipe(summary="its control: random with K = 1", settings={"context_length": 1}),
-    "markov": Recipe(
-        summary="pre-trained on a Markov chain (Wang et al. 2024)",
-        settings={"initializer": "markov"},
-    ),
-    "iid": Recipe(
-        summary="pre-trained on independent tokens, on first use (2,000 steps)",
-        settings={"initializer": "iid:2000"},
-    ),
-    "ngram": Recipe(
-        summary="pre-trained on a second-order Markov chain, on first use (2,000 steps)",
-        settings={"initializer": "ngram:2000"},
-    ),
-    "dyck": Recipe(
-        summary="pre-trained on nested brackets, on first use (2,000 steps)",
-        settings={"initializer": "dyck:2000"},
-    ),
-    "automaton": Recipe(
-        summary="pre-trained on a cellular automaton, on first use (2,000 steps)",
-        settings={"initializer": "automaton:2000"},
-    ),
-    "shuffled_text": Recipe(
-        summary="pre-trained on text with its words shuffled, on first use (2,000 steps)",
-        settings={"initializer": "shuffled_text:2000"},
-    ),
-    "gpt2": Recipe(
-        summary="GPT-2 small, similarity loss; from the Hub",
-        settings={"initializer": "gpt2", **SIMILARITY},
-    ),
-    "gpt2_lamo": Recipe(
-        summary="LaMo: GPT-2, LoRA, MLP projections",
-        settings={"initializer": "gpt2", **LAMO},
-    ),
-    "clip": Recipe(
-        summary="CLIP's text tower with the similarity loss; from the Hub",
-        settings={"initializer": "clip", **SIMILARITY},
-    ),
-    "igpt": Recipe(
-        summary="ImageGPT small, with its own norm; from the Hub",
-        settings={"initializer": "igpt"},
-    ),
-    "igpt_layernorm": Recipe(
-        summary="ImageGPT read by GPT-2's code",
-        settings={"initializer": "igpt", "image_gpt_norm": "layernorm"},
-    ),
+    "chibit_released": ("chibit", RELEASED, "chibit with the choices of the released run script"),
+    "chibit_lora": ("chibit", LAMO, "LaMo's recipe on ChibiT"),
+    "chibit_blocks": ("chibit", {"transfer": "blocks"}, "control: only the blocks are transferred"),
+    "chibit_positions": ("chibit", {"transfer": "positions"}, "control: only the positions are transferred"),
+    "chibit_shuffled": ("chibit", {"transfer": "shuffled"}, "control: each tensor with its entries permuted"),
+    "chibit_no_context": ("chibit", {"context_length": 1}, "control: K = 1 (Takagi 2022)"),
+    "random_no_context": ("random", {"context_length": 1}, "its control: random with K = 1"),
+    "markov": ("markov", {}, "pre-trained on a Markov chain (Wang et al. 2024)"),
+    "iid": ("iid:2000", {}, f"pre-trained on independent tokens, {_FIRST_USE}"),
+    "ngram": ("ngram:2000", {}, f"pre-trained on a second-order Markov chain, {_FIRST_USE}"),
+    "dyck": ("dyck:2000", {}, f"pre-trained on nested brackets, {_FIRST_USE}"),
+    "automaton": ("automaton:2000", {}, f"pre-trained on a cellular automaton, {_FIRST_USE}"),
+    "shuffled_text": ("shuffled_text:2000", {}, f"pre-trained on text with its words shuffled, {_FIRST_USE}"),
+    "gpt2": ("gpt2", SIMILARITY, "GPT-2 small, similarity loss; from the Hub"),
+    "gpt2_lamo": ("gpt2", LAMO, "LaMo: GPT-2, LoRA, MLP projections"),
+    "clip": ("clip", SIMILARITY, "CLIP's text tower with the similarity loss; from the Hub"),
+    "igpt": ("igpt", {}, "ImageGPT small, with its own norm; from the Hub"),
+    "igpt_layernorm": ("igpt", {"image_gpt_norm": "layernorm"}, "ImageGPT read by GPT-2's code"),
 }
-"""Name to recipe. Baselines are added below: a recipe for each method with its defaults, and variants."""
-
-RECIPES |= {
-    f"random_{size}": Recipe(
-        summary=f"Figure 3: random with {size} parameters in its blocks", settings={"gpt": shape}
-    )
+"""Name to initializer, what else differs from the defaults, and one line about it."""
+_SEQUENCE |= {
+    f"random_{size}": ("random", {"gpt": shape}, f"Figure 3: random with {size} parameters in its blocks")
     for size, shape in SIZES.items()
 }
-RECIPES |= {
-    f"chibit_{size}": Recipe(
-        summary=f"Figure 3: {size} parameters, pre-trained on text, on first use (2,000 steps; for a GPU)",
-        settings={"initializer": f"chibit_{size}:2000"},
+_SEQUENCE |= {
+    f"chibit_{size}": (
+        f"chibit_{size}:2000",
+        {},
+        f"Figure 3: {size} pre-trained on text, {_FIRST_USE}",
     )
     for size in ("0.6M", *SIZES)
+}
+WEIGHTS_GRID = {
+    f"chibit_similarity{10 * similarity:.0f}_language{10 * language:.0f}": {
+        **SIMILARITY,
+        "similarity_weight": similarity,
+        **({**LANGUAGE, "language_weight": language} if language else {}),
+    }
+    for similarity in (0.1, 0.2)
+    for language in (0.0, 0.2, 0.4)
+}
+"""The grid that section 4.1 searches: λ1 and λ2, in tenths in the name."""
+_SEQUENCE |= {name: ("chibit", settings, "grid of section 4.1") for name, settings in WEIGHTS_GRID.items()}
+RATES = ("3e-4", "1e-3", "3e-3")
+"""Backbone learning rates that are tried for each arm of the studies `fair` and `sources`."""
+FAIR_ARMS = ("random", "chibit", "random_matched", "markov", "random_matched_markov")
+"""Two initializers, and for each of them noise of its scale, beside the untrained model."""
+SOURCE_ARMS = ("iid", "ngram", "dyck", "automaton")
+"""Other sources without language, pre-trained on as many tokens as the Markov model."""
+_SEQUENCE |= {
+    f"{arm}_{rate}": (
+        _SEQUENCE[arm][0],
+        {"backbone_learning_rate": float(rate)},
+        f"{arm}, its backbone at {rate}",
+    )
+    for arm in (*FAIR_ARMS, *SOURCE_ARMS)
+    for rate in RATES
+}
+ATARI_METHODS: dict[str, tuple[str, dict[str, Any], str]] = {
+    "dt": ("random", ATARI_GPT, "Decision Transformer of Chen et al. (2021)"),
+    "bc": ("random", {**ATARI_GPT, "return_tokens": False}, "the same without return tokens: cloning"),
+    "random": ("random", {}, "the same around ChibiT's three layers of one head, untrained"),
+    "chibit": ("chibit", {}, "the same around ChibiT; its positions are those of the tokens"),
+    "gpt2": ("gpt2", {}, "the same around GPT-2 small; from the Hub"),
+    "clip": ("clip", {}, "the same around CLIP's text tower; from the Hub"),
+    "igpt": ("igpt", {}, "the same around ImageGPT small; from the Hub"),
+}
+"""The sequence models of Table 1, in the same form."""
+_ATARI_VALUES = {
+    "cql": ("discrete_cql", "conservative Q-learning on quantiles"),
+    "qr_dqn": ("qr_dqn", "quantile-regression DQN"),
+    "rem": ("rem", "random ensemble mixture"),
+}
+_CHEN_BC = {
+    "context_length": 20,
+    "hidden_sizes": (128, 128, 128),
+    "dropout": 0.1,
+    "learning_rate": 1e-4,
+    "weight_decay": 1e-4,
+    "warmup_steps": 10_000,
+    "batch_size": 64,
 }
 
 
@@ -243,96 +226,45 @@ def _defaults(agent: str) -> Recipe:
     return Recipe(summary=f"{entry.agent.label}: {entry.summary}", agent=agent)
 
 
+RECIPES: dict[str, Recipe] = {
+    name: Recipe(summary=summary, settings={"initializer": initializer, **settings})
+    for name, (initializer, settings, summary) in _SEQUENCE.items()
+}
+"""Name to recipe: of the sequence models, of each method with its defaults, and variants."""
 RECIPES |= {name: _defaults(name) for name in AGENTS if name not in RECIPES}
-
-ATARI_METHODS: dict[str, tuple[str, dict[str, Any], str]] = {
-    "dt": ("dt", {**ATARI, **ATARI_GPT}, "Decision Transformer of Chen et al. (2021)"),
-    "bc": ("dt", {**ATARI, **ATARI_GPT, "return_tokens": False}, "the same without return tokens: cloning"),
-    "random": ("dt", ATARI, "the same around ChibiT's three layers of one head, untrained"),
-    "chibit": (
-        "dt",
-        {**ATARI, "initializer": "chibit"},
-        "the same around ChibiT; its positions are those of the tokens",
-    ),
-    "gpt2": ("dt", {**ATARI, "initializer": "gpt2"}, "the same around GPT-2 small; from the Hub"),
-    "clip": ("dt", {**ATARI, "initializer": "clip"}, "the same around CLIP's text tower; from the Hub"),
-    "igpt": ("dt", {**ATARI, "initializer": "igpt"}, "the same around ImageGPT small; from the Hub"),
-    "cql": ("discrete_cql", {"evaluation_epsilon": 0.001}, "conservative Q-learning on quantiles"),
-    "qr_dqn": ("qr_dqn", {"evaluation_epsilon": 0.001}, "quantile-regression DQN"),
-    "rem": ("rem", {"evaluation_epsilon": 0.001}, "random ensemble mixture"),
+RECIPES |= {
+    f"{name}_atari": Recipe(
+        summary=f"Atari: {summary}",
+        settings={**ATARI, "initializer": initializer, **settings},
+        num_steps=ATARI_STEPS,
+    )
+    for name, (initializer, settings, summary) in ATARI_METHODS.items()
 }
 RECIPES |= {
     f"{name}_atari": Recipe(
         summary=f"Atari: {summary}",
         agent=agent,
-        settings=settings,
+        settings={"evaluation_epsilon": 0.001},
         num_steps=ATARI_STEPS,
     )
-    for name, (agent, settings, summary) in ATARI_METHODS.items()
+    for name, (agent, summary) in _ATARI_VALUES.items()
 }
-
-RECIPES["bc_top10"] = Recipe(
-    summary="behaviour cloning of the best tenth of the data", agent="bc", settings={"top_fraction": 0.1}
-)
-RECIPES["bc_stacked"] = Recipe(
-    summary="the cloning baseline of Chen et al. (2021): the last 20 states stacked",
-    agent="bc",
-    settings={
-        "context_length": 20,
-        "hidden_sizes": (128, 128, 128),
-        "dropout": 0.1,
-        "learning_rate": 1e-4,
-        "weight_decay": 1e-4,
-        "warmup_steps": 10_000,
-        "batch_size": 64,
-    },
-)
-RECIPES["cql_markov"] = Recipe(
-    summary="cql with critics pre-trained on a synthetic Markov decision process (Wang et al. 2024)",
-    agent="cql",
-    settings={"pretraining": "markov"},
-)
+RECIPES |= {
+    "bc_top10": Recipe(
+        summary="cloning of the best tenth of the data", agent="bc", settings={"top_fraction": 0.1}
+    ),
+    "bc_stacked": Recipe(summary="Chen et al. (2021): 20 stacked states", agent="bc", settings=_CHEN_BC),
+    "cql_markov": Recipe(
+        summary="cql with critics pre-trained on a synthetic Markov decision process (Wang et al. 2024)",
+        agent="cql",
+        settings={"pretraining": "markov"},
+    ),
+}
 RECIPES |= {
     f"{name}_tuned": Recipe(
-        summary=f"{name} with the settings chosen for each D4RL data set, by its authors or CORL",
-        agent=name,
-        per_data=True,
+        summary=f"{name} as its authors, or CORL, tuned it to each data set", agent=name, per_data=True
     )
     for name in RECOMMENDED
-}
-
-WEIGHTS_GRID = {
-    f"chibit_similarity{10 * similarity:.0f}_language{10 * language:.0f}": {
-        "initializer": "chibit",
-        **SIMILARITY,
-        "similarity_weight": similarity,
-        **({**LANGUAGE, "language_weight": language} if language else {}),
-    }
-    for similarity in (0.1, 0.2)
-    for language in (0.0, 0.2, 0.4)
-}
-"""The grid that section 4.1 searches: λ1 and λ2, in tenths in the name."""
-RECIPES |= {
-    name: Recipe(
-        summary=f"grid of section 4.1: λ1 = {settings['similarity_weight']}, "
-        f"λ2 = {settings.get('language_weight', 0.0)}",
-        settings=settings,
-    )
-    for name, settings in WEIGHTS_GRID.items()
-}
-
-RATES = ("3e-4", "1e-3", "3e-3")
-"""Backbone learning rates that are tried for each arm of the studies `fair` and `sources`."""
-RECIPES |= {
-    f"{arm}_{rate}": Recipe(
-        summary=f"{arm} with backbone learning rate {rate}",
-        settings={**RECIPES[arm].settings, "backbone_learning_rate": float(rate)},
-    )
-    for arm in (
-        *("random", "chibit", "random_matched", "markov", "random_matched_markov"),
-        *("iid", "ngram", "dyck", "automaton"),
-    )
-    for rate in RATES
 }
 
 

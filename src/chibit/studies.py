@@ -13,7 +13,17 @@ from chibit.core.plugins import AddressedRegistry
 from chibit.core.runtime import Precision
 from chibit.core.targets import environment_name
 from chibit.environments.registry import D4RL_LEVELS, GAMES, OWN_IDS
-from chibit.recipes import ATARI_METHODS, ATARI_STEPS, RATES, SIZES, WEIGHTS_GRID, find_recipe, shortened
+from chibit.recipes import (
+    ATARI_METHODS,
+    ATARI_STEPS,
+    FAIR_ARMS,
+    RATES,
+    SIZES,
+    SOURCE_ARMS,
+    WEIGHTS_GRID,
+    find_recipe,
+    shortened,
+)
 from chibit.training.run_config import RunConfig
 
 _LEVEL = rf"(simple|{'|'.join(D4RL_LEVELS)})"
@@ -74,10 +84,6 @@ SHORT = {"learning_rate": 3e-4}
 SHORT_VALUES = {"learning_rate": 3e-4, "target_every": 100, "standardize_pictures": True}
 """The same for Atari's value-based methods, in place of 5e-5 and 2,000 for millions."""
 
-FAIR_ARMS = ("random", "chibit", "random_matched", "markov", "random_matched_markov")
-"""Two initializers, and for each of them noise of its scale, beside the untrained model."""
-SOURCE_ARMS = ("iid", "ngram", "dyck", "automaton")
-"""Other sources without language, pre-trained on as many tokens as the Markov model."""
 FAIR_COMPARISONS = (
     ("chibit", "random"),
     ("chibit", "random_matched"),
@@ -158,7 +164,7 @@ _OWN = {
     ),
     "table1": Study(
         summary="Table 1: four Atari games from 1 % of DQN-replay (Pong: K = 50)",
-        arms=tuple(f"{name}_atari" for name in ATARI_METHODS),
+        arms=tuple(f"{name}_atari" for name in (*ATARI_METHODS, "cql", "qr_dqn", "rem")),
         data=GAMES,
         num_steps=ATARI_STEPS,
         evaluate_every=ATARI_STEPS // 5,

@@ -89,19 +89,18 @@ def to_json(config: Any) -> Any:
     return config
 
 
-def from_json(cls: type[T], data: Any, where: str = "config", ready: Mapping[str, Any] | None = None) -> T:
+def from_json(cls: type[T], data: Any, where: str = "config") -> T:
     """Build a dataclass from JSON values.
 
     Args:
         cls: the dataclass.
-        data: what ``json.load`` gave.
+        data: what ``json.load`` gave; what is an object of its field's class already stays it.
         where: what is being read, for the message, for example "config.json".
-        ready: fields whose values are objects already, for those whose class depends on the data.
 
     Raises:
         InputError: naming the field, what was given and what was expected.
     """
-    value: T = _convert_dataclass(cls, data, where, ready or {})
+    value: T = _convert_dataclass(cls, data, where)
     return value
 
 
@@ -239,14 +238,11 @@ def _convert_tuple(kind: Any, value: Any, where: str) -> tuple:
     )
 
 
-def _convert_dataclass(kind: Any, value: Any, where: str, ready: Mapping[str, Any] | None = None) -> Any:
-    ready = ready or {}
+def _convert_dataclass(kind: Any, value: Any, where: str) -> Any:
     if not isinstance(value, dict):
         raise refusal(where, value, "an object")
     hints = _hints(kind)
-    fields = {
-        field.name: field for field in dataclasses.fields(kind) if field.init and field.name not in ready
-    }
+    fields = {field.name: field for field in dataclasses.fields(kind) if field.init}
     value = _by_name(kind, value, fields, where)
     missing = [
         name
@@ -259,7 +255,7 @@ def _convert_dataclass(kind: Any, value: Any, where: str, ready: Mapping[str, An
         raise InputError(f"{where}: missing field {missing[0]!r}")
     converted = {key: _convert(hints[key], item, f"{where}.{key}") for key, item in value.items()}
     try:
-        return kind(**converted, **ready)
+        return kind(**converted)
     except InputError as error:  # fields that do not go together
         raise InputError(f"{where}: {error}") from error
 

@@ -76,6 +76,8 @@ class GPTConfig(GPTShape):
     """Probability of dropping an input embedding's coordinate."""
 
 
+DROPOUTS = ("attn_dropout", "resid_dropout", "embd_dropout")
+"""The fields of `GPTConfig` that are no shape."""
 SIZES = {
     "3M": GPTShape(n_embd=256, n_head=4, n_layer=4),
     "18M": GPTShape(n_embd=512, n_head=8, n_layer=6),

@@ -30,7 +30,7 @@ from chibit.core.files import nearest
 from chibit.core.home import language_model_folder
 from chibit.core.plugins import AddressedRegistry, is_address
 from chibit.models.conversion import Family, load_converted
-from chibit.models.gpt import GPT, Block, CausalSelfAttention, GPTConfig, GPTShape, Norm
+from chibit.models.gpt import DROPOUTS, GPT, Block, CausalSelfAttention, GPTConfig, GPTShape, Norm
 from chibit.models.hub import model_folder
 from chibit.models.huggingface import HuggingFaceLanguageModel, build_huggingface, load_huggingface
 from chibit.models.language_model import (
@@ -58,7 +58,6 @@ TRAINED = (*TRAINED_WITHOUT_TEXT, "shuffled_text", "chibit_0.6M", "chibit_3M", "
 """Sources that are pre-trained on first use: NAME:STEPS, or NAME:STEPS:TEXT with text in place of
 WikiText-103."""
 
-_SHAPE = ("n_layer", "n_head", "n_embd", "inner_width", "activation", "norm", "norm_eps")
 _KNOWN = ("random", "random_matched", *SHIPPED, *HUB_IDS, *(f"{name}:STEPS" for name in TRAINED), "hf:")
 _KINDS = ("random", "random_matched", "hf", "hf_config", *SHIPPED, *HUB_IDS, *TRAINED)
 _MATCHED = "random_matched:"
@@ -362,50 +361,23 @@ def _parameters(loaded: Weights) -> Iterator[nn.Parameter]:
 def _apply_config(loaded: Weights, config: GPTConfig, spec: str) -> None:
     """Hold a shape against the weights', and put its dropouts in."""
     backbone = loaded.backbone
-    if not isinstance(backbone, GPT):
-        for name, usual in vars(GPTShape(n_embd=backbone.width)).items():
-            given = getattr(config, name)
-            if given != usual:
-                known = f"has {usual}" if name == "n_embd" else "brings its own"
-                raise InputError(f"{name} is {given!r}, but {spec} {known}; leave it out")
-        return
-    for name in _SHAPE:
-        given, own = getattr(config, name), getattr(backbone.config, name)
-        if given != own:
-            field = "n_inner" if name == "inner_width" else name
-            raise InputError(f"{field} is {given!r}, but {spec} has {own!r}; leave it out, or use random")
-    set_dropout(
-        backbone,
-        attn_dropout=config.attn_dropout,
-        resid_dropout=config.resid_dropout,
-        embd_dropout=config.embd_dropout,
-    )
+    is_own = isinstance(backbone, GPT)
+    shape = backbone.config if is_own else GPTShape(n_embd=backbone.width)
+    for name in vars(GPTShape()):
+        field = "inner_width" if name == "n_inner" else name
+        given, there = getattr(config, field), getattr(shape, field)
+        if given != there:
+            known = f"has {there!r}" if is_own or name == "n_embd" else "brings its own"
+            raise InputError(f"{name} is {given!r}, but {spec} {known}; leave it out, or use random")
+    if is_own:
+        set_dropout(backbone, **{name: getattr(config, name) for name in DROPOUTS})
     if isinstance(loaded.language_model, LanguageModel):
         loaded.language_model.config = replace(loaded.language_model.config, gpt=backbone.config)
 
 
-def set_dropout(
-    gpt: GPT,
-    *,
-    attn_dropout: float | None = None,
-    resid_dropout: float | None = None,
-    embd_dropout: float | None = None,
-) -> None:
-    """Change a backbone's dropout probabilities in place; None leaves one as it is.
-
-    Args:
-        gpt: the backbone.
-        attn_dropout: of attention weights.
-        resid_dropout: of what is added to the residual stream.
-        embd_dropout: of input embeddings.
-    """
-    own = gpt.config
-    config = replace(
-        own,
-        attn_dropout=own.attn_dropout if attn_dropout is None else attn_dropout,
-        resid_dropout=own.resid_dropout if resid_dropout is None else resid_dropout,
-        embd_dropout=own.embd_dropout if embd_dropout is None else embd_dropout,
-    )
+def set_dropout(gpt: GPT, **probabilities: float) -> None:
+    """Change a backbone's dropout probabilities, by `GPTConfig`'s names for them, in place."""
+    config = replace(gpt.config, **probabilities)
     for module in gpt.modules():
         if isinstance(module, GPT | Block | CausalSelfAttention):
             module.config = config

@@ -32,9 +32,7 @@ class LoRALinear(nn.Module):
         up: B (O, rank).
     """
 
-    def __init__(
-        self, linear: nn.Linear, *, rank: int, alpha: float, dropout: float, train_bias: bool
-    ) -> None:
+    def __init__(self, linear: nn.Linear, *, rank: int, alpha: float, dropout: float) -> None:
         """Take over the matrix and the bias of a linear map.
 
         Args:
@@ -43,11 +41,10 @@ class LoRALinear(nn.Module):
             alpha: the correction is scaled by alpha / rank.
             dropout: probability of dropping an entry of A in a forward pass. One draw serves all tokens of
                 the pass, so the corrected matrix is formed once, whatever the number of tokens.
-            train_bias: whether the bias is trained.
         """
         super().__init__()
         self.frozen = linear.weight.requires_grad_(False)
-        self.bias = linear.bias.requires_grad_(train_bias)
+        self.bias = linear.bias.requires_grad_(True)
         self.scale, self.dropout = alpha / rank, dropout
         self.down = nn.Parameter(torch.empty(rank, linear.in_features, device=linear.weight.device))
         self.up = nn.Parameter(torch.zeros(linear.out_features, rank, device=linear.weight.device))
@@ -64,9 +61,7 @@ class LoRALinear(nn.Module):
         return F.linear(x, self.weight, self.bias)
 
 
-def add_lora(
-    backbone: nn.Module, *, rank: int = 16, alpha: float = 32.0, dropout: float = 0.1, train_bias: bool = True
-) -> nn.Module:
+def add_lora(backbone: nn.Module, *, rank: int = 16, alpha: float = 32.0, dropout: float = 0.1) -> nn.Module:
     """Freeze a backbone and let it learn through low-rank corrections of its attention maps, in place.
 
     Args:
@@ -75,7 +70,6 @@ def add_lora(
         alpha: corrections are scaled by alpha / rank.
         dropout: probability of dropout in the corrections. In a `HuggingFaceBackbone` it is peft's: inputs of
             the correction are dropped token by token.
-        train_bias: whether the biases of the adapted maps are trained.
 
     Returns:
         The same backbone.
@@ -91,55 +85,20 @@ def add_lora(
     if not 0.0 <= dropout < 1.0:
         raise InputError(f"LoRA dropout is {dropout}, expected a probability below 1")
     if isinstance(backbone, HuggingFaceBackbone):
-        _add_peft(backbone, rank, alpha, dropout, train_bias)
+        _add_peft(backbone, rank, alpha, dropout)
         return backbone
     if not isinstance(backbone, GPT):
         raise InputError(f"LoRA needs a GPT or a HuggingFaceBackbone, got {type(backbone).__name__}")
     backbone.requires_grad_(False)
-    for attention in _attentions(backbone):
+    for attention in [part for part in backbone.modules() if isinstance(part, CausalSelfAttention)]:
         if isinstance(attention.qkv, LoRALinear):
-            raise InputError("this backbone has low-rank corrections already; merge them first")
-        attention.qkv = LoRALinear(  # type: ignore[assignment]
-            attention.qkv, rank=rank, alpha=alpha, dropout=dropout, train_bias=train_bias
-        )
+            raise InputError("this backbone has low-rank corrections already")
+        lora = LoRALinear(attention.qkv, rank=rank, alpha=alpha, dropout=dropout)
+        attention.qkv = lora  # type: ignore[assignment]
     return backbone
 
 
-def merge_lora(gpt: GPT) -> list[LoRALinear]:
-    """Put each corrected matrix in the place of its parts; the outputs are those of eval mode, to the bit.
-
-    Args:
-        gpt: with corrections; afterwards a plain GPT, with a plain GPT's parameter names.
-
-    Returns:
-        What was taken out, one per block, for `unmerge_lora`.
-    """
-    removed = []
-    for attention in _attentions(gpt):
-        lora: nn.Module = attention.qkv
-        if not isinstance(lora, LoRALinear):
-            raise InputError("this backbone has no low-rank corrections to merge")
-        removed.append(lora.eval())
-        plain = nn.Linear(lora.frozen.shape[1], lora.frozen.shape[0], device="meta")
-        plain.weight = nn.Parameter(lora.weight.detach(), requires_grad=False)
-        plain.bias = nn.Parameter(lora.bias.detach().clone(), requires_grad=False)
-        attention.qkv = plain
-    return removed
-
-
-def unmerge_lora(gpt: GPT, removed: list[LoRALinear]) -> None:
-    """Put back what `merge_lora` took out; the parameters are those of before, to the bit."""
-    for attention, lora in zip(_attentions(gpt), removed, strict=True):
-        attention.qkv = lora.train(gpt.training)  # type: ignore[assignment]
-
-
-def _attentions(gpt: GPT) -> list[CausalSelfAttention]:
-    return [module for module in gpt.modules() if isinstance(module, CausalSelfAttention)]
-
-
-def _add_peft(
-    backbone: HuggingFaceBackbone, rank: int, alpha: float, dropout: float, train_bias: bool
-) -> None:
+def _add_peft(backbone: HuggingFaceBackbone, rank: int, alpha: float, dropout: float) -> None:
     """Adapt the maps to queries, keys and values; every linear map where none is known by name."""
     with needing("hf", "LoRA on an hf: model"):
         import peft
@@ -151,7 +110,7 @@ def _add_peft(
         r=rank,
         lora_alpha=alpha,  # type: ignore[arg-type]
         lora_dropout=dropout,
-        bias="lora_only" if train_bias else "none",
+        bias="lora_only",
         target_modules=targets or "all-linear",
         # GPT-2's class stores its matrices transposed.
         fan_in_fan_out=any(type(leaves[name]).__name__ == "Conv1D" for name in targets),

@@ -128,8 +128,8 @@ def from_record(record: dict[str, Any], where: str = "config") -> RunConfig[Any]
     record = dict(record)
     name, address = record.pop("agent_name", None), record.pop("agent_class", "")
     entry = AGENTS.find(name, f"{where}.agent_name", address)
-    agent = from_json(entry.config, record.pop("agent", {}), f"{where}.agent")
-    return from_json(RunConfig, record, where, ready={"agent": agent})
+    record["agent"] = from_json(entry.config, record.get("agent", {}), f"{where}.agent")
+    return from_json(RunConfig, record, where)
 
 
 def run_path(config: RunConfig[Any], root: Path, study: str) -> Path:

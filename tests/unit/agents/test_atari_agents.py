@@ -16,10 +16,10 @@ from chibit.data.load import load_dataset
 from chibit.data.readers.origin import Origin
 from chibit.evaluation.rollout import evaluate
 from chibit.policy.policy import Policy
-from chibit.recipes import ATARI_METHODS, RECIPES
+from chibit.recipes import RECIPES
 
 ENV_ID = "BreakoutNoFrameskip-v4"
-LOCAL = [f"{name}_atari" for name in ATARI_METHODS if name not in ("gpt2", "clip", "igpt")]
+LOCAL = [f"{name}_atari" for name in ("dt", "bc", "random", "chibit", "cql", "qr_dqn", "rem")]
 SMALL = {"batch_size": 2, "max_timesteps": 64, "context_length": 4}
 
 

@@ -13,7 +13,7 @@ from chibit.core.errors import InputError
 from chibit.models.counting import count_parameters
 from chibit.models.gpt import GPT, GPTConfig
 from chibit.models.huggingface import HuggingFaceBackbone
-from chibit.models.lora import LoRALinear, add_lora, merge_lora, unmerge_lora
+from chibit.models.lora import LoRALinear, add_lora
 
 CONFIG = GPTConfig(n_layer=2, n_head=2, n_embd=16, attn_dropout=0.0, resid_dropout=0.0, embd_dropout=0.0)
 X = torch.randn(3, 7, 16, generator=torch.Generator().manual_seed(0))
@@ -46,7 +46,7 @@ def test_corrected_matrix_by_hand() -> None:
     linear = nn.Linear(2, 3)
     linear.weight.data = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
     linear.bias.data = torch.tensor([0.5, 0.0, 0.0])
-    lora = LoRALinear(linear, rank=1, alpha=2.0, dropout=0.0, train_bias=True)
+    lora = LoRALinear(linear, rank=1, alpha=2.0, dropout=0.0)
     lora.down.data = torch.tensor([[1.0, 2.0]])
     lora.up.data = torch.tensor([[1.0], [0.0], [-1.0]])
     # W + 2 B A = [[1, 0], [0, 1], [1, 1]] + 2 [[1, 2], [0, 0], [-1, -2]]
@@ -70,11 +70,9 @@ def test_only_the_corrections_and_biases_of_the_fused_map_learn() -> None:
 
 def test_counts() -> None:
     with_bias = count_parameters(add_lora(tiny(), rank=4))
-    without = count_parameters(add_lora(tiny(), rank=4, train_bias=False))
     # Two blocks, each with A (4, 16) and B (48, 4); biases of 48.
-    assert without["trainable"] == 2 * (4 * 16 + 48 * 4)
-    assert with_bias["trainable"] == without["trainable"] + 2 * 48
-    assert without["total"] == count_parameters(tiny())["total"] + without["trainable"]
+    assert with_bias["trainable"] == 2 * (4 * 16 + 48 * 4 + 48)
+    assert with_bias["total"] == count_parameters(tiny())["total"] + 2 * (4 * 16 + 48 * 4)
     gpt2 = GPTConfig(n_layer=12, n_head=12, n_embd=768, activation="gelu_new")
     with torch.device("meta"):
         counts = count_parameters(add_lora(GPT(gpt2), rank=16))
@@ -82,33 +80,9 @@ def test_counts() -> None:
     assert counts["trainable"] / counts["total"] < 0.0075  # LaMo trains about 0.7 %
 
 
-def test_merged_and_unmerged_outputs_and_parameters_are_the_same_to_the_bit() -> None:
-    gpt = trained(dropout=0.3).eval()
-    expected = gpt(X)
-    state = copy.deepcopy(gpt.state_dict())
-    removed = merge_lora(gpt)
-    assert torch.equal(gpt(X), expected)
-    assert gpt.state_dict().keys() == tiny().state_dict().keys()
-    plain = tiny().eval()
-    plain.load_state_dict(gpt.state_dict())
-    assert torch.equal(plain(X), expected)
-    unmerge_lora(gpt, removed)
-    assert torch.equal(gpt(X), expected)
-    assert all(torch.equal(tensor, state[name]) for name, tensor in gpt.state_dict().items())
-    assert state.keys() == gpt.state_dict().keys()
-
-
-def test_unmerging_goes_on_training() -> None:
-    gpt = trained()
-    unmerge_lora(gpt, merge_lora(gpt))
-    assert all(module.training for module in gpt.modules())
-    gpt(X).sum().backward()
-    assert gpt.blocks[0].attention.qkv.up.grad is not None
-
-
 def test_dropout_drops_entries_of_a_and_keeps_the_mean() -> None:
     torch.manual_seed(1)
-    lora = LoRALinear(nn.Linear(30, 20), rank=8, alpha=8.0, dropout=0.25, train_bias=True)
+    lora = LoRALinear(nn.Linear(30, 20), rank=8, alpha=8.0, dropout=0.25)
     lora.up.data.normal_()
     mean = torch.stack([lora.weight for _ in range(4000)]).mean(0)
     torch.testing.assert_close(mean, lora.eval().weight, atol=0.06, rtol=0)
@@ -161,8 +135,6 @@ def test_wrong_backbones() -> None:
         add_lora(nn.Linear(2, 2))
     with pytest.raises(InputError, match="already"):
         add_lora(add_lora(tiny()))
-    with pytest.raises(InputError, match="no low-rank corrections"):
-        merge_lora(tiny())
 
 
 def test_models_that_peft_does_not_adapt_or_that_have_no_attention_are_refused_in_one_line() -> None:
