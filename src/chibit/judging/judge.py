@@ -18,6 +18,7 @@ from chibit.core.fields import BelowOne, Count, Fraction
 from chibit.core.formatting import count, format_number
 from chibit.data.dataset import TrajectoryDataset
 from chibit.data.statistics import spread
+from chibit.judging.estimators import OtherEstimates, other_estimates
 from chibit.judging.fitting import FitConfig, FittedLog, fit_log
 from chibit.judging.judgement import AtLoggedSteps, Estimate, Judgement, LogSummary, PlayedInModel
 from chibit.judging.replay import ActionError, replay
@@ -108,6 +109,16 @@ class Judge:
             in_model=self._play(policy),
             at_steps=self._at_steps(policy),
             log=self.log,
+        )
+
+    def other_estimates(self, policy: ActingPolicy) -> OtherEstimates:
+        """Fitted Q evaluation and importance sampling, which mislead: see `chibit.judging.estimators`."""
+        return other_estimates(
+            policy,
+            self._train,
+            self.fitted.clone,
+            discount=self.config.discount,
+            seed=self.config.fit.seed,
         )
 
     def _play(self, policy: ActingPolicy) -> PlayedInModel:

@@ -16,11 +16,11 @@ from chibit.core.formatting import format_number, format_setting
 from chibit.judging.fitting import SelfTest
 from chibit.judging.replay import ActionError
 
-MODEL_BIAS = 0.15
-"""Share of a value by which all members of a model are wrong together, measured; part of the spread."""
+_BIAS, _SHARED_BIAS = 0.15, 0.05
+"""Share of a value by which all members are wrong together, and by which two policies differ in that."""
 _TIMES_CLONE = 4.0
 """Times the clone's disagreement, or its share of clipped states, beyond which nothing is said."""
-_CLIPPED = 0.05
+_CLIPPED = 0.1
 """Share of clipped states that is always allowed."""
 _RANGE = 0.25
 """Share of the log's lowest and highest discounted return by which a value may lie beyond them."""
@@ -47,7 +47,7 @@ class Estimate(Checked):
     def half_width(self) -> float:
         """Of the model spread."""
         spread = np.std(self.members, ddof=1) if len(self.members) > 1 else 0.0
-        return float(2.0 * spread + MODEL_BIAS * abs(self.mean))
+        return float(2.0 * spread + _BIAS * abs(self.mean))
 
     @property
     def low(self) -> float:
@@ -224,7 +224,7 @@ class Comparison(Checked):
     difference: float
     """Of their values, at least 0."""
     half_width: float
-    """Two standard deviations of the members' differences, and 15 % of the difference's own size."""
+    """Two standard deviations of the members' differences, and 5 % of the better value."""
     is_clear: bool
     """Whether they can be told apart."""
 
@@ -255,7 +255,7 @@ def _compare(better: Judgement, other: Judgement) -> Comparison:
     gaps = np.subtract(better.in_model.value.members, other.in_model.value.members)
     difference = float(gaps.mean())
     spread = float(2.0 * gaps.std(ddof=1)) if len(gaps) > 1 else 0.0
-    half_width = spread + MODEL_BIAS * abs(better.in_model.value.mean)
+    half_width = spread + _SHARED_BIAS * abs(better.in_model.value.mean)
     return Comparison(
         better=better.name,
         other=other.name,
