@@ -51,7 +51,7 @@ _COMMON = PretrainConfig(
     gpt=_QUIET,
     batch_tokens=8192,
     micro_batch_tokens=8192,
-    beta2=0.95,
+    adam_betas=(0.9, 0.95),
     evaluate_every=250,
     precision="bf16",
     device="cpu",
@@ -116,7 +116,7 @@ def train_chibit(arguments: argparse.Namespace) -> None:
             stage,
             corpus=str(arguments.work / "corpus"),
             validation=str(arguments.wikitext / "valid.raw.gz"),
-            init=init,
+            initializer=init,
             seed=number,
         )
         result = pretrain(config, run)

@@ -15,9 +15,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from chibit.agents.continuous import StochasticAgent
-from chibit.agents.off_policy import BaselineConfig, Loss, Optimizers, adam
-from chibit.core.fields import Count, Fraction, NonNegative, Positive, Widths
+from chibit.agents.continuous import ActorCriticConfig, StochasticAgent
+from chibit.agents.off_policy import Loss, Optimizers, adam
+from chibit.core.fields import Count, NonNegative, Positive, Widths
 from chibit.data.samplers.transitions import TransitionBatch
 from chibit.losses.value import sampled_divergence, td_loss, td_target
 from chibit.models.actors import TanhGaussian, TanhGaussianActor
@@ -25,7 +25,7 @@ from chibit.models.critics import Critics, frozen_copy, polyak_update
 
 
 @dataclass(frozen=True, kw_only=True)
-class BRACVConfig(BaselineConfig):
+class BRACVConfig(ActorCriticConfig):
     """Hyper-parameters. Defaults: BRAC-v in D4RL (Fu et al., 2020), but for `behavior_steps`."""
 
     agent: ClassVar[str] = "brac_v"
@@ -46,12 +46,6 @@ class BRACVConfig(BaselineConfig):
     """Adam's step size for the actor."""
     critic_learning_rate: Positive = 1e-3
     """Adam's step size for the critics."""
-    batch_size: Count = 256
-    """Transitions in a batch."""
-    discount: Fraction = 0.99
-    """Discount of rewards, for each step."""
-    tau: Fraction = 0.005
-    """Share of the way that target critics move at each update."""
 
     @property
     def rows_per_transition(self) -> int:

@@ -5,7 +5,7 @@ Dimensions: B batch · S state_dim · A act_dim.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,25 @@ from torch import Tensor
 
 from chibit.agents.base import Sampler
 from chibit.agents.markov import ActionScaler
-from chibit.agents.off_policy import OffPolicyAgent
+from chibit.agents.off_policy import BaselineConfig, OffPolicyAgent
 from chibit.core.errors import InputError
+from chibit.core.fields import Count, Fraction
 from chibit.core.runtime import Runtime
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
 from chibit.data.samplers.transitions import TransitionSampler
 from chibit.models.actors import GaussianActor, TanhGaussianActor
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActorCriticConfig(BaselineConfig):
+    """What the configs of agents with critics share."""
+
+    batch_size: Count = 256
+    """Transitions in a batch."""
+    discount: Fraction = 0.99
+    """Discount of rewards, for each step."""
+    tau: Fraction = 0.005
+    """Share of the way that target networks move when they do."""
 
 
 class ContinuousAgent(OffPolicyAgent):

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from chibit.agents.conservative import ConservativeBatch
-from chibit.agents.continuous import StochasticAgent, return_range_scale
+from chibit.agents.continuous import ActorCriticConfig, StochasticAgent, return_range_scale
 from chibit.agents.critic_pretraining import pretrain_critics
-from chibit.agents.off_policy import BaselineConfig, Loss, Optimizers, adam
-from chibit.core.fields import Count, Fraction, Needs, NonNegative, Positive, Widths
+from chibit.agents.off_policy import Loss, Optimizers, adam
+from chibit.core.fields import Count, Needs, NonNegative, Positive, Widths
 from chibit.data.dataset import TrajectoryDataset
 from chibit.data.samplers.transitions import TransitionBatch
 from chibit.losses.value import conservative_gap, entropy_temperature_loss, td_loss, td_target
@@ -25,7 +25,7 @@ from chibit.models.critics import Critics, frozen_copy, polyak_update
 
 
 @dataclass(frozen=True, kw_only=True)
-class CQLConfig(BaselineConfig):
+class CQLConfig(ActorCriticConfig):
     """Hyper-parameters. Defaults: the authors' code for locomotion, without its 40,000 steps of cloning."""
 
     agent: ClassVar[str] = "cql"
@@ -42,12 +42,6 @@ class CQLConfig(BaselineConfig):
     """Adam's step size for the critics."""
     scale_rewards: bool = False
     """Multiply rewards by 1000 / (best return - worst return); CORL does so for hopper-medium."""
-    batch_size: Count = 256
-    """Transitions in a batch."""
-    discount: Fraction = 0.99
-    """Discount of rewards, for each step."""
-    tau: Fraction = 0.005
-    """Share of the way that target critics move at each update."""
     pretraining: Literal["none", "markov", "iid"] = "none"
     """Synthetic transitions whose next state the critics first learn to predict (Wang et al., 2024)."""
     pretraining_steps: Annotated[Count, Needs("pretraining", lambda c: c.pretraining != "none")] = 100_000

@@ -12,9 +12,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from chibit.agents.continuous import StochasticAgent, return_range_scale
-from chibit.agents.off_policy import BaselineConfig, Loss, Optimizers, adam
-from chibit.core.fields import Count, Fraction, Natural, NonNegative, Positive, Widths
+from chibit.agents.continuous import ActorCriticConfig, StochasticAgent, return_range_scale
+from chibit.agents.off_policy import Loss, Optimizers, adam
+from chibit.core.fields import Fraction, Natural, NonNegative, Positive, Widths
 from chibit.core.schedules import cosine_decay
 from chibit.data.dataset import TrajectoryDataset
 from chibit.data.samplers.transitions import TransitionBatch
@@ -30,7 +30,7 @@ from chibit.models.critics import Critics, StateValue, frozen_copy, polyak_updat
 
 
 @dataclass(frozen=True, kw_only=True)
-class IQLConfig(BaselineConfig):
+class IQLConfig(ActorCriticConfig):
     """Hyper-parameters. Defaults: the locomotion settings of Kostrikov et al. (2021), Appendix B."""
 
     agent: ClassVar[str] = "iql"
@@ -50,12 +50,6 @@ class IQLConfig(BaselineConfig):
     """Adam's step size for all networks."""
     actor_decay_steps: Natural = 1_000_000
     """Steps over which the actor's learning rate falls to 0 along half a cosine; 0 keeps it constant."""
-    batch_size: Count = 256
-    """Transitions in a batch."""
-    discount: Fraction = 0.99
-    """Discount of rewards, for each step."""
-    tau: Fraction = 0.005
-    """Share of the way that target critics move at each update."""
 
 
 class IQL(StochasticAgent, config=IQLConfig):

@@ -13,9 +13,9 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor
 
-from chibit.agents.continuous import ContinuousAgent
-from chibit.agents.off_policy import BaselineConfig, Loss, Optimizers, adam
-from chibit.core.fields import Count, Fraction, Needs, NonNegative, Positive, Widths
+from chibit.agents.continuous import ActorCriticConfig, ContinuousAgent
+from chibit.agents.off_policy import Loss, Optimizers, adam
+from chibit.core.fields import Count, Needs, NonNegative, Positive, Widths
 from chibit.data.samplers.transitions import TransitionBatch
 from chibit.losses.value import td_loss, td_target
 from chibit.models.actors import DeterministicActor
@@ -23,19 +23,13 @@ from chibit.models.critics import Critics, frozen_copy, polyak_update
 
 
 @dataclass(frozen=True, kw_only=True)
-class TD3Config(BaselineConfig):
+class TD3Config(ActorCriticConfig):
     """Hyper-parameters of TD3 (Fujimoto et al., 2018)."""
 
     hidden_sizes: Widths = (256, 256)
     """Widths of the hidden layers of actor and critics."""
     learning_rate: Positive = 3e-4
     """Adam's step size for actor and critics."""
-    batch_size: Count = 256
-    """Transitions in a batch."""
-    discount: Fraction = 0.99
-    """Discount of rewards, for each step."""
-    tau: Fraction = 0.005
-    """Share of the way that target networks move at each update of the actor."""
     policy_noise: NonNegative = 0.2
     """Standard deviation of the noise on target actions, in units of half the action range."""
     noise_clip: Annotated[NonNegative, Needs("policy_noise", lambda config: config.policy_noise > 0)] = 0.5

@@ -106,7 +106,7 @@ def test_decay_ends_at_the_final_fraction(decay: str, middle: float, end: float)
 
 
 def test_config_survives_json() -> None:
-    config = replace(TINY, corpus="x", init="y")
+    config = replace(TINY, corpus="x", initializer="y")
     assert from_json(PretrainConfig, json.loads(json.dumps(to_json(config)))) == config
 
 
@@ -240,7 +240,7 @@ def test_the_learning_rate_moves_the_weights_by_its_schedule(tmp_path: Path) -> 
     for warmup_steps, factor in ((1, 1.0), (10, 0.1)):
         config = replace(
             TINY,
-            init=str(start),
+            initializer=str(start),
             num_steps=1,
             warmup_steps=warmup_steps,
             learning_rate=1e-4,
@@ -265,14 +265,14 @@ def test_accumulation_changes_nothing(tmp_path: Path) -> None:
 
 def test_going_on_from_a_model(tmp_path: Path) -> None:
     run(TINY, tmp_path / "first")
-    config = replace(TINY, init=str(tmp_path / "first" / "language_model"), seed=3)
+    config = replace(TINY, initializer=str(tmp_path / "first" / "language_model"), seed=3)
     result = run(config, tmp_path / "second")
     first = json.loads((tmp_path / "first" / "result.json").read_text())
     start = next(r for r in records(tmp_path / "second") if r["step"] == 0)
     on_the_way = [r for r in records(tmp_path / "first") if r["step"] == 8 and "held_out/loss" in r][0]
     assert start["held_out/loss"] == pytest.approx(on_the_way["held_out/loss"], rel=1e-5)
     assert result["held_out_perplexity"] < first["untrained_perplexity"]
-    with pytest.raises(InputError, match="init: .* has backbone"):
+    with pytest.raises(InputError, match="initializer: .* has backbone"):
         run(replace(config, gpt=replace(TINY.gpt, n_layer=2)), tmp_path / "third")
 
 
@@ -503,3 +503,11 @@ def test_a_compiler_that_does_not_work_is_said_at_the_start(tmp_path, monkeypatc
     assert len(said) == 1
     assert "no working C++ compiler found); leave --compile out" in said[0]
     assert "much more" not in said[0]
+
+
+def test_configurations_of_version_0_1_are_read_and_keep_their_hash():
+    first = {"init": "y", "beta2": 0.95, "max_gradient_norm": 0.5}
+    config = from_json(PretrainConfig, first)
+    assert (config.initializer, config.adam_betas, config.grad_clip) == ("y", (0.9, 0.95), 0.5)
+    assert first.items() <= to_json(config).items()
+    assert from_json(PretrainConfig, to_json(config)) == config

@@ -92,7 +92,7 @@ def test_the_larger_chibits_have_the_sizes_of_figure_3():
 
     for size, shape in SIZES.items():
         assert trained_config(f"chibit_{size}", 7).gpt.shape == shape
-        assert RECIPES[f"random_{size}"].settings == {"gpt": shape}
+        assert RECIPES[f"random_{size}"].run("x").agent.gpt == shape
 
 
 def test_budgets_and_texts_can_be_changed():

@@ -11,7 +11,18 @@ from annotated_types import Interval
 
 from chibit.core.config import Checked, to_json
 from chibit.core.errors import InputError
-from chibit.core.fields import BelowOne, Count, Fraction, Natural, Needs, NonNegative, Positive, Workers
+from chibit.core.fields import (
+    BelowOne,
+    Count,
+    Fraction,
+    Natural,
+    Needs,
+    NonNegative,
+    Positive,
+    Was,
+    WasSecond,
+    Workers,
+)
 from chibit.core.files import check_name
 from chibit.core.memory import transformer_bytes
 from chibit.core.run_dir import run_folder
@@ -56,7 +67,7 @@ class PretrainConfig(Checked):
     """The backbone; --size chibit, 3M, 18M or 84M sets all of it."""
     n_positions: Annotated[int, Interval(ge=2)] = 1024
     """Rows of the position table."""
-    init: str | None = None
+    initializer: Annotated[str | None, Was("init")] = None
     """Folder of a language model to go on from; its optimizer state is not kept. None draws one."""
     block_length: Count = 1024
     """Tokens of a block. Shorter blocks start at a random position, so that every position is trained."""
@@ -78,9 +89,9 @@ class PretrainConfig(Checked):
     """Where the decay ends, as a fraction of the highest learning rate."""
     weight_decay: NonNegative = 0.01
     """Of matrices (the paper does not say; 0.01 as in Wang et al. 2024)."""
-    beta2: BelowOne = 0.999
-    """Of AdamW (the paper does not say)."""
-    max_gradient_norm: Positive = 1.0
+    adam_betas: Annotated[tuple[BelowOne, BelowOne], WasSecond("beta2", first=0.9)] = (0.9, 0.999)
+    """AdamW's decay of the first and of the second moment (the paper does not say)."""
+    grad_clip: Annotated[Positive, Was("max_gradient_norm")] = 1.0
     """Gradients are scaled down to this norm (the paper does not say)."""
     evaluate_every: Natural = 2_000
     """Gradient steps between evaluations on held-out text; 0 evaluates only at the end."""

@@ -202,7 +202,7 @@ class _PretrainRun(Loop[PretrainConfig]):
         shared[1] = self.stop.signal_number is not None
         parameters = list(self.model.parameters())
         workers.add_up([shared, *(parameter.grad for parameter in parameters if parameter.grad is not None)])
-        norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_gradient_norm).item()
+        norm = torch.nn.utils.clip_grad_norm_(parameters, config.grad_clip).item()
         loss = shared[0].item()
         if not math.isfinite(loss) or not math.isfinite(norm):
             message = f"loss {loss}, gradient norm {norm} at step {step}"

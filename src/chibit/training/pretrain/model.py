@@ -37,18 +37,18 @@ def make_language_model(config: PretrainConfig, vocab_size: int) -> LanguageMode
     Raises:
         InputError: when the loaded model has another vocabulary or too few positions.
     """
-    if config.init is None:
+    if config.initializer is None:
         return LanguageModel(
             LanguageModelConfig(gpt=config.gpt, vocab_size=vocab_size, n_positions=config.n_positions)
         )
-    model = load_language_model(Path(config.init).expanduser())
+    model = load_language_model(Path(config.initializer).expanduser())
     for name, found, wanted in (
         ("tokens", model.config.vocab_size, vocab_size),
         ("positions", model.config.n_positions, config.n_positions),
         ("backbone", model.config.gpt, config.gpt),
     ):
         if found != wanted:
-            raise InputError(f"init: {config.init} has {name} {found}, this run has {wanted}")
+            raise InputError(f"initializer: {config.initializer} has {name} {found}, this run has {wanted}")
     return model
 
 
@@ -59,7 +59,7 @@ def make_optimizer(model: LanguageModel, config: PretrainConfig) -> torch.optim.
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, config.beta2), fused=True)
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.adam_betas, fused=True)
 
 
 def sample_text(model: LanguageModel, corpus: TokenDataset, num_tokens: int, *, seed: int) -> str:
