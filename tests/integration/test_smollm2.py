@@ -19,7 +19,7 @@ from chibit.agents.dt.config import DecisionTransformerConfig
 from chibit.core.runtime import Runtime, seed_torch
 from chibit.data.load import load_dataset
 from chibit.models.counting import count_parameters
-from chibit.models.huggingface import HuggingFaceBackbone, load_tokenizer
+from chibit.models.huggingface import HuggingFaceBackbone
 from chibit.models.initializers import Pretrained, load_initialiser
 from chibit.models.lora import add_lora
 
@@ -52,7 +52,11 @@ def loaded(folder: Path) -> Pretrained:
 
 
 def test_perplexity_of_plain_sentences(loaded: Pretrained, folder: Path) -> None:
-    model, tokenizer = loaded.language_model.eval(), load_tokenizer(str(folder))
+    transformers = pytest.importorskip("transformers")
+    model, tokenizer = (
+        loaded.language_model.eval(),
+        transformers.AutoTokenizer.from_pretrained(folder, gguf_file=next(folder.glob("*.gguf")).name),
+    )
     losses, counts = [], []
     for sentence in SENTENCES:
         ids = torch.tensor([tokenizer(sentence).input_ids])

@@ -11,7 +11,6 @@ from chibit.commands.parsing import parse, take_option
 from chibit.commands.train import Destination
 from chibit.core.errors import InputError
 from chibit.core.files import nearest
-from chibit.core.run_dir import undone_if_refused
 from chibit.core.terminal import make_console
 
 
@@ -30,15 +29,7 @@ def pretrain(argv: Sequence[str], prog: str) -> None:
     arguments = parse(kind, rest, prog, kind(config=defaults, destination=destination))
     config, destination = arguments.config, arguments.destination
     path = destination.out or pretrain_path(config, Path("runs"), destination.study)
-    with undone_if_refused(path):
-        result = pretrain_model(
-            config,
-            path,
-            study=destination.study,
-            resume=destination.resume,
-            allow_inexact_resume=destination.allow_inexact_resume,
-            progress=not destination.quiet,
-        )
+    result = destination.run(pretrain_model, config, path)
     console = make_console()
     console.print(
         f"held-out perplexity {result['held_out_perplexity']:.2f} on {result['held_out_name']} after "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -36,6 +36,18 @@ class Destination(Checked):
     quiet: bool = False
     """No progress bar."""
 
+    def run(self, training: Callable[..., dict[str, Any]], config: Any, path: Path) -> dict[str, Any]:
+        """Train as these settings say; a run that is refused at its start leaves nothing behind."""
+        with undone_if_refused(path):
+            return training(
+                config,
+                path,
+                study=self.study,
+                resume=self.resume,
+                allow_inexact_resume=self.allow_inexact_resume,
+                progress=not self.quiet,
+            )
+
 
 def train(argv: Sequence[str], prog: str) -> None:
     """``chibit train``."""
@@ -46,15 +58,7 @@ def train(argv: Sequence[str], prog: str) -> None:
     if config.target_returns and not config.agent.takes_target_returns:
         raise InputError(f"target_returns: agent {config.agent.agent} takes none; leave them out")
     path = destination.out or run_path(config, Path("runs"), destination.study)
-    with undone_if_refused(path):
-        result = train_offline(
-            config,
-            path,
-            study=destination.study,
-            resume=destination.resume,
-            allow_inexact_resume=destination.allow_inexact_resume,
-            progress=not destination.quiet,
-        )
+    result = destination.run(train_offline, config, path)
     console = make_console()
     console.print(result_table(result))
     console.print(f"run directory: {path}", soft_wrap=True)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from chibit.core.errors import InputError
 from chibit.core.platform import total_memory
@@ -99,6 +101,18 @@ def _keep_freed_memory() -> None:
 def seed_torch(seed: int) -> None:
     """Seed torch's global generators (initialisation and dropout draw from them)."""
     torch.manual_seed(seed)
+
+
+@contextlib.contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Without gradients, and in evaluation mode, which is put back as it was."""
+    was_training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        module.train(was_training)
 
 
 def capture_rng() -> dict[str, Any]:

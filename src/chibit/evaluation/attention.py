@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from chibit.core.errors import InputError
 from chibit.core.files import make_folder, write_atomic
+from chibit.core.runtime import evaluating
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,12 +80,9 @@ def attention_maps(
         )
     columns = (batch.returns_to_go, batch.states, batch.actions, batch.timesteps)
     device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
-    with torch.no_grad():
+    with evaluating(model):
         columns_there = (column[whole].to(device) for column in columns)
         attentions = model.attentions(*columns_there)
-    model.train(was_training)
     shown = early_middle_last(len(attentions))
     maps = [attentions[layer].float() for layer in shown]  # L x (B, H, T, T)
     return AttentionMaps(

@@ -45,15 +45,6 @@ class Video:
     """Sum of the raw rewards of those steps."""
 
 
-def renderer_available(env_id: str = "Hopper-v5") -> bool:
-    """Whether `record_video` can draw this environment here. The first call for MuJoCo takes some seconds."""
-    try:
-        require_renderer(env_id)
-    except (InputError, ResourceError):
-        return False
-    return True
-
-
 def require_renderer(env_id: str = "Hopper-v5") -> None:
     """Refuse, in a line that names what to install, where `record_video` cannot work.
 

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from chibit.core.errors import DamagedFileError, InputError, UserError, first_line, needing
 from chibit.core.fields import MAX_LAYERS
 from chibit.core.memory import check_fits
+from chibit.core.runtime import evaluating
 from chibit.models.hub import model_folder, require_safe_weights
 from chibit.models.vocabulary_loss import vocabulary_loss
 
@@ -94,17 +95,14 @@ class HuggingFaceBackbone(nn.Module):
                     is_dropped |= not is_attention
         self._embedding_dropout = 0.0 if is_dropped else embd_dropout
 
-    @torch.no_grad()
     def _require_causal(self, name: str) -> None:
         """Change the last token of a sequence and see whether an earlier output moves."""
-        was_training = self.body.training
-        self.body.eval()
         generator = torch.Generator().manual_seed(0)
         tokens = torch.randn(1, 4, self.width, generator=generator).to(next(self.body.parameters()))
         changed = tokens.clone()
         changed[:, -1] *= -1
-        before, after = self(tokens), self(changed)
-        self.body.train(was_training)
+        with evaluating(self.body):
+            before, after = self(tokens), self(changed)
         if before.shape != tokens.shape:
             raise InputError(
                 f"{name} turns width {self.width} into {before.shape[-1]}; give a model that keeps its width"
@@ -219,21 +217,14 @@ class HuggingFaceLanguageModel(nn.Module):
         """Exponential of the loss of (B, T) tokens, without dropout; at most e^700."""
         return math.exp(min(self._evaluated_loss(token_ids), 700.0))
 
-    @torch.no_grad()
     def _evaluated_loss(self, token_ids: Tensor) -> float:
-        was_training = self.training
-        self.eval()
-        loss = self.loss(token_ids).item()
-        self.train(was_training)
-        return loss
+        with evaluating(self):
+            return self.loss(token_ids).item()
 
 
-@torch.no_grad()
 def _own_loss(model: PreTrainedModel, token_ids: Tensor) -> float:
-    was_training = model.training
-    model.eval()
-    logits = model(input_ids=token_ids[:, :-1]).logits.float()
-    model.train(was_training)
+    with evaluating(model):
+        logits = model(input_ids=token_ids[:, :-1]).logits.float()
     return float(nn.functional.cross_entropy(logits.flatten(0, 1), token_ids[:, 1:].flatten()))
 
 
@@ -292,20 +283,6 @@ def build_huggingface(folder: str) -> HuggingFaceLanguageModel:
         return HuggingFaceLanguageModel(model)
 
 
-def load_tokenizer(source: str) -> Any:
-    """Load the tokenizer of a model that `load_huggingface` loads, from the same source.
-
-    Raises:
-        InputError: if its files are missing.
-    """
-    folder, extra = _locate(source)
-    transformers = _import_transformers()
-    with _reading(folder, "no tokenizer that can be loaded"):
-        return transformers.AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, **extra
-        )
-
-
 def _locate(source: str) -> tuple[Path, dict[str, str]]:
     """Folder of a model, and the argument that names the GGUF file in it, if that is what it has."""
     path = Path(source).expanduser()
@@ -353,7 +330,7 @@ def _check_size(config: Any, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _reading(folder: Path, otherwise: str = "not a causal language model") -> Iterator[None]:
+def _reading(folder: Path) -> Iterator[None]:
     """One line for whatever `transformers` stumbles over in files that it checks as it goes."""
     try:
         yield
@@ -363,4 +340,4 @@ def _reading(folder: Path, otherwise: str = "not a causal language model") -> It
         reason = first_line(error)
         raise DamagedFileError(f"{folder}: cannot be loaded ({reason}); fetch it again") from error
     except Exception as error:
-        raise InputError(f"{folder}: {otherwise} ({first_line(error)})") from error
+        raise InputError(f"{folder}: not a causal language model ({first_line(error)})") from error

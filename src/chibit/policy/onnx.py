@@ -18,6 +18,7 @@ import torch
 from chibit.agents.base import Agent, PolicyStep
 from chibit.core.errors import InputError, needing
 from chibit.core.files import write_atomic
+from chibit.core.runtime import evaluating
 from chibit.data.dataset import DatasetSpec
 
 OPSET = 18
@@ -44,24 +45,19 @@ def export_onnx(agent: Agent, spec: DatasetSpec, path: Path) -> Path:
     with needing("onnx", "onnx:"):
         import onnx
         import onnxscript  # noqa: F401 - torch's exporter needs it
-    was_training = agent.modules().training
-    step.module.eval()
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                step.module,
-                tuple(step.inputs.values()),
-                dynamo=True,
-                dynamic_shapes=_axes(step),
-                input_names=list(step.inputs),
-                output_names=[step.output],
-                opset_version=OPSET,
-                verbose=False,
-            )
-    finally:
-        agent.modules().train(was_training)
+    with evaluating(agent.modules()), evaluating(step.module), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            step.module,
+            tuple(step.inputs.values()),
+            dynamo=True,
+            dynamic_shapes=_axes(step),
+            input_names=list(step.inputs),
+            output_names=[step.output],
+            opset_version=OPSET,
+            verbose=False,
+        )
     assert program is not None
     model = program.model_proto
     known = {"data": spec.name, "env_id": spec.env_id, "agent": agent.config.agent, **step.metadata}

@@ -30,9 +30,14 @@ class Workers:
         """Whether this process writes what all share."""
         return self.rank == 0
 
-    def first_alone(self) -> contextlib.AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def first_alone(self) -> Iterator[None]:
         """Context that the first process goes through before the others."""
-        return _first_alone(self)
+        if self.size > 1 and not self.is_first:
+            dist.barrier()
+        yield
+        if self.size > 1 and self.is_first:
+            dist.barrier()
 
     def add_up(self, tensors: Iterable[torch.Tensor]) -> None:
         """Replace each tensor by its sum over all processes."""
@@ -47,15 +52,6 @@ class Workers:
         gathered: list[Any] = [None] * self.size
         dist.all_gather_object(gathered, value)
         return gathered
-
-
-@contextlib.contextmanager
-def _first_alone(workers: Workers) -> Iterator[None]:
-    if workers.size > 1 and not workers.is_first:
-        dist.barrier()
-    yield
-    if workers.size > 1 and workers.is_first:
-        dist.barrier()
 
 
 @contextlib.contextmanager

@@ -19,7 +19,6 @@ from chibit.models.huggingface import (
     HuggingFaceLanguageModel,
     build_huggingface,
     load_huggingface,
-    load_tokenizer,
 )
 from chibit.models.lora import add_lora
 
@@ -220,12 +219,6 @@ def test_an_encoder_decoder_is_refused(tmp_path: Path) -> None:
     transformers.T5ForConditionalGeneration(config).save_pretrained(tmp_path)
     with pytest.raises(InputError, match="not a causal language model"):
         load_huggingface(str(tmp_path))
-
-
-def test_a_folder_without_a_tokenizer(tmp_path: Path) -> None:
-    make("Llama").save_pretrained(tmp_path)
-    with pytest.raises(InputError, match="no tokenizer"):
-        load_tokenizer(str(tmp_path))
 
 
 def write_gguf(model: nn.Module, path: Path) -> None:

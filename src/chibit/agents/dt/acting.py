@@ -16,7 +16,7 @@ from torch import Tensor
 from chibit.agents.base import PolicyStep
 from chibit.agents.markov import RawStates
 from chibit.core.errors import InputError
-from chibit.core.runtime import Runtime
+from chibit.core.runtime import Runtime, evaluating
 from chibit.data.dataset import DatasetSpec, StateNormalizer
 from chibit.models.decision_transformer import DecisionTransformerModel
 
@@ -124,13 +124,10 @@ class ReturnConditionedPolicy:
         timesteps = torch.arange(self._step + 1 - length, self._step + 1).expand(len(live), length)
         inputs = (self._returns_to_go[live, window], self._states[live, window], self._actions[live, window])
         device = self._runtime.torch_device
-        was_training = self._model.training
-        self._model.eval()
-        with torch.inference_mode(), self._runtime.autocast():
+        with evaluating(self._model), torch.inference_mode(), self._runtime.autocast():
             output = self._model(
                 *(x.to(device) for x in (*inputs, timesteps)), last_only=True, **self._form_of_states
             )[:, 0]
-        self._model.train(was_training)
         output = output.float().cpu()
         if self._spec.num_actions is None:
             bounded: Tensor = output.clamp(self._action_low, self._action_high)

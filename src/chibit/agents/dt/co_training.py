@@ -6,10 +6,9 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
-from chibit.core.runtime import Runtime
+from chibit.core.runtime import Runtime, evaluating
 from chibit.data.text.corpus import load_corpus
 from chibit.data.text.tokens import TokenDataset, TokenSampler
 from chibit.models.huggingface import HuggingFaceLanguageModel
@@ -55,11 +54,8 @@ class LanguageTask:
         """Perplexity of fixed blocks without dropout, on schedule; random state and mode stay as they are."""
         if not self._every or step % self._every:
             return {}
-        was_training = self.model.training
-        self.model.eval()
-        with torch.no_grad(), runtime.autocast():
+        with evaluating(self.model), runtime.autocast():
             loss = self.model.loss(self._fixed.to(runtime.torch_device)).item()
-        self.model.train(was_training)
         return {"train/perplexity": math.exp(min(loss, _MAX_EXPONENT))}
 
     def state_dict(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from chibit.core.errors import InputError
-from chibit.core.runtime import Runtime
+from chibit.core.runtime import Runtime, evaluating
 from chibit.data.text.corpus import load_corpus
 from chibit.data.text.synthetic import SYNTHETIC, load_synthetic
 from chibit.data.text.tokens import TokenDataset
@@ -78,7 +78,6 @@ def _load_validation(name: str, corpus: TokenDataset, config: PretrainConfig, pr
     return held_out
 
 
-@torch.no_grad()
 def held_out_loss(
     model: LanguageModel, tokens: np.ndarray, runtime: Runtime, *, block_length: int, micro_batch_tokens: int
 ) -> float:
@@ -91,15 +90,12 @@ def held_out_loss(
         block_length: tokens of a block, at most the model's positions.
         micro_batch_tokens: tokens that go through the model at a time.
     """
-    was_training = model.training
-    model.eval()
     total, count = 0.0, 0
     for blocks in _blocks(tokens, block_length, max(1, micro_batch_tokens // block_length)):
-        with runtime.autocast():
+        with evaluating(model), runtime.autocast():
             loss = model.loss(torch.from_numpy(blocks.astype(np.int64)).to(runtime.torch_device))
         size = blocks.shape[0] * (blocks.shape[1] - 1)
         total, count = total + loss.item() * size, count + size
-    model.train(was_training)
     return total / count
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from chibit.core.errors import InputError
+from chibit.core.runtime import evaluating
 from chibit.data.text.corpus import corpus_tokenizer
 from chibit.data.text.tokens import TokenDataset
 from chibit.models.language_model import LanguageModel, LanguageModelConfig, load_language_model
@@ -69,12 +70,7 @@ def sample_text(model: LanguageModel, corpus: TokenDataset, num_tokens: int, *, 
     tokenizer = corpus_tokenizer(corpus)
     device = model.tokens.weight.device
     first = int(corpus.tokens[0]) if tokenizer is None else tokenizer.end_of_text
-    was_training = model.training
-    model.eval()
-    tokens = model.generate(
-        torch.tensor([[first]], device=device),
-        num_tokens,
-        generator=torch.Generator(device).manual_seed(seed),
-    )[0, 1:].tolist()
-    model.train(was_training)
+    start, generator = torch.tensor([[first]], device=device), torch.Generator(device).manual_seed(seed)
+    with evaluating(model):
+        tokens = model.generate(start, num_tokens, generator=generator)[0, 1:].tolist()
     return " ".join(map(str, tokens)) if tokenizer is None else tokenizer.decode(tokens)
