@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from types import SimpleNamespace
 
 import faults_kills
 import pytest
@@ -10,12 +11,14 @@ from chibit.agents import AGENTS
 from chibit.cli import main
 from chibit.core.config import find_idle, from_json, to_json
 from chibit.core.errors import InputError
+from chibit.data.text.corpus import build_corpus
 from chibit.data.text.synthetic import SyntheticConfig
 from chibit.models.gpt import GPTConfig
 from chibit.models.initializers import TRAINED
 from chibit.recipes import RECIPES
 from chibit.training.offline import train
 from chibit.training.pretrain.config import PretrainConfig
+from chibit.training.pretrain.loop import pretrain
 from chibit.training.pretrain.sources import trained_config
 from chibit.training.run_config import RunConfig, from_record, to_record
 
@@ -149,3 +152,52 @@ def test_the_log_of_a_run_names_what_does_nothing(tmp_path, monkeypatch):
     train(config, tmp_path / "run", progress=False)
     log = (tmp_path / "run" / "train.log").read_text()
     assert "config: lora_rank: got 8, but it acts with tuning lora only" in log
+
+
+@pytest.mark.parametrize(
+    ("agent", "settings", "is_picture", "says"),
+    [
+        ("dt", {"standardize_pictures": True}, False, "standardize_pictures: got True"),
+        ("rem", {"standardize_pictures": True}, False, "standardize_pictures: got True"),
+        ("discrete_cql", {"hidden_sizes": (9,)}, True, "hidden_sizes: got (9,)"),
+        ("qr_dqn", {"hidden_sizes": (9,)}, False, ""),
+        ("dt", {"standardize_pictures": True}, True, ""),
+    ],
+)
+def test_what_these_data_do_not_ask_for_is_named(agent, settings, is_picture, says):
+    spec = SimpleNamespace(image_shape=(4, 84, 84) if is_picture else ())
+    config = RunConfig(data="x", agent=AGENTS[agent].config(**settings))
+    assert not list(find_idle(config))
+    assert [
+        line.partition(", but it acts with observations")[0] for line in find_idle(config, data=spec)
+    ] == ([says] if says else [])
+
+
+def test_a_run_says_at_its_start_what_its_data_do_not_ask_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("CHIBIT_HOME", str(tmp_path / "home"))
+    config = faults_kills.small_run(faults_kills.write_data(tmp_path / "data.npz"))
+    agent = dataclasses.replace(config.agent, standardize_pictures=True)
+    train(
+        dataclasses.replace(config, agent=agent, num_steps=1, num_episodes=0),
+        tmp_path / "run",
+        progress=False,
+    )
+    log = (tmp_path / "run" / "train.log").read_text()
+    assert (
+        "config: standardize_pictures: got True, but it acts with observations that are pictures only" in log
+    )
+
+
+def test_a_tokenizer_beside_a_built_corpus_is_named(tmp_path):
+    (tmp_path / "text.txt").write_text("the cat sat on the mat, and then it ran away. " * 40)
+    built = tmp_path / "built"
+    build_corpus(tmp_path / "text.txt", built, tokenizer="bpe:270", progress=False)
+    shape = {"gpt": GPTConfig(n_layer=1, n_embd=8), "n_positions": 8, "block_length": 8, "batch_tokens": 8}
+    small = {**shape, "micro_batch_tokens": 8, "num_steps": 1, "warmup_steps": 0, "sample_tokens": 0}
+    logs = []
+    for tokenizer in ("bpe:300", "bpe:270"):
+        run = tmp_path / tokenizer.replace(":", "-")
+        pretrain(PretrainConfig(corpus=str(built), tokenizer=tokenizer, **small), run, progress=False)
+        logs.append((run / "train.log").read_text() if (run / "train.log").exists() else "")
+    assert "config: tokenizer: got 'bpe:300', but it acts with a corpus that is not built yet only" in logs[0]
+    assert "tokenizer" not in logs[1]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from chibit.agents.base import Policy, Sampler
 from chibit.agents.markov import MarkovPolicy
 from chibit.agents.off_policy import BaselineConfig, Loss, OffPolicyAgent, Optimizers, adam
 from chibit.core.errors import InputError
-from chibit.core.fields import Count, Fraction, Positive, Widths
+from chibit.core.fields import PICTURES, VECTORS, Count, Fraction, Positive, Widths
 from chibit.core.runtime import Runtime
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
 from chibit.data.samplers.transitions import TransitionBatch, TransitionSampler
@@ -36,9 +36,9 @@ IMAGE_FEATURES = 512
 class DiscreteConfig(BaselineConfig):
     """What the configs of agents with discrete actions share."""
 
-    hidden_sizes: Widths = (256, 256)
+    hidden_sizes: Annotated[Widths, VECTORS] = (256, 256)
     """Widths of the hidden layers where observations are vectors."""
-    standardize_pictures: bool = False
+    standardize_pictures: Annotated[bool, PICTURES] = False
     """Give each picture mean 0 and standard deviation 1; without, pixels are divided by 255."""
 
 

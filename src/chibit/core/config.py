@@ -21,7 +21,17 @@ from typing import Annotated, Any, Literal, TypeVar, Union
 import numpy as np
 
 from chibit.core.errors import DamagedFileError, InputError
-from chibit.core.fields import Flat, Needs, Was, check_declared, check_number, check_text, refusal, shown
+from chibit.core.fields import (
+    Flat,
+    Needs,
+    NeedsData,
+    Was,
+    check_declared,
+    check_number,
+    check_text,
+    refusal,
+    shown,
+)
 from chibit.core.files import nearest, read_regular
 
 T = TypeVar("T")
@@ -104,7 +114,9 @@ def from_json(cls: type[T], data: Any, where: str = "config") -> T:
     return value
 
 
-def find_idle(config: Any, base: Any = None, outer: Sequence[tuple[Needs, Any]] = ()) -> Iterator[str]:
+def find_idle(
+    config: Any, base: Any = None, outer: Sequence[tuple[Needs, Any]] = (), *, data: Any = None
+) -> Iterator[str]:
     """What was asked for and does nothing, as fields declare with `Needs`.
 
     Args:
@@ -112,20 +124,24 @@ def find_idle(config: Any, base: Any = None, outer: Sequence[tuple[Needs, Any]] 
         base: what it was before that, such as a recipe: what that has already may be idle, so that one flag
             is enough to switch off what others belong to. None is the defaults.
         outer: declarations about `config` as a whole, and the configs that decide on them.
+        data: what it is used with, once that is known; decides what `NeedsData` declares.
 
     Yields:
         A line for each field whose value is neither its default nor that of `base`.
     """
     kind: Any = type(config)
     for field in dataclasses.fields(kind):
+        declared = _metadata(kind, field.name)
         needs = [(need, holder) for need, holder in outer if not need.of or field.name in need.of]
-        needs += [(need, config) for need in _metadata(kind, field.name) if isinstance(need, Needs)]
+        needs += [(need, config) for need in declared if isinstance(need, Needs)]
         value = getattr(config, field.name)
         before = field.default if base is None else getattr(base, field.name)
         if dataclasses.is_dataclass(value):
-            yield from find_idle(value, before if isinstance(before, type(value)) else None, needs)
+            yield from find_idle(value, before if isinstance(before, type(value)) else None, needs, data=data)
         elif value not in (field.default, before):
             unmet = [need.what for need, holder in needs if not need.holds(holder)]
+            of_data = [] if data is None else [need for need in declared if isinstance(need, NeedsData)]
+            unmet += [need.what for need in of_data if not need.holds(config, data)]
             if unmet:
                 yield f"{field.name}: got {shown(value)}, but it acts with {unmet[0]} only"
 

@@ -84,6 +84,19 @@ class Flat:
     """Declares that files write the fields of a nested config among those of the one around it."""
 
 
+@dataclass(frozen=True)
+class NeedsData:
+    """Declares that a field acts only with data of a kind, which is known where a run begins."""
+
+    what: str
+    """These data in words, such as "pictures"."""
+    holds: Callable[[Any, Any], bool]
+    """The condition, of a config of the class and of the data, such as a `DatasetSpec`."""
+
+
+PICTURES = NeedsData("observations that are pictures", lambda config, spec: bool(spec.image_shape))
+VECTORS = NeedsData("observations that are vectors", lambda config, spec: not spec.image_shape)
+
 Count: TypeAlias = Annotated[int, Interval(ge=1)]
 Natural: TypeAlias = Annotated[int, Interval(ge=0)]
 Positive: TypeAlias = Annotated[float, Interval(gt=0)]

@@ -159,9 +159,9 @@ def _resolve_inside(path: Path, folder: Path, kind: type[UserError], remedy: str
 
 def check_can_make(folder: Path) -> None:
     """Refuse a folder that could not be made or written into, without making it; as `make_folder` does."""
-    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(place))
     if not there.is_dir():
-        raise InputError(f"{folder}: {there} is in the way of this folder; choose another")
+        raise _in_the_way(folder, there)
     if not os.access(there, os.W_OK | os.X_OK):
         raise resource_error(folder, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
 
@@ -171,12 +171,18 @@ def make_folder(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        raise InputError(f"{folder}: a file is in the way of this folder; choose another --out") from error
+        there = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+        raise _in_the_way(folder, there) from error
     except ValueError as error:  # a NUL in the name
         raise InputError(f"{str(folder)[:80]!r}: not a folder's name ({error})") from error
     except OSError as error:
         raise resource_error(folder, error) from error
     return folder
+
+
+def _in_the_way(folder: Path, there: Path) -> InputError:
+    what = "a link that leads nowhere" if there.is_symlink() and not there.exists() else "a file"
+    return InputError(f"{folder}: {there} is {what} and in the way of this folder; choose another --out")
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:

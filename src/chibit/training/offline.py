@@ -102,7 +102,7 @@ class _OfflineRun(Loop[RunConfig[Any]]):
     def begin(self) -> None:
         self.run.write_provenance(provenance(self.dataset, self.agent))
         notes = [f"data: {note}" for note in find_notes(self.dataset)]
-        for note in [*notes, *(f"config: {note}" for note in find_idle(self.config))]:
+        for note in [*notes, *(f"config: {note}" for note in find_idle(self.config, data=self.spec))]:
             self.run.log(note)
             self.progress.say(note)
 

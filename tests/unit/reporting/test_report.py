@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from chibit.core.errors import InputError, ResourceError
+from chibit.core.files import check_can_make
 from chibit.core.shared_folder import MANIFEST
 from chibit.reporting import build_report, render_console_table
 
@@ -184,3 +185,25 @@ def test_a_figure_is_a_module_in_the_list(tmp_path, runs, monkeypatch):
     html = build_report(tmp_path / "s", formats=["html"]).html.read_text()
     assert '<h2 id="mine">Mine &lt;b&gt;</h2>' in html
     assert html.count('id="table-runs"') == 2
+
+
+def test_an_unknown_baseline_is_told_the_arms_and_not_all_of_many(tmp_path, runs):
+    for number in range(11):
+        runs.write_run(tmp_path / "s", f"arm{number}", "hopper-medium-v2", 0, num_evaluations=1)
+    with pytest.raises(InputError, match="an arm with a finished run: arm0, .* or one of 3 more$"):
+        build_report(tmp_path / "s", formats=["csv"], baseline="zzz")
+    runs.write_run(tmp_path / "empty", "bc", "hopper-medium-v2", 0, num_evaluations=1, finished=False)
+    with pytest.raises(InputError, match="baseline: got 'bc', but no run has finished$"):
+        build_report(tmp_path / "empty", formats=["csv"], baseline="bc")
+    assert not (tmp_path / "s" / "scores.csv").exists()
+
+
+@pytest.mark.parametrize("below", ["", "deeper/still"])
+def test_a_link_that_leads_nowhere_is_called_that(tmp_path, runs, below):
+    run = runs.write_run(tmp_path / "s", "bc", "hopper-medium-v2", 0, num_evaluations=1)
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    with pytest.raises(InputError, match="link is a link that leads nowhere and in the way"):
+        build_report(run, tmp_path / "link" / below, formats=["csv"])
+    with pytest.raises(InputError, match="link is a link that leads nowhere and in the way"):
+        check_can_make(tmp_path / "link" / below)
+    assert not (tmp_path / "gone").exists()

@@ -171,3 +171,9 @@ def test_the_flag_of_a_study(tmp_path, capsys):
     assert main([*flags, "ant=6000"]) == 2
     assert "'ant' is not in this study" in capsys.readouterr().err
     assert main([*flags, "many"]) == 2
+
+
+@pytest.mark.parametrize("words", [["first", "best"], ["best", "5"], ["hopper=5", "first"]])
+def test_two_choices_are_refused_by_what_they_are(words):
+    with pytest.raises(InputError, match=rf"target: got {' '.join(words)}, expected (first|best) alone"):
+        read_choice(words)

@@ -13,7 +13,18 @@ from annotated_types import Interval
 from chibit.agents.base import AgentConfig
 from chibit.agents.dt.acting import RewardMode
 from chibit.core.errors import DamagedFileError, InputError
-from chibit.core.fields import BelowOne, Count, Flat, Natural, Needs, NonNegative, Positive, Was, WasSecond
+from chibit.core.fields import (
+    PICTURES,
+    BelowOne,
+    Count,
+    Flat,
+    Natural,
+    Needs,
+    NonNegative,
+    Positive,
+    Was,
+    WasSecond,
+)
 from chibit.core.files import check_regular
 from chibit.core.memory import transformer_bytes
 from chibit.core.runtime import Precision
@@ -76,7 +87,7 @@ class DecisionTransformerConfig(DecisionTransformerModelConfig, AgentConfig):
 
     context_length: Count = 20
     """K: timesteps the model sees; three times as many tokens."""
-    standardize_pictures: bool = False
+    standardize_pictures: Annotated[bool, PICTURES] = False
     """Give each picture mean 0 and standard deviation 1; without, pixels are divided by 255 (Chen et al.)."""
     timestep_table: Annotated[
         Literal["auto"] | TimestepTable, Was("timestep_table", (("given", "pretrained"), ("fresh", "normal")))

@@ -25,8 +25,12 @@ def read_choice(words: Sequence[str]) -> TargetChoice:
     Raises:
         InputError: for words that are no choice.
     """
-    if len(words) == 1 and words[0] in ("first", "best"):
-        return words[0]
+    if chosen := [word for word in words if word in ("first", "best")]:
+        if len(words) > 1:
+            raise InputError(
+                f"target: got {' '.join(words)}, expected {chosen[0]} alone, or numbers; give one choice"
+            )
+        return chosen[0]
     everywhere, by_environment = read_targets(words, "target", _EXPECTED)
     if everywhere and not by_environment and len(everywhere) == 1:
         return everywhere[0]

@@ -36,6 +36,7 @@ RULES: tuple[Rule, ...] = get_args(Rule)
 BASELINES = ("random", "dt", "bc")
 """Arms that others are compared with, by preference: the matched control first."""
 _BOOTSTRAP_SEED = 0
+_LISTED = 8
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -228,9 +229,11 @@ def choose_baseline(arms: Sequence[str], baseline: str | None = None) -> str | N
     """
     if baseline is not None:
         if baseline not in arms:
-            raise InputError(
-                f"baseline: got {baseline!r}, expected one of {', '.join(arms)}{nearest(baseline, arms)}"
+            known = ", ".join(arms[:_LISTED]) + (
+                f" or one of {len(arms) - _LISTED} more" if len(arms) > _LISTED else ""
             )
+            expected = f"expected an arm with a finished run: {known}" if arms else "but no run has finished"
+            raise InputError(f"baseline: got {baseline!r}, {expected}{nearest(baseline, arms)}")
         return baseline
     for name in BASELINES:
         for arm in arms:

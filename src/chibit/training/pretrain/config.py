@@ -17,6 +17,7 @@ from chibit.core.fields import (
     Fraction,
     Natural,
     Needs,
+    NeedsData,
     NonNegative,
     Positive,
     Was,
@@ -29,6 +30,7 @@ from chibit.core.run_dir import run_folder
 from chibit.core.runtime import Precision
 from chibit.core.schedules import cosine_decay, linear_decay, warmup
 from chibit.data.text.synthetic import SYNTHETIC, SyntheticConfig
+from chibit.data.text.tokens import TokenDataset
 from chibit.models.gpt import SIZES as SHAPES
 from chibit.models.gpt import GPTConfig
 
@@ -36,6 +38,10 @@ SIZES = {"chibit": GPTConfig(), **{name: GPTConfig(**vars(shape)) for name, shap
 """Backbones by the count of their blocks' parameters: ChibiT, and Table 9 of Reid et al. (2022)."""
 DRAWN = tuple(kind for kind in SYNTHETIC if kind != "shuffled_text")
 """Corpora that are made of nothing."""
+
+
+def _decides_tokens(config: PretrainConfig, corpus: TokenDataset) -> bool:
+    return bool(corpus.provenance.get("tokenizer", config.tokenizer) == config.tokenizer)
 
 
 def _has(*corpora: str) -> Callable[[PretrainConfig], bool]:
@@ -52,7 +58,11 @@ class PretrainConfig(Checked):
     validation: str | None = None
     """Held-out text, as `corpus`. None takes WikiText-103's validation set for wikitext-103, and else holds
     back the end of the corpus."""
-    tokenizer: Annotated[str, Needs("a corpus of text", lambda config: config.reads_text)] = "gpt2"
+    tokenizer: Annotated[
+        str,
+        Needs("a corpus of text", lambda config: config.reads_text),
+        NeedsData("a corpus that is not built yet", _decides_tokens),
+    ] = "gpt2"
     """gpt2, or bpe:N for a vocabulary of N tokens trained on the corpus."""
     text: Annotated[str | None, Needs("corpus shuffled_text", _has("shuffled_text"))] = None
     """The text that shuffled_text shuffles, as `corpus`."""

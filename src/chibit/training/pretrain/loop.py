@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from chibit.core.checkpoint import Checkpoint
-from chibit.core.config import Checked, to_json
+from chibit.core.config import Checked, find_idle, to_json
 from chibit.core.errors import DamagedFileError, DivergenceError, InputError, ResourceError, first_line
 from chibit.core.memory import check_fits
 from chibit.core.run_dir import RunDir
@@ -319,6 +319,9 @@ class _PretrainRun(Loop[PretrainConfig]):
             "parameters": count_parameters(self.model),
         }
         self.run.write_provenance(record)
+        for note in find_idle(self.config, data=train):
+            self.run.log(f"config: {note}")
+            self.progress.say(f"config: {note}")
 
     def result(self) -> dict[str, Any]:
         curve = [record for record in self.run.read_log("metrics.jsonl") if "held_out/loss" in record]
