@@ -22,7 +22,6 @@ from chibit.core.fields import Count, Distinct, Natural, Positive
 from chibit.core.memory import check_fits
 from chibit.data.statistics import RunningMoments, spread
 
-_BLOCK_ROWS = 1 << 16
 _SUBSET, _HELD_OUT = 2, 3  # what a draw of episodes is for: each has random numbers of its own
 
 
@@ -401,9 +400,7 @@ class TrajectoryDataset:
         """Describe observations by the mean and spread of the steps that are here."""
         if self.spec.image_shape:
             return self
-        moments = RunningMoments(self.spec.state_dim)
-        for start in range(0, self.num_steps, _BLOCK_ROWS):
-            moments.add(self.observations[start : start + _BLOCK_ROWS])
+        moments = RunningMoments.of(self.observations)
         mean, std = moments.mean, spread(moments.mean, moments.std)
         spec = replace(self.spec, state_mean=tuple(mean.tolist()), state_std=tuple(std.tolist()))
         return replace(self, spec=spec)

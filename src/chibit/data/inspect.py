@@ -15,12 +15,11 @@ from rich.text import Text
 from chibit.core.errors import DamagedFileError
 from chibit.core.formatting import count, format_number, format_setting
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
-from chibit.data.statistics import RunningMoments, is_constant
+from chibit.data.statistics import RunningMoments, blocks_of, is_constant
 from chibit.environments.scores import normalized_score
 
 NUM_BINS = 20
 _BAR_WIDTH = 40
-_BLOCK_ROWS = 1 << 16
 _MANY_ACTIONS = 256
 
 
@@ -98,17 +97,16 @@ def describe(dataset: TrajectoryDataset) -> DatasetSummary:
         actions=None if dataset.is_discrete else _spread(dataset.actions),
         action_counts=(tuple(_count_actions(dataset).tolist()) if dataset.is_discrete else None),
         constant_dimensions=constant_dimensions(dataset),
-        num_not_finite=sum(int((~np.isfinite(block)).sum()) for block in _blocks(dataset.records)),
+        num_not_finite=sum(int((~np.isfinite(block)).sum()) for block in blocks_of(dataset.records)),
         notes=find_notes(dataset),
     )
 
 
 def constant_dimensions(dataset: TrajectoryDataset) -> tuple[int, ...]:
     """Find the observation dimensions that are not scaled, because they never change but for rounding."""
-    moments = RunningMoments(dataset.spec.num_state_columns)
-    if dataset.frames is None:
-        for block in _blocks(dataset.observations):
-            moments.add(block)
+    if dataset.frames is not None:
+        return ()
+    moments = RunningMoments.of(dataset.observations)
     return tuple(np.flatnonzero(is_constant(moments.mean, moments.std)).tolist())
 
 
@@ -238,10 +236,6 @@ def _digest(dataset: TrajectoryDataset, episode: int) -> bytes:
     """Tell an episode's steps from those of others; pictures are told by actions and rewards."""
     rows = slice(int(dataset.episode_starts[episode]), int(dataset.episode_starts[episode + 1]))
     return hashlib.blake2b(np.ascontiguousarray(dataset.records[rows]).data, digest_size=16).digest()
-
-
-def _blocks(rows: np.ndarray) -> Iterator[np.ndarray]:
-    return (rows[start : start + _BLOCK_ROWS] for start in range(0, len(rows), _BLOCK_ROWS))
 
 
 def _dimensions(what: str, dimensions: tuple[int, ...]) -> str:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
+
+_BLOCK_ROWS = 1 << 16
 
 
 class RunningMoments:
@@ -17,6 +21,14 @@ class RunningMoments:
         self.mean = np.zeros(num_columns)
         """(columns,) float64."""
         self._squares = np.zeros(num_columns)  # sum of squared deviations from the mean
+
+    @classmethod
+    def of(cls, rows: np.ndarray) -> RunningMoments:
+        """Those of (n, columns) rows, n at least 1, of which a block at a time is in memory."""
+        moments = cls(rows.shape[1])
+        for block in blocks_of(rows):
+            moments.add(block)
+        return moments
 
     def add(self, rows: np.ndarray) -> None:
         """Take in (n, columns) more rows, n at least 1."""
@@ -35,6 +47,11 @@ class RunningMoments:
         """(columns,) float64 population standard deviation."""
         result: np.ndarray = np.sqrt(self._squares / self._count)
         return result
+
+
+def blocks_of(rows: np.ndarray) -> Iterator[np.ndarray]:
+    """Rows in blocks that fit into the cache."""
+    return (rows[start : start + _BLOCK_ROWS] for start in range(0, len(rows), _BLOCK_ROWS))
 
 
 def spread(mean: np.ndarray, std: np.ndarray) -> np.ndarray:

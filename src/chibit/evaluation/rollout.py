@@ -119,12 +119,9 @@ def evaluate(
         InputError: for an unknown environment, a policy that does not fit it, or numbers out of range.
     """
     if environments is None:
-        with EnvironmentPool(
-            env_id, d4rl_physics=d4rl_physics, max_episode_steps=max_episode_steps
-        ) as environments:
-            return _evaluate(
-                policy, environments, target_returns, num_episodes, seed, score_reference, progress
-            )
+        pool = EnvironmentPool(env_id, d4rl_physics=d4rl_physics, max_episode_steps=max_episode_steps)
+        with pool:
+            return _evaluate(policy, pool, target_returns, num_episodes, seed, score_reference, progress)
     given = (environments.env_id, environments.d4rl_physics, environments.max_episode_steps)
     asked = (env_id, d4rl_physics, max_episode_steps)
     if given != asked:

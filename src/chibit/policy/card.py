@@ -15,11 +15,10 @@ import numpy as np
 from chibit.core.config import Checked
 from chibit.core.formatting import format_mean, format_number, format_setting
 from chibit.data.dataset import DatasetSpec
+from chibit.environments.data_names import read_name
 from chibit.environments.scores import normalized_score
 from chibit.evaluation.summary import EvaluationSummary
 
-OWN_DATA_PREFIX = "chibit/"
-"""Names of data sets that this package's shipped behaviour policies made begin with it."""
 _RESAMPLES = 10_000
 
 
@@ -177,7 +176,8 @@ def _observation_line(spec: DatasetSpec) -> str:
 
 
 def _data_line(spec: DatasetSpec) -> str:
-    if spec.name.startswith(OWN_DATA_PREFIX):
+    name = read_name(spec.name)
+    if name is not None and name.source == "chibit":
         return f"`{spec.name}`, made by chibit's shipped behaviour policies; not D4RL's set of that name."
     return f"`{spec.name}`."
 

@@ -11,7 +11,7 @@ import io
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import gymnasium as gym
 import h5py
@@ -21,36 +21,9 @@ from minari.dataset.minari_storage import MinariStorage
 
 from chibit.core.files import atomic_folder, write_atomic
 from chibit.core.temporary import sweep_unlocked
+from chibit.data.collect.behavior.rollout import Episode
 
 _FILES = ("main_data.hdf5", "metadata.json")
-
-
-class WholeEpisode(Protocol):
-    """What is written of an episode of T steps."""
-
-    @property
-    def reset_seed(self) -> int:
-        """Seed with which the environment was reset."""
-
-    @property
-    def observations(self) -> np.ndarray:
-        """(T + 1, S), the last one after the last action."""
-
-    @property
-    def actions(self) -> np.ndarray:
-        """(T, A) or (T,)."""
-
-    @property
-    def rewards(self) -> np.ndarray:
-        """(T,)."""
-
-    @property
-    def terminated(self) -> bool:
-        """Whether the last step reached a terminal state."""
-
-    @property
-    def truncated(self) -> bool:
-        """Whether the last step reached the time limit."""
 
 
 def minari_root(out: Path | None = None) -> Path:
@@ -65,7 +38,7 @@ def write_minari(
     root: Path,
     dataset_id: str,
     env: gym.Env,
-    episodes: Iterable[WholeEpisode],
+    episodes: Iterable[Episode],
     metadata: Callable[[], dict[str, Any]],
 ) -> Path:
     """Write episodes as they come, then the metadata, then give the folder its name.
@@ -137,7 +110,7 @@ class _LatchedFile(io.FileIO):
             raise self.error
 
 
-def _write_episodes(path: Path, episodes: Iterable[WholeEpisode]) -> dict[str, int]:
+def _write_episodes(path: Path, episodes: Iterable[Episode]) -> dict[str, int]:
     """Write the groups `episode_0`, `episode_1` and so on; return Minari's two counts."""
     steps = count = 0
     with (

@@ -18,6 +18,7 @@ import numpy as np
 from chibit.core.arrays import reading
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.files import check_regular
+from chibit.data.readers.recording import declared_bytes
 from chibit.data.readers.size_limits import check_declared_size
 
 _BUILT_IN_FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}
@@ -130,11 +131,6 @@ class Hdf5Column:
                 self._id.read(h5py.h5s.create_simple(shape), in_file, values)
             return values
 
-    @property
-    def declared_bytes(self) -> int:
-        """Size in memory, by the file's account."""
-        return math.prod(self.shape) * max(self.dtype.itemsize, 4)
-
 
 def check_budget(path: Path, columns: Iterable[Hdf5Column]) -> None:
     """Refuse to read columns that are larger than memory, or impossibly larger than their file.
@@ -143,7 +139,7 @@ def check_budget(path: Path, columns: Iterable[Hdf5Column]) -> None:
         DamagedFileError: if the file is far too small to hold them.
         ResourceError: if they would not fit into memory.
     """
-    check_declared_size(path, sum(column.declared_bytes for column in columns), path.stat().st_size)
+    check_declared_size(path, sum(map(declared_bytes, columns)), path.stat().st_size)
 
 
 def _check_storage(identifier: h5py.h5d.DatasetID, dtype: np.dtype[Any], where: str) -> None:

@@ -24,6 +24,7 @@ from chibit.data.readers.recording import (
     Recording,
     check_actions,
     check_observations,
+    declared_bytes,
     find_episodes,
     read_flags,
     read_matrix,
@@ -232,7 +233,12 @@ def record_episodes(count: int, open_episode: Callable[[int], MinariEpisode], pa
         episode = open_episode(index)
         parts = episode.observations()
         columns = {name: episode.column(name) for name in _COLUMNS}
-        declared += sum(_declared_bytes(column) for column in (*parts, *columns.values()))
+        declared += sum(
+            declared_bytes(
+                column.column if isinstance(column, OneHotColumn) else column
+            )  # as the file has it
+            for column in (*parts, *columns.values())
+        )
         check_declared_size(path, declared, stored)
         if _check_lengths(parts, columns, where) > 0:
             found.add(index, _layout(parts, columns["actions"], where), columns, where)
@@ -338,11 +344,6 @@ def _check_lengths(parts: Sequence[Column], columns: Mapping[str, Column], where
             "expected as many of each, and one observation more"
         )
     return num_steps
-
-
-def _declared_bytes(column: Column) -> int:
-    column = column.column if isinstance(column, OneHotColumn) else column  # as the file holds it
-    return math.prod(column.shape) * max(column.dtype.itemsize, 4)
 
 
 def _leaves(member: Hdf5Group | Hdf5Column, where: str, depth: int = 0) -> list[Column]:

@@ -96,6 +96,11 @@ class Recording:
         return math.prod(self.image_shape) if self.image_shape else self.state_dim
 
 
+def declared_bytes(column: Column) -> int:
+    """Size in memory, by the source's account."""
+    return math.prod(column.shape) * max(column.dtype.itemsize, 4)
+
+
 def name_columns(found: Iterable[str], where: str) -> dict[str, str]:
     """Find the columns of a file under the names that different writers give them.
 
@@ -212,12 +217,13 @@ def record_columns(
         num_action_columns=num_action_columns,
         is_discrete=is_discrete,
         has_next_observations=following is not None,
-        blocks=lambda: _column_blocks(columns, int(starts[-1]), state_dim),
+        blocks=lambda: column_blocks(columns, int(starts[-1]), state_dim),
         notes=(*notes, *tail_notes),
     )
 
 
-def _column_blocks(columns: Mapping[str, Column], num_steps: int, state_dim: int) -> Iterator[Block]:
+def column_blocks(columns: Mapping[str, Column], num_steps: int, state_dim: int) -> Iterator[Block]:
+    """Blocks of the first `num_steps` rows of flat columns, with `state_dim` columns of observations."""
     following = columns.get("next_observations")
     for start in range(0, num_steps, BLOCK_ROWS):
         rows = slice(start, min(start + BLOCK_ROWS, num_steps))

@@ -17,7 +17,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from chibit.core.errors import DamagedFileError, InputError, ResourceError, User
 from chibit.core.files import check_regular, create, resource_error, write_atomic
 from chibit.core.temporary import temporary_folder
 from chibit.data.readers.origin import Origin
-from chibit.data.readers.recording import BLOCK_ROWS, Block, Recording
+from chibit.data.readers.recording import Recording, column_blocks
 from chibit.data.readers.size_limits import memory_budget
 from chibit.data.readers.unpickler import limit
 
@@ -126,22 +126,14 @@ def _open(folder: Path, path: Path) -> tuple[Recording, Origin]:
         notes = tuple(description["recording"].pop("notes"))
         whole: dict[str, Any] = {name: np.array(arrays[name]) for name in _WHOLE}
         recording = Recording(
-            **whole, **description["recording"], notes=notes, blocks=lambda: _blocks(columns)
+            **whole,
+            **description["recording"],
+            notes=notes,
+            blocks=lambda: column_blocks(columns, len(columns["actions"]), columns["observations"].shape[1]),
         )
     except (KeyError, TypeError, ValueError, EOFError) as error:
         raise DamagedFileError(f"{path}: reading it gave no steps ({error}); copy the file again") from error
     return recording, origin
-
-
-def _blocks(columns: Mapping[str, np.ndarray]) -> Iterator[Block]:
-    following = columns.get("next_observations")
-    for start in range(0, len(columns["actions"]), BLOCK_ROWS):
-        rows = slice(start, start + BLOCK_ROWS)
-        yield Block(
-            observations=np.asarray(columns["observations"][rows]),
-            actions=np.asarray(columns["actions"][rows]),
-            next_observations=None if following is None else np.asarray(following[rows]),
-        )
 
 
 def write_recording(folder: Path, recording: Recording, origin: Origin) -> None:

@@ -83,13 +83,6 @@ class MarkovChain:
             state = _mix(state ^ (tokens.astype(np.uint64) << np.uint64(32)))
         return (state >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
-    def probabilities(self, context: tuple[int, ...]) -> np.ndarray:
-        """(num_states,) distribution of the next token after one context."""
-        tokens = np.arange(self.config.num_states)
-        logits = self.logits(np.broadcast_to(np.array(context), (len(tokens), len(context))), tokens)
-        weights = np.exp((logits - logits.max()) / self.config.temperature)
-        return weights / weights.sum()
-
     def sample(self, num_sequences: int, generator: np.random.Generator) -> np.ndarray:
         """(num_sequences, sequence_length) uint16 tokens."""
         order, length = self.config.order, self.config.sequence_length

@@ -10,13 +10,14 @@ import math
 from dataclasses import dataclass
 
 from chibit.core.formatting import format_score
+from chibit.environments.registry import OWN_IDS
 from chibit.reporting.published.scores import PublishedRule, PublishedScore, published_scores
 from chibit.reporting.read.arms import arm_label, base_name
 from chibit.reporting.read.study import Study
 
 NINE = tuple(
     f"{environment}-{level}"
-    for environment in ("hopper", "halfcheetah", "walker2d")
+    for environment in OWN_IDS
     for level in ("medium", "medium-replay", "medium-expert")
 )
 """The paper's data sets."""

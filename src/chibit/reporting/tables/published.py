@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from chibit.core.formatting import format_score
+from chibit.environments.registry import OWN_IDS
 from chibit.reporting.published.scores import (
     Origin,
     PublishedRule,
@@ -29,7 +30,7 @@ _RULE_NAMES: dict[PublishedRule, str] = {
     "converged": "converged",
 }
 _PUBLICATIONS = {"reid2022": "Paper", "corl": "CORL", "wang2024": "Wang et al."}
-_MEDIUM = tuple(f"{name}-medium" for name in ("hopper", "halfcheetah", "walker2d"))
+_MEDIUM = tuple(f"{name}-medium" for name in OWN_IDS)
 _NINE = tuple(f"{task}{level}" for task in _MEDIUM for level in ("", "-replay", "-expert"))
 _AVERAGES = {"average": _NINE, "medium-average": _MEDIUM}
 """Published averages, and the tasks that they are over."""
