@@ -105,6 +105,20 @@ def test_ids_of_the_package_are_not_taken_and_ones_own_are_defined_anew(folder):
     assert ENVIRONMENTS["Tank-v0"].score_reference is None
 
 
+def test_actions_that_no_policy_chooses_are_refused(folder):
+    import my_tank
+
+    class Odd(my_tank.Tank):
+        action_space = gym.spaces.MultiDiscrete([2, 3])
+
+    register_env("Tank-v0", Odd, max_episode_steps=3)
+    np.savez("log.npz", **play(make_env("Pendulum-v1", max_episode_steps=5)), env_id="Tank-v0")
+    with pytest.raises(
+        InputError, match=r"Tank-v0: actions are MultiDiscrete.*expected a vector or integers"
+    ):
+        load_dataset("log.npz", progress=False)
+
+
 def test_a_format_of_ones_own_is_trained_on(folder):
     columns = play(make_env("Pendulum-v1", max_episode_steps=5))
     rows = np.column_stack(

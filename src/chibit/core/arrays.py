@@ -57,7 +57,6 @@ def reading(path: Path, what: str = "", remedy: str = "write it again") -> Itera
 
     Raises:
         DamagedFileError: for an error of a library.
-        ResourceError: where the machine is the reason.
     """
     try:
         yield
@@ -100,11 +99,7 @@ class Npz:
         return shape, dtype
 
     def read(self, name: str) -> np.ndarray:
-        """Read an array, after a look at what it declares.
-
-        Raises:
-            DamagedFileError: if there is none, it holds objects, or cannot be read.
-        """
+        """Read an array, after a look at what it declares."""
         self.declared(name)
         with reading(self._path), self._archive.open(f"{name}.npy") as file:
             return read_npy(file)
@@ -112,12 +107,7 @@ class Npz:
 
 @contextlib.contextmanager
 def open_npz(path: Path, *, inside: Path | None = None, most: int | None = None) -> Iterator[Npz]:
-    """Open an archive as `numpy.savez` writes it; arguments as of `open_regular`.
-
-    Raises:
-        InputError: if there is no such file, or it may not be read.
-        DamagedFileError: if it is damaged or not to be trusted.
-    """
+    """Open an archive as `numpy.savez` writes it; arguments as of `open_regular`."""
     with open_regular(path, inside=inside, most=most) as file:
         with reading(path):
             archive = zipfile.ZipFile(file)
@@ -126,12 +116,7 @@ def open_npz(path: Path, *, inside: Path | None = None, most: int | None = None)
 
 
 def map_array(path: Path, *, inside: Path | None = None) -> np.ndarray:
-    """Open a `.npy` file as a read-only memory map; arguments as of `open_regular`.
-
-    Raises:
-        InputError: if there is no such file, or it may not be read.
-        DamagedFileError: if it is damaged, or holds objects.
-    """
+    """Open a `.npy` file as a read-only memory map; arguments as of `open_regular`."""
     with open_regular(path, inside=inside) as file, reading(path):
         shape, is_fortran, dtype = read_header(file)
         if dtype.hasobject:

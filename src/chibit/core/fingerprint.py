@@ -17,9 +17,6 @@ def fingerprint(path: Path) -> str:
     """Give 64 digits that change with a file, or with those in a folder: path, state and content.
 
     Content is looked at in part, where there is much of it: see `content_sample`.
-
-    Raises:
-        UserError: if a file cannot be read, or `path` is neither a folder nor a regular file.
     """
     files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
     digest = hashlib.sha256()

@@ -60,7 +60,6 @@ def shared_folder(
     Raises:
         InputError: where the folder holds another thing of ours (a run, a data set ...), or a file of
             somebody else's that would have to be replaced; nothing was changed then.
-        ResourceError: where the system refuses.
     """
     if not os.path.lexists(folder):
         with atomic_folder(folder) as temporary:

@@ -33,9 +33,6 @@ def open_locked(path: Path, *, wait: bool) -> Iterator[bool]:
 
     Yields:
         Whether it is held; only without `wait` may another process have it.
-
-    Raises:
-        ResourceError: where the system refuses.
     """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | platform.NO_LINKS | platform.OPEN_FLAGS, 0o666)
@@ -57,9 +54,6 @@ def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
 
     Args:
         parent: where to; None is the system's place for such things.
-
-    Raises:
-        ResourceError: when the system refuses.
     """
     place = Path(tempfile.gettempdir()) if parent is None else parent
     sweep_leftovers(place)

@@ -303,7 +303,6 @@ class TrajectoryDataset:
 
         Raises:
             InputError: if the fraction is not in (0, 1], or leaves no episode.
-            ResourceError: if the share does not fit into memory.
         """
         _check_fraction(fraction)
         num_kept = _nearest(fraction * self.num_episodes)
@@ -331,7 +330,6 @@ class TrajectoryDataset:
 
         Raises:
             InputError: if the share is not in (0, 1), or leaves either part without an episode.
-            ResourceError: if the parts do not fit into memory.
         """
         if not 0.0 < share < 1.0:
             raise InputError(f"share: got {share}, expected more than 0 and less than 1")

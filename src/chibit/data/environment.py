@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
-import gymnasium as gym
+import contextlib
+from dataclasses import replace
 
 from chibit.core.errors import InputError
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
@@ -13,6 +12,7 @@ from chibit.data.readers.recording import Recording
 from chibit.environments.make import make_env
 from chibit.environments.registry import ENVIRONMENTS
 from chibit.environments.scores import score_reference
+from chibit.environments.spaces import Spaces
 
 
 def choose_environment(env_id: object) -> tuple[str | None, tuple[str, ...]]:
@@ -49,7 +49,7 @@ def check_environment(origin: Origin, recording: Recording, where: str) -> Origi
     """
     if origin.env_id is None:
         return origin
-    facts = _facts(origin.env_id)
+    facts = _spaces(origin.env_id)
     mismatch = facts.mismatch(
         recording.observation_size, recording.num_action_columns, is_discrete=recording.is_discrete
     )
@@ -88,7 +88,7 @@ def spec_in(spec: DatasetSpec, env_id: str) -> DatasetSpec:
     """
     if spec.env_id == env_id:
         return spec
-    facts = _facts(env_id)
+    facts = _spaces(env_id)
     mismatch = facts.mismatch(spec.state_dim, spec.act_dim, is_discrete=spec.num_actions is not None)
     if mismatch:
         raise InputError(f"{spec.name}: {mismatch}; name the environment that the data are from")
@@ -110,37 +110,6 @@ def spec_in(spec: DatasetSpec, env_id: str) -> DatasetSpec:
     return replace(spec, num_actions=facts.num_actions)
 
 
-@dataclass(frozen=True)
-class _Facts:
-    """What data must have in common with an environment."""
-
-    env_id: str
-    state_dim: int
-    num_actions: int | None
-    bounds: tuple[tuple[float, ...], tuple[float, ...]]
-    max_episode_steps: int | None
-
-    def mismatch(self, state_dim: int, num_action_columns: int, *, is_discrete: bool) -> str | None:
-        """Say in what data differ."""
-        act_dim = len(self.bounds[0])
-        if state_dim != self.state_dim:
-            return f"observations have {state_dim} values, those of {self.env_id} have {self.state_dim}"
-        if self.num_actions is not None:
-            return None if is_discrete else f"actions are not integers, those of {self.env_id} are"
-        if is_discrete:
-            return f"actions are integers, those of {self.env_id} have {act_dim} values"
-        if num_action_columns != act_dim:
-            return f"actions have {num_action_columns} values, those of {self.env_id} have {act_dim}"
-        return None
-
-
-def _facts(env_id: str) -> _Facts:
-    env = make_env(env_id)
-    env.close()
-    space, limit = env.action_space, env.spec.max_episode_steps if env.spec is not None else None
-    state_dim = gym.spaces.flatdim(env.observation_space)
-    if isinstance(space, gym.spaces.Discrete):
-        return _Facts(env_id, state_dim, int(space.n), ((), ()), limit)
-    assert isinstance(space, gym.spaces.Box)
-    bounds = tuple(map(float, space.low)), tuple(map(float, space.high))
-    return _Facts(env_id, state_dim, None, bounds, limit)
+def _spaces(env_id: str) -> Spaces:
+    with contextlib.closing(make_env(env_id)) as env:
+        return Spaces.of(env_id, env)

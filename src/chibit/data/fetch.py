@@ -32,10 +32,6 @@ def download(url: str, target: Path, *, progress: bool = True) -> Path:
 
     Returns:
         `target`.
-
-    Raises:
-        ResourceError: if the server cannot be reached or does not send the whole file, or the disk is full;
-            the message names the URL and the folder.
     """
     make_folder(target.parent)
     part = target.with_name(target.name + ".part")

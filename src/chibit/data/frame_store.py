@@ -64,7 +64,6 @@ def write_frame_store(
 
     Raises:
         InputError: if there is no episode, or an action is not one of the environment's.
-        ResourceError: if the disk is full or the folder cannot be written.
     """
     with atomic_folder(folder) as temporary:
         with create(temporary / f"{FRAMES}.npy") as file:

@@ -52,10 +52,6 @@ def find_source(name_or_path: str | Path, places: Places) -> Found:
     """Find out what is meant, and fetch or collect it if it is not here.
 
     A known name goes before a path of the same spelling.
-
-    Raises:
-        InputError: for an unknown name, a missing file, or one of an unknown kind.
-        ResourceError: if it is not here and cannot be fetched.
     """
     known = read_name(name_or_path) if isinstance(name_or_path, str) else None
     if known is not None and known.source in _FINDERS:

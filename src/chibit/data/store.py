@@ -56,7 +56,6 @@ def write_store(folder: Path, recording: Recording, origin: Origin) -> Path:
 
     Raises:
         InputError: if a value is NaN or infinite (the message says where), or an action is no valid number.
-        ResourceError: if the disk is full or the folder cannot be written.
     """
     with atomic_folder(folder) as temporary:
         fill_store(temporary, recording, origin)
@@ -116,7 +115,6 @@ def open_store(folder: Path, verify: Literal["size", "hash"] = "size") -> Trajec
 
     Raises:
         InputError: if the folder is not a store.
-        DamagedFileError: if anything is not as it was written.
     """
     manifest = _read_manifest(folder)
     try:

@@ -113,9 +113,6 @@ def save_attention(
 
     Returns:
         Both paths.
-
-    Raises:
-        ResourceError: if the folder cannot be written.
     """
     make_folder(folder)
     arrays, figure = folder / f"{name}.npz", folder / f"{name}.png"

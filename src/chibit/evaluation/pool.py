@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any
 
 import gymnasium as gym
-import numpy as np
-from gymnasium.spaces import Box, Discrete, Space
+from gymnasium.spaces import Box
 
 from chibit.core.errors import InputError
 from chibit.environments.make import make_env
+from chibit.environments.spaces import Spaces
 
 
 class EnvironmentPool:
@@ -29,9 +28,6 @@ class EnvironmentPool:
             env_id: an id from `chibit.environments.registry.ENVIRONMENTS`.
             d4rl_physics: contact margins as before MuJoCo 3.5.
             max_episode_steps: time limit in environment steps; None is the environment's own.
-
-        Raises:
-            InputError: for an unknown id, or one whose spaces no policy here can use.
         """
         if max_episode_steps is not None and max_episode_steps < 1:
             raise InputError(f"max_episode_steps is {max_episode_steps}, expected at least 1")
@@ -42,14 +38,7 @@ class EnvironmentPool:
         first = self.take(1)[0]
         if not isinstance(first.observation_space, Box):
             raise InputError(f"{env_id}: observations are {first.observation_space}, expected a Box")
-        action_text(first.action_space)
-
-    @property
-    def observation_shape(self) -> tuple[int, ...]:
-        """Shape of one observation."""
-        shape = self.take(1)[0].observation_space.shape
-        assert shape is not None
-        return shape
+        self._spaces = Spaces.of(env_id, first)
 
     def take(self, number: int) -> list[gym.Env]:
         """Return the first `number` environments, building those that are missing."""
@@ -78,17 +67,12 @@ class EnvironmentPool:
         Raises:
             InputError: naming both sizes.
         """
-        remedy = "evaluate in the environment that the data comes from"
-        numbers = int(np.prod(self.observation_shape))
-        if numbers != state_dim:
-            raise InputError(
-                f"{self.env_id}: observations have {numbers} numbers, the data has {state_dim}; {remedy}"
-            )
-        found = action_text(self.take(1)[0].action_space)
-        is_discrete = num_actions is not None
-        expected = f"{num_actions} discrete actions" if is_discrete else f"actions of {act_dim} numbers"
-        if found != expected:
-            raise InputError(f"{self.env_id}: takes {found}, the data has {expected}; {remedy}")
+        spaces = self._spaces
+        mismatch = spaces.mismatch(state_dim, act_dim, is_discrete=num_actions is not None)
+        if mismatch is None and num_actions != spaces.num_actions:
+            mismatch = f"there are {num_actions} actions, those of {self.env_id} are {spaces.num_actions}"
+        if mismatch:
+            raise InputError(f"{mismatch}; evaluate in the environment that the data comes from")
 
     def close(self) -> None:
         """Close every environment."""
@@ -103,16 +87,3 @@ class EnvironmentPool:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-
-def action_text(space: Space[Any]) -> str:
-    """Say what actions a space takes: `actions of 3 numbers` or `4 discrete actions`.
-
-    Raises:
-        InputError: for a space that is neither a vector nor a range of integers from 0.
-    """
-    if isinstance(space, Discrete) and space.start == 0:
-        return f"{space.n} discrete actions"
-    if isinstance(space, Box) and len(space.shape) == 1:
-        return f"actions of {space.shape[0]} numbers"
-    raise InputError(f"actions are {space}, expected a vector or integers from 0")

@@ -50,7 +50,6 @@ def require_renderer(env_id: str = "Hopper-v5") -> None:
 
     Raises:
         InputError: if a Python package is missing.
-        ResourceError: if the system has no OpenGL without a display.
     """
     renderer = find_environment(env_id).renderer
     if importlib.util.find_spec("imageio_ffmpeg") is None:
@@ -84,10 +83,6 @@ def record_video(
         d4rl_physics: contact margins as before MuJoCo 3.5.
         max_seconds: longest video, in seconds of the environment's time.
         size: width and height of a MuJoCo picture in pixels, a multiple of 16.
-
-    Raises:
-        InputError: for an unknown environment, a missing Python package, or numbers out of range.
-        ResourceError: if nothing can draw here, or the file cannot be written.
     """
     if size < 16 or size % 16 or not max_seconds > 0:
         raise InputError(

@@ -18,7 +18,7 @@ from chibit.models.gpt import GPTShape
 def make_spec(env_id: str) -> DatasetSpec:
     with EnvironmentPool(env_id) as pool:
         env = pool.take(1)[0]
-        (state_dim,), space = pool.observation_shape, env.action_space
+        (state_dim,), space = env.observation_space.shape, env.action_space
     is_discrete = isinstance(space, gym.spaces.Discrete)
     return DatasetSpec(
         name="toy", state_dim=state_dim, act_dim=0 if is_discrete else space.shape[0],

@@ -86,8 +86,6 @@ def collect_atari(
     Raises:
         InputError: unknown name, no actor where one is needed, one of another game, a number out of range, or
             another data set of that name is there.
-        DamagedFileError: the actor's file is damaged.
-        ResourceError: no space, or an unwritable folder.
     """
     game, level = _game_and_level(dataset)
     num_steps = DEFAULT_NUM_STEPS if num_steps is None else num_steps

@@ -52,9 +52,6 @@ def write_minari(
 
     Returns:
         The folder of the data set.
-
-    Raises:
-        ResourceError: The disk is full or the folder cannot be written.
     """
     assert env.spec is not None
     # The registered specification: without the switches of how this process built it.

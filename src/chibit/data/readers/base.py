@@ -31,12 +31,7 @@ class Format(ABC):
 
     @abstractmethod
     def read(self, path: Path) -> AbstractContextManager[tuple[Recording, Origin]]:
-        """Open what `claim` gave: its steps, for as long as the context lasts, and what is known of them.
-
-        Raises:
-            UserError: InputError if steps are missing or do not fit together, DamagedFileError for a damaged
-                file, ResourceError if it is too large for this machine.
-        """
+        """Open what `claim` gave: its steps, for as long as the context lasts, and what is known of them."""
 
 
 FORMATS: Registry[Format] = Registry("chibit.formats")

@@ -51,7 +51,6 @@ def find_or_download(
 
     Raises:
         InputError: if it is not here and may not be downloaded.
-        ResourceError: if it cannot be downloaded.
     """
     found = find_file(dataset_id, folder)
     if found is not None:
@@ -83,8 +82,6 @@ def read_d4rl(path: Path) -> Iterator[tuple[Recording, Origin]]:
 
     Raises:
         InputError: if columns are missing or do not fit together.
-        DamagedFileError: if the file is damaged or not to be trusted.
-        ResourceError: if it is too large for this machine.
     """
     dataset_id = find_id(path.stem)
     with open_hdf5(path) as file:

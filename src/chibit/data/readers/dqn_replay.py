@@ -110,7 +110,6 @@ def find_or_download(
 
     Raises:
         InputError: if they are not here and must not be fetched.
-        ResourceError: if the server cannot be reached, or the disk is full.
     """
     folder = shards_folder(game, data_folder)
     for number in range(NUM_BUFFERS):
@@ -151,9 +150,6 @@ def convert_replay(
 
     Raises:
         InputError: a missing shard, another game's actions, or a number out of range.
-        DamagedFileError: a shard that ends early, is not what it should be, or differs in length from the
-            others of its buffer.
-        ResourceError: the disk is full.
     """
     row = find_game(game)
     check_numbers(num_steps=(num_steps, 1), seed=(seed, 0))

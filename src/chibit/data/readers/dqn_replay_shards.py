@@ -29,11 +29,7 @@ class Shard:
     """An open shard, read from its beginning on."""
 
     def __init__(self, file: gzip.GzipFile, path: Path, kind: str) -> None:
-        """Read the header.
-
-        Raises:
-            DamagedFileError: if it is not that of an array of this kind.
-        """
+        """Read the header."""
         self._file, self._path = file, path
         with _reading(path):
             shape, is_fortran, self._dtype = read_header(file)

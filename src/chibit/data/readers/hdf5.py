@@ -27,12 +27,7 @@ _MAX_CHUNK = 256 << 20  # bytes; a chunk is unpacked whole even if one row of it
 
 @contextlib.contextmanager
 def open_hdf5(path: Path) -> Iterator[Hdf5Group]:
-    """Open a file read-only and give its root.
-
-    Raises:
-        InputError: if it is missing or may not be read.
-        DamagedFileError: if it is not a whole HDF5 file.
-    """
+    """Open a file read-only and give its root."""
     check_regular(path)  # the library takes a path, so that it can map the file
     with _reading(path):
         file = h5py.File(path, "r")
@@ -59,8 +54,6 @@ class Hdf5Group:
 
         Raises:
             InputError: if it is not there; the message lists what is.
-            DamagedFileError: if it does not lie in the file itself, or is an array that is not one of plain
-                numbers.
         """
         where = f"{self._name}/{name}"
         with _reading(self._path):
@@ -106,7 +99,6 @@ class Hdf5Column:
 
         Raises:
             InputError: if it is not numeric, or has no shape.
-            DamagedFileError: if it is not a plain array in the file itself.
         """
         self._id = identifier
         self._path = path
@@ -137,7 +129,6 @@ def check_budget(path: Path, columns: Iterable[Hdf5Column]) -> None:
 
     Raises:
         DamagedFileError: if the file is far too small to hold them.
-        ResourceError: if they would not fit into memory.
     """
     check_declared_size(path, sum(map(declared_bytes, columns)), path.stat().st_size)
 

@@ -71,8 +71,6 @@ def read_minari(folder: Path) -> Iterator[tuple[Recording, Origin]]:
 
     Raises:
         InputError: if its steps do not fit together, or its form is not one that can be read here.
-        DamagedFileError: if it is damaged, incomplete or not to be trusted.
-        ResourceError: if it is too large for this machine.
     """
     metadata = read_json(folder / _METADATA)
     if not isinstance(metadata, dict):

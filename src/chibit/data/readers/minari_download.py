@@ -31,7 +31,6 @@ def download_minari(dataset_id: str, root: Path, *, hint: str = "", progress: bo
 
     Raises:
         InputError: if there is no such data set.
-        ResourceError: if the server cannot be reached or the download fails.
     """
     _require_server(dataset_id, root, hint)
     make_folder(root)

@@ -223,7 +223,6 @@ def record_episodes(count: int, open_episode: Callable[[int], MinariEpisode], pa
 
     Raises:
         InputError: if an episode's columns do not fit together, or it differs in shape from the others.
-        DamagedFileError: if the file cannot be read or trusted.
     """
     found = _Ends()
     declared = 0

@@ -40,8 +40,6 @@ def read_npz(path: Path) -> Iterator[tuple[Recording, Origin]]:
 
     Raises:
         InputError: if columns are missing, hold anything but numbers, or do not fit together.
-        DamagedFileError: if the file is damaged, or holds pickled objects.
-        ResourceError: if it is too large for this machine.
     """
     arrays = _load(path)
     name = arrays.pop(_ENV_ID, None)

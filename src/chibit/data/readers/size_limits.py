@@ -20,11 +20,6 @@ def check_declared_size(path: Path, declared: int, stored: int) -> None:
         path: the file, for the message.
         declared: bytes of all arrays that are to be read, by the file's own account.
         stored: bytes of the file.
-
-    Raises:
-        DamagedFileError: if the arrays are more than `MAX_RATIO` times the file: damaged, or a decompression
-            bomb.
-        ResourceError: if they are more than half of this machine's memory.
     """
     if declared > max(SMALL, MAX_RATIO * stored):
         raise DamagedFileError(

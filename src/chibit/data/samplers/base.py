@@ -70,11 +70,7 @@ def to_device(batch: BatchT, device: torch.device) -> BatchT:
 
 
 def restore_generator(generator: np.random.Generator, state: Mapping[str, Any]) -> None:
-    """Set a sampler's generator to a state that its `state_dict` gave.
-
-    Raises:
-        DamagedFileError: if it is not the state of a generator of this kind.
-    """
+    """Set a sampler's generator to a state that its `state_dict` gave."""
     try:
         generator.bit_generator.state = state["generator"]
     except (KeyError, TypeError, ValueError) as error:

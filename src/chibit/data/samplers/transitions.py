@@ -70,7 +70,6 @@ class TransitionSampler(RowSampler):
 
         Raises:
             InputError: if `batch_size` is below 1, or no step has a next observation.
-            ResourceError: if a batch is larger than memory.
         """
         super().__init__(dataset, batch_size=batch_size, generator=generator)
         num_bytes = 8 * batch_size * self._records.shape[1]

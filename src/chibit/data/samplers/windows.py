@@ -69,7 +69,6 @@ class WindowSampler(RowSampler):
 
         Raises:
             InputError: if `context_length` or `batch_size` is below 1.
-            ResourceError: if a batch is larger than memory.
         """
         check_sizes(context_length=context_length)
         super().__init__(dataset, batch_size=batch_size, generator=generator)

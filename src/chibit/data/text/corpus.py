@@ -49,9 +49,7 @@ def build_corpus(
         progress: show a bar on standard error.
 
     Raises:
-        InputError: for an unknown source, one without text, or a missing package.
         DamagedFileError: for a shard that does not match its SHA-256.
-        ResourceError: if the Hub cannot be reached, or the disk is full.
     """
     if is_corpus(out):
         return open_corpus(out)
@@ -78,9 +76,6 @@ def load_corpus(
         tokenizer: as in `build_corpus`.
         cache: where corpora are kept; see `home_folder`.
         progress: show a bar on standard error.
-
-    Raises:
-        UserError: as `build_corpus` and `open_corpus`.
     """
     if not str(source).strip():
         raise InputError("corpus: got an empty name, expected a file or folder of text, or a known name")
@@ -96,12 +91,7 @@ def load_corpus(
 
 
 def corpus_tokenizer(corpus: TokenDataset) -> Tokenizer | None:
-    """Load the tokenizer that made a corpus, or None where its tokens are no text.
-
-    Raises:
-        InputError: if a package it needs is missing.
-        DamagedFileError: if its vocabulary is damaged.
-    """
+    """Load the tokenizer that made a corpus, or None where its tokens are no text."""
     if corpus.tokenizer == "gpt2":
         return load_gpt2_tokenizer()
     if corpus.tokenizer == "bpe":

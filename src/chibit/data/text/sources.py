@@ -54,12 +54,7 @@ class TextSource:
 
 
 def find_text(source: str | Path) -> TextSource:
-    """Find text by an id of `HUB_CORPORA`, or by the path of a file or folder.
-
-    Raises:
-        InputError: for an unknown name, or a folder without text files.
-        ResourceError: if the Hub is needed and does not answer; this takes seconds.
-    """
+    """Find text by an id of `HUB_CORPORA`, or by the path of a file or folder."""
     if source in HUB_CORPORA:
         return _hub_text(str(source))
     path = Path(source).expanduser()
@@ -92,7 +87,6 @@ def read_text_file(path: Path) -> Iterator[TextPiece]:
 
     Raises:
         InputError: for a file that cannot be read or is not UTF-8, or a line that is not JSON with a text.
-        DamagedFileError: for a damaged .gz file.
     """
     try:
         with open_regular(path) as raw:

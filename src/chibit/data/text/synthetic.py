@@ -210,10 +210,6 @@ def build_synthetic(
             also `num_sequences` and enough `num_states` for its 64 tokens.
         out: folder of the corpus; it appears only when it is whole.
         text: the text to shuffle.
-
-    Raises:
-        InputError: for an unknown kind, or a missing text.
-        ResourceError: if the disk is full.
     """
     if kind not in SYNTHETIC:
         raise InputError(f"synthetic corpus {kind!r}: expected one of {', '.join(SYNTHETIC)}")

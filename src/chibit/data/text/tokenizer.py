@@ -68,7 +68,6 @@ class GPT2Tokenizer:
 
         Raises:
             InputError: if the file or the package tiktoken is missing.
-            DamagedFileError: if the file is not OpenAI's.
         """
         with needing("lm", "GPT-2's tokenizer"):
             import tiktoken
@@ -100,12 +99,7 @@ class BPETokenizer:
     end_of_text = 0
 
     def __init__(self, vocabulary: str) -> None:
-        """Read a vocabulary that `to_json` gave.
-
-        Raises:
-            InputError: if the package tokenizers is missing.
-            DamagedFileError: if the text is not such a vocabulary.
-        """
+        """Read a vocabulary that `to_json` gave."""
         self._vocab, self._merges = _checked_vocabulary(vocabulary)
         self.vocab_size = len(self._vocab)
         tokenizers = _import_tokenizers()

@@ -121,7 +121,6 @@ def write_corpus(
 
     Raises:
         InputError: for an empty corpus.
-        ResourceError: if the disk is full or the folder cannot be written.
     """
     if not 1 <= vocab_size <= MAX_VOCAB_SIZE:
         raise InputError(f"vocab_size is {vocab_size}, expected 1 to {MAX_VOCAB_SIZE}")
@@ -157,7 +156,6 @@ def open_corpus(folder: Path) -> TokenDataset:
 
     Raises:
         InputError: if the folder is not a corpus.
-        DamagedFileError: if anything is not as it was written.
     """
     manifest = read_json(folder / MANIFEST, inside=folder)
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
@@ -252,11 +250,7 @@ class TokenSampler:
         return {"generator": self._pass_start, "next": self._next}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a state that `state_dict` gave.
-
-        Raises:
-            DamagedFileError: if it is not such a state.
-        """
+        """Continue from a state that `state_dict` gave."""
         restore_generator(self._generator, state)
         self._begin_pass()
         place = state.get("next")

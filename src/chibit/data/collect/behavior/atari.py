@@ -48,10 +48,6 @@ def load_actor(path: Path, num_actions: int) -> Actor:
     Args:
         path: the safetensors file.
         num_actions: size of the game's action set.
-
-    Raises:
-        InputError: if there is no such file, or the network is another one or another game's.
-        DamagedFileError: if it cannot be read or holds a number that is not finite.
     """
     tensors = _read(path)
     channels = 4

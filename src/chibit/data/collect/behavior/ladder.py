@@ -182,7 +182,6 @@ def load_ladder(env_name: str) -> Ladder:
 
     Raises:
         InputError: No ladder has that name.
-        DamagedFileError: The installed file is damaged or missing.
     """
     if env_name not in OWN_IDS:
         hint = nearest(env_name, OWN_IDS) or f"; known are {', '.join(OWN_IDS)}"

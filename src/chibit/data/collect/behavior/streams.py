@@ -23,11 +23,7 @@ Submit = Callable[[BlockTask, int], "Future[list[Episode]]"]
 
 @contextmanager
 def block_runner(num_processes: int) -> Iterator[Submit]:
-    """Give a function that has a block computed: at once in this process, or in one of several workers.
-
-    Raises:
-        ResourceError: A worker was killed.
-    """
+    """Give a function that has a block computed: at once in this process, or in one of several workers."""
     if num_processes == 1:
         yield _run_here
         return
