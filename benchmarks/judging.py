@@ -24,7 +24,8 @@ from chibit.core.config import from_json, to_json
 from chibit.core.files import write_atomic
 from chibit.judging.fitting import FitConfig
 from chibit.judging.judge import Judge, JudgeConfig
-from chibit.judging.judgement import Judgement, compare
+from chibit.judging.judgement import Judgement
+from chibit.judging.verdict import compare
 
 BAD = 1 / 3
 """Of the range of true values: a kept policy that is further off is a failure."""
@@ -100,8 +101,8 @@ def measures(judged: list[Judged], everyone: list[Judged]) -> dict[str, float]:
         "policies": len(judged),
         "rho_value": rho(value, true_value),
         "rho_return": rho(total, true_total),
-        "regret": float((max(all_totals) - true_total[value.argmax()]) / np.ptp(all_totals)),
-        "regret_kept": float((true_total.max() - true_total[value.argmax()]) / np.ptp(all_totals)),
+        "regret": float((max(all_totals) - true_total[total.argmax()]) / np.ptp(all_totals)),
+        "regret_kept": float((true_total.max() - true_total[total.argmax()]) / np.ptp(all_totals)),
         "median_error": float(np.median(errors)),
         "largest_error": float(errors.max()),
         "range": float(np.ptp(all_values)),
@@ -119,7 +120,7 @@ def told_apart(judged: list[Judged]) -> tuple[int, int, int]:
         comparison = compare(first.judgement, second.judgement)
         pairs += 1
         if comparison is not None and comparison.is_clear:
-            true = {one.judgement.name: one.true["value"] for one in (first, second)}
+            true = {one.judgement.name: one.true["return"] for one in (first, second)}
             clear += 1
             right += true[comparison.better] > true[comparison.other]
     return pairs, clear, right

@@ -6,7 +6,6 @@ has the tables.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +15,8 @@ from chibit.core.formatting import format_number, format_setting
 from chibit.judging.fitting import SelfTest
 from chibit.judging.replay import ActionError
 
-_BIAS, _SHARED_BIAS = 0.15, 0.05
-"""Share of a value by which all members are wrong together, and by which two policies differ in that."""
+_BIAS = 0.15
+"""Share of a value by which all members are wrong together."""
 _TIMES_CLONE = 4.0
 """Times the clone's disagreement, or its share of clipped states, beyond which nothing is said."""
 _CLIPPED = 0.1
@@ -162,20 +161,20 @@ class Judgement(Checked):
         )
 
     @property
-    def against_clone(self) -> str:
-        """The value beside that of a plain clone in the same model, in words; empty without a number."""
-        if self.value is None:
+    def times_clone(self) -> str:
+        """The return beside that of a plain clone in the same model, in words; empty without a number."""
+        if self.total is None:
             return ""
-        own, clone = self.value.mean, self.log.clone.value.mean
+        own, clone = self.total.mean, self.log.clone.total.mean
         if own > 0 and clone > 0:
             return f"{own / clone:.2f} x the clone"
-        return f"{format_number(own - clone, signed=True)} against the clone's {format_number(clone)}"
+        return f"{format_number(own - clone, signed=True)} to the clone"
 
     def __str__(self) -> str:
         lines = [f"{self.name}: no number: {reason}" for reason in self.reasons]
         if self.value is not None:
             lines = [
-                f"{self.name}: value {self.value}, return {self.total}, {self.against_clone}, by a model "
+                f"{self.name}: return {self.total}, {self.times_clone}; discounted {self.value}; by a model "
                 f"that follows the log for {self.log.self_test.horizon} steps"
             ]
         return "\n".join([*lines, *(f"{self.name}: {note}" for note in self.notes)])
@@ -213,53 +212,3 @@ def _reasons(played: PlayedInModel, log: LogSummary) -> list[str]:
             f"go from {format_number(log.lowest_value)} to {format_number(log.best_value)}"
         )
     return reasons
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison(Checked):
-    """Two policies, played from the same states in the same members."""
-
-    better: str
-    other: str
-    difference: float
-    """Of their values, at least 0."""
-    half_width: float
-    """Two standard deviations of the members' differences, and 5 % of the better value."""
-    is_clear: bool
-    """Whether they can be told apart."""
-
-    def __str__(self) -> str:
-        gap = f"{format_number(self.difference)} ± {format_number(self.half_width, like=[self.difference])}"
-        if self.is_clear:
-            return f"{self.better} is better than {self.other} by {gap}"
-        return f"cannot tell {self.better} and {self.other} apart ({gap})"
-
-
-def compare(first: Judgement, second: Judgement) -> Comparison | None:
-    """Compare two policies by their values; None where one of them has no number."""
-    if first.value is None or second.value is None:
-        return None
-    if first.value.mean < second.value.mean:
-        first, second = second, first
-    return _compare(first, second)
-
-
-def rank(judgements: Sequence[Judgement]) -> list[Judgement]:
-    """Policies with a number from the best value down, then the others as they were given."""
-    with_number = [judgement for judgement in judgements if judgement.value is not None]
-    best_first = sorted(with_number, key=lambda judgement: -judgement.in_model.value.mean)
-    return [*best_first, *(judgement for judgement in judgements if judgement.value is None)]
-
-
-def _compare(better: Judgement, other: Judgement) -> Comparison:
-    gaps = np.subtract(better.in_model.value.members, other.in_model.value.members)
-    difference = float(gaps.mean())
-    spread = float(2.0 * gaps.std(ddof=1)) if len(gaps) > 1 else 0.0
-    half_width = spread + _SHARED_BIAS * abs(better.in_model.value.mean)
-    return Comparison(
-        better=better.name,
-        other=other.name,
-        difference=difference,
-        half_width=half_width,
-        is_clear=difference > half_width,
-    )

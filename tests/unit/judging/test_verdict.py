@@ -1,0 +1,77 @@
+import dataclasses
+
+import pytest
+
+from chibit.judging.judgement import Estimate
+from chibit.judging.verdict import compare, compare_with_clone, rank, verdict
+from judging_toys import Acts, home
+
+
+@pytest.fixture(scope="module")
+def judged(line_judge):
+    """Makes a judgement whose members say what is wanted; the clone's say 10, 10, 11 and 11."""
+    real = line_judge(Acts(home))
+    assert not real.reasons
+    clone = dataclasses.replace(real.log.clone, total=Estimate(members=(10.0, 10.0, 11.0, 11.0)))
+    log = dataclasses.replace(real.log, clone=clone)
+
+    def make(name, *members, clipped=0.0):
+        played = dataclasses.replace(real.in_model, total=Estimate(members=members), clipped=clipped)
+        return dataclasses.replace(real, name=name, in_model=played, log=log)
+
+    return make
+
+
+def test_members_decide_whether_two_can_be_told_apart(judged):
+    base = judged("base", 9.0, 10.0, 11.0, 12.0)
+    above = judged("above", 11.0, 12.0, 13.0, 14.0)
+    mixed = judged("mixed", 15.0, 10.0, 15.0, 10.0)
+    clear = compare(base, above)
+    # All members agree on 2.0, and 10 % of 12.5 are 1.25.
+    assert (clear.better, clear.difference, clear.half_width) == ("above", 2.0, pytest.approx(1.25))
+    assert clear.is_clear and str(clear) == "above is better than base by 2.00 ± 1.25"
+    unclear = compare(base, mixed)
+    assert not unclear.is_clear
+    assert str(unclear).startswith("cannot tell mixed and base apart (2.00 ± ")
+    assert not compare(base, base).is_clear
+
+
+def test_a_policy_without_a_number_is_compared_with_nothing(judged):
+    outside = judged("outside", 15.0, 15.0, 15.0, 15.0, clipped=0.9)
+    assert outside.reasons
+    assert compare(outside, judged("base", 9.0, 9.0, 9.0, 9.0)) is None
+    assert compare_with_clone(outside) is None
+
+
+def test_order(judged):
+    names = [
+        judgement.name
+        for judgement in rank(
+            [
+                judged("outside", 99.0, clipped=0.9),
+                judged("low", 8.0, 8.0, 8.0, 8.0),
+                judged("high", 9.0, 9.0, 9.0, 9.0),
+            ]
+        )
+    ]
+    assert names == ["high", "low", "outside"]
+
+
+def test_verdicts(judged):
+    same = judged("a", 10.0, 10.0, 11.0, 11.0)
+    better = judged("b", 15.0, 15.0, 16.0, 16.0)
+    worse = judged("c", 6.0, 6.0, 7.0, 7.0)
+    near = judged("d", 14.9, 15.0, 15.9, 16.0)
+    outside = judged("e", 15.0, 15.0, 15.0, 15.0, clipped=0.9)
+    assert verdict([same]) == "a cannot be told apart from the clone of the log."
+    assert verdict([better]) == "b is judged better than the clone of the log."
+    assert verdict([worse]) == "the clone of the log is judged better than c."
+    assert verdict([worse, better]) == (
+        "b has the best return; b is judged better than the clone of the log; it is ahead of c."
+    )
+    assert verdict([worse, better, near, outside]) == (
+        "b has the best return; b is judged better than the clone of the log; "
+        "it cannot be told apart from d; "
+        "1 of 4 judgements came to no number."
+    )
+    assert verdict([outside]).startswith("No number can be given: the policy leaves what the log covers")
