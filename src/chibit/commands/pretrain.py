@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from chibit.commands.parsing import parse, take_option
-from chibit.commands.train import Destination
+from chibit.commands.train import Destination, with_destination
 from chibit.core.errors import InputError
 from chibit.core.files import nearest
 from chibit.core.terminal import make_console
+
+_TEXT = (
+    "Train a language model on text or on a synthetic corpus.\n\n"
+    "--size chibit, 3M, 18M or 84M sets the backbone as in Table 9.\n\n"
+    "Example: chibit pretrain --corpus markov --num-steps 1000 --precision bf16"
+)
 
 
 def pretrain(argv: Sequence[str], prog: str) -> None:
@@ -23,11 +27,11 @@ def pretrain(argv: Sequence[str], prog: str) -> None:
     size = take_option(rest, "--size")
     if size is not None and size not in SIZES:
         raise InputError(f"--size: unknown {size!r}{nearest(size, SIZES)}; known: {', '.join(SIZES)}")
-    kind = _arguments_class(PretrainConfig)
+    kind = with_destination(PretrainConfig, _TEXT)
     defaults = PretrainConfig() if size is None else PretrainConfig(gpt=SIZES[size])
     destination = Destination(study="pretrain")
-    arguments = parse(kind, rest, prog, kind(config=defaults, destination=destination))
-    config, destination = arguments.config, arguments.destination
+    arguments = parse(kind, rest, prog, kind(run=defaults, destination=destination))
+    config, destination = arguments.run, arguments.destination
     path = destination.out or pretrain_path(config, Path("runs"), destination.study)
     result = destination.run(pretrain_model, config, path)
     console = make_console()
@@ -38,20 +42,3 @@ def pretrain(argv: Sequence[str], prog: str) -> None:
     )
     console.print(f"language model: {path / 'language_model'}", soft_wrap=True)
     console.print(f"fine-tune it: chibit train --data hopper-medium --initializer {path}", soft_wrap=True)
-
-
-def _arguments_class(config: type) -> Any:
-    made = dataclasses.make_dataclass(
-        "PretrainArguments",
-        [
-            ("config", config),
-            ("destination", Destination, dataclasses.field(default=Destination())),
-        ],
-        frozen=True,
-    )
-    made.__doc__ = (
-        "Train a language model on text or on a synthetic corpus.\n\n"
-        "--size chibit, 3M, 18M or 84M sets the backbone as in Table 9.\n\n"
-        "Example: chibit pretrain --corpus markov --num-steps 1000 --precision bf16"
-    )
-    return made

@@ -110,21 +110,24 @@ def _require_data(base: Any) -> None:
 def _arguments_class(agent_config: type) -> Any:
     from chibit.training.run_config import RunConfig
 
-    made = dataclasses.make_dataclass(
-        "TrainArguments",
-        [
-            ("run", RunConfig[agent_config]),  # type: ignore[valid-type]
-            ("destination", Destination, dataclasses.field(default=Destination())),
-        ],
-        frozen=True,
-    )
-    made.__doc__ = (
+    return with_destination(
+        RunConfig[agent_config],  # type: ignore[valid-type]
         "Fine-tune an agent on logged trajectories and evaluate it.\n\n"
         "--agent NAME or MODULE:CLASS chooses the method (dt is the sequence model), --recipe NAME a named "
         "configuration (chibit recipes lists them), --config FILE the config.json of an earlier run. "
         "The flags below are those of the method chosen.\n\n"
-        "Example: chibit train --data hopper-medium --initializer chibit --seed 0 --precision bf16"
+        "Example: chibit train --data hopper-medium --initializer chibit --seed 0 --precision bf16",
     )
+
+
+def with_destination(config: Any, text: str) -> Any:
+    """The class of the arguments of a command that trains: the run's own, and where it is written."""
+    fields: list[Any] = [
+        ("run", config),
+        ("destination", Destination, dataclasses.field(default=Destination())),
+    ]
+    made = dataclasses.make_dataclass("Arguments", fields, frozen=True)
+    made.__doc__ = text
     return made
 
 

@@ -212,8 +212,8 @@ def sweep(folder: Path) -> None:
             remove(leftover)
 
 
-def _independent(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Contiguous CPU tensors of which no two share memory, as safetensors wants them."""
+def pack_tensors(tensors: Mapping[str, torch.Tensor]) -> bytes:
+    """The content of a safetensors file, which takes contiguous tensors of which no two share memory."""
     seen: set[int] = set()
     result = {}
     for name, tensor in tensors.items():
@@ -222,7 +222,7 @@ def _independent(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]
             value = value.clone()
         seen.add(value.data_ptr())
         result[name] = value
-    return result
+    return safetensors.torch.save(result)
 
 
 def _serialise(tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> _Contents:
@@ -230,7 +230,7 @@ def _serialise(tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any]) ->
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     return {
-        "model.safetensors": safetensors.torch.save(_independent(tensors)),
+        "model.safetensors": pack_tensors(tensors),
         "training_state.pt": buffer.getbuffer(),
     }
 
@@ -270,7 +270,15 @@ def _load(path: Path) -> Checkpoint:
         raise DamagedFileError(
             f"{path / 'manifest.json'}: schema {schema!r}, expected {SCHEMA}; written by another version?"
         )
-    contents = {name: _verified(path / name, manifest.get("sha256")) for name in _FILES}
+    hashes = manifest.get("sha256")
+    if not isinstance(hashes, dict):
+        raise DamagedFileError(f"{path / 'manifest.json'}: names no SHA-256")
+    contents = {
+        name: read_whole(
+            path / name, "use another checkpoint", inside=path.parent, sha256=str(hashes.get(name))
+        )
+        for name in _FILES
+    }
     if manifest.get("step") != int(path.name):
         raise DamagedFileError(
             f"{path / 'manifest.json'}: says step {manifest.get('step')!r}, its folder says {path.name}"
@@ -281,14 +289,6 @@ def _load(path: Path) -> Checkpoint:
     except (SafetensorError, *_STUMBLES) as error:
         raise DamagedFileError(f"{path}: cannot be read ({type(error).__name__})") from error
     return Checkpoint(step=manifest["step"], tensors=tensors, state=state)
-
-
-def _verified(path: Path, hashes: Any) -> bytes:
-    expected = hashes.get(path.name) if isinstance(hashes, dict) else None
-    data = read_whole(path, "use another checkpoint", inside=path.parents[1])
-    if hashlib.sha256(data).hexdigest() != expected:
-        raise DamagedFileError(f"{path}: content does not match the SHA-256 in its manifest")
-    return data
 
 
 def _prune(folder: Path, keep: int) -> None:

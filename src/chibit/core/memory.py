@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -80,21 +81,25 @@ def perceptron_bytes(*, inputs: int, hidden_sizes: Sequence[int], outputs: int, 
     return 16 * weights + 4 * rows * sum(widths)
 
 
-def read_whole(path: Path, remedy: str, *, inside: Path | None = None) -> bytes:
+def read_whole(path: Path, remedy: str, *, inside: Path | None = None, sha256: str | None = None) -> bytes:
     """Read a file whose content is needed at once.
 
     Args:
         path: the file.
         remedy: what to do if it is missing or cannot be read.
         inside: a folder in which it must lie once links are followed.
+        sha256: what is written down of its content.
 
     Raises:
-        DamagedFileError: if it is missing, cannot be read, or lies elsewhere.
+        DamagedFileError: if it is missing, cannot be read, lies elsewhere, or has another content.
         ResourceError: if it is larger than `memory_budget`; it is then not opened.
     """
     size = check_regular(path, inside=inside, kind=DamagedFileError, remedy=remedy)
     check_fits(size, str(path), "it is not to be trusted, or needs a larger machine")
-    return read_regular(path, inside=inside, most=memory_budget(), kind=DamagedFileError, remedy=remedy)
+    content = read_regular(path, inside=inside, most=memory_budget(), kind=DamagedFileError, remedy=remedy)
+    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+        raise DamagedFileError(f"{path}: content does not match the SHA-256 written down for it; {remedy}")
+    return content
 
 
 def is_out_of_memory(error: BaseException) -> bool:

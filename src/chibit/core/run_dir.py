@@ -134,11 +134,11 @@ class RunDir:
 
     def append_metrics(self, record: dict[str, Any]) -> None:
         """Add a line to metrics.jsonl."""
-        self._append("metrics.jsonl", record)
+        append(self.path / "metrics.jsonl", dump(record) + "\n")
 
     def append_evaluation(self, record: dict[str, Any]) -> None:
         """Add a line to evaluations.jsonl."""
-        self._append("evaluations.jsonl", record)
+        append(self.path / "evaluations.jsonl", dump(record) + "\n")
 
     def log(self, message: str) -> None:
         """Add a line of text to train.log."""
@@ -212,9 +212,6 @@ class RunDir:
             found = data.get("schema") if isinstance(data, dict) else type(data).__name__
             raise DamagedFileError(f"{path}: schema {found!r}, expected {SCHEMA}")
         return check_record(kind, data, path)
-
-    def _append(self, name: str, record: dict[str, Any]) -> None:
-        append(self.path / name, dump(record) + "\n")
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 
 from chibit.agents import AGENTS, make_agent
 from chibit.agents.base import Agent
+from chibit.core.checkpoint import pack_tensors
 from chibit.core.config import Checked, from_json, read_json, to_json
 from chibit.core.errors import DamagedFileError, InputError, first_line
 from chibit.core.files import write_atomic
@@ -35,6 +36,7 @@ from chibit.policy.card import PolicyScore
 
 SCHEMA = 1
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
+_REMEDY = "fetch the folder again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +67,7 @@ def write_policy(
     agent: Agent, spec: DatasetSpec, folder: Path, target_return: float | None, scores: Sequence[PolicyScore]
 ) -> SavedPolicy:
     """Write weights and `config.json` into a new folder; arguments are those of `policy.export`."""
-    weights = safetensors.torch.save(_separate(agent.acting_modules().state_dict()))
+    weights = pack_tensors(agent.acting_modules().state_dict())
     config = agent.acting_config
     saved = SavedPolicy(
         schema=SCHEMA,
@@ -142,26 +144,16 @@ def load_agent(saved: SavedPolicy, folder: Path, device: str) -> Agent:
     try:
         agent = make_agent(config, saved.spec, runtime)
     except (RuntimeError, MemoryError) as error:  # sizes beyond all memory
-        reason = first_line(error)
-        raise DamagedFileError(
-            f"{path}: the model cannot be built ({reason}); fetch the folder again"
-        ) from error
+        raise DamagedFileError(f"{path}: cannot be built ({first_line(error)}); {_REMEDY}") from error
     _fill(agent.acting_modules(), tensors, folder / _WEIGHTS)
     return agent
 
 
 def _read_tensors(path: Path, sha256: str, root: Path) -> dict[str, torch.Tensor]:
-    content = read_whole(path, "fetch the folder again", inside=root)
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise DamagedFileError(
-            f"{path}: content does not match the SHA-256 in {_CONFIG}; fetch the folder again"
-        )
     try:
-        return safetensors.torch.load(content)
+        return safetensors.torch.load(read_whole(path, _REMEDY, inside=root, sha256=sha256))
     except (SafetensorError, ValueError, KeyError) as error:
-        raise DamagedFileError(
-            f"{path}: is not a safetensors file ({error}); fetch the folder again"
-        ) from error
+        raise DamagedFileError(f"{path}: is not a safetensors file ({error}); {_REMEDY}") from error
 
 
 def _fill(modules: torch.nn.Module, tensors: Mapping[str, torch.Tensor], path: Path) -> None:
@@ -177,8 +169,3 @@ def _fill(modules: torch.nn.Module, tensors: Mapping[str, torch.Tensor], path: P
         if not torch.isfinite(tensors[name]).all():
             raise DamagedFileError(f"{path}: {name} has a value that is not finite; train again")
     modules.load_state_dict(tensors)
-
-
-def _separate(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Copies on the CPU: safetensors takes no tensors that share memory."""
-    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}

@@ -139,6 +139,12 @@ class Loop(ABC, Generic[ConfigT]):
             if self.workers.is_first:
                 self.run.write_result(self.result())
 
+    def write_line(self, metrics: Mapping[str, float]) -> None:
+        """Add a line to metrics.jsonl."""
+        if self.workers.is_first:
+            seconds = round(self.state.train_seconds, 3)
+            self.run.append_metrics({"step": self.state.step, "seconds": seconds, **metrics})
+
     def track(self, metrics: Mapping[str, float]) -> None:
         """Tell every tracker."""
         for tracker in self.trackers:
@@ -160,8 +166,7 @@ class Loop(ABC, Generic[ConfigT]):
         started = time.perf_counter()
         means |= self.measure()
         state.evaluation_seconds += time.perf_counter() - started
-        if self.workers.is_first:
-            self.run.append_metrics({"step": state.step, "seconds": round(state.train_seconds, 3), **means})
+        self.write_line(means)
         self.track(means)
         state.sums, state.counts = {}, {}
 

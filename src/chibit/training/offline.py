@@ -28,7 +28,7 @@ from chibit.training.provenance import provenance
 from chibit.training.result import summarise
 from chibit.training.run_config import RunConfig, to_record
 from chibit.training.run_data import open_data, refuse_changed, refuse_changed_if_here
-from chibit.training.trackers import Tracker, evaluation_metrics, make_trackers
+from chibit.training.trackers import evaluation_metrics, make_trackers
 
 HELD_OUT_ROWS = 256
 """Held-out windows or transitions at least, drawn once for a run; runs that share a seed and a kind of batch
@@ -68,7 +68,7 @@ def train(
     with run.lock():
         if run.is_finished:
             refuse_changed_if_here(run, config)
-            _trackers(config, run)
+            make_trackers(run, config)
             return run.result()
         train_sources(config.agent, progress=progress)
         with limited_memory(config.device):
@@ -97,7 +97,7 @@ class _OfflineRun(Loop[RunConfig[Any]]):
         self.held_out = None if held_out is None else HeldOutError(self.agent, held_out, config.seed)
         self.targets = config.targets(self.spec)
         self.environments = open_environments(self.spec) if config.num_episodes else None
-        self.trackers = _trackers(config, run)
+        self.trackers = make_trackers(run, config)
 
     def begin(self) -> None:
         self.run.write_provenance(provenance(self.dataset, self.agent))
@@ -202,10 +202,6 @@ class HeldOutError:
 def _generator(seed: int, use: int) -> np.random.Generator:
     """Draws of a run: 1 of its batches, 2 of what is held out."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, use])))
-
-
-def _trackers(config: RunConfig[Any], run: RunDir) -> list[Tracker]:
-    return make_trackers(run, tensorboard=config.tensorboard, wandb=config.wandb, config=to_record(config))
 
 
 def open_environments(spec: DatasetSpec) -> EnvironmentPool | None:

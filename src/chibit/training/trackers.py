@@ -10,31 +10,24 @@ from typing import Any
 from chibit.core.errors import InputError, ResourceError, needing
 from chibit.core.run_dir import RunDir
 from chibit.evaluation.summary import EvaluationSummary, summarize_record
+from chibit.training.run_config import RunConfig, to_record
 
 Tracker = Callable[[int, Mapping[str, float]], None]
 
 
-def make_trackers(
-    run: RunDir, *, tensorboard: bool, wandb: str | None, config: dict[str, Any]
-) -> list[Tracker]:
+def make_trackers(run: RunDir, config: RunConfig[Any]) -> list[Tracker]:
     """Open the loggers that were asked for; a new one is first told what the run has logged so far.
 
     Args:
-        run: the run directory.
-        tensorboard: write event files under ``path/tensorboard``.
-        wandb: project to log to, or None.
-        config: the run's configuration as JSON values.
+        run: the run directory; TensorBoard's event files go under ``path/tensorboard``.
+        config: says which.
 
     Raises:
         InputError: when the extra is not installed, naming it, or Weights & Biases is not signed in.
         ResourceError: when Weights & Biases cannot be reached.
     """
-    trackers: list[Tracker] = []
-    if tensorboard:
-        trackers.append(_tensorboard(run))
-    if wandb is not None:
-        trackers.append(_wandb(run, wandb, config))
-    return trackers
+    trackers = [_tensorboard(run)] if config.tensorboard else []
+    return trackers if config.wandb is None else [*trackers, _wandb(run, config.wandb, to_record(config))]
 
 
 def _catch_up(track: Tracker, run: RunDir) -> None:

@@ -33,7 +33,7 @@ from chibit.data.load import load_dataset
 from chibit.data.samplers.transitions import TransitionSampler
 from chibit.evaluation.rollout import Evaluation
 from chibit.models.gpt import GPTShape
-from chibit.training import loop, offline
+from chibit.training import loop, offline, trackers
 from chibit.training.offline import train
 from chibit.training.run_config import RunConfig, to_record
 
@@ -620,14 +620,12 @@ def test_what_a_run_is_asked_for_reaches_its_parts(data, tmp_path, monkeypatch):
     assert calls["threads"] == (2,)
     assert calls["open_data"] == ((config,), {"progress": False})
     assert calls["RunProgress"] == ((6, "run"), {"enabled": False})
-    trackers = {"tensorboard": False, "wandb": None, "config": to_record(config)}
-    assert calls["make_trackers"][1] == trackers
-    assert calls["make_trackers"][0][0].path == path
+    assert calls["make_trackers"][0][0].path == path and calls["make_trackers"][0][1] is config
     told.clear()
     assert train(config, path, study="rates", progress=False) == result
     assert [call[0] for call in told] == ["refuse_changed_if_here", "make_trackers"]
     assert told[0][1][0].path == path and told[0][1][1] is config
-    assert told[1][1][0].path == path and told[1][2] == trackers
+    assert told[1][1][0].path == path and told[1][1][1] is config
 
 
 def test_a_run_shows_its_progress_unless_told_otherwise_and_is_of_the_study_runs(data, tmp_path, monkeypatch):
@@ -646,10 +644,11 @@ def test_a_run_shows_its_progress_unless_told_otherwise_and_is_of_the_study_runs
 
 def test_trackers_of_a_run_are_those_that_its_settings_name(data, tmp_path, monkeypatch):
     heard = []
-    monkeypatch.setattr(offline, "make_trackers", lambda run, **settings: heard.append(settings) or [])
+    monkeypatch.setattr(trackers, "_tensorboard", lambda run: lambda *_: heard.append("tensorboard"))
+    monkeypatch.setattr(trackers, "_wandb", lambda *given: lambda *_: heard.append(given[1:]))
     config = config_of(data, num_steps=1, tensorboard=True, wandb="project")
     run(config, tmp_path / "run")
-    assert heard == [{"tensorboard": True, "wandb": "project", "config": to_record(config)}]
+    assert heard == ["tensorboard", ("project", to_record(config))]
 
 
 def test_a_run_is_held_while_it_trains_and_no_longer(data, tmp_path):

@@ -255,15 +255,8 @@ class _PretrainRun(Loop[PretrainConfig]):
                 f"{self.run.path}: held-out loss {loss} at step {step}; lower learning_rate"
             )
         perplexity = math.exp(min(loss, _LARGEST_LOSS))
-        self.run.append_metrics(
-            {
-                "step": step,
-                "seconds": round(self.state.train_seconds, 3),
-                "held_out/loss": loss,
-                "held_out/perplexity": perplexity,
-                "held_out/tokens": len(held_out) - 1,
-            }
-        )
+        measured = {"loss": loss, "perplexity": perplexity, "tokens": len(held_out) - 1}
+        self.write_line({f"held_out/{name}": value for name, value in measured.items()})
         sample = sample_text(self.model, self.data.train, config.sample_tokens, seed=config.seed)
         line = f"step {step}: held-out perplexity {perplexity:.2f}; {sample}"
         self.run.log(line)

@@ -81,16 +81,18 @@ def import_sources(agent: AgentConfig) -> None:
 
 def source_folder(spec: str) -> Path:
     """Where a source is kept."""
-    found = parse_trained(spec)
-    assert found is not None
-    return language_model_folder(*found)
+    return language_model_folder(*_parts(spec))
 
 
 def source_steps(spec: str) -> int:
     """Gradient steps of a source's pre-training."""
+    return _parts(spec)[1]
+
+
+def _parts(spec: str) -> tuple[str, int, str]:
     found = parse_trained(spec)
     assert found is not None
-    return found[1]
+    return found
 
 
 def train_sources(agent: AgentConfig, *, progress: bool = True) -> None:
@@ -103,8 +105,7 @@ def train_sources(agent: AgentConfig, *, progress: bool = True) -> None:
         Stopped: after SIGINT or SIGTERM, with a checkpoint saved.
     """
     for spec in trained_specs(agent):
-        found, folder = parse_trained(spec), source_folder(spec)
-        assert found is not None
+        found, folder = _parts(spec), source_folder(spec)
         while not (folder / "result.json").is_file():
             try:
                 pretrain(trained_config(*found), folder, study="language_models", progress=progress)
