@@ -121,6 +121,11 @@ FAIR = Study(
 FAIR_CELL = replace(FAIR, data=("hopper-medium-replay",), score_levels={}, negligible=None)
 """On one data set of it, for what is asked besides."""
 
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
 _OWN = {
     "rates": replace(
         FAIR_CELL,
@@ -194,20 +199,8 @@ _OWN = {
     ),
     "table2": Study(
         summary="Table 2: pre-trained models and baselines on nine D4RL data sets",
-        arms=(
-            "chibit_paper",
-            "gpt2",
-            "clip",
-            "igpt",
-            "dt",
-            "cql_tuned",
-            "td3_bc",
-            "brac_v",
-            "awr",
-            "bc",
-            "iql_tuned",
-            "rebrac_tuned",
-            "random",
+        arms=_names(
+            "chibit_paper gpt2 clip igpt dt cql_tuned td3_bc brac_v awr bc iql_tuned rebrac_tuned random"
         ),
         data=NINE,
     ),
@@ -273,16 +266,8 @@ _OWN = {
     ),
     "initialisers": Study(
         summary="initialisers and techniques on our own Hopper medium-replay data",
-        arms=(
-            "random",
-            "random_matched",
-            "chibit",
-            "chibit_similarity",
-            "chibit_language",
-            "chibit_random_positions_plain",
-            "chibit_paper",
-            "markov",
-        ),
+        arms=_names("random random_matched chibit chibit_similarity chibit_language")
+        + _names("chibit_random_positions_plain chibit_paper markov"),
         data=("hopper-medium-replay",),
         num_steps=3_000,
         evaluate_every=500,

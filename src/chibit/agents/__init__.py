@@ -1,4 +1,4 @@
-"""Agents by name. A new method is one file here and its class in the list below."""
+"""Agents by name. A new method is one file here and its name in the list below."""
 
 from __future__ import annotations
 
@@ -10,18 +10,9 @@ from chibit.agents.registry import AGENTS, AgentEntry, make_agent
 
 # isort: off
 # Importing a method registers it; this is the order in which methods are listed.
-from chibit.agents.dt.agent import DecisionTransformer
-from chibit.agents.bc import BC
-from chibit.agents.td3_bc import TD3BC
-from chibit.agents.cql import CQL
-from chibit.agents.brac_v import BRACV
-from chibit.agents.awr import AWR
-from chibit.agents.iql import IQL
-from chibit.agents.rebrac import ReBRAC
-from chibit.agents.discrete_bc import DiscreteBC
-from chibit.agents.qr_dqn import QRDQN
-from chibit.agents.discrete_cql import DiscreteCQL
-from chibit.agents.rem import REM
+from chibit.agents.dt import agent  # noqa: F401
+from chibit.agents import bc, td3_bc, cql, brac_v, awr, iql, rebrac  # noqa: F401
+from chibit.agents import discrete_bc, qr_dqn, discrete_cql, rem  # noqa: F401
 # isort: on
 
 DEFAULT_AGENT = "dt"
@@ -29,31 +20,19 @@ DEFAULT_AGENT = "dt"
 
 __all__ = [
     "AGENTS",
-    "AWR",
-    "BC",
-    "BRACV",
-    "CQL",
     "DEFAULT_AGENT",
-    "IQL",
-    "QRDQN",
-    "REM",
-    "TD3BC",
     "Agent",
     "AgentConfig",
     "AgentEntry",
     "AgentState",
     "BaselineConfig",
     "ContinuousAgent",
-    "DecisionTransformer",
     "DiscreteAgent",
-    "DiscreteBC",
-    "DiscreteCQL",
     "Loss",
     "OffPolicyAgent",
     "Optimizers",
     "Policy",
     "PolicyStep",
-    "ReBRAC",
     "Sampler",
     "adam",
     "make_agent",

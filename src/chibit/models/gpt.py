@@ -13,7 +13,7 @@ hold it to.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Annotated, Literal, NamedTuple
 
 import torch
@@ -266,6 +266,13 @@ class GPT(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.norm = _make_norm(config)
         self.reset_parameters()
+
+    def set_dropout(self, **probabilities: float) -> None:
+        """Change dropout probabilities, by `GPTConfig`'s names for them."""
+        self.config = replace(self.config, **probabilities)
+        for module in self.modules():
+            if isinstance(module, Block | CausalSelfAttention):
+                module.config = self.config
 
     @property
     def width(self) -> int:

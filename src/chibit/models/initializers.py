@@ -30,7 +30,7 @@ from chibit.core.files import nearest
 from chibit.core.home import language_model_folder
 from chibit.core.plugins import AddressedRegistry, is_address
 from chibit.models.conversion import Family, load_converted
-from chibit.models.gpt import DROPOUTS, GPT, Block, CausalSelfAttention, GPTConfig, GPTShape, Norm
+from chibit.models.gpt import DROPOUTS, GPT, GPTConfig, GPTShape, Norm
 from chibit.models.hub import model_folder
 from chibit.models.huggingface import HuggingFaceLanguageModel, build_huggingface, load_huggingface
 from chibit.models.language_model import (
@@ -199,25 +199,25 @@ def import_initializer(spec: str) -> None:
 
 def short_name(spec: str) -> str:
     """Name of an initializer in tables: without its argument, its module or its parent folders."""
+    own = _own(spec)
+    return own[0] if own else Path(spec.partition(":")[0]).name or "random"
+
+
+def _own(spec: str) -> tuple[str, str] | None:
+    """Key and argument of an initializer in `INITIALIZERS`; None for others."""
     kind, _, rest = spec.partition(":")
-    own = INITIALIZERS.key_of(f"{kind}:{rest.partition(':')[0]}")
-    return own or Path(kind).name or "random"
-
-
-def _registered(spec: str) -> Weights | None:
-    module, _, rest = spec.partition(":")
     name, _, argument = rest.partition(":")
-    key = INITIALIZERS.key_of(f"{module}:{name}")
+    key = INITIALIZERS.key_of(f"{kind}:{name}")
     if key is not None:
-        return INITIALIZERS[key](argument)
-    return INITIALIZERS[module](rest) if module in INITIALIZERS else None
+        return key, argument
+    return (kind, rest) if kind in INITIALIZERS and kind not in _KINDS else None
 
 
 def _load(spec: str, image_gpt_norm: Norm) -> Weights:
     """Weights as their source has them."""
     kind, _, rest = spec.partition(":")
-    if kind not in _KINDS and (registered := _registered(spec)) is not None:
-        return registered
+    if own := _own(spec):
+        return INITIALIZERS[own[0]](own[1])
     if kind == "random_matched":
         source = _load(rest or "chibit", image_gpt_norm)
         return _redrawn(
@@ -370,17 +370,9 @@ def _apply_config(loaded: Weights, config: GPTConfig, spec: str) -> None:
             known = f"has {there!r}" if is_own or name == "n_embd" else "brings its own"
             raise InputError(f"{name} is {given!r}, but {spec} {known}; leave it out, or use random")
     if is_own:
-        set_dropout(backbone, **{name: getattr(config, name) for name in DROPOUTS})
+        backbone.set_dropout(**{name: getattr(config, name) for name in DROPOUTS})
     if isinstance(loaded.language_model, LanguageModel):
         loaded.language_model.config = replace(loaded.language_model.config, gpt=backbone.config)
-
-
-def set_dropout(gpt: GPT, **probabilities: float) -> None:
-    """Change a backbone's dropout probabilities, by `GPTConfig`'s names for them, in place."""
-    config = replace(gpt.config, **probabilities)
-    for module in gpt.modules():
-        if isinstance(module, GPT | Block | CausalSelfAttention):
-            module.config = config
 
 
 def _hash(tensors: Mapping[str, Tensor]) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from chibit.core.errors import DamagedFileError, InputError, ResourceError
 from chibit.models.gpt import GPT, GPTConfig
 from chibit.models.huggingface import HuggingFaceBackbone
-from chibit.models.initializers import TRAINED, Pretrained, load_initialiser, set_dropout
+from chibit.models.initializers import TRAINED, Pretrained, load_initialiser
 from chibit.models.language_model import (
     SHIPPED,
     LanguageModel,
@@ -172,7 +172,7 @@ def test_a_given_config_puts_its_dropouts_in(folder: Path) -> None:
     assert loaded.language_model.config.gpt == asked
     x = torch.ones(1, 3, 16)
     assert not torch.equal(loaded.backbone(x), loaded.backbone(x))
-    set_dropout(loaded.backbone, resid_dropout=0.0, embd_dropout=0.0)
+    loaded.backbone.set_dropout(resid_dropout=0.0, embd_dropout=0.0)
     assert loaded.backbone.config == replace(asked, resid_dropout=0.0, embd_dropout=0.0)
     assert torch.equal(loaded.backbone(x), loaded.backbone(x))
 

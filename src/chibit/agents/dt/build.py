@@ -16,7 +16,7 @@ from chibit.models.convolution import ConvolutionalEncoder
 from chibit.models.decision_transformer import DecisionTransformerModel, make_timestep_table
 from chibit.models.gpt import GPT
 from chibit.models.huggingface import HuggingFaceBackbone
-from chibit.models.initializers import Pretrained, load_initialiser, set_dropout
+from chibit.models.initializers import Pretrained, load_initialiser
 from chibit.models.language_model import SHIPPED, shipped_folder
 from chibit.models.lora import add_lora
 
@@ -53,9 +53,7 @@ def build_sequence_model(config: DecisionTransformerConfig, spec: DatasetSpec) -
         image_gpt_norm=config.image_gpt_norm,
         seed=seed,
     )
-    if isinstance(pretrained.backbone, GPT):
-        set_dropout(pretrained.backbone, **config.dropouts())
-    elif isinstance(pretrained.backbone, HuggingFaceBackbone):
+    if isinstance(pretrained.backbone, GPT | HuggingFaceBackbone):
         pretrained.backbone.set_dropout(**config.dropouts())
     positions = pretrained.position_embeddings
     form = config.timestep_table
