@@ -37,6 +37,28 @@ def check_plausible(config: Any, tensors: Mapping[str, Tensor], path: Path) -> N
             )
 
 
+def require_fit(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse weights of which one is missing, left over, of another shape or kind, or not finite.
+
+    Args:
+        tensors: from a file.
+        expected: a model's.
+        path: the file, for the message; the model follows from the config.json beside it.
+    """
+    for name in [*expected, *tensors]:
+        found = tuple(tensors[name].shape) if name in tensors else "nothing"
+        wanted = tuple(expected[name].shape) if name in expected else "nothing"
+        if found != wanted:
+            raise DamagedFileError(
+                f"{path}: {name} has {found}, expected {wanted}; it does not fit config.json"
+            )
+        is_float = tensors[name].is_floating_point() == expected[name].is_floating_point()
+        if not is_float or not bool(tensors[name].isfinite().all()):
+            raise DamagedFileError(
+                f"{path}: {name} holds what is not a finite number; train or fetch it again"
+            )
+
+
 def count_parameters(module: nn.Module) -> dict[str, int]:
     """Count each parameter once.
 

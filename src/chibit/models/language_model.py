@@ -26,7 +26,7 @@ from chibit.core.errors import DamagedFileError, InputError, UserError
 from chibit.core.files import nearest, write_atomic
 from chibit.core.shared_folder import MANIFEST, shared_folder
 from chibit.core.tensors import read_safetensors
-from chibit.models.counting import check_plausible
+from chibit.models.counting import check_plausible, require_fit
 from chibit.models.gpt import GPT, GPTConfig
 from chibit.models.hub import links_within
 from chibit.models.vocabulary_loss import CHUNK_TOKENS, Candidates, vocabulary_loss
@@ -197,19 +197,7 @@ def load_language_model(folder: Path) -> LanguageModel:
     check_plausible(config, state, folder / CONFIG)
     with torch.device("meta"):
         model = LanguageModel(config)
-    expected = model.state_dict()
-    if state.keys() != expected.keys():
-        odd = sorted(state.keys() ^ expected.keys())
-        found = "an unknown" if odd[0] in state else "no"
-        raise DamagedFileError(f"{folder / WEIGHTS}: {found} tensor {odd[0]!r}; {CONFIG} is of another model")
-    for name, tensor in state.items():
-        if tensor.shape != expected[name].shape:
-            given, wanted = tuple(tensor.shape), tuple(expected[name].shape)
-            raise DamagedFileError(
-                f"{folder / WEIGHTS}: {name} has shape {given}, {CONFIG} promises {wanted}"
-            )
-        if not tensor.is_floating_point() or not bool(tensor.isfinite().all()):
-            raise DamagedFileError(f"{folder / WEIGHTS}: {name} holds what is not a finite number")
+    require_fit(state, model.state_dict(), folder / WEIGHTS)
     if digest not in (None, _digest(config, state)):
         raise DamagedFileError(
             f"{folder / WEIGHTS}: it or {CONFIG} does not match its SHA-256; train or fetch the model again"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from chibit.core.files import write_atomic
 from chibit.core.memory import read_whole
 from chibit.core.runtime import resolve_runtime
 from chibit.data.dataset import DatasetSpec
-from chibit.models.counting import check_plausible
+from chibit.models.counting import check_plausible, require_fit
 from chibit.models.hub import links_within
 from chibit.policy.card import PolicyScore
 
@@ -145,7 +145,9 @@ def load_agent(saved: SavedPolicy, folder: Path, device: str) -> Agent:
         agent = make_agent(config, saved.spec, runtime)
     except (RuntimeError, MemoryError) as error:  # sizes beyond all memory
         raise DamagedFileError(f"{path}: cannot be built ({first_line(error)}); {_REMEDY}") from error
-    _fill(agent.acting_modules(), tensors, folder / _WEIGHTS)
+    modules = agent.acting_modules()
+    require_fit(tensors, modules.state_dict(), folder / _WEIGHTS)
+    modules.load_state_dict(tensors)
     return agent
 
 
@@ -154,18 +156,3 @@ def _read_tensors(path: Path, sha256: str, root: Path) -> dict[str, torch.Tensor
         return safetensors.torch.load(read_whole(path, _REMEDY, inside=root, sha256=sha256))
     except (SafetensorError, ValueError, KeyError) as error:
         raise DamagedFileError(f"{path}: is not a safetensors file ({error}); {_REMEDY}") from error
-
-
-def _fill(modules: torch.nn.Module, tensors: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Copy weights into modules; nothing may be missing, left over, of another shape, or not finite."""
-    expected = modules.state_dict()
-    for name in [*expected, *tensors]:
-        found = tuple(tensors[name].shape) if name in tensors else "nothing"
-        wanted = tuple(expected[name].shape) if name in expected else "nothing"
-        if found != wanted:
-            raise DamagedFileError(
-                f"{path}: {name} has {found}, expected {wanted}; it does not fit {_CONFIG}"
-            )
-        if not torch.isfinite(tensors[name]).all():
-            raise DamagedFileError(f"{path}: {name} has a value that is not finite; train again")
-    modules.load_state_dict(tensors)

@@ -236,7 +236,7 @@ def cut(tensors):
         (lambda f: (f / "model.safetensors").unlink(), DamagedFileError, "no such file"),
         (lambda f: (f / "model.safetensors").write_bytes(b""), DamagedFileError, "does not match"),
         (flip_a_byte, DamagedFileError, "does not match the SHA-256"),
-        (lambda f: replace_weights(f, spoil), DamagedFileError, "not finite"),
+        (lambda f: replace_weights(f, spoil), DamagedFileError, "not a finite number"),
         (lambda f: replace_weights(f, lambda t: t.popitem()), DamagedFileError, "has nothing, expected"),
         (lambda f: replace_weights(f, add), DamagedFileError, "expected nothing"),
         (lambda f: replace_weights(f, cut), DamagedFileError, "it does not fit config.json"),
