@@ -25,7 +25,7 @@ SPAWNS = {
     "training/provenance.py",
 }
 """Modules that start processes, each with a list of arguments of their own."""
-IMPORTS_BY_NAME = {"__init__.py", "cli.py", "data/readers/sandbox.py", "core/plugins.py"}
+IMPORTS_BY_NAME = {"__init__.py", "cli.py", "core/plugins.py"}
 """Modules that import by a name, which comes from a table in them; the last one's from the user alone."""
 PATHS = {
     "data/collect/behavior/ladder.py": {"env_name"},  # a key of a table

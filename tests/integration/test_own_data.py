@@ -38,7 +38,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     yield tmp_path
     gym.registry.pop("Tank-v0", None)
-    for name in ("my_tank", "my_csv"):
+    for name in ("my_tank", "my_csv", "my_odd"):
         sys.modules.pop(name, None)
 
 
@@ -139,6 +139,36 @@ def test_a_format_of_ones_own_is_trained_on(folder):
         load_dataset("log.csv")
     with pytest.raises(InputError, match=r"log2\.csv': no such file"):
         load_dataset("log2.csv")
+
+
+OWN_APART = """
+import contextlib, os
+import numpy as np
+from chibit.data.readers.origin import Origin
+from chibit.data.readers.recording import record_columns
+from chibit.data.readers.sandbox import ApartFormat
+
+class Odd(ApartFormat, key="odd"):
+    suffixes = (".odd",)
+
+    @contextlib.contextmanager
+    def read_here(self, path):
+        ones = np.ones((2, 1))
+        columns = {"observations": ones, "actions": ones, "rewards": ones, "terminations": ones}
+        yield record_columns(columns, where=str(path)), Origin(name=f"read-by-{os.getpid()}")
+"""
+
+
+def test_a_format_of_ones_own_is_read_in_a_process_of_its_own(folder, monkeypatch):
+    Path("my_odd.py").write_text(OWN_APART)
+    Path("log.odd").write_text("")
+    import my_odd  # noqa: F401
+
+    with pytest.raises(InputError, match=r"log\.odd: format 'odd' is not known here.* CHIBIT_PLUGINS"):
+        load_dataset("log.odd", progress=False)
+    monkeypatch.setenv("CHIBIT_PLUGINS", "my_odd")
+    name = load_dataset("log.odd", progress=False).spec.name
+    assert name.startswith("read-by-") and name != f"read-by-{os.getpid()}"
 
 
 def test_a_suffix_that_is_read_already_is_refused():

@@ -97,7 +97,7 @@ def atari_folder(cache: Path | None = None) -> Path:
 
 def readable_suffixes() -> tuple[str, ...]:
     """Suffixes of the files that some format reads."""
-    return tuple(suffix for format in _formats().values() for suffix in format.suffixes)
+    return tuple(suffix for format in all_formats().values() for suffix in format.suffixes)
 
 
 def local_minari_ids(data_folder: Path | None) -> list[str]:
@@ -191,7 +191,7 @@ def _minari_folder(dataset_id: str, places: Places) -> Path | None:
 def _by_path(path: Path) -> Found:
     if (path / MANIFEST).is_file():
         return Found(path, None)
-    formats = _formats()
+    formats = all_formats()
     for format in formats.values():
         if (claimed := format.claim(path)) is not None:
             return Found(claimed, format)
@@ -203,7 +203,7 @@ def _by_path(path: Path) -> Found:
     raise InputError(f"{path}: unknown kind of file; expected {', '.join(expected)} or a store")
 
 
-def _formats() -> Mapping[str, Format]:
+def all_formats() -> Mapping[str, Format]:
     """All formats; those of the package register themselves when they are imported."""
     from chibit.data.readers import d4rl, minari, npz, pickles  # noqa: F401
 

@@ -15,15 +15,19 @@ from chibit.data.readers.recording import Recording
 class Format(ABC):
     """A way in which logged episodes are kept in files; ``class Mine(Format, key="mine")`` registers it."""
 
+    key: ClassVar[str]
+    """Under which it is registered."""
     suffixes: ClassVar[tuple[str, ...]] = ()
     """Of its files, with the dot."""
     expected: ClassVar[str] = ""
     """Its files in words, for messages; empty is the suffixes."""
 
-    def __init_subclass__(cls, *, key: str) -> None:
-        """Register the class under a key, in place of one that was registered under it."""
+    def __init_subclass__(cls, *, key: str = "") -> None:
+        """Register the class under a key, in place of one registered before; without one it is a base."""
         super().__init_subclass__()
-        FORMATS.put(key, cls())
+        cls.key = key
+        if key:
+            FORMATS.put(key, cls())
 
     def claim(self, path: Path) -> Path | None:
         """Give what `read` takes where a file or folder is of this format, else None."""

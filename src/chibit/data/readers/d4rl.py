@@ -10,11 +10,10 @@ from pathlib import Path
 
 from chibit.core.errors import InputError
 from chibit.data.fetch import download
-from chibit.data.readers.base import Format
 from chibit.data.readers.hdf5 import check_budget, open_hdf5
 from chibit.data.readers.origin import Origin, file_name
 from chibit.data.readers.recording import Recording, name_columns, record_columns
-from chibit.data.readers.sandbox import read_d4rl_apart
+from chibit.data.readers.sandbox import ApartFormat
 from chibit.environments.registry import D4RL_IDS, D4RL_LEVELS, ENVIRONMENTS, Environment
 
 URL = "http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2"
@@ -61,7 +60,7 @@ def find_or_download(
     return download(f"{url}/{file_name}", folder / file_name, progress=progress)
 
 
-class D4rl(Format, key="d4rl"):
+class D4rl(ApartFormat, key="d4rl"):
     """D4RL's HDF5 files."""
 
     suffixes = (".hdf5", ".h5")
@@ -71,9 +70,9 @@ class D4rl(Format, key="d4rl"):
         """Any but Minari's, which have a name of their own."""
         return None if path.name == "main_data.hdf5" else super().claim(path)
 
-    def read(self, path: Path) -> AbstractContextManager[tuple[Recording, Origin]]:
-        """As `read_d4rl`, in a process of its own."""
-        return read_d4rl_apart(path)
+    def read_here(self, path: Path) -> AbstractContextManager[tuple[Recording, Origin]]:
+        """As `read_d4rl`."""
+        return read_d4rl(path)
 
 
 @contextlib.contextmanager

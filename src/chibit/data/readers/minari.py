@@ -19,7 +19,6 @@ from chibit.core.config import read_json
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.files import check_name
 from chibit.data.environment import choose_environment
-from chibit.data.readers.base import Format
 from chibit.data.readers.hdf5 import open_hdf5
 from chibit.data.readers.minari_episodes import (
     MAX_DEPTH,
@@ -32,7 +31,7 @@ from chibit.data.readers.minari_episodes import (
 )
 from chibit.data.readers.origin import Origin
 from chibit.data.readers.recording import Recording
-from chibit.data.readers.sandbox import read_minari_apart
+from chibit.data.readers.sandbox import ApartFormat
 from chibit.environments.data_names import is_published_name
 from chibit.environments.registry import ENVIRONMENTS, MujocoEnvironment
 
@@ -46,7 +45,7 @@ _LATER_MUJOCO = [
 """Versions from 3.5.0 on, in which touching geoms add their contact margins."""
 
 
-class Minari(Format, key="minari"):
+class Minari(ApartFormat, key="minari"):
     """Minari's folders."""
 
     expected = "a Minari folder"
@@ -57,9 +56,9 @@ class Minari(Format, key="minari"):
             path = path.absolute().parent
         return next((place for place in (path / "data", path) if (place / _METADATA).is_file()), None)
 
-    def read(self, path: Path) -> AbstractContextManager[tuple[Recording, Origin]]:
-        """As `read_minari`, in a process of its own."""
-        return read_minari_apart(path)
+    def read_here(self, path: Path) -> AbstractContextManager[tuple[Recording, Origin]]:
+        """As `read_minari`."""
+        return read_minari(path)
 
 
 @contextlib.contextmanager

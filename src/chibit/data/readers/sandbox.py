@@ -11,13 +11,13 @@ a program of their own, `unpickler.py`; the readers of HDF5 run in `main` below 
 from __future__ import annotations
 
 import contextlib
-import functools
-import importlib
 import json
 import os
 import subprocess
 import sys
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,12 @@ from chibit.core.config import from_json, read_json, to_json
 from chibit.core.errors import DamagedFileError, InputError, ResourceError, UserError
 from chibit.core.files import check_regular, create, resource_error, write_atomic
 from chibit.core.temporary import temporary_folder
+from chibit.data.readers.base import Format
 from chibit.data.readers.origin import Origin
 from chibit.data.readers.recording import Recording, column_blocks
 from chibit.data.readers.size_limits import memory_budget
 from chibit.data.readers.unpickler import limit
 
-_READERS = {"d4rl": "read_d4rl", "minari": "read_minari"}  # of the modules of those names
 _BASE_BYTES = 2 << 30  # address space of Python and its libraries
 _BASE_SECONDS, _BYTES_A_SECOND = 600, 2_000_000  # of processor time
 _WALL_FACTOR = 4  # a slow disk or a busy machine takes longer than the processor
@@ -89,31 +89,32 @@ def run_apart(program: Sequence[str], path: Path, folder: Path, *, max_bytes: in
     )
 
 
-@contextlib.contextmanager
-def _read_apart(reader: str, path: Path) -> Iterator[tuple[Recording, Origin]]:
-    """Run a reader of HDF5 with limits.
+class ApartFormat(Format):
+    """A format whose files are read in a process of their own: it finds the class by its key."""
 
-    Raises:
-        UserError: as the reader; DamagedFileError if it takes more memory or time than any such file may.
-    """
+    def read(self, path: Path) -> AbstractContextManager[tuple[Recording, Origin]]:
+        """As `read_here`; DamagedFileError if it takes more memory or time than any such file may."""
+        return _read_apart(self.key, path)
+
+    @abstractmethod
+    def read_here(self, path: Path) -> AbstractContextManager[tuple[Recording, Origin]]:
+        """As `Format.read`, in this process."""
+
+
+@contextlib.contextmanager
+def _read_apart(key: str, path: Path) -> Iterator[tuple[Recording, Origin]]:
     files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
     size = sum(check_regular(file) for file in files)
     places = os.pathsep.join([str(Path(__file__).parents[3]), *(place for place in sys.path if place)])
     with temporary_folder() as folder:
         run_apart(
-            ["-c", _START, places, os.pathsep, reader],
+            ["-c", _START, places, os.pathsep, key],
             path,
             folder,
             max_bytes=_BASE_BYTES + memory_budget(),
             max_seconds=_BASE_SECONDS + size // _BYTES_A_SECOND,
         )
         yield _open(folder, path)
-
-
-read_d4rl_apart = functools.partial(_read_apart, "d4rl")
-"""As `d4rl.read_d4rl`, in a process of its own."""
-read_minari_apart = functools.partial(_read_apart, "minari")
-"""As `minari.read_minari`, in a process of its own."""
 
 
 def _open(folder: Path, path: Path) -> tuple[Recording, Origin]:
@@ -171,12 +172,16 @@ def write_recording(folder: Path, recording: Recording, origin: Origin) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Read one file under limits: READER PATH FOLDER MAX_BYTES MAX_SECONDS."""
-    reader, given, folder, max_bytes, max_seconds = arguments
+    """Read one file under limits: KEY PATH FOLDER MAX_BYTES MAX_SECONDS."""
+    key, given, folder, max_bytes, max_seconds = arguments
     limit(int(max_bytes), int(max_seconds))
-    read: Any = getattr(importlib.import_module(f"chibit.data.readers.{reader}"), _READERS[reader])
+    from chibit.data.resolve import all_formats
+
     try:
-        with read(Path(given)) as (recording, origin):
+        format = all_formats().get(key)
+        if not isinstance(format, ApartFormat):
+            raise InputError(f"{given}: format {key!r} is not known here; name its module in CHIBIT_PLUGINS")
+        with format.read_here(Path(given)) as (recording, origin):
             try:
                 write_recording(Path(folder), recording, origin)
             except OSError as error:
