@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, ClassVar
 
 import torch
@@ -74,16 +75,14 @@ class AWR(StochasticAgent, config=AWRConfig):
     def build(self) -> Optimizers:
         """Actor, value, and its copy from the start of the round."""
         config, spec = self.config, self.spec
-        self.actor = GaussianActor(
-            spec.state_dim, spec.act_dim, config.hidden_sizes, tanh_mean=False, fixed_std=config.action_std
-        )
-        self.value = StateValue(spec.state_dim, config.hidden_sizes)
+        sizes, std = config.hidden_sizes, config.action_std
+        self.actor = GaussianActor(spec.state_dim, spec.act_dim, sizes, tanh_mean=False, fixed_std=std)
+        self.value = StateValue(spec.state_dim, sizes)
         self.round_value = frozen_copy(self.value)
-        rates = (("value", config.value_learning_rate), ("actor", config.actor_learning_rate))
-        parts = {"value": self.value, "actor": self.actor}
+        sgd = partial(torch.optim.SGD, momentum=config.momentum)
         return {
-            name: torch.optim.SGD(parts[name].parameters(), lr=rate, momentum=config.momentum)
-            for name, rate in rates
+            "value": sgd(self.value.parameters(), lr=config.value_learning_rate),
+            "actor": sgd(self.actor.parameters(), lr=config.actor_learning_rate),
         }
 
     def prepare(self, dataset: TrajectoryDataset) -> TrajectoryDataset:
@@ -139,8 +138,8 @@ class AWR(StochasticAgent, config=AWRConfig):
         returns, values = self._logged.returns(
             self.round_value, 1.0 / (1.0 - config.discount), config.discount, config.trace_decay
         )
-        advantages = returns - values
-        advantages = (advantages - advantages.mean()) / (advantages.std(correction=0) + 1e-5)
+        gaps = returns - values
+        advantages = (gaps - gaps.mean()) / (gaps.std(correction=0) + 1e-5)
         return returns, exponential_weights(advantages, 1.0 / config.temperature, config.max_weight)
 
     def load_state_dict(self, state: AgentState) -> None:

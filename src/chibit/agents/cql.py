@@ -5,6 +5,7 @@ Dimensions: B batch · S state_dim · A act_dim · E critics · M actions sample
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
@@ -12,7 +13,6 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from chibit.agents.conservative import ConservativeBatch
 from chibit.agents.continuous import ActorCriticConfig, StochasticAgent, return_range_scale
 from chibit.agents.critic_pretraining import pretrain_critics
 from chibit.agents.off_policy import Loss, Optimizers, adam
@@ -53,6 +53,16 @@ class CQLConfig(ActorCriticConfig):
         return 3 * self.num_sampled_actions
 
 
+@dataclass(frozen=True)
+class ConservativeBatch:
+    """What the critics' loss needs beside the networks; constants."""
+
+    states: Tensor  # (B, S)
+    actions: Tensor  # (B, M + 1, A) sampled actions, then the data's
+    log_densities: Tensor  # (B, M) of the sampled actions
+    target: Tensor  # (B,) one-step target
+
+
 class CQL(StochasticAgent, config=CQLConfig):
     """Twin critics, a tanh-Gaussian actor and its entropy temperature."""
 
@@ -60,11 +70,9 @@ class CQL(StochasticAgent, config=CQLConfig):
 
     def build(self) -> Optimizers:
         """Actor, critics, target critics and temperature."""
-        config, spec = self.config, self.spec
-        self.actor = TanhGaussianActor(
-            spec.state_dim, spec.act_dim, config.hidden_sizes, log_std_range=(-20.0, 2.0)
-        )
-        self.critics = Critics(spec.state_dim, spec.act_dim, config.hidden_sizes)
+        config, sizes = self.config, (self.spec.state_dim, self.spec.act_dim, self.config.hidden_sizes)
+        self.actor = TanhGaussianActor(*sizes, log_std_range=(-20.0, 2.0))
+        self.critics = Critics(*sizes)
         self.target_critics = frozen_copy(self.critics)
         self.temperature = nn.ParameterDict({"log": nn.Parameter(torch.zeros(()))})
         return {
@@ -94,12 +102,11 @@ class CQL(StochasticAgent, config=CQLConfig):
         """Of actor, temperature and critics."""
         current = self.actor(batch.states)
         actions, log_probs = (x[:, 0] for x in current.sample(1))
-        losses = {
+        return {
             "actor": self.actor_loss(batch.states, actions, log_probs),
             "temperature": self.temperature_loss(log_probs),
+            "critic": self.critic_loss(self.conservative_batch(batch, current)),
         }
-        losses["critic"] = self.critic_loss(self.conservative_batch(batch, current))
-        return losses
 
     def critic_loss(self, batch: ConservativeBatch) -> Loss:
         """Squared error to the target, and the gap of sampled to logged actions, in one stacked call."""
@@ -117,25 +124,26 @@ class CQL(StochasticAgent, config=CQLConfig):
 
     def temperature_loss(self, log_probs: Tensor) -> Loss:
         """Hold the policy's entropy at -A."""
-        log_temperature = self.temperature["log"]
-        loss = entropy_temperature_loss(log_temperature, log_probs, -float(self.spec.act_dim))
-        return loss, {"temperature": log_temperature.detach().exp()}
+        log = self.temperature["log"]
+        loss = entropy_temperature_loss(log, log_probs, -float(self.spec.act_dim))
+        return loss, {"temperature": log.detach().exp()}
 
     @torch.no_grad()
     def conservative_batch(self, batch: TransitionBatch, current: TanhGaussian) -> ConservativeBatch:
-        """Draw the actions to hold down, and compute the target, into which no entropy is backed up.
-
-        Args:
-            batch: with actions in [-1, 1].
-            current: the policy in its states.
-        """
-
-        def target(next_actions: Tensor) -> Tensor:
-            next_values = self.target_critics(batch.next_states, next_actions).amin(dim=0)
-            return td_target(batch.rewards, batch.terminations, next_values, self.config.discount)
-
+        """Draw uniform actions, and the policy's in s (`current`) and in s'; the target has no entropy."""
+        num_samples = self.config.num_sampled_actions
+        uniform = torch.rand_like(batch.actions[:, None].expand(-1, num_samples, -1)).mul_(2.0).sub_(1.0)
+        actions, log_probs = current.sample(num_samples)
         following = self.actor(batch.next_states)
-        return ConservativeBatch.draw(batch, current, following, self.config.num_sampled_actions, target)
+        next_actions, next_log_probs = following.sample(num_samples + 1)  # the last one is for the target
+        next_values = self.target_critics(batch.next_states, next_actions[:, -1]).amin(dim=0)
+        uniform_log_probs = torch.full_like(log_probs, -math.log(2.0) * self.spec.act_dim)
+        return ConservativeBatch(
+            states=batch.states,
+            actions=torch.cat([uniform, actions, next_actions[:, :-1], batch.actions[:, None]], dim=1),
+            log_densities=torch.cat([uniform_log_probs, log_probs, next_log_probs[:, :-1]], dim=1),
+            target=td_target(batch.rewards, batch.terminations, next_values, self.config.discount),
+        )
 
     def updated(self, losses: Mapping[str, Loss]) -> None:
         """Move the target critics."""
