@@ -15,7 +15,7 @@ import tyro
 from faults_mutators import NUMBERS, TEXTS
 
 from chibit.agents import AGENTS
-from chibit.cli import VERBS
+from chibit.cli import VERBS, find_command
 
 CARTPOLE, PENDULUM, SHARDS, RUN = "cartpole.npz", "pendulum.npz", "shards", "run"
 """What lies beside the command: data, a folder of shards, a finished run."""
@@ -94,7 +94,8 @@ def flags_of(verb: str, start: tuple[str, ...] = ()) -> tuple[Flag, ...]:
         verb: as in `chibit.cli.VERBS`.
         start: flags that decide which others there are.
     """
-    module = importlib.import_module(VERBS[verb][0])
+    function = find_command(verb)
+    module = importlib.import_module(function.__module__)
     taken: list[str] = []
 
     def parse(kind: Any, argv: Sequence[str], prog: str, default: Any = None) -> Any:
@@ -113,7 +114,7 @@ def flags_of(verb: str, start: tuple[str, ...] = ()) -> tuple[Flag, ...]:
     patches = {"parse": parse} | ({"take_option": take_option} if original else {})
     with mock.patch.multiple(module, **patches):
         try:
-            getattr(module, VERBS[verb][1])(list(start), f"chibit {verb}")
+            function(list(start), f"chibit {verb}")
         except _Asked as asked:
             parser = asked.args[0]
     flags = [Flag((name,), 1) for name in dict.fromkeys(taken)]

@@ -7,7 +7,7 @@ import importlib.metadata
 import logging
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
@@ -16,60 +16,33 @@ from chibit.core.files import is_out_of_resources, nearest, read_error, resource
 from chibit.core.signals import Interrupted, Stopped, interruptible
 from chibit.core.terminal import make_console, print_anything
 
-VERBS: dict[str, tuple[str, str, str]] = {
+VERBS = {
     "quickstart": (
-        "chibit.commands.start",
-        "quickstart",
-        "the main job on a laptop: collect, fine-tune two arms, evaluate, report",
+        "start.quickstart",
+        "the main job on a laptop: collect, fine-tune two arms, evaluate",
     ),
     "data collect": (
-        "chibit.commands.data",
-        "collect",
-        "make a D4RL-style data set with the shipped behaviour policies, or Atari data with an actor",
+        "data.collect",
+        "make D4RL-style data with the shipped policies, or Atari data with an actor",
     ),
-    "data convert": ("chibit.commands.data", "convert", "make a store of the Atari shards of DQN-replay"),
-    "data list": (
-        "chibit.commands.data",
-        "list_known",
-        "data sets that can be made, downloaded, or are here already",
-    ),
+    "data convert": ("data.convert", "make a store of the Atari shards of DQN-replay"),
+    "data list": ("data.list_known", "data sets that can be made, downloaded, or are here already"),
     "data inspect": (
-        "chibit.commands.data",
-        "inspect",
-        "episodes, returns, sizes, environment and score references of a data set",
+        "data.inspect",
+        "episodes, returns, sizes, environment and references of a data set",
     ),
-    "pretrain": (
-        "chibit.commands.pretrain",
-        "pretrain",
-        "train a language model on text or a synthetic corpus",
-    ),
-    "train": ("chibit.commands.train", "train", "fine-tune an agent on logged trajectories and evaluate it"),
-    "evaluate": (
-        "chibit.commands.evaluate",
-        "evaluate",
-        "play episodes with a trained run, at any target returns",
-    ),
-    "attention": (
-        "chibit.commands.evaluate",
-        "attention",
-        "attention maps of a trained run, as arrays and a figure",
-    ),
-    "export": ("chibit.commands.export", "export", "write a run's policy as a folder to deploy or share"),
-    "study": (
-        "chibit.commands.study",
-        "study",
-        "a table of the paper, or another study: many runs, then a report",
-    ),
-    "report": ("chibit.commands.report", "report", "tables, figures and one HTML page from run directories"),
-    "recipes": ("chibit.commands.start", "recipes", "named configurations, one line each, or one whole"),
-    "show": (
-        "chibit.commands.start",
-        "show",
-        "the model of a run or recipe: configuration and parameter counts",
-    ),
+    "pretrain": ("pretrain.pretrain", "train a language model on text or a synthetic corpus"),
+    "train": ("train.train", "fine-tune an agent on logged trajectories and evaluate it"),
+    "evaluate": ("evaluate.evaluate", "play episodes with a trained run, at any target returns"),
+    "attention": ("evaluate.attention", "attention maps of a trained run, as arrays and a figure"),
+    "export": ("export.export", "write a run's policy as a folder to deploy or share"),
+    "study": ("study.study", "a table of the paper, or another study: many runs, then a report"),
+    "report": ("report.report", "tables, figures and one HTML page from run directories"),
+    "recipes": ("start.recipes", "named configurations, one line each, or one whole"),
+    "show": ("start.show", "the model of a run or recipe: configuration and parameter counts"),
 }
-"""Verb to module, function and help line. Modules are imported when their verb is called: `--help` stays
-quick."""
+"""Verb to its function in `chibit.commands`, and help line. Modules are imported when their verb is called:
+`--help` stays quick."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -113,9 +86,16 @@ def _dispatch(arguments: list[str]) -> int:
         print(importlib.metadata.version("chibit"))
         return 0
     verb, rest = _split_verb(arguments)
-    module, function, _ = VERBS[verb]
-    getattr(importlib.import_module(module), function)(rest, f"chibit {verb}")
+    find_command(verb)(rest, f"chibit {verb}")
     return 0
+
+
+def find_command(verb: str) -> Callable[[Sequence[str], str], None]:
+    """The function of a verb, which takes its flags and the command so far."""
+    module, _, function = VERBS[verb][0].partition(".")
+    command: Callable[[Sequence[str], str], None]
+    command = getattr(importlib.import_module(f"chibit.commands.{module}"), function)
+    return command
 
 
 def _split_verb(arguments: list[str]) -> tuple[str, list[str]]:
@@ -127,14 +107,14 @@ def _split_verb(arguments: list[str]) -> tuple[str, list[str]]:
     if group:
         if len(arguments) > 1 and arguments[1] not in ("-h", "--help"):
             raise InputError(f"unknown command {' '.join(arguments[:2])!r}; known: {', '.join(group)}")
-        print("\n".join(f"  chibit {verb:<14} {VERBS[verb][2]}" for verb in group))
+        print("\n".join(f"  chibit {verb:<14} {VERBS[verb][1]}" for verb in group))
         raise SystemExit(0)
     raise InputError(f"unknown command {arguments[0]!r}{nearest(arguments[0], VERBS)}; see chibit --help")
 
 
 def usage() -> str:
     """The text of ``chibit --help``."""
-    lines = [f"  chibit {verb:<14} {text}" for verb, (_, _, text) in VERBS.items()]
+    lines = [f"  chibit {verb:<14} {text}" for verb, (_, text) in VERBS.items()]
     return "\n".join(
         [
             "chibit: offline reinforcement learning as sequence modelling, with pre-trained weights",

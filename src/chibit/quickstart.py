@@ -13,6 +13,7 @@ from chibit.core.errors import UserError
 from chibit.core.files import make_folder
 from chibit.core.terminal import make_console
 from chibit.recipes import RECIPES
+from chibit.reporting.report import print_report
 from chibit.sweep import Outcome, run_all
 from chibit.sweep.tasks import raise_if_stopped
 from chibit.training.loading import load_run
@@ -85,9 +86,7 @@ def run_quickstart(
             raise UserError(f"{outcome.path}: {outcome.status}: {outcome.message}")
     console.rule("3 of 3: the page")
     _record_video(outcomes[-1], seed, console)
-    from chibit.commands.report import write_report
-
-    page = write_report(out / DATASET)
+    page = print_report(out / DATASET)
     console.print(f"done in {time.perf_counter() - started:.0f} s; open {page} in a browser")
     return page
 

@@ -38,7 +38,7 @@ ALLOWED = {
     "studies": ("core", "environments.registry", "agents", "recipes", "training"),
     "sweep": ("core", "training", "evaluation.summary", "sweep"),
     "sweep.adaptive": ("core", "training", "sweep", "reporting"),
-    "quickstart": ("core", "data", "recipes", "sweep", "training", "commands.report"),
+    "quickstart": ("core", "data", "recipes", "sweep", "training", "reporting"),
     "commands": ("",),
     "cli": ("core", "commands"),
     "__main__": ("cli",),

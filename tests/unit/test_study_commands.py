@@ -160,7 +160,7 @@ def test_report_without_a_page_names_its_files(written, tmp_path, capsys):
     [
         (
             ["--baseline", "chibbit"],
-            "baseline: got 'chibbit', expected one of dt, random, chibit; did you mean",
+            "baseline: got 'chibbit', expected an arm with a finished run: dt, random, chibit; did you mean",
         ),
         (["--out", "/proc/nothing/here"], "/proc/nothing"),
     ],

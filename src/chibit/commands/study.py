@@ -277,9 +277,9 @@ def _report(console: Console, outcomes: Sequence[Outcome], arguments: StudyArgum
     finished = [outcome for outcome in outcomes if outcome.status in ("finished", "skipped")]
     folder = arguments.root / arguments.name
     if finished:
-        from chibit.commands.report import write_report
+        from chibit.reporting.report import print_report
 
-        write_report(folder)
+        print_report(folder)
     broken = [outcome for outcome in outcomes if outcome.status in ("failed", "stopped")]
     if broken:
         raise UserError(f"{len(broken)} of {len(outcomes)} runs did not finish; the lines above say why")

@@ -15,14 +15,16 @@ from rich.text import Text
 
 from chibit.core.errors import InputError, UserError
 from chibit.core.files import nearest, open_regular, write_atomic
+from chibit.core.formatting import count
 from chibit.core.shared_folder import MANIFEST, shared_folder
+from chibit.core.terminal import make_console
 from chibit.reporting.analysis import HEADLINE, Analysis, analyse
 from chibit.reporting.read.study import read_study
 from chibit.reporting.read.targets import TargetChoice
 from chibit.reporting.statistics.comparison import Comparison
 from chibit.reporting.statistics.intervals import Difference
 from chibit.reporting.statistics.survival import Levels
-from chibit.reporting.tables.table import csv_safe, markdown_text, to_latex, to_markdown
+from chibit.reporting.tables.table import Table, csv_safe, markdown_text, to_latex, to_markdown
 
 FORMATS = ("html", "md", "csv", "tex")
 _NAMES = {
@@ -225,28 +227,57 @@ def render_console_table(
     Returns:
         Something rich's console prints. Text from files is never read as markup.
     """
-    analysis = analyse(read_study(folder), target=target, baseline=baseline)
+    return _for_console(analyse(read_study(folder), target=target, baseline=baseline))
+
+
+def print_report(
+    folder: Path,
+    out: Path | None = None,
+    *,
+    formats: Sequence[str] = FORMATS,
+    target: TargetChoice = "first",
+    baseline: str | None = None,
+    levels: Levels | None = None,
+) -> Path | None:
+    """Write a report as `build_report` does, print its scores, and where the page is or else the other files.
+
+    Returns:
+        The page, where it was asked for.
+    """
+    analysis = analyse(read_study(folder), target=target, baseline=baseline, levels=levels)
+    paths = write_report_files(analysis, out or folder, formats)
+    console = make_console()
+    console.print(_for_console(analysis))
+    written = {"page": paths.html} if paths.html else {**vars(paths), "scores": paths.csv, "csv": None}
+    for what, path in written.items():
+        if path is not None:
+            console.print(f"{what}: {path}", soft_wrap=True)
+    return paths.html
+
+
+def _for_console(analysis: Analysis) -> Group:
     parts: list[RichTable | Text] = []
     if analysis.known:
         parts.append(Text(analysis.known + "\n", style="dim"))
     if analysis.study.runs:
-        table = analysis.tables["scores"][HEADLINE]
-        shown = RichTable(
-            title=Text(table.title), title_justify="left", caption=Text(table.caption), caption_justify="left"
-        )
-        for column in table.columns:
-            shown.add_column(Text(column.label), justify="right" if column.numeric else "left")
-        for row in table.rows:
-            shown.add_row(*[_rich_cell(cell.text, cell.note, cell.strong) for cell in row.cells])
-        parts.append(shown)
+        parts.append(_rich_table(analysis.tables["scores"][HEADLINE]))
     parts.append(Text(analysis.verdict.sentence, style="bold"))
     parts += [Text(line) for line in (*analysis.verdict.also, *analysis.verdict.cautions)]
-    if analysis.study.excluded:
-        count = len(analysis.study.excluded)
-        parts.append(
-            Text(f"{count} folder{' is' if count == 1 else 's are'} not counted; the page says why.")
-        )
+    if excluded := len(analysis.study.excluded):
+        are = "is" if excluded == 1 else "are"
+        parts.append(Text(f"{count(excluded, 'folder')} {are} not counted; the page says why."))
     return Group(*parts)
+
+
+def _rich_table(table: Table) -> RichTable:
+    shown = RichTable(
+        title=Text(table.title), title_justify="left", caption=Text(table.caption), caption_justify="left"
+    )
+    for column in table.columns:
+        shown.add_column(Text(column.label), justify="right" if column.numeric else "left")
+    for row in table.rows:
+        shown.add_row(*[_rich_cell(cell.text, cell.note, cell.strong) for cell in row.cells])
+    return shown
 
 
 def _rich_cell(text: str, note: str, strong: bool) -> Text:
