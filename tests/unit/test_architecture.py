@@ -4,6 +4,7 @@ Calls that are never made: `tests/faults/test_syntax_tree.py`.
 """
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -102,6 +103,14 @@ def test_the_checks_see():
     assert list(long_parts("a", long_function)) == ["a: f"]
     assert list(long_parts("a", "\n" * (MAX_FILE_LINES + 1))) == ["a"]
     assert not list(long_parts("a", "def f():\n" + (MAX_FUNCTION_LINES - 1) * body))
+
+
+def test_only_agents_ask_which_agent_it_is_and_nobody_feels_for_its_parts():
+    texts = {module_name(path): path.read_text() for path in FILES}
+    outside = {name for name in texts if not is_under(name, "agents")}
+    assert not {name for name in outside if re.search(r'[!=]= "dt"', texts[name])}
+    near = {name for name in texts if is_under(name, "agents") or is_under(name, "policy")}
+    assert not {name for name in near if re.search(r"\b(get|has)attr\(", texts[name])}
 
 
 def test_there_are_no_drawers():
