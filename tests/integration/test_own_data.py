@@ -63,11 +63,11 @@ def test_an_environment_of_ones_own_is_trained_for_evaluated_in_and_scored(folde
     np.savez("log.npz", **play(make_env("Tank-v0")), env_id="Tank-v0")
     spec = load_dataset("log.npz", progress=False).spec
     assert (spec.env_id, spec.max_episode_steps, spec.default_target_returns) == ("Tank-v0", 20, (20.0, 15.0))
-    assert (spec.action_low, spec.score_reference) == ((0.0,), (10.0, 20.0))
+    assert (spec.action_low, spec.score_reference) == ((0.0,), (5.0, 20.0))
     assert main(["train", "--agent", "bc", "--data", "log.npz", "--out", "run", *FLAGS]) == 0
     last = json.loads(Path("run/evaluations.jsonl").read_text().splitlines()[-1])
     assert last["episode_lengths"] == [20, 20]
-    assert last["normalized_score"] == pytest.approx(100 * (np.mean(last["episode_returns"]) - 10) / 10)
+    assert last["normalized_score"] == pytest.approx(100 * (np.mean(last["episode_returns"]) - 5) / 15)
     assert main(["evaluate", "run", "--num-episodes", "1"]) == 0
 
 
@@ -96,6 +96,8 @@ def test_a_module_that_cannot_be_imported_is_refused_and_an_installed_one_left_o
 def test_ids_of_the_package_are_not_taken_and_ones_own_are_defined_anew(folder):
     with pytest.raises(InputError, match=r"Hopper-v5 is chibit's own"):
         register_env("Hopper-v5", score_reference=(0.0, 1.0))
+    with pytest.raises(InputError, match=r"'Tank-v0' is not one that .* name your module in CHIBIT_PLUGINS"):
+        make_env("Tank-v0")
     with pytest.raises(InputError, match="score_reference"):
         register_env("Tank-v0", score_reference=(1.0, 1.0))
     import my_tank

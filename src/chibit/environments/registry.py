@@ -18,7 +18,7 @@ from chibit.core.config import Checked
 from chibit.core.errors import InputError
 from chibit.core.fields import Count, Distinct
 from chibit.core.files import nearest
-from chibit.core.plugins import Registry
+from chibit.core.plugins import OWN_MODULES, Registry
 from chibit.core.targets import environment_name
 
 if TYPE_CHECKING:
@@ -245,5 +245,6 @@ def find_environment(env_id: str) -> Environment:
     """
     if env_id in ENVIRONMENTS:
         return ENVIRONMENTS[env_id]
-    hint = nearest(env_id, sorted(ENVIRONMENTS)) or f"; known are {', '.join(sorted(ENVIRONMENTS))}"
+    known = f"; known are {', '.join(sorted(ENVIRONMENTS))}; for another name your module in {OWN_MODULES}"
+    hint = nearest(env_id, sorted(ENVIRONMENTS)) or known
     raise InputError(f"environment {env_id!r} is not one that can be built here{hint}")
