@@ -34,6 +34,7 @@ VERBS = {
     "pretrain": ("pretrain.pretrain", "train a language model on text or a synthetic corpus"),
     "train": ("train.train", "fine-tune an agent on logged trajectories and evaluate it"),
     "evaluate": ("evaluate.evaluate", "play episodes with a trained run, at any target returns"),
+    "judge": ("judge.judge", "what can be said of trained runs without a simulator"),
     "attention": ("evaluate.attention", "attention maps of a trained run, as arrays and a figure"),
     "export": ("export.export", "write a run's policy as a folder to deploy or share"),
     "study": ("study.study", "a table of the paper, or another study: many runs, then a report"),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from chibit.core.config import Checked
-from chibit.core.formatting import format_number, format_setting
+from chibit.core.formatting import format_mean, format_number, format_setting
 from chibit.judging.fitting import SelfTest
 from chibit.judging.replay import ActionError
 
@@ -57,6 +57,11 @@ class Estimate(Checked):
     def high(self) -> float:
         """Upper end of the model spread."""
         return self.mean + self.half_width
+
+    @property
+    def short(self) -> str:
+        """Mean and half of the model spread."""
+        return format_mean(self.mean, self.half_width)
 
     def __str__(self) -> str:
         ends = [format_number(end, like=[self.mean]) for end in (self.low, self.high)]

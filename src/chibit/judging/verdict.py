@@ -71,17 +71,19 @@ def verdict(judgements: Sequence[Judgement]) -> str:
     if not ranked:
         return f"No number can be given: {judgements[0].reasons[0]}."
     best, others = ranked[0], ranked[1:]
+    said, name = "", best.name
+    if others:
+        alike = [other.name for other in others if not _is_clear(best, other)]
+        apart = f"cannot be told apart from {_listed(alike)}" if alike else "is ahead of all others"
+        said, name = f"{best.name} comes first and {apart}; ", "it"
     clone = compare_with_clone(best)
     assert clone is not None
     if not clone.is_clear:
-        said = f"{best.name} cannot be told apart from {CLONE}"
+        said += f"{name} cannot be told apart from {CLONE}"
+    elif clone.better == best.name:
+        said += f"{name} is judged better than {CLONE}"
     else:
-        said = f"{clone.better} is judged better than {clone.other}"
-    if others:
-        alike = [other.name for other in others if not _is_clear(best, other)]
-        of_all = "all others" if len(others) > 1 else others[0].name
-        apart = f"; it cannot be told apart from {_listed(alike)}" if alike else f"; it is ahead of {of_all}"
-        said = f"{best.name} has the best return; {said}{apart}"
+        said += f"{CLONE} is judged better than {name}"
     if left_out:
         said += f"; {left_out} of {count(len(judgements), 'judgement')} came to no number"
     return f"{said}."
@@ -102,4 +104,4 @@ def _is_clear(first: Judgement, second: Judgement) -> bool:
 
 def _listed(names: Sequence[str]) -> str:
     shown = ", ".join(names[:5])
-    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown
+    return f"{shown}, and {len(names) - 5} more" if len(names) > 5 else shown

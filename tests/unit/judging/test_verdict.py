@@ -67,11 +67,10 @@ def test_verdicts(judged):
     assert verdict([better]) == "b is judged better than the clone of the log."
     assert verdict([worse]) == "the clone of the log is judged better than c."
     assert verdict([worse, better]) == (
-        "b has the best return; b is judged better than the clone of the log; it is ahead of c."
+        "b comes first and is ahead of all others; it is judged better than the clone of the log."
     )
     assert verdict([worse, better, near, outside]) == (
-        "b has the best return; b is judged better than the clone of the log; "
-        "it cannot be told apart from d; "
+        "b comes first and cannot be told apart from d; it is judged better than the clone of the log; "
         "1 of 4 judgements came to no number."
     )
     assert verdict([outside]).startswith("No number can be given: the policy leaves what the log covers")

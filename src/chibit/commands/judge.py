@@ -1,0 +1,204 @@
+"""``chibit judge``: what can be said of trained runs without a simulator."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+from annotated_types import MinLen
+from rich.console import Console
+from rich.table import Table
+
+from chibit.commands.parsing import WithModules, parse
+from chibit.core.config import to_json
+from chibit.core.errors import InputError
+from chibit.core.fields import BelowOne, Count, Seed, Targets
+from chibit.core.files import write_atomic
+from chibit.core.formatting import count, format_number, format_setting
+from chibit.core.terminal import make_console
+
+if TYPE_CHECKING:
+    from chibit.agents.base import Policy
+    from chibit.judging.judge import Judge, JudgeConfig
+    from chibit.judging.judgement import AtLoggedSteps, Judgement, PlayedInModel
+    from chibit.training.loading import LoadedRun
+
+FILE = "judgements.json"
+"""In a run's folder."""
+_CAPTION = (
+    "return and value (discounted): in a model learned from the log, with the model spread, which is no "
+    "confidence interval; disagreement: of the models, in units of the clone's; outside: share of steps "
+    "beyond the log's range; far: share of logged steps at which the policy acts as the log hardly would; "
+    "action error: on {episodes}, and on the best tenth of them"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeArguments(WithModules):
+    """Judge trained runs without a simulator: play them in a model learned from their log.
+
+    Their returns are compared with that of a plain clone in the same model. No number is given where a policy
+    leaves what the log covers. The model is learned once for a data set, in about a minute, and kept.
+
+    Example: chibit judge RUN --target-returns 3600 1800 900
+    """
+
+    runs: Annotated[tuple[Path, ...], MinLen(1), tyro.conf.Positional]
+    """Run directories."""
+    target_returns: Targets = ()
+    """Raw returns to ask for; empty takes the run's own. Methods without target returns take none."""
+    checkpoint: str = "last"
+    """last, best, or a step."""
+    horizon: Count | None = None
+    """Steps after which an episode in the model is cut; None takes the data's time limit."""
+    discount: BelowOne = 0.99
+    """Of values, per step."""
+    seed: Seed = 0
+    """Of the model and what it is tested on."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N; where policies act, the model is on the CPU."""
+    other_estimates: bool = False
+    """Fitted Q evaluation and importance sampling too. They mislead: off the logged behavior the first
+    preferred policies that fall at once to all good ones, and the second gives the log's mean to any policy.
+    """
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """A policy and what is said of it."""
+
+    run: LoadedRun
+    policy: Policy
+    judge: Judge
+    judgement: Judgement
+
+
+def judge(argv: Sequence[str], prog: str) -> None:
+    """``chibit judge``."""
+    arguments = parse(JudgeArguments, argv, prog)
+    from chibit.judging.fitting import FitConfig
+    from chibit.judging.judge import JudgeConfig
+    from chibit.training.loading import load_run
+
+    loaded = [load_run(path, arguments.checkpoint, device=arguments.device) for path in arguments.runs]
+    config = JudgeConfig(
+        fit=FitConfig(seed=arguments.seed), horizon=arguments.horizon, discount=arguments.discount
+    )
+    console = make_console()
+    judged: list[_Judged] = []
+    with console.status("judging"):
+        for judge_, runs in _judges(loaded, config):
+            for run in runs:
+                judged += _judge_run(judge_, run, arguments.target_returns)
+    for run in loaded:
+        own = [one.judgement for one in judged if one.run is run]
+        write_atomic(run.run.path / FILE, json.dumps([to_json(one) for one in own], indent=1))
+    for judge_ in dict.fromkeys(one.judge for one in judged):
+        _print(console, judge_, [one for one in judged if one.judge is judge_], arguments.other_estimates)
+
+
+def _judges(loaded: Sequence[LoadedRun], config: JudgeConfig) -> Iterator[tuple[Judge, list[LoadedRun]]]:
+    """A judge for each log, and for each split of it: policies of one are compared with each other."""
+    from chibit.judging.judge import Judge
+    from chibit.training.run_data import open_data
+
+    by_log: dict[tuple[str, str], tuple[Judge, list[LoadedRun]]] = {}
+    for run in loaded:
+        # A run that learned from a share of the data is judged on what all of them say.
+        train, held_out = open_data(dataclasses.replace(run.config, data_fraction=1.0))
+        key = (train.content_hash, "" if held_out is None else held_out.content_hash)
+        if key not in by_log:
+            by_log[key] = (Judge(train, held_out=held_out, config=config), [])
+        by_log[key][1].append(run)
+    yield from by_log.values()
+
+
+def _judge_run(judge_: Judge, run: LoadedRun, asked: tuple[float, ...]) -> Iterator[_Judged]:
+    agent = run.agent
+    if asked and not agent.is_return_conditioned:
+        raise InputError(f"target_returns: agent {run.config.agent.agent} takes none; leave them out")
+    targets: Sequence[float | None] = (None,)
+    if agent.is_return_conditioned:
+        targets = asked or run.config.target_returns or run.spec.default_target_returns
+    for target in targets:
+        policy = agent.policy(None if target is None else [target])
+        name = run.run.path.resolve().name
+        if target is not None:
+            name += f" asked for {format_setting(target)}"
+        yield _Judged(run, policy, judge_, judge_(policy, name=name, target_return=target))
+
+
+def _print(console: Console, judge_: Judge, judged: Sequence[_Judged], with_others: bool) -> None:
+    from chibit.judging.verdict import rank, verdict
+
+    log, judgements = judge_.log, [one.judgement for one in judged]
+    console.print(_table(judge_, rank(judgements), all(one.run.config.validation_share for one in judged)))
+    for line in (*log.notes, *(note for judgement in judgements for note in judgement.notes)):
+        console.print(f"note: {line}", soft_wrap=True)
+    for judgement in judgements:
+        for reason in judgement.reasons:
+            console.print(f"no number for {judgement.name}: {reason}", soft_wrap=True)
+    if with_others:
+        for one in judged:
+            other = judge_.other_estimates(one.policy)
+            console.print(
+                f"not to be believed, {one.judgement.name}: fitted Q evaluation {format_number(other.fqe)}, "
+                f"importance sampling {format_number(other.wis)} (worth {other.effective_episodes:.1f} of "
+                f"{count(other.num_episodes, 'episode')})",
+                soft_wrap=True,
+            )
+    console.print(f"verdict: {verdict(judgements)}", soft_wrap=True)
+
+
+def _table(judge_: Judge, judgements: Sequence[Judgement], are_held_out: bool) -> Table:
+    log = judge_.log
+    title = (
+        f"{log.data}: {count(log.num_episodes, 'episode')}, mean return {format_number(log.mean_return)}; "
+        f"the model follows held-out episodes for {count(log.self_test.horizon, 'step')}"
+    )
+    table = Table(title=title, caption=_caption(are_held_out))
+    table.add_column("policy", overflow="fold")
+    columns = (
+        "return",
+        "x clone",
+        "value",
+        "length",
+        "disagreement",
+        "outside",
+        "far",
+        "action error",
+        "best tenth",
+    )
+    for column in columns:
+        table.add_column(column, justify="right")
+    for one in judgements:
+        table.add_row(one.name, *_cells(one.in_model, one.at_steps, log.clone, is_kept=one.total is not None))
+    table.add_section()
+    table.add_row("clone of the log", *_cells(log.clone, log.clone_at_steps, log.clone, is_kept=True))
+    return table
+
+
+def _cells(
+    played: PlayedInModel, at_steps: AtLoggedSteps, clone: PlayedInModel, *, is_kept: bool
+) -> Iterator[str]:
+    is_ratio = is_kept and played.total.mean > 0 and clone.total.mean > 0
+    yield played.total.short if is_kept else "no number"
+    yield f"{played.total.mean / clone.total.mean:.2f}" if is_ratio else ""
+    yield played.value.short if is_kept else ""
+    yield format_number(played.length)
+    yield f"{played.disagreement / max(clone.disagreement, 1e-12):.1f}"
+    yield f"{played.clipped:.0%}"
+    yield f"{at_steps.far:.0%}"
+    yield format_number(at_steps.error.mean)
+    yield format_number(at_steps.best_error.mean)
+
+
+def _caption(are_held_out: bool) -> str:
+    held_out = "held-out episodes"
+    learned = "episodes that policies may have learned from (train with --validation-share to hold some out)"
+    return _CAPTION.format(episodes=held_out if are_held_out else learned)

@@ -1,0 +1,103 @@
+"""`chibit judge` on runs of the line, which has no simulator."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from chibit.cli import main
+from chibit.core.config import from_json
+from chibit.judging import judge as judging
+from chibit.judging.fitting import fit_log
+from chibit.judging.judgement import Judgement
+from judging_toys import QUICK, columns
+
+
+@pytest.fixture(autouse=True)
+def _a_quick_model(monkeypatch):
+    def quick(train, held_out, config, cache):
+        return fit_log(train, held_out, dataclasses.replace(QUICK, seed=config.seed), cache=cache)
+
+    monkeypatch.setattr(judging, "fit_log", quick)
+
+
+@pytest.fixture(scope="module")
+def log_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("line") / "line.npz"
+    np.savez(path, **columns(60))
+    return path
+
+
+def train(log_file, out, *flags):
+    arguments = ["train", "--data", str(log_file), "--out", str(out), "--device", "cpu", "--quiet"]
+    assert main([*arguments, "--num-steps", "30", *flags]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def runs(log_file, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    shape = ["--n-layer", "1", "--n-embd", "16", "--context-length", "4", "--batch-size", "4"]
+    return [
+        train(log_file, folder / "clone", "--agent", "bc"),
+        train(log_file, folder / "sequence", *shape, "--target-returns", "20", "-10"),
+    ]
+
+
+def test_runs_are_judged_side_by_side(runs, capsys):
+    assert main(["judge", *map(str, runs)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for said in ("line: 60 episodes", "clone of the log", "no confidence interval", "verdict: "):
+        assert said in shown
+    assert "the time limit is not known" in shown
+    assert "episodes that policies may have learned from" in shown
+    assert "fitted Q" not in shown
+    clone, sequence = (json.loads((run / "judgements.json").read_text()) for run in runs)
+    assert [from_json(Judgement, one).target_return for one in clone] == [None]
+    assert [from_json(Judgement, one).target_return for one in sequence] == [20.0, -10.0]
+    assert [one["name"] for one in sequence] == ["sequence asked for 20", "sequence asked for -10"]
+
+
+def test_other_targets_and_estimates_are_there_for_the_asking(runs, capsys):
+    assert (
+        main(["judge", str(runs[1]), "--target-returns", "999", "--other-estimates", "--horizon", "9"]) == 0
+    )
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "asked for 999, more than the log has" in shown
+    assert "not to be believed, sequence asked for 999: fitted Q evaluation" in shown
+    (judgement,) = json.loads((runs[1] / "judgements.json").read_text())
+    assert judgement["in_model"]["length"] == 9
+
+
+def test_what_a_run_held_out_is_what_it_is_judged_on(log_file, tmp_path, capsys):
+    run = train(log_file, tmp_path / "held", "--agent", "bc", "--validation-share", "0.2")
+    assert main(["judge", str(run)]) == 0
+    assert "error: on held-out episodes" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--target-returns", "5"], "agent bc takes none"),
+        (["--checkpoint", "7"], "no checkpoint of step 7"),
+        (["--horizon", "0"], "horizon"),
+    ],
+)
+def test_a_refusal_is_one_line(runs, flags, message, capsys):
+    assert main(["judge", str(runs[0]), *flags]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_a_log_of_few_episodes_is_refused(tmp_path, capsys):
+    np.savez(tmp_path / "few.npz", **columns(8))
+    run = train(tmp_path / "few.npz", tmp_path / "run", "--agent", "bc")
+    assert main(["judge", str(run)]) == 2
+    assert "8 episodes, expected at least 10" in capsys.readouterr().err
+    assert not (run / "judgements.json").exists()
+
+
+def test_a_report_takes_a_judged_run(runs, capsys):
+    assert main(["report", str(runs[0].parent)]) == 0
+    assert "damaged" not in capsys.readouterr().err
