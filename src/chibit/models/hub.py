@@ -134,12 +134,7 @@ def require_safe_weights(folder: Path) -> None:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Read `config.json`.
-
-    Raises:
-        InputError: if it is missing.
-        DamagedFileError: if it is not a JSON object.
-    """
+    """Read `config.json`."""
     path = folder / "config.json"
     config = read_json(path)
     if not isinstance(config, dict):

@@ -57,11 +57,6 @@ def load_run(path: Path, which: str = "last", *, device: str = "auto") -> Loaded
         path: the run directory.
         which: "last", "best", or a step.
         device: where to put it.
-
-    Raises:
-        InputError: when there is no such run or checkpoint.
-        DamagedFileError: when its files are damaged or do not fit together.
-        ResourceError: when its model takes more memory than there is.
     """
     run = RunDir.open(path)
     config = from_record(run.description()["config"], str(path / "config.json"))

@@ -46,11 +46,7 @@ def identify(dataset: TrajectoryDataset) -> dict[str, Any]:
 
 
 def refuse_changed(run: RunDir, config: RunConfig[Any], dataset: TrajectoryDataset) -> None:
-    """Stop where the data of a run are not those that it began with.
-
-    Raises:
-        DamagedFileError: naming what is different.
-    """
+    """Stop where the data of a run are not those that it began with."""
     then, now = _decisive(run.provenance()), _decisive(identify(dataset))
     changes = [f"{what} {then[what]}, now {now[what]}" for what in now if then[what] != now[what]]
     if changes:

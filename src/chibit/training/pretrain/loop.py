@@ -116,11 +116,7 @@ def pretrain(
 
 
 def refuse_changed_text(run: RunDir, config: PretrainConfig) -> None:
-    """Stop where a finished run's own text, if it is still there, is not what it learned from.
-
-    Raises:
-        DamagedFileError: naming the text.
-    """
+    """Stop where a finished run's own text, if it is still there, is not what it learned from."""
     text = (config.text or "") if config.corpus == "shuffled_text" else config.corpus
     if not text or not Path(text).expanduser().exists():
         return

@@ -16,11 +16,7 @@ from chibit.training.workers import Workers
 
 
 def check_sizes(config: PretrainConfig, vocab_size: int, workers: Workers) -> None:
-    """Refuse a vocabulary or a number of processes that the configuration does not fit.
-
-    Raises:
-        InputError: naming the field.
-    """
+    """Refuse a vocabulary or a number of processes that the configuration does not fit."""
     if config.num_candidates > vocab_size:
         raise InputError(
             f"num_candidates: got {config.num_candidates}, expected at most the vocabulary, {vocab_size}"
