@@ -13,12 +13,12 @@ from chibit.core.plugins import AddressedRegistry
 from chibit.core.runtime import Precision
 from chibit.core.targets import environment_name
 from chibit.environments.registry import D4RL_LEVELS, GAMES, OWN_IDS
+from chibit.models.gpt import SIZES
 from chibit.recipes import (
     ATARI_METHODS,
     ATARI_STEPS,
     FAIR_ARMS,
     RATES,
-    SIZES,
     SOURCE_ARMS,
     WEIGHTS_GRID,
     find_recipe,

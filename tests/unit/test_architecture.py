@@ -36,7 +36,7 @@ ALLOWED = {
     ),
     "reporting": ("core", "environments", "evaluation.summary", "reporting"),
     "recipes": ("core", "models.gpt", "agents", "training"),
-    "studies": ("core", "environments.registry", "agents", "recipes", "training"),
+    "studies": ("core", "environments.registry", "models.gpt", "agents", "recipes", "training"),
     "sweep": ("core", "training", "evaluation.summary", "sweep"),
     "sweep.adaptive": ("core", "training", "sweep", "reporting"),
     "quickstart": ("core", "data", "recipes", "sweep", "training", "reporting"),

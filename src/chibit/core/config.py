@@ -74,8 +74,9 @@ def _metadata(kind: Any, name: str) -> tuple[Any, ...]:
 
 def renamed(config: Any) -> Iterator[tuple[str, Was]]:
     """Fields of a config, and of those nested in it, that had another name or other values, with what was."""
-    for field in dataclasses.fields(config) if dataclasses.is_dataclass(config) else ():
-        was, _ = _on_disk(type(config), field.name)
+    kind: Any = type(config)
+    for field in dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ():
+        was, _ = _on_disk(kind, field.name)
         if was != Was(field.name):
             yield field.name, was
         yield from renamed(getattr(config, field.name))

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -267,7 +267,7 @@ class GPT(nn.Module):
         self.norm = _make_norm(config)
         self.reset_parameters()
 
-    def set_dropout(self, **probabilities: float) -> None:
+    def set_dropout(self, **probabilities: Any) -> None:
         """Change dropout probabilities, by `GPTConfig`'s names for them."""
         self.config = replace(self.config, **probabilities)
         for module in self.modules():

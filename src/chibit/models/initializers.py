@@ -20,7 +20,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -362,17 +362,17 @@ def _apply_config(loaded: Weights, config: GPTConfig, spec: str) -> None:
     """Hold a shape against the weights', and put its dropouts in."""
     backbone = loaded.backbone
     is_own = isinstance(backbone, GPT)
-    shape = backbone.config if is_own else GPTShape(n_embd=backbone.width)
+    shape = backbone.config if isinstance(backbone, GPT) else GPTShape(n_embd=cast(int, backbone.width))
     for name in vars(GPTShape()):
         field = "inner_width" if name == "n_inner" else name
         given, there = getattr(config, field), getattr(shape, field)
         if given != there:
             known = f"has {there!r}" if is_own or name == "n_embd" else "brings its own"
             raise InputError(f"{name} is {given!r}, but {spec} {known}; leave it out, or use random")
-    if is_own:
+    if isinstance(backbone, GPT):
         backbone.set_dropout(**{name: getattr(config, name) for name in DROPOUTS})
-    if isinstance(loaded.language_model, LanguageModel):
-        loaded.language_model.config = replace(loaded.language_model.config, gpt=backbone.config)
+        if isinstance(loaded.language_model, LanguageModel):
+            loaded.language_model.config = replace(loaded.language_model.config, gpt=backbone.config)
 
 
 def _hash(tensors: Mapping[str, Tensor]) -> str:

@@ -296,7 +296,7 @@ class DecisionTransformerConfig(DecisionTransformerModelConfig, AgentConfig):
             trained=self.tuning == "full",
         )
 
-    def dropouts(self) -> dict[str, float]:
+    def dropouts(self) -> dict[str, Any]:
         """The backbone's three dropout probabilities, by GPTConfig's names."""
         attention = self.dropout if self.attention_dropout is None else self.attention_dropout
         return {"attn_dropout": attention, "resid_dropout": self.dropout, "embd_dropout": self.dropout}
