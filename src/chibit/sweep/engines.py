@@ -8,11 +8,11 @@ import signal
 import threading
 import time
 import traceback
+from abc import ABC, abstractmethod
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from types import FrameType
-from typing import Protocol
 
 from chibit.core.platform import interrupts_held_back, take_interrupts
 from chibit.core.run_dir import RunDir
@@ -33,36 +33,36 @@ class Crash:
 Ended = tuple[Task, Outcome | Crash]
 
 
-class Engine(Protocol):
+class Engine(ABC):
     """Takes tasks and gives back how they ended."""
 
-    capacity: float
+    capacity: float = 1
     """Tasks that it takes at a time."""
-    retries: int
+    retries: int = 0
     """Times that the driver may submit a task again after a crash."""
-    was_interrupted: bool
+    was_interrupted = False
     """Whether a request to stop reached a task of its own, past the driver."""
 
+    @abstractmethod
     def submit(self, task: Task) -> None:
         """Take a task."""
 
+    @abstractmethod
     def collect(self, timeout: float) -> list[Ended]:
         """Tasks that ended; waits up to `timeout` seconds for the first."""
 
-    def interrupt(self) -> None:
+    def interrupt(self) -> None:  # noqa: B027
         """Ask the tasks under way to save and end; called again until they have."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027
         """End what the engine started."""
 
 
-class InProcess:
+class InProcess(Engine):
     """One task after the other, in this process. Ctrl-C reaches the task itself."""
 
-    capacity: float = 1
-
     def __init__(self, retries: int) -> None:
-        self.retries, self.was_interrupted = retries, False
+        self.retries = retries
         self._waiting: list[Task] = []
 
     def submit(self, task: Task) -> None:
@@ -83,23 +83,15 @@ class InProcess:
             self.was_interrupted = ended.status == "stopped"
         return [(task, ended)]
 
-    def interrupt(self) -> None:
-        """Nothing is under way between two tasks."""
 
-    def close(self) -> None:
-        """Nothing was started."""
-
-
-class LocalPool:
+class LocalPool(Engine):
     """Processes side by side, each with one task and its own number of threads (one by default).
 
     Every place in the pool is a pool of its own: a process that is killed takes no other task with it.
     """
 
-    was_interrupted = False
-
     def __init__(self, num_processes: int, retries: int) -> None:
-        self.capacity: float = num_processes
+        self.capacity = num_processes
         self.retries, self._has_passed_on = retries, False
         self._context = multiprocessing.get_context("spawn")
         self._free = [self._place() for _ in range(num_processes)]
@@ -133,7 +125,7 @@ class LocalPool:
         for child in [] if self._has_passed_on else multiprocessing.active_children():
             if child.pid is not None:
                 os.kill(child.pid, signal.SIGINT)
-        self._has_passed_on = True
+        self._has_passed_on = bool(self._busy)
 
     def close(self) -> None:
         """Let the processes end."""

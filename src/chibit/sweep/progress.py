@@ -95,12 +95,10 @@ class StudyProgress:
         """Read the last lines of the logs."""
         with self._lock:
             done = self._work_done
-            active = 0
             for path in sorted(self._running):
                 metrics = self._fresh(path)
                 if metrics is None:
                     continue
-                active += 1
                 steps, step = self._tasks[path].config.num_steps, int(metrics["step"])
                 before = self._done_before.setdefault(path, min(step, steps - 1))
                 done += self._work[path] * (step - before) / (steps - before)

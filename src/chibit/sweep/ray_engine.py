@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from chibit.core.errors import InputError, ResourceError, needing
-from chibit.sweep.engines import Crash, Ended
+from chibit.sweep.engines import Crash, Ended, Engine
 from chibit.sweep.tasks import Outcome, Task, run_task
 
 _PASSED_ON = (
@@ -25,13 +25,12 @@ _PASSED_ON = (
 _CONNECT_SECONDS = 10.0
 
 
-class RayEngine:
+class RayEngine(Engine):
     """A Ray task for each run: Ray places them by their resources, and retries them when a node dies."""
 
-    capacity: float = float("inf")
+    capacity = float("inf")
     retries = 0
     """Ray does its own."""
-    was_interrupted = False
 
     def __init__(self, address: str | None, retries: int) -> None:
         """Connect.

@@ -100,7 +100,7 @@ def test_descriptions_tell_the_numbers(canvas, scores):
 def test_the_forest_writes_its_numbers():
     rows = [
         ForestRow(label="one", estimate=Estimate(value=1.25, low=-0.5, high=3.0), arm=0),
-        ForestRow(label="two", estimate=Estimate(value=-2.0, why_no_interval="one seed"), arm=1),
+        ForestRow(label="two", estimate=Estimate(value=-2.0), arm=1),
         ForestRow(label="x" * 60, estimate=Estimate(value=1500.0), arm=2, normalized=False),
     ]
     shown = texts(forest(rows, "k", "title", "difference from Random init").svg)

@@ -19,23 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from chibit.core.errors import InputError, read_error
+from chibit.core.run_dir import INCIDENTAL
 from chibit.core.targets import environment_name
 from chibit.reporting.read.arms import arm_rank
 from chibit.reporting.read.registration import FILE, Registration, read_registration
 from chibit.reporting.read.run import Excluded, Run, read_run
 from chibit.reporting.read.strict_json import Refused, shown_name
 
-_NO_CHANGE = {
-    "seed",
-    "data",
-    "arm",
-    "device",
-    "num_threads",
-    "checkpoint_every",
-    "log_every",
-    "tensorboard",
-    "wandb",
-}
+_NO_CHANGE = {"seed", "data", "arm", *INCIDENTAL}
 """Settings that may differ between runs that are averaged: the seed is what is averaged over, the data are
 compared by their content, and the others do not change what is computed."""
 _HASH_DIGITS = 8

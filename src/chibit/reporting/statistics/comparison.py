@@ -247,7 +247,7 @@ def aggregate(scores: Scores, arm: str) -> Aggregates | None:
     strata = scores.strata(arm)
     if strata is None:
         return None
-    normalized = all(scores.study.is_normalized(dataset) for dataset in scores.aggregated)
+    normalized = scores.is_normalized(*scores.aggregated)
     return Aggregates(
         mean=bootstrap(mean_over_tasks, strata, rng=_rng()),
         interquartile_mean=bootstrap(interquartile_mean, strata, rng=_rng()),

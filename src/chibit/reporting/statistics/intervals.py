@@ -38,7 +38,7 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(64)
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A figure with its bootstrap interval, or with the reason why it has none."""
+    """A figure with its bootstrap interval; without one from a single run, which has no spread."""
 
     value: float
     """Point estimate, from the runs as they are."""
@@ -46,8 +46,6 @@ class Estimate:
     """Lower end of the 95% interval; None where there is no interval."""
     high: float | None = None
     """Upper end of the 95% interval; None where there is no interval."""
-    why_no_interval: str = ""
-    """Reason for a missing interval; empty where there is one."""
 
     @property
     def has_interval(self) -> bool:
@@ -246,10 +244,7 @@ def bootstrap(
     value = float(statistic(*groups))
     fewest = min(stratum.size for group in groups for stratum in group)
     if fewest < MIN_RUNS:
-        return Estimate(
-            value=value,
-            why_no_interval="one seed only: a single run says nothing about the spread between runs",
-        )
+        return Estimate(value=value)
     replicates = statistic(*[[_resample(stratum, rng, resamples) for stratum in group] for group in groups])
     low, high = _percentiles(replicates, confidence)
     return Estimate(value=value, low=float(low), high=float(high))

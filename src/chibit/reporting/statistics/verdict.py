@@ -7,16 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from chibit.core.formatting import format_p, format_score, percent
+from chibit.core.formatting import count, format_p, format_score, percent
 from chibit.core.score_rules import name_last
 from chibit.reporting.read.arms import arm_label, base_name
 from chibit.reporting.read.targets import TargetChoice, describe_choice
-from chibit.reporting.statistics.comparison import (
-    Comparison,
-    Scores,
-    aggregate,
-    behaviour_mean,
-)
+from chibit.reporting.statistics.comparison import Comparison, Scores, aggregate, behaviour_mean
 from chibit.reporting.statistics.crossover import Trend
 from chibit.reporting.statistics.intervals import Difference, Estimate
 
@@ -203,9 +198,9 @@ def _against_baseline(
     basis = _basis(scores, target, comparison.datasets, pairs, paired=True)
     cautions = list(_cautions(scores, pairs))
     if comparison.num_unpaired:
-        count = comparison.num_unpaired
-        are = "run is" if count == 1 else "runs are"
-        cautions.append(f"{count} {are} left out of the comparison, because the other arm lacks the seed.")
+        left_out = count(comparison.num_unpaired, "run")
+        are = "is" if comparison.num_unpaired == 1 else "are"
+        cautions.append(f"{left_out} {are} left out of the comparison, because the other arm lacks the seed.")
     if _is_registered(scores, comparison):
         cautions += _registered_cautions(scores, comparisons)
     elif len(comparisons) > 1 and base_name(comparison.treatment) not in _FOCUS:
@@ -266,11 +261,8 @@ def _sentence(scores: Scores, comparison: Comparison, pairs: int) -> tuple[str, 
 
 def within(estimate: Estimate, size: float) -> bool:
     """Whether the interval lies inside plus or minus a size."""
-    return (
-        estimate.low is not None
-        and estimate.high is not None
-        and -size < estimate.low <= estimate.high < size
-    )
+    low, high = estimate.low, estimate.high
+    return low is not None and high is not None and -size < low <= high < size
 
 
 def student_estimate(difference: Difference) -> Estimate:
@@ -288,12 +280,12 @@ def _is_registered(scores: Scores, comparison: Comparison) -> bool:
 def _registered_cautions(scores: Scores, comparisons: Sequence[Comparison]) -> list[str]:
     registration = scores.study.registration
     cautions = []
-    count = len(registration.comparisons)
-    if count > 1:
-        absent = count - len(comparisons)
+    number = len(registration.comparisons)
+    if number > 1:
+        absent = number - len(comparisons)
         without = f"; {absent} of them {'has' if absent == 1 else 'have'} no runs" if absent else ""
         cautions.append(
-            f"The first of {count} comparisons registered before the first run{without}; "
+            f"The first of {number} comparisons registered before the first run{without}; "
             "p-values are adjusted for all of them (Holm)."
         )
     return cautions
@@ -325,8 +317,7 @@ def _cautions(scores: Scores, seeds: int) -> tuple[str, ...]:
         )
     num_failed = sum(curve.num_failed for cell in scores.curves.values() for curve in cell.values())
     if num_failed:
-        episodes = "episode" if num_failed == 1 else "episodes"
-        cautions.append(f"In {num_failed} {episodes} the environment failed; they are left out.")
+        cautions.append(f"In {count(num_failed, 'episode')} the environment failed; they are left out.")
     return tuple(cautions)
 
 
@@ -336,9 +327,8 @@ def _basis(scores: Scores, target: TargetChoice, datasets: Sequence[str], seeds:
         return f"{start}."
     pairing = "paired by seed, " if paired else ""
     sets = datasets[0] if len(datasets) == 1 else f"{len(datasets)} data sets"
-    number = f"{seeds} seed{'' if seeds == 1 else 's'}"
     least = "" if len(datasets) == 1 else "at least "
-    return f"{start}; {pairing}{sets}, {least}{number}."
+    return f"{start}; {pairing}{sets}, {least}{count(seeds, 'seed')}."
 
 
 def _parenthesis(estimate: Estimate, normalized: bool) -> str:

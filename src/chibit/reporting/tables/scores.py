@@ -86,7 +86,7 @@ def _behaviour_cell(study: Study, dataset: str) -> Cell:
 
 def _aggregate_rows(scores: Scores, aggregates: Mapping[str, Aggregates | None]) -> list[Row]:
     study = scores.study
-    normalized = all(study.is_normalized(dataset) for dataset in scores.aggregated)
+    normalized = scores.is_normalized(*scores.aggregated)
     kinds = [
         ("mean", "Mean"),
         ("interquartile_mean", "Interquartile mean"),
