@@ -20,6 +20,7 @@ from chibit.core.config import Checked
 from chibit.core.errors import InputError
 from chibit.core.fields import Count, Distinct, Natural, Positive
 from chibit.core.memory import check_fits
+from chibit.data.copies import choose_apart, first_copies
 from chibit.data.statistics import RunningMoments, spread
 
 _SUBSET, _HELD_OUT = 2, 3  # what a draw of episodes is for: each has random numbers of its own
@@ -326,24 +327,32 @@ class TrajectoryDataset:
 
         Returns:
             The part to train on and the part held out: whole episodes, disjoint, together all of them; in
-            memory. Normalization of both is that of the first; the rest of the description stays the whole's.
+            memory. Copies of an episode are in one part, so that the second may be smaller than asked for.
+            Normalization of both, and targets that are the data's best return, are those of the first; the
+            rest of the description stays the whole's.
 
         Raises:
             InputError: if the share is not in (0, 1), or leaves either part without an episode.
         """
         if not 0.0 < share < 1.0:
             raise InputError(f"share: got {share}, expected more than 0 and less than 1")
-        num_held_out = _nearest(share * self.num_episodes)
+        wanted = _nearest(share * self.num_episodes)
+        copies = first_copies(self.records, self.episode_starts)
+        chosen = choose_apart(copies, self._shuffled_episodes(seed, _HELD_OUT), wanted)
+        num_held_out = int(chosen.sum())
         if not 0 < num_held_out < self.num_episodes:
+            why = "" if num_held_out == wanted else " (copies of an episode stay together)"
             raise InputError(
-                f"share: {share} of {self.num_episodes} episodes holds out {num_held_out}; "
+                f"share: {share} of {self.num_episodes} episodes holds out {num_held_out}{why}; "
                 "expected some in both parts"
             )
-        order = self._shuffled_episodes(seed, _HELD_OUT)
         change = f"{num_held_out} held out with seed {seed}"
         note = f"{num_held_out} of {self.num_episodes} episodes are held out, drawn with seed {seed}"
-        train = self._take(order[num_held_out:], f"without {change}", note)._restandardized()
-        held_out = self._take(order[:num_held_out], f"the {change}", f"{note}: these are they")
+        train = self._take(np.flatnonzero(~chosen), f"without {change}", note)._restandardized()
+        if self.spec.default_target_returns == best_and_half(float(self.episode_returns.max())):
+            targets = best_and_half(float(train.episode_returns.max()))
+            train = replace(train, spec=replace(train.spec, default_target_returns=targets))
+        held_out = self._take(np.flatnonzero(chosen), f"the {change}", f"{note}: these are they")
         return train, replace(held_out, spec=train.spec)
 
     def delay_rewards(self) -> TrajectoryDataset:
@@ -415,6 +424,12 @@ class TrajectoryDataset:
 
     def _derived_hash(self, change: str) -> str:
         return hashlib.sha256(f"{self.content_hash} {change}".encode()).hexdigest()
+
+
+def best_and_half(best_return: float) -> tuple[float, ...]:
+    """Returns to ask for where an environment has no usual ones; half of a negative one is twice it."""
+    half = best_return / 2 if best_return > 0 else best_return * 2
+    return tuple(dict.fromkeys((best_return, half)))
 
 
 def _check_fraction(fraction: float) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.text import Text
 
 from chibit.core.errors import DamagedFileError
 from chibit.core.formatting import count, format_number, format_setting
+from chibit.data.copies import first_copies
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
 from chibit.data.statistics import RunningMoments, blocks_of, is_constant
 from chibit.environments.scores import normalized_score
@@ -156,7 +156,7 @@ def _episode_notes(dataset: TrajectoryDataset) -> Iterator[str]:
             f"{num_short:,} of {count(len(lengths), 'episode')} have one step (a flag that stays set "
             "ends an episode at every step)"
         )
-    num_copies = len(lengths) - len({_digest(dataset, episode) for episode in range(len(lengths))})
+    num_copies = len(lengths) - len(np.unique(first_copies(dataset.records, dataset.episode_starts)))
     if num_copies:
         yield f"{num_copies:,} of {count(len(lengths), 'episode')} are copies of others"
     if lengths.max() > limit:
@@ -230,12 +230,6 @@ def _environment_notes(spec: DatasetSpec) -> Iterator[str]:
         yield "no environment: trained on and not evaluated; --env-id names one"
     elif spec.score_reference is None:
         yield f"no score reference for {spec.env_id}: raw returns only"
-
-
-def _digest(dataset: TrajectoryDataset, episode: int) -> bytes:
-    """Tell an episode's steps from those of others; pictures are told by actions and rewards."""
-    rows = slice(int(dataset.episode_starts[episode]), int(dataset.episode_starts[episode + 1]))
-    return hashlib.blake2b(np.ascontiguousarray(dataset.records[rows]).data, digest_size=16).digest()
 
 
 def _dimensions(what: str, dimensions: tuple[int, ...]) -> str:

@@ -123,6 +123,40 @@ def test_held_out_data_are_described_by_those_trained_on(dataset):
     assert batch.states[:, 0].numpy() == pytest.approx(expected, abs=1e-5)
 
 
+def test_copies_of_an_episode_are_held_out_together(tmp_path):
+    """Ten episodes: three of one kind, two of another, five that are there once."""
+    kinds = [0, 0, 0, 1, 1, 2, 3, 4, 5, 6]
+    steps = 4 * len(kinds)
+    copied = from_arrays(
+        np.repeat(kinds, 4)[:, None] + np.tile(np.arange(4.0), len(kinds))[:, None],
+        np.zeros((steps, 1)),
+        np.repeat(kinds, 4),
+        np.tile([False, False, False, True], len(kinds)),
+        cache=tmp_path,
+    )
+    for seed in range(30):
+        train, held_out = copied.held_out_split(0.3, seed)
+        sides = [set(part.observations[part.episode_starts[:-1], 0].tolist()) for part in (train, held_out)]
+        assert not sides[0] & sides[1]
+        assert train.num_episodes + held_out.num_episodes == 10
+        assert 1 <= held_out.num_episodes <= 3
+        best = float(train.episode_returns.max())
+        assert train.spec.default_target_returns == (best, best / 2)
+    alike = from_arrays(
+        np.ones((40, 1)), np.zeros((40, 1)), np.ones(40), np.arange(40) % 4 == 3, cache=tmp_path
+    )
+    with pytest.raises(InputError, match="copies of an episode stay together"):
+        alike.held_out_split(0.3, 0)
+
+
+def test_targets_that_are_the_best_return_are_those_of_the_part_trained_on(dataset):
+    for seed in range(10):
+        train, _ = dataset.held_out_split(0.5, seed)
+        best = float(train.episode_returns.max())
+        half = best / 2 if best > 0 else best * 2
+        assert train.spec.default_target_returns == (best, half)
+
+
 def test_all_of_the_data_are_the_data(dataset):
     assert dataset.random_fraction(1.0, 3) is dataset
     assert dataset.random_fraction(0.96, 3) is dataset

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from chibit.data.dataset import DatasetSpec
+from chibit.data.dataset import DatasetSpec, best_and_half
 from chibit.data.readers.recording import Recording
 from chibit.data.statistics import spread
 from chibit.environments.data_names import is_published_name
@@ -105,15 +105,8 @@ def beyond_bounds(spec: DatasetSpec, action_range: tuple[np.ndarray, np.ndarray]
 
 
 def default_target_returns(env_id: str | None, best_return: float) -> tuple[float, ...]:
-    """Returns to ask for: the usual ones of the environment, else the best of the data and one half as good.
-
-    Half as good as a negative return is twice that return.
-    """
-    usual = usual_target_returns(env_id)
-    if usual:
-        return usual
-    half = best_return / 2 if best_return > 0 else best_return * 2
-    return tuple(dict.fromkeys((best_return, half)))
+    """Returns to ask for: the usual ones of the environment, else the data's best and one half as good."""
+    return usual_target_returns(env_id) or best_and_half(best_return)
 
 
 def usual_target_returns(env_id: str | None) -> tuple[float, ...]:
