@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 from hypothesis import Phase, settings
 
-import pretend_device
-
 # Where a failure is all that is asked for, it need not be made small: `make mutants` runs thousands of them.
 settings.register_profile("mutants", phases=(Phase.explicit, Phase.generate), derandomize=True, database=None)
 
@@ -22,7 +20,7 @@ settings.register_profile("mutants", phases=(Phase.explicit, Phase.generate), de
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
-pretend_device.register()
+collect_ignore = ["device"]  # has a process of its own: unit/test_device.py
 
 
 @pytest.fixture(autouse=True)

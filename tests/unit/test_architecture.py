@@ -126,3 +126,9 @@ def test_reporting_and_the_help_text_need_no_torch():
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_picture_of_the_layers_is_that_of_the_code():
+    script = SOURCE.parents[1] / "scripts" / "draw_layers.py"
+    result = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
