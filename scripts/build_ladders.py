@@ -2,7 +2,7 @@
 
     python scripts/build_ladders.py hopper --state STATE --out src/chibit/data/collect/behavior/policies
 
-STATE/hopper is what `train_behaviour_policies.py` and `distil_experts.py` left. Every snapshot is tried
+STATE/hopper is what `train_behavior_policies.py` and `distil_experts.py` left. Every snapshot is tried
 out; the medium policy is the one whose score comes nearest to `--medium`, the others are those before it
 that come nearest to scores evenly spaced below it. `--steps` names them instead. All scores in the file
 are measured anew, on the rounded weights, with the noise on. The shipped files were made with
@@ -26,7 +26,7 @@ import numpy as np
 
 from chibit.data.collect.behavior.ladder import (
     ENV_IDS,
-    BehaviourPolicy,
+    BehaviorPolicy,
     Ladder,
     PolicyRecord,
     random_policy,
@@ -39,7 +39,7 @@ from chibit.environments.scores import D4RL, normalized_score
 MEASURE_SEED = 2_022
 
 
-def choose(tried: list[BehaviourPolicy], medium: float, count: int) -> list[int]:
+def choose(tried: list[BehaviorPolicy], medium: float, count: int) -> list[int]:
     """Return the steps of `count` snapshots from the first to the one nearest to the score `medium`."""
     records = [policy.record for policy in tried]
     last = min(records, key=lambda r: abs(r.mean_score - medium))
@@ -52,7 +52,7 @@ def choose(tried: list[BehaviourPolicy], medium: float, count: int) -> list[int]
     return sorted(r.train_steps for r in chosen)
 
 
-def rounded_policy(path: Path, record: PolicyRecord, noise_scale: float = 1.0) -> BehaviourPolicy:
+def rounded_policy(path: Path, record: PolicyRecord, noise_scale: float = 1.0) -> BehaviorPolicy:
     """Read an actor, scale its noise, and round it to half precision."""
     with np.load(path) as arrays:
         count = sum(name.startswith("weight") for name in arrays)
@@ -63,10 +63,10 @@ def rounded_policy(path: Path, record: PolicyRecord, noise_scale: float = 1.0) -
         log_std = (arrays["log_std"] + np.log(noise_scale)).astype(np.float16)
         if "train_steps" in arrays:
             record = dataclasses.replace(record, train_steps=int(arrays["train_steps"]))
-    return BehaviourPolicy(record, layers, log_std)
+    return BehaviorPolicy(record, layers, log_std)
 
 
-def measured(policy: BehaviourPolicy, name: str, num_episodes: int) -> BehaviourPolicy:
+def measured(policy: BehaviorPolicy, name: str, num_episodes: int) -> BehaviorPolicy:
     """Return the policy with its scores, noise on, in its record."""
     envs = [make_env(ENV_IDS[name], d4rl_physics=True) for _ in range(BLOCK_EPISODES)]
     seeds = np.random.SeedSequence(MEASURE_SEED).spawn(num_episodes)
@@ -80,7 +80,7 @@ def measured(policy: BehaviourPolicy, name: str, num_episodes: int) -> Behaviour
         num_episodes=num_episodes,
     )
     print(f"{name} {record.name}: {record.mean_score} +- {record.std_score}", flush=True)
-    return BehaviourPolicy(record, policy.layers, policy.log_std)
+    return BehaviorPolicy(record, policy.layers, policy.log_std)
 
 
 def main() -> None:
@@ -90,7 +90,7 @@ def main() -> None:
     parser.add_argument("name", choices=sorted(ENV_IDS))
     parser.add_argument("--state", type=Path, required=True, help="folder of the training scripts")
     parser.add_argument("--out", type=Path, required=True, help="folder for the ladder file")
-    parser.add_argument("--medium", type=float, default=45.0, help="normalised score of the medium policy")
+    parser.add_argument("--medium", type=float, default=45.0, help="normalized score of the medium policy")
     parser.add_argument("--steps", type=int, nargs="+", help="take these snapshots instead of choosing")
     parser.add_argument("--snapshots", type=int, default=10, help="snapshots from untrained to medium")
     parser.add_argument(
@@ -102,7 +102,7 @@ def main() -> None:
 
     folder = args.state / args.name
 
-    def snapshot(steps: int) -> BehaviourPolicy:
+    def snapshot(steps: int) -> BehaviorPolicy:
         record = PolicyRecord(name=f"step-{steps:09d}", algorithm="ppo", train_steps=steps)
         return rounded_policy(folder / "actors" / f"{steps:09d}.npz", record, args.noise_scale)
 

@@ -23,7 +23,7 @@ from safetensors.numpy import load_file
 from safetensors.torch import load_model, save_model
 from torch import nn
 
-from chibit.data.collect.behavior.ladder import ENV_IDS, BehaviourPolicy, PolicyRecord
+from chibit.data.collect.behavior.ladder import ENV_IDS, BehaviorPolicy, PolicyRecord
 from chibit.data.collect.behavior.rollout import BLOCK_EPISODES, roll_out_block
 from chibit.environments.make import make_env
 from chibit.environments.scores import D4RL, normalized_score
@@ -32,7 +32,7 @@ SATURATED = 0.97
 """Teacher actions beyond this are treated as the bound itself: the student may then go past it at no cost."""
 
 
-class Teacher(BehaviourPolicy):
+class Teacher(BehaviorPolicy):
     """A TQC actor: an MLP whose mean passes through tanh."""
 
     def __init__(self, path: Path, noise: float) -> None:
@@ -47,7 +47,7 @@ class Teacher(BehaviourPolicy):
 
 
 class Student(nn.Module):
-    """The small actor with its observation normalisation kept apart, for training."""
+    """The small actor with its observation normalization kept apart, for training."""
 
     def __init__(self, state_dim: int, act_dim: int, width: int) -> None:
         super().__init__()
@@ -65,14 +65,14 @@ class Student(nn.Module):
         """Return mean actions, not yet clipped."""
         return self.net((observations - self.center) / self.scale)
 
-    def policy(self, noise: float, train_steps: int) -> BehaviourPolicy:
-        """Return the numpy actor, normalisation folded into the first layer."""
+    def policy(self, noise: float, train_steps: int) -> BehaviorPolicy:
+        """Return the numpy actor, normalization folded into the first layer."""
         linear = [m for m in self.net if isinstance(m, nn.Linear)]
         layers = [(m.weight.detach().numpy().copy(), m.bias.detach().numpy().copy()) for m in linear]
         weight = layers[0][0] / self.scale.numpy()
         layers[0] = (weight, layers[0][1] - weight @ self.center.numpy())
         record = PolicyRecord(name="expert", algorithm="dagger", train_steps=train_steps)
-        return BehaviourPolicy(record, layers, np.full(linear[-1].out_features, np.log(noise), np.float32))
+        return BehaviorPolicy(record, layers, np.full(linear[-1].out_features, np.log(noise), np.float32))
 
 
 def imitation_loss(predictions: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -36,7 +36,7 @@ class RandomPolicy:
         return np.array([stream.integers(self._num_actions) for stream in self._streams])
 
     def observe(self, rewards: np.ndarray, dones: np.ndarray) -> None:
-        """Nothing is learnt."""
+        """Nothing is learned."""
 
 
 def play(game: str, num_episodes: int) -> str:

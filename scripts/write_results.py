@@ -26,7 +26,7 @@ from chibit.core.files import write_atomic
 from chibit.core.formatting import format_number, format_score, format_setting
 from chibit.core.score_rules import curve_scores
 from chibit.recipes import RATES
-from chibit.reporting.analysis import HEADLINE, Analysis, analyse
+from chibit.reporting.analysis import HEADLINE, Analysis, analyze
 from chibit.reporting.published.evidence import known_sentence
 from chibit.reporting.read.arms import arm_label, arm_rank
 from chibit.reporting.read.shipped import read_rows
@@ -224,7 +224,7 @@ def stage_0(folder: Path) -> str:
 
 def outcomes(folder: Path) -> str:
     """What a study says, in sentences and tables."""
-    analysis = analyse(read_study(folder))
+    analysis = analyze(read_study(folder))
     verdict, tables = analysis.verdict, analysis.tables
     said = [verdict.sentence, *verdict.also, verdict.basis, *verdict.cautions]
     whole = together(analysis, folder)
@@ -246,13 +246,13 @@ def together(analysis: Analysis, folder: Path) -> Analysis:
     if other == RESULTS or not other.is_dir():
         return analysis
     study = analysis.study
-    return analyse(replace(study, runs=study.runs + read_study(other).runs))
+    return analyze(replace(study, runs=study.runs + read_study(other).runs))
 
 
 def write_pages(out: Path) -> None:
     """The report of every study that is kept as run directories, below a folder."""
     for folder in kept_studies():
-        analysis = together(analyse(read_study(folder)), folder)
+        analysis = together(analyze(read_study(folder)), folder)
         print(write_report_files(analysis, out / folder.name, ["html"]).html)
 
 

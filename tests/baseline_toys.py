@@ -49,7 +49,7 @@ def _half_right(draw: np.random.Generator, seen: np.ndarray) -> int:
 
 
 class _Watched(IdentityEnv):
-    """Keeps what was seen last, so that a behaviour policy can answer to it."""
+    """Keeps what was seen last, so that a behavior policy can answer to it."""
 
     def _look(self) -> np.ndarray:
         self.last_seen = super()._look()
@@ -58,7 +58,7 @@ class _Watched(IdentityEnv):
 
 @cache
 def identity_data(is_discrete: bool, num_episodes: int = 400) -> TrajectoryDataset:
-    """Play of a behaviour policy that mostly does what is best, with much noise."""
+    """Play of a behavior policy that mostly does what is best, with much noise."""
     env = _Watched(NUM_ACTIONS if is_discrete else None)
     choose = _half_right if is_discrete else _noisy_identity
     return play_toy(env, num_episodes, scratch(), choose=lambda draw, _: choose(draw, env.last_seen))

@@ -1,4 +1,4 @@
-"""chibit: offline reinforcement learning as sequence modelling, with pre-trained weights.
+"""chibit: offline reinforcement learning as sequence modeling, with pre-trained weights.
 
 The names below are the public API; each is imported when it is first used, so ``import chibit`` is quick.
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from chibit.evaluation.rollout import evaluate
     from chibit.judging.judge import Judge, judge
     from chibit.models.gpt import GPT, GPTConfig
-    from chibit.models.initializers import load_initialiser
+    from chibit.models.initializers import load_initializer
     from chibit.models.language_model import LanguageModel
     from chibit.policy.policy import Policy
     from chibit.recipes import RECIPES
@@ -42,7 +42,7 @@ _HOME = {
     "from_arrays": "chibit.data.load",
     "judge": "chibit.judging.judge",
     "load_dataset": "chibit.data.load",
-    "load_initialiser": "chibit.models.initializers",
+    "load_initializer": "chibit.models.initializers",
     "make_agent": "chibit.agents",
     "make_env": "chibit.environments.make",
     "register_env": "chibit.environments.registry",
@@ -65,7 +65,7 @@ __all__ = [
     "from_arrays",
     "judge",
     "load_dataset",
-    "load_initialiser",
+    "load_initializer",
     "make_agent",
     "make_env",
     "register_env",

@@ -118,7 +118,7 @@ def usage() -> str:
     lines = [f"  chibit {verb:<14} {text}" for verb, (_, text) in VERBS.items()]
     return "\n".join(
         [
-            "chibit: offline reinforcement learning as sequence modelling, with pre-trained weights",
+            "chibit: offline reinforcement learning as sequence modeling, with pre-trained weights",
             "",
             *lines,
             "",

@@ -264,8 +264,8 @@ _OWN = {
         precision="bf16",
         settings={SEQUENCE: SHORT},
     ),
-    "initialisers": Study(
-        summary="initialisers and techniques on our own Hopper medium-replay data",
+    "initializers": Study(
+        summary="initializers and techniques on our own Hopper medium-replay data",
         arms=_names("random random_matched chibit chibit_similarity chibit_language")
         + _names("chibit_random_positions_plain chibit_paper markov"),
         data=("hopper-medium-replay",),

@@ -74,7 +74,7 @@ def run_folder(folder):
     return folder
 
 
-NEIGHBOURS = {
+NEIGHBORS = {
     "a thesis": lambda f: fill(f, "thesis.txt", "sub/chapter.tex"),
     "a git clone": lambda f: fill(f, ".git/HEAD", ".gitattributes"),
     "hidden files": lambda f: fill(f, ".env", ".tmp-notes", ".tmp-mine/x"),
@@ -106,10 +106,10 @@ def tiny_language_model():
     return LanguageModel(LanguageModelConfig(gpt=shape, vocab_size=11, n_positions=8))
 
 
-@pytest.mark.parametrize("neighbour", NEIGHBOURS)
-def test_what_lies_beside_a_policy_stays(tmp_path, neighbour):
+@pytest.mark.parametrize("neighbor", NEIGHBORS)
+def test_what_lies_beside_a_policy_stays(tmp_path, neighbor):
     folder = tmp_path / "out"
-    NEIGHBOURS[neighbour](folder)
+    NEIGHBORS[neighbor](folder)
     before = content(folder)
     policy().save_pretrained(folder)
     policy(1).save_pretrained(folder)

@@ -12,7 +12,7 @@ from chibit.core.config import to_json
 from chibit.environments.registry import ENVIRONMENTS
 from chibit.models.counting import count_parameters
 from chibit.models.gpt import GPT, GPTConfig
-from chibit.models.initializers import load_initialiser
+from chibit.models.initializers import load_initializer
 from chibit.recipes import RECIPES, SIZES, WEIGHTS_GRID
 from chibit.studies import study_configs
 from chibit.training.pretrain.config import SIZES as PRETRAIN_SIZES
@@ -58,7 +58,7 @@ def test_table_7s_return_is_asked_for_first():
 
 def test_the_shape_of_table_7_is_that_of_the_shipped_chibit():
     shape = ("n_layer", "n_head", "activation")
-    for config in (GPTConfig(), load_initialiser("chibit").backbone.config):
+    for config in (GPTConfig(), load_initializer("chibit").backbone.config):
         assert fields(config, shape) == fields(AGENTS["dt"].config(), shape)
 
 

@@ -153,7 +153,7 @@ def test_names_of_runs_are_what_they_were_before_there_were_fractions(tmp_path):
     assert plain != run_path(dataclasses.replace(config, validation_share=0.5), tmp_path, "s")
 
 
-def test_the_backbone_rate_moves_blocks_and_timesteps_of_any_initialiser(pendulum_file):
+def test_the_backbone_rate_moves_blocks_and_timesteps_of_any_initializer(pendulum_file):
     from chibit.agents import make_agent
     from chibit.core.runtime import resolve_runtime
 
@@ -203,7 +203,7 @@ def test_rates_are_read_from_runs_and_what_is_missing_is_named(pendulum_file, tm
         choose_rates(tmp_path / "rates")
 
 
-def test_the_arms_of_the_fair_study_differ_in_their_initialiser_and_rate_alone():
+def test_the_arms_of_the_fair_study_differ_in_their_initializer_and_rate_alone():
     rates = dict.fromkeys(FAIR_ARMS, 1e-3)
     runs = study_configs("fair", seeds=[0], data=["hopper-medium-replay"], rates=rates)
     stripped = {

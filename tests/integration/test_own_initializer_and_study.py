@@ -13,7 +13,7 @@ from chibit.cli import main
 from chibit.core.errors import InputError
 from chibit.core.plugins import AddressedRegistry
 from chibit.models.gpt import GPT, GPTConfig
-from chibit.models.initializers import INITIALIZERS, Weights, load_initialiser
+from chibit.models.initializers import INITIALIZERS, Weights, load_initializer
 from chibit.recipes import RECIPES
 from chibit.studies import STUDIES
 
@@ -69,12 +69,12 @@ def test_an_initializer_goes_through_every_command(pendulum_file, capsys):
 
 def test_its_weights_and_its_argument_arrive():
     INITIALIZERS.load(ADDRESS)
-    plain, half = (load_initialiser(spec, seed=3).backbone for spec in (ADDRESS, f"{ADDRESS}:0.5"))
+    plain, half = (load_initializer(spec, seed=3).backbone for spec in (ADDRESS, f"{ADDRESS}:0.5"))
     weight = plain.blocks[0].expand.weight.detach()  # (512, 128)
     assert torch.allclose(weight.T @ weight, torch.eye(128), atol=1e-4)
     assert torch.allclose(half.blocks[0].expand.weight, weight / 2)
-    assert load_initialiser("orthogonal:2").name == "orthogonal:2"
-    matched = load_initialiser(f"random_matched:{ADDRESS}").backbone.blocks[0].expand.weight.detach()
+    assert load_initializer("orthogonal:2").name == "orthogonal:2"
+    matched = load_initializer(f"random_matched:{ADDRESS}").backbone.blocks[0].expand.weight.detach()
     assert float(matched.std()) == pytest.approx(float(weight.std()), rel=0.05)
 
 
@@ -126,7 +126,7 @@ def test_installed_packages_bring_theirs(folder, monkeypatch):
     for registry in (INITIALIZERS, STUDIES):
         monkeypatch.setattr(registry, "_has_plugins", False)
     assert STUDIES["orthogonal_or_not"].arms == ("random", "orthogonal")
-    assert isinstance(load_initialiser("orthogonal").backbone, GPT)
+    assert isinstance(load_initializer("orthogonal").backbone, GPT)
 
 
 def test_a_registry_keeps_order_and_lets_a_definition_be_repeated():

@@ -20,7 +20,7 @@ from chibit.core.runtime import Runtime, seed_torch
 from chibit.data.load import load_dataset
 from chibit.models.counting import count_parameters
 from chibit.models.huggingface import HuggingFaceBackbone
-from chibit.models.initializers import Pretrained, load_initialiser
+from chibit.models.initializers import Pretrained, load_initializer
 from chibit.models.lora import add_lora
 
 pytestmark = pytest.mark.slow
@@ -31,7 +31,7 @@ SENTENCES = (
     "Marie Curie was a Polish and French physicist who conducted pioneering research on radioactivity.",
     "The heart pumps blood through the arteries to every part of the body.",
     "Granite is a coarse-grained igneous rock composed mostly of quartz, alkali feldspar and plagioclase.",
-    "The city lies on the left bank of the river, about thirty kilometres north of the border.",
+    "The city lies on the left bank of the river, about thirty kilometers north of the border.",
 )
 
 
@@ -48,7 +48,7 @@ def folder() -> Path:
 @pytest.fixture(scope="module")
 def loaded(folder: Path) -> Pretrained:
     torch.set_num_threads(1)
-    return load_initialiser(f"hf:{folder}")
+    return load_initializer(f"hf:{folder}")
 
 
 def test_perplexity_of_plain_sentences(loaded: Pretrained, folder: Path) -> None:

@@ -131,7 +131,7 @@ def test_a_study_scales_down_by_flags():
 
 def test_text_in_place_of_a_studys_own_goes_to_the_arms_that_read_it():
     arms = ("random", "chibit_language")
-    random, language = study_configs("initialisers", seeds=(0,), arms=arms, language_corpus="my_text")
+    random, language = study_configs("initializers", seeds=(0,), arms=arms, language_corpus="my_text")
     assert (random.agent.language_corpus, random.agent.language_block) == ("", 1024)
     assert (language.agent.language_corpus, language.agent.language_block) == ("my_text", 256)
 

@@ -95,15 +95,15 @@ def balance(seen, draw):
 
 
 @cache
-def logged_play(env_id, behaviour, num_episodes):
-    """Real episodes under a behaviour policy."""
+def logged_play(env_id, behavior, num_episodes):
+    """Real episodes under a behavior policy."""
     env, draw = gym.make(env_id), np.random.default_rng(0)
     rows = []
     for episode in range(num_episodes):
         seen, _ = env.reset(seed=episode)
         done = False
         while not done:
-            action = behaviour(seen, draw)
+            action = behavior(seen, draw)
             following, reward, terminated, truncated, _ = env.step(action)
             rows.append((seen, action, reward, terminated, truncated, following))
             seen, done = following, terminated or truncated
@@ -129,7 +129,7 @@ REAL_TASK = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
-def test_improves_on_the_behaviour_policy_in_a_real_task(name):
+def test_improves_on_the_behavior_policy_in_a_real_task(name):
     is_discrete = name in DISCRETE
     arguments = ("CartPole-v1", balance, 300) if is_discrete else ("Pendulum-v1", swing_up, 60)
     dataset = logged_play(*arguments)

@@ -83,7 +83,7 @@ def test_settings_of_named_studies():
     assert by_arm["cql_atari"].conservative_weight == 100.0
     assert by_arm["cql_atari"].target_every == by_arm["rem_atari"].target_every == 100
     assert by_arm["chibit_atari"].standardize_pictures
-    by_arm = {c.arm: c.agent for c in study_configs("initialisers", seeds=(0,))}
+    by_arm = {c.arm: c.agent for c in study_configs("initializers", seeds=(0,))}
     assert by_arm["chibit_language"].language_block == 256
     assert by_arm["random"].language_block != 256
     assert by_arm["random"].learning_rate == by_arm["markov"].learning_rate == 3e-4

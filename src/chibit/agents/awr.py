@@ -38,7 +38,7 @@ class AWRConfig(BaselineConfig):
     seconds_a_step: ClassVar[float] = 0.002
 
     temperature: Annotated[float, Interval(ge=1e-6)] = 1.0
-    """The weights are exp(normalised advantage / this)."""
+    """The weights are exp(normalized advantage / this)."""
     max_weight: NonNegative = 20.0
     """Upper bound of those weights."""
     trace_decay: Fraction = 0.95

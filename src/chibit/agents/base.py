@@ -58,7 +58,7 @@ class Policy(Protocol):
         """Choose an action for each episode.
 
         Args:
-            observations: (E, S), as the environment gives them (not normalised); rows of finished
+            observations: (E, S), as the environment gives them (not normalized); rows of finished
                 episodes are ignored.
 
         Returns:
@@ -132,7 +132,7 @@ class AgentConfig(Checked):
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Initialisers that it reads weights of."""
+        """Initializers that it reads weights of."""
         return ()
 
     @property
@@ -225,7 +225,7 @@ class Agent(ABC):
         return self.config.takes_target_returns
 
     @property
-    def initialiser(self) -> dict[str, Any] | None:
+    def initializer(self) -> dict[str, Any] | None:
         """Where its first weights come from, for provenance; None where they are drawn at random."""
         return None
 

@@ -1,4 +1,4 @@
-"""Behaviour cloning: on single states, on the best part of the data (%BC), or on several states stacked.
+"""Behavior cloning: on single states, on the best part of the data (%BC), or on several states stacked.
 
 The stacked form is the cloning baseline of Chen et al. (2021): an MLP on K states predicts the last action.
 

@@ -1,6 +1,6 @@
-"""BRAC-v (Wu et al., 2019): soft actor-critic held near a fitted behaviour policy, in the value as well.
+"""BRAC-v (Wu et al., 2019): soft actor-critic held near a fitted behavior policy, in the value as well.
 
-Training has two phases: `behavior_steps` updates fit the behaviour policy by maximum likelihood, the
+Training has two phases: `behavior_steps` updates fit the behavior policy by maximum likelihood, the
 actor then starts from it, and all later updates train actor and critics.
 
 Dimensions: B batch · S state_dim · A act_dim · E critics · M actions sampled for each state.
@@ -31,17 +31,17 @@ class BRACVConfig(ActorCriticConfig):
     agent: ClassVar[str] = "brac_v"
 
     behavior_steps: Count = 10_000
-    """Updates that fit the behaviour policy, at the start; D4RL took 1,000,000."""
+    """Updates that fit the behavior policy, at the start; D4RL took 1,000,000."""
     divergence_weight: NonNegative = 1.0
-    """Weight of KL(policy || behaviour) in the actor's loss and in the value; 0.1 in the authors' example."""
+    """Weight of KL(policy || behavior) in the actor's loss and in the value; 0.1 in the authors' example."""
     num_divergence_samples: Count = 4
     """Actions of each state from which the divergence is estimated."""
     actor_hidden_sizes: Widths = (200, 200)
-    """Widths of the hidden layers of actor and behaviour policy."""
+    """Widths of the hidden layers of actor and behavior policy."""
     critic_hidden_sizes: Widths = (300, 300)
     """Widths of the hidden layers of the critics."""
     behavior_learning_rate: Positive = 5e-4
-    """Adam's step size for the behaviour policy."""
+    """Adam's step size for the behavior policy."""
     actor_learning_rate: Positive = 3e-5
     """Adam's step size for the actor."""
     critic_learning_rate: Positive = 1e-3
@@ -54,12 +54,12 @@ class BRACVConfig(ActorCriticConfig):
 
 
 class BRACV(StochasticAgent, config=BRACVConfig):
-    """Twin critics, a tanh-Gaussian actor and a behaviour policy of the same form."""
+    """Twin critics, a tanh-Gaussian actor and a behavior policy of the same form."""
 
     config: BRACVConfig
 
     def build(self) -> Optimizers:
-        """Actor, behaviour policy, critics and target critics."""
+        """Actor, behavior policy, critics and target critics."""
         config, spec = self.config, self.spec
         self.actor, self.behavior = (
             TanhGaussianActor(
@@ -76,7 +76,7 @@ class BRACV(StochasticAgent, config=BRACVConfig):
         }
 
     def losses(self, batch: TransitionBatch) -> dict[str, Loss]:
-        """Of the behaviour policy while it is being fitted, then of critics and actor."""
+        """Of the behavior policy while it is being fitted, then of critics and actor."""
         if self.step < self.config.behavior_steps:
             return {"behavior": self.behavior_loss(batch)}
         return {"critic": self.critic_loss(batch), "actor": self.actor_loss(batch)}
@@ -113,7 +113,7 @@ class BRACV(StochasticAgent, config=BRACVConfig):
         return torch.tanh(raw[:, 0]), divergence
 
     def updated(self, losses: Mapping[str, Loss]) -> None:
-        """Let the actor start from the behaviour policy; then move the target critics."""
+        """Let the actor start from the behavior policy; then move the target critics."""
         if "behavior" in losses:
             polyak_update(self.actor, self.behavior, 1.0)
         else:

@@ -1,4 +1,4 @@
-"""Behaviour cloning of discrete actions, on all of the data or on its best part (%BC).
+"""Behavior cloning of discrete actions, on all of the data or on its best part (%BC).
 
 Dimensions: B batch · A num_actions.
 """

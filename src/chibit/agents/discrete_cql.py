@@ -32,7 +32,7 @@ class DiscreteCQL(ValueAgent, config=DiscreteCQLConfig):
     config: DiscreteCQLConfig
 
     def critic_loss(self, batch: TransitionBatch) -> Loss:
-        """Quantile regression towards the greedy action in s', and the gap of the mean values."""
+        """Quantile regression toward the greedy action in s', and the gap of the mean values."""
         targets = self.greedy_targets(batch)
         quantiles = self.critic(batch.states)  # (B, A, H)
         taken = heads_of_actions(quantiles, batch.actions)

@@ -37,9 +37,9 @@ class IQLConfig(ActorCriticConfig):
     seconds_a_step: ClassVar[float] = 0.008
 
     expectile: Fraction = 0.7
-    """Expectile of V over the data's actions; towards 1 it approaches the best of them."""
+    """Expectile of V over the data's actions; toward 1 it approaches the best of them."""
     inverse_temperature: NonNegative = 3.0
-    """The policy's weights are exp(this · advantage); 0 is behaviour cloning."""
+    """The policy's weights are exp(this · advantage); 0 is behavior cloning."""
     max_weight: NonNegative = 100.0
     """Upper bound of those weights."""
     scale_rewards: bool = True
@@ -88,7 +88,7 @@ class IQL(StochasticAgent, config=IQLConfig):
         }
 
     def value_loss(self, advantages: Tensor) -> Loss:
-        """Expectile regression of V(s) towards the target critics' Q(s, a)."""
+        """Expectile regression of V(s) toward the target critics' Q(s, a)."""
         return expectile_loss(advantages, self.config.expectile), {"advantage": advantages.detach().mean()}
 
     def critic_loss(self, batch: TransitionBatch) -> Loss:

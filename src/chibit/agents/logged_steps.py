@@ -24,13 +24,13 @@ class LoggedSteps:
     """What the returns of the whole data set are computed from."""
 
     states: Tensor
-    """(N, S) normalised."""
+    """(N, S) normalized."""
     rewards: Tensor
     """(N,)."""
     episode_starts: Tensor
     """(E + 1,) int64."""
     final_states: Tensor
-    """(E, S) normalised state after the last step of each episode; the last state where the data lack it."""
+    """(E, S) normalized state after the last step of each episode; the last state where the data lack it."""
     has_terminated: Tensor
     """(E,) bool; True where the environment ended the episode, so that no value follows."""
 

@@ -27,7 +27,7 @@ class MarkovPolicy:
         *,
         epsilon: float = 0.0,
     ) -> None:
-        """Act with a function of normalised states.
+        """Act with a function of normalized states.
 
         Args:
             spec: of the data that the function was learned from.
@@ -82,7 +82,7 @@ class MarkovStep(RawStates):
     """What `MarkovPolicy` does as a module of tensors alone."""
 
     def __init__(self, modules: nn.Module, spec: DatasetSpec, actions: Callable[[Tensor], Tensor]) -> None:
-        """Act with a function of normalised states that asks `modules`."""
+        """Act with a function of normalized states that asks `modules`."""
         super().__init__(spec)
         self.networks, self._actions = modules, actions
 

@@ -34,7 +34,7 @@ class QRDQN(ValueAgent, config=QRDQNConfig):
     """One network with H quantiles for each action."""
 
     def critic_loss(self, batch: TransitionBatch) -> Loss:
-        """Quantile regression towards the target network's greedy action in s'."""
+        """Quantile regression toward the target network's greedy action in s'."""
         targets = self.greedy_targets(batch)
         quantiles = heads_of_actions(self.critic(batch.states), batch.actions)
         return quantile_huber_loss(quantiles, targets), {"value": quantiles.detach().mean()}

@@ -31,7 +31,7 @@ class ReBRACConfig(TD3Config):
     critic_penalty: NonNegative = 0.01
     """Weight of the squared distance to the data's next actions in the target value."""
     hidden_sizes: Widths = (256, 256, 256)
-    """Widths of the hidden layers; those of the critics are layer-normalised."""
+    """Widths of the hidden layers; those of the critics are layer-normalized."""
     learning_rate: Positive = 1e-3
     """Adam's step size for actor and critics."""
     batch_size: Count = 1024
@@ -39,7 +39,7 @@ class ReBRACConfig(TD3Config):
 
 
 class ReBRAC(TD3, config=ReBRACConfig):
-    """Twin layer-normalised critics and a deterministic actor."""
+    """Twin layer-normalized critics and a deterministic actor."""
 
     layer_norm = True
     config: ReBRACConfig
@@ -62,7 +62,7 @@ class ReBRAC(TD3, config=ReBRACConfig):
         return self.config.critic_penalty * self.next_distance(batch.rows, next_actions)
 
     def actor_loss(self, batch: TransitionBatch) -> Loss:
-        """Distance to the data's actions, and the normalised smaller value."""
+        """Distance to the data's actions, and the normalized smaller value."""
         actions: Tensor = self.actor(batch.states)
         distance = squared_distance(actions, batch.actions).mean()
         values = self.critics(batch.states, actions).amin(dim=0)

@@ -58,7 +58,7 @@ class StackedPolicy:
         actions: Callable[[Tensor], Tensor],
         context_length: int,
     ) -> None:
-        """Act with a function of (E, K S) normalised states."""
+        """Act with a function of (E, K S) normalized states."""
         self._markov = MarkovPolicy(spec, device, lambda states: actions(self._remember(states)))
         self._shape = (context_length, spec.state_dim)
         self._history = torch.zeros(0, *self._shape, device=device)

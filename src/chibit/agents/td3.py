@@ -42,7 +42,7 @@ class TD3(ContinuousAgent):
     """Twin critics and a deterministic actor, whose loss each method has its own."""
 
     layer_norm: ClassVar[bool] = False
-    """Whether the critics' hidden layers are normalised."""
+    """Whether the critics' hidden layers are normalized."""
     config: TD3Config
 
     def build(self) -> Optimizers:

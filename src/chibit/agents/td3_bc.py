@@ -26,7 +26,7 @@ class TD3BCConfig(TD3Config):
     seconds_a_step: ClassVar[float] = 0.006
 
     alpha: NonNegative = 2.5
-    """Weight of the normalised value in the actor's loss; 0 is behaviour cloning."""
+    """Weight of the normalized value in the actor's loss; 0 is behavior cloning."""
 
 
 class TD3BC(TD3, config=TD3BCConfig):
@@ -35,7 +35,7 @@ class TD3BC(TD3, config=TD3BCConfig):
     config: TD3BCConfig
 
     def actor_loss(self, batch: TransitionBatch) -> Loss:
-        """Normalised value of the first critic, and the distance to the data's actions."""
+        """Normalized value of the first critic, and the distance to the data's actions."""
         actions: Tensor = self.actor(batch.states)
         cloning_error = F.mse_loss(actions, batch.actions)
         values = self.critics(batch.states, actions, num_critics=1)[0]

@@ -146,7 +146,7 @@ def _evaluation_table(evaluations: Sequence[Evaluation], spec: DatasetSpec, step
             *(["" if score is None else format_number(score, decimals=1)] if scored else []),
         )
     table.caption = (
-        "score: normalised, 0 random to 100 expert" if scored else "no score: no reference is known"
+        "score: normalized, 0 random to 100 expert" if scored else "no score: no reference is known"
     )
     return table
 

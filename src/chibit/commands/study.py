@@ -79,7 +79,7 @@ class StudyArguments(WithModules):
     language_corpus: str = ""
     """Text of the arms that read text, in place of their own: an id, a folder or a built corpus."""
     pretrain_steps: Count | None = None
-    """Gradient steps of initialisers that are pre-trained on first use; None is the recipe's number."""
+    """Gradient steps of initializers that are pre-trained on first use; None is the recipe's number."""
     engine: Literal["process", "pool", "ray"] = "pool"
     """In this process, in a pool of local ones, or on a Ray cluster (extra: ray)."""
     num_processes: Annotated[Workers, Needs("--engine pool", lambda study: study.engine == "pool")] = 1

@@ -133,7 +133,7 @@ def with_destination(config: Any, text: str) -> Any:
 
 def result_table(result: dict[str, Any]) -> Table:
     """The scores of a finished run, a line per target."""
-    unit = "normalised, 0 to 100" if result["score_unit"] == "normalized" else "raw return"
+    unit = "normalized, 0 to 100" if result["score_unit"] == "normalized" else "raw return"
     decimals = 1 if result["score_unit"] == "normalized" else None
     table = Table(title=f"scores ({unit}) after {result['steps']:,} steps, one seed")
     rows = result["scores"]
@@ -149,10 +149,10 @@ def result_table(result: dict[str, Any]) -> Table:
         scores = [format_number(row[key], decimals=decimals) for key in ("last", "last4", "best")]
         mean, episodes = format_number(row["mean_return_last"]), str(row.get("num_episodes_last", ""))
         table.add_row(target, *scores, f"{row['best_step']:,}", mean, episodes)
-    behaviour = format_number(result["behaviour_mean_return"])
+    behavior = format_number(result["behaviour_mean_return"])
     if result["behaviour_score"] is not None:
-        behaviour += f", score {format_number(result['behaviour_score'], decimals=1)}"
-    table.caption = f"the data's own mean return: {behaviour}"
+        behavior += f", score {format_number(result['behaviour_score'], decimals=1)}"
+    table.caption = f"the data's own mean return: {behavior}"
     if not result["scores"]:
         table.caption += "; not evaluated (no environment, or --num-episodes 0)"
     return table

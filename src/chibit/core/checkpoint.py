@@ -85,7 +85,7 @@ def save_checkpoint(
     Raises:
         ResourceError: when the disk refuses; the earlier checkpoints are then untouched.
     """
-    return _commit(folder, step, _serialise(tensors, state), keep)
+    return _commit(folder, step, _serialize(tensors, state), keep)
 
 
 class CheckpointSaver:
@@ -120,7 +120,7 @@ class CheckpointSaver:
             ResourceError: when the disk refused the checkpoint before this one.
         """
         self.wait()
-        contents = _serialise(tensors, state)
+        contents = _serialize(tensors, state)
         self._pending = self._thread.submit(self._save, step, contents, tuple(marks))
 
     def wait(self) -> None:
@@ -225,7 +225,7 @@ def pack_tensors(tensors: Mapping[str, torch.Tensor]) -> bytes:
     return safetensors.torch.save(result)
 
 
-def _serialise(tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> _Contents:
+def _serialize(tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> _Contents:
     """The files of a checkpoint but for its manifest; later changes of the tensors do not reach them."""
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)

@@ -99,7 +99,7 @@ def _keep_freed_memory() -> None:
 
 
 def seed_torch(seed: int) -> None:
-    """Seed torch's global generators (initialisation and dropout draw from them)."""
+    """Seed torch's global generators (initialization and dropout draw from them)."""
     torch.manual_seed(seed)
 
 

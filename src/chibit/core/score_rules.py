@@ -1,6 +1,6 @@
 """The rules that turn a curve of evaluations into one number, for training and for reports.
 
-A curve is the list of normalised scores (0 to 100) of one run at one target return, in the order of
+A curve is the list of normalized scores (0 to 100) of one run at one target return, in the order of
 evaluation.
 """
 

@@ -38,7 +38,7 @@ def shared_folder(
     kind: str,
     *,
     beside: Collection[str] = (),
-    recognised: Collection[str] = (),
+    recognized: Collection[str] = (),
     keep: bool = False,
 ) -> Iterator[Path]:
     """Fill a folder that is then moved, file by file, into another one, beside what is there.
@@ -50,7 +50,7 @@ def shared_folder(
         folder: where to; it may exist, with anything in it.
         kind: what is written, for example "policy".
         beside: what else of ours the folder may hold, as `what_is` names it.
-        recognised: names of files there that are known by their content to be ours, though no manifest says
+        recognized: names of files there that are known by their content to be ours, though no manifest says
             so.
         keep: leave those that the new content has none of.
 
@@ -69,7 +69,7 @@ def shared_folder(
     make_folder(folder)
     sweep_leftovers(folder)
     written = _read_manifest(folder, kind, beside)
-    written |= {name: [sha256_file(folder / name)] for name in recognised if name not in written}
+    written |= {name: [sha256_file(folder / name)] for name in recognized if name not in written}
     with temporary_folder(folder) as temporary:
         yield temporary
         new = _hashes(temporary)

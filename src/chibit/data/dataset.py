@@ -45,7 +45,7 @@ class DatasetSpec(Checked):
     max_episode_steps: Count
     """Time limit of an episode, in environment steps."""
     score_reference: Annotated[tuple[float, float], Distinct()] | None
-    """Raw returns that count as normalised scores of 0 and of 100."""
+    """Raw returns that count as normalized scores of 0 and of 100."""
     state_mean: tuple[float, ...]
     """Mean of each observation dimension over all kept steps; empty for images, which stay as they are."""
     state_std: tuple[Positive, ...]
@@ -139,7 +139,7 @@ class StateNormalizer:
         return cls(np.asarray(spec.state_mean, np.float32), np.asarray(spec.state_std, np.float32))
 
     def __call__(self, observations: Any) -> Any:
-        """Normalise (..., S) raw observations; arrays become float32. Images pass as they are, uint8."""
+        """Normalize (..., S) raw observations; arrays become float32. Images pass as they are, uint8."""
         if not len(self.mean):
             return observations
         states = observations - self.mean

@@ -1,6 +1,6 @@
 """Atari games as Mnih et al. (2015) and Chen et al. (2021) play them, on ALE itself.
 
-A step repeats its action for four frames and shows the larger of the last two screens at each pixel, grey,
+A step repeats its action for four frames and shows the larger of the last two screens at each pixel, gray,
 84x84. An observation stacks the last four of these pictures, black ones before the first. An episode is a
 whole game, however many lives it has; it starts after up to 30 frames without action and is cut after 108,000
 frames. Rewards are the game's own.
@@ -142,7 +142,7 @@ class AtariEnv(gym.Env[np.ndarray, np.int64]):
         return self._stack.copy(), reward, over, cut, {"lives": self._ale.lives()}
 
     def render(self) -> np.ndarray:  # type: ignore[override]
-        """The screen in colour, (210, 160, 3) uint8."""
+        """The screen in color, (210, 160, 3) uint8."""
         return np.asarray(self._ale.getScreenRGB())
 
     def _load(self, seed: int) -> None:

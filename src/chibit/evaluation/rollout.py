@@ -218,7 +218,7 @@ def _evaluate(
             played[target] += episodes[target * len(wave) : (target + 1) * len(wave)]
     seconds = time.perf_counter() - started
     return [
-        _summarise(pool.env_id, target, episodes, score_reference, seconds)
+        _summarize(pool.env_id, target, episodes, score_reference, seconds)
         for target, episodes in zip(target_returns, played, strict=True)
     ]
 
@@ -227,7 +227,7 @@ def _counted_from(done: int, progress: Progress | None) -> Progress | None:
     return None if progress is None else lambda steps, running: progress(done + steps, running)
 
 
-def _summarise(
+def _summarize(
     env_id: str,
     target_return: float | None,
     episodes: Sequence[Episode],

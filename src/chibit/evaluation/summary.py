@@ -49,7 +49,7 @@ class EvaluationSummary:
 
     @property
     def score(self) -> float | None:
-        """The normalised score, or the mean return where there is no reference; None if no episode counts."""
+        """The normalized score, or the mean return where there is no reference; None if no episode counts."""
         return self.mean_return if self.normalized_score is None else self.normalized_score
 
     @property
@@ -95,7 +95,7 @@ def summarize(
         episode_lengths: environment steps of every episode; empty where they are not known.
         target_return: raw return that was asked for.
         score_reference: raw returns (random, expert) that mean 0 and 100.
-        score: the normalised score, where it is known already.
+        score: the normalized score, where it is known already.
     """
     counted = [i for i in range(len(episode_returns)) if i not in failed_episodes]
     returns = tuple(float(episode_returns[i]) for i in counted)

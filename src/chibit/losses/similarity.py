@@ -1,4 +1,4 @@
-"""Drawing trajectory tokens towards word embeddings: Eq. 7 and 8 of Reid et al. (2022).
+"""Drawing trajectory tokens toward word embeddings: Eq. 7 and 8 of Reid et al. (2022).
 
 The vocabulary is replaced by the centers of a spherical K-means over its embeddings (section 3.2). The
 released code computes another function than Eq. 8; both are here, see docs/deviations.md.
@@ -46,7 +46,7 @@ def similarity_loss(
             `mean_pool`: the mean cosine over centers in place of the largest (footnote 2);
             `released`: as in the released code, the largest product over centers for each coordinate by
             itself, averaged over coordinates and all tokens, padding included;
-            `released_raw`: the same with neither side normalised, as in its co-training trainer.
+            `released_raw`: the same with neither side normalized, as in its co-training trainer.
 
     Returns:
         Scalar. In [-1, 1] for `mean_max_cosine` and `mean_pool`, in [-T, T] for `paper_sum`.

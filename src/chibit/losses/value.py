@@ -40,7 +40,7 @@ def td_loss(values: Tensor, target: Tensor) -> Tensor:
 
 
 def behavior_cloned_value_loss(values: Tensor, cloning_error: Tensor, alpha: float) -> Tensor:
-    """Maximise the value, with its scale divided out, and stay near the data: Eq. 5 of Fujimoto & Gu (2021).
+    """Maximize the value, with its scale divided out, and stay near the data: Eq. 5 of Fujimoto & Gu (2021).
 
     Args:
         values: (B,) Q(s, pi(s)).
@@ -60,7 +60,7 @@ def scaled_value(values: Tensor, weight: float) -> Tensor:
 
     Args:
         values: (B,) or (E, B).
-        weight: factor of the normalised value.
+        weight: factor of the normalized value.
 
     Returns:
         Scalar in [-weight, weight].
@@ -106,7 +106,7 @@ def expectile_loss(errors: Tensor, expectile: float) -> Tensor:
 
     Args:
         errors: (B,) target minus prediction.
-        expectile: in (0, 1); 0.5 is half the mean squared error, towards 1 it approaches the maximum.
+        expectile: in (0, 1); 0.5 is half the mean squared error, toward 1 it approaches the maximum.
 
     Returns:
         Scalar, at least 0.
@@ -144,7 +144,7 @@ def weighted_likelihood_loss(log_probs: Tensor, weights: Tensor) -> Tensor:
 
 
 def sampled_divergence(policy_log_probs: Tensor, behavior_log_probs: Tensor) -> Tensor:
-    """KL(policy || behaviour) of each state, sampled: the primal form of Wu et al. (2019).
+    """KL(policy || behavior) of each state, sampled: the primal form of Wu et al. (2019).
 
     Args:
         policy_log_probs: (B, M) log pi(a_m|s), a_m drawn from pi.

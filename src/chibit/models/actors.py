@@ -103,8 +103,8 @@ class TanhGaussian:
         return torch.tanh(self.mean)
 
 
-def _normal_log_prob(standardised: Tensor, log_std: Tensor) -> Tensor:
-    return (-0.5 * standardised.square() - log_std - LOG_SQRT_TWO_PI).sum(dim=-1)
+def _normal_log_prob(standardized: Tensor, log_std: Tensor) -> Tensor:
+    return (-0.5 * standardized.square() - log_std - LOG_SQRT_TWO_PI).sum(dim=-1)
 
 
 def _log_tanh_slope(raw: Tensor) -> Tensor:

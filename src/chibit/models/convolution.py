@@ -30,7 +30,7 @@ class ConvolutionalEncoder(Encoder):
             width: size of the features.
             final: what follows the linear layer: nn.ReLU, nn.Tanh, or nothing.
             standardize: give each picture mean 0 and standard deviation 1 over its pixels, where it is not of
-                one colour. A game's background is then near 0 and not in every feature.
+                one color. A game's background is then near 0 and not in every feature.
         """
         super().__init__()
         channels, height, width_in = image_shape

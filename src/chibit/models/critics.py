@@ -36,7 +36,7 @@ class Critics(nn.Module):
             act_dim: A.
             hidden_sizes: widths of the hidden layers.
             num_critics: E.
-            layer_norm: normalise after each hidden layer (ReBRAC).
+            layer_norm: normalize after each hidden layer (ReBRAC).
         """
         super().__init__()
         self.mlp = StackedMLP(num_critics, state_dim + act_dim, hidden_sizes, 1, layer_norm=layer_norm)
@@ -96,7 +96,7 @@ def frozen_copy(module: ModuleT) -> ModuleT:
 
 @torch.no_grad()
 def polyak_update(target: nn.Module, source: nn.Module, tau: float) -> None:
-    """Move a target network towards its source: target += tau (source - target), in place.
+    """Move a target network toward its source: target += tau (source - target), in place.
 
     Args:
         target: what `frozen_copy` gave.

@@ -104,7 +104,7 @@ def make_timestep_table(
         found = "none" if given is None else f"one of width {given.shape[-1]}"
         raise InputError(
             f"timestep_table {form!r} needs a pre-trained position table of width {width}, "
-            f"the initialiser has {found}; use normal or random"
+            f"the initializer has {found}; use normal or random"
         )
     table = given.detach().float()
     if form == "matched":
@@ -196,7 +196,7 @@ class DecisionTransformerModel(nn.Module):
 
         Args:
             returns_to_go: (B, K) raw, not divided by the scale.
-            states: (B, K, S) normalised.
+            states: (B, K, S) normalized.
             actions: (B, K, A), or (B, K) int64 where they are discrete; the last one is not looked at.
             timesteps: (B, K) int64 from 0; what is past the end of the table gets its last row.
             attention_mask: (B, K) bool, True = real; not needed where padding is on the right.
@@ -219,7 +219,7 @@ class DecisionTransformerModel(nn.Module):
         *,
         states_are_encoded: bool = False,
     ) -> Tensor:
-        """Project and normalise: the input representations I of Eq. 8.
+        """Project and normalize: the input representations I of Eq. 8.
 
         Returns:
             (B, 3K, D) tokens, or (B, 2K, D) without those of returns. `decode` adds the timesteps where they
@@ -233,8 +233,8 @@ class DecisionTransformerModel(nn.Module):
             return torch.tanh(tokens)
         if self.config.timestep_position == "before_norm":
             tokens = self._add_timesteps(tokens, timesteps)
-        normalised: Tensor = self.embedding_norm(tokens)
-        return normalised
+        normalized: Tensor = self.embedding_norm(tokens)
+        return normalized
 
     def decode(
         self,

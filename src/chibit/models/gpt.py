@@ -1,4 +1,4 @@
-"""A pre-norm causal transformer without embedding tables: the backbone under every initialiser.
+"""A pre-norm causal transformer without embedding tables: the backbone under every initializer.
 
 It maps input embeddings to hidden states and nothing else, so the same blocks serve word tokens
 (`language_model`) and trajectory tokens (`decision_transformer`). Norm, activation and sizes are selectable,
@@ -6,7 +6,7 @@ which is what GPT-2, the CLIP text tower and ImageGPT need. Everything is a pure
 data-dependent control flow, nothing in place), so `torch.func` can stack several models of one shape.
 
 Dimensions: B batch · T tokens · T' tokens whose output is asked for · D width · H heads · E = D / H.
-Sources: Radford et al. (2019) for the block; transformers' GPT2Model for the initialisation that parity tests
+Sources: Radford et al. (2019) for the block; transformers' GPT2Model for the initialization that parity tests
 hold it to.
 """
 
@@ -260,7 +260,7 @@ class GPT(nn.Module):
     """
 
     def __init__(self, config: GPTConfig) -> None:
-        """Build a backbone with GPT-2's initialisation, drawn from torch's global generator."""
+        """Build a backbone with GPT-2's initialization, drawn from torch's global generator."""
         super().__init__()
         self.config = config
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
@@ -299,7 +299,7 @@ class GPT(nn.Module):
         positions: slice | None = None,
         return_attentions: bool = False,
     ) -> Tensor | tuple[Tensor, tuple[Tensor, ...]]:
-        """Map input embeddings to normalised hidden states.
+        """Map input embeddings to normalized hidden states.
 
         Args:
             embeddings: (B, T, D).

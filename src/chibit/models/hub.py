@@ -29,7 +29,7 @@ def model_folder(source: str, *, flag: str) -> Path:
     """Find a model's files.
 
     Args:
-        source: a folder, or an id on the Hub ("gpt2", "organisation/model").
+        source: a folder, or an id on the Hub ("gpt2", "organization/model").
         flag: what a user would write to give a folder, for messages, for example "gpt2:FOLDER".
 
     Returns:

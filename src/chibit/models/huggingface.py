@@ -47,7 +47,7 @@ class HuggingFaceBackbone(nn.Module):
         """Take over the body of a model, which loses its table of word embeddings.
 
         Args:
-            model: a `transformers` model with a language-modelling head.
+            model: a `transformers` model with a language-modeling head.
 
         Raises:
             InputError: if a token's output depends on a later token, or the model takes no embeddings.
@@ -55,7 +55,7 @@ class HuggingFaceBackbone(nn.Module):
         super().__init__()
         name = type(model).__name__
         if model.base_model is model or model.get_output_embeddings() is None:
-            raise InputError(f"{name} has no language-modelling head; give a causal language model")
+            raise InputError(f"{name} has no language-modeling head; give a causal language model")
         self.body = model.base_model
         table = model.get_input_embeddings()
         self.width = int(table.embedding_dim)
@@ -121,7 +121,7 @@ class HuggingFaceBackbone(nn.Module):
         positions: slice | None = None,
         return_attentions: bool = False,
     ) -> Tensor | tuple[Tensor, tuple[Tensor, ...]]:
-        """Map input embeddings to normalised hidden states.
+        """Map input embeddings to normalized hidden states.
 
         Args:
             embeddings: (B, T, D).

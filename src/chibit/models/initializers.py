@@ -1,4 +1,4 @@
-"""Initialisers: where the trajectory model's weights come from, by one name.
+"""Initializers: where the trajectory model's weights come from, by one name.
 
     random                      drawn as GPT-2's are; the control that has the architecture and nothing else
     random_matched[:SOURCE]     each tensor drawn with its mean and standard deviation in SOURCE (chibit)
@@ -70,7 +70,7 @@ class Pretrained:
     backbone: nn.Module
     """A GPT or a HuggingFaceBackbone."""
     token_embeddings: Tensor | None
-    """(V, D) as loaded, for the centres of the similarity loss; None where there are none."""
+    """(V, D) as loaded, for the centers of the similarity loss; None where there are none."""
     position_embeddings: Tensor | None
     """(P, D) as loaded; None where there are none, or where the backbone keeps its own."""
     language_model: LanguageModel | HuggingFaceLanguageModel | None
@@ -98,11 +98,11 @@ class Pretrained:
         if own != vocab_size:
             raise InputError(
                 f"{what} has a vocabulary of {vocab_size} tokens, {self.name} one of {own}; "
-                "use text of the initialiser's own vocabulary"
+                "use text of the initializer's own vocabulary"
             )
 
 
-def load_initialiser(
+def load_initializer(
     spec: str,
     *,
     gpt_config: GPTConfig | None = None,
@@ -224,7 +224,7 @@ def _load(spec: str, image_gpt_norm: Norm) -> Weights:
             source, lambda tensor: tensor.mean() + tensor.std(correction=0) * torch.randn_like(tensor)
         )
     if spec.endswith(":") and kind not in TRAINED:
-        raise InputError(f"initialiser {spec!r} names no model; give {spec}ID, {spec}FOLDER or a known name")
+        raise InputError(f"initializer {spec!r} names no model; give {spec}ID, {spec}FOLDER or a known name")
     if kind == "hf" and rest:
         return _from_language_model(load_huggingface(rest))
     if kind == "hf_config" and rest:
@@ -250,7 +250,7 @@ def _load(spec: str, image_gpt_norm: Norm) -> Weights:
 
 
 def parse_trained(spec: str) -> tuple[str, int, str] | None:
-    """Name, steps and text of a source that is pre-trained on first use; None for other initialisers.
+    """Name, steps and text of a source that is pre-trained on first use; None for other initializers.
 
     Raises:
         InputError: without steps.
@@ -261,16 +261,16 @@ def parse_trained(spec: str) -> tuple[str, int, str] | None:
     steps, _, text = rest.partition(":")
     if not (steps.isascii() and steps.isdigit() and int(steps) > 0):
         raise InputError(
-            f"initialiser {spec!r}: expected the gradient steps of its pre-training, such as {name}:2000"
+            f"initializer {spec!r}: expected the gradient steps of its pre-training, such as {name}:2000"
         )
     return name, int(steps), text
 
 
 def with_budget(init: str, steps: int | None, text: str = "") -> str:
-    """An initialiser with other steps or another text; one that is not pre-trained on first use as it is.
+    """An initializer with other steps or another text; one that is not pre-trained on first use as it is.
 
     Args:
-        init: any initialiser.
+        init: any initializer.
         steps: gradient steps; None keeps its own.
         text: text; empty keeps its own.
     """

@@ -54,7 +54,7 @@ class LanguageModel(nn.Module):
     """Predicts the next token; the head is the word embeddings themselves."""
 
     def __init__(self, config: LanguageModelConfig) -> None:
-        """Build a model with GPT-2's initialisation, drawn from torch's global generator."""
+        """Build a model with GPT-2's initialization, drawn from torch's global generator."""
         super().__init__()
         self.config = config
         self.tokens = nn.Embedding(config.vocab_size, config.gpt.n_embd)
@@ -66,7 +66,7 @@ class LanguageModel(nn.Module):
     def forward(
         self, token_ids: Tensor, *, offsets: Tensor | None = None, positions: slice | None = None
     ) -> Tensor:
-        """Map token ids to normalised hidden states.
+        """Map token ids to normalized hidden states.
 
         Args:
             token_ids: (B, T) int64, T at most P.
@@ -164,7 +164,7 @@ def save_language_model(
     state = {
         name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in model.state_dict().items()
     }
-    with shared_folder(folder, "language model", recognised=_written_before(folder)) as temporary:
+    with shared_folder(folder, "language model", recognized=_written_before(folder)) as temporary:
         metadata = {_DIGEST: _digest(model.config, state)}
         write_atomic(temporary / WEIGHTS, safetensors.torch.save(state, metadata))
         write_atomic(temporary / CONFIG, json.dumps(to_json(model.config), indent=1) + "\n")

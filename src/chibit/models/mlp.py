@@ -83,7 +83,7 @@ class StackedMLP(nn.Module):
             in_features: I.
             hidden_sizes: widths of the hidden layers; at least one.
             out_features: O.
-            layer_norm: normalise after each hidden ReLU, with gain and bias.
+            layer_norm: normalize after each hidden ReLU, with gain and bias.
         """
         super().__init__()
         sizes = [in_features, *hidden_sizes, out_features]

@@ -5,7 +5,7 @@ a time: the chunk's gradients with respect to the hidden states and the word emb
 in the forward pass, and the logits are dropped. One softmax kernel in the compute precision is the only pass
 over the logits besides three matrix products, which on CPU is faster than a compiled head.
 
-With `Candidates` the normaliser is estimated from a sample of the vocabulary, Σ_j e^{l_j} / π_j over the
+With `Candidates` the normalizer is estimated from a sample of the vocabulary, Σ_j e^{l_j} / π_j over the
 sampled j, with π_j the probability that j is in the sample: sampled softmax in the manner of Jean et al.
 (2015), with exact inclusion probabilities in place of their proposal. It makes pre-training affordable on a
 CPU; the loss it returns is an estimate.
@@ -46,7 +46,7 @@ class CandidateSampler:
         Args:
             counts: (V,) occurrences of each token in the corpus.
             num_candidates: C, between 1 and V.
-            power: 1 follows the unigram distribution, below 1 favours rare words.
+            power: 1 follows the unigram distribution, below 1 favors rare words.
         """
         self.num_candidates = num_candidates
         weight = (np.asarray(counts, dtype=np.float64) + 1.0) ** power
@@ -83,10 +83,10 @@ def vocabulary_loss(
     """Mean negative log-likelihood of the targets under a softmax over the (tied) word embeddings.
 
     Args:
-        hidden: (N, D) normalised hidden states.
+        hidden: (N, D) normalized hidden states.
         embeddings: (V, D) word embeddings.
         targets: (N,) int64.
-        candidates: None for the exact softmax; else the normaliser is estimated from these.
+        candidates: None for the exact softmax; else the normalizer is estimated from these.
         chunk: tokens whose logits exist at a time.
 
     Returns:
@@ -130,9 +130,9 @@ class _VocabularyLoss(torch.autograd.Function):
             losses, hidden_gradients, target_gradients = [], [], []
             for part, label in zip(h.split(chunk), targets.split(chunk), strict=True):
                 hit = None if columns is None else columns[label]
-                loss, towards, excess = head.chunk(part, table[label].to(dtype), hit)
+                loss, toward, excess = head.chunk(part, table[label].to(dtype), hit)
                 losses.append(loss)
-                hidden_gradients.append(towards)
+                hidden_gradients.append(toward)
                 target_gradients.append(excess[:, None] * part)
             gradient = head.gradient.T.contiguous()  # (V, D) or (C, D)
             if ids is not None:
@@ -188,13 +188,13 @@ class _Head:
             kept = logits.gather(1, column).masked_fill_((hit >= 0)[:, None], -torch.inf)
             logits.scatter_(1, column, kept)
         torch.softmax(logits, -1, out=softmax)
-        # The normaliser from the largest entry, whose probability cannot underflow: no second exponentials.
-        normaliser = logits.amax(-1).float() - softmax.amax(-1).float().log()
+        # The normalizer from the largest entry, whose probability cannot underflow: no second exponentials.
+        normalizer = logits.amax(-1).float() - softmax.amax(-1).float().log()
         if hit is None:
-            share, excess, loss = torch.ones_like(own), -torch.ones_like(own), normaliser - own
+            share, excess, loss = torch.ones_like(own), -torch.ones_like(own), normalizer - own
         else:
-            total = torch.logaddexp(normaliser, own)
-            share, excess, loss = (normaliser - total).exp(), (own - total).exp() - 1.0, total - own
+            total = torch.logaddexp(normalizer, own)
+            share, excess, loss = (normalizer - total).exp(), (own - total).exp() - 1.0, total - own
         self.gradient += (share[:, None] * hidden).to(hidden.dtype).T @ softmax
-        towards = share[:, None] * (softmax @ self.words).float() + excess[:, None] * targets
-        return loss, towards, excess
+        toward = share[:, None] * (softmax @ self.words).float() + excess[:, None] * targets
+        return loss, toward, excess

@@ -70,7 +70,7 @@ def describe_intervals(evaluations: Sequence[EvaluationSummary], spec: DatasetSp
         line = "- Mean return{}: {}, 95% interval {} to {}".format(asked, *shown)
         if spec.score_reference is not None:
             scores = (float(normalized_score(value, spec.score_reference)) for value in (mean, *interval))
-            line += "; normalised {}, {} to {}".format(*(format_number(s, decimals=1) for s in scores))
+            line += "; normalized {}, {} to {}".format(*(format_number(s, decimals=1) for s in scores))
         lines.append(f"{line} (bootstrap over {summary.sample} of this one run).")
     return lines
 
@@ -125,7 +125,7 @@ def model_card(
 A policy for {place}, learned offline from logged trajectories by chibit's method `{agent}`.{asked}{physics}
 
 - Data: {_data_line(spec)}
-- Observations: {_observation_line(spec)}, as the environment gives them; the policy normalises them itself.
+- Observations: {_observation_line(spec)}, as the environment gives them; the policy normalizes them itself.
 - Actions: {_action_line(spec)}
 
 ## Scores
@@ -160,7 +160,7 @@ def _index_entry(score: PolicyScore) -> dict[str, Any]:
     metrics: list[dict[str, Any]] = [{"type": "mean_reward", "name": f"mean return{suffix}", "value": spread}]
     if score.normalized_score is not None:
         value = round(score.normalized_score, 2)
-        metrics.append({"type": "normalized_score", "name": f"normalised score{suffix}", "value": value})
+        metrics.append({"type": "normalized_score", "name": f"normalized score{suffix}", "value": value})
     return {
         "task": {"type": "reinforcement-learning", "name": "reinforcement-learning"},
         "dataset": {"type": score.env_id, "name": score.env_id},
@@ -172,13 +172,13 @@ def _observation_line(spec: DatasetSpec) -> str:
     if not spec.image_shape:
         return f"{spec.state_dim} numbers"
     depth, height, width = spec.image_shape
-    return f"the last {depth} grey pictures of {height} x {width}, uint8"
+    return f"the last {depth} gray pictures of {height} x {width}, uint8"
 
 
 def _data_line(spec: DatasetSpec) -> str:
     name = read_name(spec.name)
     if name is not None and name.source == "chibit":
-        return f"`{spec.name}`, made by chibit's shipped behaviour policies; not D4RL's set of that name."
+        return f"`{spec.name}`, made by chibit's shipped behavior policies; not D4RL's set of that name."
     return f"`{spec.name}`."
 
 
@@ -192,7 +192,7 @@ def _score_table(scores: Sequence[PolicyScore]) -> str:
     if not scores:
         return "Not evaluated."
     lines = [
-        "| environment | target return | episodes | mean return | between episodes | normalised score |",
+        "| environment | target return | episodes | mean return | between episodes | normalized score |",
         "|---|---|---|---|---|---|",
     ]
     for score in scores:
@@ -205,7 +205,7 @@ def _score_table(scores: Sequence[PolicyScore]) -> str:
             f"{normalized} |"
         )
     lines.append(
-        "\n± is the standard deviation between episodes. A normalised score is 0 for random, 100 for expert."
+        "\n± is the standard deviation between episodes. A normalized score is 0 for random, 100 for expert."
     )
     return "\n".join(lines)
 

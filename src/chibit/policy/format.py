@@ -1,6 +1,6 @@
 """The folder of a saved policy: written beside what is there, checked when it is read, never run.
 
-It has `config.json` (agent, its configuration, and what depends on the data: sizes, normalisation, action
+It has `config.json` (agent, its configuration, and what depends on the data: sizes, normalization, action
 bounds, environment), `model.safetensors`, and `README.md`, a model card. Around a model of `transformers` it
 has that model's own configuration too, in `backbone/`. The weights are checked against the SHA-256 in
 `config.json`.

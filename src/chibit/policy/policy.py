@@ -26,7 +26,7 @@ class Policy:
     Call `reset`, then `act` and `observe` in turn. It is a policy as `chibit.evaluate` takes them.
 
     Attributes:
-        spec: sizes, normalisation, environment and score reference of the data it was trained on.
+        spec: sizes, normalization, environment and score reference of the data it was trained on.
         target_return: raw return it asks for; None where the method takes none.
         scores: evaluations that came with it.
     """

@@ -158,7 +158,7 @@ class Analysis:
         return flat
 
 
-def analyse(
+def analyze(
     study: Study,
     *,
     target: TargetChoice = "first",

@@ -23,7 +23,7 @@ from chibit.reporting.figures import crossover, curves, forest, measured, profil
 from chibit.reporting.figures.loss import training_loss
 from chibit.reporting.figures.media import attention_panels, embed_videos
 from chibit.reporting.figures.panel import Panel, Section, present
-from chibit.reporting.figures.svg import MARKERS, NUM_COLOURS, Canvas, style
+from chibit.reporting.figures.svg import MARKERS, NUM_COLORS, Canvas, style
 from chibit.reporting.published.scores import SOURCES, Source, find_published, task_of
 from chibit.reporting.read.arms import arm_label, base_name
 from chibit.reporting.read.study import Study
@@ -51,10 +51,10 @@ class LegendEntry:
 
     label: str
     """Its name."""
-    colour: int
-    """Number of its colour."""
+    color: int
+    """Number of its color."""
     marker: str
-    """SVG path of its marker, centred in 26 x 12."""
+    """SVG path of its marker, centered in 26 x 12."""
     dashes: str
     """SVG dash array of its line."""
 
@@ -129,9 +129,9 @@ def _content_hash(script: str) -> str:
 def _legend_entry(place: int, arm: str) -> LegendEntry:
     return LegendEntry(
         label=arm_label(arm),
-        colour=place % NUM_COLOURS,
+        color=place % NUM_COLORS,
         marker=_MARKER_PATHS[MARKERS[place % len(MARKERS)]],
-        dashes=_DASH_ARRAYS[place // NUM_COLOURS % len(_DASH_ARRAYS)],
+        dashes=_DASH_ARRAYS[place // NUM_COLORS % len(_DASH_ARRAYS)],
     )
 
 

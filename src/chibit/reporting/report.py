@@ -18,7 +18,7 @@ from chibit.core.files import nearest, open_regular, write_atomic
 from chibit.core.formatting import count
 from chibit.core.shared_folder import MANIFEST, shared_folder
 from chibit.core.terminal import make_console
-from chibit.reporting.analysis import HEADLINE, Analysis, analyse
+from chibit.reporting.analysis import HEADLINE, Analysis, analyze
 from chibit.reporting.read.study import read_study
 from chibit.reporting.read.targets import TargetChoice
 from chibit.reporting.statistics.comparison import Comparison
@@ -89,7 +89,7 @@ def build_report(
             return, or raw returns by environment such as ``{"hopper": 3600}``.
         baseline: arm that others are compared with; None takes the registered comparisons, else the matched
             control if there is one.
-        levels: as in `analyse`.
+        levels: as in `analyze`.
 
     Returns:
         Paths of ``report.html``, ``report.md``, ``scores.csv`` with ``comparisons.csv``, and ``report.tex``.
@@ -103,7 +103,7 @@ def build_report(
             raise InputError(
                 f"formats: got {name!r}, expected some of {', '.join(FORMATS)}{nearest(name, FORMATS)}"
             )
-    analysis = analyse(read_study(folder), target=target, baseline=baseline, levels=levels)
+    analysis = analyze(read_study(folder), target=target, baseline=baseline, levels=levels)
     return write_report_files(analysis, out or folder, formats)
 
 
@@ -124,7 +124,7 @@ def write_report_files(analysis: Analysis, out: Path, formats: Sequence[str] = F
     if "tex" in formats:
         contents["latex"] = to_latex(analysis.flat_tables())
     beside = ("a run", "a study")
-    with shared_folder(out, "report", beside=beside, recognised=_written_before(out), keep=True) as new:
+    with shared_folder(out, "report", beside=beside, recognized=_written_before(out), keep=True) as new:
         for kind, content in contents.items():
             write_atomic(new / _NAMES[kind], content)
     return ReportPaths(**{kind: out / _NAMES[kind] for kind in contents})
@@ -227,7 +227,7 @@ def render_console_table(
     Returns:
         Something rich's console prints. Text from files is never read as markup.
     """
-    return _for_console(analyse(read_study(folder), target=target, baseline=baseline))
+    return _for_console(analyze(read_study(folder), target=target, baseline=baseline))
 
 
 def print_report(
@@ -244,7 +244,7 @@ def print_report(
     Returns:
         The page, where it was asked for.
     """
-    analysis = analyse(read_study(folder), target=target, baseline=baseline, levels=levels)
+    analysis = analyze(read_study(folder), target=target, baseline=baseline, levels=levels)
     paths = write_report_files(analysis, out or folder, formats)
     console = make_console()
     console.print(_for_console(analysis))

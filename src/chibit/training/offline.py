@@ -25,7 +25,7 @@ from chibit.evaluation.rollout import Evaluation, Progress, evaluate
 from chibit.training.loop import Loop, RunProgress
 from chibit.training.pretrain.sources import train_sources
 from chibit.training.provenance import provenance
-from chibit.training.result import summarise
+from chibit.training.result import summarize
 from chibit.training.run_config import RunConfig, to_record
 from chibit.training.run_data import open_data, refuse_changed, refuse_changed_if_here
 from chibit.training.trackers import evaluation_metrics, make_trackers
@@ -175,7 +175,7 @@ class _OfflineRun(Loop[RunConfig[Any]]):
 
     def result(self) -> dict[str, Any]:
         state = self.state
-        return summarise(self.run, state.step, state.train_seconds, state.evaluation_seconds, self.dataset)
+        return summarize(self.run, state.step, state.train_seconds, state.evaluation_seconds, self.dataset)
 
 
 class HeldOutError:
@@ -258,7 +258,7 @@ def evaluate_agent(
 
 
 def evaluation_score(evaluation: Evaluation) -> float:
-    """The normalised score, or the mean return without a reference; -inf if every episode failed."""
+    """The normalized score, or the mean return without a reference; -inf if every episode failed."""
     score = evaluation.summary.score
     return -math.inf if score is None else score
 

@@ -28,7 +28,7 @@ def provenance(dataset: TrajectoryDataset, agent: Agent) -> dict[str, Any]:
         **identify(dataset),
         "physics": None if spec.env_id is None else physics_record(spec.env_id, spec.d4rl_physics),
         "parameters": count_parameters(agent.modules()),
-        **({} if agent.initialiser is None else {"initialiser": agent.initialiser}),
+        **({} if agent.initializer is None else {"initialiser": agent.initializer}),
     }
 
 

@@ -19,13 +19,13 @@ _MEASURED = (
 )
 
 
-def summarise(
+def summarize(
     run: RunDir, steps: int, train_seconds: float, evaluation_seconds: float, dataset: TrajectoryDataset
 ) -> dict[str, Any]:
     """The content of result.json, from the run's own log of evaluations."""
     evaluations = run.read_log("evaluations.jsonl")
     targets = list(dict.fromkeys(record["target_return"] for record in evaluations))
-    behaviour = float(np.mean(dataset.episode_returns))
+    behavior = float(np.mean(dataset.episode_returns))
     reference = dataset.spec.score_reference
     return {
         "status": "finished",
@@ -37,8 +37,8 @@ def summarise(
             target_scores(target, [record for record in evaluations if record["target_return"] == target])
             for target in targets
         ],
-        "behaviour_mean_return": behaviour,
-        "behaviour_score": None if reference is None else normalized_score(behaviour, reference),
+        "behaviour_mean_return": behavior,
+        "behaviour_score": None if reference is None else normalized_score(behavior, reference),
         "parameters": run.provenance()["parameters"],
     }
 

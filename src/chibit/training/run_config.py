@@ -48,7 +48,7 @@ class RunConfig(Checked, Generic[AgentConfigT]):
     target_returns: Annotated[Targets, MinLen(1)] | None = None
     """Returns to ask for, raw; all are evaluated and kept. None takes the data set's usual ones."""
     seed: Seed = 0
-    """Seed of initialisation, batches and evaluation episodes; runs that share it see the same batches and
+    """Seed of initialization, batches and evaluation episodes; runs that share it see the same batches and
     episodes."""
     precision: Precision = "fp32"
     """bf16 runs the forward pass in bfloat16 autocast: about twice as fast on recent processors."""
@@ -87,7 +87,7 @@ class RunConfig(Checked, Generic[AgentConfigT]):
 
     @property
     def arm_name(self) -> str:
-        """`arm`, or the agent's own name: the initialiser of the sequence model, else the agent's key."""
+        """`arm`, or the agent's own name: the initializer of the sequence model, else the agent's key."""
         return self.arm or self.agent.arm_name
 
 

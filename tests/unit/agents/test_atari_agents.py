@@ -92,12 +92,12 @@ def test_the_transformer_of_the_table_is_that_of_chen(dataset):
 
 
 def test_chibit_has_three_layers_of_one_head_and_its_positions_are_the_tokens(dataset):
-    from chibit.models.initializers import load_initialiser
+    from chibit.models.initializers import load_initializer
 
     agent, _ = make("chibit_atari", dataset)
     own = agent.model.backbone.config
     assert (own.n_layer, own.n_head, own.n_embd) == (3, 1, 128)
-    table = load_initialiser("chibit").position_embeddings
+    table = load_initializer("chibit").position_embeddings
     torch.testing.assert_close(agent.model.token_positions.weight.detach(), table[:12])
 
 

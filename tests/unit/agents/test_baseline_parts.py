@@ -97,8 +97,8 @@ def test_awr_returns_of_the_whole_data_set(has_final, terminates):
     expected = explicit_returns(agent, dataset, value)
     np.testing.assert_allclose(returns.numpy(), expected, rtol=1e-3, atol=1e-3)
     advantages = expected - value(np.asarray(dataset.observations))
-    normalised = (advantages - advantages.mean()) / (advantages.std() + 1e-5)
-    np.testing.assert_allclose(weights.numpy(), np.minimum(np.exp(normalised), 20), rtol=1e-2, atol=1e-3)
+    normalized = (advantages - advantages.mean()) / (advantages.std() + 1e-5)
+    np.testing.assert_allclose(weights.numpy(), np.minimum(np.exp(normalized), 20), rtol=1e-2, atol=1e-3)
 
 
 def test_awr_trains_the_value_first_and_weighs_actions_by_the_new_one():
@@ -160,7 +160,7 @@ def test_awr_goes_on_from_a_part_that_version_0_1_had_not_begun():
     )
 
 
-def test_rebrac_penalises_the_distance_to_the_next_logged_action():
+def test_rebrac_penalizes_the_distance_to_the_next_logged_action():
     dataset = identity_data(False)
     agent, sampler = small_agent("rebrac", dataset)
     sampler.sample()
@@ -172,7 +172,7 @@ def test_rebrac_penalises_the_distance_to_the_next_logged_action():
     assert distance[2:].tolist() == [0.0, 0.0]
 
 
-def test_brac_fits_the_behaviour_first_and_starts_the_actor_from_it():
+def test_brac_fits_the_behavior_first_and_starts_the_actor_from_it():
     agent, sampler = small_agent("brac_v", behavior_steps=3)
     critic = agent.critics.mlp.weights[0].clone()
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""What every baseline must do, whatever it optimises."""
+"""What every baseline must do, whatever it optimizes."""
 
 import dataclasses
 import json

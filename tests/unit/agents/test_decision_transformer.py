@@ -24,7 +24,7 @@ from chibit.losses.sequence import action_cross_entropy, action_mse
 from chibit.losses.similarity import similarity_loss, spherical_kmeans
 from chibit.models.gpt import GPTShape
 from chibit.models.huggingface import HuggingFaceBackbone
-from chibit.models.initializers import load_initialiser
+from chibit.models.initializers import load_initializer
 from sequence_toys import corpus_folder, language_model_folder, make_small, target_return_data
 
 
@@ -60,7 +60,7 @@ class TestLoss:
         agent.step = 5
         batch = sampler.sample()
         tokens = agent.model.embed(batch.returns_to_go, batch.states, batch.actions, batch.timesteps)
-        words = load_initialiser(language_model_folder()).token_embeddings
+        words = load_initializer(language_model_folder()).token_embeddings
         centers = spherical_kmeans(words, 5)
         real = batch.attention_mask.repeat_interleave(3, dim=1)
         similarity = similarity_loss(tokens, centers, real).item()
@@ -312,7 +312,7 @@ def test_bf16_trains_about_as_fp32_does() -> None:
     assert all(p.dtype == torch.float32 for p in rough.modules().parameters())
 
 
-class TestInitialisers:
+class TestInitializers:
     def test_arms_that_share_a_seed_share_their_projections(self) -> None:
         arms = [{}, {"initializer": language_model_folder()}, {"timestep_table": "normal"}]
         agents = [make_small(seed=3, **settings)[0] for settings in arms]
@@ -323,13 +323,13 @@ class TestInitialisers:
         assert torch.equal(backbones[0], backbones[2])
         assert not torch.equal(agents[0].model.timesteps.weight[0], agents[2].model.timesteps.weight[0])
 
-    def test_auto_takes_the_initialisers_positions_where_it_has_some(self) -> None:
+    def test_auto_takes_the_initializers_positions_where_it_has_some(self) -> None:
         agent, _ = make_small(initializer=language_model_folder())
-        source = load_initialiser(language_model_folder())
+        source = load_initializer(language_model_folder())
         assert torch.equal(agent.model.timesteps.weight, source.position_embeddings)
-        assert agent.initialiser["timestep_table"] == "pretrained"
-        assert agent.initialiser["hash"] == source.hash
-        assert make_small()[0].initialiser["timestep_table"] == "random"
+        assert agent.initializer["timestep_table"] == "pretrained"
+        assert agent.initializer["hash"] == source.hash
+        assert make_small()[0].initializer["timestep_table"] == "random"
 
     def test_timesteps_are_the_language_models_positions_in_co_training(self) -> None:
         shared, _ = make_small(**with_language())
@@ -350,7 +350,7 @@ class TestInitialisers:
             assert (config.attn_dropout, config.resid_dropout, config.embd_dropout) == (0.1, 0.3, 0.3)
             assert agent.model.backbone.blocks[0].attention.config.attn_dropout == 0.1
 
-    def test_words_can_come_from_another_initialiser(self) -> None:
+    def test_words_can_come_from_another_initializer(self) -> None:
         agent, sampler = make_small(
             similarity_weight=0.1, num_clusters=5, similarity_source=language_model_folder()
         )
@@ -361,7 +361,7 @@ class TestInitialisers:
     def test_shipped_centers_are_those_of_the_shipped_words(self) -> None:
         """Nearest to them: a second clustering would take seconds."""
         agent, _ = make_small(initializer="chibit", similarity_weight=0.1)
-        words = load_initialiser("chibit").token_embeddings
+        words = load_initializer("chibit").token_embeddings
         directions = torch.nn.functional.normalize(words, dim=-1)
         nearest = (directions @ torch.nn.functional.normalize(agent.centers, dim=-1).T).argmax(dim=-1)
         sums = torch.zeros(1000, 128).index_add_(0, nearest, directions)

@@ -81,7 +81,7 @@ def test_survives_json() -> None:
         ({"initializer": "some/folder/markov-run"}, "markov-run"),
     ],
 )
-def test_arms_are_named_after_the_initialiser(settings: dict[str, Any], name: str) -> None:
+def test_arms_are_named_after_the_initializer(settings: dict[str, Any], name: str) -> None:
     assert DecisionTransformerConfig(**settings).arm_name == name
 
 

@@ -1,4 +1,4 @@
-"""Behaviour policies: what they compute, how they are stored, and what is shipped."""
+"""Behavior policies: what they compute, how they are stored, and what is shipped."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from chibit.core.errors import DamagedFileError, InputError
-from chibit.data.collect.behavior import BehaviourPolicy, Ladder, PolicyRecord, load_ladder
+from chibit.data.collect.behavior import BehaviorPolicy, Ladder, PolicyRecord, load_ladder
 from chibit.data.collect.behavior.ladder import (
     POLICY_FOLDER,
     random_policy,
@@ -24,12 +24,12 @@ from chibit.environments.registry import OWN_IDS
 RECORD = PolicyRecord(name="step-000000001", algorithm="ppo", train_steps=1)
 
 
-def tiny_policy(activation: str = "relu", record: PolicyRecord = RECORD) -> BehaviourPolicy:
+def tiny_policy(activation: str = "relu", record: PolicyRecord = RECORD) -> BehaviorPolicy:
     """Two observations, two hidden units, one action."""
     first = (np.array([[1.0, 0.0], [0.0, 2.0]], np.float32), np.array([0.0, -1.0], np.float32))
     second = (np.array([[0.5, -0.25]], np.float32), np.array([0.1], np.float32))
     log_std = np.log(np.array([0.5], np.float32))
-    return BehaviourPolicy(replace(record, activation=activation), [first, second], log_std)
+    return BehaviorPolicy(replace(record, activation=activation), [first, second], log_std)
 
 
 def tiny_ladder() -> Ladder:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from chibit.data.collect.behavior import BehaviourPolicy, PolicyRecord
+from chibit.data.collect.behavior import BehaviorPolicy, PolicyRecord
 from chibit.data.collect.behavior.ladder import random_policy
 from chibit.data.collect.behavior.rollout import Episode, roll_out_block
 from chibit.environments.make import make_env
 
 
-def noisy_policy(state_dim: int, act_dim: int) -> BehaviourPolicy:
+def noisy_policy(state_dim: int, act_dim: int) -> BehaviorPolicy:
     weight = np.random.default_rng(5).normal(size=(act_dim, state_dim)).astype(np.float32) * 0.1
     layers = [(weight, np.zeros(act_dim, np.float32))]
     record = PolicyRecord(name="linear", algorithm="ppo", train_steps=0)
-    return BehaviourPolicy(record, layers, np.full(act_dim, -1.0, np.float32))
+    return BehaviorPolicy(record, layers, np.full(act_dim, -1.0, np.float32))
 
 
 def seeds(count: int, start: int = 0) -> list[np.random.SeedSequence]:
@@ -69,7 +69,7 @@ def test_used_environments_give_the_same_episodes_as_new_ones() -> None:
     assert_equal(first, roll_out_block(policy, envs, seeds(2)))
 
 
-def test_an_episode_does_not_depend_on_its_neighbours() -> None:
+def test_an_episode_does_not_depend_on_its_neighbors() -> None:
     envs = [make_env("Hopper-v5") for _ in range(3)]
     policy = noisy_policy(11, 3)
     here = roll_out_block(policy, envs, seeds(3))

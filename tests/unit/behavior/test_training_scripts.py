@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from chibit.data.collect.behavior import BehaviourPolicy, PolicyRecord
+from chibit.data.collect.behavior import BehaviorPolicy, PolicyRecord
 from chibit.data.collect.behavior.ladder import random_policy
 
 SCRIPTS = Path(__file__).parents[3] / "scripts"
@@ -27,7 +27,7 @@ def script(name: str) -> ModuleType:
 
 def test_folded_actor_equals_the_trained_network() -> None:
     pytest.importorskip("stable_baselines3", reason="only the policies' producers need stable-baselines3")
-    training = script("train_behaviour_policies")
+    training = script("train_behavior_policies")
     model, normalized = training.make_model("hopper", seed=0)
     generator = np.random.default_rng(0)
     normalized.obs_rms.mean = generator.normal(size=11)
@@ -40,7 +40,7 @@ def test_folded_actor_equals_the_trained_network() -> None:
     np.testing.assert_allclose(actor.log_std, -1.0)
 
 
-def test_student_folds_its_normalisation() -> None:
+def test_student_folds_its_normalization() -> None:
     distil = script("distil_experts")
     torch.manual_seed(0)
     student = distil.Student(5, 2, width=8)
@@ -66,7 +66,7 @@ def test_imitation_loss_forgives_only_what_clipping_hides() -> None:
 def test_snapshots_are_chosen_evenly_up_to_medium() -> None:
     scores = {0: 0.0, 10: 11.0, 20: 21.0, 30: 22.0, 40: 29.0, 50: 41.0, 60: 80.0}
     tried = [
-        BehaviourPolicy(
+        BehaviorPolicy(
             PolicyRecord(name=str(steps), algorithm="ppo", train_steps=steps, mean_score=score),
             [],
             np.zeros(1),

@@ -18,7 +18,7 @@ from minari.namespace import list_local_namespaces
 
 from chibit.core.errors import InputError, ResourceError
 from chibit.data.collect import mujoco as collect_module
-from chibit.data.collect.behavior import BehaviourPolicy, PolicyRecord, load_ladder
+from chibit.data.collect.behavior import BehaviorPolicy, PolicyRecord, load_ladder
 from chibit.data.collect.behavior.rollout import Episode
 from chibit.data.collect.mujoco import collect, find_collectable, list_collectable, plan
 
@@ -152,7 +152,7 @@ def test_plan_divides_the_steps() -> None:
 
 def test_replay_buffer_goes_to_the_nearest_snapshot() -> None:
     records = [PolicyRecord(name=str(t), algorithm="ppo", train_steps=t) for t in (0, 0, 20, 60, 100)]
-    policies = [BehaviourPolicy(record, [], np.zeros(1)) for record in records]
+    policies = [BehaviorPolicy(record, [], np.zeros(1)) for record in records]
     # edges 0, 10, 40, 80, 100; the first tenth is shared by the random and the untrained policy
     shares = collect_module._replay_shares(policies)
     np.testing.assert_allclose(shares, [0.05, 0.05, 0.3, 0.4, 0.2])
@@ -266,7 +266,7 @@ def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def scores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, float]]:
-    """Mean normalised return of sixteen or more episodes of every set."""
+    """Mean normalized return of sixteen or more episodes of every set."""
     out = tmp_path_factory.mktemp("levels")
     yield {
         entry.name: metadata(small(entry.name, out, num_steps=16_000, num_processes=2))["chibit"][

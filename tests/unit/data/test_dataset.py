@@ -30,7 +30,7 @@ def test_returns_to_go_obey_their_recurrence(rewards, cut):
         )
 
 
-def test_a_huge_episode_does_not_disturb_its_neighbours():
+def test_a_huge_episode_does_not_disturb_its_neighbors():
     rewards = np.array([1e30, 0.1, 0.2])
     assert returns_to_go(rewards, np.array([0, 1, 3])).tolist() == np.float32([1e30, 0.3, 0.2]).tolist()
 

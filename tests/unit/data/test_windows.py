@@ -125,7 +125,7 @@ def reference_starts(lengths, num_draws, seed):
 
 
 def chi_square(counts, other):
-    """Two-sample statistic for equal totals, standardised: about normal under equal distributions."""
+    """Two-sample statistic for equal totals, standardized: about normal under equal distributions."""
     statistic = ((counts - other) ** 2 / (counts + other)).sum()
     degrees = len(counts) - 1
     return (statistic - degrees) / np.sqrt(2 * degrees)

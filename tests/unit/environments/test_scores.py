@@ -1,4 +1,4 @@
-"""Score references and the normalised score."""
+"""Score references and the normalized score."""
 
 from __future__ import annotations
 

@@ -27,17 +27,17 @@ def test_steps_of_a_window_are_encoded_each_by_itself():
 
 
 def test_standardized_pictures_are_seen_by_their_contrast_alone():
-    """Affine changes of a picture's brightness change nothing; one colour is like black, and finite."""
+    """Affine changes of a picture's brightness change nothing; one color is like black, and finite."""
     generator = torch.Generator().manual_seed(0)
     pictures = torch.randint(0, 100, (3, 4, 84, 84), generator=generator, dtype=torch.uint8)
     brighter = pictures * 2 + 7
     encoder = ConvolutionalEncoder((4, 84, 84), 8, standardize=True).eval()
     torch.testing.assert_close(encoder(brighter), encoder(pictures), atol=1e-4, rtol=1e-4)
-    grey, black = (
+    gray, black = (
         torch.full((2, 4, 84, 84), 87, dtype=torch.uint8),
         torch.zeros(2, 4, 84, 84, dtype=torch.uint8),
     )
-    torch.testing.assert_close(encoder(grey), encoder(black), atol=1e-4, rtol=0)
+    torch.testing.assert_close(encoder(gray), encoder(black), atol=1e-4, rtol=0)
     plain = ConvolutionalEncoder((4, 84, 84), 8)
     plain.load_state_dict(encoder.state_dict())
     assert not torch.allclose(plain(brighter), plain(pictures), atol=1e-2)

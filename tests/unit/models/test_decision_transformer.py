@@ -215,7 +215,7 @@ def test_blocks_of_the_papers_size_have_594816_parameters() -> None:
     }
 
 
-def test_timesteps_after_the_norm_are_added_to_normalised_tokens() -> None:
+def test_timesteps_after_the_norm_are_added_to_normalized_tokens() -> None:
     model = make_model(replace(CONFIG, timestep_position="after_norm"))
     inputs = make_inputs()
     tokens = model.embed(*inputs)

@@ -88,7 +88,7 @@ def test_default_size_is_the_papers() -> None:
     assert model.width == 128
 
 
-def test_initialisation_is_gpt2s() -> None:
+def test_initialization_is_gpt2s() -> None:
     torch.manual_seed(0)
     model = GPT(GPTConfig(n_layer=8, n_embd=128))
     block = model.blocks[3]
@@ -225,7 +225,7 @@ def test_dropout_has_the_stated_distribution(p: float) -> None:
     n = x.numel()
     five_sigma = 5 * math.sqrt(p * (1 - p) / n)
     assert abs((~kept).double().mean().item() - p) < five_sigma
-    # Neighbours come from one 64-bit draw: they must still be independent.
+    # Neighbors come from one 64-bit draw: they must still be independent.
     for lag in (1, 2, 3, 4):
         together = (~kept[:, :-lag] & ~kept[:, lag:]).double().mean().item()
         assert abs(together - p * p) < 5 * math.sqrt(p * p * (1 - p * p) / n) + 1e-4

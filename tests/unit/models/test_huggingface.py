@@ -30,7 +30,7 @@ IDS = torch.randint(40, (2, 9), generator=torch.Generator().manual_seed(0))
 
 
 def make(name: str, **changes: Any) -> nn.Module:
-    """A small random model with a language-modelling head, every parameter off its trivial start."""
+    """A small random model with a language-modeling head, every parameter off its trivial start."""
     configs: dict[str, Callable[..., Any]] = {
         "Llama": transformers.LlamaConfig,
         "Gemma2": transformers.Gemma2Config,
@@ -139,7 +139,7 @@ def test_a_model_that_sees_later_tokens_is_refused() -> None:
 
 
 def test_a_model_without_a_head_is_refused() -> None:
-    with pytest.raises(InputError, match="no language-modelling head"):
+    with pytest.raises(InputError, match="no language-modeling head"):
         HuggingFaceBackbone(transformers.LlamaModel(transformers.LlamaConfig(**LLAMA)))
 
 

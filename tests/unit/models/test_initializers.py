@@ -1,4 +1,4 @@
-"""Initialisers: names, seeds, transfer masks, controls with matched tensors, hashes, sharing and refusals."""
+"""Initializers: names, seeds, transfer masks, controls with matched tensors, hashes, sharing and refusals."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from chibit.core.errors import DamagedFileError, InputError, ResourceError
 from chibit.models.gpt import GPT, GPTConfig
 from chibit.models.huggingface import HuggingFaceBackbone
-from chibit.models.initializers import TRAINED, Pretrained, load_initialiser
+from chibit.models.initializers import TRAINED, Pretrained, load_initializer
 from chibit.models.language_model import (
     SHIPPED,
     LanguageModel,
@@ -56,20 +56,20 @@ def same_weights(one: nn.Module, other: nn.Module) -> bool:
 def test_random_is_a_seeded_draw_that_leaves_the_global_generator_alone() -> None:
     torch.manual_seed(9)
     state = torch.get_rng_state()
-    one = load_initialiser("random", gpt_config=SHAPE, seed=3)
+    one = load_initializer("random", gpt_config=SHAPE, seed=3)
     assert torch.equal(torch.get_rng_state(), state)
-    again, other = (load_initialiser("random", gpt_config=SHAPE, seed=seed) for seed in (3, 4))
+    again, other = (load_initializer("random", gpt_config=SHAPE, seed=seed) for seed in (3, 4))
     torch.manual_seed(3)
     assert same_weights(one.backbone, GPT(SHAPE))
     assert same_weights(one.backbone, again.backbone) and one.hash == again.hash
     assert not same_weights(one.backbone, other.backbone) and one.hash != other.hash
     assert one.name == "random"
     assert (one.token_embeddings, one.position_embeddings, one.language_model) == (None, None, None)
-    assert load_initialiser("random").backbone.config == GPTConfig()
+    assert load_initializer("random").backbone.config == GPTConfig()
 
 
 def test_a_language_model_folder(folder: Path) -> None:
-    loaded = load_initialiser(str(folder))
+    loaded = load_initializer(str(folder))
     model = loaded.language_model
     assert isinstance(model, LanguageModel) and model.gpt is loaded.backbone
     assert torch.equal(loaded.token_embeddings, model.tokens.weight)
@@ -84,13 +84,13 @@ def test_a_run_of_pretraining(folder: Path, tmp_path: Path) -> None:
     run.mkdir()
     (run / "config.json").write_text("{}")
     (run / "language_model").symlink_to(folder)
-    assert load_initialiser(str(run)).hash == load_initialiser(str(folder)).hash
+    assert load_initializer(str(run)).hash == load_initializer(str(folder)).hash
 
 
 def test_no_two_loads_share_storage_with_each_other_or_with_their_tables(folder: Path) -> None:
     specs = [str(folder), f"random_matched:{folder}"]
     masks = ("whole", "blocks", "positions", "shuffled")
-    loads = [load_initialiser(s, transfer=m) for s, m in itertools.product(specs * 2, masks)]
+    loads = [load_initializer(s, transfer=m) for s, m in itertools.product(specs * 2, masks)]
     for one, other in itertools.combinations(loads, 2):
         assert not storages(one) & storages(other)
     first = loads[0]
@@ -100,8 +100,8 @@ def test_no_two_loads_share_storage_with_each_other_or_with_their_tables(folder:
 
 
 def test_random_matched_keeps_the_mean_and_spread_of_each_tensor_and_nothing_else(folder: Path) -> None:
-    source = load_initialiser(str(folder))
-    matched = load_initialiser(f"random_matched:{folder}", seed=1)
+    source = load_initializer(str(folder))
+    matched = load_initializer(f"random_matched:{folder}", seed=1)
     pairs = zip(
         source.language_model.named_parameters(), matched.language_model.named_parameters(), strict=True
     )
@@ -113,8 +113,8 @@ def test_random_matched_keeps_the_mean_and_spread_of_each_tensor_and_nothing_els
         correlation = torch.corrcoef(torch.stack((a.flatten(), b.flatten())))[0, 1]
         assert abs(correlation) < 5 / a.numel() ** 0.5, name
     assert torch.equal(matched.token_embeddings, matched.language_model.tokens.weight)
-    assert same_weights(matched.backbone, load_initialiser(f"random_matched:{folder}", seed=1).backbone)
-    assert not same_weights(matched.backbone, load_initialiser(f"random_matched:{folder}", seed=2).backbone)
+    assert same_weights(matched.backbone, load_initializer(f"random_matched:{folder}", seed=1).backbone)
+    assert not same_weights(matched.backbone, load_initializer(f"random_matched:{folder}", seed=2).backbone)
 
 
 def test_a_constant_tensor_is_matched_by_itself(tmp_path: Path) -> None:
@@ -122,14 +122,14 @@ def test_a_constant_tensor_is_matched_by_itself(tmp_path: Path) -> None:
         LanguageModelConfig(gpt=SHAPE, vocab_size=30, n_positions=12)
     )  # zero biases, unit norms
     save_language_model(model, tmp_path / "fresh")
-    backbone = load_initialiser(f"random_matched:{tmp_path / 'fresh'}").backbone
+    backbone = load_initializer(f"random_matched:{tmp_path / 'fresh'}").backbone
     assert backbone.blocks[0].expand.bias.abs().max() == 0
     assert (backbone.norm.weight == 1).all()
 
 
 def test_shuffled_permutes_the_entries_of_each_tensor(folder: Path) -> None:
-    source = load_initialiser(str(folder))
-    shuffled = load_initialiser(str(folder), transfer="shuffled", seed=1)
+    source = load_initializer(str(folder))
+    shuffled = load_initializer(str(folder), transfer="shuffled", seed=1)
     for (name, a), b in zip(
         source.language_model.named_parameters(), shuffled.language_model.parameters(), strict=True
     ):
@@ -137,36 +137,36 @@ def test_shuffled_permutes_the_entries_of_each_tensor(folder: Path) -> None:
         assert not torch.equal(a, b), name
     assert torch.equal(shuffled.position_embeddings, shuffled.language_model.positions.weight)
     assert shuffled.name.endswith(" shuffled")
-    other = load_initialiser(str(folder), transfer="shuffled", seed=2)
+    other = load_initializer(str(folder), transfer="shuffled", seed=2)
     assert not same_weights(shuffled.backbone, other.backbone)
 
 
 def test_blocks_alone(folder: Path) -> None:
-    source = load_initialiser(str(folder))
-    blocks = load_initialiser(str(folder), transfer="blocks")
+    source = load_initializer(str(folder))
+    blocks = load_initializer(str(folder), transfer="blocks")
     assert same_weights(blocks.backbone.blocks, source.backbone.blocks)
     assert (blocks.backbone.norm.weight == 1).all() and (blocks.backbone.norm.bias == 0).all()
     assert (blocks.token_embeddings, blocks.position_embeddings, blocks.language_model) == (None, None, None)
 
 
 def test_positions_alone(folder: Path) -> None:
-    source = load_initialiser(str(folder))
-    positions = load_initialiser(str(folder), transfer="positions", seed=5)
+    source = load_initializer(str(folder))
+    positions = load_initializer(str(folder), transfer="positions", seed=5)
     assert torch.equal(positions.position_embeddings, source.position_embeddings)
-    assert same_weights(positions.backbone, load_initialiser("random", gpt_config=SHAPE, seed=5).backbone)
+    assert same_weights(positions.backbone, load_initializer("random", gpt_config=SHAPE, seed=5).backbone)
     assert (positions.token_embeddings, positions.language_model) == (None, None)
 
 
 def test_hashes_tell_weights_apart(folder: Path) -> None:
     masks = ("whole", "blocks", "positions", "shuffled")
-    hashes = {load_initialiser(str(folder), transfer=mask).hash for mask in masks}
+    hashes = {load_initializer(str(folder), transfer=mask).hash for mask in masks}
     assert len(hashes) == 4
-    assert load_initialiser(str(folder)).hash in hashes
+    assert load_initializer(str(folder)).hash in hashes
 
 
 def test_a_given_config_puts_its_dropouts_in(folder: Path) -> None:
     asked = replace(SHAPE, attn_dropout=0.0, resid_dropout=0.3, embd_dropout=0.4)
-    loaded = load_initialiser(str(folder), gpt_config=asked)
+    loaded = load_initializer(str(folder), gpt_config=asked)
     assert loaded.backbone.config == asked
     assert all(block.config == asked and block.attention.config == asked for block in loaded.backbone.blocks)
     assert loaded.language_model.config.gpt == asked
@@ -191,16 +191,16 @@ def test_a_given_config_puts_its_dropouts_in(folder: Path) -> None:
 def test_a_shape_that_does_not_agree(changes: dict[str, Any], message: str, folder: Path) -> None:
     for spec in (str(folder), f"random_matched:{folder}"):
         with pytest.raises(InputError, match=message):
-            load_initialiser(spec, gpt_config=replace(SHAPE, **changes))
+            load_initializer(spec, gpt_config=replace(SHAPE, **changes))
 
 
 def test_text_of_another_vocabulary(folder: Path) -> None:
-    loaded = load_initialiser(str(folder))
+    loaded = load_initializer(str(folder))
     loaded.require_vocabulary(30, "wikitext-103")
     with pytest.raises(InputError, match=r"wikitext-103 has a vocabulary of 50257 tokens, .* one of 30"):
         loaded.require_vocabulary(50_257, "wikitext-103")
     with pytest.raises(InputError, match="no language model to train on wikitext-103"):
-        load_initialiser("random").require_vocabulary(30, "wikitext-103")
+        load_initializer("random").require_vocabulary(30, "wikitext-103")
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_text_of_another_vocabulary(folder: Path) -> None:
 )
 def test_unknown_names(spec: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as refusal:
-        load_initialiser(spec)
+        load_initializer(spec)
     assert "\n" not in str(refusal.value)
 
 
@@ -228,32 +228,32 @@ def test_sources_trained_on_first_use_say_so(name: str) -> None:
     for spec in (name, f"{name}:", f"{name}:0", f"{name}:-5", f"{name}:many"):
         if spec not in SHIPPED:
             with pytest.raises(InputError, match=f"gradient steps of its pre-training, such as {name}:2000"):
-                load_initialiser(spec)
+                load_initializer(spec)
     with pytest.raises(InputError, match="not pre-trained yet; chibit train and .* on first use"):
-        load_initialiser(f"{name}:7")
+        load_initializer(f"{name}:7")
 
 
 def test_transfers_that_make_no_sense(folder: Path) -> None:
     with pytest.raises(InputError, match="random has no weights to transfer"):
-        load_initialiser("random", transfer="blocks")
+        load_initializer("random", transfer="blocks")
     with pytest.raises(InputError, match="did you mean 'blocks'"):
-        load_initialiser(str(folder), transfer="block")  # type: ignore[arg-type]
+        load_initializer(str(folder), transfer="block")  # type: ignore[arg-type]
 
 
 def test_a_folder_with_something_else(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(InputError, match="no language model in it"):
-        load_initialiser(str(tmp_path))
+        load_initializer(str(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["chibit", "markov"])
 def test_shipped_models(name: str) -> None:
     if not (shipped_folder(name) / "config.json").exists():
         pytest.skip(f"{name} is not in this tree; scripts make it")
-    loaded = load_initialiser(name)
+    loaded = load_initializer(name)
     assert loaded.name == name and loaded.language_model is not None
     assert loaded.backbone.width == loaded.token_embeddings.shape[1] == 128
-    matched = load_initialiser("random_matched" if name == "chibit" else f"random_matched:{name}")
+    matched = load_initializer("random_matched" if name == "chibit" else f"random_matched:{name}")
     assert matched.backbone.config == loaded.backbone.config and matched.hash != loaded.hash
 
 
@@ -277,7 +277,7 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def test_gpt2_is_a_language_model_with_the_loss_of_transformers(foreign: dict[str, Path]) -> None:
     transformers = pytest.importorskip("transformers")
-    loaded = load_initialiser(f"gpt2:{foreign['gpt2']}")
+    loaded = load_initializer(f"gpt2:{foreign['gpt2']}")
     whole = transformers.GPT2LMHeadModel.from_pretrained(foreign["gpt2"]).eval()
     expected = whole(input_ids=IDS, labels=IDS).loss
     model = loaded.language_model.eval()
@@ -288,33 +288,33 @@ def test_gpt2_is_a_language_model_with_the_loss_of_transformers(foreign: dict[st
 
 def test_towers_without_a_head_have_tables_but_no_language_model(foreign: dict[str, Path]) -> None:
     for name, rows in (("clip", 40), ("igpt", 17)):
-        loaded = load_initialiser(f"{name}:{foreign[name]}")
+        loaded = load_initializer(f"{name}:{foreign[name]}")
         assert loaded.language_model is None
         assert loaded.token_embeddings.shape == (rows, 24)
-        shuffled = load_initialiser(f"{name}:{foreign[name]}", transfer="shuffled")
+        shuffled = load_initializer(f"{name}:{foreign[name]}", transfer="shuffled")
         expected = loaded.token_embeddings.flatten().sort().values
         assert torch.equal(shuffled.token_embeddings.flatten().sort().values, expected)
         assert not torch.equal(shuffled.position_embeddings, loaded.position_embeddings)
-    norm = load_initialiser(f"igpt:{foreign['igpt']}", image_gpt_norm="layernorm").backbone.config.norm
+    norm = load_initializer(f"igpt:{foreign['igpt']}", image_gpt_norm="layernorm").backbone.config.norm
     assert norm == "layernorm"
 
 
 def test_any_causal_model(foreign: dict[str, Path]) -> None:
     spec = f"hf:{foreign['hf']}"
-    loaded = load_initialiser(spec)
+    loaded = load_initializer(spec)
     assert isinstance(loaded.backbone, HuggingFaceBackbone)
     assert loaded.language_model.gpt is loaded.backbone
     assert loaded.token_embeddings.shape == (30, 24) and loaded.position_embeddings is None
-    shuffled = load_initialiser(spec, transfer="shuffled")
-    matched = load_initialiser(f"random_matched:{spec}")
+    shuffled = load_initializer(spec, transfer="shuffled")
+    matched = load_initializer(f"random_matched:{spec}")
     assert len({loaded.hash, shuffled.hash, matched.hash}) == 3
-    assert load_initialiser(spec).hash == loaded.hash
+    assert load_initializer(spec).hash == loaded.hash
     with pytest.raises(InputError, match="cannot be taken apart"):
-        load_initialiser(spec, transfer="blocks")
+        load_initializer(spec, transfer="blocks")
     with pytest.raises(InputError, match="n_embd is 128, but hf:.* has 24"):
-        load_initialiser(spec, gpt_config=GPTConfig())
+        load_initializer(spec, gpt_config=GPTConfig())
     with pytest.raises(InputError, match="n_layer is 2, but hf:.* brings its own"):
-        load_initialiser(spec, gpt_config=GPTConfig(n_embd=24, n_layer=2))
+        load_initializer(spec, gpt_config=GPTConfig(n_embd=24, n_layer=2))
 
 
 @pytest.mark.parametrize(
@@ -334,7 +334,7 @@ def test_a_model_that_could_not_be_built_is_refused_on_its_description(
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     (tmp_path / "model" / "config.json").write_text(json.dumps(config | change))
     with pytest.raises(error, match=says):
-        load_initialiser(f"{kind}:{tmp_path / 'model'}")
+        load_initializer(f"{kind}:{tmp_path / 'model'}")
 
 
 def test_a_pickle_and_a_truncated_file(foreign: dict[str, Path], tmp_path: Path) -> None:
@@ -346,19 +346,19 @@ def test_a_pickle_and_a_truncated_file(foreign: dict[str, Path], tmp_path: Path)
         weights = target / "model.safetensors"
         weights.write_bytes(weights.read_bytes()[:-50])
         with pytest.raises(DamagedFileError):
-            load_initialiser(f"{name}:{target}")
+            load_initializer(f"{name}:{target}")
         weights.rename(target / "pytorch_model.bin")
         with pytest.raises(DamagedFileError, match="pickle"):
-            load_initialiser(f"{name}:{target}")
+            load_initializer(f"{name}:{target}")
 
 
 def test_an_architecture_without_its_weights(foreign: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes((foreign["hf"] / "config.json").read_bytes())
-    built, loaded = load_initialiser(f"hf_config:{tmp_path}"), load_initialiser(f"hf:{foreign['hf']}")
+    built, loaded = load_initializer(f"hf_config:{tmp_path}"), load_initializer(f"hf:{foreign['hf']}")
     assert built.backbone.state_dict().keys() == loaded.backbone.state_dict().keys()
     assert built.hash != loaded.hash
     built.backbone.load_state_dict(loaded.backbone.state_dict())
     x = torch.randn(1, 4, 24, generator=torch.Generator().manual_seed(0))
     assert torch.equal(built.backbone.eval()(x), loaded.backbone.eval()(x))
     with pytest.raises(InputError, match="not a causal language model"):
-        load_initialiser(f"hf_config:{tmp_path / 'nowhere'}")
+        load_initializer(f"hf_config:{tmp_path / 'nowhere'}")

@@ -98,7 +98,7 @@ def test_too_long_a_block_is_refused() -> None:
         tiny()(some_tokens(1, 13))
 
 
-def test_one_batch_is_learnt_by_heart() -> None:
+def test_one_batch_is_learned_by_heart() -> None:
     model = tiny()
     tokens = some_tokens(4, 9)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.0)
@@ -250,7 +250,7 @@ def test_shipped_centers_are_those_of_the_shipped_words() -> None:
     assert nearest > by_chance + 0.1
 
 
-def test_shipped_chibit_has_learnt_language() -> None:
+def test_shipped_chibit_has_learned_language() -> None:
     """A sentence is likelier than the same words in reverse, and than under word frequencies."""
     from chibit.data.text.tokenizer import load_gpt2_tokenizer
 

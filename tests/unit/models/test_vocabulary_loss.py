@@ -102,7 +102,7 @@ def test_sampler_includes_each_word_as_often_as_it_says() -> None:
     assert (np.abs(seen / draws - sampler.inclusion) <= 5 * error + 1e-12).all()
 
 
-def test_sampled_normaliser_is_unbiased() -> None:
+def test_sampled_normalizer_is_unbiased() -> None:
     generator = np.random.default_rng(1)
     terms = np.exp(generator.normal(size=V))
     sampler = CandidateSampler(np.arange(V), 9)

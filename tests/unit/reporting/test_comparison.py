@@ -10,7 +10,7 @@ import pytest
 
 from chibit.core.errors import InputError
 from chibit.core.formatting import format_score
-from chibit.reporting.analysis import analyse
+from chibit.reporting.analysis import analyze
 from chibit.reporting.read.registration import Registration, register
 from chibit.reporting.read.study import read_study
 from chibit.reporting.statistics.comparison import (
@@ -130,7 +130,7 @@ class TestComparison:
     def test_no_seed_in_common_is_no_comparison(self, tmp_path, runs):
         runs.write_run(tmp_path, "random", HOPPER, 0, num_evaluations=3)
         runs.write_run(tmp_path, "chibit", HOPPER, 1, num_evaluations=3)
-        analysis = analyse(read_study(tmp_path))
+        analysis = analyze(read_study(tmp_path))
         assert analysis.comparisons["last4"][0].overall is None
         assert "share no seed" in analysis.verdict.sentence
         assert "0 " not in analysis.verdict.basis + "".join(analysis.verdict.cautions)
@@ -155,7 +155,7 @@ class TestRegistered:
         return runs.write_study(folder, arms, [HOPPER, WALKER], range(6), num_evaluations=4)
 
     def test_they_are_what_is_compared(self, folder):
-        analysis = analyse(read_study(folder))
+        analysis = analyze(read_study(folder))
         found = [(one.treatment, one.baseline) for one in analysis.comparisons["last4"]]
         assert found == list(self.PAIRS)
         assert analysis.verdict.sentence.startswith("ChibiT scores ")
@@ -170,7 +170,7 @@ class TestRegistered:
         assert "Differences: mean" in analysis.tables["differences"]["last4"].title
 
     def test_a_baseline_that_is_asked_for_takes_their_place(self, folder):
-        found = analyse(read_study(folder), baseline="bc").comparisons["last4"]
+        found = analyze(read_study(folder), baseline="bc").comparisons["last4"]
         assert [one.baseline for one in found] == ["bc"] * 3
 
     def test_pairing_is_by_seed_within_each_data_set(self, folder):
@@ -189,7 +189,7 @@ class TestRegistered:
         assert one.adjusted_p == pytest.approx(2 * one.overall.student.p_value)
         for path in folder.glob("random-*"):
             shutil.rmtree(path)
-        analysis = analyse(read_study(folder))
+        analysis = analyze(read_study(folder))
         assert [one.baseline for one in analysis.comparisons["last4"]] == ["dt"]
         assert any("1 of them has no runs" in caution for caution in analysis.verdict.cautions)
 
@@ -199,7 +199,7 @@ class TestRegistered:
         for seed, gap in enumerate([1.0, 7.0, 2.0, 8.0, 3.0, 4.0]):
             for arm, score in (("arm0", 50.0), ("chibit", 50.0 + gap)):
                 rewrite(runs.write_run(tmp_path, arm, HOPPER, seed, num_evaluations=1), {3600.0: [score]})
-        analysis = analyse(read_study(tmp_path))
+        analysis = analyze(read_study(tmp_path))
         [one] = analysis.comparisons["last4"]
         assert one.overall.student.low > 0
         assert one.adjusted_p > 0.05
@@ -209,7 +209,7 @@ class TestRegistered:
     def test_seeds_of_a_failed_arm_are_dropped_and_named(self, folder):
         for path in [*folder.glob("chibit-hopper*-s2-*"), *folder.glob("chibit-hopper*-s4-*")]:
             (path / "result.json").unlink()
-        analysis = analyse(read_study(folder))
+        analysis = analyze(read_study(folder))
         first = analysis.comparisons["last4"][0]
         assert first.num_pairs == {HOPPER: 4, WALKER: 6}
         assert first.dropped == {HOPPER: (2, 4)}
@@ -221,9 +221,9 @@ class TestRegistered:
         assert note == "2 dropped: seeds 2, 4"
 
     def test_intervals_are_wider_after_looking(self, folder):
-        before = analyse(read_study(folder)).comparisons["last4"][0].overall
+        before = analyze(read_study(folder)).comparisons["last4"][0].overall
         register(folder, Registration(until_half_width=1.5))
-        analysis = analyse(read_study(folder))
+        analysis = analyze(read_study(folder))
         after = analysis.comparisons["last4"][0].overall
         assert after.value == before.value
         assert after.low < before.low < before.high < after.high
@@ -237,7 +237,7 @@ class TestRegistered:
         for seed, gap in enumerate([0.4, 0.6, 0.5, 0.3, 0.7, 0.5]):
             for arm, score in (("random", 50.0), ("chibit", 50.0 + gap)):
                 rewrite(runs.write_run(tmp_path, arm, HOPPER, seed, num_evaluations=1), {3600.0: [score]})
-        found = analyse(read_study(tmp_path)).verdict
+        found = analyze(read_study(tmp_path)).verdict
         # mean 0.5, standard error sqrt(0.02 / 6), times 2.571: 0.35 to 0.65
         assert found.sentence == (
             "No difference that matters between ChibiT and Random init: +0.5 points, "
@@ -271,7 +271,7 @@ class TestRegistered:
         assert study.registration == Registration()
         [entry] = [entry for entry in study.excluded if entry.name == "study.json"]
         assert reason in entry.reason
-        assert analyse(study).comparisons["last4"]
+        assert analyze(study).comparisons["last4"]
         with pytest.raises(InputError, match="restore the file or remove it"):
             register(tmp_path, Registration(comparisons=self.PAIRS))
 
@@ -310,7 +310,7 @@ class TestVerdict:
     def verdict(self, tmp_path, runs, seeds, gains, **settings):
         settings = {"num_evaluations": 4, **settings}
         runs.write_study(tmp_path, gains, [HOPPER], seeds, **settings)
-        return analyse(read_study(tmp_path)).verdict
+        return analyze(read_study(tmp_path)).verdict
 
     def test_enough_seeds_and_a_clear_difference(self, tmp_path, runs):
         found = self.verdict(tmp_path, runs, range(8), {"random": 0.0, "chibit": 30.0})
@@ -356,7 +356,7 @@ class TestVerdict:
 
     def test_no_finished_run(self, tmp_path, runs):
         runs.write_run(tmp_path, "dt", HOPPER, 0, finished=False)
-        found = analyse(read_study(tmp_path)).verdict
+        found = analyze(read_study(tmp_path)).verdict
         assert found.tone == "empty"
         assert "No run has finished" in found.sentence
 
@@ -369,11 +369,11 @@ class TestVerdict:
         run = runs.write_run(tmp_path, "dt", HOPPER, 0, num_evaluations=3)
         path = run / "evaluations.jsonl"
         path.write_text(path.read_text().replace('"failed_episodes": []', '"failed_episodes": [1]', 1))
-        found = analyse(read_study(tmp_path)).verdict
+        found = analyze(read_study(tmp_path)).verdict
         assert any("In 1 episode the environment failed" in caution for caution in found.cautions)
 
     def test_the_other_rules_speak_of_the_same_arms(self, study):
-        analysis = analyse(study)
+        analysis = analyze(study)
         assert set(analysis.other_findings) == {"last", "best"}
         overall = analysis.comparisons["last"][0].overall
         assert analysis.other_findings["last"].startswith(format_score(overall.value, signed=True))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from chibit.core.formatting import percent
-from chibit.reporting.analysis import analyse
+from chibit.reporting.analysis import analyze
 from chibit.reporting.read.registration import Registration, register
 from chibit.reporting.read.study import read_study
 from chibit.reporting.statistics.crossover import find_crossing
@@ -103,7 +103,7 @@ def test_shares_are_data_sets_in_rising_order(study):
 
 
 def test_a_study_of_shares_has_its_crossover(study):
-    analysis = analyse(read_study(study))
+    analysis = analyze(read_study(study))
     assert list(analysis.trends) == ["score", "held-out action error"]
     [trend] = analysis.trends["held-out action error"]
     assert trend.fractions == (0.01, 0.1, 0.3)
@@ -118,7 +118,7 @@ def test_a_study_of_shares_has_its_crossover(study):
 
 
 def test_the_verdict_says_where_the_sign_changes(study):
-    [also] = analyse(read_study(study)).verdict.also
+    [also] = analyze(read_study(study)).verdict.also
     assert also.startswith("ChibiT − Random init on hopper-medium-replay: the sign changes at ")
     assert also.endswith(" of the episodes.")
 
@@ -130,17 +130,17 @@ def test_the_verdict_says_that_it_does_not(tmp_path, runs):
             name = f"{arm}-{share}"
             settings = {"data_fraction": share}
             runs.write_run(tmp_path, arm, "d", 0, num_evaluations=2, gain=gain, settings=settings, name=name)
-    [also] = analyse(read_study(tmp_path)).verdict.also
+    [also] = analyze(read_study(tmp_path)).verdict.also
     assert also == "ChibiT − Random init on d: the same sign from 1 % to 30 % of the episodes."
 
 
 def test_one_share_has_no_trend(tmp_path, runs):
     runs.write_study(tmp_path, {"random": 0, "chibit": 1}, ["hopper-medium-v2"], range(2), num_evaluations=2)
-    assert analyse(read_study(tmp_path)).trends == {}
+    assert analyze(read_study(tmp_path)).trends == {}
 
 
 def test_text(study):
-    [trend] = analyse(read_study(study)).trends["held-out action error"]
+    [trend] = analyze(read_study(study)).trends["held-out action error"]
     assert crossing_text(trend) == "at 10.3 % (95% interval 10.3 % to 10.3 %)"
     assert percent(0.3) == "30 %"
     assert percent(0.0425) == "4.25 %"

@@ -271,8 +271,8 @@ def test_empty_cells_come_last_in_either_direction(browser, study_page):
             assert column == sorted(column, key=lambda cell: cell == "—")
 
 
-def luminance(colour):
-    channels = [int(part) / 255 for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]
+def luminance(color):
+    channels = [int(part) / 255 for part in color[color.index("(") + 1 : -1].split(",")[:3]]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
@@ -283,7 +283,7 @@ def contrast(first, second):
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_colours_can_be_told_from_their_background(browser, study_page, theme):
+def test_colors_can_be_told_from_their_background(browser, study_page, theme):
     """WCAG 2.1: 4.5 for text, 3 for graphics; by the button, against what the system prefers."""
     other = "dark" if theme == "light" else "light"
     with Visit(browser, study_page, color_scheme=other) as visit:
@@ -291,18 +291,18 @@ def test_colours_can_be_told_from_their_background(browser, study_page, theme):
         while theme not in button.inner_text():
             button.click()
         resolve = """name => { const probe = document.createElement('i'); probe.style.color = `var(${name})`;
-                     document.body.append(probe); const colour = getComputedStyle(probe).color;
-                     probe.remove(); return colour; }"""
-        colour = {
+                     document.body.append(probe); const color = getComputedStyle(probe).color;
+                     probe.remove(); return color; }"""
+        color = {
             name: visit.page.evaluate(resolve, f"--{name}")
             for name in ["bg", "surface", "ink", "muted", "accent", "bad", *(f"arm-{i}" for i in range(8))]
         }
-        assert (luminance(colour["surface"]) > 0.5) == (theme == "light")
+        assert (luminance(color["surface"]) > 0.5) == (theme == "light")
         for background in ("bg", "surface"):
             for name in ("ink", "muted", "accent", "bad"):
-                assert contrast(colour[name], colour[background]) >= 4.5, (name, background)
+                assert contrast(color[name], color[background]) >= 4.5, (name, background)
             for arm in range(8):
-                assert contrast(colour[f"arm-{arm}"], colour[background]) >= 3.0, (arm, background)
+                assert contrast(color[f"arm-{arm}"], color[background]) >= 3.0, (arm, background)
 
 
 def test_the_page_is_sound_for_those_who_hear_it(browser, study_page):

@@ -11,7 +11,7 @@ from chibit.reporting.figures.forest import ForestRow, forest
 from chibit.reporting.figures.loss import training_loss
 from chibit.reporting.figures.profile import profile
 from chibit.reporting.figures.returns import return_histogram
-from chibit.reporting.figures.svg import Canvas, arm_colour, arm_gid, style, to_svg
+from chibit.reporting.figures.svg import Canvas, arm_color, arm_gid, style, to_svg
 from chibit.reporting.figures.targets import target_sweep
 from chibit.reporting.read.study import read_study
 from chibit.reporting.statistics.comparison import collect_scores, compare
@@ -69,7 +69,7 @@ def test_every_figure_is_well_formed_described_and_themed(canvas, scores):
         assert "var(--arm-1)" in svg, name
         assert 'data-arm="1"' in svg, name
         assert "var(--muted)" in svg, name
-        assert not re.search(r"#0[ab]0", svg), "a stand-in colour was left"
+        assert not re.search(r"#0[ab]0", svg), "a stand-in color was left"
         assert not re.search(r"(?:https?:)?//", svg), "a reference to the outside"
         assert "<style" not in svg
         ids = re.findall(r' id="([^"]*)"', svg)
@@ -138,7 +138,7 @@ def test_text_is_neither_markup_nor_mathematics(canvas):
     """Mathematics would fail to parse, markup would be markup, and some characters have no glyph."""
     hostile = '$\\frac{$ <b>&amp; 中文 url(#x) id="y" #0a0101'
     axes = canvas.clear("x", hostile)
-    axes.plot([0, 1], [0, 1], color=arm_colour(0), gid=arm_gid(0))
+    axes.plot([0, 1], [0, 1], color=arm_color(0), gid=arm_gid(0))
     svg = to_svg(canvas.figure, "k", '"><script>')
     root = parse(svg)
     assert root.get("aria-label") == '"><script>'
@@ -147,9 +147,9 @@ def test_text_is_neither_markup_nor_mathematics(canvas):
     assert any("\\frac{$ <b>&amp; 中文" in text for text in texts(svg))
 
 
-def test_arms_beyond_the_colours_differ_in_dashes():
-    from chibit.reporting.figures.svg import NUM_COLOURS, arm_dashes, arm_marker
+def test_arms_beyond_the_colors_differ_in_dashes():
+    from chibit.reporting.figures.svg import NUM_COLORS, arm_dashes, arm_marker
 
-    signs = {(arm_colour(arm), arm_dashes(arm)) for arm in range(3 * NUM_COLOURS)}
-    assert len(signs) == 3 * NUM_COLOURS
-    assert len({arm_marker(arm) for arm in range(NUM_COLOURS)}) == NUM_COLOURS
+    signs = {(arm_color(arm), arm_dashes(arm)) for arm in range(3 * NUM_COLORS)}
+    assert len(signs) == 3 * NUM_COLORS
+    assert len({arm_marker(arm) for arm in range(NUM_COLORS)}) == NUM_COLORS

@@ -1,4 +1,4 @@
-"""Published numbers: copied right, labelled with rule and source, found by arm and task."""
+"""Published numbers: copied right, labeled with rule and source, found by arm and task."""
 
 import statistics
 

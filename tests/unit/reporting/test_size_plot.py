@@ -5,7 +5,7 @@ import json
 import pytest
 
 from chibit.reporting import build_report
-from chibit.reporting.analysis import analyse
+from chibit.reporting.analysis import analyze
 from chibit.reporting.figures.sizes import size_plot
 from chibit.reporting.read.study import read_study
 
@@ -28,7 +28,7 @@ def sized(tmp_path, runs):
 
 
 def plot(study):
-    analysis = analyse(read_study(study))
+    analysis = analyze(read_study(study))
     return size_plot(analysis.scores["last4"], analysis.aggregates["last4"], "sizes"), analysis
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from chibit.core.errors import InputError
 from chibit.reporting import build_report
-from chibit.reporting.analysis import analyse
+from chibit.reporting.analysis import analyze
 from chibit.reporting.read.registration import Registration, register
 from chibit.reporting.read.study import read_study
 from chibit.reporting.statistics.comparison import collect_scores, compare, held_out_errors
@@ -112,7 +112,7 @@ class TestScores:
     def test_an_arm_that_ends_higher_does_not_have_further_to_go(self, study, runs):
         """Within 2 points of its own best, `late` needs 20,000 steps; to the level of all, 5,000."""
         rewrite(runs.write_run(study, "late", HOPPER, 0, num_evaluations=4), [46, 60, 70, 90])
-        found = analyse(read_study(study))
+        found = analyze(read_study(study))
         assert found.measured[0].measure.values["late", HOPPER] == {0: 5_000}
         convergence = found.tables["convergence"]
         place = [column.label for column in convergence.columns].index("late")
@@ -215,7 +215,7 @@ class TestReport:
             assert f'id="{absent}"' not in page
 
     def test_the_table_says_who_never_arrives(self, study):
-        table = analyse(read_study(study), levels=Levels(score=46.0)).tables["arrivals"]["score-steps"]
+        table = analyze(read_study(study), levels=Levels(score=46.0)).tables["arrivals"]["score-steps"]
         shown = {row.cells[1].text: [cell.text for cell in row.cells[2:]] for row in table.rows}
         assert shown["Random init"] == ["46.0", "2 of 3", "15,000", "13,333"]
         assert shown["ChibiT"] == ["46.0", "2 of 3", "10,000", "11,667"]

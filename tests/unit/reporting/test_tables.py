@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from chibit.core.formatting import format_duration
-from chibit.reporting.analysis import analyse
+from chibit.reporting.analysis import analyze
 from chibit.reporting.read.study import read_study
 from chibit.reporting.tables.scores import score_cell
 from chibit.reporting.tables.table import EMPTY, Cell, Column, Row, Table, csv_safe, to_latex, to_markdown
@@ -109,7 +109,7 @@ def analysis(tmp_path, runs):
         study, {"random": 0, "chibit": 20}, [HOPPER, "chibit/walker2d/medium-v0"], [0, 1], num_evaluations=5
     )
     runs.write_run(study, "chibit", HOPPER, 2, num_evaluations=5)
-    return analyse(read_study(study))
+    return analyze(read_study(study))
 
 
 def row(table, *start):
@@ -132,11 +132,11 @@ def test_the_score_table_marks_the_highest_and_what_is_missing(analysis):
 @pytest.mark.parametrize("seeds", [1, 2, 4])
 def test_few_pairs_give_no_probability(tmp_path, runs, seeds):
     runs.write_study(tmp_path, {"random": 0, "chibit": 40}, [HOPPER], range(seeds), num_evaluations=4)
-    table = analyse(read_study(tmp_path)).tables["differences"]["last4"]
+    table = analyze(read_study(tmp_path)).tables["differences"]["last4"]
     place = [column.label for column in table.columns].index("P(better)")
     assert table.rows[0].cells[place] is EMPTY
     runs.write_study(tmp_path, {"random": 0, "chibit": 40}, [HOPPER], range(seeds, 5), num_evaluations=4)
-    table = analyse(read_study(tmp_path)).tables["differences"]["last4"]
+    table = analyze(read_study(tmp_path)).tables["differences"]["last4"]
     assert table.rows[0].cells[place].text == "1.00"
 
 
@@ -151,7 +151,7 @@ def test_small_returns_are_not_rounded_away(tmp_path, runs):
     result = json.loads((run / "result.json").read_text())
     result["scores"] = [result["scores"][0] | dict.fromkeys(("last", "last4", "best"), 0.027)]
     runs.write_json(run / "result.json", result)
-    tables = analyse(read_study(tmp_path)).tables
+    tables = analyze(read_study(tmp_path)).tables
     assert row(tables["scores"]["last"], "my-robot").cells[2].text == "0.0270"
     assert row(tables["runs"], "my-robot").cells[3].text == "0.0270"
 
@@ -186,7 +186,7 @@ def test_published_numbers_stand_beside_ours_with_their_rule_and_a_warning(analy
 
 def test_the_average_of_nine_needs_all_nine(tmp_path, runs):
     runs.write_study(tmp_path, {"chibit": 0}, runs.NINE, [0], num_evaluations=2)
-    table = analyse(read_study(tmp_path)).tables["published"]
+    table = analyze(read_study(tmp_path)).tables["published"]
     cells = row(table, "average of 9", "ChibiT").cells
     assert cells[5].text == "78.3"
     expected = np.mean([float(r.cells[2].sort) for r in table.rows if not r.summary])
@@ -195,7 +195,7 @@ def test_the_average_of_nine_needs_all_nine(tmp_path, runs):
 
 def test_the_average_of_the_medium_sets(tmp_path, runs):
     runs.write_study(tmp_path, {"dt_context60": 0}, runs.NINE[::3], [0], num_evaluations=2)
-    table = analyse(read_study(tmp_path)).tables["published"]
+    table = analyze(read_study(tmp_path)).tables["published"]
     cells = row(table, "average of 3", "DT, context 60").cells
     assert (cells[5].text, cells[5].note) == ("61.2", "Table 4; rule unstated")
 
@@ -216,7 +216,7 @@ def test_every_target_has_its_row(analysis):
 
 def test_raw_returns_have_no_convergence_and_no_published_numbers(tmp_path, runs):
     runs.write_study(tmp_path, {"dt": 0}, ["my-robot"], [0], num_evaluations=3, normalized=False)
-    tables = analyse(read_study(tmp_path)).tables
+    tables = analyze(read_study(tmp_path)).tables
     assert tables["convergence"] is None
     assert tables["published"] is None
     assert row(tables["scores"]["last"], "my-robot").cells[0].note == "raw return"
@@ -237,6 +237,6 @@ def test_provenance_shows_the_command_without_the_program_s_folder(tmp_path, run
     provenance = json.loads((run / "provenance.json").read_text())
     provenance["argv"] = ["/home/someone/.venv/bin/chibit", "train", "--data", "hopper-medium"]
     (run / "provenance.json").write_text(json.dumps(provenance))
-    rows = {r.cells[0].text: r.cells[1].text for r in analyse(read_study(tmp_path)).tables["provenance"].rows}
+    rows = {r.cells[0].text: r.cells[1].text for r in analyze(read_study(tmp_path)).tables["provenance"].rows}
     assert rows["command"] == "chibit train --data hopper-medium"
     assert rows["versions.torch"] == "2.13.0"

@@ -172,11 +172,11 @@ def test_the_same_call_again_takes_the_same_path_and_runs_nothing(grow):
 
 
 def test_the_half_width_is_that_of_the_report(grow, tmp_path):
-    from chibit.reporting.analysis import analyse
+    from chibit.reporting.analysis import analyze
     from chibit.reporting.read.study import read_study
 
     _, _, said, _ = grow(comparisons=(("chibit", "random"),), half_width=1.0)
-    [one] = analyse(read_study(tmp_path / "table2")).comparisons["last4"]
+    [one] = analyze(read_study(tmp_path / "table2")).comparisons["last4"]
     student = one.overall.student
     assert said[0] == f"10 seeds: ChibiT − Random init ±{(student.high - student.low) / 2:.3g}"
 

@@ -156,7 +156,7 @@ def test_run_directory(tmp_path: Path) -> None:
     assert (path / "metrics.jsonl").read_bytes() == before
 
 
-def test_a_markov_chain_is_learnt(tmp_path: Path) -> None:
+def test_a_markov_chain_is_learned(tmp_path: Path) -> None:
     config = replace(
         TINY, num_steps=120, batch_tokens=512, micro_batch_tokens=512, evaluate_every=0, sample_tokens=0
     )

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from chibit.training.result import summarise, target_scores
+from chibit.training.result import summarize, target_scores
 
 
 def record(step, returns, *, target=None, score=None, failed=()):
@@ -95,7 +95,7 @@ def test_the_result_of_a_run(reference, unit, score):
     run = SimpleNamespace(read_log=logs.__getitem__, provenance=lambda: {"parameters": {"total": 9}})
     spec = SimpleNamespace(score_reference=reference)
     dataset = SimpleNamespace(episode_returns=np.array([1.0, 3.0], np.float32), spec=spec)
-    result = summarise(run, 20, 1.23456, 7.65432, dataset)
+    result = summarize(run, 20, 1.23456, 7.65432, dataset)
     scores = result.pop("scores")
     assert result == {
         "status": "finished",

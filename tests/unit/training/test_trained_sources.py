@@ -1,4 +1,4 @@
-"""Initialisers that are pre-trained on first use: names to budgets and folders, made once, waited for."""
+"""Initializers that are pre-trained on first use: names to budgets and folders, made once, waited for."""
 
 import dataclasses
 import threading
@@ -11,7 +11,7 @@ from chibit.core.config import config_hash, to_json
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.home import home_folder, language_model_folder
 from chibit.core.run_dir import RunDir
-from chibit.models.initializers import TRAINED, load_initialiser, parse_trained, with_budget
+from chibit.models.initializers import TRAINED, load_initializer, parse_trained, with_budget
 from chibit.training.pretrain import sources as trained_sources
 from chibit.training.pretrain.sources import (
     source_folder,
@@ -106,11 +106,11 @@ def test_a_source_is_made_once_and_can_then_be_loaded(home, small):
     train_sources(agent("iid:3"), progress=False)
     result = source_folder("iid:3") / "result.json"
     written = result.stat().st_mtime_ns
-    weights = load_initialiser("iid:3").token_embeddings
+    weights = load_initializer("iid:3").token_embeddings
     train_sources(agent("iid:3"), progress=False)
     assert result.stat().st_mtime_ns == written
     assert weights.shape == (100, 8)
-    matched = load_initialiser("random_matched:iid:3").token_embeddings
+    matched = load_initializer("random_matched:iid:3").token_embeddings
     np.testing.assert_allclose(matched.std(), weights.std(), rtol=0.2)
 
 

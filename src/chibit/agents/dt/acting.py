@@ -42,7 +42,7 @@ class ReturnConditionedPolicy:
 
         Args:
             model: acts with its current weights.
-            spec: sizes and normalisation.
+            spec: sizes and normalization.
             target_returns: raw returns to ask for; episode e of `reset(num_envs)` gets number
                 e // (num_envs / len(target_returns)).
             context_length: K.

@@ -1,6 +1,6 @@
 """The Decision Transformer as an agent: Eq. 9 of Reid et al. (2022) on any backbone.
 
-Loss = action error + λ1 similarity to language + λ2 language modelling. Everything the paper's text and its
+Loss = action error + λ1 similarity to language + λ2 language modeling. Everything the paper's text and its
 released code do differently is a field of the config; docs/deviations.md lists them.
 """
 
@@ -72,8 +72,8 @@ class DecisionTransformer(Agent, config=DecisionTransformerConfig):
         )
 
     @property
-    def initialiser(self) -> dict[str, Any]:
-        """Name and hash of the initialiser, and the form of the timestep table."""
+    def initializer(self) -> dict[str, Any]:
+        """Name and hash of the initializer, and the form of the timestep table."""
         return self._record
 
     def sampler(self, dataset: TrajectoryDataset, generator: np.random.Generator) -> WindowSampler:
@@ -193,7 +193,7 @@ class DecisionTransformer(Agent, config=DecisionTransformerConfig):
 
     @property
     def acting_config(self) -> DecisionTransformerConfig:
-        """A config that rebuilds `acting_modules` without the initialiser's source."""
+        """A config that rebuilds `acting_modules` without the initializer's source."""
         backbone = self.model.backbone
         return self.config.acting(
             shape=backbone.config.shape if isinstance(backbone, GPT) else None,
@@ -238,7 +238,7 @@ class DecisionTransformer(Agent, config=DecisionTransformerConfig):
         """Pre-trained weights and the rest, with their learning rates; by identity, never by name."""
         parts: list[nn.Module] = [self.model.backbone]
         if self.config.backbone_learning_rate is not None:
-            parts.append(self.model.timesteps)  # one rule for every initialiser, with positions or without
+            parts.append(self.model.timesteps)  # one rule for every initializer, with positions or without
         if self.model.token_positions is not None:
             parts.append(self.model.token_positions)
         if built.shared_positions is not None:

@@ -1,4 +1,4 @@
-"""From a config and a data set's description to a trajectory model: initialiser, wrapper, what is frozen."""
+"""From a config and a data set's description to a trajectory model: initializer, wrapper, what is frozen."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from chibit.models.convolution import ConvolutionalEncoder
 from chibit.models.decision_transformer import DecisionTransformerModel, make_timestep_table
 from chibit.models.gpt import GPT
 from chibit.models.huggingface import HuggingFaceBackbone
-from chibit.models.initializers import Pretrained, load_initialiser
+from chibit.models.initializers import Pretrained, load_initializer
 from chibit.models.language_model import SHIPPED, shipped_folder
 from chibit.models.lora import add_lora
 
@@ -31,22 +31,22 @@ class SequenceModel:
     model: DecisionTransformerModel
     pretrained: Pretrained
     shared_positions: nn.Embedding | None
-    """The model's timestep table, where it is the initialiser's position table; else None."""
+    """The model's timestep table, where it is the initializer's position table; else None."""
     record: dict[str, Any]
-    """Name and hash of the initialiser, and the form of the timestep table, for provenance."""
+    """Name and hash of the initializer, and the form of the timestep table, for provenance."""
 
 
 def build_sequence_model(config: DecisionTransformerConfig, spec: DatasetSpec) -> SequenceModel:
-    """Load the initialiser, put the wrapper around it and freeze what `config.tuning` says.
+    """Load the initializer, put the wrapper around it and freeze what `config.tuning` says.
 
-    Draws come from torch's global generator, as many for one initialiser as for another: arms that share a
+    Draws come from torch's global generator, as many for one initializer as for another: arms that share a
     seed share their projections, and what is drawn after them.
 
     Raises:
         UserError: if the weights cannot be had, or do not go with the rest of the config.
     """
     seed = int(torch.randint(2**31, ()))
-    pretrained = load_initialiser(
+    pretrained = load_initializer(
         config.initializer,
         gpt_config=config.gpt_config(),
         transfer=config.transfer,
@@ -94,7 +94,7 @@ def _state_encoder(config: DecisionTransformerConfig, spec: DatasetSpec, width: 
 
 
 def _token_positions(config: DecisionTransformerConfig, width: int, positions: Tensor | None) -> nn.Embedding:
-    """A vector for each token of a window: the initialiser's first positions if it has any, else zeros."""
+    """A vector for each token of a window: the initializer's first positions if it has any, else zeros."""
     rows = config.context_length * (3 if config.return_tokens else 2)
     if positions is None or len(positions) < rows:
         return make_timestep_table("zeros", rows, width)
@@ -122,12 +122,12 @@ def load_word_centers(config: DecisionTransformerConfig, pretrained: Pretrained)
     if not config.similarity_weight:
         return None
     source = config.similarity_source
-    words = load_initialiser(source).token_embeddings if source else pretrained.token_embeddings
+    words = load_initializer(source).token_embeddings if source else pretrained.token_embeddings
     name = source or config.initializer
     if words is None:
         raise InputError(
             f"similarity_weight is {config.similarity_weight}, but {name!r} has no word embeddings; "
-            "set it to 0, or similarity_source to an initialiser that has"
+            "set it to 0, or similarity_source to an initializer that has"
         )
     width = cast(int, pretrained.backbone.width)
     if words.shape[1] != width:

@@ -1,4 +1,4 @@
-"""Language modelling beside trajectories: λ2 L_LM of Eq. 9, and how much of the language is forgotten."""
+"""Language modeling beside trajectories: λ2 L_LM of Eq. 9, and how much of the language is forgotten."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class LanguageTask:
 
     Attributes:
         model: shares the backbone; its position table is the trajectory model's timestep table where that is
-            the initialiser's own (the paper shares them).
+            the initializer's own (the paper shares them).
         tables: the parameters that are not the backbone's.
     """
 
@@ -89,7 +89,7 @@ def make_language_task(
         timesteps: becomes the language model's position table; None leaves it its own.
 
     Raises:
-        UserError: if the corpus cannot be opened, or its vocabulary is not the initialiser's.
+        UserError: if the corpus cannot be opened, or its vocabulary is not the initializer's.
     """
     if not config.language_corpus:
         return None

@@ -133,7 +133,7 @@ class DecisionTransformerConfig(DecisionTransformerModelConfig, AgentConfig):
     """Eq. 8 as a mean (default), as printed, with mean pooling (footnote 2), or as the released code has
     it."""
     num_clusters: Annotated[Count, _SIMILARITY] = 1_000
-    """K-means centres that stand for the word embeddings."""
+    """K-means centers that stand for the word embeddings."""
     similarity_source: Annotated[str, _SIMILARITY] = ""
     """Initializer whose word embeddings are meant; empty is `init`'s own, a random one needs another's."""
     language_weight: NonNegative = 0.0

@@ -165,7 +165,7 @@ def _play_games(
     """Play one game in each environment, in lockstep.
 
     The actor is always given all observations, those of finished games too: a matrix product over fewer rows
-    may round differently, and a game must not depend on when its neighbours end.
+    may round differently, and a game must not depend on when its neighbors end.
     """
     generators = [np.random.default_rng(seed) for seed in seeds]
     players = [_Player(env, int(seed.generate_state(1)[0])) for env, seed in zip(envs, seeds, strict=True)]

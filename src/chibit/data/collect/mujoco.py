@@ -1,4 +1,4 @@
-"""Collect D4RL-style data sets from the shipped behaviour policies, written as Minari data sets.
+"""Collect D4RL-style data sets from the shipped behavior policies, written as Minari data sets.
 
 The content depends on the settings and the seed alone: episode k of a stream has its own seed, blocks of
 eight consecutive episodes are the unit of work, and blocks are used in order, whoever computed them. (Between
@@ -26,7 +26,7 @@ from chibit.core.config import read_json
 from chibit.core.errors import InputError, ResourceError, UserError
 from chibit.core.files import nearest
 from chibit.core.terminal import make_console, text_column
-from chibit.data.collect.behavior import BehaviourPolicy, Ladder, load_ladder
+from chibit.data.collect.behavior import BehaviorPolicy, Ladder, load_ladder
 from chibit.data.collect.behavior.rollout import BLOCK_EPISODES, Episode, roll_out_block
 from chibit.data.collect.behavior.streams import block_runner, in_order
 from chibit.data.collect.minari_writer import minari_root, write_minari
@@ -66,7 +66,7 @@ class CollectSettings:
     seed: int
     """Any integer from 0."""
     policies: str
-    """SHA-256 of the behaviour policies that act in it."""
+    """SHA-256 of the behavior policies that act in it."""
     collector: int = 1
     """Version of the procedure; raised when the same settings would give other data."""
 
@@ -178,7 +178,7 @@ def check_numbers(**limits: tuple[int, int]) -> None:
             raise InputError(f"{name}: given {value}, expected at least {least}")
 
 
-def _digest(policies: Iterable[BehaviourPolicy]) -> str:
+def _digest(policies: Iterable[BehaviorPolicy]) -> str:
     """Hash what decides the actions of policies."""
     digest = hashlib.sha256()
     for policy in policies:
@@ -195,7 +195,7 @@ def plan(ladder: Ladder, level: str, num_steps: int) -> list[Phase]:
     `medium-replay` is like the replay buffer of the training run: see `_replay_shares`.
     """
     if level == "medium-replay":
-        policies: Sequence[BehaviourPolicy] = ladder.replay
+        policies: Sequence[BehaviorPolicy] = ladder.replay
         streams = [f"{level}/{policy.record.name}" for policy in policies]
         shares = _replay_shares(policies)
     else:
@@ -207,7 +207,7 @@ def plan(ladder: Ladder, level: str, num_steps: int) -> list[Phase]:
     return [Phase(p.record.name, s, int(end)) for p, s, end in zip(policies, streams, ends, strict=True)]
 
 
-def _replay_shares(policies: Sequence[BehaviourPolicy]) -> np.ndarray:
+def _replay_shares(policies: Sequence[BehaviorPolicy]) -> np.ndarray:
     """Divide a replay buffer among the random policy and the snapshots of a run.
 
     Every training step goes to the snapshot nearest in training time; the random policy takes half of what
@@ -298,7 +298,7 @@ def _metadata(
         "author": {"chibit"},
         "algorithm_name": "PPO snapshots; the expert distilled from TQC with DAgger",
         "description": (
-            f"{entry.env_name} {entry.level}: collected by chibit's own behaviour policies in D4RL's manner. "
+            f"{entry.env_name} {entry.level}: collected by chibit's own behavior policies in D4RL's manner. "
             "These are not D4RL's data. Contacts have the margin of MuJoCo before 3.5 (see physics)."
         ),
         "ref_min_score": reference[0],

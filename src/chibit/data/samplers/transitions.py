@@ -23,7 +23,7 @@ class TransitionBatch:
     """B transitions (s, a, r, s')."""
 
     states: Tensor
-    """(B, S) float32 normalised; stacks of pictures are (B, C, H, W) uint8 as they are."""
+    """(B, S) float32 normalized; stacks of pictures are (B, C, H, W) uint8 as they are."""
     actions: Tensor
     """(B, A) float32, or (B,) int64 where actions are discrete."""
     rewards: Tensor

@@ -27,7 +27,7 @@ class SequenceBatch:
     returns_to_go: Tensor
     """(B, K) float32 raw, not divided by a scale."""
     states: Tensor
-    """(B, K, S) float32 normalised; stacks of pictures are (B, K, C, H, W) uint8 as they are, and padding
+    """(B, K, S) float32 normalized; stacks of pictures are (B, K, C, H, W) uint8 as they are, and padding
     then shows the last ones."""
     actions: Tensor
     """(B, K, A) float32, or (B, K) int64 where actions are discrete."""

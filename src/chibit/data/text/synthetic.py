@@ -124,7 +124,7 @@ class MarkovChain:
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
-    """Scramble 64-bit numbers one to one (the finaliser of SplitMix64, Steele et al. 2014)."""
+    """Scramble 64-bit numbers one to one (the finalizer of SplitMix64, Steele et al. 2014)."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))

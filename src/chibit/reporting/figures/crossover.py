@@ -44,7 +44,7 @@ def crossover_panel(
         trends: the comparisons, at least one, all of one data set.
         key: name of the figure in the page.
         what: what the differences are of.
-        arms: arms of the study, for their colours.
+        arms: arms of the study, for their colors.
     """
     every = sorted({fraction for trend in trends for fraction in trend.fractions})
     axes = canvas.clear("share of the episodes", "difference")

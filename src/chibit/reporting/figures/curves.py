@@ -9,11 +9,11 @@ import numpy as np
 
 from chibit.core.formatting import format_score
 from chibit.reporting.analysis import HEADLINE, Analysis
-from chibit.reporting.figures.panel import Panel, Section, draw_band, draw_behaviour, draw_line, unit
+from chibit.reporting.figures.panel import Panel, Section, draw_band, draw_behavior, draw_line, unit
 from chibit.reporting.figures.svg import Canvas, to_svg
 from chibit.reporting.read.arms import arm_label
 from chibit.reporting.read.targets import describe_choice
-from chibit.reporting.statistics.comparison import Scores, behaviour_mean, curve_points
+from chibit.reporting.statistics.comparison import Scores, behavior_mean, curve_points
 from chibit.reporting.statistics.intervals import mean_band
 
 _SEED = 0
@@ -55,6 +55,6 @@ def learning_curves(canvas: Canvas, scores: Scores, dataset: str, key: str) -> P
             draw_band(axes, place, steps, *mean_band(points, np.random.default_rng(_SEED)))
         if steps.size:
             endings.append(f"{arm_label(arm)} ends at {format_score(mean[-1], normalized=normalized)}")
-    draw_behaviour(axes, behaviour_mean(study, dataset, normalized=normalized), horizontal=True)
+    draw_behavior(axes, behavior_mean(study, dataset, normalized=normalized), horizontal=True)
     svg = to_svg(canvas.figure, key, f"Learning curves on {dataset}: {'; '.join(endings)}.")
     return Panel(title=dataset, svg=svg)

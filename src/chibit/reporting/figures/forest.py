@@ -31,7 +31,7 @@ class ForestRow:
     estimate: Estimate
     """The difference."""
     arm: int
-    """Place of the arm, for its colour."""
+    """Place of the arm, for its color."""
     normalized: bool = True
     """Scores, or raw returns."""
     strong: bool = False

@@ -10,7 +10,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 
-from chibit.reporting.figures.svg import MUTED, arm_colour, arm_dashes, arm_gid, arm_marker
+from chibit.reporting.figures.svg import MUTED, arm_color, arm_dashes, arm_gid, arm_marker
 from chibit.reporting.statistics.comparison import Scores
 from chibit.reporting.tables.table import Table
 
@@ -56,7 +56,7 @@ def present(panels: Iterable[Panel | None]) -> list[Panel]:
 
 def arm_style(place: int) -> dict[str, Any]:
     """Color and group of what belongs to an arm."""
-    return {"color": arm_colour(place), "gid": arm_gid(place)}
+    return {"color": arm_color(place), "gid": arm_gid(place)}
 
 
 def draw_line(axes: Axes, place: int, x: np.ndarray, y: np.ndarray, **style: Any) -> None:
@@ -75,7 +75,7 @@ def draw_band(axes: Axes, place: int, x: np.ndarray, low: np.ndarray, high: np.n
     axes.fill_between(x, low, high, alpha=0.16, linewidth=0, **arm_style(place))
 
 
-def draw_behaviour(axes: Axes, value: float | None, *, horizontal: bool) -> None:
+def draw_behavior(axes: Axes, value: float | None, *, horizontal: bool) -> None:
     """A dotted line at the mean of the training data's own episodes."""
     if value is None:
         return
@@ -85,7 +85,7 @@ def draw_behaviour(axes: Axes, value: float | None, *, horizontal: bool) -> None
 
 def unit(scores: Scores, dataset: str) -> str:
     """What values on a data set are, on an axis."""
-    return "normalised score" if scores.study.is_normalized(dataset) else "mean return"
+    return "normalized score" if scores.study.is_normalized(dataset) else "mean return"
 
 
 def cut(label: str, length: int) -> str:

@@ -44,7 +44,7 @@ def profile(canvas: Canvas, scores: Scores, key: str) -> Panel | None:
         return None
     highest = max(float(cell.max()) for cells in strata.values() for cell in cells)
     thresholds = np.linspace(0, max(100.0, np.ceil(highest)), 101)
-    axes = canvas.clear("normalised score", "share of runs above it, %")
+    axes = canvas.clear("normalized score", "share of runs above it, %")
     for place, cells in strata.items():
         draw_line(axes, place, thresholds, 100 * performance_profile(cells, thresholds), marker=None)
         if min(cell.size for cell in cells) > 1:

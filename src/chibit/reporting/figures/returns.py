@@ -8,10 +8,10 @@ import numpy as np
 
 from chibit.core.formatting import count, format_score
 from chibit.reporting.analysis import HEADLINE, Analysis
-from chibit.reporting.figures.panel import Panel, Section, arm_style, draw_behaviour
+from chibit.reporting.figures.panel import Panel, Section, arm_style, draw_behavior
 from chibit.reporting.figures.svg import Canvas, arm_dashes, to_svg
 from chibit.reporting.read.arms import arm_label
-from chibit.reporting.statistics.comparison import Scores, behaviour_mean
+from chibit.reporting.statistics.comparison import Scores, behavior_mean
 from chibit.reporting.statistics.verdict import short_rule
 
 _BINS = 24
@@ -52,7 +52,7 @@ def return_histogram(canvas: Canvas, scores: Scores, dataset: str, key: str) -> 
         axes.stairs(shares, edges, linewidth=1.5, linestyle=arm_dashes(place), **arm_style(place))
         median = format_score(float(np.median(returns)), normalized=False)
         medians.append(f"{arm_label(study.arms[place])} has median {median}")
-    draw_behaviour(axes, behaviour_mean(study, dataset, normalized=False), horizontal=False)
+    draw_behavior(axes, behavior_mean(study, dataset, normalized=False), horizontal=False)
     svg = to_svg(canvas.figure, key, f"Distribution of episode returns on {dataset}: {'; '.join(medians)}.")
     least, most = min(map(np.size, pooled.values())), max(map(np.size, pooled.values()))
     number = count(most, "episode") if least == most else f"{least:,} to {count(most, 'episode')}"

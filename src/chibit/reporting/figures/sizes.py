@@ -12,7 +12,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 from chibit.core.formatting import format_score
 from chibit.reporting.analysis import HEADLINE, Analysis
 from chibit.reporting.figures.panel import Panel, Section, present
-from chibit.reporting.figures.svg import MUTED, Canvas, arm_colour, arm_gid, arm_marker, to_svg
+from chibit.reporting.figures.svg import MUTED, Canvas, arm_color, arm_gid, arm_marker, to_svg
 from chibit.reporting.read.arms import arm_label, base_name
 from chibit.reporting.statistics.comparison import Aggregates, Scores
 from chibit.reporting.statistics.intervals import Estimate
@@ -62,7 +62,7 @@ def size_plot(scores: Scores, aggregates: Mapping[str, Aggregates | None], key: 
     normalized = scores.is_normalized(*scores.aggregated)
     parts = []
     canvas = Canvas()
-    axes = canvas.clear("parameters in the blocks", "normalised score" if normalized else "mean return")
+    axes = canvas.clear("parameters in the blocks", "normalized score" if normalized else "mean return")
     axes.set_xscale("log")
     for kind, points in kinds.items():
         x, y = [point.parameters for point in points], [point.estimate.value for point in points]
@@ -88,7 +88,7 @@ def _draw_point(axes: Axes, point: _Point) -> None:
         [point.parameters],
         [point.estimate.value],
         yerr=bars,
-        color=arm_colour(point.arm),
+        color=arm_color(point.arm),
         marker=arm_marker(point.arm),
         markersize=6,
         linewidth=1.7,

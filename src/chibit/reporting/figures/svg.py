@@ -1,6 +1,6 @@
 """A matplotlib figure as SVG inside a page: themed by CSS variables, text as text, ids that cannot collide.
 
-Figures are drawn in stand-in colours, which are replaced by CSS variables: one drawing serves light and dark.
+Figures are drawn in stand-in colors, which are replaced by CSS variables: one drawing serves light and dark.
 Artists with the gid of `arm_gid` become groups with a ``data-arm`` attribute, which the page can hide.
 """
 
@@ -21,11 +21,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, ScalarFormatter
 
 INK, MUTED, GRID, SURFACE = "#0b0000", "#0b0001", "#0b0002", "#0b0003"
-"""Stand-ins for the colours of text, of secondary text, of grid lines and of the page."""
+"""Stand-ins for the colors of text, of secondary text, of grid lines and of the page."""
 _VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)", SURFACE: "var(--surface)"}
 
-NUM_COLOURS = 8
-"""Colours for arms; arms beyond them repeat the colours with other dashes."""
+NUM_COLORS = 8
+"""Colors for arms; arms beyond them repeat the colors with other dashes."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 _DASHES = ("-", "--", ":", "-.")
 _FONT_SIZE = 10.0
@@ -58,19 +58,19 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def arm_colour(arm: int) -> str:
-    """Stand-in for the colour of an arm."""
-    return f"#0a{arm % NUM_COLOURS:02x}01"
+def arm_color(arm: int) -> str:
+    """Stand-in for the color of an arm."""
+    return f"#0a{arm % NUM_COLORS:02x}01"
 
 
 def arm_marker(arm: int) -> str:
-    """Marker of an arm: a second sign beside its colour."""
+    """Marker of an arm: a second sign beside its color."""
     return MARKERS[arm % len(MARKERS)]
 
 
 def arm_dashes(arm: int) -> str:
-    """Line style of an arm: it changes when the colours repeat."""
-    return _DASHES[arm // NUM_COLOURS % len(_DASHES)]
+    """Line style of an arm: it changes when the colors repeat."""
+    return _DASHES[arm // NUM_COLORS % len(_DASHES)]
 
 
 def arm_gid(arm: int) -> str:
@@ -153,10 +153,10 @@ def to_svg(figure: Figure, key: str, description: str) -> Markup:
     return Markup(drawing.strip())
 
 
-def _variable(colour: str) -> str:
-    if colour in _VARIABLES:
-        return _VARIABLES[colour]
-    return f"var(--arm-{int(colour[3:5], 16)})"
+def _variable(color: str) -> str:
+    if color in _VARIABLES:
+        return _VARIABLES[color]
+    return f"var(--arm-{int(color[3:5], 16)})"
 
 
 def _keep_referenced_ids(drawing: str, key: str) -> str:

@@ -52,7 +52,7 @@ class PublishedScore:
     rule: PublishedRule
     """Which evaluation of a run was reported."""
     mean: float
-    """Normalised score, 0 to 100; minutes where `unit` says so."""
+    """Normalized score, 0 to 100; minutes where `unit` says so."""
     spread: float | None
     """Spread over seeds as printed; None where none was."""
     num_seeds: int | None

@@ -60,7 +60,7 @@ class Curve:
     mean_returns: np.ndarray
     """(N,) mean raw return of the episodes that did not fail."""
     scores: np.ndarray | None
-    """(N,) normalised scores, 0 to 100; None where the data set has no reference."""
+    """(N,) normalized scores, 0 to 100; None where the data set has no reference."""
     final_returns: np.ndarray
     """(M,) raw returns of all episodes of the last four evaluations."""
     num_failed: int
@@ -68,7 +68,7 @@ class Curve:
 
     @property
     def values(self) -> np.ndarray:
-        """(N,) normalised scores, or mean raw returns where there are none."""
+        """(N,) normalized scores, or mean raw returns where there are none."""
         return self.mean_returns if self.scores is None else self.scores
 
     @cached_property
@@ -93,7 +93,7 @@ class Run:
     dataset: str
     """Data set it was trained on."""
     seed: int
-    """Seed of initialisation, batches and evaluation episodes."""
+    """Seed of initialization, batches and evaluation episodes."""
     config: dict[str, Any]
     """RunConfig as JSON."""
     provenance: dict[str, Any]
@@ -244,7 +244,7 @@ def _make_curve(target: float | None, records: list[EvaluationRecord]) -> Curve:
     scores = [summary.normalized_score for _, summary in counted]
     if len({score is None for score in scores}) > 1:
         raise Refused(
-            "damaged", "evaluations.jsonl: some evaluations have a normalised score and some have none"
+            "damaged", "evaluations.jsonl: some evaluations have a normalized score and some have none"
         )
     return Curve(
         target_return=target,

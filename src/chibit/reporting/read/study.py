@@ -100,7 +100,7 @@ class Study:
         return dict(cells)
 
     def is_normalized(self, dataset: str) -> bool:
-        """Whether all runs on a data set have normalised scores; where not, raw returns are compared."""
+        """Whether all runs on a data set have normalized scores; where not, raw returns are compared."""
         curves = [curve for run in self.runs if run.dataset == dataset for curve in run.curves]
         return all(curve.scores is not None for curve in curves)
 

@@ -50,7 +50,7 @@ class Scores:
     curves: dict[tuple[str, str], dict[int, Curve]]
     """For each arm and data set, by seed: the curve at the chosen target."""
     values: dict[tuple[str, str], dict[int, float]]
-    """The same curves under the rule: normalised scores, or raw returns where there is no reference."""
+    """The same curves under the rule: normalized scores, or raw returns where there is no reference."""
 
     def cell(self, arm: str, dataset: str) -> np.ndarray:
         """(n,) values of an arm's runs on a data set, by rising seed; empty where there are none."""
@@ -68,12 +68,12 @@ class Scores:
         return {curve.target_return for curve in curves if curve.target_return is not None}
 
     def is_normalized(self, *datasets: str) -> bool:
-        """Whether values on these data sets are normalised scores."""
+        """Whether values on these data sets are normalized scores."""
         return all(self.study.is_normalized(dataset) for dataset in datasets)
 
     @property
     def aggregated(self) -> tuple[str, ...]:
-        """Data sets that may be averaged: those with normalised scores, or the only one there is."""
+        """Data sets that may be averaged: those with normalized scores, or the only one there is."""
         if len(self.study.datasets) == 1:
             return self.study.datasets
         return tuple(name for name in self.study.datasets if self.study.is_normalized(name))
@@ -175,7 +175,7 @@ def collect_scores(study: Study, rule: Rule = "last4", target: TargetChoice = "f
 
 
 def curve_points(study: Study, dataset: str, curve: Curve) -> np.ndarray:
-    """(N,) normalised scores, or raw returns when any run on the data set has no normalised scores."""
+    """(N,) normalized scores, or raw returns when any run on the data set has no normalized scores."""
     return curve.values if study.is_normalized(dataset) else curve.mean_returns
 
 
@@ -186,7 +186,7 @@ def curve_value(study: Study, dataset: str, curve: Curve, rule: Rule) -> float:
     return value
 
 
-def behaviour_mean(study: Study, dataset: str, *, normalized: bool) -> float | None:
+def behavior_mean(study: Study, dataset: str, *, normalized: bool) -> float | None:
     """Mean score or raw return of the training data's own episodes, over runs; None where no run says it."""
     results = [run.result for run in study.runs if run.dataset == dataset]
     found = [one.behaviour_score if normalized else one.behaviour_mean_return for one in results]

@@ -132,7 +132,7 @@ def optimality_gap(strata: Strata, target: float = 100.0) -> np.ndarray:
 
     Args:
         strata: D arrays (..., n) of scores on one scale.
-        target: score that counts as solved; 100 is the expert's in normalised scores.
+        target: score that counts as solved; 100 is the expert's in normalized scores.
 
     Returns:
         (...) gaps, at least 0.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from chibit.reporting.read.study import Study
-from chibit.reporting.statistics.comparison import Measure, Scores, behaviour_mean, curve_points
+from chibit.reporting.statistics.comparison import Measure, Scores, behavior_mean, curve_points
 
 Cells = dict[tuple[str, str], dict[int, float]]
 
@@ -23,7 +23,7 @@ class Levels:
     """Levels for all data sets, in place of the registered ones."""
 
     score: float | None = None
-    """Normalised score, or raw return where there are no scores."""
+    """Normalized score, or raw return where there are no scores."""
     error: float | None = None
     """Held-out action error."""
 
@@ -94,7 +94,7 @@ def score_arrivals(scores: Scores, given: float | None = None) -> Arrivals | Non
     study = scores.study
     levels = _levels(study, study.registration.score_levels, given)
     for dataset in study.datasets:
-        own = behaviour_mean(study, dataset, normalized=study.is_normalized(dataset))
+        own = behavior_mean(study, dataset, normalized=study.is_normalized(dataset))
         if dataset not in levels and own is not None:
             levels[dataset] = own
     crossings = {

@@ -11,7 +11,7 @@ from chibit.core.formatting import count, format_p, format_score, percent
 from chibit.core.score_rules import name_last
 from chibit.reporting.read.arms import arm_label, base_name
 from chibit.reporting.read.targets import TargetChoice, describe_choice
-from chibit.reporting.statistics.comparison import Comparison, Scores, aggregate, behaviour_mean
+from chibit.reporting.statistics.comparison import Comparison, Scores, aggregate, behavior_mean
 from chibit.reporting.statistics.crossover import Trend
 from chibit.reporting.statistics.intervals import Difference, Estimate
 
@@ -182,8 +182,8 @@ def _one_arm(scores: Scores, arm: str, target: TargetChoice) -> Verdict:
         unit = "a score" if normalized else "a return"
         interval = _parenthesis(found.mean, normalized)
         sentence = f"{arm_label(arm)} reaches {unit} of {value} on {_where(datasets)}{interval}."
-        behaviour = [behaviour_mean(scores.study, name, normalized=normalized) for name in datasets]
-        known = [mean for mean in behaviour if mean is not None]
+        behavior = [behavior_mean(scores.study, name, normalized=normalized) for name in datasets]
+        known = [mean for mean in behavior if mean is not None]
         if len(known) == len(datasets):
             own = format_score(sum(known) / len(known), normalized=normalized)
             sentence += f" The training data's own mean is {own}."

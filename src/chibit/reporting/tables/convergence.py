@@ -15,7 +15,7 @@ from chibit.reporting.tables.table import EMPTY, Cell, Row, Table, arm_columns, 
 
 
 def convergence_table(scores: Scores) -> Table | None:
-    """When each arm came within 2 points of its best; None where no scores are normalised."""
+    """When each arm came within 2 points of its best; None where no scores are normalized."""
     study = scores.study
     rows = [
         Row(cells=(text(dataset), *(_convergence_cell(scores, arm, dataset) for arm in study.arms)))

@@ -11,7 +11,7 @@ from chibit.reporting.read.study import Study
 from chibit.reporting.statistics.comparison import (
     Aggregates,
     Scores,
-    behaviour_mean,
+    behavior_mean,
 )
 from chibit.reporting.statistics.intervals import Estimate, mean_and_std
 from chibit.reporting.statistics.verdict import describe_rule, format_interval
@@ -58,14 +58,14 @@ def scores_table(scores: Scores, aggregates: Mapping[str, Aggregates | None]) ->
             for values in cells
         ]
         name = Cell(text=dataset, note="" if normalized else "raw return")
-        rows.append(Row(cells=(name, _behaviour_cell(study, dataset), *shown)))
+        rows.append(Row(cells=(name, _behavior_cell(study, dataset), *shown)))
     rows += _aggregate_rows(scores, aggregates)
     one = len(study.seeds) == 1
     spread = "One seed, so no spread" if one else f"Mean of {len(study.seeds)} seeds; {SPREAD}"
     return Table(
         key=f"scores-{scores.rule}",
         title=f"Scores: {rule_title(scores)}",
-        caption=f"Normalised scores (0 random, 100 expert) where the data set has a reference. {spread}. "
+        caption=f"Normalized scores (0 random, 100 expert) where the data set has a reference. {spread}. "
         "Data's mean: the training data's own episodes. Bold: highest mean of a row, whether or not the "
         "difference is real. Small print at the foot: 95% intervals.",
         columns=(*text_columns("Data set"), *number_columns("Data's mean"), *arm_columns(study.arms)),
@@ -78,9 +78,9 @@ def rule_title(scores: Scores) -> str:
     return describe_rule(scores).partition(" (")[0]
 
 
-def _behaviour_cell(study: Study, dataset: str) -> Cell:
+def _behavior_cell(study: Study, dataset: str) -> Cell:
     normalized = study.is_normalized(dataset)
-    value = behaviour_mean(study, dataset, normalized=normalized)
+    value = behavior_mean(study, dataset, normalized=normalized)
     return EMPTY if value is None else Cell(text=format_score(value, normalized=normalized), sort=value)
 
 

@@ -1,4 +1,4 @@
-"""What a pre-training run is: corpus, model, optimisation, budget."""
+"""What a pre-training run is: corpus, model, optimization, budget."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class PretrainConfig(Checked):
     micro_batch_tokens: Count = 8_192
     """Tokens that go through the model at a time in each process; decides the memory."""
     num_candidates: Natural = 0
-    """Words that the softmax's normaliser is estimated from; 0 is the exact softmax over the vocabulary."""
+    """Words that the softmax's normalizer is estimated from; 0 is the exact softmax over the vocabulary."""
     num_steps: Count = 80_000
     """Gradient steps."""
     learning_rate: Positive = 3e-4
@@ -114,7 +114,7 @@ class PretrainConfig(Checked):
     log_every: Count = 50
     """Gradient steps between lines of metrics.jsonl; each is the mean since the line before."""
     seed: Natural = 0
-    """Seed of initialisation, order of blocks, positions and dropout."""
+    """Seed of initialization, order of blocks, positions and dropout."""
     precision: Precision = "fp32"
     """bf16 runs the forward pass in bfloat16 autocast: more than twice as fast on recent processors."""
     device: str = "auto"

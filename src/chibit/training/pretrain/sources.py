@@ -1,4 +1,4 @@
-"""Initialisers that are pre-trained on first use: small budgets, kept in the cache, shared by all runs.
+"""Initializers that are pre-trained on first use: small budgets, kept in the cache, shared by all runs.
 
 `iid:2000` is 2,000 steps of 8,192 tokens, 16 million in all, as the shipped Markov model had; each token is
 seen once. Wang et al. (2024) take 20,000 steps of 65,536. The larger ChibiTs are for GPUs.
@@ -68,7 +68,7 @@ def trained_config(name: str, steps: int, text: str = "") -> PretrainConfig:
 
 
 def trained_specs(agent: AgentConfig) -> list[str]:
-    """The sources among the initialisers that an agent's configuration names."""
+    """The sources among the initializers that an agent's configuration names."""
     plain = (name.removeprefix("random_matched:") for name in agent.sources)
     return [spec for spec in dict.fromkeys(plain) if parse_trained(spec) is not None]
 

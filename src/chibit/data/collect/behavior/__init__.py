@@ -1,5 +1,5 @@
-"""The shipped behaviour policies that collect data."""
+"""The shipped behavior policies that collect data."""
 
-from chibit.data.collect.behavior.ladder import BehaviourPolicy, Ladder, PolicyRecord, load_ladder
+from chibit.data.collect.behavior.ladder import BehaviorPolicy, Ladder, PolicyRecord, load_ladder
 
-__all__ = ["BehaviourPolicy", "Ladder", "PolicyRecord", "load_ladder"]
+__all__ = ["BehaviorPolicy", "Ladder", "PolicyRecord", "load_ladder"]

@@ -1,6 +1,6 @@
-"""Behaviour policies: small stochastic actors, a ladder from random to expert in one file an environment.
+"""Behavior policies: small stochastic actors, a ladder from random to expert in one file an environment.
 
-An actor is an MLP with the observation normalisation folded into its first layer. Its action is
+An actor is an MLP with the observation normalization folded into its first layer. Its action is
 `clip(mean(observation) + exp(log_std) * noise, -1, 1)`; the random policy is uniform over the action box.
 Only numpy is used, so that data can be collected without torch.
 """
@@ -29,7 +29,7 @@ _FORMAT = "chibit behaviour ladder 1"
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyRecord:
-    """What is known about one behaviour policy."""
+    """What is known about one behavior policy."""
 
     name: str
     """`random`, `step-000040960` and so on, or `expert`."""
@@ -40,14 +40,14 @@ class PolicyRecord:
     activation: str = "relu"
     """Of the hidden layers: `relu` or `tanh`."""
     mean_score: float = 0.0
-    """Mean normalised return (0 is D4RL's random, 100 its expert), measured with the action noise on."""
+    """Mean normalized return (0 is D4RL's random, 100 its expert), measured with the action noise on."""
     std_score: float = 0.0
-    """Population standard deviation of the normalised return over episodes."""
+    """Population standard deviation of the normalized return over episodes."""
     num_episodes: int = 0
     """Episodes that were measured; with none, the scores mean nothing."""
 
 
-class BehaviourPolicy:
+class BehaviorPolicy:
     """A stochastic actor that numpy runs.
 
     Attributes:
@@ -101,40 +101,40 @@ class BehaviourPolicy:
         return hidden @ self._weights[-1] + self._biases[-1]
 
 
-def random_policy(act_dim: int, **measured: Any) -> BehaviourPolicy:
+def random_policy(act_dim: int, **measured: Any) -> BehaviorPolicy:
     """Return the policy with uniform actions; `measured` are score fields of its record."""
     record = PolicyRecord(name="random", algorithm="uniform", train_steps=0, **measured)
-    return BehaviourPolicy(record, [], np.zeros(act_dim, np.float32))
+    return BehaviorPolicy(record, [], np.zeros(act_dim, np.float32))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ladder:
-    """The behaviour policies of one environment: random, the snapshots of one training run, and an expert."""
+    """The behavior policies of one environment: random, the snapshots of one training run, and an expert."""
 
     env_name: str
     env_id: str
     physics: dict[str, Any]
     """What the policies were trained and measured with, see `chibit.environments.make.physics_record`."""
-    policies: tuple[BehaviourPolicy, ...]
+    policies: tuple[BehaviorPolicy, ...]
     """Random, then snapshots in training order up to the medium policy, then the expert."""
 
     @property
-    def random(self) -> BehaviourPolicy:
+    def random(self) -> BehaviorPolicy:
         """Uniform random actions."""
         return self.policies[0]
 
     @property
-    def medium(self) -> BehaviourPolicy:
+    def medium(self) -> BehaviorPolicy:
         """The last snapshot: a policy about a third to half as good as an expert."""
         return self.policies[-2]
 
     @property
-    def expert(self) -> BehaviourPolicy:
+    def expert(self) -> BehaviorPolicy:
         """The best policy."""
         return self.policies[-1]
 
     @property
-    def replay(self) -> tuple[BehaviourPolicy, ...]:
+    def replay(self) -> tuple[BehaviorPolicy, ...]:
         """Random to medium in training order: who filled the replay buffer of a run that reached medium."""
         return self.policies[:-1]
 
@@ -173,7 +173,7 @@ def read_ladder(path: Path) -> Ladder:
             env_name=header["env_name"], env_id=header["env_id"], physics=header["physics"], policies=policies
         )
     except (KeyError, ValueError) as error:
-        raise DamagedFileError(f"{path}: incomplete ladder of behaviour policies ({error})") from error
+        raise DamagedFileError(f"{path}: incomplete ladder of behavior policies ({error})") from error
 
 
 @lru_cache
@@ -185,13 +185,13 @@ def load_ladder(env_name: str) -> Ladder:
     """
     if env_name not in OWN_IDS:
         hint = nearest(env_name, OWN_IDS) or f"; known are {', '.join(OWN_IDS)}"
-        raise InputError(f"no behaviour policies for {env_name!r}{hint}")
+        raise InputError(f"no behavior policies for {env_name!r}{hint}")
     return read_ladder(POLICY_FOLDER / f"{env_name}.safetensors")
 
 
-def _assemble(record: PolicyRecord, tensors: dict[str, np.ndarray]) -> BehaviourPolicy:
+def _assemble(record: PolicyRecord, tensors: dict[str, np.ndarray]) -> BehaviorPolicy:
     count = sum(key.startswith(f"{record.name}/") and key.endswith("/weight") for key in tensors)
     layers = [
         (tensors[f"{record.name}/{i}/weight"], tensors[f"{record.name}/{i}/bias"]) for i in range(count)
     ]
-    return BehaviourPolicy(record, layers, tensors[f"{record.name}/log_std"])
+    return BehaviorPolicy(record, layers, tensors[f"{record.name}/log_std"])

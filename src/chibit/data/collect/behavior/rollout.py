@@ -1,4 +1,4 @@
-"""Episodes of a behaviour policy, a fixed number of environments in lockstep."""
+"""Episodes of a behavior policy, a fixed number of environments in lockstep."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import gymnasium as gym
 import numpy as np
 
-from chibit.data.collect.behavior.ladder import BehaviourPolicy
+from chibit.data.collect.behavior.ladder import BehaviorPolicy
 
 BLOCK_EPISODES = 8
 """Episodes that are stepped side by side. Fixed: data must not depend on how the work is divided."""
@@ -27,12 +27,12 @@ class Episode:
 
 
 def roll_out_block(
-    policy: BehaviourPolicy, envs: Sequence[gym.Env], seeds: Sequence[np.random.SeedSequence]
+    policy: BehaviorPolicy, envs: Sequence[gym.Env], seeds: Sequence[np.random.SeedSequence]
 ) -> list[Episode]:
     """Roll out one episode in each environment.
 
     The policy is always given all rows, those of finished episodes too: a matrix product over fewer rows may
-    round differently, and an episode must not depend on when its neighbours end.
+    round differently, and an episode must not depend on when its neighbors end.
 
     Args:
         policy: Acts in all environments at once.

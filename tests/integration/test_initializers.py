@@ -1,4 +1,4 @@
-"""Every initialiser and tuning in the agent, on real trajectories: the error falls, what is frozen stays."""
+"""Every initializer and tuning in the agent, on real trajectories: the error falls, what is frozen stays."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STEPS = 30
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Small pre-trained models as folders, by the kind of initialiser."""
+    """Small pre-trained models as folders, by the kind of initializer."""
     transformers = pytest.importorskip("transformers")
     root = tmp_path_factory.mktemp("sources")
     torch.manual_seed(0)
@@ -107,7 +107,7 @@ def test_matched_controls(kind: str, sources: dict[str, str], dataset: Trajector
     agent = agent_of(dataset, initializer=f"random_matched:{sources[kind]}")
     first, last = train(agent, dataset)
     assert last < 0.97 * first
-    assert agent.initialiser["name"].startswith("random_matched:")
+    assert agent.initializer["name"].startswith("random_matched:")
 
 
 def test_similarity_to_the_words_of_a_wrapped_model(

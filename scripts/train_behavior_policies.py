@@ -1,9 +1,9 @@
 """Train policies from untrained to medium with PPO (stable-baselines3), with a snapshot at regular steps.
 
-    python scripts/train_behaviour_policies.py hopper --state STATE --num-steps 1000000
+    python scripts/train_behavior_policies.py hopper --state STATE --num-steps 1000000
 
-STATE/hopper receives `progress.jsonl` (a line a snapshot: steps, normalised return), `actors/<steps>.npz`
-(the numpy actor, observation normalisation folded in) and `checkpoint` (all that is needed to go on). The
+STATE/hopper receives `progress.jsonl` (a line a snapshot: steps, normalized return), `actors/<steps>.npz`
+(the numpy actor, observation normalization folded in) and `checkpoint` (all that is needed to go on). The
 same command resumes after an interruption; with a larger `--num-steps` it goes on. All environments run
 with the physics of MuJoCo before 3.5 (`d4rl_physics=True`). The hyper-parameters start from RL Baselines3
 Zoo's. The shipped ladders come from 340,000 steps for Hopper (`--snapshot-every 10000`), 520,000 for
@@ -27,7 +27,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from chibit.data.collect.behavior import BehaviourPolicy, PolicyRecord
+from chibit.data.collect.behavior import BehaviorPolicy, PolicyRecord
 from chibit.data.collect.behavior.ladder import ENV_IDS
 from chibit.data.collect.behavior.rollout import BLOCK_EPISODES, roll_out_block
 from chibit.environments.make import make_env
@@ -85,14 +85,14 @@ def folded_actor(model: PPO, normalized: VecNormalize) -> dict[str, np.ndarray]:
     return arrays | {"log_std": model.policy.log_std.detach().numpy().copy()}
 
 
-def policy_from_arrays(arrays: dict[str, np.ndarray], record: PolicyRecord) -> BehaviourPolicy:
+def policy_from_arrays(arrays: dict[str, np.ndarray], record: PolicyRecord) -> BehaviorPolicy:
     count = sum(name.startswith("weight") for name in arrays)
     layers = [(arrays[f"weight{i}"], arrays[f"bias{i}"]) for i in range(count)]
-    return BehaviourPolicy(record, layers, arrays["log_std"])
+    return BehaviorPolicy(record, layers, arrays["log_std"])
 
 
-def measure(policy: BehaviourPolicy, name: str, num_episodes: int, seed: int) -> np.ndarray:
-    """Return the normalised returns of `num_episodes` episodes with the noise on."""
+def measure(policy: BehaviorPolicy, name: str, num_episodes: int, seed: int) -> np.ndarray:
+    """Return the normalized returns of `num_episodes` episodes with the noise on."""
     envs = [make_env(ENV_IDS[name], d4rl_physics=True) for _ in range(BLOCK_EPISODES)]
     seeds = np.random.SeedSequence(seed).spawn(num_episodes + -num_episodes % BLOCK_EPISODES)
     blocks = [seeds[i : i + BLOCK_EPISODES] for i in range(0, len(seeds), BLOCK_EPISODES)]
