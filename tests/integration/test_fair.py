@@ -74,7 +74,8 @@ def test_the_held_out_error_leaves_the_run_as_it_was_to_the_bit(pendulum_file, t
 
     config = run_of(pendulum_file, validation_share=0.34, num_episodes=0)
     train(config, tmp_path / "a", progress=False)
-    monkeypatch.setattr(offline.HeldOutError, "__call__", lambda self: {})
+    monkeypatch.setattr(offline.HeldOut, "__call__", lambda self: {})
+    monkeypatch.setattr(offline.HeldOut, "warning", lambda self, metrics: None)
     train(config, tmp_path / "b", progress=False)
     first, second = (RunDir(tmp_path / name).read_log("metrics.jsonl") for name in "ab")
     assert [line["train/loss"] for line in first] == [line["train/loss"] for line in second]
@@ -246,3 +247,32 @@ def test_kept_results_are_runs_that_are_skipped_and_reported_without_the_folders
     assert [curve.mean_returns.tolist() for curve in curves] == [
         curve.mean_returns.tolist() for curve in read_run(path).curves
     ]
+
+
+def test_errors_can_be_measured_on_other_data(pendulum_file, tmp_path):
+    whole = load_dataset(str(pendulum_file), progress=False)
+    columns = dict(np.load(pendulum_file))
+    rows = slice(0, int(whole.episode_starts[3]))
+    other = {name: column[rows] for name, column in columns.items() if column.ndim}
+    changed = dict(other, rewards=other["rewards"] - 1.0)
+    np.savez(tmp_path / "other.npz", **changed)
+    np.savez(tmp_path / "same.npz", **other)
+    config = run_of(pendulum_file, validation_data=str(tmp_path / "other.npz"), num_episodes=0)
+    train(config, tmp_path / "run", progress=False)
+    plain = run_of(pendulum_file, num_episodes=0)
+    train(plain, tmp_path / "plain", progress=False)
+    lines, plain_lines = (RunDir(tmp_path / name).read_log("metrics.jsonl") for name in ("run", "plain"))
+    assert all(line["held_out/action_error"] > 0 for line in lines)
+    assert [line["train/loss"] for line in lines] == [line["train/loss"] for line in plain_lines]
+    record = json.loads((tmp_path / "run" / "provenance.json").read_text())
+    assert record["data_episodes"] == whole.num_episodes
+    copied = run_of(pendulum_file, validation_data=str(tmp_path / "same.npz"), num_episodes=0)
+    with pytest.raises(InputError, match="all its episodes are in"):
+        train(copied, tmp_path / "copied", progress=False)
+    np.savez(tmp_path / "narrow.npz", **{**other, "observations": other["observations"][:, :2],
+             "next_observations": other["next_observations"][:, :2]})  # fmt: skip
+    narrow = run_of(pendulum_file, validation_data=str(tmp_path / "narrow.npz"), num_episodes=0)
+    with pytest.raises(InputError, match=r"observation_shape \(2,\).*give data of the same sizes"):
+        train(narrow, tmp_path / "narrow", progress=False)
+    with pytest.raises(InputError, match="beside validation_share 0.1, expected one of them"):
+        run_of(pendulum_file, validation_data="x.npz", validation_share=0.1)

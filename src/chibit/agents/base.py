@@ -260,6 +260,10 @@ class Agent(ABC):
         nats, or for policies without probabilities the share of other actions (`action_error_name`).
         """
 
+    def action_errors(self, batch: Any) -> np.ndarray | None:
+        """(A,) mean squared error of each dimension of a batch's actions; None where they are discrete."""
+        return None
+
     @abstractmethod
     def policy(self, target_returns: Sequence[float] | None) -> Policy:
         """Give a policy that acts with the current parameters.

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -81,6 +82,13 @@ class ContinuousAgent(OffPolicyAgent):
     def error_of(self, states: Tensor, actions: Tensor) -> float:
         """Mean squared error in the environment's units."""
         return F.mse_loss(self.env_actions(states), actions).item()
+
+    @torch.no_grad()
+    def action_errors(self, batch: Any) -> np.ndarray:
+        """See `Agent.action_errors`."""
+        states, actions = self.inputs(batch.to(self.runtime.torch_device))
+        errors: np.ndarray = (self.env_actions(states) - actions).square().mean(0).cpu().numpy()
+        return errors
 
 
 class StochasticAgent(ContinuousAgent):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -19,9 +20,14 @@ def first_copies(records: np.ndarray, episode_starts: np.ndarray) -> np.ndarray:
         (E,) int64.
     """
     first: dict[bytes, int] = {}
+    found = enumerate(digests(records, episode_starts))
+    return np.array([first.setdefault(digest, episode) for episode, digest in found])
+
+
+def digests(records: np.ndarray, episode_starts: np.ndarray) -> Iterator[bytes]:
+    """What tells the steps of each episode from others."""
     parts = (np.ascontiguousarray(records[a:b]) for a, b in itertools.pairwise(episode_starts))
-    digests = (hashlib.blake2b(part.data, digest_size=16).digest() for part in parts)
-    return np.array([first.setdefault(digest, episode) for episode, digest in enumerate(digests)])
+    return (hashlib.blake2b(part.data, digest_size=16).digest() for part in parts)
 
 
 def choose_apart(copies: np.ndarray, order: np.ndarray, number: int) -> np.ndarray:

@@ -20,7 +20,7 @@ from chibit.core.config import Checked
 from chibit.core.errors import InputError
 from chibit.core.fields import Count, Distinct, Natural, Positive
 from chibit.core.memory import check_fits
-from chibit.data.copies import choose_apart, first_copies
+from chibit.data.copies import choose_apart, digests, first_copies
 from chibit.data.statistics import RunningMoments, spread
 
 _SUBSET, _HELD_OUT = 2, 3  # what a draw of episodes is for: each has random numbers of its own
@@ -354,6 +354,15 @@ class TrajectoryDataset:
             train = replace(train, spec=replace(train.spec, default_target_returns=targets))
         held_out = self._take(np.flatnonzero(chosen), f"the {change}", f"{note}: these are they")
         return train, replace(held_out, spec=train.spec)
+
+    def without_copies_of(self, other: TrajectoryDataset) -> TrajectoryDataset:
+        """Leave out episodes that another data set of the same sizes has too; InputError if none is left."""
+        theirs = set(digests(other.records, other.episode_starts))
+        kept = np.flatnonzero([d not in theirs for d in digests(self.records, self.episode_starts)])
+        if not len(kept):
+            raise InputError(f"{self.spec.name}: all its episodes are in {other.spec.name}; give others")
+        note = f"{self.num_episodes - len(kept)} episodes are in {other.spec.name} too and left out"
+        return self._take(kept, f"without {other.content_hash}", note)
 
     def delay_rewards(self) -> TrajectoryDataset:
         """Move all reward of an episode to its last step, the delayed setting of Chen et al. (2021).

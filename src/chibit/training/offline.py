@@ -18,21 +18,18 @@ from chibit.core.errors import DivergenceError
 from chibit.core.memory import check_fits, limited_memory
 from chibit.core.run_dir import RunDir
 from chibit.core.runtime import capture_rng, resolve_runtime, restore_rng, seed_torch
-from chibit.data.dataset import DatasetSpec, TrajectoryDataset
+from chibit.data.dataset import DatasetSpec
 from chibit.data.inspect import find_notes
 from chibit.evaluation.pool import EnvironmentPool
 from chibit.evaluation.rollout import Evaluation, Progress, evaluate
+from chibit.training.held_out import HeldOut
 from chibit.training.loop import Loop, RunProgress
 from chibit.training.pretrain.sources import train_sources
 from chibit.training.provenance import provenance
 from chibit.training.result import summarize
 from chibit.training.run_config import RunConfig, to_record
-from chibit.training.run_data import open_data, refuse_changed, refuse_changed_if_here
+from chibit.training.run_data import generator_of, open_data, refuse_changed, refuse_changed_if_here
 from chibit.training.trackers import evaluation_metrics, make_trackers
-
-HELD_OUT_ROWS = 256
-"""Held-out windows or transitions at least, drawn once for a run; runs that share a seed and a kind of batch
-share them."""
 
 
 def train(
@@ -92,9 +89,11 @@ class _OfflineRun(Loop[RunConfig[Any]]):
         check_fits(agent_config.num_bytes(self.spec), "this model with a batch", remedy, runtime.memory)
         self.agent: Agent = make_agent(agent_config, self.spec, runtime)
         self.sampler: Sampler[Any] = self.agent.sampler(
-            self.agent.prepare(self.dataset), _generator(config.seed, 1)
+            self.agent.prepare(self.dataset), generator_of(config.seed, 1)
         )
-        self.held_out = None if held_out is None else HeldOutError(self.agent, held_out, config.seed)
+        self.held_out = None
+        if held_out is not None:
+            self.held_out = HeldOut(self.agent, self.sampler.dataset, held_out, config.seed)
         self.targets = config.targets(self.spec)
         self.environments = open_environments(self.spec) if config.num_episodes else None
         self.trackers = make_trackers(run, config)
@@ -119,7 +118,14 @@ class _OfflineRun(Loop[RunConfig[Any]]):
             raise DivergenceError(f"{error}; the rows of its batch are in {path}") from error
 
     def measure(self) -> dict[str, float]:
-        return {} if self.held_out is None else self.held_out()
+        if self.held_out is None:
+            return {}
+        metrics = self.held_out()
+        warning = self.held_out.warning(metrics)
+        if warning is not None:
+            self.run.log(warning)
+            self.progress.say(warning)
+        return metrics
 
     def evaluate(self) -> bool:
         """Evaluate every target; True when the first one's score is the best so far."""
@@ -176,32 +182,6 @@ class _OfflineRun(Loop[RunConfig[Any]]):
     def result(self) -> dict[str, Any]:
         state = self.state
         return summarize(self.run, state.step, state.train_seconds, state.evaluation_seconds, self.dataset)
-
-
-class HeldOutError:
-    """Mean action error over fixed batches of held-out episodes, without dropout."""
-
-    def __init__(self, agent: Agent, dataset: TrajectoryDataset, seed: int) -> None:
-        """Draw the batches.
-
-        Args:
-            agent: the agent in training.
-            dataset: the held-out episodes.
-            seed: of the run.
-        """
-        sampler = agent.sampler(dataset, _generator(seed, 2))
-        self._agent = agent
-        self._batches = [sampler.sample() for _ in range(-(-HELD_OUT_ROWS // agent.config.batch_size))]
-
-    def __call__(self) -> dict[str, float]:
-        """The error now, as `Agent.action_error` defines it."""
-        errors = [self._agent.action_error(batch) for batch in self._batches]
-        return {f"held_out/{self._agent.action_error_name}": sum(errors) / len(errors)}
-
-
-def _generator(seed: int, use: int) -> np.random.Generator:
-    """Draws of a run: 1 of its batches, 2 of what is held out."""
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, use])))
 
 
 def open_environments(spec: DatasetSpec) -> EnvironmentPool | None:

@@ -18,7 +18,13 @@ from chibit.core.runtime import Precision
 from chibit.data.dataset import DatasetSpec
 
 AgentConfigT = TypeVar("AgentConfigT", bound=AgentConfig)
-_LATER_FIELDS = {"agent_class": "", "env_id": None, "data_fraction": 1.0, "validation_share": 0.0}
+_LATER_FIELDS = {
+    "agent_class": "",
+    "env_id": None,
+    "data_fraction": 1.0,
+    "validation_share": 0.0,
+    "validation_data": "",
+}
 """Fields that came after runs were named, and what they were before: a record leaves them out where so."""
 
 
@@ -39,6 +45,8 @@ class RunConfig(Checked, Generic[AgentConfigT]):
     validation_share: BelowOne = 0.0
     """Share of the episodes held out to measure the action error on, before `data_fraction` is taken; 0 is
     none."""
+    validation_data: str = ""
+    """Data set to measure it on instead; copies of episodes that are trained on are left out."""
     num_steps: Count = 100_000
     """Gradient steps."""
     evaluate_every: Natural = 5_000
@@ -69,6 +77,11 @@ class RunConfig(Checked, Generic[AgentConfigT]):
         super().__post_init__()
         if self.arm:
             check_name(self.arm, "arm")
+        if self.validation_data and self.validation_share:
+            raise InputError(
+                f"validation_data: got {self.validation_data!r} beside validation_share "
+                f"{self.validation_share:g}, expected one of them"
+            )
 
     def evaluates_at(self, step: int) -> bool:
         """Whether an evaluation follows a gradient step: each `evaluate_every`-th, and the last one.

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy as np
+
 from chibit.core.config import to_json
-from chibit.core.errors import DamagedFileError
+from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.run_dir import RunDir
 from chibit.data.dataset import TrajectoryDataset
 from chibit.data.load import is_here, load_dataset
@@ -20,17 +22,24 @@ def open_data(
 
     Raises:
         UserError: as `load_dataset`.
-        InputError: for a share of the data that leaves no episode.
+        InputError: for a share of the data that leaves no episode, or validation data that do not fit.
     """
     dataset = load_dataset(config.data, env_id=config.env_id, progress=progress)
     held_out = None
     if config.validation_share:
         dataset, held_out = dataset.held_out_split(config.validation_share, config.seed)
+    elif config.validation_data:
+        held_out = _validation(load_dataset(config.validation_data, progress=progress), dataset)
     if config.data_fraction < 1.0:
         dataset = dataset.random_fraction(config.data_fraction, config.seed)
     if held_out is not None:  # seen as the agent will see everything: standardized by what it learns from
         held_out = dataclasses.replace(held_out, spec=dataset.spec)
     return dataset, held_out
+
+
+def generator_of(seed: int, use: int) -> np.random.Generator:
+    """Draws of a run: 1 of its batches; for errors 2 of held-out data, 3 of their best, 4 of its own."""
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, use])))
 
 
 def identify(dataset: TrajectoryDataset) -> dict[str, Any]:
@@ -74,3 +83,19 @@ def _decisive(identity: dict[str, Any]) -> dict[str, Any]:
         "old contact margins": spec.get("d4rl_physics"),
         "score reference": reference,
     }
+
+
+def _validation(held_out: TrajectoryDataset, dataset: TrajectoryDataset) -> TrajectoryDataset:
+    """Data to measure errors on, without episodes that are trained on."""
+    names = ("observation_shape", "act_dim", "num_actions")
+    sizes, expected = ({name: getattr(part.spec, name) for name in names} for part in (held_out, dataset))
+    if sizes != expected:
+        raise InputError(
+            f"validation_data: {held_out.spec.name} has {_listed(sizes)}, {dataset.spec.name} has "
+            f"{_listed(expected)}; give data of the same sizes"
+        )
+    return held_out.without_copies_of(dataset)
+
+
+def _listed(sizes: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in sizes.items() if value)

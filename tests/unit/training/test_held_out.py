@@ -5,7 +5,11 @@ import pytest
 import torch
 
 from baseline_toys import CONTINUOUS, DISCRETE, identity_data, small_agent
-from chibit.training.offline import HELD_OUT_ROWS, HeldOutError
+from chibit.agents import make_agent
+from chibit.agents.dt.config import DecisionTransformerConfig
+from chibit.core.runtime import Runtime
+from chibit.models.gpt import GPTShape
+from chibit.training.held_out import HELD_OUT_ROWS, HeldOut, HeldOutError
 
 VARIANTS = [*((name, {}) for name in CONTINUOUS + DISCRETE), ("bc", {"top_fraction": 0.2, "dropout": 0.5})]
 
@@ -16,7 +20,10 @@ def test_it_is_that_of_the_policy_on_rows_that_arms_share(name, changes):
     agent, sampler = small_agent(name, **changes)
     agent.update(sampler.sample())
     before, draws = sampler.state_dict(), torch.get_rng_state()
-    [(key, error)] = HeldOutError(agent, data, seed=3)().items()
+    metrics = HeldOut(agent, data, data, seed=3)()
+    key = f"held_out/{agent.action_error_name}"
+    error = metrics[key]
+    assert error == HeldOutError(agent, data, seed=3)()
     assert sampler.state_dict() == before and torch.equal(torch.get_rng_state(), draws)
     again = agent.sampler(data, np.random.Generator(np.random.PCG64(np.random.SeedSequence([3, 2]))))
     rows = np.concatenate([again.sample().rows for _ in range(HELD_OUT_ROWS // 16)])
@@ -40,5 +47,42 @@ def test_stacked_states_are_judged_by_their_last_action():
     agent.actor.mlp.layers[-1].weight.data.zero_()
     agent.actor.mlp.layers[-1].bias.data.fill_(100.0)
     data = identity_data(False)
-    [error] = HeldOutError(agent, data, seed=0)().values()
+    error = HeldOutError(agent, data, seed=0)()
     assert 0.5 < error < np.square(1.0 - np.asarray(data.actions)).max() + 1e-6
+
+
+@pytest.mark.parametrize("name", ["bc", "dt", "iql", "discrete_bc", "rem"])
+def test_dimensions_best_episodes_and_those_trained_on_are_measured_too(name):
+    data = identity_data(name in DISCRETE)
+    if name == "dt":
+        config = DecisionTransformerConfig(
+            gpt=GPTShape(n_layer=1, n_embd=16), context_length=4, batch_size=16
+        )
+        agent = make_agent(config, data.spec, Runtime())
+    else:
+        agent, _ = small_agent(name)
+    train, held_out = data.held_out_split(0.2, 0)
+    metrics = HeldOut(agent, train, held_out, seed=0)()
+    kind = agent.action_error_name
+    best = HeldOutError(agent, held_out.top_fraction(0.1), 0, use=3)()
+    assert metrics[f"held_out/best_tenth_{kind}"] == best
+    assert metrics[f"train/{kind}"] == HeldOutError(agent, train, 0, use=4)()
+    dimensions = {key for key in metrics if "dimension" in key}
+    if name in DISCRETE:
+        assert not dimensions
+        return
+    assert dimensions == {"held_out/dimension_0"}
+    # One dimension: its error is all of the error, in units of the spread.
+    expected = np.sqrt(metrics["held_out/action_error"]) / train.actions.std()
+    assert metrics["held_out/dimension_0"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_an_error_that_leaves_that_of_the_data_is_said_once():
+    agent, _ = small_agent("bc")
+    data = identity_data(False)
+    held_out = HeldOut(agent, data, data, seed=0)
+    near = {"held_out/action_error": 0.12, "train/action_error": 0.10}
+    apart = {"held_out/action_error": 0.126, "train/action_error": 0.10}
+    assert held_out.warning(near) is None
+    assert "0.126, on those trained on 0.1" in held_out.warning(apart)
+    assert held_out.warning(apart) is None

@@ -34,6 +34,7 @@ from chibit.data.samplers.transitions import TransitionSampler
 from chibit.evaluation.rollout import Evaluation
 from chibit.models.gpt import GPTShape
 from chibit.training import loop, offline, trackers
+from chibit.training.held_out import HeldOutError
 from chibit.training.offline import train
 from chibit.training.run_config import RunConfig, to_record
 
@@ -400,7 +401,7 @@ def test_divergence_leaves_its_rows_and_the_checkpoints_before_it(data, tmp_path
 
 
 def test_training_and_measuring_are_timed_apart(data, tmp_path, clock, stage):
-    held_out = offline.HeldOutError.__call__
+    held_out = offline.HeldOut.__call__
 
     def slow(self):
         clock.time += 10.0
@@ -409,7 +410,7 @@ def test_training_and_measuring_are_timed_apart(data, tmp_path, clock, stage):
     config = config_of(
         data, log_every=2, evaluate_every=3, num_episodes=1, validation_share=0.34, checkpoint_every=6
     )
-    with patch.object(offline.HeldOutError, "__call__", slow):
+    with patch.object(offline.HeldOut, "__call__", slow):
         result = run(config, tmp_path / "run")
     log = RunDir(tmp_path / "run").read_log("metrics.jsonl")
     assert [line["seconds"] for line in log] == [2.0, 4.0, 6.0]
@@ -435,7 +436,7 @@ def test_the_held_out_error_is_that_of_the_runs_seed(data, tmp_path):
     agent = offline.make_agent(config.agent, dataset.spec, offline.resolve_runtime("cpu"))
     agent.load_state_dict(offline.AgentState(tensors=weights(tmp_path / "run"), training={}))
     for seed, is_equal in ((3, True), (4, False)):
-        [error] = offline.HeldOutError(agent, held_out, seed)().values()
+        error = HeldOutError(agent, held_out, seed)()
         assert (line["held_out/action_error"] == pytest.approx(error, rel=1e-6)) == is_equal
 
 

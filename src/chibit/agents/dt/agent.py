@@ -138,13 +138,27 @@ class DecisionTransformer(Agent, config=DecisionTransformerConfig):
     @torch.no_grad()
     def action_error(self, batch: SequenceBatch) -> float:
         """The action loss of a batch without dropout; nothing is learned from it."""
-        self._modules.eval()
         batch = batch.to(self.runtime.torch_device)
+        return self._action_loss(self._predicted(batch), batch).item()
+
+    @torch.no_grad()
+    def action_errors(self, batch: SequenceBatch) -> np.ndarray | None:
+        """See `Agent.action_errors`."""
+        if self.spec.num_actions is not None:
+            return None
+        batch = batch.to(self.runtime.torch_device)
+        squares = (self._predicted(batch) - batch.actions).square()[batch.attention_mask]
+        errors: np.ndarray = squares.mean(0).cpu().numpy()
+        return errors
+
+    def _predicted(self, batch: SequenceBatch) -> Tensor:
+        """Actions (B, K, A) without dropout."""
+        self._modules.eval()
         with self.runtime.autocast():
-            predictions = self.model(
+            predictions: Tensor = self.model(
                 batch.returns_to_go, batch.states, batch.actions, batch.timesteps
             ).float()
-        return self._action_loss(predictions, batch).item()
+        return predictions
 
     def _action_loss(self, predictions: Tensor, batch: SequenceBatch) -> Tensor:
         error = action_mse if self.spec.num_actions is None else action_cross_entropy

@@ -1,0 +1,87 @@
+"""The action error on episodes that are not trained on, beside that on those that are."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from chibit.agents import Agent
+from chibit.data.dataset import TrajectoryDataset
+from chibit.data.statistics import RunningMoments, spread
+from chibit.training.run_data import generator_of
+
+HELD_OUT_ROWS = 256
+"""Windows or transitions at least, drawn once for a run; runs that share a seed and a kind of batch share
+them."""
+BEST = 0.1
+"""Share of the held-out steps that count as the best: whole episodes, from the best return down."""
+APART = 1.25
+"""Times the error on what is trained on, from which on the held-out one has left it."""
+
+
+class HeldOutError:
+    """Mean action error over fixed batches of a part of the data, without dropout."""
+
+    def __init__(self, agent: Agent, dataset: TrajectoryDataset, seed: int, use: int = 2) -> None:
+        """Draw the batches.
+
+        Args:
+            agent: the agent in training.
+            dataset: the part.
+            seed: of the run.
+            use: what the draws are for; each has random numbers of its own.
+        """
+        sampler = agent.sampler(dataset, generator_of(seed, use))
+        self._agent = agent
+        self._batches = [sampler.sample() for _ in range(-(-HELD_OUT_ROWS // agent.config.batch_size))]
+
+    def __call__(self) -> float:
+        """The error now, as `Agent.action_error` defines it."""
+        return sum(self._agent.action_error(batch) for batch in self._batches) / len(self._batches)
+
+    def by_dimension(self) -> np.ndarray | None:
+        """(A,) mean squared error of each dimension of the action; None where actions are discrete."""
+        errors = [self._agent.action_errors(batch) for batch in self._batches]
+        found = [error for error in errors if error is not None]
+        return np.mean(found, axis=0) if found else None
+
+
+class HeldOut:
+    """All that is measured on held-out episodes while an agent trains."""
+
+    def __init__(
+        self, agent: Agent, trained: TrajectoryDataset, held_out: TrajectoryDataset, seed: int
+    ) -> None:
+        """Draw batches of what is held out, of its best episodes, and of what is trained on."""
+        self._name = agent.action_error_name
+        self._all = HeldOutError(agent, held_out, seed)
+        self._best = HeldOutError(agent, held_out.top_fraction(BEST), seed, use=3)
+        self._trained = HeldOutError(agent, trained, seed, use=4)
+        self._spread = np.ones(0)
+        if not trained.is_discrete:
+            moments = RunningMoments.of(trained.actions)
+            self._spread = spread(moments.mean, moments.std)
+        self._has_warned = False
+
+    def __call__(self) -> dict[str, float]:
+        """Errors by their names in metrics.jsonl."""
+        metrics = {
+            f"held_out/{self._name}": self._all(),
+            f"held_out/best_tenth_{self._name}": self._best(),
+            f"train/{self._name}": self._trained(),
+        }
+        squares = self._all.by_dimension()
+        if squares is not None:
+            errors = np.sqrt(squares) / self._spread
+            metrics |= {f"held_out/dimension_{i}": error for i, error in enumerate(errors.tolist())}
+        return metrics
+
+    def warning(self, metrics: dict[str, float]) -> str | None:
+        """What to say, once, when the error on held-out episodes has left that on the others."""
+        error, trained = metrics[f"held_out/{self._name}"], metrics[f"train/{self._name}"]
+        if self._has_warned or not error > APART * trained:
+            return None
+        self._has_warned = True
+        return (
+            f"the action error on held-out episodes is {error:.3g}, on those trained on {trained:.3g}: the "
+            "agent learns its data by heart (which need not make it act worse, see docs/judging.md)"
+        )
