@@ -45,6 +45,10 @@ def runs(log_file, tmp_path_factory):
     ]
 
 
+def judgements_of(run):
+    return json.loads((run / "judgements.json").read_text())["judgements"]
+
+
 def test_runs_are_judged_side_by_side(runs, capsys):
     assert main(["judge", *map(str, runs)]) == 0
     shown = " ".join(capsys.readouterr().out.split())
@@ -53,7 +57,7 @@ def test_runs_are_judged_side_by_side(runs, capsys):
     assert "the time limit is not known" in shown
     assert "episodes that policies may have learned from" in shown
     assert "fitted Q" not in shown
-    clone, sequence = (json.loads((run / "judgements.json").read_text()) for run in runs)
+    clone, sequence = (judgements_of(run) for run in runs)
     assert [from_json(Judgement, one).target_return for one in clone] == [None]
     assert [from_json(Judgement, one).target_return for one in sequence] == [20.0, -10.0]
     assert [one["name"] for one in sequence] == ["sequence asked for 20", "sequence asked for -10"]
@@ -66,7 +70,7 @@ def test_other_targets_and_estimates_are_there_for_the_asking(runs, capsys):
     shown = " ".join(capsys.readouterr().out.split())
     assert "asked for 999, more than the log has" in shown
     assert "not to be believed, sequence asked for 999: fitted Q evaluation" in shown
-    (judgement,) = json.loads((runs[1] / "judgements.json").read_text())
+    (judgement,) = judgements_of(runs[1])
     assert judgement["in_model"]["length"] == 9
 
 

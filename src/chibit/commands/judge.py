@@ -21,6 +21,7 @@ from chibit.core.fields import BelowOne, Count, Seed, Targets
 from chibit.core.files import write_atomic
 from chibit.core.formatting import count, format_number, format_setting
 from chibit.core.terminal import make_console
+from chibit.judging.judgement import FILE, SCHEMA
 
 if TYPE_CHECKING:
     from chibit.agents.base import Policy
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from chibit.judging.judgement import AtLoggedSteps, Judgement, PlayedInModel
     from chibit.training.loading import LoadedRun
 
-FILE = "judgements.json"
-"""In a run's folder."""
 _CAPTION = (
     "return and value (discounted): in a model learned from the log, with the model spread, which is no "
     "confidence interval; disagreement: of the models, in units of the clone's; outside: share of steps "
@@ -96,8 +95,8 @@ def judge(argv: Sequence[str], prog: str) -> None:
             for run in runs:
                 judged += _judge_run(judge_, run, arguments.target_returns)
     for run in loaded:
-        own = [one.judgement for one in judged if one.run is run]
-        write_atomic(run.run.path / FILE, json.dumps([to_json(one) for one in own], indent=1))
+        own = [to_json(one.judgement) for one in judged if one.run is run]
+        write_atomic(run.run.path / FILE, json.dumps({"schema": SCHEMA, "judgements": own}, indent=1))
     for judge_ in dict.fromkeys(one.judge for one in judged):
         _print(console, judge_, [one for one in judged if one.judge is judge_], arguments.other_estimates)
 

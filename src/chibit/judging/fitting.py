@@ -22,6 +22,7 @@ from chibit.core.home import home_folder
 from chibit.core.memory import read_whole
 from chibit.data.dataset import TrajectoryDataset
 from chibit.judging.clone import Clone
+from chibit.judging.judgement import SelfTest
 from chibit.judging.steps import read_steps
 from chibit.judging.world import World, WorldConfig
 
@@ -31,8 +32,6 @@ SCHEMA = 1
 """Raised when the same data would give another model."""
 LENGTHS = (1, 2, 5, 10, 25, 50, 100)
 """Steps over which the model is compared with held-out episodes."""
-GOOD_FIT = 0.9
-"""R2 of the sum of rewards from which on the model follows the log."""
 _NUM_WINDOWS = 64
 _MODEL, _MANIFEST = "model.safetensors", "manifest.json"
 
@@ -46,28 +45,6 @@ class FitConfig(Checked):
     """Gradient steps of the clone."""
     seed: Seed = 0
     """Of weights, batches, and what the model is tested on."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SelfTest(Checked):
-    """How well the model follows episodes that it was not learned from."""
-
-    step_error: float
-    """Mean squared error of the change of the state in one step, in units of its spread; 1 is useless."""
-    lengths: tuple[int, ...]
-    """Steps for which logged actions were played in the model, from logged states."""
-    fits: tuple[float, ...]
-    """R2 of the sum of the rewards over those steps."""
-
-    @property
-    def horizon(self) -> int:
-        """Steps up to which the model follows the log: R2 of at least 0.9 for all lengths up to here."""
-        reached = 0
-        for length, fit in zip(self.lengths, self.fits, strict=True):
-            if fit < GOOD_FIT:
-                break
-            reached = length
-        return reached
 
 
 @dataclass(frozen=True, eq=False)

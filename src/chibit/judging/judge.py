@@ -21,7 +21,7 @@ from chibit.data.statistics import spread
 from chibit.judging.estimators import OtherEstimates, other_estimates
 from chibit.judging.fitting import FitConfig, FittedLog, fit_log
 from chibit.judging.judgement import AtLoggedSteps, Estimate, Judgement, LogSummary, PlayedInModel
-from chibit.judging.replay import ActionError, replay
+from chibit.judging.replay import action_error, replay
 from chibit.policy.policy import Policy
 
 LEAST_EPISODES = 10
@@ -139,7 +139,7 @@ class Judge:
         ]
         actions = self._train.actions
         scale = spread(actions.mean(0), actions.std(0)) if actions.ndim == 2 else np.ones(0)
-        error, best = (ActionError.of(shown, scale) for shown in replays)
+        error, best = (action_error(shown, scale) for shown in replays)
         far = self.fitted.clone.share_far(replays[0].observations, replays[0].chosen)
         return AtLoggedSteps(error=error, best_error=best, far=far)
 

@@ -7,14 +7,19 @@ has the tables.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from annotated_types import MinLen
 
 from chibit.core.config import Checked
+from chibit.core.errors import InputError
 from chibit.core.formatting import format_mean, format_number, format_setting
-from chibit.judging.fitting import SelfTest
-from chibit.judging.replay import ActionError
 
+FILE, SCHEMA = "judgements.json", 1
+"""Where a run's folder has its judgements, as `{"schema", "judgements"}`."""
+GOOD_FIT = 0.9
+"""R2 of the sum of rewards from which on the model follows the log."""
 _BIAS = 0.15
 """Share of a value by which all members are wrong together."""
 _TIMES_CLONE = 4.0
@@ -28,6 +33,45 @@ LEAST_HORIZON = 5
 
 
 @dataclass(frozen=True, kw_only=True)
+class SelfTest(Checked):
+    """How well the model follows episodes that it was not learned from."""
+
+    step_error: float
+    """Mean squared error of the change of the state in one step, in units of its spread; 1 is useless."""
+    lengths: tuple[int, ...]
+    """Steps for which logged actions were played in the model, from logged states."""
+    fits: tuple[float, ...]
+    """R2 of the sum of the rewards over those steps."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.lengths) != len(self.fits):
+            raise InputError(f"fits: got {len(self.fits)} numbers for {len(self.lengths)} lengths")
+
+    @property
+    def horizon(self) -> int:
+        """Steps up to which the model follows the log: R2 of at least 0.9 for all lengths up to here."""
+        reached = 0
+        for length, fit in zip(self.lengths, self.fits, strict=True):
+            if fit < GOOD_FIT:
+                break
+            reached = length
+        return reached
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionError(Checked):
+    """How far a policy's actions are from the logged ones, at logged histories.
+
+    Of continuous actions the mean squared error in their own units, of choices the share of other ones.
+    """
+
+    mean: float
+    by_dimension: tuple[float, ...]
+    """Root of the mean squared error of each dimension, in units of the log's spread; empty for choices."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Estimate(Checked):
     """What the model says of a policy's return, by member.
 
@@ -35,7 +79,7 @@ class Estimate(Checked):
     all members share. It is no confidence interval: docs/judging.md has how often it held the truth.
     """
 
-    members: tuple[float, ...]
+    members: Annotated[tuple[float, ...], MinLen(1)]
 
     @property
     def mean(self) -> float:

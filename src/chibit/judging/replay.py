@@ -13,6 +13,7 @@ import numpy as np
 from chibit.agents.base import Policy
 from chibit.core.errors import InputError
 from chibit.data.dataset import TrajectoryDataset
+from chibit.judging.judgement import ActionError
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,22 +70,10 @@ def replay(policy: Policy, dataset: TrajectoryDataset, episodes: Sequence[int]) 
     return Replay(columns["observations"], columns["actions"], chosen, columns["rewards"], starts)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ActionError:
-    """How far a policy's actions are from the logged ones, at logged histories.
-
-    Of continuous actions the mean squared error in their own units, of choices the share of other ones.
-    """
-
-    mean: float
-    by_dimension: tuple[float, ...]
-    """Root of the mean squared error of each dimension, in units of the log's spread; empty for choices."""
-
-    @classmethod
-    def of(cls, replay: Replay, spread: np.ndarray) -> ActionError:
-        """Of a replay; `spread` (A,) is that of logged actions."""
-        if replay.logged.ndim == 1:
-            return cls(mean=float((replay.chosen != replay.logged).mean()), by_dimension=())
-        squares = (replay.chosen.astype(np.float64) - replay.logged) ** 2
-        by_dimension = np.sqrt(squares.mean(0)) / spread
-        return cls(mean=float(squares.mean()), by_dimension=tuple(by_dimension.tolist()))
+def action_error(shown: Replay, spread: np.ndarray) -> ActionError:
+    """Error of a replay; `spread` (A,) is that of logged actions."""
+    if shown.logged.ndim == 1:
+        return ActionError(mean=float((shown.chosen != shown.logged).mean()), by_dimension=())
+    squares = (shown.chosen.astype(np.float64) - shown.logged) ** 2
+    by_dimension = np.sqrt(squares.mean(0)) / spread
+    return ActionError(mean=float(squares.mean()), by_dimension=tuple(by_dimension.tolist()))

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from chibit.judging import fitting
-from chibit.judging.fitting import LENGTHS, FitConfig, SelfTest, fit_log, open_loop
+from chibit.judging.fitting import LENGTHS, FitConfig, fit_log, open_loop
 from chibit.judging.judge import Judge
+from chibit.judging.judgement import SelfTest
 from chibit.judging.world import WorldConfig
 from judging_toys import SETTINGS, Acts, home, make_log
 

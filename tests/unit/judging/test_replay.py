@@ -6,7 +6,7 @@ from chibit.agents import make_agent
 from chibit.agents.dt.config import DecisionTransformerConfig
 from chibit.core.errors import InputError
 from chibit.core.runtime import Runtime
-from chibit.judging.replay import ActionError, replay
+from chibit.judging.replay import action_error, replay
 from chibit.models.gpt import GPTShape
 from judging_toys import Acts, home, make_log, step
 
@@ -75,6 +75,6 @@ def test_a_policy_that_does_not_fit_is_refused(line_log, choose, message):
 
 def test_errors_by_hand(tmp_path):
     shown = replay(Acts(np.zeros_like), make_log(tmp_path, 10, 2), range(10))
-    error = ActionError.of(shown, np.array([2.0]))
+    error = action_error(shown, np.array([2.0]))
     assert error.mean == pytest.approx((shown.logged.astype(float) ** 2).mean())
     assert error.by_dimension == pytest.approx([error.mean**0.5 / 2])
