@@ -102,6 +102,45 @@ def test_a_log_of_few_episodes_is_refused(tmp_path, capsys):
     assert not (run / "judgements.json").exists()
 
 
-def test_a_report_takes_a_judged_run(runs, capsys):
-    assert main(["report", str(runs[0].parent)]) == 0
-    assert "damaged" not in capsys.readouterr().err
+def test_a_report_without_a_simulator_says_what_was_judged(runs, tmp_path, capsys):
+    assert main(["judge", *map(str, runs)]) == 0
+    capsys.readouterr()
+    assert main(["report", str(runs[0].parent), "--out", str(tmp_path)]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    page, markdown = ((tmp_path / f"report.{kind}").read_text() for kind in ("html", "md"))
+    for text in (page, markdown, printed):
+        assert "Line, without a simulator: " in text
+        assert "nothing to say" not in text
+    for text in (page, markdown):
+        assert "sequence asked for 20" in text and "clone of the log" in text
+        assert "the model follows held-out episodes for" in text
+    assert "damaged" not in page
+
+
+def test_a_report_shows_judged_and_true_returns_side_by_side(pendulum_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(judging, "LEAST_EPISODES", 4)
+    run = train(pendulum_file, tmp_path / "runs" / "bc", "--agent", "bc", "--num-episodes", "2")
+    assert main(["judge", str(run), "--horizon", "20"]) == 0
+    assert main(["report", str(tmp_path / "runs"), "--out", str(tmp_path)]) == 0
+    page = (tmp_path / "report.html").read_text()
+    assert "Without a simulator" in page and "Judged and true: pendulum" in page
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda text: text[:-20],
+        lambda text: text.replace('"schema": 1', '"schema": 9'),
+        lambda text: text.replace('"name"', '"title"'),
+        lambda text: text.replace('"members": [', '"members": [0.0, ', 1),
+    ],
+)
+def test_damaged_judgements_are_listed_and_the_report_goes_on(runs, tmp_path, spoil):
+    assert main(["judge", str(runs[0])]) == 0
+    whole = (runs[0] / "judgements.json").read_text()
+    try:
+        (runs[0] / "judgements.json").write_text(spoil(whole))
+        assert main(["report", str(runs[0].parent), "--out", str(tmp_path)]) == 0
+        assert "clone/judgements.json" in (tmp_path / "report.md").read_text()
+    finally:
+        (runs[0] / "judgements.json").write_text(whole)

@@ -37,6 +37,7 @@ from chibit.reporting.tables.arrivals import arrivals_table
 from chibit.reporting.tables.convergence import convergence_table
 from chibit.reporting.tables.crossover import crossover_table
 from chibit.reporting.tables.differences import differences_table, measured_table
+from chibit.reporting.tables.judged import judged_tables, judged_verdicts
 from chibit.reporting.tables.known import differences_known, studies_known
 from chibit.reporting.tables.published import published_table
 from chibit.reporting.tables.runs import excluded_table, gaps_table, runs_table
@@ -89,9 +90,17 @@ class Analysis:
     @cached_property
     def verdict(self) -> Verdict:
         """The study in one sentence, and what else was found."""
+        judged = judged_verdicts(self.study)
+        if judged and not self.study.runs:
+            return Verdict(
+                sentence=f"{judged[0][0].upper()}{judged[0][1:]}",
+                basis="By a model learned from the log; docs/judging.md says how far that can be trusted.",
+                cautions=tuple(judged[1:]),
+                tone="open",
+            )
         found = state_verdict(self.scores[HEADLINE], self.comparisons[HEADLINE], self.baseline, self.target)
         crossings = [crossing_sentence(trend) for trend in self.trends.get("score", ())]
-        return replace(found, also=(*found.also, *crossings))
+        return replace(found, also=(*found.also, *crossings, *judged))
 
     @cached_property
     def other_findings(self) -> dict[Rule, str]:
@@ -109,7 +118,7 @@ class Analysis:
     def tables(self) -> dict[str, Any]:
         """All tables by name; those that exist once for each rule as a dictionary by rule."""
         if not self.study.runs:
-            return {"excluded": excluded_table(self.study)}
+            return {"judged": judged_tables(self.study), "excluded": excluded_table(self.study)}
         headline = self.scores[HEADLINE]
         settings, shared = settings_tables(self.study)
         gaps = gaps_table(self.study)
@@ -137,6 +146,7 @@ class Analysis:
             "published": published_table(self.scores),
             "convergence": convergence_table(headline),
             "gaps": [gaps] if gaps else [],
+            "judged": judged_tables(self.study),
             "excluded": excluded_table(self.study),
             "settings": settings,
             "shared": shared,

@@ -20,6 +20,7 @@ from markupsafe import Markup
 from chibit.core.files import read_regular
 from chibit.reporting.analysis import HEADLINE, Analysis
 from chibit.reporting.figures import crossover, curves, forest, measured, profile, returns, sizes, targets
+from chibit.reporting.figures.judged import judged_panels
 from chibit.reporting.figures.loss import training_loss
 from chibit.reporting.figures.media import attention_panels, embed_videos
 from chibit.reporting.figures.panel import Panel, Section, present
@@ -92,6 +93,7 @@ def render_page(analysis: Analysis) -> str:
         tables=analysis.tables,
         sections=_sections(analysis) if study.runs else [],
         losses=_losses(study),
+        judged=_judged(study),
         sources=_sources(study),
         attention=attention,
         refused=refused,
@@ -111,6 +113,11 @@ def _sections(analysis: Analysis) -> list[tuple[bool, list[Section]]]:
         canvas = Canvas()
         found = [section for module in SECTIONS for section in module.sections(canvas, analysis)]
     return [(is_half, list(group)) for is_half, group in groupby(found, lambda section: section.is_half)]
+
+
+def _judged(study: Study) -> list[Panel]:
+    with style():
+        return judged_panels(Canvas(), study) if study.judged else []
 
 
 def _losses(study: Study) -> list[Panel]:

@@ -22,6 +22,7 @@ from chibit.core.errors import InputError, read_error
 from chibit.core.run_dir import INCIDENTAL
 from chibit.core.targets import environment_name
 from chibit.reporting.read.arms import arm_rank
+from chibit.reporting.read.judgements import JudgedPolicy, excluded_judgements, read_judged
 from chibit.reporting.read.registration import FILE, Registration, read_registration
 from chibit.reporting.read.run import Excluded, Run, read_run
 from chibit.reporting.read.strict_json import Refused, shown_name
@@ -59,6 +60,8 @@ class Study:
     """Everything else that was found, with the reason."""
     registration: Registration = field(default_factory=Registration)
     """What was fixed before the first run."""
+    judged: tuple[JudgedPolicy, ...] = ()
+    """Policies of all folders that were judged without a simulator."""
 
     @property
     def name(self) -> str:
@@ -134,20 +137,31 @@ def read_study(folder: Path, only: Collection[Path] | None = None) -> Study:
     Raises:
         InputError: when there is no such folder, or none in it is a run directory.
     """
-    found = [read_run(candidate) for candidate in _candidates(folder) if only is None or candidate in only]
+    folders = [candidate for candidate in _candidates(folder) if only is None or candidate in only]
+    found = [read_run(candidate) for candidate in folders]
     if only is None and not any(isinstance(entry, Run) or entry.is_run for entry in found):
         raise InputError(f"{folder}: it holds no run directories; {_REMEDY}")
     runs = _name_data_apart([entry for entry in found if isinstance(entry, Run)])
     runs = _name_variants_apart(runs)
     kept, duplicates = _drop_duplicates(runs)
     excluded = [entry for entry in found if isinstance(entry, Excluded)]
+    judged: list[JudgedPolicy] = []
+    for candidate, entry in zip(folders, found, strict=True):
+        try:
+            judged += read_judged(candidate, entry)
+        except Refused as refusal:
+            excluded.append(excluded_judgements(candidate, refusal))
     registration = Registration()
     try:
         registration = read_registration(folder)
     except Refused as refusal:
         excluded.append(Excluded(name=FILE, kind=refusal.kind, reason=refusal.reason))
     return Study(
-        folder=folder, runs=tuple(kept), excluded=tuple(excluded + duplicates), registration=registration
+        folder=folder,
+        runs=tuple(kept),
+        excluded=tuple(excluded + duplicates),
+        registration=registration,
+        judged=tuple(judged),
     )
 
 

@@ -1,0 +1,87 @@
+"""Policies judged without a simulator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from chibit.core.formatting import count, format_number
+from chibit.judging.judgement import AtLoggedSteps, Judgement, PlayedInModel
+from chibit.judging.verdict import rank, verdict
+from chibit.reporting.read.judgements import JudgedPolicy, by_log
+from chibit.reporting.read.study import Study
+from chibit.reporting.tables.table import EMPTY, Cell, Row, Table, number_columns, text, text_columns
+
+_COLUMNS = (
+    *("Return", "Times clone", "Discounted", "Steps", "Disagreement", "Outside", "Far", "Action error"),
+    *("On the best tenth", "In the simulator"),
+)
+_EXPLAINED = (
+    "Return: in a model that was learned from the log, with the model spread, which is no confidence "
+    "interval. Disagreement: of the networks of the model, in units of the clone's. Outside: share of steps "
+    "beyond the range of the log's states. Far: share of logged steps at which the policy acts as the log "
+    "hardly would. Action error: at logged steps that the model was not learned from, and on the tenth of "
+    "episodes with the best return."
+)
+
+
+def judged_tables(study: Study) -> list[Table]:
+    """A table for each log on which policies were judged."""
+    return [_table(group, i) for i, group in enumerate(by_log(study.judged))]
+
+
+def judged_verdicts(study: Study) -> list[str]:
+    """What policies come to, in a sentence for each log."""
+    return [
+        f"{group[0].judgement.log.data}, without a simulator: "
+        f"{verdict([policy.judgement for policy in group])}"
+        for group in by_log(study.judged)
+    ]
+
+
+def _table(policies: Sequence[JudgedPolicy], number: int) -> Table:
+    log = policies[0].judgement.log
+    true = {policy.judgement.name: policy.true_return for policy in policies}
+    rows = [_row(one, true[one.name]) for one in rank([policy.judgement for policy in policies])]
+    clone = Row(cells=(text("clone of the log"), *_cells(log.clone, log.clone_at_steps, log.clone), EMPTY))
+    title = (
+        f"{log.data}: {count(log.num_episodes, 'episode')}, mean return {format_number(log.mean_return)}; "
+        f"the model follows held-out episodes for {count(log.self_test.horizon, 'step')}"
+    )
+    return Table(
+        key=f"judged-{number}",
+        title=title,
+        caption=" ".join([_EXPLAINED, *(f"{note[0].upper()}{note[1:]}." for note in log.notes)]),
+        columns=(*text_columns("Policy"), *number_columns(*_COLUMNS)),
+        rows=(*rows, clone),
+    )
+
+
+def _row(judgement: Judgement, true_return: float | None) -> Row:
+    notes = [f"No number: {reason}." for reason in judgement.reasons]
+    notes += [f"{note[0].upper()}{note[1:]}." for note in judgement.notes]
+    cells = list(_cells(judgement.in_model, judgement.at_steps, judgement.log.clone))
+    if judgement.reasons:
+        cells[:3] = [EMPTY, EMPTY, EMPTY]
+    true = EMPTY if true_return is None else _number(true_return)
+    return Row(cells=(Cell(text=judgement.name, note=" ".join(notes)), *cells, true))
+
+
+def _cells(played: PlayedInModel, at_steps: AtLoggedSteps, clone: PlayedInModel) -> list[Cell]:
+    own, reference = played.total.mean, clone.total.mean
+    ratio = Cell(text=f"{own / reference:.2f}", sort=own / reference) if own > 0 < reference else EMPTY
+    disagreement = played.disagreement / max(clone.disagreement, 1e-12)
+    return [
+        Cell(text=played.total.short, sort=own),
+        ratio,
+        Cell(text=played.value.short, sort=played.value.mean),
+        _number(played.length),
+        Cell(text=f"{disagreement:.1f}", sort=disagreement),
+        Cell(text=f"{played.clipped:.0%}", sort=played.clipped),
+        Cell(text=f"{at_steps.far:.0%}", sort=at_steps.far),
+        _number(at_steps.error.mean),
+        _number(at_steps.best_error.mean),
+    ]
+
+
+def _number(value: float) -> Cell:
+    return Cell(text=format_number(value), sort=value)
