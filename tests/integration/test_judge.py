@@ -109,7 +109,7 @@ def test_a_report_without_a_simulator_says_what_was_judged(runs, tmp_path, capsy
     printed = " ".join(capsys.readouterr().out.split())
     page, markdown = ((tmp_path / f"report.{kind}").read_text() for kind in ("html", "md"))
     for text in (page, markdown, printed):
-        assert "Line, without a simulator: " in text
+        assert "line, without a simulator: " in text
         assert "nothing to say" not in text
     for text in (page, markdown):
         assert "sequence asked for 20" in text and "clone of the log" in text

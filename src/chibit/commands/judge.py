@@ -31,9 +31,8 @@ if TYPE_CHECKING:
 
 _CAPTION = (
     "return and value (discounted): in a model learned from the log, with the model spread, which is no "
-    "confidence interval; disagreement: of the models, in units of the clone's; outside: share of steps "
-    "beyond the log's range; far: share of logged steps at which the policy acts as the log hardly would; "
-    "action error: on {episodes}, and on the best tenth of them"
+    "confidence interval; disagree: the models among themselves, in units of the clone's; outside: share of "
+    "steps beyond the log's range; action error: on {episodes}; chibit report shows more"
 )
 
 
@@ -162,17 +161,7 @@ def _table(judge_: Judge, judgements: Sequence[Judgement], are_held_out: bool) -
     )
     table = Table(title=title, caption=_caption(are_held_out))
     table.add_column("policy", overflow="fold")
-    columns = (
-        "return",
-        "x clone",
-        "value",
-        "length",
-        "disagreement",
-        "outside",
-        "far",
-        "action error",
-        "best tenth",
-    )
+    columns = ("return", "x clone", "value", "disagree", "outside", "action error")
     for column in columns:
         table.add_column(column, justify="right")
     for one in judgements:
@@ -189,15 +178,12 @@ def _cells(
     yield played.total.short if is_kept else "no number"
     yield f"{played.total.mean / clone.total.mean:.2f}" if is_ratio else ""
     yield played.value.short if is_kept else ""
-    yield format_number(played.length)
     yield f"{played.disagreement / max(clone.disagreement, 1e-12):.1f}"
     yield f"{played.clipped:.0%}"
-    yield f"{at_steps.far:.0%}"
     yield format_number(at_steps.error.mean)
-    yield format_number(at_steps.best_error.mean)
 
 
 def _caption(are_held_out: bool) -> str:
     held_out = "held-out episodes"
-    learned = "episodes that policies may have learned from (train with --validation-share to hold some out)"
+    learned = "episodes that policies may have learned from (--validation-share holds some out)"
     return _CAPTION.format(episodes=held_out if are_held_out else learned)

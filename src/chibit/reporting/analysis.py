@@ -93,7 +93,7 @@ class Analysis:
         judged = judged_verdicts(self.study)
         if judged and not self.study.runs:
             return Verdict(
-                sentence=f"{judged[0][0].upper()}{judged[0][1:]}",
+                sentence=judged[0],
                 basis="By a model learned from the log; docs/judging.md says how far that can be trusted.",
                 cautions=tuple(judged[1:]),
                 tone="open",

@@ -1,4 +1,4 @@
-"""What the judge without a simulator says, beside what the simulator says."""
+"""What can be drawn of policies that were judged without a simulator."""
 
 from __future__ import annotations
 
@@ -11,9 +11,25 @@ from chibit.reporting.read.study import Study
 
 
 def judged_panels(canvas: Canvas, study: Study) -> list[Panel]:
-    """A panel for each log some of whose policies were played in the simulator too."""
+    """Judged against true returns of each log that has a simulator, and learning curves of each run."""
     groups = by_log(study.judged)
-    return present(_against_truth(canvas, group, f"judged-{i}") for i, group in enumerate(groups))
+    drawn = [_against_truth(canvas, group, f"judged-{i}") for i, group in enumerate(groups)]
+    runs = {one.run: one for one in study.judged if len(one.errors[0]) > 1}
+    return present(
+        [*drawn, *(_learning(canvas, one, f"learning-{i}") for i, one in enumerate(runs.values()))]
+    )
+
+
+def _learning(canvas: Canvas, policy: JudgedPolicy, key: str) -> Panel:
+    axes = canvas.clear("gradient steps", "action error")
+    for errors, color, dashes in zip(policy.errors, (INK, MUTED), ("-", "--"), strict=True):
+        axes.plot(errors[:, 0], errors[:, 1], color=color, linestyle=dashes, linewidth=1.7)
+    svg = to_svg(canvas.figure, key, f"Action errors of {policy.run} while it learned.")
+    return Panel(
+        title=f"Action error: {policy.run}",
+        svg=svg,
+        note="on held-out episodes; dashed: on those learned from",
+    )
 
 
 def _against_truth(canvas: Canvas, policies: Sequence[JudgedPolicy], key: str) -> Panel | None:

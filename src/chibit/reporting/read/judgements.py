@@ -7,10 +7,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from chibit.core.config import Checked
 from chibit.judging.judgement import FILE, SCHEMA, Judgement
-from chibit.reporting.read.run import Excluded, Run
+from chibit.reporting.read.run import HELD_OUT, Excluded, Run, read_column
 from chibit.reporting.read.strict_json import Refused, read_as, read_object, shown_name
+
+_LINES = 400
+"""Points of a learning curve."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +30,10 @@ class JudgedPolicy:
     judgement: Judgement
     true_return: float | None
     """Mean return of the run's last evaluation at the same target; None where it was not played."""
+    errors: tuple[np.ndarray, np.ndarray]
+    """(N, 2) and (M, 2) steps and action errors on held-out episodes and on those that it learned from."""
+    run: str
+    """Name of its run."""
 
 
 def read_judged(folder: Path, run: Run | Excluded) -> list[JudgedPolicy]:
@@ -46,7 +55,10 @@ def read_judged(folder: Path, run: Run | Excluded) -> list[JudgedPolicy]:
             raise Refused("damaged", f"{FILE}: policy and clone were not played by the same models")
     curves = () if isinstance(run, Excluded) else run.curves
     true = {curve.target_return: float(curve.mean_returns[-1]) for curve in curves}
-    return [JudgedPolicy(judgement, true.get(judgement.target_return)) for judgement in found]
+    errors = read_column(folder, HELD_OUT, _LINES), read_column(folder, "train/action_error", _LINES)
+    return [
+        JudgedPolicy(one, true.get(one.target_return), errors, shown_name(folder.resolve())) for one in found
+    ]
 
 
 def by_log(policies: Iterable[JudgedPolicy]) -> list[list[JudgedPolicy]]:

@@ -180,15 +180,15 @@ def _read_run(folder: Path, known: dict[str, Any]) -> Run:
     result = read_as(ResultRecord, found, "result.json")
     curves = _read_curves(folder)
     _check_result(result, curves)
-    held_out = _read_column(folder, HELD_OUT, _METRIC_LINES)
+    held_out = read_column(folder, HELD_OUT, _METRIC_LINES)
     if len(held_out) > 1:  # few runs have it; where it decides when a level is reached, each line counts
-        held_out = _read_column(folder, HELD_OUT, _HELD_OUT_LINES)
+        held_out = read_column(folder, HELD_OUT, _HELD_OUT_LINES)
     return Run(
         folder=folder,
         config=description.config,
         provenance=provenance,
         curves=curves,
-        loss=_read_column(folder, "train/loss", _METRIC_LINES),
+        loss=read_column(folder, "train/loss", _METRIC_LINES),
         held_out=held_out,
         result=result,
         **known,
@@ -278,7 +278,7 @@ def _check_result(result: ResultRecord, curves: tuple[Curve, ...]) -> None:
                 )
 
 
-def _read_column(folder: Path, key: str, at_most: int | None = None) -> np.ndarray:
+def read_column(folder: Path, key: str, at_most: int | None = None) -> np.ndarray:
     """(N, 2) steps and values of what training logged under a key."""
     points = []
     for where, record in read_lines(folder, "metrics.jsonl", at_most=at_most):

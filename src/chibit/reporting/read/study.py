@@ -144,13 +144,17 @@ def read_study(folder: Path, only: Collection[Path] | None = None) -> Study:
     runs = _name_data_apart([entry for entry in found if isinstance(entry, Run)])
     runs = _name_variants_apart(runs)
     kept, duplicates = _drop_duplicates(runs)
-    excluded = [entry for entry in found if isinstance(entry, Excluded)]
+    excluded: list[Excluded] = []
     judged: list[JudgedPolicy] = []
     for candidate, entry in zip(folders, found, strict=True):
+        own: list[JudgedPolicy] = []
         try:
-            judged += read_judged(candidate, entry)
+            own = read_judged(candidate, entry)
         except Refused as refusal:
             excluded.append(excluded_judgements(candidate, refusal))
+        judged += own
+        if isinstance(entry, Excluded) and not (own and entry.kind == "not evaluated"):
+            excluded.append(entry)
     registration = Registration()
     try:
         registration = read_registration(folder)

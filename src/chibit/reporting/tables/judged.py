@@ -12,21 +12,35 @@ from chibit.reporting.read.study import Study
 from chibit.reporting.tables.table import EMPTY, Cell, Row, Table, number_columns, text, text_columns
 
 _COLUMNS = (
-    *("Return", "Times clone", "Discounted", "Steps", "Disagreement", "Outside", "Far", "Action error"),
-    *("On the best tenth", "In the simulator"),
+    *("Return", "x clone", "Discounted", "Steps", "Disagree", "Outside", "Far", "Error", "Best tenth"),
+    "Simulator",
 )
 _EXPLAINED = (
     "Return: in a model that was learned from the log, with the model spread, which is no confidence "
-    "interval. Disagreement: of the networks of the model, in units of the clone's. Outside: share of steps "
-    "beyond the range of the log's states. Far: share of logged steps at which the policy acts as the log "
-    "hardly would. Action error: at logged steps that the model was not learned from, and on the tenth of "
-    "episodes with the best return."
+    "interval. Disagree: the networks of the model among themselves, in units of the clone's. Outside: share "
+    "of steps beyond the range of the log's states. Far: share of logged steps at which the policy acts as "
+    "the log hardly would. Error: of actions, at logged steps that the model was not learned from, and on "
+    "the tenth of episodes with the best return. Simulator: the run's last evaluation."
 )
 
 
 def judged_tables(study: Study) -> list[Table]:
-    """A table for each log on which policies were judged."""
-    return [_table(group, i) for i, group in enumerate(by_log(study.judged))]
+    """A table for each log on which policies were judged, and one of what must be known of them."""
+    groups = by_log(study.judged)
+    remarks = [
+        Row(cells=(text(one.name), text(remark)))
+        for group in groups
+        for one in (policy.judgement for policy in group)
+        for remark in (*(f"no number: {reason}" for reason in one.reasons), *one.notes)
+    ]
+    table = Table(
+        key="judged-remarks",
+        title="Remarks",
+        caption="Why there is no number, and what else must be known.",
+        columns=text_columns("Policy", "Remark"),
+        rows=tuple(remarks),
+    )
+    return [*(_table(group, i) for i, group in enumerate(groups)), *([table] if remarks else [])]
 
 
 def judged_verdicts(study: Study) -> list[str]:
@@ -57,13 +71,11 @@ def _table(policies: Sequence[JudgedPolicy], number: int) -> Table:
 
 
 def _row(judgement: Judgement, true_return: float | None) -> Row:
-    notes = [f"No number: {reason}." for reason in judgement.reasons]
-    notes += [f"{note[0].upper()}{note[1:]}." for note in judgement.notes]
     cells = list(_cells(judgement.in_model, judgement.at_steps, judgement.log.clone))
     if judgement.reasons:
         cells[:3] = [EMPTY, EMPTY, EMPTY]
     true = EMPTY if true_return is None else _number(true_return)
-    return Row(cells=(Cell(text=judgement.name, note=" ".join(notes)), *cells, true))
+    return Row(cells=(text(judgement.name), *cells, true))
 
 
 def _cells(played: PlayedInModel, at_steps: AtLoggedSteps, clone: PlayedInModel) -> list[Cell]:
