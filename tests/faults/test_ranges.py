@@ -185,7 +185,7 @@ def test_numbers_of_numpy_and_whole_numbers_become_plain_ones():
         ("study table2 --dry-run --target-returns nan", "target-returns"),
         ("pretrain --learning-rate nan", "learning_rate: got nan"),
         ("pretrain --temperature inf", "temperature: got inf"),
-        ("pretrain --beta2 1", "beta2: got 1.0"),
+        ("pretrain --adam-betas 0.9 1", "adam_betas[1]: got 1.0"),
     ],
 )
 def test_flags(flags, says, capfd, tmp_path, monkeypatch):
