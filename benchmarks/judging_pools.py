@@ -144,11 +144,11 @@ class Played:
         noise = self.noise * (self.high - self.low) / 2 * self.generator.normal(size=actions.shape)
         return np.clip(actions + noise, self.low, self.high).astype(np.float32)
 
-    def observe(self, rewards: np.ndarray, dones: np.ndarray) -> None:
+    def observe(self, rewards: np.ndarray, dones: np.ndarray, actions: np.ndarray | None = None) -> None:
         self.discounted += self.live * DISCOUNT**self.step * np.nan_to_num(rewards)
         self.live &= ~np.asarray(dones, bool)
         self.step += 1
-        self.policy.observe(rewards, dones)
+        self.policy.observe(rewards, dones, actions)
 
 
 def play(policy: Played, environments: EnvironmentPool) -> dict[str, float]:

@@ -68,7 +68,7 @@ class Acts:
     def act(self, observations):
         return self.choose(observations).astype(np.float32)
 
-    def observe(self, rewards, dones):
+    def observe(self, rewards, dones, actions=None):
         self.observed.append((np.array(rewards), np.array(dones)))
 
 

@@ -67,12 +67,14 @@ class Policy(Protocol):
         """
         ...
 
-    def observe(self, rewards: np.ndarray, dones: np.ndarray) -> None:
+    def observe(self, rewards: np.ndarray, dones: np.ndarray, actions: np.ndarray | None = None) -> None:
         """Take in what the last actions brought.
 
         Args:
             rewards: (E,) raw rewards; those of finished episodes are ignored.
             dones: (E,) bool, True from the step on which an episode ended.
+            actions: as `act` gives them, what was really done where it was something else: after a filter,
+                or by somebody else. None is what `act` said.
         """
         ...
 

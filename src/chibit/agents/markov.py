@@ -56,7 +56,7 @@ class MarkovPolicy:
                 actions[e] = generator.integers(self._num_actions or 0)
         return actions
 
-    def observe(self, rewards: np.ndarray, dones: np.ndarray) -> None:
+    def observe(self, rewards: np.ndarray, dones: np.ndarray, actions: np.ndarray | None = None) -> None:
         """Nothing is remembered."""
 
 

@@ -71,8 +71,8 @@ class StackedPolicy:
         """Choose actions (E, A) float32 for raw observations (E, S)."""
         return self._markov.act(observations)
 
-    def observe(self, rewards: np.ndarray, dones: np.ndarray) -> None:
-        """Rewards are not used."""
+    def observe(self, rewards: np.ndarray, dones: np.ndarray, actions: np.ndarray | None = None) -> None:
+        """Neither rewards nor actions are used."""
 
     def _remember(self, states: Tensor) -> Tensor:
         self._history = torch.cat([self._history[:, 1:], states[:, None]], dim=1)

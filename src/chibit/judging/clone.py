@@ -122,5 +122,5 @@ class ClonePolicy:
         """As `Clone.choose`."""
         return self._clone.choose(observations)
 
-    def observe(self, rewards: np.ndarray, dones: np.ndarray) -> None:
+    def observe(self, rewards: np.ndarray, dones: np.ndarray, actions: np.ndarray | None = None) -> None:
         """Nothing is remembered."""

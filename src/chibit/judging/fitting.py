@@ -98,7 +98,7 @@ class Tape:
         """The next ones."""
         return np.asarray(self._actions[:, self._step])
 
-    def observe(self, rewards: np.ndarray, dones: np.ndarray) -> None:
+    def observe(self, rewards: np.ndarray, dones: np.ndarray, actions: np.ndarray | None = None) -> None:
         """Go on."""
         self._step += 1
 

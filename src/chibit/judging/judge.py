@@ -203,7 +203,7 @@ def judge(
 
     Args:
         policy: a `chibit.Policy`, or any object with `reset(num_envs)`, `act(observations)` and
-            `observe(rewards, dones)`.
+            `observe(rewards, dones, actions=None)`.
         dataset: the log.
         held_out: episodes that neither model nor policy learned from; None sets a fifth of `dataset` aside.
         name: of the policy, for tables.

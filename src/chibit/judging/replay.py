@@ -35,7 +35,7 @@ class Replay:
 def replay(policy: Policy, dataset: TrajectoryDataset, episodes: Sequence[int]) -> Replay:
     """Show a policy logged episodes, in lockstep.
 
-    It sees logged states and rewards at every step, whatever it would rather have done.
+    It sees logged states, rewards and actions at every step, whatever it would rather have done.
 
     Args:
         policy: is reset first.
@@ -66,7 +66,8 @@ def replay(policy: Policy, dataset: TrajectoryDataset, episodes: Sequence[int]) 
         if not np.isfinite(actions[live]).all():
             raise InputError(f"the policy's action is not finite at step {step}; train it again")
         chosen[rows[live]] = actions[live]
-        policy.observe(columns["rewards"][rows].astype(np.float64), step + 1 >= lengths)
+        rewards = columns["rewards"][rows].astype(np.float64)
+        policy.observe(rewards, step + 1 >= lengths, columns["actions"][rows])
     return Replay(columns["observations"], columns["actions"], chosen, columns["rewards"], starts)
 
 

@@ -124,20 +124,40 @@ class Policy:
         self._must_observe = self.agent.is_return_conditioned
         return actions[0] if single else actions
 
-    def observe(self, rewards: np.ndarray | float, dones: np.ndarray | bool) -> None:
+    def observe(
+        self,
+        rewards: np.ndarray | float,
+        dones: np.ndarray | bool,
+        actions: np.ndarray | float | None = None,
+    ) -> None:
         """Take in what the last actions brought.
 
         Args:
             rewards: (E,) raw rewards, or one number.
             dones: (E,) bool, True from the step on which an episode ended, or one value.
+            actions: as `act` gives them, what was really done where it was something else: after a filter,
+                or by somebody else. None is what `act` said.
+
+        Raises:
+            InputError: for another shape, or an action that is not finite.
         """
         shape = (self._num_envs,)
         given = np.atleast_1d(np.asarray(rewards, np.float64)), np.atleast_1d(np.asarray(dones, bool))
         for name, array in zip(("rewards", "dones"), given, strict=True):
             if array.shape != shape:
                 raise InputError(f"observe: {name} have shape {array.shape}, expected {shape}")
-        self._acting.observe(*given)
+        self._acting.observe(*given, None if actions is None else self._done(actions))
         self._must_observe = False
+
+    def _done(self, actions: np.ndarray | float) -> np.ndarray:
+        """(E, A) or (E,) actions that were taken."""
+        shape = (self._num_envs, *([self.spec.act_dim] if self.spec.num_actions is None else []))
+        done = np.asarray(actions)
+        if done.ndim == len(shape) - 1:
+            done = done[None]
+        if done.shape != shape or not np.isfinite(done).all():
+            raise InputError(f"observe: actions have shape {done.shape}, expected finite ones of {shape}")
+        return done
 
 
 __all__ = ["Policy", "PolicyScore", "export_policy"]

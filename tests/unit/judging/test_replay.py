@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -49,6 +51,13 @@ def test_a_sequence_model_replays_its_own_episodes(tmp_path):
         cache=tmp_path,
     )
     np.testing.assert_allclose(replay(agent.policy([20.0]), own, range(4)).chosen, done[kept], atol=1e-5)
+    changed = replace(own, records=own.records.copy())
+    changed.records[:, 2] = 0.5  # what it is told to have done, and not what it would have done
+    told = replay(agent.policy([20.0]), changed, range(4)).chosen
+    first = np.zeros(len(told), bool)
+    first[own.episode_starts[:-1]] = True
+    np.testing.assert_allclose(told[first], done[kept][first], atol=1e-5)
+    assert (np.abs(told - done[kept]) > 1e-4)[~first].any()
     asked_otherwise = replay(agent.policy([-900.0]), own, range(4)).chosen
     assert np.abs(asked_otherwise - done[kept]).max() > 1e-4
 

@@ -15,13 +15,15 @@ import pytest
 import safetensors.torch
 import torch
 
+from baseline_toys import identity_data
 from chibit.agents import AGENTS, make_agent
+from chibit.agents.dt.config import DecisionTransformerConfig
 from chibit.core.errors import DamagedFileError, InputError, ResourceError
 from chibit.core.runtime import Runtime
 from chibit.core.shared_folder import MANIFEST
 from chibit.data.dataset import DatasetSpec
 from chibit.evaluation.rollout import evaluate
-from chibit.models.gpt import GPTConfig
+from chibit.models.gpt import GPTConfig, GPTShape
 from chibit.models.language_model import LanguageModel, LanguageModelConfig, save_language_model
 from chibit.policy.card import PolicyScore
 from chibit.policy.policy import Policy, export_policy
@@ -339,3 +341,28 @@ def test_a_pretrained_arm_loads_without_its_source(tmp_path):
     shutil.rmtree(source)
     np.testing.assert_array_equal(play(Policy.from_pretrained(folder), HOPPER), expected)
     assert str(tmp_path) not in (folder / "config.json").read_text()
+
+
+def test_what_was_really_done_is_what_a_sequence_model_remembers():
+    spec = identity_data(False).spec
+    config = DecisionTransformerConfig(gpt=GPTShape(n_layer=1, n_embd=16), context_length=4)
+    agent = make_agent(config, spec, Runtime())
+    seen = np.full((2, spec.state_dim), 0.3, np.float32)
+
+    def second_actions(executed):
+        policy = Policy(agent, spec, target_return=1.0)
+        policy.reset(2)
+        first = policy.act(seen)
+        policy.observe(np.zeros(2), np.zeros(2, bool), executed)
+        return first, policy.act(seen)
+
+    first, plain = second_actions(None)
+    assert np.array_equal(second_actions(first)[1], plain)
+    assert not np.array_equal(second_actions(np.full_like(first, 0.9))[1], plain)
+    policy = Policy(agent, spec, target_return=1.0)
+    policy.reset(1)
+    policy.act(seen[0])
+    policy.observe(0.0, False, np.array([0.2]))  # without the first axis, as act gives it
+    for wrong in (np.zeros(3), np.array([np.nan]), np.zeros((1, 2))):
+        with pytest.raises(InputError, match="observe: actions have shape"):
+            policy.observe(0.0, False, wrong)

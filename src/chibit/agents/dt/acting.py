@@ -100,8 +100,14 @@ class ReturnConditionedPolicy:
         actions: np.ndarray = self._actions[:, column].numpy().copy()
         return actions
 
-    def observe(self, rewards: np.ndarray, dones: np.ndarray) -> None:
-        """Lower what is left to reach by (E,) raw rewards, and drop the episodes that are over."""
+    def observe(self, rewards: np.ndarray, dones: np.ndarray, actions: np.ndarray | None = None) -> None:
+        """Lower what is left to reach by (E,) raw rewards, and drop the episodes that are over.
+
+        What it remembers to have done is (E, A) or (E,) `actions`, or what `act` said.
+        """
+        if actions is not None:
+            done = torch.as_tensor(np.asarray(actions)[self._live], dtype=self._actions.dtype)
+            self._actions[torch.from_numpy(self._live), self._column] = done
         if self._reward_mode == "normal":
             self._left[self._live] -= np.asarray(rewards, np.float64)[self._live]
         self._live = self._live[~np.asarray(dones, bool)[self._live]]
