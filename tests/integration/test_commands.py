@@ -107,6 +107,11 @@ def test_evaluate_plays_and_writes_every_return(run, tmp_path, capsys):
     record = json.loads(out.read_text())
     assert [row["target_return"] for row in record["evaluations"]] == [-100.0, -500.0]
     assert all(len(row["episode_returns"]) == 3 for row in record["evaluations"])
+    for row in record["evaluations"]:  # rewards are negative: a discount makes less of them
+        assert all(
+            value < later < 0
+            for value, later in zip(row["episode_returns"], row["discounted_returns"], strict=True)
+        )
 
 
 @pytest.mark.parametrize(

@@ -166,7 +166,10 @@ def _require_own(path: Path) -> None:
 def _write_json(path: Path, evaluations: Sequence[Evaluation], loaded: LoadedRun, seed: int) -> None:
     from chibit.training.offline import evaluation_record
 
-    records = [evaluation_record(evaluation, loaded.step, 0.0) for evaluation in evaluations]
+    records = [
+        {**evaluation_record(one, loaded.step, 0.0), "discounted_returns": list(one.discounted_returns)}
+        for one in evaluations
+    ]
     make_folder(path.parent)
     write_atomic(
         path, json.dumps({"run": str(loaded.run.path), "seed": seed, "evaluations": records}, indent=1)

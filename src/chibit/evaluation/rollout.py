@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 MAX_LOCKSTEP = 256
 """Most episodes played at once; more run in waves. It bounds memory, and larger batches gain nothing."""
 
+DISCOUNT = 0.99
+"""Of discounted returns, per step; what `chibit judge` calls a value."""
+
 Progress = Callable[[int, int], None]
 """Called once a lockstep step with the environment steps done and the number of episodes still running."""
 
@@ -43,6 +46,8 @@ class Episode:
     """Seed the environment was reset with."""
     raw_return: float
     """Sum of raw rewards, undiscounted; of a failed episode up to the fault."""
+    discounted_return: float
+    """The same, discounted by `DISCOUNT` a step."""
     length: int
     """Environment steps."""
     fault: str | None
@@ -67,6 +72,8 @@ class Evaluation:
     """Indices of the episodes whose environment failed."""
     seconds: float
     """Wall seconds of the rollout, which all targets of one `evaluate` share."""
+    discounted_returns: tuple[float, ...] = ()
+    """Raw return of every episode, discounted by 0.99 a step."""
 
     @property
     def summary(self) -> EvaluationSummary:
@@ -161,7 +168,7 @@ def rollout(
     # float32, and images bytes, as in data sets: a policy must see here what it saw in training.
     is_image = environments[0].observation_space.dtype == np.uint8
     observations = np.zeros((number, *shape), dtype=np.uint8 if is_image else np.float32)
-    returns, rewards = np.zeros(number), np.zeros(number)
+    returns, discounted, rewards = np.zeros(number), np.zeros(number), np.zeros(number)
     lengths, dones = np.zeros(number, dtype=np.int64), np.zeros(number, dtype=bool)
     faults: list[str | None] = [None] * number
     for e, env in enumerate(environments):
@@ -179,13 +186,20 @@ def rollout(
                 continue
             observations[e], rewards[e], dones[e] = outcome
             returns[e] += rewards[e]
+            discounted[e] += DISCOUNT ** int(lengths[e]) * rewards[e]
             lengths[e] += 1
         policy.observe(rewards, dones)
         running = [e for e in running if not dones[e]]
         if progress is not None:
             progress(int(lengths.sum()), len(running))
     return [
-        Episode(seed=seeds[e], raw_return=float(returns[e]), length=int(lengths[e]), fault=faults[e])
+        Episode(
+            seed=seeds[e],
+            raw_return=float(returns[e]),
+            discounted_return=float(discounted[e]),
+            length=int(lengths[e]),
+            fault=faults[e],
+        )
         for e in range(number)
     ]
 
@@ -251,6 +265,7 @@ def _summarize(
         normalized_score=summary.normalized_score,
         failed_episodes=failed,
         seconds=seconds,
+        discounted_returns=tuple(episode.discounted_return for episode in episodes),
     )
 
 

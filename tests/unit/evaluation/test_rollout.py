@@ -117,6 +117,8 @@ def test_each_episode_is_counted_once_and_never_stepped_past_its_end():
     episodes = rollout(policy, [Countdown(n) for n in (3, 1, 7, 2)], [10, 11, 12, 13])
     assert [e.raw_return for e in episodes] == [3.0, 1.0, 7.0, 2.0]
     assert [e.length for e in episodes] == [3, 1, 7, 2]
+    discounted = [sum(0.99**t for t in range(n)) for n in (3, 1, 7, 2)]
+    assert [e.discounted_return for e in episodes] == pytest.approx(discounted)
     assert [e.seed for e in episodes] == [10, 11, 12, 13]
     assert len(policy.observed) == 7
     assert [dones.tolist() for _, dones in policy.observed[:3]] == [
