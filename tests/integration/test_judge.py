@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from chibit.core.config import from_json
 from chibit.judging import judge as judging
 from chibit.judging.fitting import fit_log
 from chibit.judging.judgement import Judgement
+from chibit.reporting.tables.judged import _regret
 from judging_toys import QUICK, columns
 
 
@@ -61,6 +63,22 @@ def test_runs_are_judged_side_by_side(runs, capsys):
     assert [from_json(Judgement, one).target_return for one in clone] == [None]
     assert [from_json(Judgement, one).target_return for one in sequence] == [20.0, -10.0]
     assert [one["name"] for one in sequence] == ["sequence asked for 20", "sequence asked for -10"]
+
+
+def test_all_finished_runs_of_a_folder_are_judged(runs, tmp_path, capsys):
+    assert main(["judge", str(runs[0].parent)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "clone" in shown and "sequence" in shown
+    for run in runs:
+        assert judgements_of(run)
+    assert main(["judge", *map(str, runs), "--target-returns", "7"]) == 0
+    assert [one["target_return"] for run in runs for one in judgements_of(run)] == [None, 7.0]
+    (tmp_path / "empty").mkdir()
+    assert main(["judge", str(tmp_path / "empty")]) == 2
+    (tmp_path / "begun" / "a").mkdir(parents=True)
+    (tmp_path / "begun" / "a" / "config.json").write_text("{}")
+    assert main(["judge", str(tmp_path / "begun")]) == 2
+    assert "none of its 1 run is finished" in capsys.readouterr().err
 
 
 def test_other_targets_and_estimates_are_there_for_the_asking(runs, capsys):
@@ -124,6 +142,20 @@ def test_a_report_shows_judged_and_true_returns_side_by_side(pendulum_file, tmp_
     assert main(["report", str(tmp_path / "runs"), "--out", str(tmp_path)]) == 0
     page = (tmp_path / "report.html").read_text()
     assert "Without a simulator" in page and "Judged and true: pendulum" in page
+    assert "of what lies between" not in page  # there is one policy
+
+
+def test_a_report_says_what_the_judges_choice_costs():
+    def judged(name, members, true):
+        played = SimpleNamespace(total=SimpleNamespace(mean=members))
+        judgement = SimpleNamespace(name=name, total=played.total, in_model=played)
+        return SimpleNamespace(judgement=judgement, true_return=true)
+
+    good, bad, middle = judged("good", 5.0, 70.0), judged("bad", 1.0, 0.0), judged("middle", 2.0, 100.0)
+    assert _regret([bad, good, middle]) == (
+        " In the simulator good loses 30% of what lies between the worst and the best."
+    )
+    assert not _regret([good]) and not _regret([good, judged("other", 2.0, None)])
 
 
 @pytest.mark.parametrize(

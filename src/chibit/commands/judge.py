@@ -20,6 +20,7 @@ from chibit.core.errors import InputError
 from chibit.core.fields import BelowOne, Count, Seed, Targets
 from chibit.core.files import write_atomic
 from chibit.core.formatting import count, format_number, format_setting
+from chibit.core.run_dir import RunDir
 from chibit.core.terminal import make_console
 from chibit.judging.judgement import FILE, SCHEMA
 
@@ -47,9 +48,9 @@ class JudgeArguments(WithModules):
     """
 
     runs: Annotated[tuple[Path, ...], MinLen(1), tyro.conf.Positional]
-    """Run directories."""
+    """Run directories, or folders of them (a study), whose finished runs are judged."""
     target_returns: Targets = ()
-    """Raw returns to ask for; empty takes the run's own. Methods without target returns take none."""
+    """Raw returns to ask for, of runs that take some; empty takes the run's own."""
     checkpoint: str = "last"
     """last, best, or a step."""
     horizon: Count | None = None
@@ -83,7 +84,11 @@ def judge(argv: Sequence[str], prog: str) -> None:
     from chibit.judging.judge import JudgeConfig
     from chibit.training.loading import load_run
 
-    loaded = [load_run(path, arguments.checkpoint, device=arguments.device) for path in arguments.runs]
+    paths = [path for given in arguments.runs for path in _runs_in(given)]
+    loaded = [load_run(path, arguments.checkpoint, device=arguments.device) for path in paths]
+    if arguments.target_returns and not any(run.agent.is_return_conditioned for run in loaded):
+        agents = ", ".join(dict.fromkeys(run.config.agent.agent for run in loaded))
+        raise InputError(f"target_returns: agent {agents} takes none; leave them out")
     config = JudgeConfig(
         fit=FitConfig(seed=arguments.seed), horizon=arguments.horizon, discount=arguments.discount
     )
@@ -98,6 +103,17 @@ def judge(argv: Sequence[str], prog: str) -> None:
         write_atomic(run.run.path / FILE, json.dumps({"schema": SCHEMA, "judgements": own}, indent=1))
     for judge_ in dict.fromkeys(one.judge for one in judged):
         _print(console, judge_, [one for one in judged if one.judge is judge_], arguments.other_estimates)
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    """The folder itself where it is a run, or is nothing that holds any; else its finished runs."""
+    if (folder / "config.json").exists() or not folder.is_dir():
+        return [folder]
+    inside = sorted(path for path in folder.iterdir() if (path / "config.json").exists())
+    finished = [path for path in inside if RunDir(path).is_finished]
+    if inside and not finished:
+        raise InputError(f"{folder}: none of its {count(len(inside), 'run')} is finished; let them train on")
+    return finished or [folder]
 
 
 def _judges(loaded: Sequence[LoadedRun], config: JudgeConfig) -> Iterator[tuple[Judge, list[LoadedRun]]]:
@@ -117,14 +133,8 @@ def _judges(loaded: Sequence[LoadedRun], config: JudgeConfig) -> Iterator[tuple[
 
 
 def _judge_run(judge_: Judge, run: LoadedRun, asked: tuple[float, ...]) -> Iterator[_Judged]:
-    agent = run.agent
-    if asked and not agent.is_return_conditioned:
-        raise InputError(f"target_returns: agent {run.config.agent.agent} takes none; leave them out")
-    targets: Sequence[float | None] = (None,)
-    if agent.is_return_conditioned:
-        targets = asked or run.config.target_returns or run.spec.default_target_returns
-    for target in targets:
-        policy = agent.policy(None if target is None else [target])
+    for target in run.config.targets(run.spec, asked) or (None,):
+        policy = run.agent.policy(None if target is None else [target])
         name = run.run.path.resolve().name
         if target is not None:
             name += f" asked for {format_setting(target)}"

@@ -47,9 +47,21 @@ def judged_verdicts(study: Study) -> list[str]:
     """What policies come to, in a sentence for each log."""
     return [
         f"{group[0].judgement.log.data}, without a simulator: "
-        f"{verdict([policy.judgement for policy in group])}"
+        f"{verdict([policy.judgement for policy in group])}{_regret(group)}"
         for group in by_log(study.judged)
     ]
+
+
+def _regret(policies: Sequence[JudgedPolicy]) -> str:
+    """What taking the judge's first policy costs, where the simulator knows; else empty."""
+    first = rank([policy.judgement for policy in policies])[0]
+    true = {policy.judgement.name: policy.true_return for policy in policies}
+    known = [value for value in true.values() if value is not None]
+    chosen = true[first.name]
+    if first.total is None or chosen is None or len(known) < 2 or min(known) == max(known):
+        return ""
+    lost = (max(known) - chosen) / (max(known) - min(known))
+    return f" In the simulator {first.name} loses {lost:.0%} of what lies between the worst and the best."
 
 
 def _table(policies: Sequence[JudgedPolicy], number: int) -> Table:
