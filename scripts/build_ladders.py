@@ -25,7 +25,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 from chibit.data.collect.behavior.ladder import (
-    ENV_IDS,
     BehaviorPolicy,
     Ladder,
     PolicyRecord,
@@ -34,7 +33,8 @@ from chibit.data.collect.behavior.ladder import (
 )
 from chibit.data.collect.behavior.rollout import BLOCK_EPISODES, roll_out_block
 from chibit.environments.make import make_env, physics_record
-from chibit.environments.scores import D4RL, normalized_score
+from chibit.environments.registry import OWN_IDS
+from chibit.environments.scores import normalized_score, score_reference
 
 MEASURE_SEED = 2_022
 
@@ -68,11 +68,11 @@ def rounded_policy(path: Path, record: PolicyRecord, noise_scale: float = 1.0) -
 
 def measured(policy: BehaviorPolicy, name: str, num_episodes: int) -> BehaviorPolicy:
     """Return the policy with its scores, noise on, in its record."""
-    envs = [make_env(ENV_IDS[name], d4rl_physics=True) for _ in range(BLOCK_EPISODES)]
+    envs = [make_env(OWN_IDS[name], d4rl_physics=True) for _ in range(BLOCK_EPISODES)]
     seeds = np.random.SeedSequence(MEASURE_SEED).spawn(num_episodes)
     blocks = [seeds[i : i + BLOCK_EPISODES] for i in range(0, num_episodes, BLOCK_EPISODES)]
     episodes = [e for block in blocks for e in roll_out_block(policy, envs[: len(block)], block)]
-    scores = np.array([normalized_score(e.rewards.sum(), D4RL[name]) for e in episodes])
+    scores = np.array([normalized_score(e.rewards.sum(), score_reference(OWN_IDS[name])) for e in episodes])
     record = dataclasses.replace(
         policy.record,
         mean_score=round(float(scores.mean()), 2),
@@ -87,7 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("name", choices=sorted(ENV_IDS))
+    parser.add_argument("name", choices=sorted(OWN_IDS))
     parser.add_argument("--state", type=Path, required=True, help="folder of the training scripts")
     parser.add_argument("--out", type=Path, required=True, help="folder for the ladder file")
     parser.add_argument("--medium", type=float, default=45.0, help="normalized score of the medium policy")
@@ -118,8 +118,8 @@ def main() -> None:
     policies = [random_policy(expert.act_dim), *snapshots, expert]
     ladder = Ladder(
         env_name=args.name,
-        env_id=ENV_IDS[args.name],
-        physics=physics_record(ENV_IDS[args.name], True),
+        env_id=OWN_IDS[args.name],
+        physics=physics_record(OWN_IDS[args.name], True),
         policies=tuple(measured(policy, args.name, args.num_episodes) for policy in policies),
     )
     args.out.mkdir(parents=True, exist_ok=True)

@@ -23,10 +23,11 @@ from safetensors.numpy import load_file
 from safetensors.torch import load_model, save_model
 from torch import nn
 
-from chibit.data.collect.behavior.ladder import ENV_IDS, BehaviorPolicy, PolicyRecord
+from chibit.data.collect.behavior.ladder import BehaviorPolicy, PolicyRecord
 from chibit.data.collect.behavior.rollout import BLOCK_EPISODES, roll_out_block
 from chibit.environments.make import make_env
-from chibit.environments.scores import D4RL, normalized_score
+from chibit.environments.registry import OWN_IDS
+from chibit.environments.scores import normalized_score, score_reference
 
 SATURATED = 0.97
 """Teacher actions beyond this are treated as the bound itself: the student may then go past it at no cost."""
@@ -106,7 +107,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("name", choices=sorted(ENV_IDS))
+    parser.add_argument("name", choices=sorted(OWN_IDS))
     parser.add_argument("--teacher", type=Path, required=True, help="safetensors file of the TQC actor")
     parser.add_argument("--state", type=Path, required=True, help="folder for checkpoints and the result")
     parser.add_argument("--rounds", type=int, default=40, help="DAgger rounds of eight episodes")
@@ -127,7 +128,7 @@ def main() -> None:
     folder = args.state / args.name
     (folder / "visited").mkdir(parents=True, exist_ok=True)
     teacher = Teacher(args.teacher, args.noise)
-    envs = [make_env(ENV_IDS[args.name], d4rl_physics=True) for _ in range(BLOCK_EPISODES)]
+    envs = [make_env(OWN_IDS[args.name], d4rl_physics=True) for _ in range(BLOCK_EPISODES)]
     student = Student(envs[0].observation_space.shape[0], teacher.act_dim, args.width)
     if (folder / "student.safetensors").exists():
         load_model(student, folder / "student.safetensors")
@@ -139,7 +140,7 @@ def main() -> None:
         episodes = roll_out_block(
             policy, envs, np.random.SeedSequence((args.seed, round_)).spawn(BLOCK_EPISODES)
         )
-        scores = [normalized_score(e.rewards.sum(), D4RL[args.name]) for e in episodes]
+        scores = [normalized_score(e.rewards.sum(), score_reference(OWN_IDS[args.name])) for e in episodes]
         visited.append(np.concatenate([e.observations[:-1] for e in episodes]).astype(np.float32))
         data = torch.from_numpy(np.concatenate(visited))
         if round_ == 0:
@@ -160,7 +161,7 @@ def main() -> None:
     episodes = [
         e for i in (0, BLOCK_EPISODES) for e in roll_out_block(policy, envs, seeds[i : i + BLOCK_EPISODES])
     ]
-    scores = [normalized_score(e.rewards.sum(), D4RL[args.name]) for e in episodes]
+    scores = [normalized_score(e.rewards.sum(), score_reference(OWN_IDS[args.name])) for e in episodes]
     print(
         f"{args.name} expert: score {np.mean(scores):.1f} +- {np.std(scores):.1f}, loss {loss:.5f}",
         flush=True,

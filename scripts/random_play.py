@@ -16,7 +16,7 @@ import numpy as np
 
 from chibit.core.files import write_atomic
 from chibit.environments.make import make_env
-from chibit.environments.scores import GAMER
+from chibit.environments.registry import find_game
 from chibit.evaluation.rollout import evaluate
 
 
@@ -51,7 +51,7 @@ def play(game: str, num_episodes: int) -> str:
         target_returns=[None],
         num_episodes=num_episodes,
         seed=0,
-        score_reference=GAMER[game.lower()],
+        score_reference=find_game(game).score_reference,
     )
     summary = evaluation.summary
     buffer = io.StringIO()

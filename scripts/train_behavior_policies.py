@@ -28,10 +28,10 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from chibit.data.collect.behavior import BehaviorPolicy, PolicyRecord
-from chibit.data.collect.behavior.ladder import ENV_IDS
 from chibit.data.collect.behavior.rollout import BLOCK_EPISODES, roll_out_block
 from chibit.environments.make import make_env
-from chibit.environments.scores import D4RL, normalized_score
+from chibit.environments.registry import OWN_IDS
+from chibit.environments.scores import normalized_score, score_reference
 
 NUM_ENVS = 4
 
@@ -52,7 +52,7 @@ HYPERPARAMETERS: dict[str, dict] = {
 
 
 def make_model(name: str, seed: int) -> tuple[PPO, VecNormalize]:
-    envs = DummyVecEnv([lambda: make_env(ENV_IDS[name], d4rl_physics=True)] * NUM_ENVS)
+    envs = DummyVecEnv([lambda: make_env(OWN_IDS[name], d4rl_physics=True)] * NUM_ENVS)
     settings = HYPERPARAMETERS[name]
     normalized = VecNormalize(envs, gamma=settings["gamma"])
     model = PPO(
@@ -93,11 +93,11 @@ def policy_from_arrays(arrays: dict[str, np.ndarray], record: PolicyRecord) -> B
 
 def measure(policy: BehaviorPolicy, name: str, num_episodes: int, seed: int) -> np.ndarray:
     """Return the normalized returns of `num_episodes` episodes with the noise on."""
-    envs = [make_env(ENV_IDS[name], d4rl_physics=True) for _ in range(BLOCK_EPISODES)]
+    envs = [make_env(OWN_IDS[name], d4rl_physics=True) for _ in range(BLOCK_EPISODES)]
     seeds = np.random.SeedSequence(seed).spawn(num_episodes + -num_episodes % BLOCK_EPISODES)
     blocks = [seeds[i : i + BLOCK_EPISODES] for i in range(0, len(seeds), BLOCK_EPISODES)]
     episodes = [e for block in blocks for e in roll_out_block(policy, envs, block)]
-    return np.array([normalized_score(e.rewards.sum(), D4RL[name]) for e in episodes])
+    return np.array([normalized_score(e.rewards.sum(), score_reference(OWN_IDS[name])) for e in episodes])
 
 
 class SnapshotCallback(BaseCallback):
@@ -167,7 +167,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("name", choices=sorted(ENV_IDS))
+    parser.add_argument("name", choices=sorted(OWN_IDS))
     parser.add_argument("--state", type=Path, required=True, help="folder for checkpoints and snapshots")
     parser.add_argument("--num-steps", type=int, default=1_000_000, help="environment steps in all")
     parser.add_argument(

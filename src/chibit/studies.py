@@ -96,8 +96,14 @@ FAIR_TARGETS = {
     "walker2d-medium-replay": (5000.0,),
 }
 """The paper's (Table 7)."""
-BACKBONE_RATES: dict[str, float] = {}
-"""What the study `rates` chose for each arm (docs/experiment.md)."""
+BACKBONE_RATES: dict[str, float] = {
+    "random": 3e-3,
+    "chibit": 3e-3,
+    "random_matched": 3e-4,
+    "markov": 1e-3,
+    "random_matched_markov": 3e-4,
+}
+"""What the study `rates` chose for each arm (docs/experiment.md, results/rates)."""
 FAIR = Study(
     summary="does pre-training help? Each arm at its own rate, fresh starts, ten paired seeds",
     arms=FAIR_ARMS,
@@ -116,6 +122,8 @@ FAIR = Study(
         "hopper-medium-expert": 113.3,
         "walker2d-medium-replay": 38.8,
     },
+    # Mean held-out error of `random` at its chosen rate after 2,500 steps of the study `rates`.
+    error_levels={"hopper-medium-replay": 0.09545},
     negligible=1.5,
 )
 FAIR_CELL = replace(FAIR, data=("hopper-medium-replay",), score_levels={}, negligible=None)
@@ -135,6 +143,7 @@ _OWN = {
         evaluate_every=500,
         has_chosen_rates=False,
         comparisons=(),
+        error_levels={},
     ),
     "fair": FAIR,
     "fair_baselines": Study(

@@ -8,7 +8,6 @@ import faults_kills
 import faults_lines
 import faults_mutations
 import faults_watch
-import numpy as np
 import pytest
 
 from chibit.cli import VERBS
@@ -54,7 +53,6 @@ def _raise(error):
 BAD_DEEDS = {
     "crashed": lambda place: _raise(ZeroDivisionError),
     "hung": lambda place: time.sleep(60),
-    "too large": lambda place: len(np.ones((faults_watch.MEGABYTES + 100) << 17)),
     "outside": lambda place: (place.outside / "secret.mp4").read_bytes(),
     "executed": lambda place: subprocess.run(["true"]).returncode,
 }
@@ -67,6 +65,22 @@ def test_what_must_not_happen_is_seen(outcome, tmp_path, monkeypatch):
     place.empty()
     seen = faults_watch.run(lambda: BAD_DEEDS[outcome](place), place)
     assert faults_mutations._judge(seen, None)[0] == outcome, seen
+
+
+def test_what_takes_too_much_memory_is_seen(tmp_path):
+    """In a process of its own: what a process did before, it may use again without taking more."""
+    code = (
+        "import sys; sys.path[:0] = sys.argv[2:]\n"
+        "import faults_mutations, faults_watch, numpy; from pathlib import Path\n"
+        "place = faults_watch.Place(Path(sys.argv[1])); place.empty()\n"
+        "megabytes = faults_watch.MEGABYTES + 100\n"
+        "for number in (megabytes, 9):\n"
+        "    seen = faults_watch.run(lambda: len(numpy.ones(number << 17)), place)\n"
+        "    print(faults_mutations._judge(seen, None)[0])"
+    )
+    program = [sys.executable, "-c", code, tmp_path, *sys.path]
+    result = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert result.stdout.splitlines() == ["too large", "read"], result.stderr
 
 
 @pytest.mark.parametrize("name", ["user/notes", "tmp/left", "work/.tmp-1-x", "home/strange", "../beside"])

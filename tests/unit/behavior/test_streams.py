@@ -69,7 +69,7 @@ def test_closing_cancels_what_is_not_needed() -> None:
     stream = in_order(submit, two_episodes, wanted=1000, num_processes=3)
     next(stream)
     stream.close()
-    assert len(futures) == 4 and all(future.canceled() for future in futures[1:])
+    assert len(futures) == 4 and all(future.cancelled() for future in futures[1:])
 
 
 def test_killed_worker_is_a_shortage_of_a_resource() -> None:
