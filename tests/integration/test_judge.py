@@ -12,7 +12,7 @@ from chibit.core.config import from_json
 from chibit.judging import judge as judging
 from chibit.judging.fitting import fit_log
 from chibit.judging.judgement import Judgement
-from chibit.reporting.tables.judged import _regret
+from chibit.reporting.tables.judged import _dimensions, _regret
 from judging_toys import QUICK, columns
 
 
@@ -143,6 +143,22 @@ def test_a_report_shows_judged_and_true_returns_side_by_side(pendulum_file, tmp_
     page = (tmp_path / "report.html").read_text()
     assert "Without a simulator" in page and "Judged and true: pendulum" in page
     assert "of what lies between" not in page  # there is one policy
+
+
+def test_errors_by_dimension_are_a_table_where_there_are_several():
+    def judged(name, *errors):
+        at_steps = SimpleNamespace(error=SimpleNamespace(by_dimension=errors))
+        log = SimpleNamespace(data="plant", clone_at_steps=at_steps)
+        return SimpleNamespace(judgement=SimpleNamespace(name=name, log=log, at_steps=at_steps))
+
+    table = _dimensions([judged("a", 0.5, 1.25)], 0)
+    assert [column.label for column in table.columns] == ["Policy", "0", "1"]
+    assert [[cell.text for cell in row.cells] for row in table.rows] == [
+        ["a", "0.500", "1.25"],
+        ["clone of the log", "0.500", "1.25"],
+    ]
+    assert _dimensions([judged("a", 0.5)], 0) is None
+    assert _dimensions([judged("a", *[0.5] * 13)], 0) is None
 
 
 def test_a_report_says_what_the_judges_choice_costs():

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 import chibit
+from chibit.agents.bc import BCConfig
 from chibit.core.config import from_json, to_json
 from chibit.core.errors import InputError
+from chibit.core.runtime import Runtime
 from chibit.judging.judge import Judge, discounted_returns
 from chibit.judging.judgement import Judgement
 from chibit.judging.world import WorldConfig
@@ -162,6 +164,15 @@ def test_a_policy_of_other_sizes_is_refused_in_a_line(line_judge):
     with pytest.raises(InputError, match="judge it on the data that it was trained on") as caught:
         line_judge(Acts(lambda seen: np.zeros((len(seen), 3))))
     assert "\n" not in str(caught.value)
+
+
+def test_a_policy_of_other_observations_is_refused_in_a_line(line_judge):
+    spec = dataclasses.replace(
+        line_judge._train.spec, state_dim=3, state_mean=(0.0,) * 3, state_std=(1.0,) * 3
+    )
+    policy = chibit.Policy(chibit.make_agent(BCConfig(), spec, Runtime()), spec)
+    with pytest.raises(InputError, match=r"observations have shape \(32, 1\), expected \(32, 3\)"):
+        line_judge(policy)
 
 
 def test_a_policy_that_gives_nan_is_refused_in_a_line(line_judge):

@@ -15,6 +15,7 @@ _COLUMNS = (
     *("Return", "x clone", "Discounted", "Steps", "Disagree", "Outside", "Far", "Error", "Best tenth"),
     "Simulator",
 )
+_MOST_DIMENSIONS = 12
 _EXPLAINED = (
     "Return: in a model that was learned from the log, with the model spread, which is no confidence "
     "interval. Disagree: the networks of the model among themselves, in units of the clone's. Outside: share "
@@ -40,7 +41,9 @@ def judged_tables(study: Study) -> list[Table]:
         columns=text_columns("Policy", "Remark"),
         rows=tuple(remarks),
     )
-    return [*(_table(group, i) for i, group in enumerate(groups)), *([table] if remarks else [])]
+    tables = [_table(group, i) for i, group in enumerate(groups)]
+    by_dimension = [_dimensions(group, i) for i, group in enumerate(groups)]
+    return [*tables, *([table] if remarks else []), *(found for found in by_dimension if found)]
 
 
 def judged_verdicts(study: Study) -> list[str]:
@@ -79,6 +82,24 @@ def _table(policies: Sequence[JudgedPolicy], number: int) -> Table:
         caption=" ".join([_EXPLAINED, *(f"{note[0].upper()}{note[1:]}." for note in log.notes)]),
         columns=(*text_columns("Policy"), *number_columns(*_COLUMNS)),
         rows=(*rows, clone),
+    )
+
+
+def _dimensions(policies: Sequence[JudgedPolicy], number: int) -> Table | None:
+    """Action errors by dimension; None where there is one, or so many that nobody reads them."""
+    log = policies[0].judgement.log
+    errors = {"clone of the log": log.clone_at_steps.error.by_dimension}
+    errors = {one.judgement.name: one.judgement.at_steps.error.by_dimension for one in policies} | errors
+    widths = {len(error) for error in errors.values()}
+    if len(widths) > 1 or not 2 <= max(widths) <= _MOST_DIMENSIONS:
+        return None
+    return Table(
+        key=f"judged-dimensions-{number}",
+        title=f"{log.data}: action error by dimension",
+        caption="Root of the mean squared error of each number of the action, in units of its spread in the "
+        "log: 1 is no better than its mean.",
+        columns=(*text_columns("Policy"), *number_columns(*map(str, range(max(widths))))),
+        rows=tuple(Row(cells=(text(name), *map(_number, error))) for name, error in errors.items()),
     )
 
 
