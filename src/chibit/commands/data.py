@@ -72,6 +72,10 @@ class InspectArguments(Checked):
     """An id, a file or a folder, as for chibit train --data."""
     env_id: str | None = None
     """Environment of the data (Hopper-v4), where they name none or another."""
+    columns: tuple[str, ...] = ()
+    """Which columns of a file are which, as for chibit train: observations=obs,temp actions=valve."""
+    episode_length: Count | None = None
+    """Steps after which to cut a log without ends into episodes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +148,13 @@ def inspect(argv: Sequence[str], prog: str) -> None:
     from chibit.data.inspect import describe, render_summary
     from chibit.data.load import load_dataset
 
-    make_console().print(render_summary(describe(load_dataset(arguments.data, env_id=arguments.env_id))))
+    dataset = load_dataset(
+        arguments.data,
+        env_id=arguments.env_id,
+        columns=arguments.columns,
+        episode_length=arguments.episode_length,
+    )
+    make_console().print(render_summary(describe(dataset)))
 
 
 def list_known(argv: Sequence[str], prog: str) -> None:

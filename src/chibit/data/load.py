@@ -6,7 +6,8 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,12 @@ from chibit.core.files import check_name
 from chibit.core.fingerprint import fingerprint
 from chibit.core.temporary import remove
 from chibit.data.dataset import TrajectoryDataset
+from chibit.data.readers.base import ColumnFormat
+from chibit.data.readers.columns import Reading, mapping_beside, parse_columns
 from chibit.data.readers.origin import Origin
 from chibit.data.readers.recording import Recording, record_columns
 from chibit.data.resolve import (
+    Found,
     Places,
     atari_folder,
     find_source,
@@ -31,7 +35,7 @@ from chibit.data.store import SCHEMA, open_store, write_store
 from chibit.environments.data_names import is_published_name
 from chibit.environments.registry import GAMES
 
-_CONVERTER = 3
+_CONVERTER = 4
 """Raised when the same source would become another store."""
 
 
@@ -39,6 +43,8 @@ def load_dataset(
     name_or_path: str | Path,
     *,
     env_id: str | None = None,
+    columns: Sequence[str] | Mapping[str, str | Sequence[str]] = (),
+    episode_length: int | None = None,
     data_folder: Path | None = None,
     cache: Path | None = None,
     download: bool = True,
@@ -52,6 +58,11 @@ def load_dataset(
             .pkl or .npz file, of a Minari folder or of a store.
         env_id: environment that the data are evaluated in, by the caller's word: one of
             `chibit.environments.registry.ENVIRONMENTS`. None takes what the data name.
+        columns: which columns of a file are which, where they have other names than usual:
+            ``{"observations": ["obs", "temp"], "actions": "valve", "episode": "batch"}``, or the same as
+            ``["observations=obs,temp", "actions=valve", "episode=batch"]``. Several are put side by side.
+            Without it `columns.toml` in a folder, or `log.toml` beside `log.csv`, is taken where it is there.
+        episode_length: steps after which what has no end is cut.
         data_folder: where D4RL files and Minari data sets are looked for first, and D4RL files are downloaded
             to.
         cache: where stores are kept; see `home_folder`.
@@ -67,7 +78,10 @@ def load_dataset(
         DamagedFileError: for a file that is damaged or not to be trusted.
         ResourceError: for a full disk, too little memory, or a server that cannot be reached.
     """
-    dataset = _open(name_or_path, Places(data_folder, home_folder(cache), download, progress))
+    if episode_length is not None and episode_length < 1:
+        raise InputError(f"episode_length: got {episode_length}, expected at least 1 step")
+    reading = Reading(parse_columns(columns), episode_length)
+    dataset = _open(name_or_path, Places(data_folder, home_folder(cache), download, progress), reading)
     if env_id is None:
         return dataset
     from chibit.data.environment import evaluate_in
@@ -75,17 +89,21 @@ def load_dataset(
     return evaluate_in(dataset, env_id)
 
 
-def _open(name_or_path: str | Path, places: Places) -> TrajectoryDataset:
+def _open(name_or_path: str | Path, places: Places, reading: Reading) -> TrajectoryDataset:
     source = find_source(name_or_path, places)
     if source.format is None:
+        if reading != Reading():
+            raise InputError(f"{source.path}: a store has columns and episodes already; leave --columns out")
         return open_store(source.path, verify="hash")
-    folder = places.home / "stores" / f"{_readable(name_or_path)}-{_source_hash(source.path)}"
+    if isinstance(source.format, ColumnFormat) and not reading.columns:
+        reading = replace(reading, columns=mapping_beside(source.path))
+    folder = places.home / "stores" / f"{_readable(name_or_path)}-{_source_hash(source, reading)}"
     kept = _open_kept(folder)
     if kept is not None:
         return kept
     if places.progress:
         print(f"converting {source.path} to {folder}", file=sys.stderr)
-    with source.format.read(source.path) as (recording, origin):
+    with source.format.read_as(source.path, reading) as (recording, origin):
         return _keep(folder, recording, origin, str(source.path))
 
 
@@ -199,9 +217,10 @@ def _keep(folder: Path, recording: Recording, origin: Origin, where: str) -> Tra
     return open_store(write_store(folder, recording, check_environment(origin, recording, where)))
 
 
-def _source_hash(path: Path) -> str:
+def _source_hash(source: Found, reading: Reading) -> str:
     """Eight digits that change with a source, and with how it is converted."""
-    return hashlib.sha256(json.dumps([fingerprint(path), SCHEMA, _CONVERTER]).encode()).hexdigest()[:8]
+    key = [fingerprint(source.path), SCHEMA, _CONVERTER, asdict(reading)]
+    return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:8]
 
 
 def _readable(name_or_path: str | Path) -> str:

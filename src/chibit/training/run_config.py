@@ -16,11 +16,14 @@ from chibit.core.files import check_name
 from chibit.core.run_dir import run_folder
 from chibit.core.runtime import Precision
 from chibit.data.dataset import DatasetSpec
+from chibit.data.readers.columns import parse_columns
 
 AgentConfigT = TypeVar("AgentConfigT", bound=AgentConfig)
 _LATER_FIELDS = {
     "agent_class": "",
     "env_id": None,
+    "columns": [],
+    "episode_length": None,
     "data_fraction": 1.0,
     "validation_share": 0.0,
     "validation_data": "",
@@ -38,6 +41,11 @@ class RunConfig(Checked, Generic[AgentConfigT]):
     """Hyper-parameters of the method."""
     env_id: str | None = None
     """Environment to evaluate in (Hopper-v4), where the data name none or another."""
+    columns: tuple[str, ...] = ()
+    """Which columns of a file are which, where they have other names than usual: observations=obs,temp
+    actions=valve rewards=r episode=batch. Columns that commas separate are put side by side."""
+    episode_length: Count | None = None
+    """Steps after which to cut a log without ends into episodes."""
     arm: str = ""
     """Name in tables and folders; empty takes the recipe's or the agent's name."""
     data_fraction: Share = 1.0
@@ -77,6 +85,7 @@ class RunConfig(Checked, Generic[AgentConfigT]):
         super().__post_init__()
         if self.arm:
             check_name(self.arm, "arm")
+        parse_columns(self.columns)
         if self.validation_data and self.validation_share:
             raise InputError(
                 f"validation_data: got {self.validation_data!r} beside validation_share "

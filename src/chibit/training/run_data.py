@@ -24,12 +24,13 @@ def open_data(
         UserError: as `load_dataset`.
         InputError: for a share of the data that leaves no episode, or validation data that do not fit.
     """
-    dataset = load_dataset(config.data, env_id=config.env_id, progress=progress)
+    reading: dict[str, Any] = {"columns": config.columns, "episode_length": config.episode_length}
+    dataset = load_dataset(config.data, env_id=config.env_id, progress=progress, **reading)
     held_out = None
     if config.validation_share:
         dataset, held_out = dataset.held_out_split(config.validation_share, config.seed)
     elif config.validation_data:
-        held_out = _validation(load_dataset(config.validation_data, progress=progress), dataset)
+        held_out = _validation(load_dataset(config.validation_data, progress=progress, **reading), dataset)
     if config.data_fraction < 1.0:
         dataset = dataset.random_fraction(config.data_fraction, config.seed)
     if held_out is not None:  # seen as the agent will see everything: standardized by what it learns from

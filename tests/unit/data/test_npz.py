@@ -188,5 +188,5 @@ def test_actions_beyond_the_environments_bounds_are_said(tmp_path, largest, said
 def test_columns_under_other_names_are_listed(tmp_path):
     path = tmp_path / "other.npz"
     np.savez(path, obs=np.zeros((3, 2)), act=np.zeros((3, 1)), reward=np.zeros(3))
-    with pytest.raises(InputError, match="no observations; found act, obs, reward"), read_npz(path):
+    with pytest.raises(InputError, match="no terminations; found act, obs, reward"), read_npz(path):
         pass

@@ -242,7 +242,7 @@ def trajectory(num_steps=4, **changes):
 @pytest.mark.parametrize(
     ("trajectories", "message"),
     [
-        ([trajectory(terminals=None)], "trajectory 0 has no terminations or terminals or dones"),
+        ([trajectory(terminals=None)], "trajectory 0 has no terminations; found"),
         (
             [trajectory(), trajectory(rewards=np.ones(3))],
             "trajectory 1: columns differ in length .*rewards 3",

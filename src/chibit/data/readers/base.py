@@ -7,7 +7,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import ClassVar
 
+from chibit.core.errors import InputError
 from chibit.core.plugins import Registry
+from chibit.data.readers.columns import Reading
 from chibit.data.readers.origin import Origin
 from chibit.data.readers.recording import Recording
 
@@ -36,6 +38,27 @@ class Format(ABC):
     @abstractmethod
     def read(self, path: Path) -> AbstractContextManager[tuple[Recording, Origin]]:
         """Open what `claim` gave: its steps, for as long as the context lasts, and what is known of them."""
+
+    def read_as(self, path: Path, reading: Reading) -> AbstractContextManager[tuple[Recording, Origin]]:
+        """As `read`, with what the user says of the file."""
+        if reading != Reading():
+            raise InputError(
+                f"{path}: data of format {self.key!r} say themselves what their columns and episodes are; "
+                "leave --columns and --episode-length out"
+            )
+        return self.read(path)
+
+
+class ColumnFormat(Format):
+    """A format in which a file's columns may have any name."""
+
+    def read(self, path: Path) -> AbstractContextManager[tuple[Recording, Origin]]:
+        """As `read_as`, of a file with usual names."""
+        return self.read_as(path, Reading())
+
+    @abstractmethod
+    def read_as(self, path: Path, reading: Reading) -> AbstractContextManager[tuple[Recording, Origin]]:
+        """As `Format.read_as`."""
 
 
 FORMATS: Registry[Format] = Registry("chibit.formats")

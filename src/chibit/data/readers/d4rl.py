@@ -10,9 +10,10 @@ from pathlib import Path
 
 from chibit.core.errors import InputError
 from chibit.data.fetch import download
+from chibit.data.readers.columns import find_columns, join
 from chibit.data.readers.hdf5 import check_budget, open_hdf5
 from chibit.data.readers.origin import Origin, file_name
-from chibit.data.readers.recording import Recording, name_columns, record_columns
+from chibit.data.readers.recording import Recording, record_columns
 from chibit.data.readers.sandbox import ApartFormat
 from chibit.environments.registry import D4RL_IDS, D4RL_LEVELS, ENVIRONMENTS, Environment
 
@@ -84,9 +85,12 @@ def read_d4rl(path: Path) -> Iterator[tuple[Recording, Origin]]:
     """
     dataset_id = find_id(path.stem)
     with open_hdf5(path) as file:
-        found = name_columns(file.names(), str(path))
-        columns = {ours: file.column(theirs) for ours, theirs in found.items()}
-        check_budget(path, columns.values())
+        found = {
+            ours: [file.column(name) for name in theirs]
+            for ours, theirs in find_columns(file.names(), str(path)).items()
+        }
+        check_budget(path, [column for parts in found.values() for column in parts])
+        columns = {ours: join(parts, f"{path}: {ours}") for ours, parts in found.items()}
         recording = record_columns(
             columns,
             where=str(path),

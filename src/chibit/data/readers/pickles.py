@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -11,11 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from chibit.core.arrays import map_array
-from chibit.core.errors import ResourceError
+from chibit.core.errors import InputError, ResourceError
 from chibit.core.files import check_regular
 from chibit.core.temporary import temporary_folder
 from chibit.data.readers import unpickler
-from chibit.data.readers.base import Format
+from chibit.data.readers.base import ColumnFormat
+from chibit.data.readers.columns import EPISODE, Reading
 from chibit.data.readers.d4rl import find_id, make_origin, state_columns
 from chibit.data.readers.origin import Origin
 from chibit.data.readers.recording import Recording, record_columns
@@ -27,25 +29,26 @@ _BASE_BYTES = 1 << 30  # address space of Python and numpy themselves
 _BYTES_PER_BYTE = 6  # of address space for each byte of the file
 
 
-class Pickles(Format, key="pickles"):
+class Pickles(ColumnFormat, key="pickles"):
     """Pickled lists of trajectories."""
 
     suffixes = (".pkl", ".pickle")
     expected = ".pkl (list of trajectories)"
 
-    def read(self, path: Path) -> AbstractContextManager[tuple[Recording, Origin]]:
+    def read_as(self, path: Path, reading: Reading) -> AbstractContextManager[tuple[Recording, Origin]]:
         """As `read_trajectory_list`."""
-        return read_trajectory_list(path)
+        return read_trajectory_list(path, reading)
 
 
 @contextlib.contextmanager
-def read_trajectory_list(path: Path) -> Iterator[tuple[Recording, Origin]]:
+def read_trajectory_list(path: Path, reading: Reading | None = None) -> Iterator[tuple[Recording, Origin]]:
     """Read a pickled list of dictionaries with observations, actions, rewards and terminals.
 
     Each dictionary is an episode. One whose last step is not terminal was cut by a time limit.
 
     Args:
         path: the .pkl file; a D4RL id as its name gives the environment.
+        reading: what the user says of its columns, and after how many steps a longer episode is cut.
 
     Raises:
         InputError: if the file is missing, or no episode has steps.
@@ -53,8 +56,11 @@ def read_trajectory_list(path: Path) -> Iterator[tuple[Recording, Origin]]:
             executed.
         ResourceError: if it needs more memory than this machine has.
     """
+    reading = reading or Reading()
+    if EPISODE in reading.columns:
+        raise InputError(f"{path}: every trajectory is an episode; leave {EPISODE}=... out of --columns")
     with temporary_folder() as folder:
-        _convert(path, folder)
+        _convert(path, folder, reading)
         columns = {file.stem: map_array(file) for file in folder.glob("*.npy")}
         lengths = columns.pop("lengths")
         last_rows = np.cumsum(lengths[lengths > 0]) - 1
@@ -69,6 +75,7 @@ def read_trajectory_list(path: Path) -> Iterator[tuple[Recording, Origin]]:
             columns | {"terminations": terminations, "truncations": truncations},
             where=str(path),
             num_state_columns=state_columns(dataset_id),
+            episode_length=reading.episode_length,
         )
         num_empty = int((lengths == 0).sum())
         if num_empty:
@@ -77,10 +84,11 @@ def read_trajectory_list(path: Path) -> Iterator[tuple[Recording, Origin]]:
         yield recording, origin
 
 
-def _convert(path: Path, folder: Path) -> None:
+def _convert(path: Path, folder: Path, reading: Reading) -> None:
     """Write the columns of a pickle as .npy files, in a process that can do nothing else."""
     size = check_regular(path)
     max_bytes = _BASE_BYTES + _BYTES_PER_BYTE * size
     if max_bytes > 2 * memory_budget():
         raise ResourceError(f"{path}: reading {size >> 20} MB of pickle takes {max_bytes >> 20} MB of memory")
-    run_apart([unpickler.__file__], path, folder, max_bytes=max_bytes, max_seconds=_MAX_SECONDS)
+    more = [json.dumps(reading.columns)] if reading.columns else []
+    run_apart([unpickler.__file__], path, folder, *more, max_bytes=max_bytes, max_seconds=_MAX_SECONDS)

@@ -9,47 +9,18 @@ Dimensions: N steps · E episodes · n steps of a block · S state_dim · A act_
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from chibit.core.errors import InputError
+from chibit.data.readers.columns import EPISODE, Column
 
 BLOCK_ROWS = 1 << 15
 """Rows of a block of flat columns; 2 MB for Hopper, small enough for the cache and large enough for the disk.
 """
-
-
-REQUIRED_COLUMNS = ("observations", "actions", "rewards", "terminations")
-COLUMN_NAMES = {
-    "observations": ("observations",),
-    "actions": ("actions",),
-    "rewards": ("rewards",),
-    "terminations": ("terminations", "terminals", "dones"),
-    "truncations": ("truncations", "timeouts"),
-    "next_observations": ("next_observations",),
-}
-"""Our name of a column and those that files give it: Gymnasium's, D4RL's, and that of older loggers."""
-
-
-class Column(Protocol):
-    """An array, in memory or in a file, that gives its rows when sliced."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Rows first."""
-        ...
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of its elements."""
-        ...
-
-    def __getitem__(self, rows: slice) -> np.ndarray:
-        """Read rows."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,29 +70,6 @@ class Recording:
 def declared_bytes(column: Column) -> int:
     """Size in memory, by the source's account."""
     return math.prod(column.shape) * max(column.dtype.itemsize, 4)
-
-
-def name_columns(found: Iterable[str], where: str) -> dict[str, str]:
-    """Find the columns of a file under the names that different writers give them.
-
-    Args:
-        found: names in the file.
-        where: the file, for the message.
-
-    Returns:
-        Our name of each column that is there, and the file's.
-
-    Raises:
-        InputError: if one that is needed is missing; the message lists what is there.
-    """
-    there = set(found)
-    names = {ours: next((n for n in theirs if n in there), None) for ours, theirs in COLUMN_NAMES.items()}
-    for ours in REQUIRED_COLUMNS:
-        if names[ours] is None:
-            accepted = " or ".join(COLUMN_NAMES[ours])
-            listed = ", ".join(sorted(there)[:20]) or "nothing"
-            raise InputError(f"{where}: no {accepted}; found {listed}")
-    return {ours: name for ours, name in names.items() if name is not None}
 
 
 def find_episodes(
@@ -177,14 +125,17 @@ def record_columns(
     where: str,
     time_limit: int | None = None,
     num_state_columns: int | None = None,
+    episode_length: int | None = None,
 ) -> Recording:
     """Make a recording of flat columns.
 
     Args:
         columns: observations (M, S), actions (M, A) or (M,), rewards (M,), terminations (M,) and, if known,
-            truncations (M,) and next_observations (M, S).
+            truncations (M,), next_observations (M, S) and episode (M,), which changes where one begins;
+            without terminations none was terminated.
         where: the file or data set, for messages.
         time_limit: steps after which an episode was cut, used where there are no truncations.
+        episode_length: steps after which to cut what has no end.
         num_state_columns: how many observation columns to keep, from the left; None keeps all.
 
     Raises:
@@ -197,16 +148,7 @@ def record_columns(
     if following is not None and following.shape[1:] != columns["observations"].shape[1:]:
         found, expected = following.shape, columns["observations"].shape
         raise InputError(f"{where}: next_observations have shape {found}, expected {expected}")
-    terminations = read_flags(columns["terminations"], f"{where}: terminations")
-    notes: tuple[str, ...] = ()
-    if "truncations" in columns:
-        truncations = read_flags(columns["truncations"], f"{where}: truncations")
-    elif time_limit is not None:
-        truncations = truncate_at_limit(terminations, time_limit)
-        notes = (f"no truncations recorded: episodes were cut at the limit of {time_limit} steps",)
-    else:
-        truncations = np.zeros(num_rows, bool)
-        notes = ("no truncations recorded: episodes end at terminations only",)
+    terminations, truncations, notes = _read_ends(columns, num_rows, where, time_limit, episode_length)
     starts, ends, tail_notes = find_episodes(terminations, truncations, where)
     state_dim = min(state_dim, num_state_columns or state_dim)
     return Recording(
@@ -220,6 +162,58 @@ def record_columns(
         blocks=lambda: column_blocks(columns, int(starts[-1]), state_dim),
         notes=(*notes, *tail_notes),
     )
+
+
+def _read_ends(
+    columns: Mapping[str, Column],
+    num_rows: int,
+    where: str,
+    time_limit: int | None,
+    episode_length: int | None,
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Where episodes were terminated and cut, (M,) bool each, and notes on what was decided."""
+    none = np.zeros(num_rows, bool)
+    terminations, truncations = (
+        read_flags(columns[name], f"{where}: {name}") if name in columns else none
+        for name in ("terminations", "truncations")
+    )
+    notes = [] if "terminations" in columns else ["no terminations recorded: every episode counts as cut"]
+    if EPISODE in columns:
+        truncations = truncations | (_last_rows(columns[EPISODE], where) & ~terminations)
+    elif episode_length is None and "truncations" not in columns:
+        if time_limit is None:
+            notes.append("no truncations recorded: episodes end at terminations only")
+        else:
+            truncations = truncate_at_limit(terminations, time_limit)
+            notes.append(f"no truncations recorded: episodes were cut at the limit of {time_limit} steps")
+    if episode_length is not None:
+        cuts = truncate_at_limit(terminations | truncations, episode_length)
+        truncations = truncations | cuts
+        notes.append(f"cut {_count(int(cuts.sum()), 'time')} after {episode_length:,} steps without an end")
+    return terminations, truncations, tuple(notes)
+
+
+def _last_rows(column: Column, where: str) -> np.ndarray:
+    """The last step of each episode, (M,) bool, by a column that changes with the episode.
+
+    Raises:
+        InputError: if the steps of an episode are not one after the other.
+    """
+    values = read_vector(column, f"{where}: {EPISODE}")
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise InputError(f"{where}: {EPISODE}: row {np.flatnonzero(~np.isfinite(values))[0]} is not finite")
+    is_last = np.append(values[1:] != values[:-1], True)
+    runs = values[is_last]
+    first = np.zeros(len(runs), bool)
+    first[np.unique(runs, return_index=True)[1]] = True
+    if not first.all():
+        again = int(np.flatnonzero(~first)[0])
+        row = int(np.flatnonzero(is_last)[again - 1]) + 1
+        raise InputError(
+            f"{where}: {EPISODE}: {runs[again]} comes back in row {row}, after other episodes; "
+            "sort the rows by episode and time"
+        )
+    return is_last
 
 
 def column_blocks(columns: Mapping[str, Column], num_steps: int, state_dim: int) -> Iterator[Block]:

@@ -48,8 +48,10 @@ _QUIET = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 _NO_PLUGINS = {"HDF5_PLUGIN_PRELOAD": "::"}  # HDF5 loads no filters, wherever they are said to be
 
 
-def run_apart(program: Sequence[str], path: Path, folder: Path, *, max_bytes: int, max_seconds: int) -> None:
-    """Have a program of this package's read a file: PROGRAM PATH FOLDER MAX_BYTES MAX_SECONDS.
+def run_apart(
+    program: Sequence[str], path: Path, folder: Path, *more: str, max_bytes: int, max_seconds: int
+) -> None:
+    """Have a program of this package's read a file: PROGRAM PATH FOLDER MAX_BYTES MAX_SECONDS MORE.
 
     It limits itself, writes what it has read into the folder, and exits with 0. Refusing, it says why in the
     last line of standard error and exits with the code of a `UserError`. Any other end is the file's doing.
@@ -58,6 +60,7 @@ def run_apart(program: Sequence[str], path: Path, folder: Path, *, max_bytes: in
         program: arguments of Python.
         path: the file, or a folder of files.
         folder: for what is read.
+        more: what it is told beside.
         max_bytes: address space.
         max_seconds: processor time; the clock's has a bound too.
 
@@ -66,7 +69,7 @@ def run_apart(program: Sequence[str], path: Path, folder: Path, *, max_bytes: in
     """
     try:
         done = subprocess.run(
-            [sys.executable, "-I", *program, str(path), str(folder), str(max_bytes), str(max_seconds)],
+            [sys.executable, "-I", *program, str(path), str(folder), str(max_bytes), str(max_seconds), *more],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -1,10 +1,10 @@
 """Read a list of trajectories from a pickle without running anything in it: a program of its own.
 
-    python -I unpickler.py FILE FOLDER MAX_BYTES MAX_SECONDS
+    python -I unpickler.py FILE FOLDER MAX_BYTES MAX_SECONDS [COLUMNS]
 
-writes FOLDER/<column>.npy for each column and prints nothing. A refusal is one line on standard error; the
-exit code is 2 for columns that do not fit together, 3 for a file that is damaged or not to be trusted, and 4
-for a full disk.
+writes FOLDER/<column>.npy for each column and prints nothing; COLUMNS is a user's mapping, as JSON. A
+refusal is one line on standard error; the exit code is 2 for columns that do not fit together, 3 for a file
+that is damaged or not to be trusted, and 4 for a full disk.
 
 A pickle is a program that may call anything it can name. Here it can name only what an array needs, and even
 those names lead to the classes below, which take bytes, a shape and a simple type, check that they fit, and
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import math
 import pickle
 import re
@@ -34,12 +35,17 @@ except ImportError:
 
 _PR_SET_PDEATHSIG, _SIGKILL = 1, 9
 COLUMNS = {
-    "observations": ("observations",),
-    "actions": ("actions",),
-    "rewards": ("rewards",),
-    "terminations": ("terminations", "terminals", "dones"),
-    "truncations": ("truncations", "timeouts"),
-    "next_observations": ("next_observations",),
+    "observations": ("observations", "observation", "obs", "states", "state"),
+    "actions": ("actions", "action", "acts", "act"),
+    "rewards": ("rewards", "reward", "rew"),
+    "terminations": (
+        *("terminations", "terminals", "dones"),
+        *("termination", "terminal", "terminated", "done"),
+    ),
+    "truncations": ("truncations", "timeouts", "truncation", "timeout", "truncated"),
+    "next_observations": (
+        *("next_observations", "next_observation", "next_obs", "next_states", "next_state"),
+    ),
 }
 OPTIONAL = ("truncations", "next_observations")
 MALFORMED, REFUSED, NO_SPACE = 2, 3, 4
@@ -171,11 +177,14 @@ class RestrictedUnpickler(pickle.Unpickler):
         return found
 
 
-def read_trajectories(file: BinaryIO) -> list[dict[str, np.ndarray]]:
+def read_trajectories(
+    file: BinaryIO, columns: dict[str, list[str]] | None = None
+) -> list[dict[str, np.ndarray]]:
     """Read trajectories.
 
     Args:
         file: a pickled list of dictionaries of arrays, as Decision Transformer repositories make them.
+        columns: our names of columns and the file's, to be put side by side, where they are not usual ones.
 
     Returns:
         For each trajectory, its columns under our names.
@@ -187,24 +196,38 @@ def read_trajectories(file: BinaryIO) -> list[dict[str, np.ndarray]]:
     if not isinstance(value, list | tuple) or not value:
         empty = "an empty" if isinstance(value, list | tuple) else "a"
         raise MalformedError(f"{empty} {type(value).__name__}; expected a list of trajectories")
-    return [_columns(item, index) for index, item in enumerate(value)]
+    return [_columns(item, index, columns or {}) for index, item in enumerate(value)]
 
 
-def _columns(trajectory: Any, index: int) -> dict[str, np.ndarray]:
+def _columns(trajectory: Any, index: int, mapping: dict[str, list[str]]) -> dict[str, np.ndarray]:
     if not isinstance(trajectory, dict):
         raise MalformedError(f"trajectory {index} is a {type(trajectory).__name__}; expected a dictionary")
     columns = {}
-    for ours, theirs in COLUMNS.items():
-        name = next((name for name in theirs if name in trajectory), None)
-        if name is not None:
-            columns[ours] = _plain_array(trajectory[name], f"trajectory {index}: {name}")
-        elif ours not in OPTIONAL:
-            raise MalformedError(f"trajectory {index} has no {' or '.join(theirs)}")
+    for ours, usual in COLUMNS.items():
+        names = mapping.get(ours) or [name for name in usual if name in trajectory][:1]
+        missing = next((name for name in names if name not in trajectory), None)
+        if missing is not None or not (names or ours in OPTIONAL):
+            accepted = ours if missing is None else f"{missing!r} for {ours}"
+            found = ", ".join(sorted(repr(str(name)[:40]) for name in list(trajectory)[:20])) or "nothing"
+            raise MalformedError(f"trajectory {index} has no {accepted}; found {found}")
+        if names:
+            parts = [_plain_array(trajectory[name], f"trajectory {index}: {name}") for name in names]
+            columns[ours] = (
+                parts[0] if len(parts) == 1 else _side_by_side(parts, f"trajectory {index}: {ours}")
+            )
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) != 1:
         listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
         raise MalformedError(f"trajectory {index}: columns differ in length ({listed})")
     return columns
+
+
+def _side_by_side(parts: list[np.ndarray], where: str) -> np.ndarray:
+    if len({len(part) for part in parts}) != 1 or any(part.ndim > 2 for part in parts):
+        shapes = ", ".join(str(part.shape) for part in parts)
+        raise MalformedError(f"{where}: columns of shapes {shapes} cannot be put side by side")
+    matrices = [part[:, None] if part.ndim == 1 else part for part in parts]
+    return np.concatenate(matrices, axis=1, dtype=np.float64)
 
 
 def _plain_array(value: Any, where: str) -> np.ndarray:
@@ -269,7 +292,8 @@ def main(arguments: list[str]) -> int:
     limit(max_bytes, int(arguments[3]))
     try:
         with open(path, "rb") as file:
-            write_columns(read_trajectories(file), folder, max_bytes)
+            columns = json.loads(arguments[4]) if arguments[4:] else None
+            write_columns(read_trajectories(file, columns), folder, max_bytes)
         return 0
     except MalformedError as error:
         return _refuse(MALFORMED, f"{path}: {error}")

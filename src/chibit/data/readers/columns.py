@@ -1,0 +1,214 @@
+"""Which columns of a file are which: by the names that loggers usually give them, or by a user's mapping."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from chibit.core.errors import InputError
+from chibit.core.files import nearest, read_regular
+
+COLUMN_NAMES = {
+    "observations": ("observations", "observation", "obs", "states", "state"),
+    "actions": ("actions", "action", "acts", "act"),
+    "rewards": ("rewards", "reward", "rew"),
+    "terminations": (
+        *("terminations", "terminals", "dones"),
+        *("termination", "terminal", "terminated", "done"),
+    ),
+    "truncations": ("truncations", "timeouts", "truncation", "timeout", "truncated"),
+    "next_observations": (
+        *("next_observations", "next_observation", "next_obs", "next_states", "next_state"),
+    ),
+}
+"""Our name of a column and those that files give it: Gymnasium's, D4RL's, and those of other loggers."""
+EPISODE = "episode"
+EPISODE_NAMES = ("episode", "episode_id", "episode_ids", "episode_index")
+"""Of the column that says which episode a step is of."""
+_NAMES = {**COLUMN_NAMES, EPISODE: EPISODE_NAMES}
+_WIDE = ("observations", "actions", "next_observations")
+_MAX_TOML_BYTES = 1 << 20
+
+
+class Column(Protocol):
+    """An array, in memory or in a file, that gives its rows when sliced."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows first."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of its elements."""
+        ...
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """Read rows."""
+        ...
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a user says of a file that the file does not say itself."""
+
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Our names of columns and the file's; several are put side by side. Others are known by usual names."""
+    episode_length: int | None = None
+    """Steps after which an unbroken log is cut."""
+
+
+def parse_columns(given: Sequence[str] | Mapping[str, str | Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    """Read a mapping of columns: ``["observations=obs,temp", "episode=batch"]``, or the same as a dictionary.
+
+    Raises:
+        InputError: for a name that is none of ours, or a column that is named twice.
+    """
+    if not isinstance(given, Mapping):
+        parts = [word.partition("=") for word in given]
+        for word, (name, _, columns) in zip(given, parts, strict=True):
+            if not columns:
+                raise InputError(f"columns: got {word!r}, expected NAME=COLUMN as in observations=obs,temp")
+            if sum(name == other for other, _, _ in parts) > 1:
+                raise InputError(f"columns: {name} is given twice; separate its columns by commas")
+        given = {name: columns.split(",") for name, _, columns in parts}
+    mapping: dict[str, tuple[str, ...]] = {}
+    for name, columns in given.items():
+        if name not in _NAMES:
+            raise InputError(
+                f"columns: unknown name {name!r}; expected one of {', '.join(_NAMES)}{nearest(name, _NAMES)}"
+            )
+        names = (columns,) if isinstance(columns, str) else tuple(columns)
+        if not names or not all(isinstance(column, str) and column for column in names):
+            raise InputError(f"columns: {name} got {names!r}, expected names of columns")
+        if len(set(names)) != len(names):
+            raise InputError(f"columns: {name} names a column twice: {', '.join(names)}")
+        if len(names) > 1 and name not in _WIDE:
+            raise InputError(f"columns: {name} got {', '.join(names)}; expected one column")
+        mapping[name] = names
+    return mapping
+
+
+def mapping_beside(path: Path) -> dict[str, tuple[str, ...]]:
+    """Read the mapping that lies beside data: `columns.toml` in a folder, `log.toml` beside `log.csv`.
+
+    Empty where there is none. Its lines are as ``observations = ["obs", "temp"]``.
+    """
+    file = path / "columns.toml" if path.is_dir() else path.with_suffix(".toml")
+    if not file.exists():
+        return {}
+    try:
+        return parse_columns(tomllib.loads(read_regular(file, most=_MAX_TOML_BYTES).decode()))
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InputError(f"{file}: not a mapping of columns ({error}); mend or rename it") from error
+
+
+def find_columns(
+    found: Iterable[str], where: str, reading: Reading | None = None
+) -> dict[str, tuple[str, ...]]:
+    """Find the columns of a file.
+
+    Args:
+        found: names in the file, in its order.
+        where: the file, for the message.
+        reading: the user's mapping. A column that it does not name is known by a usual name, or by a usual
+            name with numbers: ``observation_0, observation_1``.
+
+    Returns:
+        Our name of each column that is there, and the file's, several where they are to be put side by side.
+
+    Raises:
+        InputError: if one that is needed or named is missing, or is there twice; the message lists what is
+            there.
+    """
+    names, reading = list(found), reading or Reading()
+    columns = locate_columns(names, where, reading)
+    check_needed(columns, names, where, reading)
+    return columns
+
+
+def locate_columns(names: Sequence[str], where: str, reading: Reading) -> dict[str, tuple[str, ...]]:
+    """As `find_columns`, of those that are there."""
+    twice, times = Counter(names).most_common(1)[0] if names else ("", 0)
+    if times > 1:
+        raise InputError(f"{where}: column {twice!r} is there {times} times; rename all but one")
+    for ours, theirs in reading.columns.items():
+        for name in theirs:
+            if name not in names:
+                raise InputError(
+                    f"{where}: no column {name!r} for {ours}; {_listed(names)}{nearest(name, names)}"
+                )
+    columns = {
+        ours: reading.columns.get(ours) or _usual(usual, names, where) for ours, usual in _NAMES.items()
+    }
+    return {ours: theirs for ours, theirs in columns.items() if theirs}
+
+
+def check_needed(columns: Collection[str], found: Iterable[str], where: str, reading: Reading) -> None:
+    """Refuse a file without a column that is needed."""
+    needed = ["observations", "actions", "rewards"]
+    if EPISODE not in columns and reading.episode_length is None:
+        needed.append("terminations")
+    for ours in needed:
+        if ours not in columns:
+            raise InputError(f"{where}: no {ours}; {_listed(found)}; name it by --columns {ours}=COLUMN")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return f"found {', '.join(sorted(names)[:20]) or 'nothing'}"
+
+
+def _usual(usual: Sequence[str], names: Collection[str], where: str) -> tuple[str, ...]:
+    """A column under one of its usual names, or several of which that is the beginning, by their number."""
+    for name in usual:
+        if name in names:
+            return (name,)
+    for name in usual:
+        pattern = re.compile(rf"{name}[_.\[]?(\d{{1,9}})\]?")
+        numbered = {int(match[1]): other for other in names if (match := pattern.fullmatch(other))}
+        if numbered:
+            order, there = sorted(numbered), tuple(numbered[number] for number in sorted(numbered))
+            first = min(order[0], 1)
+            missing = next((at for at, number in enumerate(order, first) if at != number), None)
+            if missing is not None:
+                raise InputError(f"{where}: {name} {missing} is missing among {', '.join(there[:20])}")
+            return there
+    return ()
+
+
+class _Joined:
+    """Columns side by side, as one of numbers."""
+
+    def __init__(self, parts: Sequence[Column], shape: tuple[int, ...]) -> None:
+        self._parts = parts
+        self.shape = shape
+        self.dtype = np.dtype(np.float64)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        parts = [np.asarray(part[rows], np.float64) for part in self._parts]
+        return np.concatenate([part.reshape(len(part), -1) for part in parts], 1)
+
+
+def join(parts: Sequence[Column], where: str) -> Column:
+    """Put columns side by side; one alone stays as it is.
+
+    Raises:
+        InputError: if they differ in length, or are not numbers or vectors.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    shapes = [part.shape for part in parts]
+    if len({shape[:1] for shape in shapes}) != 1 or not all(1 <= len(shape) <= 2 for shape in shapes):
+        raise InputError(
+            f"{where}: columns of shapes {', '.join(map(str, shapes))} cannot be put side by side"
+        )
+    return _Joined(parts, (shapes[0][0], sum(shape[1] if len(shape) == 2 else 1 for shape in shapes)))
