@@ -63,7 +63,7 @@ GROUPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("tests/unit/evaluation/test_rollout.py", "tests/unit/reporting/test_evaluation_summary.py"),
     ),
     "training": (
-        ("training/offline.py", "training/result.py"),
+        ("training/loop.py", "training/offline.py", "training/result.py"),
         (
             "tests/unit/training/test_offline_effects.py",
             "tests/unit/training/test_offline_parts.py",
