@@ -37,7 +37,15 @@ PATHS = {
     "core/shared_folder.py": {"name"},  # of a list that admits nothing outside, or files that were listed
     "data/collect/atari.py": {"dataset"},  # matched against a pattern
     "data/readers/dqn_replay.py": {"game", "kind", "number"},  # a key of a table, and numbers
-    "data/load.py": {"game", "name", "name_or_path", "origin", "columns", "source.path"},  # made readable
+    "data/load.py": {
+        "game",
+        "name",
+        "name_or_path",
+        "origin",
+        "columns",
+        "source",
+        "reading",
+    },  # made readable
     "data/collect/mujoco.py": {"entry.dataset_id"},  # of a table
     "data/text/corpus.py": {"readable", "key", "odd"},  # letters and digits; a file that was listed
     "data/readers/d4rl.py": {"file_name", "name"},  # of an id in a table

@@ -130,8 +130,8 @@ def find_columns(
         InputError: if one that is needed or named is missing, or is there twice; the message lists what is
             there.
     """
-    names, reading = list(found), reading or Reading()
-    columns = locate_columns(names, where, reading)
+    names = list(found)
+    columns = locate_columns(names, where, reading or Reading())
     check_needed(columns, names, where, reading)
     return columns
 
@@ -153,14 +153,15 @@ def locate_columns(names: Sequence[str], where: str, reading: Reading) -> dict[s
     return {ours: theirs for ours, theirs in columns.items() if theirs}
 
 
-def check_needed(columns: Collection[str], found: Iterable[str], where: str, reading: Reading) -> None:
-    """Refuse a file without a column that is needed."""
+def check_needed(columns: Collection[str], found: Iterable[str], where: str, reading: Reading | None) -> None:
+    """Refuse a file without a column that is needed; None is one whose columns cannot be named."""
     needed = ["observations", "actions", "rewards"]
-    if EPISODE not in columns and reading.episode_length is None:
+    if EPISODE not in columns and (reading is None or reading.episode_length is None):
         needed.append("terminations")
     for ours in needed:
         if ours not in columns:
-            raise InputError(f"{where}: no {ours}; {_listed(found)}; name it by --columns {ours}=COLUMN")
+            hint = "" if reading is None else f"; name it by --columns {ours}=COLUMN"
+            raise InputError(f"{where}: no {ours}; {_listed(found)}{hint}")
 
 
 def _listed(names: Iterable[str]) -> str:
