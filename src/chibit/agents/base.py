@@ -154,6 +154,10 @@ class AgentConfig(Checked):
         """Fill in what is left to the length of the run: schedules that are a share of its steps."""
         return self
 
+    def with_return_scale(self, scale: float | None) -> AgentConfig:
+        """Fill in what is left to the size of returns; None leaves it to the data."""
+        return self
+
     def in_study(
         self,
         pretrain_steps: int | None,

@@ -21,7 +21,7 @@ from chibit.core.errors import InputError
 from chibit.core.fields import Count, Distinct, Natural, Positive
 from chibit.core.memory import check_fits
 from chibit.data.copies import choose_apart, digests, first_copies
-from chibit.data.statistics import RunningMoments, spread
+from chibit.data.statistics import RunningMoments, best_and_high, spread
 
 _SUBSET, _HELD_OUT = 2, 3  # what a draw of episodes is for: each has random numbers of its own
 
@@ -55,7 +55,10 @@ class DatasetSpec(Checked):
     action_high: tuple[float, ...]
     """Upper bounds of actions: the environment's, else 1 or what the data reach; empty where discrete."""
     default_target_returns: Annotated[tuple[float, ...], MinLen(1)]
-    """Raw returns to ask for: the environment's usual ones, else the data's best and half of it."""
+    """Raw returns to ask for; see `chibit.data.readers.origin.default_target_returns`."""
+    return_scale: Positive | None = None
+    """What returns are divided by; see `chibit.data.readers.origin.default_return_scale`. None in what an
+    earlier version wrote."""
     image_shape: tuple[Count, ...] = ()
     """(C, H, W) where an observation is a stack of C pictures, uint8; empty where it is a vector."""
 
@@ -349,8 +352,8 @@ class TrajectoryDataset:
         change = f"{num_held_out} held out with seed {seed}"
         note = f"{num_held_out} of {self.num_episodes} episodes are held out, drawn with seed {seed}"
         train = self._take(np.flatnonzero(~chosen), f"without {change}", note)._restandardized()
-        if self.spec.default_target_returns == best_and_half(float(self.episode_returns.max())):
-            targets = best_and_half(float(train.episode_returns.max()))
+        if self.spec.default_target_returns == best_and_high(self.episode_returns):
+            targets = best_and_high(train.episode_returns)
             train = replace(train, spec=replace(train.spec, default_target_returns=targets))
         held_out = self._take(np.flatnonzero(chosen), f"the {change}", f"{note}: these are they")
         return train, replace(held_out, spec=train.spec)
@@ -433,12 +436,6 @@ class TrajectoryDataset:
 
     def _derived_hash(self, change: str) -> str:
         return hashlib.sha256(f"{self.content_hash} {change}".encode()).hexdigest()
-
-
-def best_and_half(best_return: float) -> tuple[float, ...]:
-    """Returns to ask for where an environment has no usual ones; half of a negative one is twice it."""
-    half = best_return / 2 if best_return > 0 else best_return * 2
-    return tuple(dict.fromkeys((best_return, half)))
 
 
 def _check_fraction(fraction: float) -> None:

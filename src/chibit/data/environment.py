@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from chibit.core.errors import InputError
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
-from chibit.data.readers.origin import Origin, beyond_bounds, usual_target_returns
+from chibit.data.readers.origin import Origin, beyond_bounds, usual_return_scale, usual_target_returns
 from chibit.data.readers.recording import Recording
 from chibit.environments.make import make_env
 from chibit.environments.registry import ENVIRONMENTS
@@ -99,6 +99,7 @@ def spec_in(spec: DatasetSpec, env_id: str) -> DatasetSpec:
         max_episode_steps=facts.max_episode_steps or spec.max_episode_steps,
         score_reference=own_reference or score_reference(env_id),
         default_target_returns=usual_target_returns(env_id) or spec.default_target_returns,
+        return_scale=usual_return_scale(env_id) or spec.return_scale,
     )
     if facts.num_actions is None:
         return replace(spec, action_low=facts.bounds[0], action_high=facts.bounds[1])

@@ -15,7 +15,8 @@ from chibit.core.errors import DamagedFileError
 from chibit.core.formatting import count, format_number, format_setting
 from chibit.data.copies import first_copies
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
-from chibit.data.statistics import RunningMoments, blocks_of, is_constant
+from chibit.data.readers.origin import usual_return_scale, usual_target_returns
+from chibit.data.statistics import RunningMoments, best_and_high, blocks_of, is_constant
 from chibit.environments.scores import normalized_score
 
 NUM_BINS = 20
@@ -71,6 +72,8 @@ class DatasetSummary:
     """Observation dimensions that never change, but for rounding; they are not scaled."""
     num_not_finite: int
     """NaN and infinite values. A source that holds any is refused, so this is 0."""
+    choices: tuple[tuple[str, str, str], ...]
+    """What `choices` gives."""
     notes: tuple[str, ...]
     """What `find_notes` gives."""
 
@@ -98,8 +101,25 @@ def describe(dataset: TrajectoryDataset) -> DatasetSummary:
         action_counts=(tuple(_count_actions(dataset).tolist()) if dataset.is_discrete else None),
         constant_dimensions=constant_dimensions(dataset),
         num_not_finite=sum(int((~np.isfinite(block)).sum()) for block in blocks_of(dataset.records)),
+        choices=choices(dataset),
         notes=find_notes(dataset),
     )
+
+
+def choices(dataset: TrajectoryDataset) -> tuple[tuple[str, str, str], ...]:
+    """What the data or their environment decide for a return-conditioned model: what, its value, why."""
+    spec = dataset.spec
+    why = "as the data are described"
+    if spec.default_target_returns == usual_target_returns(spec.env_id):
+        why = f"usual in {spec.env_id}"
+    elif spec.default_target_returns == best_and_high(dataset.episode_returns):
+        why = "the best return of the data, and that at 90 % of their episodes"
+    found = [("target returns", ", ".join(map(format_setting, spec.default_target_returns)), why)]
+    if spec.return_scale is not None:
+        is_usual = spec.return_scale == usual_return_scale(spec.env_id)
+        why = f"the paper's for {spec.env_id}" if is_usual else "root mean square of the returns-to-go"
+        found.append(("return scale", format_number(spec.return_scale), why))
+    return tuple(found)
 
 
 def constant_dimensions(dataset: TrajectoryDataset) -> tuple[int, ...]:
@@ -281,7 +301,7 @@ def _rows(summary: DatasetSummary) -> list[tuple[str, str]]:
         ("NaN or infinite", f"{summary.num_not_finite}"),
         ("environment", f"{environment}; at most {spec.max_episode_steps:,} steps"),
         ("score reference", _reference(summary)),
-        ("target returns", ", ".join(map(format_setting, spec.default_target_returns))),
+        *((what, f"{value} ({why})") for what, value, why in summary.choices),
     ]
     if summary.action_counts is not None:
         rows.insert(9, ("action counts", ", ".join(f"{count:,}" for count in summary.action_counts[:20])))

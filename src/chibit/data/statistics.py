@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 _BLOCK_ROWS = 1 << 16
+_HIGH = 0.9
 
 
 class RunningMoments:
@@ -65,3 +66,9 @@ def spread(mean: np.ndarray, std: np.ndarray) -> np.ndarray:
 def is_constant(mean: np.ndarray, std: np.ndarray) -> np.ndarray:
     """Whether numbers with a mean and a standard deviation count as all equal: within float32's rounding."""
     return np.asarray(std <= 1e-6 * np.maximum(np.abs(mean), 1e-6))
+
+
+def best_and_high(episode_returns: np.ndarray) -> tuple[float, ...]:
+    """Returns of (E,) that are worth asking for: the best, and the one at 90 % of them."""
+    high = np.quantile(episode_returns, _HIGH, method="lower")
+    return tuple(dict.fromkeys((float(episode_returns.max()), float(high))))

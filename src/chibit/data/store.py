@@ -19,6 +19,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -30,7 +31,7 @@ from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.files import atomic_folder, check_regular, create, sha256_file, write_atomic
 from chibit.core.fingerprint import file_state
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset, returns_to_go
-from chibit.data.readers.origin import Origin, beyond_bounds, make_spec
+from chibit.data.readers.origin import Origin, beyond_bounds, default_return_scale, make_spec
 from chibit.data.readers.recording import Block, Recording
 from chibit.data.statistics import RunningMoments
 
@@ -84,7 +85,7 @@ def fill_store(folder: Path, recording: Recording, origin: Origin) -> None:
         recording,
         state_mean=writer.moments.mean,
         state_std=writer.moments.std,
-        episode_returns=writer.returns_to_go[recording.episode_starts[:-1]],
+        returns_to_go=writer.returns_to_go,
         action_range=writer.action_range,
         num_actions=_count_actions(origin, recording, writer.action_range),
     )
@@ -140,6 +141,9 @@ def open_store(folder: Path, verify: Literal["size", "hash"] = "size") -> Trajec
     except (InputError, KeyError, TypeError) as error:
         raise DamagedFileError(f"{folder / MANIFEST}: not a valid manifest ({error}); {_REMEDY}") from error
     _check_layout(dataset)
+    if spec.return_scale is None:  # a store of an earlier version
+        scale = default_return_scale(spec.env_id, dataset.returns_to_go)
+        dataset = replace(dataset, spec=replace(spec, return_scale=scale))
     return dataset
 
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from chibit.environments.registry import D4RL_IDS, D4RL_LEVELS, GAMES, LEVELS
+from chibit.environments.registry import D4RL_IDS, D4RL_LEVELS, ENVIRONMENTS, GAMES, LEVELS
 
 Source = Literal["d4rl", "minari", "chibit", "short", "replay", "played"]
 
@@ -43,6 +43,14 @@ def read_name(name: str) -> DataName | None:
             game = {game.lower(): game for game in GAMES}.get(match[1], match[1])
             return DataName(source, game, match[2] or "")
     return None
+
+
+def published_env_id(name: str) -> str | None:
+    """An id of the environment that a name of one of these forms speaks of; None for another name."""
+    known = read_name(name)
+    return next(
+        (row.ids[0] for row in ENVIRONMENTS.values() if known and row.name == known.environment), None
+    )
 
 
 def is_published_name(name: str) -> bool:

@@ -16,7 +16,7 @@ from annotated_types import MinLen
 
 from chibit.core.config import Checked
 from chibit.core.errors import InputError
-from chibit.core.fields import Count, Distinct
+from chibit.core.fields import Count, Distinct, Positive
 from chibit.core.files import nearest
 from chibit.core.plugins import OWN_MODULES, Registry
 from chibit.core.targets import environment_name
@@ -43,6 +43,8 @@ class Environment(Checked):
     """Raw returns that count as scores of 0 and 100; None where none are published."""
     target_returns: Annotated[tuple[float, ...], Distinct()] = ()
     """Raw returns to ask for; empty takes those of the data."""
+    return_scale: Positive | None = None
+    """What the paper divides its returns by; None takes what suits the data."""
     d4rl_id: str | None = None
     """The version that D4RL's data (version 2) belong to; None where it has none."""
     own_id: str | None = None
@@ -102,6 +104,8 @@ class MujocoEnvironment(Environment):
 class AtariEnvironment(Environment):
     """A game, without and with sticky actions; see `chibit.environments.atari`."""
 
+    return_scale: Positive | None = 1.0
+    """Rewards are clipped already (Chen et al., 2021)."""
     replay_target_returns: tuple[float, ...]
     """Raw returns to ask for after learning from DQN-replay."""
 
@@ -152,11 +156,13 @@ _WALKER, _ANT = (1.629008, 4592.3), (-325.6, 3879.7)
 
 # fmt: off
 _ROWS: tuple[Environment, ...] = (
-    # Targets: the paper's (Table 7), then the other one of Chen et al. (2021).
-    _locomotion("Hopper", _HOPPER, target_returns=(3600, 1800), own_id="Hopper-v5", replay_steps=400_000),
-    _locomotion("HalfCheetah", _CHEETAH, target_returns=(6000, 12000), own_id="HalfCheetah-v5",
-                replay_steps=200_000),
-    _locomotion("Walker2d", _WALKER, target_returns=(5000, 2500), own_id="Walker2d-v5", replay_steps=300_000),
+    # Targets: the paper's (Table 7), then the other one of Chen et al. (2021), and their scale of returns.
+    _locomotion("Hopper", _HOPPER, target_returns=(3600, 1800), return_scale=1000, own_id="Hopper-v5",
+                replay_steps=400_000),
+    _locomotion("HalfCheetah", _CHEETAH, target_returns=(6000, 12000), return_scale=1000,
+                own_id="HalfCheetah-v5", replay_steps=200_000),
+    _locomotion("Walker2d", _WALKER, target_returns=(5000, 2500), return_scale=1000, own_id="Walker2d-v5",
+                replay_steps=300_000),
     # The 84 contact forces behind positions and velocities are not among Ant-v4's observations.
     _locomotion("Ant", _ANT, num_state_columns=27),
     *map(_both, ("Humanoid", "HumanoidStandup", "InvertedDoublePendulum", "InvertedPendulum", "Reacher",

@@ -35,6 +35,8 @@ Embedding = Literal["norm", "tanh"]
 
 _UNTRAINED_POSITION_STD = 0.02
 _NORM = Needs("embedding norm", lambda config: config.embedding == "norm")
+PAPER_RETURN_SCALE = 1000.0
+"""Of Chen et al. (2021) on Hopper, HalfCheetah and Walker2d; where neither config nor data name another."""
 RETURNS = Needs("return_tokens", lambda config: config.return_tokens)
 
 
@@ -42,8 +44,8 @@ RETURNS = Needs("return_tokens", lambda config: config.return_tokens)
 class DecisionTransformerModelConfig(Checked):
     """What surrounds the backbone. Defaults: the paper's released code."""
 
-    return_scale: Annotated[Positive, RETURNS] = 1000.0
-    """Returns-to-go are divided by this."""
+    return_scale: Annotated[Positive | None, RETURNS] = None
+    """Returns-to-go are divided by this; None is the data's own (`DatasetSpec.return_scale`)."""
     timestep_position: Annotated[TimestepPosition, _NORM] = "after_norm"
     """Timestep embeddings are added after the embedding norm (released code) or before it (Chen et al.)."""
     embedding: Embedding = "norm"
@@ -161,6 +163,7 @@ class DecisionTransformerModel(nn.Module):
         """
         super().__init__()
         self.config = config
+        self._return_scale = config.return_scale or PAPER_RETURN_SCALE
         self.num_actions = num_actions
         width = cast(int, backbone.width)
         self.tokens_per_step = 3 if config.return_tokens else 2
@@ -227,7 +230,7 @@ class DecisionTransformerModel(nn.Module):
         """
         parts = [states if states_are_encoded else self.embed_state(states), self.embed_action(actions)]
         if self.embed_return is not None:
-            parts.insert(0, self.embed_return((returns_to_go / self.config.return_scale).unsqueeze(-1)))
+            parts.insert(0, self.embed_return((returns_to_go / self._return_scale).unsqueeze(-1)))
         tokens = interleave(*parts)
         if self.embedding_norm is None:
             return torch.tanh(tokens)

@@ -19,7 +19,7 @@ from chibit.core.memory import check_fits, limited_memory
 from chibit.core.run_dir import RunDir
 from chibit.core.runtime import capture_rng, resolve_runtime, restore_rng, seed_torch
 from chibit.data.dataset import DatasetSpec
-from chibit.data.inspect import find_notes
+from chibit.data.inspect import choices, find_notes
 from chibit.evaluation.pool import EnvironmentPool
 from chibit.evaluation.rollout import Evaluation, Progress, evaluate
 from chibit.training.held_out import HeldOut
@@ -101,6 +101,8 @@ class _OfflineRun(Loop[RunConfig[Any]]):
     def begin(self) -> None:
         self.run.write_provenance(provenance(self.dataset, self.agent))
         notes = [f"data: {note}" for note in find_notes(self.dataset)]
+        if self.config.agent.takes_target_returns:
+            notes += [f"data: {what} {value}, {why}" for what, value, why in choices(self.dataset)]
         for note in [*notes, *(f"config: {note}" for note in find_idle(self.config, data=self.spec))]:
             self.run.log(note)
             self.progress.say(note)

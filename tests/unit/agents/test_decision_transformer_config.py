@@ -24,7 +24,7 @@ def test_defaults_are_table_7() -> None:
     run = config.for_steps(100_000)
     assert (run.learning_rate, run.warmup_steps, run.grad_clip) == (1e-4, 5000, 0.25)
     assert run.auxiliary_decay_steps == 5000
-    assert (config.weight_decay, config.return_scale) == (1e-4, 1000.0)
+    assert (config.weight_decay, config.return_scale) == (1e-4, None)
     assert config.auxiliary_decay == "linear_to_zero"
 
 

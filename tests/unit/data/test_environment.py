@@ -144,3 +144,10 @@ def test_a_list_of_trajectories_is_no_reason_to_run_anything(home, tmp_path):
     path = tmp_path / "hopper-something.pkl"
     path.write_bytes(pickle.dumps([episode]))
     assert_means_nothing(load_dataset(path).spec)
+
+
+def test_a_users_word_for_the_environment_decides_on_the_scale(tmp_path, hopper_columns):
+    columns = {name: value for name, value in hopper_columns.items() if name != "env_id"}
+    np.savez(tmp_path / "x.npz", **columns)
+    assert load_dataset(tmp_path / "x.npz", cache=tmp_path).spec.return_scale != 1000.0
+    assert load_dataset(tmp_path / "x.npz", env_id="Hopper-v4", cache=tmp_path).spec.return_scale == 1000.0

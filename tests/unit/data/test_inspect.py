@@ -58,7 +58,9 @@ def test_the_page_shows_all_of_it(summary):
         "2; 1 never change (1)",
         "none: training only; at most 4 steps",
         "0 at 0, 100 at 10.0; these data: mean 63.3, best 100.0",
-        "10, 5",
+        "10, 6",
+        "90 % of their episodes",
+        "root mean square of the returns-to-go",
         "NaN or infinite",
     ):
         assert text in page, text

@@ -9,6 +9,7 @@ from chibit.core.errors import InputError
 from chibit.data.load import from_arrays
 from chibit.data.samplers.transitions import TransitionSampler
 from chibit.data.samplers.windows import WindowSampler
+from chibit.data.statistics import best_and_high
 
 LENGTHS = [3, 1, 5, 2, 4, 1, 6, 2, 3, 4]
 COLUMNS = ("observations", "actions", "rewards", "returns_to_go", "terminations", "truncations", "timesteps")
@@ -140,8 +141,7 @@ def test_copies_of_an_episode_are_held_out_together(tmp_path):
         assert not sides[0] & sides[1]
         assert train.num_episodes + held_out.num_episodes == 10
         assert 1 <= held_out.num_episodes <= 3
-        best = float(train.episode_returns.max())
-        assert train.spec.default_target_returns == (best, best / 2)
+        assert train.spec.default_target_returns == best_and_high(train.episode_returns)
     alike = from_arrays(
         np.ones((40, 1)), np.zeros((40, 1)), np.ones(40), np.arange(40) % 4 == 3, cache=tmp_path
     )
@@ -152,9 +152,8 @@ def test_copies_of_an_episode_are_held_out_together(tmp_path):
 def test_targets_that_are_the_best_return_are_those_of_the_part_trained_on(dataset):
     for seed in range(10):
         train, _ = dataset.held_out_split(0.5, seed)
-        best = float(train.episode_returns.max())
-        half = best / 2 if best > 0 else best * 2
-        assert train.spec.default_target_returns == (best, half)
+        assert train.spec.default_target_returns == best_and_high(train.episode_returns)
+        assert train.spec.default_target_returns[0] == train.episode_returns.max()
 
 
 def test_all_of_the_data_are_the_data(dataset):

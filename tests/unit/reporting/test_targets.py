@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from chibit.cli import main
@@ -140,7 +141,7 @@ def test_lists_by_environment():
     ("env_id", "first"), [("Hopper-v5", 3600), ("HalfCheetah-v4", 6000), ("Walker2d-v4", 5000)]
 )
 def test_the_papers_target_comes_first(env_id, first):
-    assert default_target_returns(env_id, 1.0)[0] == first
+    assert default_target_returns(env_id, np.ones(3))[0] == first
 
 
 def test_targets_of_a_study_by_environment():

@@ -30,7 +30,7 @@ from chibit.data.dataset import DatasetSpec, TrajectoryDataset
 from chibit.data.samplers.windows import SequenceBatch, WindowSampler
 from chibit.losses.sequence import action_cross_entropy, action_mse
 from chibit.losses.similarity import similarity_loss
-from chibit.models.decision_transformer import DecisionTransformerModel
+from chibit.models.decision_transformer import PAPER_RETURN_SCALE, DecisionTransformerModel
 from chibit.models.gpt import GPT
 from chibit.models.huggingface import HuggingFaceBackbone
 
@@ -52,7 +52,8 @@ class DecisionTransformer(Agent, config=DecisionTransformerConfig):
         Raises:
             UserError: if those weights cannot be had, or do not go with the rest of the config.
         """
-        config = config.for_steps(PAPER_STEPS)  # what no run has filled in is as in the paper
+        # What neither a run nor the data have filled in is as in the paper.
+        config = config.for_steps(PAPER_STEPS).with_return_scale(spec.return_scale or PAPER_RETURN_SCALE)
         self.config, self.spec, self.runtime, self.step = config, spec, runtime, 0
         built = build_sequence_model(config, spec)
         self.model, self._record = built.model, built.record

@@ -173,6 +173,10 @@ class DecisionTransformerConfig(DecisionTransformerModelConfig, AgentConfig):
             auxiliary_decay_steps=share if self.auxiliary_decay_steps is None else self.auxiliary_decay_steps,
         )
 
+    def with_return_scale(self, scale: float | None) -> DecisionTransformerConfig:
+        """Divide returns by a number where none was given."""
+        return dataclasses.replace(self, return_scale=self.return_scale or scale)
+
     def in_study(
         self,
         pretrain_steps: int | None,

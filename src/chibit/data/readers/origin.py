@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from chibit.data.dataset import DatasetSpec, best_and_half
+from chibit.data.dataset import DatasetSpec
 from chibit.data.readers.recording import Recording
-from chibit.data.statistics import spread
+from chibit.data.statistics import best_and_high, spread
 from chibit.environments.data_names import is_published_name
 from chibit.environments.registry import ENVIRONMENTS
 from chibit.environments.scores import score_reference
@@ -37,7 +37,7 @@ class Origin:
     max_episode_steps: int | None = None
     """Time limit; None takes the longest episode."""
     target_returns: tuple[float, ...] = ()
-    """Returns to ask for; empty takes the environment's usual ones, or the data's best and half of it."""
+    """Returns to ask for; empty takes those of `default_target_returns`."""
     notes: tuple[str, ...] = ()
     """What was decided while the description was read, one sentence each."""
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -50,7 +50,7 @@ def make_spec(
     *,
     state_mean: np.ndarray,
     state_std: np.ndarray,
-    episode_returns: np.ndarray,
+    returns_to_go: np.ndarray,
     action_range: tuple[np.ndarray, np.ndarray],
     num_actions: int | None,
 ) -> DatasetSpec:
@@ -61,7 +61,7 @@ def make_spec(
         recording: its steps.
         state_mean: (S,) float64.
         state_std: (S,) float64 population standard deviation.
-        episode_returns: (E,) raw.
+        returns_to_go: (N,) raw.
         action_range: (A,) smallest and largest values that occur.
         num_actions: number of discrete actions, None where they are continuous.
     """
@@ -83,7 +83,8 @@ def make_spec(
         action_low=low if act_dim else (),
         action_high=high if act_dim else (),
         default_target_returns=origin.target_returns
-        or default_target_returns(origin.env_id, float(episode_returns.max())),
+        or default_target_returns(origin.env_id, returns_to_go[recording.episode_starts[:-1]]),
+        return_scale=default_return_scale(origin.env_id, returns_to_go),
         image_shape=recording.image_shape,
     )
 
@@ -104,9 +105,31 @@ def beyond_bounds(spec: DatasetSpec, action_range: tuple[np.ndarray, np.ndarray]
     return (f"actions reach from {low:g} to {high:g}, beyond their bounds",) if below or above else ()
 
 
-def default_target_returns(env_id: str | None, best_return: float) -> tuple[float, ...]:
-    """Returns to ask for: the usual ones of the environment, else the data's best and one half as good."""
-    return usual_target_returns(env_id) or best_and_half(best_return)
+def default_target_returns(env_id: str | None, episode_returns: np.ndarray) -> tuple[float, ...]:
+    """Returns to ask for: the usual ones of the environment, else of the data (E,).
+
+    Those are the best, and the one at 90 % of the episodes in order of return: one that is rare and one that
+    is not, whatever the sign and the size of rewards. Both are returns that episodes have.
+    """
+    return usual_target_returns(env_id) or best_and_high(episode_returns)
+
+
+def default_return_scale(env_id: str | None, returns_to_go: np.ndarray) -> float:
+    """What returns are divided by: the paper's constant for the environment, else of the data (N,).
+
+    That is the root mean square of the returns-to-go: divided by it they are of order one, whatever the unit
+    of the rewards. Embeddings are normalized, so that much larger numbers would look alike to the model, as
+    much smaller ones do. Where all returns are 0, it is 1.
+    """
+    usual = usual_return_scale(env_id)
+    size = float(np.sqrt(np.mean(np.square(returns_to_go, dtype=np.float64))))
+    return usual or size or 1.0
+
+
+def usual_return_scale(env_id: str | None) -> float | None:
+    """What the paper divides the returns of an environment by; None where it says nothing."""
+    row = ENVIRONMENTS.get(env_id or "")
+    return row.return_scale if row else None
 
 
 def usual_target_returns(env_id: str | None) -> tuple[float, ...]:

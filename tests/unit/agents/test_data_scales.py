@@ -1,0 +1,115 @@
+"""Returns of any size and sign: a policy tells them apart, and asks for what the data have."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import chibit
+from chibit.agents import AGENTS, make_agent
+from chibit.core.runtime import Runtime
+from chibit.data.dataset import TrajectoryDataset
+from chibit.data.readers.origin import default_return_scale, default_target_returns
+from chibit.data.statistics import best_and_high
+from chibit.data.store import MANIFEST, _manifest_hash, open_store
+from chibit.models.gpt import GPTShape
+from chibit.training.run_config import RunConfig, from_record, run_path, to_record
+
+SCALES = (1e-3, 1.0, 10.0, -2.0)
+
+
+def log_of(scale: float, cache) -> TrajectoryDataset:
+    """Actions near 0.5 in episodes that end with a reward, near -0.5 in those that end without."""
+    rng = np.random.default_rng(0)
+    good = np.repeat(np.arange(100) % 2 == 0, 10)
+    last = np.arange(1000) % 10 == 9
+    actions = np.where(good, 0.5, -0.5)[:, None] + 0.05 * rng.standard_normal((1000, 1))
+    rewards = scale * (last & good)
+    return chibit.from_arrays(rng.standard_normal((1000, 2)), actions, rewards, last, cache=cache)
+
+
+def first_actions(dataset: TrajectoryDataset, targets: tuple[float, ...], steps: int = 80) -> np.ndarray:
+    torch.manual_seed(0)
+    config = AGENTS["dt"].config(
+        gpt=GPTShape(n_layer=1, n_head=1, n_embd=32), context_length=3, batch_size=32, learning_rate=3e-3,
+        warmup_steps=0, dropout=0.0,
+    )  # fmt: skip
+    agent = make_agent(config, dataset.spec, Runtime())
+    sampler = agent.sampler(dataset, np.random.default_rng(0))
+    for _ in range(steps):
+        agent.update(sampler.sample())
+    policy = agent.policy(targets)
+    policy.reset(len(targets))
+    return policy.act(np.zeros((len(targets), 2)))[:, 0]
+
+
+def test_returns_of_any_size_and_sign_are_told_apart_and_alike(tmp_path):
+    acted = [first_actions(log_of(scale, tmp_path), (scale, 0.0)) for scale in SCALES]
+    for good, bad in acted:
+        assert good > 0.35 and bad < -0.35
+    for scale, other in zip(SCALES, acted, strict=True):
+        if scale > 0:
+            np.testing.assert_allclose(other, acted[0], atol=0.02)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("size", [1e-3, 1.0, 10.0, 1e4])
+@pytest.mark.parametrize("offset", [0.0, 3.0])
+def test_targets_are_returns_that_good_episodes_have(sign, size, offset):
+    returns = size * (sign * np.random.default_rng(0).gamma(2.0, size=200) + offset)
+    best, high = default_target_returns(None, returns.astype(np.float32))
+    assert best == returns.astype(np.float32).max()
+    assert 0.05 <= np.mean(returns > high) <= 0.15 and returns.min() < high < best
+
+
+def test_few_or_equal_returns_give_targets_too():
+    assert best_and_high(np.float32([3.0])) == best_and_high(np.float32([3.0, 3.0])) == (3.0,)
+    assert best_and_high(np.float32([-7.0, -2.0])) == (-2.0, -7.0)
+
+
+def test_the_scale_follows_the_data_but_for_the_papers_environments():
+    to_go = np.float32([-40.0, -30.0, 0.0])
+    scale = default_return_scale(None, to_go)
+    assert scale == pytest.approx(np.sqrt(2500 / 3))
+    assert default_return_scale("CartPole-v1", to_go) == scale
+    assert default_return_scale(None, 1e-4 * to_go) == pytest.approx(1e-4 * scale)
+    assert default_return_scale("Walker2d-v5", to_go) == 1000.0
+    assert default_return_scale("BreakoutNoFrameskip-v4", to_go) == 1.0
+    assert default_return_scale(None, np.zeros(3, np.float32)) == 1.0
+
+
+def test_a_store_of_an_earlier_version_gets_its_scale_where_it_is_opened(tmp_path):
+    dataset = log_of(1.0, tmp_path)
+    path = dataset.folder / MANIFEST
+    manifest = json.loads(path.read_text())
+    del manifest["spec"]["return_scale"], manifest["manifest_sha256"]
+    path.write_text(json.dumps({**manifest, "manifest_sha256": _manifest_hash(manifest)}))
+    assert open_store(dataset.folder).spec == dataset.spec
+
+
+def test_a_policy_acts_with_the_scale_that_it_was_trained_with(tmp_path):
+    dataset = log_of(1.0, tmp_path)
+    agent = make_agent(AGENTS["dt"].config(gpt=GPTShape(n_layer=1, n_embd=8)), dataset.spec, Runtime())
+    assert agent.acting_config.return_scale == dataset.spec.return_scale != 1000.0
+    other = make_agent(agent.acting_config, replace(dataset.spec, return_scale=50.0), Runtime())
+    assert other.acting_config == agent.acting_config
+
+
+def test_runs_on_the_papers_data_are_named_as_before_and_others_follow_their_data(tmp_path):
+    def agent(**settings):
+        return AGENTS["dt"].config(**settings)
+
+    for data, scale in (("hopper-medium", 1000.0), ("walker2d-expert-v2", 1000.0), ("Pong", 1.0)):
+        given, own = (RunConfig(data=data, agent=a) for a in (agent(return_scale=scale), agent()))
+        assert to_record(own) == to_record(given)
+        assert run_path(own, tmp_path, "s") == run_path(given, tmp_path, "s")
+    record = to_record(RunConfig(data="mine.npz", agent=agent()))
+    assert record["agent"]["return_scale"] is None
+    assert (
+        from_record({**record, "agent": {**record["agent"], "return_scale": 1000.0}}).agent.return_scale
+        == 1000
+    )
+    named = RunConfig(data="mine.npz", env_id="Hopper-v4", agent=agent())
+    assert to_record(named)["agent"]["return_scale"] == 1000.0
