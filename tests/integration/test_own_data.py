@@ -28,7 +28,7 @@ FLAGS = ["--num-steps", "4", "--num-episodes", "2", "--batch-size", "4", "--devi
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     """A folder with the examples, in which what is registered and imported is forgotten after the test."""
-    for name in ("my_tank.py", "my_csv.py"):
+    for name in ("my_tank.py", "my_dat.py"):
         shutil.copy(EXAMPLES / name, tmp_path)
     readable_suffixes()  # the package's own formats register themselves at the first look
     for registry in (ENVIRONMENTS, FORMATS):
@@ -38,7 +38,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     yield tmp_path
     gym.registry.pop("Tank-v0", None)
-    for name in ("my_tank", "my_csv", "my_odd"):
+    for name in ("my_tank", "my_dat", "my_odd"):
         sys.modules.pop(name, None)
 
 
@@ -72,13 +72,13 @@ def test_an_environment_of_ones_own_is_trained_for_evaluated_in_and_scored(folde
 
 
 def test_a_module_of_ones_own_is_known_to_every_command_and_process(folder):
-    environment = os.environ | {"CHIBIT_PLUGINS": "my_tank,my_csv", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"CHIBIT_PLUGINS": "my_tank,my_dat", "OMP_NUM_THREADS": "1"}
     code = (
         "from chibit import make_env; from chibit.data.readers.base import FORMATS;"
-        "print(make_env('Tank-v0').unwrapped, FORMATS['csv'].suffixes)"
+        "print(make_env('Tank-v0').unwrapped, FORMATS['dat'].suffixes)"
     )
     found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    assert "Tank" in found.stdout and ".csv" in found.stdout, found.stderr
+    assert "Tank" in found.stdout and ".dat" in found.stdout, found.stderr
 
 
 def test_a_module_that_cannot_be_imported_is_refused_and_an_installed_one_left_out(monkeypatch, caplog):
@@ -127,20 +127,20 @@ def test_a_format_of_ones_own_is_trained_on(folder):
         [columns["observations"], columns["actions"], columns["rewards"], columns["truncations"]]
     )
     names = "observation_0,observation_1,observation_2,action_0,reward,terminated"
-    np.savetxt("log.csv", rows, delimiter=",", header=names, comments="")
+    np.savetxt("log.dat", rows, delimiter=" ", header=names.replace(",", " "), comments="")
     with pytest.raises(InputError, match=r"unknown kind of file; expected .*\.hdf5"):
-        load_dataset("log.csv")
-    import my_csv  # noqa: F401
+        load_dataset("log.dat")
+    import my_dat  # noqa: F401
 
-    dataset = load_dataset("log.csv", progress=False)
+    dataset = load_dataset("log.dat", progress=False)
     assert (dataset.spec.name, dataset.num_episodes, dataset.spec.state_dim) == ("log", 4, 3)
     np.testing.assert_allclose(dataset.rewards, columns["rewards"], rtol=1e-6)
-    assert main(["train", "--agent", "bc", "--data", "log.csv", "--out", "run", *FLAGS]) == 0
-    Path("log.csv").write_text("a,b\n1,2\n")
+    assert main(["train", "--agent", "bc", "--data", "log.dat", "--out", "run", *FLAGS]) == 0
+    Path("log.dat").write_text("a b\n1 2\n")
     with pytest.raises(InputError, match="found a, b; expected observation_0"):
-        load_dataset("log.csv")
-    with pytest.raises(InputError, match=r"log2\.csv': no such file"):
-        load_dataset("log2.csv")
+        load_dataset("log.dat")
+    with pytest.raises(InputError, match=r"log2\.dat': no such file"):
+        load_dataset("log2.dat")
 
 
 OWN_APART = """

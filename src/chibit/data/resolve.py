@@ -198,14 +198,17 @@ def _by_path(path: Path) -> Found:
     if path.is_dir() and any(path.glob("$store$_*_ckpt.*.gz")):
         raise InputError(f"{path}: shards of DQN-replay; chibit data convert makes a store of them")
     if path.is_dir():
-        raise InputError(f"{path}: neither a Minari data set (data/metadata.json) nor a store ({MANIFEST})")
+        raise InputError(
+            f"{path}: neither a Minari data set (data/metadata.json), a store ({MANIFEST}) nor tables"
+            " (.csv, .parquet, .jsonl)"
+        )
     expected = sorted(format.expected or " or ".join(format.suffixes) for format in formats.values())
     raise InputError(f"{path}: unknown kind of file; expected {', '.join(expected)} or a store")
 
 
 def all_formats() -> Mapping[str, Format]:
     """All formats; those of the package register themselves when they are imported."""
-    from chibit.data.readers import d4rl, minari, npz, pickles  # noqa: F401
+    from chibit.data.readers import csv_tables, d4rl, json_lines, minari, npz, parquet, pickles  # noqa: F401
 
     readers: dict[str, str] = {}
     for key, suffix in ((key, suffix) for key, format in FORMATS.items() for suffix in format.suffixes):

@@ -179,7 +179,7 @@ def _read_ends(
     )
     notes = [] if "terminations" in columns else ["no terminations recorded: every episode counts as cut"]
     if EPISODE in columns:
-        truncations = truncations | (_last_rows(columns[EPISODE], where) & ~terminations)
+        truncations = truncations | (last_rows(columns[EPISODE], where) & ~terminations)
     elif episode_length is None and "truncations" not in columns:
         if time_limit is None:
             notes.append("no truncations recorded: episodes end at terminations only")
@@ -193,7 +193,7 @@ def _read_ends(
     return terminations, truncations, tuple(notes)
 
 
-def _last_rows(column: Column, where: str) -> np.ndarray:
+def last_rows(column: Column, where: str) -> np.ndarray:
     """The last step of each episode, (M,) bool, by a column that changes with the episode.
 
     Raises:

@@ -28,7 +28,8 @@ from chibit.core.config import from_json, read_json, to_json
 from chibit.core.errors import DamagedFileError, InputError, ResourceError, UserError
 from chibit.core.files import check_regular, create, resource_error, write_atomic
 from chibit.core.temporary import temporary_folder
-from chibit.data.readers.base import Format
+from chibit.data.readers.base import ColumnFormat, Format
+from chibit.data.readers.columns import Reading
 from chibit.data.readers.origin import Origin
 from chibit.data.readers.recording import Recording, column_blocks
 from chibit.data.readers.size_limits import memory_budget
@@ -97,15 +98,35 @@ class ApartFormat(Format):
 
     def read(self, path: Path) -> AbstractContextManager[tuple[Recording, Origin]]:
         """As `read_here`; DamagedFileError if it takes more memory or time than any such file may."""
-        return _read_apart(self.key, path)
+        return _read_apart(self.key, path, Reading())
+
+    def read_here_as(self, path: Path, reading: Reading) -> AbstractContextManager[tuple[Recording, Origin]]:
+        """As `Format.read_as`, in this process."""
+        return self.read_here(path)
 
     @abstractmethod
     def read_here(self, path: Path) -> AbstractContextManager[tuple[Recording, Origin]]:
         """As `Format.read`, in this process."""
 
 
+class ApartColumnFormat(ApartFormat, ColumnFormat):
+    """Both: a file's columns may have any name, and it is read in a process of its own."""
+
+    def read_as(self, path: Path, reading: Reading) -> AbstractContextManager[tuple[Recording, Origin]]:
+        """As `read`, with what the user says of the file."""
+        return _read_apart(self.key, path, reading)
+
+    def read_here(self, path: Path) -> AbstractContextManager[tuple[Recording, Origin]]:
+        """As `read_here_as`, of a file with usual names."""
+        return self.read_here_as(path, Reading())
+
+    @abstractmethod
+    def read_here_as(self, path: Path, reading: Reading) -> AbstractContextManager[tuple[Recording, Origin]]:
+        """As `Format.read_as`, in this process."""
+
+
 @contextlib.contextmanager
-def _read_apart(key: str, path: Path) -> Iterator[tuple[Recording, Origin]]:
+def _read_apart(key: str, path: Path, reading: Reading) -> Iterator[tuple[Recording, Origin]]:
     files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
     size = sum(check_regular(file) for file in files)
     places = os.pathsep.join([str(Path(__file__).parents[3]), *(place for place in sys.path if place)])
@@ -114,6 +135,7 @@ def _read_apart(key: str, path: Path) -> Iterator[tuple[Recording, Origin]]:
             ["-c", _START, places, os.pathsep, key],
             path,
             folder,
+            json.dumps(to_json(reading)),
             max_bytes=_BASE_BYTES + memory_budget(),
             max_seconds=_BASE_SECONDS + size // _BYTES_A_SECOND,
         )
@@ -175,8 +197,8 @@ def write_recording(folder: Path, recording: Recording, origin: Origin) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Read one file under limits: KEY PATH FOLDER MAX_BYTES MAX_SECONDS."""
-    key, given, folder, max_bytes, max_seconds = arguments
+    """Read one file under limits: KEY PATH FOLDER MAX_BYTES MAX_SECONDS READING."""
+    key, given, folder, max_bytes, max_seconds, said = arguments
     limit(int(max_bytes), int(max_seconds))
     from chibit.data.resolve import all_formats
 
@@ -184,7 +206,10 @@ def main(arguments: Sequence[str]) -> int:
         format = all_formats().get(key)
         if not isinstance(format, ApartFormat):
             raise InputError(f"{given}: format {key!r} is not known here; name its module in CHIBIT_PLUGINS")
-        with format.read_here(Path(given)) as (recording, origin):
+        record = json.loads(said)
+        columns = {name: tuple(theirs) for name, theirs in record["columns"].items()}
+        reading = Reading(columns, record["episode_length"])
+        with format.read_here_as(Path(given), reading) as (recording, origin):
             try:
                 write_recording(Path(folder), recording, origin)
             except OSError as error:

@@ -1,10 +1,10 @@
-"""CSV tables of steps, as an example of a data format of one's own.
+"""Tables of numbers with spaces between, as an example of a data format of one's own.
 
 The columns are ``observation_0, observation_1, ..., action_0, ..., reward, terminated``, a row a step. In the
 folder of this file:
 
-    export CHIBIT_PLUGINS=my_csv
-    chibit train --data log.csv
+    export CHIBIT_PLUGINS=my_dat
+    chibit train --data log.dat
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from chibit.data.readers.origin import Origin, file_name
 from chibit.data.readers.recording import Recording, record_columns
 
 
-class Csv(Format, key="csv"):
+class Dat(Format, key="dat"):
     """Tables with a line of names."""
 
-    suffixes = (".csv",)
+    suffixes = (".dat",)
 
     @contextlib.contextmanager
     def read(self, path: Path) -> Iterator[tuple[Recording, Origin]]:
         """Read a whole file."""
         with open_regular(path) as file:
-            names = file.readline().decode().strip().split(",")
-            table = np.loadtxt(file, delimiter=",", ndmin=2)
+            names = file.readline().decode().split()
+            table = np.loadtxt(file, ndmin=2)
         if not {"observation_0", "action_0", "reward", "terminated"} <= set(names):
             raise InputError(
                 f"{path}: found {', '.join(names)}; expected observation_0, action_0, reward ..."
@@ -43,5 +43,5 @@ class Csv(Format, key="csv"):
             "rewards": table[:, names.index("reward")],
             "terminations": table[:, names.index("terminated")],
         }
-        origin = Origin(name=file_name(path), provenance={"kind": "csv", "path": str(path.absolute())})
+        origin = Origin(name=file_name(path), provenance={"kind": "dat", "path": str(path.absolute())})
         yield record_columns(columns, where=str(path)), origin

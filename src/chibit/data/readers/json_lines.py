@@ -1,0 +1,30 @@
+"""Tables in files of JSON lines: an object a step, with numbers and lists of numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, BinaryIO
+
+from chibit.data.readers.tables import TableFormat
+
+
+class JsonLines(TableFormat, key="json lines"):
+    """Files of JSON lines."""
+
+    suffixes = (".jsonl", ".ndjson")
+    expected = ".jsonl or .ndjson (an object a step)"
+
+    def read_names(self, file: BinaryIO) -> tuple[list[str], int]:
+        """Read the file, since names may come late."""
+        return list(_read(file).column_names), 0
+
+    def read_table(self, file: BinaryIO, names: Sequence[str]) -> Mapping[str, Any]:
+        """Read all columns."""
+        table: Mapping[str, Any] = _read(file)
+        return table
+
+
+def _read(file: BinaryIO) -> Any:
+    from pyarrow.json import ReadOptions, read_json
+
+    return read_json(file, read_options=ReadOptions(use_threads=False, block_size=1 << 24))

@@ -1,0 +1,29 @@
+"""Tables in Parquet files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, BinaryIO
+
+from chibit.data.readers.tables import TableFormat
+
+
+class Parquet(TableFormat, key="parquet"):
+    """Parquet files."""
+
+    suffixes = (".parquet",)
+    expected = ".parquet (a row a step)"
+
+    def read_names(self, file: BinaryIO) -> tuple[list[str], int]:
+        """Read the description at the end of the file."""
+        from pyarrow.parquet import ParquetFile
+
+        description = ParquetFile(file)
+        return list(description.schema_arrow.names), int(description.metadata.num_rows)
+
+    def read_table(self, file: BinaryIO, names: Sequence[str]) -> Mapping[str, Any]:
+        """Read columns."""
+        from pyarrow.parquet import ParquetFile
+
+        table: Mapping[str, Any] = ParquetFile(file).read(list(dict.fromkeys(names)), use_threads=False)
+        return table

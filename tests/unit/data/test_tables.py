@@ -1,0 +1,176 @@
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from chibit.cli import main
+from chibit.core.errors import DamagedFileError, InputError
+from chibit.data.load import load_dataset
+from chibit.data.readers.columns import Reading, parse_columns
+from chibit.data.resolve import all_formats
+
+EPISODES, STEPS = 3, 5
+NUM = EPISODES * STEPS
+PLANT = ["observations=obs_0,obs_1,temp", "actions=valve", "rewards=r", "episode=batch"]
+
+
+def plant():
+    rng = np.random.default_rng(0)
+    columns = {name: rng.normal(size=NUM) for name in ("obs_0", "obs_1", "temp", "valve", "r")}
+    return {**columns, "batch": np.repeat(["b", "a", "c"], STEPS)}
+
+
+def write_csv(path, columns, delimiter=","):
+    lines = [list(columns), *zip(*columns.values(), strict=True)]
+    path.write_text("".join(delimiter.join(map(str, line)) + "\n" for line in lines))
+
+
+def write_parquet(path, columns):
+    pq.write_table(pa.table({name: list(column) for name, column in columns.items()}), path)
+
+
+def write_jsonl(path, columns):
+    rows = zip(*(np.asarray(column).tolist() for column in columns.values()), strict=True)
+    path.write_text("".join(json.dumps(dict(zip(columns, row, strict=True))) + "\n" for row in rows))
+
+
+WRITERS = {".csv": write_csv, ".parquet": write_parquet, ".jsonl": write_jsonl}
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("CHIBIT_HOME", str(tmp_path / "home"))
+
+
+def read(path, columns=(), episode_length=None):
+    """The recording of a file, read in this process, and its observations."""
+    format = next(format for format in all_formats().values() if format.claim(path) is not None)
+    with format.read_here_as(path, Reading(parse_columns(columns), episode_length)) as (recording, _):
+        blocks = list(recording.blocks())
+        return recording, *(
+            np.concatenate([getattr(block, name) for block in blocks]) for name in ("observations", "actions")
+        )
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_a_table_with_a_column_of_episodes_becomes_a_data_set(tmp_path, suffix):
+    path, columns = tmp_path / f"log{suffix}", plant()
+    WRITERS[suffix](path, columns)
+    dataset = load_dataset(path, columns=PLANT, progress=False)
+    states = np.column_stack([columns["obs_0"], columns["obs_1"], columns["temp"]])
+    assert np.array_equal(dataset.observations, states.astype(np.float32))
+    assert np.array_equal(dataset.actions[:, 0], columns["valve"].astype(np.float32))
+    np.testing.assert_allclose(dataset.rewards, columns["r"], rtol=1e-6)
+    assert dataset.episode_starts.tolist() == [0, 5, 10, 15]
+    assert dataset.spec.name == "log"
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_a_folder_holds_an_episode_a_file(tmp_path, suffix):
+    folder = tmp_path / "episodes"
+    folder.mkdir()
+    (folder / "columns.toml").write_text(
+        'observations = ["obs_0", "obs_1"]\nactions = "valve"\nrewards = "r"'
+    )
+    (folder / "readme.txt").write_text("no table")
+    columns = plant()
+    for number, length in enumerate((2, 7, 6)):
+        part = {name: column[:length] for name, column in columns.items() if name != "batch"}
+        WRITERS[suffix](folder / f"{number}{suffix}", part)
+    dataset = load_dataset(folder, progress=False)
+    assert dataset.episode_starts.tolist() == [0, 2, 9, 15]
+    assert dataset.spec.state_dim == 2
+
+
+def test_files_of_a_folder_may_have_episodes_of_their_own(tmp_path):
+    columns = {**plant(), "done": np.tile([0, 0, 0, 0, 1], EPISODES)}
+    for number in range(2):
+        write_csv(tmp_path / f"{number}.csv", columns)
+    recording, *_ = read(tmp_path, PLANT)
+    assert recording.episode_starts.tolist() == [0, 5, 10, 15, 20, 25, 30]
+    assert recording.episode_ends[:, 0].all()
+
+
+@pytest.mark.parametrize("delimiter", ",;\t")
+def test_separators_and_a_mark_of_byte_order_are_known(tmp_path, delimiter):
+    path = tmp_path / "log.csv"
+    write_csv(path, plant(), delimiter)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert np.array_equal(read(path, PLANT)[1][:, 2], plant()["temp"])
+
+
+def test_vectors_in_a_column_and_whole_numbers_as_actions(tmp_path):
+    vectors = np.random.default_rng(0).normal(size=(4, 3))
+    columns = {"obs": vectors, "action": [0, 1, 2, 1], "reward": [1, 2.5, 3, 4], "done": [False] * 3 + [True]}
+    for suffix in (".parquet", ".jsonl"):
+        WRITERS[suffix](tmp_path / f"log{suffix}", columns)
+        recording, observations, actions = read(tmp_path / f"log{suffix}")
+        assert np.array_equal(observations, vectors)
+        assert recording.is_discrete
+        assert actions[:, 0].tolist() == [0, 1, 2, 1]
+        assert recording.rewards.tolist() == [1, 2.5, 3, 4]
+
+
+def test_a_table_without_ends_is_cut(tmp_path):
+    write_csv(tmp_path / "log.csv", plant())
+    assert read(tmp_path / "log.csv", PLANT[:3], 4)[0].episode_starts.tolist() == [0, 4, 8, 12]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("valve", "temp", "column 'temp' is there 2 times"),
+        ("valve", "volve", "no column 'valve' for actions; found batch, .*mean 'volve'"),
+        ("\nend", ",,hot,1,1,c\n", "obs_0: row 15 is empty"),
+        ("\nend", "1,1,hot,1,1,c\n", "temp: row 15 is 'hot'; expected numbers"),
+        ("\nend", "1,1,1,1,1,b\n", "episode: b comes back in row 15"),
+    ],
+)
+def test_tables_that_do_not_fit_are_refused_by_name(tmp_path, old, new, message):
+    path = tmp_path / "log.csv"
+    write_csv(path, plant())
+    text = path.read_text() + "\nend"
+    path.write_text((text[:-4] + new) if old == "\nend" else text[:-4].replace(old, new))
+    with pytest.raises(InputError, match=message):
+        read(path, PLANT)
+
+
+def test_too_large_numbers_and_lists_of_other_lengths_are_refused(tmp_path):
+    path = tmp_path / "log.csv"
+    write_csv(path, {**plant(), "temp": np.full(NUM, 1e300)})
+    with pytest.raises(InputError, match="column 2 of row 0 .* is inf; expected finite numbers below"):
+        load_dataset(path, columns=PLANT, progress=False)
+    lists = {"obs": [[1.0], [1.0, 2.0]], "action": [0.5, 0.5], "reward": [1, 1], "done": [0, 1]}
+    pq.write_table(pa.table(lists), tmp_path / "log.parquet")
+    with pytest.raises(InputError, match="obs: lists of 1 to 2 numbers; expected one length"):
+        read(tmp_path / "log.parquet")
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_damaged_tables_are_said_to_be(tmp_path, suffix):
+    path = tmp_path / f"log{suffix}"
+    WRITERS[suffix](path, plant())
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2] + b',{"\n1' + (b"" if suffix != ".csv" else b"\n1,2\n"))
+    with pytest.raises(DamagedFileError, match=rf"log{suffix}: damaged {suffix} file"):
+        read(path, PLANT)
+    path.write_bytes(b"")
+    with pytest.raises((InputError, DamagedFileError), match=rf"log{suffix}: "):
+        read(path, PLANT)
+
+
+def test_a_pipe_and_a_link_out_of_the_folder_are_not_opened(tmp_path):
+    write_csv(tmp_path / "outside.csv", plant())
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "in.csv").symlink_to(tmp_path / "outside.csv")
+    with pytest.raises(InputError, match=r"in\.csv: leads out of"):
+        read(folder, PLANT)
+
+
+def test_a_table_is_trained_on(tmp_path):
+    write_csv(tmp_path / "log.csv", plant())
+    flags = ["--agent", "bc", "--num-steps", "2", "--quiet", "--out", str(tmp_path / "run")]
+    assert main(["train", "--data", str(tmp_path / "log.csv"), *flags, "--columns", *PLANT]) == 0
