@@ -76,6 +76,8 @@ class InspectArguments(Checked):
     """Which columns of a file are which, as for chibit train: observations=obs,temp actions=valve."""
     episode_length: Count | None = None
     """Steps after which to cut a log without ends into episodes."""
+    skip_damaged: bool = False
+    """Leave out damaged episodes, counted in a note, in place of a refusal."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +155,7 @@ def inspect(argv: Sequence[str], prog: str) -> None:
         env_id=arguments.env_id,
         columns=arguments.columns,
         episode_length=arguments.episode_length,
+        skip_damaged=arguments.skip_damaged,
     )
     make_console().print(render_summary(describe(dataset)))
 

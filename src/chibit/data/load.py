@@ -20,6 +20,7 @@ from chibit.core.temporary import remove
 from chibit.data.dataset import TrajectoryDataset
 from chibit.data.readers.base import ColumnFormat
 from chibit.data.readers.columns import Reading, mapping_beside, parse_columns
+from chibit.data.readers.damage import without_damaged
 from chibit.data.readers.origin import Origin
 from chibit.data.readers.recording import Recording, record_columns
 from chibit.data.resolve import (
@@ -45,6 +46,7 @@ def load_dataset(
     env_id: str | None = None,
     columns: Sequence[str] | Mapping[str, str | Sequence[str]] = (),
     episode_length: int | None = None,
+    skip_damaged: bool = False,
     data_folder: Path | None = None,
     cache: Path | None = None,
     download: bool = True,
@@ -63,6 +65,8 @@ def load_dataset(
             ``["observations=obs,temp", "actions=valve", "episode=batch"]``. Several are put side by side.
             Without it `columns.toml` in a folder, or `log.toml` beside `log.csv`, is taken where it is there.
         episode_length: steps after which what has no end is cut.
+        skip_damaged: leave out episodes with a value that is not finite, and damaged files of a folder of
+            tables, which a note counts, in place of a refusal.
         data_folder: where D4RL files and Minari data sets are looked for first, and D4RL files are downloaded
             to.
         cache: where stores are kept; see `home_folder`.
@@ -80,7 +84,7 @@ def load_dataset(
     """
     if episode_length is not None and episode_length < 1:
         raise InputError(f"episode_length: got {episode_length}, expected at least 1 step")
-    reading = Reading(parse_columns(columns), episode_length)
+    reading = Reading(parse_columns(columns), episode_length, skip_damaged)
     dataset = _open(name_or_path, Places(data_folder, home_folder(cache), download, progress), reading)
     if env_id is None:
         return dataset
@@ -92,7 +96,7 @@ def load_dataset(
 def _open(name_or_path: str | Path, places: Places, reading: Reading) -> TrajectoryDataset:
     source = find_source(name_or_path, places)
     if source.format is None:
-        if reading != Reading():
+        if reading.columns or reading.episode_length is not None:
             raise InputError(f"{source.path}: a store has columns and episodes already; leave --columns out")
         return open_store(source.path, verify="hash")
     if isinstance(source.format, ColumnFormat) and not reading.columns:
@@ -104,6 +108,8 @@ def _open(name_or_path: str | Path, places: Places, reading: Reading) -> Traject
     if places.progress:
         print(f"converting {source.path} to {folder}", file=sys.stderr)
     with source.format.read_as(source.path, reading) as (recording, origin):
+        if reading.skip_damaged:
+            recording = without_damaged(recording, str(source.path))
         return _keep(folder, recording, origin, str(source.path))
 
 

@@ -26,6 +26,7 @@ _LATER_FIELDS = {
     "env_id": None,
     "columns": [],
     "episode_length": None,
+    "skip_damaged": False,
     "data_fraction": 1.0,
     "validation_share": 0.0,
     "validation_data": "",
@@ -48,6 +49,8 @@ class RunConfig(Checked, Generic[AgentConfigT]):
     actions=valve rewards=r episode=batch. Columns that commas separate are put side by side."""
     episode_length: Count | None = None
     """Steps after which to cut a log without ends into episodes."""
+    skip_damaged: bool = False
+    """Leave out damaged episodes, counted in a note, in place of a refusal."""
     arm: str = ""
     """Name in tables and folders; empty takes the recipe's or the agent's name."""
     data_fraction: Share = 1.0

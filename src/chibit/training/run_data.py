@@ -24,7 +24,9 @@ def open_data(
         UserError: as `load_dataset`.
         InputError: for a share of the data that leaves no episode, or validation data that do not fit.
     """
-    reading: dict[str, Any] = {"columns": config.columns, "episode_length": config.episode_length}
+    reading: dict[str, Any] = {
+        name: getattr(config, name) for name in ("columns", "episode_length", "skip_damaged")
+    }
     dataset = load_dataset(config.data, env_id=config.env_id, progress=progress, **reading)
     held_out = None
     if config.validation_share:

@@ -172,6 +172,24 @@ def test_an_unbroken_log_is_cut(path):
         load(path, PLANT[:3], episode_length=0)
 
 
+def test_damaged_episodes_are_left_out_and_counted_where_asked(path):
+    log = plant()
+    log["temp"][6], log["r"][7] = np.nan, np.inf
+    np.savez(path, **log)
+    with pytest.raises(InputError, match="row 7 .* is inf; expected finite"):
+        load(path, PLANT)
+    dataset = load(path, PLANT, skip_damaged=True)
+    assert dataset.episode_starts.tolist() == [0, 5, 10]
+    kept = np.r_[0:5, 10:15]
+    assert np.array_equal(dataset.observations[:, 2], log["temp"][kept].astype(np.float32))
+    assert np.array_equal(dataset.actions, log["valve"][kept].astype(np.float32))
+    np.testing.assert_allclose(dataset.rewards, log["r"][kept], rtol=1e-6)
+    assert "left out 1 of 3 episodes: values that are not finite" in dataset.notes
+    np.savez(path, **plant(temp=np.full(NUM, 1e300)))
+    with pytest.raises(InputError, match="all 3 episodes have values that are not finite"):
+        load(path, PLANT, skip_damaged=True)
+
+
 def test_a_mapping_is_part_of_what_a_run_is(path, tmp_path, capsys):
     np.savez(path, **plant())
     config = RunConfig(data=str(path), agent=BCConfig(), columns=tuple(PLANT))

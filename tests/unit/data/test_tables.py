@@ -93,6 +93,19 @@ def test_files_of_a_folder_may_have_episodes_of_their_own(tmp_path):
     assert recording.episode_ends[:, 0].all()
 
 
+def test_a_damaged_file_of_a_folder_is_left_out_and_counted_where_asked(tmp_path):
+    folder = tmp_path / "log"
+    folder.mkdir()
+    for number in range(3):
+        write_parquet(folder / f"{number}.parquet", plant())
+    (folder / "1.parquet").write_bytes((folder / "1.parquet").read_bytes()[:-50])
+    with pytest.raises(DamagedFileError, match=r"1\.parquet: damaged"):
+        load_dataset(folder, columns=PLANT, progress=False)
+    dataset = load_dataset(folder, columns=PLANT, skip_damaged=True, progress=False)
+    assert dataset.num_episodes == 6
+    assert "left out 1 of 3 files: damaged" in dataset.notes
+
+
 @pytest.mark.parametrize("delimiter", ",;\t")
 def test_separators_and_a_mark_of_byte_order_are_known(tmp_path, delimiter):
     path = tmp_path / "log.csv"

@@ -41,7 +41,7 @@ class Format(ABC):
 
     def read_as(self, path: Path, reading: Reading) -> AbstractContextManager[tuple[Recording, Origin]]:
         """As `read`, with what the user says of the file."""
-        if reading != Reading():
+        if reading.columns or reading.episode_length is not None:
             raise InputError(
                 f"{path}: data of format {self.key!r} say themselves what their columns and episodes are; "
                 "leave --columns and --episode-length out"

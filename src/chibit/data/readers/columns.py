@@ -63,6 +63,8 @@ class Reading:
     """Our names of columns and the file's; several are put side by side. Others are known by usual names."""
     episode_length: int | None = None
     """Steps after which an unbroken log is cut."""
+    skip_damaged: bool = False
+    """Whether damaged episodes are left out in place of a refusal."""
 
 
 def parse_columns(given: Sequence[str] | Mapping[str, str | Sequence[str]]) -> dict[str, tuple[str, ...]]:

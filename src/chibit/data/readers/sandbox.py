@@ -208,7 +208,7 @@ def main(arguments: Sequence[str]) -> int:
             raise InputError(f"{given}: format {key!r} is not known here; name its module in CHIBIT_PLUGINS")
         record = json.loads(said)
         columns = {name: tuple(theirs) for name, theirs in record["columns"].items()}
-        reading = Reading(columns, record["episode_length"])
+        reading = Reading(columns, record["episode_length"], record["skip_damaged"])
         with format.read_here_as(Path(given), reading) as (recording, origin):
             try:
                 write_recording(Path(folder), recording, origin)

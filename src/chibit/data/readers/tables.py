@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from chibit.core.arrays import reading as reading_errors
-from chibit.core.errors import InputError, ResourceError
+from chibit.core.errors import DamagedFileError, InputError, ResourceError
 from chibit.core.files import list_folder, open_regular
 from chibit.data.readers.columns import EPISODE, Column, Reading, check_needed, join, locate_columns
 from chibit.data.readers.origin import Origin, file_name
@@ -50,15 +50,24 @@ class TableFormat(ApartColumnFormat):
             files = [file for file in list_folder(path, inside=path) if file.suffix in self.suffixes]
         parts: list[dict[str, Column]] = []
         for file in files:
-            parts.append(self._read_file(file, path, reading))
+            try:
+                parts.append(self._read_file(file, path, reading))
+            except DamagedFileError:
+                if not reading.skip_damaged or file == path:
+                    raise
+                continue
             if set(parts[-1]) != set(parts[0]):
                 there, first = (", ".join(sorted(part)) for part in (parts[-1], parts[0]))
                 raise InputError(f"{file}: has {there}; expected {first} as in {files[0].name}")
+        if not parts:
+            raise DamagedFileError(f"{path}: all {len(files):,} files are damaged; copy them again")
         columns = {name: _concatenate([part[name] for part in parts], path, name) for name in parts[0]}
         if EPISODE in columns:
             columns[EPISODE] = np.cumsum(columns[EPISODE]) - columns[EPISODE]
         provenance = {"kind": self.key, "path": str(path.absolute())}
-        origin = Origin(name=file_name(path), provenance=provenance)
+        num_damaged = len(files) - len(parts)
+        notes = (f"left out {num_damaged:,} of {len(files):,} files: damaged",) if num_damaged else ()
+        origin = Origin(name=file_name(path), notes=notes, provenance=provenance)
         yield record_columns(columns, where=str(path), episode_length=reading.episode_length), origin
 
     def _read_file(self, path: Path, given: Path, reading: Reading) -> dict[str, Column]:
