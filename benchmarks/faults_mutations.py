@@ -293,7 +293,8 @@ def _policy_mutant(originals: Path, place: Place, generator: random.Random) -> M
         weights = target / "model.safetensors"
         return Mutant(mutate_file(weights, generator), partial(_act, target), _Whole(_act, original))
     what = _spoil(target, place, generator)
-    if generator.random() < 0.8:
+    # A folder that a user names may be a link: what it leads to is then meant, also to be written into.
+    if generator.random() < 0.8 or target.is_symlink():
         return Mutant(what, partial(_act, target), may_follow_links=True)
 
     def save_again() -> None:

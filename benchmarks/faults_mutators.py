@@ -319,7 +319,7 @@ def _bind(path: Path) -> None:
     try:
         os.chdir(path.parent)
         with socket.socket(socket.AF_UNIX) as end:
-            end.bind(path.name)
+            end.bind(path.name[:100])
     finally:
         os.fchdir(here)
         os.close(here)

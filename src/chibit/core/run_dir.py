@@ -158,7 +158,7 @@ class RunDir:
             while line := file.readline(_LONGEST_LINE):
                 where = f"{path}: line {len(records) + 1}"
                 try:
-                    records.append(check_record(LOGS[name], parse_json(line, where), where))
+                    records.append(check_record(LOGS[name], parse_json(line, where, finite=True), where))
                 except DamagedFileError:
                     if line.endswith(b"\n") or len(line) == _LONGEST_LINE:  # and was not cut off
                         raise

@@ -61,6 +61,16 @@ def test_a_damaged_line_in_the_middle_is_reported(tmp_path):
         run.read_log("metrics.jsonl")
 
 
+@pytest.mark.parametrize("number", ["1e999", "-Infinity", "NaN"])
+def test_what_is_no_number_is_refused_before_a_log_is_written_anew(tmp_path, number):
+    run = make(tmp_path / "run")
+    content = f'{{"step": 1, "seconds": 1.0, "train/loss": {number}}}\n{{"step": 2, "seconds": 2.0}}\n'
+    (run.path / "metrics.jsonl").write_text(content)
+    with pytest.raises(DamagedFileError, match="line 1: .* no finite number"):
+        run.rewind(2)
+    assert (run.path / "metrics.jsonl").read_text() == content
+
+
 def test_nan_never_enters_a_log(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         make(tmp_path / "run").append_metrics({"step": 1, "train/loss": float("nan")})
