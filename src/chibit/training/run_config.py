@@ -21,7 +21,7 @@ from chibit.data.readers.origin import usual_return_scale
 from chibit.environments.data_names import published_env_id
 
 AgentConfigT = TypeVar("AgentConfigT", bound=AgentConfig)
-_LATER_FIELDS = {
+_LATER_FIELDS: dict[str, Any] = {
     "agent_class": "",
     "env_id": None,
     "columns": [],

@@ -75,12 +75,12 @@ def parse_columns(given: Sequence[str] | Mapping[str, str | Sequence[str]]) -> d
     """
     if not isinstance(given, Mapping):
         parts = [word.partition("=") for word in given]
-        for word, (name, _, columns) in zip(given, parts, strict=True):
-            if not columns:
+        for word, (name, _, listed) in zip(given, parts, strict=True):
+            if not listed:
                 raise InputError(f"columns: got {word!r}, expected NAME=COLUMN as in observations=obs,temp")
             if sum(name == other for other, _, _ in parts) > 1:
                 raise InputError(f"columns: {name} is given twice; separate its columns by commas")
-        given = {name: columns.split(",") for name, _, columns in parts}
+        given = {name: listed.split(",") for name, _, listed in parts}
     mapping: dict[str, tuple[str, ...]] = {}
     for name, columns in given.items():
         if name not in _NAMES:

@@ -16,11 +16,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from chibit.core.errors import DamagedFileError, InputError
+from chibit.data.readers.columns import Column
 from chibit.data.readers.hdf5 import Hdf5Column, Hdf5Group
 from chibit.data.readers.recording import (
     BLOCK_ROWS,
     Block,
-    Column,
     Recording,
     check_actions,
     check_observations,
