@@ -107,7 +107,7 @@ def check_actions(dataset: TrajectoryDataset) -> None:
 
     Bounds of a known environment are exact: it cuts what lies outside, and so does the agent. Without an
     environment there are the bounds in a data set's own description, and data that contradict it are not
-    to be trusted; where there is no description, the bounds are the range of the actions, at least -1 to 1.
+    to be trusted; where there is no description, the bounds are the range of the actions.
 
     Raises:
         InputError: naming the action's dimension, its range and the bounds.

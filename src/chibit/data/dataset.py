@@ -51,9 +51,9 @@ class DatasetSpec(Checked):
     state_std: tuple[Positive, ...]
     """Population standard deviation + 1e-6; 1 for a dimension that never changes. Empty for images."""
     action_low: tuple[float, ...]
-    """Lower bounds of actions: the environment's, else -1 or what the data reach; empty where discrete."""
+    """Lower bounds of actions; see `chibit.data.readers.origin.settled_bounds`. Empty where discrete."""
     action_high: tuple[float, ...]
-    """Upper bounds of actions: the environment's, else 1 or what the data reach; empty where discrete."""
+    """Upper bounds of actions."""
     default_target_returns: Annotated[tuple[float, ...], MinLen(1)]
     """Raw returns to ask for; see `chibit.data.readers.origin.default_target_returns`."""
     return_scale: Positive | None = None

@@ -7,7 +7,13 @@ from dataclasses import replace
 
 from chibit.core.errors import InputError
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
-from chibit.data.readers.origin import Origin, beyond_bounds, usual_return_scale, usual_target_returns
+from chibit.data.readers.origin import (
+    Origin,
+    beyond_bounds,
+    settled_bounds,
+    usual_return_scale,
+    usual_target_returns,
+)
 from chibit.data.readers.recording import Recording
 from chibit.environments.make import make_env
 from chibit.environments.registry import ENVIRONMENTS
@@ -102,7 +108,8 @@ def spec_in(spec: DatasetSpec, env_id: str) -> DatasetSpec:
         return_scale=usual_return_scale(env_id) or spec.return_scale,
     )
     if facts.num_actions is None:
-        return replace(spec, action_low=facts.bounds[0], action_high=facts.bounds[1])
+        low, high = settled_bounds(facts.bounds, (spec.action_low, spec.action_high))
+        return replace(spec, action_low=low, action_high=high)
     if spec.num_actions is not None and spec.num_actions > facts.num_actions:
         raise InputError(
             f"{spec.name}: has actions up to {spec.num_actions - 1}, those of {env_id} are 0 to "

@@ -298,6 +298,7 @@ def _rows(summary: DatasetSummary) -> list[tuple[str, str]]:
         ("rewards of a step", _show(summary.rewards)),
         ("observations", _observations(spec) + _constants(summary.constant_dimensions)),
         ("actions", actions + (f"; {_show(summary.actions)}" if summary.actions else "")),
+        *([] if spec.num_actions is not None else [("action bounds", _bounds(spec))]),
         ("NaN or infinite", f"{summary.num_not_finite}"),
         ("environment", f"{environment}; at most {spec.max_episode_steps:,} steps"),
         ("score reference", _reference(summary)),
@@ -306,6 +307,12 @@ def _rows(summary: DatasetSummary) -> list[tuple[str, str]]:
     if summary.action_counts is not None:
         rows.insert(9, ("action counts", ", ".join(f"{count:,}" for count in summary.action_counts[:20])))
     return rows
+
+
+def _bounds(spec: DatasetSpec) -> str:
+    pairs = zip(spec.action_low[:10], spec.action_high[:10], strict=True)
+    shown = ", ".join(f"{format_setting(low)} to {format_setting(high)}" for low, high in pairs)
+    return shown + (", ..." if spec.act_dim > 10 else "")
 
 
 def _histogram(summary: DatasetSummary) -> str:

@@ -36,7 +36,7 @@ from chibit.data.store import SCHEMA, open_store, write_store
 from chibit.environments.data_names import is_published_name
 from chibit.environments.registry import GAMES
 
-_CONVERTER = 4
+_CONVERTER = 5
 """Raised when the same source would become another store."""
 
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-import chibit
 from chibit.agents import AGENTS, make_agent
 from chibit.core.runtime import Runtime
 from chibit.data.dataset import TrajectoryDataset
-from chibit.data.readers.origin import default_return_scale, default_target_returns
+from chibit.data.load import from_arrays
+from chibit.data.readers.origin import default_return_scale, default_target_returns, settled_bounds
 from chibit.data.statistics import best_and_high
 from chibit.data.store import MANIFEST, _manifest_hash, open_store
 from chibit.models.gpt import GPTShape
@@ -27,7 +27,7 @@ def log_of(scale: float, cache) -> TrajectoryDataset:
     last = np.arange(1000) % 10 == 9
     actions = np.where(good, 0.5, -0.5)[:, None] + 0.05 * rng.standard_normal((1000, 1))
     rewards = scale * (last & good)
-    return chibit.from_arrays(rng.standard_normal((1000, 2)), actions, rewards, last, cache=cache)
+    return from_arrays(rng.standard_normal((1000, 2)), actions, rewards, last, cache=cache)
 
 
 def first_actions(dataset: TrajectoryDataset, targets: tuple[float, ...], steps: int = 80) -> np.ndarray:
@@ -113,3 +113,38 @@ def test_runs_on_the_papers_data_are_named_as_before_and_others_follow_their_dat
     )
     named = RunConfig(data="mine.npz", env_id="Hopper-v4", agent=agent())
     assert to_record(named)["agent"]["return_scale"] == 1000.0
+
+
+@pytest.mark.parametrize("agent_name", ["bc", "td3_bc"])
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1e-3), (-1.0, 1.0), (0.0, 100.0), (-1e4, 0.0)])
+def test_actions_of_any_size_are_cloned_alike_and_within_the_log(agent_name, low, high, tmp_path):
+    rng = np.random.default_rng(0)
+    states = rng.standard_normal((1000, 2))
+    unit = np.tanh(0.7 * states[:, :1])
+    actions = low + (high - low) * (unit + 1) / 2
+    ends = np.arange(1000) % 10 == 9
+    dataset = from_arrays(states, actions, np.zeros(1000), ends, cache=tmp_path)
+    torch.manual_seed(0)
+    agent = make_agent(
+        AGENTS[agent_name].config(hidden_sizes=(32, 32), learning_rate=3e-3), dataset.spec, Runtime()
+    )
+    sampler = agent.sampler(agent.prepare(dataset), np.random.default_rng(0))
+    for _ in range(150):
+        agent.update(sampler.sample())
+    policy = agent.policy(None)
+    policy.reset(1000)
+    acted = policy.act(states)
+    assert actions.min() - 1e-6 * abs(
+        high - low
+    ) <= acted.min() and acted.max() <= actions.max() + 1e-6 * abs(high - low)
+    if agent_name == "bc":  # the other looks at rewards too
+        assert np.sqrt(np.mean((acted - actions) ** 2)) < 0.15 * actions.std()
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-3, -5.0, 1e4])
+def test_bounds_leave_room_around_an_action_that_never_changes(value):
+    (low,), (high,) = settled_bounds(None, ([value], [value]))
+    assert np.float32(low) < np.float32(value) < np.float32(high)
+    assert high - low <= max(0.01 * abs(value), 0.01)
+    (low,), (high,) = settled_bounds(([-np.inf], [-1.0]), ([2.0], [3.0]))
+    assert low < high == -1.0

@@ -183,6 +183,24 @@ def test_without_an_environment_the_spaces_give_the_bounds(write_minari, home):
     assert dataset.spec.max_episode_steps == 10
 
 
+def test_a_bound_that_is_not_finite_leaves_the_others_as_declared(write_minari, home):
+    actions = np.stack([np.linspace(5, 90, 10), np.linspace(-2, 1, 10)], axis=1).astype(np.float32)
+    episode = {
+        "observations": np.zeros((11, 2), np.float32),
+        "actions": actions,
+        "rewards": np.zeros(10),
+        "terminations": np.arange(10) == 9,
+        "truncations": np.zeros(10, bool),
+    }
+    low, high = np.float32([0, -np.inf]), np.float32([100, np.inf])
+    spaces = {
+        "observation_space": gym.spaces.Box(-np.inf, np.inf, (2,)),
+        "action_space": gym.spaces.Box(low, high),
+    }
+    spec = load_dataset(write_minari([episode], env_id=None, **spaces)).spec
+    assert (spec.action_low, spec.action_high) == ((0.0, -2.0), (100.0, 1.0))
+
+
 def test_dictionary_observations_are_flattened_as_gymnasium_does(write_minari, home):
     rng = np.random.default_rng(0)
     space = gym.spaces.Dict(

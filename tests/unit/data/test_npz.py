@@ -169,11 +169,11 @@ def test_bad_arrays_are_refused(tmp_path, changes, message):
         from_arrays(**(columns | changes), cache=tmp_path)
 
 
-def test_without_an_environment_bounds_widen_to_the_data(tmp_path):
+def test_without_an_environment_bounds_are_what_the_data_reach(tmp_path):
     actions = [[-3.0, 0.5], [1.0, -0.5]]
     dataset = from_arrays([[0.0], [1.0]], actions, [0, 0], [0, 1], cache=tmp_path)
-    assert dataset.spec.action_low == (-3.0, -1.0)
-    assert dataset.spec.action_high == (1.0, 1.0)
+    assert dataset.spec.action_low == (-3.0, -0.5)
+    assert dataset.spec.action_high == (1.0, 0.5)
     assert not any("beyond" in note for note in dataset.notes)
 
 

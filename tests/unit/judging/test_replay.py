@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 import chibit
 from chibit.agents import make_agent
@@ -27,6 +28,7 @@ def test_a_clone_replays_what_it_gives_for_all_states_at_once(line_judge, line_l
 def test_a_sequence_model_replays_its_own_episodes(tmp_path):
     """It remembers states, rewards and actions: shown its own past, it does again what it did."""
     config = DecisionTransformerConfig(gpt=GPTShape(n_layer=1, n_embd=16), context_length=5)
+    torch.manual_seed(0)
     agent = make_agent(config, make_log(tmp_path).spec, Runtime())
     states = np.linspace(-1, 1, 4, dtype=np.float32)[:, None]
     lengths = np.array([12, 9, 12, 3])

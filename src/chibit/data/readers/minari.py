@@ -175,16 +175,17 @@ def _mujoco_requirement(requirements: Any) -> Requirement | None:
 
 def _action_space(
     space: dict[str, Any], folder: Path
-) -> tuple[int | None, tuple[tuple[float, ...], tuple[float, ...]] | None]:
-    """Read the number of actions, or their bounds if they are finite."""
+) -> tuple[int | None, tuple[tuple[float | None, ...], tuple[float | None, ...]] | None]:
+    """Read the number of actions, or their bounds; None is one that is not finite."""
     if space.get("type") == "Discrete":
         if space.get("start", 0) != 0:
             raise InputError(f"{folder}: actions begin at {space['start']}, expected 0; renumber them")
         number = space.get("n")
         return (number, None) if type(number) is int and number > 0 else (None, None)
     low, high = space.get("low"), space.get("high")
-    if isinstance(low, list) and isinstance(high, list) and all(map(_is_finite, [*low, *high])):
-        return None, (tuple(map(float, low)), tuple(map(float, high)))
+    if isinstance(low, list) and isinstance(high, list):
+        lowest, highest = (tuple(float(x) if _is_finite(x) else None for x in part) for part in (low, high))
+        return None, (lowest, highest)
     return None, None
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from chibit.data.dataset import DatasetSpec
 from chibit.data.readers.recording import Recording
@@ -14,6 +16,8 @@ from chibit.data.statistics import best_and_high, spread
 from chibit.environments.data_names import is_published_name
 from chibit.environments.registry import ENVIRONMENTS
 from chibit.environments.scores import score_reference
+
+_LEAST_MARGIN = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +36,8 @@ class Origin:
     """From the data's own metadata; None looks the environment up."""
     num_actions: int | None = None
     """Number of discrete actions; None takes the largest that occurs, plus one."""
-    action_bounds: tuple[tuple[float, ...], tuple[float, ...]] | None = None
-    """Lowest and highest continuous actions; None takes -1 and 1, or what the data reach beyond that."""
+    action_bounds: tuple[tuple[float | None, ...], tuple[float | None, ...]] | None = None
+    """Lowest and highest continuous actions; None is taken from the data."""
     max_episode_steps: int | None = None
     """Time limit; None takes the longest episode."""
     target_returns: tuple[float, ...] = ()
@@ -66,8 +70,7 @@ def make_spec(
         num_actions: number of discrete actions, None where they are continuous.
     """
     act_dim = 0 if num_actions is not None else recording.num_action_columns
-    reached = _floats(np.minimum(action_range[0], -1.0)), _floats(np.maximum(action_range[1], 1.0))
-    low, high = origin.action_bounds or reached
+    low, high = settled_bounds(origin.action_bounds, action_range) if act_dim else ((), ())
     lengths = np.diff(recording.episode_starts)
     return DatasetSpec(
         name=origin.name,
@@ -80,8 +83,8 @@ def make_spec(
         score_reference=origin.score_reference or score_reference(origin.env_id),
         state_mean=_floats(state_mean),
         state_std=_floats(spread(state_mean, state_std)),
-        action_low=low if act_dim else (),
-        action_high=high if act_dim else (),
+        action_low=low,
+        action_high=high,
         default_target_returns=origin.target_returns
         or default_target_returns(origin.env_id, returns_to_go[recording.episode_starts[:-1]]),
         return_scale=default_return_scale(origin.env_id, returns_to_go),
@@ -103,6 +106,30 @@ def beyond_bounds(spec: DatasetSpec, action_range: tuple[np.ndarray, np.ndarray]
     below = (action_range[0] < np.array(spec.action_low) - tolerance[0]).any()
     above = (action_range[1] > np.array(spec.action_high) + tolerance[1]).any()
     return (f"actions reach from {low:g} to {high:g}, beyond their bounds",) if below or above else ()
+
+
+def settled_bounds(
+    declared: tuple[Sequence[float | None], Sequence[float | None]] | None,
+    reached: tuple[ArrayLike, ArrayLike],
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Lowest and highest action of each dimension: the declared ones that are finite, else what data reach.
+
+    Args:
+        declared: (A,) each, of the environment or of the data's own description; None for none.
+        reached: (A,) each, smallest and largest action of the data. A little is added around one that never
+            changes, since a range of none cannot be divided by.
+    """
+    found, known = np.array(reached, np.float64), np.zeros(np.shape(reached), bool)
+    if declared is not None:
+        bounds = np.array(declared, np.float64)  # None becomes NaN
+        known = np.isfinite(bounds)
+        found = np.where(known, bounds, found)
+    size = np.abs(found).max(axis=0)
+    is_flat = found[1] - found[0] <= 1e-6 * size
+    margin = np.where(is_flat, np.maximum(1e-3 * size, _LEAST_MARGIN), 0.0)
+    low = np.where(known[0], found[0], np.where(is_flat, found.min(axis=0), found[0]) - margin)
+    high = np.where(known[1], found[1], np.where(is_flat, found.max(axis=0), found[1]) + margin)
+    return _floats(low), _floats(high)
 
 
 def default_target_returns(env_id: str | None, episode_returns: np.ndarray) -> tuple[float, ...]:
