@@ -106,6 +106,16 @@ def test_a_damaged_file_of_a_folder_is_left_out_and_counted_where_asked(tmp_path
     assert "left out 1 of 3 files: damaged" in dataset.notes
 
 
+@pytest.mark.parametrize("cell", ["", "nan", "1e300"])
+def test_an_episode_with_an_empty_cell_is_left_out_where_asked(tmp_path, cell):
+    columns = plant()
+    write_csv(tmp_path / "log.csv", {**columns, "temp": [*columns["temp"][:7], cell, *columns["temp"][8:]]})
+    with pytest.raises(InputError, match="row 7"):
+        load_dataset(tmp_path / "log.csv", columns=PLANT, progress=False)
+    dataset = load_dataset(tmp_path / "log.csv", columns=PLANT, skip_damaged=True, progress=False)
+    assert dataset.episode_starts.tolist() == [0, 5, 10]
+
+
 @pytest.mark.parametrize("delimiter", ",;\t")
 def test_separators_and_a_mark_of_byte_order_are_known(tmp_path, delimiter):
     path = tmp_path / "log.csv"

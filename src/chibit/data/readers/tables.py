@@ -94,7 +94,10 @@ class TableFormat(ApartColumnFormat):
                 table = self.read_table(file, wanted)
         columns = {
             ours: join(
-                [_numbers(table[name], f"{path}: {name}", text=ours == EPISODE) for name in theirs],
+                [
+                    _numbers(table[name], f"{path}: {name}", ours == EPISODE, reading.skip_damaged)
+                    for name in theirs
+                ],
                 f"{path}: {ours}",
             )
             for ours, theirs in found.items()
@@ -113,8 +116,11 @@ def _concatenate(parts: Sequence[Column], path: Path, name: str) -> np.ndarray:
     return np.concatenate(arrays)
 
 
-def _numbers(column: Any, where: str, *, text: bool) -> np.ndarray:
-    """An arrow column as numbers (n,), or vectors (n, width) of lists; text only if that is asked for."""
+def _numbers(column: Any, where: str, text: bool = False, empty: bool = False) -> np.ndarray:
+    """An arrow column as numbers (n,), or vectors (n, width) of lists.
+
+    Text, and empty cells among reals, which become NaN, are taken only where that is asked for.
+    """
     import pyarrow as pa
     import pyarrow.compute
 
@@ -122,14 +128,14 @@ def _numbers(column: Any, where: str, *, text: bool) -> np.ndarray:
     if types.is_dictionary(kind):
         column = pa.chunked_array([chunk.dictionary_decode() for chunk in column.chunks], kind.value_type)
         kind = kind.value_type
-    if column.null_count:
+    if column.null_count and not (empty and types.is_floating(kind)):
         row = int(np.flatnonzero(column.is_null().to_numpy())[0])
         raise InputError(f"{where}: row {row} is empty; expected a number in every row")
     if types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind):
         return np.asarray(column.to_numpy())
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
         flat = pa.chunked_array([chunk.flatten() for chunk in column.chunks], kind.value_type)
-        values = _numbers(flat, where, text=False)
+        values = _numbers(flat, where, empty=empty)
         if not types.is_fixed_size_list(kind):
             lengths = pyarrow.compute.list_value_length(column).unique().to_pylist()
             if len(lengths) > 1:
