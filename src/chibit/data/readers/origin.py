@@ -119,7 +119,8 @@ def settled_bounds(
         reached: (A,) each, smallest and largest action of the data. A little is added around one that never
             changes, since a range of none cannot be divided by.
     """
-    found, known = np.array(reached, np.float64), np.zeros(np.shape(reached), bool)
+    found = np.array(reached, np.float64)
+    known = np.zeros(found.shape, bool)
     if declared is not None:
         bounds = np.array(declared, np.float64)  # None becomes NaN
         known = np.isfinite(bounds)
