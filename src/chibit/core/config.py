@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -169,26 +168,12 @@ def read_json(path: Path, *, inside: Path | None = None) -> Any:
     return parse_json(read_regular(path, inside=inside, most=_MAX_JSON_BYTES, remedy=remedy), path)
 
 
-def parse_json(content: bytes, where: Path | str, *, finite: bool = False) -> Any:
-    """Values from JSON in UTF-8; DamagedFileError, which names `where` it stands, if it is not valid.
-
-    Args:
-        content: the text.
-        where: for the message.
-        finite: refuse numbers that are none, or too large to be one; some writers have NaN and Infinity.
-    """
-    numbers: dict[str, Any] = {"parse_float": _finite, "parse_constant": _finite} if finite else {}
+def parse_json(content: bytes, where: Path | str) -> Any:
+    """Values from JSON in UTF-8; DamagedFileError, which names `where` it stands, if it is not valid."""
     try:
-        return json.loads(content.decode("utf-8"), **numbers)
+        return json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise DamagedFileError(f"{where}: not valid JSON ({error}); restore the file or remove it") from error
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text[:20]} is no finite number")
-    return value
 
 
 def _convert(kind: Any, value: Any, where: str) -> Any:

@@ -158,7 +158,7 @@ class RunDir:
             while line := file.readline(_LONGEST_LINE):
                 where = f"{path}: line {len(records) + 1}"
                 try:
-                    records.append(check_record(LOGS[name], parse_json(line, where, finite=True), where))
+                    records.append(check_record(LOGS[name], parse_json(line, where), where))
                 except DamagedFileError:
                     if line.endswith(b"\n") or len(line) == _LONGEST_LINE:  # and was not cut off
                         raise
@@ -169,7 +169,13 @@ class RunDir:
         for name in LOGS:
             if (self.path / name).exists():
                 kept = [record for record in self.read_log(name) if record["step"] <= step]
-                write_atomic(self.path / name, "".join(dump(record) + "\n" for record in kept))
+                try:
+                    content = "".join(dump(record) + "\n" for record in kept)
+                except ValueError as error:  # in a field of its own, which no record declares
+                    raise DamagedFileError(
+                        f"{self.path / name}: holds what is no finite number; restore the file or remove it"
+                    ) from error
+                write_atomic(self.path / name, content)
 
     def sync(self) -> None:
         """Flush the logs to the disk; called before a checkpoint, so that no log is behind one."""
