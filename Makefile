@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 .PHONY: quickstart test test-slow results mutants lint types clean help
 
 help:
-	@echo "make quickstart   collect data, fine-tune two arms, evaluate, write a page (about 6 minutes)"
+	@echo "make quickstart   collect data, fine-tune two arms, evaluate, write a page (about 4 minutes)"
 	@echo "make test         lint, types and all quick tests"
 	@echo "make test-slow    the tests that take longer than ten seconds each"
 	@echo "make results      write the tables of docs/results.md from results/, and the studies' pages into site/results"

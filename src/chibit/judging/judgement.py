@@ -194,11 +194,6 @@ class Judgement(Checked):
         return None if self.reasons else self.in_model.total
 
     @property
-    def disagreement_ratio(self) -> float:
-        """The members' disagreement along the way, in units of the clone's."""
-        return self.in_model.disagreement / max(self.log.clone.disagreement, 1e-12)
-
-    @property
     def notes(self) -> tuple[str, ...]:
         """What else a reader must know."""
         target = self.target_return

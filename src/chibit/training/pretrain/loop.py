@@ -75,8 +75,7 @@ def pretrain(
     Args:
         config: the run.
         path: its directory. A finished run is not run again; its result is returned, unless its text has
-            changed since. The model is in its
-            folder `language_model`.
+            changed since. The model is in its folder `language_model`.
         study: name of the group of runs it belongs to.
         resume: continue from the newest whole checkpoint; False refuses when there is one.
         allow_inexact_resume: go on with new random numbers where the checkpoint's cannot be restored, or
