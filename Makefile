@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: quickstart test test-slow results mutants lint types clean help
+.PHONY: quickstart test test-slow docs results mutants lint types clean help
 
 help:
 	@echo "make quickstart   collect data, fine-tune two arms, evaluate, write a page (about 4 minutes)"
-	@echo "make test         lint, types and all quick tests"
+	@echo "make test         lint, types, the docs and all quick tests"
 	@echo "make test-slow    the tests that take longer than ten seconds each"
+	@echo "make docs         build the docs as a site into site/; warnings are errors"
 	@echo "make results      write the tables of docs/results.md from results/, and the studies' pages into site/results"
 	@echo "make mutants      change the code in small ways and see that quick tests notice (about an hour)"
 
@@ -30,11 +31,14 @@ $(VENV)/mutants.stamp: $(VENV)/test.stamp
 quickstart: $(VENV)/base.stamp
 	$(BIN)/chibit quickstart
 
-test: $(VENV)/test.stamp lint types
+test: $(VENV)/test.stamp lint types docs
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 test-slow: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -q -m slow
+
+docs: $(VENV)/test.stamp
+	$(BIN)/sphinx-build -W -q -d build/doctrees docs site
 
 results: $(VENV)/base.stamp
 	$(BIN)/python scripts/write_results.py
