@@ -154,8 +154,13 @@ class AgentConfig(Checked):
         """Fill in what is left to the length of the run: schedules that are a share of its steps."""
         return self
 
-    def with_return_scale(self, scale: float | None) -> AgentConfig:
-        """Fill in what is left to the size of returns; None leaves it to the data."""
+    def as_recorded(self, return_scale: float | None) -> AgentConfig:
+        """How a run is written down, and named, whose data are known before they are opened.
+
+        Args:
+            return_scale: the paper's, where they are of one of its environments; else None. Bounds of actions
+                are -1 and 1 there: what makes no difference is written as earlier versions did.
+        """
         return self
 
     def in_study(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from chibit.agents.base import PolicyStep
 from chibit.core.errors import InputError
 from chibit.data.dataset import DatasetSpec, StateNormalizer
+from chibit.models.projections import ActionRange
 
 
 class MarkovPolicy:
@@ -114,16 +115,12 @@ class ActionScaler:
                 f"agent {agent}: the actions of {spec.name} are discrete, expected continuous ones; "
                 "use qr_dqn, rem, discrete_cql or discrete_bc"
             )
-        low, high = (
-            torch.tensor(bound, dtype=torch.float32) for bound in (spec.action_low, spec.action_high)
-        )
-        self._center = ((low + high) / 2).to(device)
-        self._half_range = ((high - low) / 2).to(device)
+        self._range = ActionRange(torch.tensor(spec.action_low), torch.tensor(spec.action_high)).to(device)
 
     def unit(self, actions: Tensor) -> Tensor:
         """Map actions (..., A) to [-1, 1]; what lies outside the bounds is cut, as the environment does."""
-        return ((actions - self._center) / self._half_range).clamp_(-1.0, 1.0)
+        return self._range.to_unit(actions).clamp_(-1.0, 1.0)
 
     def from_unit(self, actions: Tensor) -> Tensor:
         """Map actions (..., A) in [-1, 1] to the environment's bounds."""
-        return self._center + self._half_range * actions.clamp(-1.0, 1.0)
+        return self._range.from_unit(actions.clamp(-1.0, 1.0))

@@ -25,6 +25,7 @@ from chibit.core.fields import (
     Flat,
     Needs,
     NeedsData,
+    Since,
     Was,
     check_declared,
     check_number,
@@ -67,6 +68,13 @@ def _on_disk(kind: Any, name: str) -> tuple[Was, bool]:
     return was, any(isinstance(found, Flat) for found in declared)
 
 
+@cache
+def _since(kind: Any) -> dict[str, Any]:
+    """Fields that came later, and the values that files without them mean."""
+    declared = {field.name: _metadata(kind, field.name) for field in dataclasses.fields(kind)}
+    return {name: x.before for name, found in declared.items() for x in found if isinstance(x, Since)}
+
+
 def _metadata(kind: Any, name: str) -> tuple[Any, ...]:
     hint = _hints(kind)[name]
     return typing.get_args(hint)[1:] if typing.get_origin(hint) is Annotated else ()
@@ -88,7 +96,10 @@ def to_json(config: Any) -> Any:
         record: dict[str, Any] = {}
         for field in dataclasses.fields(config):
             was, is_flat = _on_disk(type(config), field.name)
-            value = to_json(was.write(getattr(config, field.name)))
+            given = getattr(config, field.name)
+            if _since(type(config)).get(field.name, dataclasses.MISSING) == given:
+                continue
+            value = to_json(was.write(given))
             record |= value if is_flat else {was.name: value}
         return record
     if isinstance(config, (list, tuple)):
@@ -260,7 +271,7 @@ def _convert_dataclass(kind: Any, value: Any, where: str) -> Any:
         raise refusal(where, value, "an object")
     hints = _hints(kind)
     fields = {field.name: field for field in dataclasses.fields(kind) if field.init}
-    value = _by_name(kind, value, fields, where)
+    value = {**_since(kind), **_by_name(kind, value, fields, where)}
     missing = [
         name
         for name, field in fields.items()

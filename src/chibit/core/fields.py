@@ -80,6 +80,17 @@ class WasSecond(Was):
 
 
 @dataclass(frozen=True)
+class Since:
+    """Declares a field that came after version 0.1.0, and what held before there was a choice.
+
+    Files leave the field out where its value is that one, and mean that one where they leave it out.
+    """
+
+    before: Any
+    """That value."""
+
+
+@dataclass(frozen=True)
 class Flat:
     """Declares that files write the fields of a nested config among those of the one around it."""
 

@@ -25,13 +25,14 @@ from torch import Tensor, nn
 
 from chibit.core.config import Checked
 from chibit.core.errors import InputError
-from chibit.core.fields import Needs, Positive, Was
-from chibit.models.projections import Bounded, Projections, make_action_head, make_projection
+from chibit.core.fields import Needs, Positive, Since, Was
+from chibit.models.projections import ActionRange, Projections, make_action_head, make_projection
 
 TimestepPosition = Literal["before_norm", "after_norm"]
 TimestepTable = Literal["pretrained", "matched", "random", "normal", "zeros"]
 Head = Literal["linear", "tied"]
 Embedding = Literal["norm", "tanh"]
+ActionUnits = Literal["range", "raw"]
 
 _UNTRAINED_POSITION_STD = 0.02
 _NORM = Needs("embedding norm", lambda config: config.embedding == "norm")
@@ -56,6 +57,9 @@ class DecisionTransformerModelConfig(Checked):
     """Without return tokens the model clones behavior (BC of Chen et al. on Atari)."""
     head: Annotated[Head, Was("head", (("own", "linear"), ("shared", "tied")))] = "linear"
     """A linear map, then tanh; or tied: the transposed action projection, no bias (released run script)."""
+    action_units: Annotated[ActionUnits, Since("raw")] = "range"
+    """Continuous actions are embedded, predicted and compared in units of half their range; raw: as they are
+    (version 0.1.0). The same where bounds are -1 and 1."""
     projections: Projections = "linear"
     """Linear, or residual MLPs without tanh at the end (LaMo)."""
 
@@ -153,13 +157,10 @@ class DecisionTransformerModel(nn.Module):
             state_dim: S; unused where `state_encoder` is given.
             act_dim: A; unused where actions are discrete.
             num_actions: number of discrete actions; None where actions are continuous.
-            action_bounds: lowest and highest action, each (A,); None is -1 and 1.
+            action_bounds: lowest and highest action, each (A,), finite; None is -1 and 1.
             timesteps: table made by `make_timestep_table`.
             token_positions: table of a vector for each token of a window; needed by embedding `tanh` alone.
             state_encoder: maps (B, K, ...) to (B, K, D) in place of L_s.
-
-        Raises:
-            InputError: if an action bound is not finite.
         """
         super().__init__()
         self.config = config
@@ -181,8 +182,14 @@ class DecisionTransformerModel(nn.Module):
         self.backbone = backbone
         is_tied = config.head == "tied"
         self.action_head = None if is_tied else make_action_head(config.projections, width, outputs)
-        is_bounded = num_actions is None and config.projections == "linear"
-        self.bound = _make_bound(action_bounds, act_dim) if is_bounded else None
+        self.bound, self.action_range = None, None
+        if num_actions is None:
+            unit = -torch.ones(act_dim), torch.ones(act_dim)
+            bounds = action_bounds or unit
+            is_scaled = config.action_units == "range"
+            self.action_range = ActionRange(*(bounds if is_scaled else unit), is_saved=False)
+            if config.projections == "linear":
+                self.bound = ActionRange(*(unit if is_scaled else bounds))
 
     def forward(
         self,
@@ -211,7 +218,12 @@ class DecisionTransformerModel(nn.Module):
             are discrete.
         """
         tokens = self.embed(returns_to_go, states, actions, timesteps, states_are_encoded=states_are_encoded)
-        return self.decode(tokens, timesteps, attention_mask, last_only=last_only)
+        actions = self.decode(tokens, timesteps, attention_mask, last_only=last_only)
+        return actions if self.action_range is None else self.action_range.from_unit(actions)
+
+    def in_units(self, actions: Tensor) -> Tensor:
+        """Actions (..., A) as they are embedded, and as `decode` gives them; choices as they are."""
+        return actions if self.action_range is None else self.action_range.to_unit(actions)
 
     def embed(
         self,
@@ -228,7 +240,8 @@ class DecisionTransformerModel(nn.Module):
             (B, 3K, D) tokens, or (B, 2K, D) without those of returns. `decode` adds the timesteps where they
             come after the norm, or where there is none.
         """
-        parts = [states if states_are_encoded else self.embed_state(states), self.embed_action(actions)]
+        states = states if states_are_encoded else self.embed_state(states)
+        parts = [states, self.embed_action(self.in_units(actions))]
         if self.embed_return is not None:
             parts.insert(0, self.embed_return((returns_to_go / self._return_scale).unsqueeze(-1)))
         tokens = interleave(*parts)
@@ -247,7 +260,7 @@ class DecisionTransformerModel(nn.Module):
         *,
         last_only: bool = False,
     ) -> Tensor:
-        """Predict actions from the tokens that `embed` gave; arguments and result as in `forward`."""
+        """Predict actions, in `config.action_units`, from the tokens that `embed` gave; else as `forward`."""
         inputs, mask = self._backbone_inputs(tokens, timesteps, attention_mask)
         # Without the last action token, the last token is the last state.
         step = self.tokens_per_step
@@ -269,13 +282,13 @@ class DecisionTransformerModel(nn.Module):
         return attentions
 
     def read_actions(self, hidden: Tensor) -> Tensor:
-        """Read actions or logits (..., A) from the hidden states (..., D) of state tokens."""
+        """Actions, in `config.action_units`, or logits (..., A) for hidden states (..., D)."""
         if self.action_head is None:
             weight = cast(Tensor, self.embed_action.weight)  # (A, D) of an embedding, (D, A) of L_a
             actions = F.linear(hidden, weight if self.num_actions is not None else weight.T)
         else:
             actions = self.action_head(hidden)
-        return actions if self.bound is None else self.bound(actions)
+        return actions if self.bound is None else self.bound.from_unit(torch.tanh(actions))
 
     def _add_timesteps(self, tokens: Tensor, timesteps: Tensor) -> Tensor:
         """Add one vector to the return, state and action of a step; (B, 3K, D) either way."""
@@ -298,13 +311,3 @@ class DecisionTransformerModel(nn.Module):
             mask = attention_mask.repeat_interleave(self.tokens_per_step, dim=1)[:, :-1]
         # Nothing is read after the last state, and nothing before the last action can see it.
         return tokens[:, :-1], mask
-
-
-def _make_bound(action_bounds: tuple[Tensor, Tensor] | None, act_dim: int) -> Bounded:
-    low, high = action_bounds or (-torch.ones(act_dim), torch.ones(act_dim))
-    if not (torch.isfinite(low).all() and torch.isfinite(high).all()):
-        raise InputError(
-            f"action bounds are {low.tolist()} and {high.tolist()}, expected finite ones for a head with "
-            "tanh; use projections residual_mlp"
-        )
-    return Bounded(low, high)

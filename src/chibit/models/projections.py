@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -55,18 +54,22 @@ def make_action_head(kind: Projections, width: int, out_features: int) -> nn.Mod
     return nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, out_features))
 
 
-class Bounded(nn.Module):
-    """tanh onto the environment's action bounds; with bounds -1 and 1 it is tanh itself."""
+class ActionRange(nn.Module):
+    """Between actions and units of half their range, in which it lies between -1 and 1."""
 
     center: Tensor
     half_range: Tensor
 
-    def __init__(self, low: Tensor, high: Tensor) -> None:
-        """Take the bounds (A,), both finite."""
+    def __init__(self, low: Tensor, high: Tensor, *, is_saved: bool = True) -> None:
+        """Take the bounds (A,), both finite; weights hold them where they are saved."""
         super().__init__()
-        self.register_buffer("center", (low + high) / 2)
-        self.register_buffer("half_range", (high - low) / 2)
+        self.register_buffer("center", (low + high) / 2, persistent=is_saved)
+        self.register_buffer("half_range", (high - low) / 2, persistent=is_saved)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (..., A) to values between the bounds."""
-        return self.center + self.half_range * torch.tanh(x)
+    def to_unit(self, actions: Tensor) -> Tensor:
+        """Map actions (..., A) to units; the bounds become -1 and 1."""
+        return (actions - self.center) / self.half_range
+
+    def from_unit(self, units: Tensor) -> Tensor:
+        """Map (..., A) back."""
+        return self.center + self.half_range * units

@@ -137,10 +137,10 @@ def count_evaluations(num_steps: int, evaluate_every: int) -> int:
 def to_record(config: RunConfig[Any]) -> dict[str, Any]:
     """A run configuration as JSON values, with the agent's key and its schedules in steps.
 
-    The scale of returns is the paper's where the data are known as the paper's without opening them.
+    Scales are the paper's where the data are known as the paper's without opening them.
     """
     scale = usual_return_scale(config.env_id or published_env_id(config.data))
-    agent = config.agent.for_steps(config.num_steps).with_return_scale(scale)
+    agent = config.agent.for_steps(config.num_steps).as_recorded(scale)
     names = {"agent_name": agent.agent, "agent_class": AGENTS[agent.agent].address}
     record = {**names, **to_json(config), "agent": to_json(agent)}
     return {name: value for name, value in record.items() if _LATER_FIELDS.get(name, ...) != value}

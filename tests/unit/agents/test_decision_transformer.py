@@ -545,9 +545,8 @@ class TestVariants:
         agent.spec = dataclasses.replace(agent.spec, act_dim=0, num_actions=3, action_low=(), action_high=())
         logits, actions = torch.randn(2, 4, 3), torch.randint(3, (2, 4))
         mask = torch.tensor([[True] * 4, [False] * 2 + [True] * 2])
-        batch = SimpleNamespace(actions=actions, attention_mask=mask)
         expected = action_cross_entropy(logits, actions, mask)
-        assert torch.equal(agent._action_loss(logits, batch), expected)
+        assert torch.equal(agent._action_loss(logits, actions, mask), expected)
 
     @pytest.mark.parametrize("only_weights", [True, False])
     def test_decay_is_of_all_parameters_or_of_weights_of_layers_alone(self, only_weights: bool) -> None:

@@ -245,26 +245,35 @@ def test_residual_mlps_project_and_read_without_tanh() -> None:
     assert model.read_actions(100 * torch.randn(B, K, 16)).abs().max() > 1.0
 
 
+BOUNDS = torch.tensor([-2.0, 0.0]), torch.tensor([2.0, 0.5])
+
+
 def test_actions_reach_the_environments_bounds() -> None:
-    bounds = torch.tensor([-2.0, 0.0]), torch.tensor([2.0, 0.5])
-    model = make_model(action_bounds=bounds)
-    nn.init.constant_(model.action_head.weight, 1.0)
-    nn.init.zeros_(model.action_head.bias)
-    hidden = torch.tensor([[[-1e3] * 16, [0.0] * 16, [1e3] * 16]])
-    expected = torch.tensor([[[-2.0, 0.0], [0.0, 0.25], [2.0, 0.5]]])
-    torch.testing.assert_close(model.read_actions(hidden), expected)
+    for units in ("range", "raw"):
+        model = make_model(replace(CONFIG, action_units=units), action_bounds=BOUNDS)
+        for bias, bound in zip((-1e3, 1e3), BOUNDS, strict=True):
+            nn.init.constant_(model.action_head.bias, bias)
+            torch.testing.assert_close(model(*make_inputs()), bound.expand(B, K, 2))
 
 
-def test_unit_bounds_are_tanh_to_the_bit() -> None:
+@pytest.mark.parametrize("projections", ["linear", "residual_mlp"])
+def test_a_model_in_units_of_the_range_is_one_of_unit_bounds_between_two_maps(projections: str) -> None:
+    config = replace(CONFIG, projections=projections)
+    unit, scaled = make_model(config), make_model(config, action_bounds=BOUNDS)
+    scaled.load_state_dict(unit.state_dict())
+    center, half = (BOUNDS[0] + BOUNDS[1]) / 2, (BOUNDS[1] - BOUNDS[0]) / 2
+    returns_to_go, states, actions, timesteps = make_inputs()
+    actions = actions.clamp(-1.0, 1.0)
+    found = scaled(returns_to_go, states, center + half * actions, timesteps)
+    torch.testing.assert_close(found, center + half * unit(returns_to_go, states, actions, timesteps))
+
+
+def test_unit_bounds_change_nothing_to_the_bit() -> None:
     model, hidden = make_model(), torch.randn(B, K, 16)
     assert torch.equal(model.read_actions(hidden), torch.tanh(model.action_head(hidden)))
-
-
-def test_infinite_bounds_are_refused_where_the_head_has_tanh() -> None:
-    bounds = torch.tensor([-1.0, -torch.inf]), torch.tensor([1.0, torch.inf])
-    with pytest.raises(InputError, match="action bounds"):
-        make_model(action_bounds=bounds)
-    make_model(replace(CONFIG, projections="residual_mlp"), action_bounds=bounds)
+    raw = make_model(replace(CONFIG, action_units="raw"))
+    raw.load_state_dict(model.state_dict())
+    assert torch.equal(raw(*make_inputs()), model(*make_inputs()))
 
 
 @pytest.mark.parametrize("head", ["linear", "tied"])

@@ -125,7 +125,8 @@ class DecisionTransformer(Agent, config=DecisionTransformerConfig):
         with self.runtime.autocast():
             tokens = self.model.embed(batch.returns_to_go, batch.states, batch.actions, batch.timesteps)
             predictions = self.model.decode(tokens, batch.timesteps).float()
-        losses = {"action": self._action_loss(predictions, batch)}
+        targets = self.model.in_units(batch.actions)
+        losses = {"action": self._action_loss(predictions, targets, batch.attention_mask)}
         weights = self.weights()
         if weights["similarity"] and self.centers is not None:
             real = batch.attention_mask.repeat_interleave(self.model.tokens_per_step, dim=1)
@@ -138,9 +139,9 @@ class DecisionTransformer(Agent, config=DecisionTransformerConfig):
 
     @torch.no_grad()
     def action_error(self, batch: SequenceBatch) -> float:
-        """The action loss of a batch without dropout; nothing is learned from it."""
+        """Error of actions as they are, or cross-entropy, without dropout; nothing is learned from it."""
         batch = batch.to(self.runtime.torch_device)
-        return self._action_loss(self._predicted(batch), batch).item()
+        return self._action_loss(self._predicted(batch), batch.actions, batch.attention_mask).item()
 
     @torch.no_grad()
     def action_errors(self, batch: SequenceBatch) -> np.ndarray | None:
@@ -161,9 +162,9 @@ class DecisionTransformer(Agent, config=DecisionTransformerConfig):
             ).float()
         return predictions
 
-    def _action_loss(self, predictions: Tensor, batch: SequenceBatch) -> Tensor:
+    def _action_loss(self, predictions: Tensor, actions: Tensor, attention_mask: Tensor) -> Tensor:
         error = action_mse if self.spec.num_actions is None else action_cross_entropy
-        return error(predictions, batch.actions, batch.attention_mask)
+        return error(predictions, actions, attention_mask)
 
     def weights(self) -> dict[str, float]:
         """Weights of the terms of Eq. 9 at this step: 1, λ1, λ2."""

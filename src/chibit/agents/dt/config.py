@@ -177,6 +177,11 @@ class DecisionTransformerConfig(DecisionTransformerModelConfig, AgentConfig):
         """Divide returns by a number where none was given."""
         return dataclasses.replace(self, return_scale=self.return_scale or scale)
 
+    def as_recorded(self, return_scale: float | None) -> DecisionTransformerConfig:
+        """With the scale of returns; in the paper's environments both units of actions are the same."""
+        config = self.with_return_scale(return_scale)
+        return config if return_scale is None else dataclasses.replace(config, action_units="raw")
+
     def in_study(
         self,
         pretrain_steps: int | None,
