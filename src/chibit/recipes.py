@@ -168,6 +168,17 @@ _SEQUENCE |= {
     )
     for size in ("0.6M", *SIZES)
 }
+MEMORY_CONTEXTS = (1, 20, 60)
+"""Context lengths of the study `memory`."""
+_SEQUENCE |= {
+    f"{arm}_last{context}": (
+        _SEQUENCE[arm][0],
+        {**_SEQUENCE[arm][1], "context_length": context, "window_anchor": "last"},
+        f"{arm}, windows drawn by their last step, context of {context}",
+    )
+    for arm in ("dt", "chibit")
+    for context in MEMORY_CONTEXTS
+}
 WEIGHTS_GRID = {
     f"chibit_similarity{10 * similarity:.0f}_language{10 * language:.0f}": {
         **SIMILARITY,

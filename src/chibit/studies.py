@@ -18,6 +18,7 @@ from chibit.recipes import (
     ATARI_METHODS,
     ATARI_STEPS,
     FAIR_ARMS,
+    MEMORY_CONTEXTS,
     RATES,
     SOURCE_ARMS,
     WEIGHTS_GRID,
@@ -272,6 +273,19 @@ _OWN = {
         evaluate_every=1_000,
         precision="bf16",
         settings={SEQUENCE: SHORT},
+    ),
+    "memory": Study(
+        summary="a cue that must be remembered: contexts of 1, 20 and 60 beside methods without memory",
+        arms=(
+            *(f"{arm}_last{context}" for arm in ("dt", "chibit") for context in MEMORY_CONTEXTS),
+            *("dt", "discrete_bc", "discrete_cql", "rem"),
+        ),
+        data=("tmaze-15-expert", "tmaze-50-expert", "keytodoor-20-expert"),
+        num_steps=600,
+        evaluate_every=150,
+        precision="bf16",
+        settings={SEQUENCE: {"batch_size": 32, "learning_rate": 1e-3, "dropout": 0.0}},
+        run_settings={"num_episodes": 100},
     ),
     "initializers": Study(
         summary="initializers and techniques on our own Hopper medium-replay data",

@@ -18,21 +18,23 @@ from chibit.core.terminal import make_console
 
 @dataclass(frozen=True, kw_only=True)
 class CollectArguments(Checked):
-    """Make a D4RL-style data set with the shipped behavior policies, or Atari data with an actor's file.
+    """Make a D4RL-style data set with the shipped behavior policies, data of a memory task, or Atari data with
+    an actor's file.
 
     Example: chibit data collect hopper-medium --num-steps 100000
     """
 
     dataset: Annotated[str, tyro.conf.Positional]
     """hopper, halfcheetah or walker2d, or breakout, qbert, pong or seaquest; a dash; and random, medium,
-    medium-replay, medium-expert or expert."""
+    medium-replay, medium-expert or expert. Memory tasks: tmaze-15, tmaze-50, tmaze-150, keytodoor-20 or
+    keytodoor-60; a dash; and expert or mixed."""
     num_steps: Count | None = None
-    """Environment steps; None takes D4RL's size (1M; replay 0.2M to 0.4M; medium-expert 2M), and 0.5M on
-    Atari."""
+    """Environment steps; None takes D4RL's size (1M; replay 0.2M to 0.4M; medium-expert 2M), 0.5M on Atari,
+    and 500 of the longest episodes of a memory task."""
     seed: Seed = 0
     """The same seed gives the same data, whatever the number of processes."""
     num_processes: Workers = 1
-    """Processes that collect side by side; one on Atari."""
+    """Processes that collect side by side; one on Atari and for memory tasks."""
     policy: Path | None = None
     """Atari: file of the actor (docs/data.md says what is in it); the weaker levels mix in random actions."""
     sticky_actions: bool = False
@@ -91,9 +93,10 @@ class ListArguments(Checked):
 def collect(argv: Sequence[str], prog: str) -> None:
     """``chibit data collect``."""
     arguments = parse(CollectArguments, argv, prog)
-    from chibit.data.resolve import is_atari_level
+    from chibit.environments.data_names import read_name
 
-    path = _collect_atari(arguments) if is_atari_level(arguments.dataset) else _collect_mujoco(arguments)
+    name = read_name(arguments.dataset)
+    path = _COLLECTORS.get(name.source if name else "short", _collect_mujoco)(arguments)
     make_console().print(f"{path}", soft_wrap=True)
 
 
@@ -112,11 +115,26 @@ def _collect_atari(arguments: CollectArguments) -> Path:
     )
 
 
+def _collect_memory(arguments: CollectArguments) -> Path:
+    from chibit.data.collect.memory import collect_memory
+
+    _refuse_atari_flags(arguments)
+    if arguments.num_processes > 1:
+        raise InputError("num_processes: memory tasks are collected in one process; leave it out")
+    return collect_memory(
+        arguments.dataset, num_steps=arguments.num_steps, seed=arguments.seed, out=arguments.out
+    )
+
+
+def _refuse_atari_flags(arguments: CollectArguments) -> None:
+    if arguments.policy is not None or arguments.sticky_actions:
+        raise InputError("--policy and --sticky-actions are for Atari data; leave them out")
+
+
 def _collect_mujoco(arguments: CollectArguments) -> Path:
     from chibit.data.collect.mujoco import collect as collect_dataset
 
-    if arguments.policy is not None or arguments.sticky_actions:
-        raise InputError("--policy and --sticky-actions are for Atari data; leave them out")
+    _refuse_atari_flags(arguments)
     return collect_dataset(
         arguments.dataset,
         num_steps=arguments.num_steps,
@@ -125,6 +143,10 @@ def _collect_mujoco(arguments: CollectArguments) -> Path:
         out=arguments.out,
         progress=True,
     )
+
+
+_COLLECTORS = {"played": _collect_atari, "scripted": _collect_memory}
+"""By whose data a name stands for; all others are MuJoCo's."""
 
 
 def convert(argv: Sequence[str], prog: str) -> None:

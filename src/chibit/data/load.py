@@ -34,7 +34,7 @@ from chibit.data.resolve import (
 )
 from chibit.data.store import SCHEMA, open_store, write_store
 from chibit.environments.data_names import is_published_name
-from chibit.environments.registry import GAMES
+from chibit.environments.registry import GAMES, MEMORY_LEVELS, MEMORY_TASKS
 
 _CONVERTER = 5
 """Raised when the same source would become another store."""
@@ -193,6 +193,8 @@ def list_datasets(*, data_folder: Path | None = None, cache: Path | None = None)
     for entry in own:
         state = "here" if entry.dataset_id in here else "collected when first used"
         lines.append(_line(entry.name, f"{entry.env_id}; {state}"))
+    tasks = [f"{task}-{level}" for task in MEMORY_TASKS for level in MEMORY_LEVELS]
+    lines += [_line(name, f"{MEMORY_TASKS[name.rpartition('-')[0]]}; collected when first used") for name in tasks]
     folder = data_folder or home_folder(cache) / "d4rl"
     for dataset_id in IDS:
         is_here = find_file(dataset_id, folder) is not None

@@ -15,7 +15,7 @@ from chibit.core.temporary import remove
 from chibit.data.readers.base import FORMATS, Format
 from chibit.data.store import MANIFEST
 from chibit.environments.data_names import DataName, Source, read_name
-from chibit.environments.registry import GAMES, LEVELS
+from chibit.environments.registry import GAMES, LEVELS, MEMORY_LEVELS, MEMORY_TASKS
 
 _REMOTE_MINARI_ID = re.compile(r".+/.+-v\d+")
 _MAX_DEPTH = 4  # of namespaces above a Minari data set
@@ -79,15 +79,9 @@ def check_known(name: str) -> None:
         InputError: for a name that is neither known nor on a server's pattern, and no file or folder.
     """
     known = read_name(name)
-    is_fetched = known is not None and known.source in ("d4rl", "replay", "played")
+    is_fetched = known is not None and known.source in ("d4rl", "replay", "played", "scripted")
     if not is_fetched and name not in _own_names() and not _REMOTE_MINARI_ID.fullmatch(name):
         find_source(name, Places(None, home_folder(), download=False, progress=False))
-
-
-def is_atari_level(name: str) -> bool:
-    """Whether a name is that of Atari data that can be collected: breakout-expert."""
-    known = read_name(name)
-    return known is not None and known.source == "played"
 
 
 def atari_folder(cache: Path | None = None) -> Path:
@@ -160,10 +154,21 @@ def _find_own(name: str, known: DataName, places: Places) -> Path | None:
     return folder
 
 
+def _find_scripted(name: str, known: DataName, places: Places) -> Path:
+    """Find data of a memory task, and collect them if need be."""
+    from chibit.data.collect.memory import collect_memory, memory_dataset_id
+
+    folder = _minari_folder(memory_dataset_id(name), places)
+    if folder is None and not places.download:
+        raise InputError(f"{name}: not here yet; chibit data collect {name} makes it")
+    return folder or collect_memory(name, progress=places.progress)
+
+
 _FINDERS: Mapping[Source, Callable[[str, DataName, Places], Path | None]] = {
     "d4rl": _find_d4rl,
     "played": _find_played,
     "replay": _find_replay,
+    "scripted": _find_scripted,
     "short": _find_own,
     "chibit": _find_own,
 }
@@ -222,7 +227,8 @@ def all_formats() -> Mapping[str, Format]:
 def _own_names() -> list[str]:
     from chibit.data.collect.mujoco import list_collectable
 
-    return [name for entry in list_collectable() for name in (entry.name, entry.dataset_id)]
+    tasks = [f"{task}-{level}" for task in MEMORY_TASKS for level in MEMORY_LEVELS]
+    return [name for entry in list_collectable() for name in (entry.name, entry.dataset_id)] + tasks
 
 
 def _known_names(data_folder: Path | None) -> list[str]:

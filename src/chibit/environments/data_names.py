@@ -6,9 +6,17 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from chibit.environments.registry import D4RL_IDS, D4RL_LEVELS, ENVIRONMENTS, GAMES, LEVELS
+from chibit.environments.registry import (
+    D4RL_IDS,
+    D4RL_LEVELS,
+    ENVIRONMENTS,
+    GAMES,
+    LEVELS,
+    MEMORY_LEVELS,
+    MEMORY_TASKS,
+)
 
-Source = Literal["d4rl", "minari", "chibit", "short", "replay", "played"]
+Source = Literal["d4rl", "minari", "chibit", "short", "replay", "played", "scripted"]
 
 _LEVELS, _GAMES = "|".join(D4RL_LEVELS), "|".join(GAMES)
 _LOCOMOTION = "|".join(D4RL_IDS)
@@ -19,6 +27,7 @@ _FORMS: dict[Source, str] = {
     "short": rf"({_LOCOMOTION})-({_LEVELS})",
     "replay": rf"({_GAMES})(?:-(\d+(?:\.\d+)?)pct)?",
     "played": rf"({_GAMES.lower()})-({'|'.join(LEVELS)})",
+    "scripted": rf"(?:chibit/)?({'|'.join(MEMORY_TASKS)})(?:[-/]({'|'.join(MEMORY_LEVELS)})(?:-v0)?)?",
 }
 _PUBLISHED = re.compile(rf"({_LOCOMOTION})-({_LEVELS})-v\d+|({_GAMES})(-.+pct)?|(chibit|mujoco)/.*")
 
@@ -28,8 +37,8 @@ class DataName:
     """What a name says."""
 
     source: Source
-    """Whose data: D4RL's, Minari's, collected here (`short` is a short name of that), DQN-replay's, or games
-    that were played here."""
+    """Whose data: D4RL's, Minari's, collected here (`short` is a short name of that), DQN-replay's, games
+    that were played here, or tasks that a script solves here."""
     environment: str
     """As `Environment.name`: hopper, Breakout."""
     level: str

@@ -29,6 +29,8 @@ ScoreReference = tuple[float, float]
 LEVELS = ("random", "medium", "medium-replay", "medium-expert", "expert")
 """Levels of the data that are collected here."""
 D4RL_LEVELS = (*LEVELS, "full-replay")
+MEMORY_LEVELS = ("expert", "mixed")
+"""Levels of the data of memory tasks: the expert's, or every other episode guesses."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +70,10 @@ class Environment(Checked):
 
     def physics(self, env_id: str, d4rl_physics: bool) -> dict[str, Any]:
         """What decides how it moves, for provenance, as JSON values."""
+        return {}
+
+    def options(self, env_id: str) -> dict[str, Any]:
+        """Arguments that the id stands for, which its record in a file may repeat."""
         return {}
 
     def time_limit(self, env_id: str) -> int | None:
@@ -128,6 +134,35 @@ class AtariEnvironment(Environment):
         return MAX_EPISODE_STEPS
 
 
+@dataclass(frozen=True, kw_only=True)
+class MemoryEnvironment(Environment):
+    """A task of this package that cannot be solved without memory; see `chibit.environments.memory`."""
+
+    task: Literal["TMaze", "KeyToDoor"]
+    """Its class."""
+    setting: tuple[str, int]
+    """Argument of the class that the id stands for."""
+    max_episode_steps: Count
+    score_reference: Annotated[ScoreReference, Distinct()] | None = (0.0, 1.0)
+    """A score is the share of successes, in percent."""
+    chance: Positive
+    """Share of successes of the best policy without memory."""
+
+    def build(self, env_id: str, *, d4rl_physics: bool, **options: Any) -> gym.Env:
+        """As the base, once Gymnasium knows the ids."""
+        from chibit.environments import memory as memory
+
+        return super().build(env_id, d4rl_physics=d4rl_physics, **options)
+
+    def options(self, env_id: str) -> dict[str, Any]:
+        """The length of the corridor, or of the delay."""
+        return dict([self.setting])
+
+    def time_limit(self, env_id: str) -> int:
+        """Steps after which the task is over."""
+        return self.max_episode_steps
+
+
 ENVIRONMENTS: Registry[Environment] = Registry("chibit.environments")
 """Id to row: every environment that may be built."""
 
@@ -148,6 +183,28 @@ def _classic(*ids: str) -> Environment:
 def _game(name: str, reference: ScoreReference, *targets: float) -> AtariEnvironment:
     ids = (f"{name}NoFrameskip-v4", f"ALE/{name}-v5")
     return AtariEnvironment(name=name, ids=ids, score_reference=reference, replay_target_returns=targets)
+
+
+def _t_maze(length: int) -> MemoryEnvironment:
+    return MemoryEnvironment(
+        name=f"tmaze-{length}",
+        ids=(f"chibit/TMaze{length}-v0",),
+        task="TMaze",
+        setting=("length", length),
+        max_episode_steps=2 * length,
+        chance=0.5,
+    )
+
+
+def _key_to_door(delay: int) -> MemoryEnvironment:
+    return MemoryEnvironment(
+        name=f"keytodoor-{delay}",
+        ids=(f"chibit/KeyToDoor{delay}-v0",),
+        task="KeyToDoor",
+        setting=("delay", delay),
+        max_episode_steps=delay + 3,
+        chance=0.25,
+    )
 
 
 _HOPPER, _CHEETAH = (-20.272305, 3234.3), (-280.178953, 12135.0)
@@ -176,12 +233,15 @@ _ROWS: tuple[Environment, ...] = (
     _game("Qbert", (163.9, 13455.0), 2500, 14000),
     _game("Pong", (-20.7, 14.6), 20),
     _game("Seaquest", (68.4, 42054.7), 1450, 1150),
+    *map(_t_maze, (15, 50, 150)), *map(_key_to_door, (20, 60)),
 )
 # fmt: on
 for _row in _ROWS:
     for _id in _row.ids:
         ENVIRONMENTS.put(_id, _row)
 GAMES = tuple(row.name for row in _ROWS if isinstance(row, AtariEnvironment))
+MEMORY_TASKS = {row.name: row.ids[0] for row in _ROWS if isinstance(row, MemoryEnvironment)}
+"""Name to id of the memory tasks: tmaze-15, keytodoor-20."""
 D4RL_IDS = {row.name: row.d4rl_id for row in _ROWS if row.d4rl_id}
 """Name to id of the environments that D4RL's locomotion data are from."""
 OWN_IDS = {row.name: row.own_id for row in _ROWS if row.own_id}

@@ -27,9 +27,10 @@ def make_dataset(lengths, tmp_path, discrete=False, seed=0):
     )
 
 
-def make_sampler(dataset, seed=0, context_length=5, batch_size=64):
+def make_sampler(dataset, seed=0, context_length=5, batch_size=64, **options):
     generator = np.random.default_rng(seed)
-    return WindowSampler(dataset, context_length=context_length, batch_size=batch_size, generator=generator)
+    sizes = {"context_length": context_length, "batch_size": batch_size}
+    return WindowSampler(dataset, **sizes, generator=generator, **options)
 
 
 def plain_window(dataset, row, context_length):
@@ -190,3 +191,27 @@ def test_a_batch_goes_to_a_device_whole_and_stays_where_it_is_on_the_cpu():
     moved = tensors("meta")
     assert {tensor.device.type for tensor in vars(moved).values()} == {"meta"}
     assert type(moved) is SequenceBatch
+
+
+def test_windows_drawn_by_their_last_step_are_those_that_a_policy_sees(tmp_path):
+    """Three episodes of 7, 2 and 4 steps, context 3: up to three steps that end with the drawn one."""
+    dataset = make_dataset([7, 2, 4], tmp_path)
+    rows = np.arange(dataset.num_steps)
+    batch = make_sampler(dataset, context_length=3, anchor="last").windows(rows)
+    first = make_sampler(dataset, context_length=3).windows(batch.rows.numpy())
+    lengths = [1, 2, 3, 3, 3, 3, 3, 1, 2, 1, 2, 3, 3]
+    assert batch.attention_mask.sum(1).tolist() == lengths
+    assert (batch.rows + batch.attention_mask.sum(1) - 1).tolist() == rows.tolist()
+    for part in ("states", "actions", "returns_to_go", "timesteps"):
+        last, kept = getattr(batch, part), batch.attention_mask
+        torch.testing.assert_close(last[kept], getattr(first, part)[kept], rtol=0, atol=0)
+        assert not last[~kept].any()
+
+
+@pytest.mark.parametrize(("anchor", "share"), [("first", 1 / 8), ("last", 5 / 8)])
+def test_how_often_the_first_step_of_an_episode_is_seen(tmp_path, anchor, share):
+    """Episodes of eight steps, context 5: one start in eight, or five last steps of eight."""
+    dataset = make_dataset([8] * 40, tmp_path)
+    batch = make_sampler(dataset, batch_size=4_000, anchor=anchor).sample()
+    seen = ((batch.timesteps == 0) & batch.attention_mask).any(1).float().mean().item()
+    assert abs(seen - share) < 0.04  # five standard deviations of 4,000 draws

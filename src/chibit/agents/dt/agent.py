@@ -86,6 +86,7 @@ class DecisionTransformer(Agent, config=DecisionTransformerConfig):
             context_length=self.config.context_length,
             batch_size=self.config.batch_size,
             generator=generator,
+            anchor=self.config.window_anchor,
         )
 
     def update(self, batch: SequenceBatch) -> dict[str, float]:

@@ -29,6 +29,7 @@ from chibit.core.files import check_regular
 from chibit.core.memory import transformer_bytes
 from chibit.core.runtime import Precision
 from chibit.data.dataset import DatasetSpec
+from chibit.data.samplers.windows import WindowAnchor
 from chibit.losses.similarity import SimilarityForm
 from chibit.models.decision_transformer import RETURNS, DecisionTransformerModelConfig, TimestepTable
 from chibit.models.gpt import SIZES, GPTConfig, GPTShape, Norm
@@ -87,6 +88,8 @@ class DecisionTransformerConfig(DecisionTransformerModelConfig, AgentConfig):
 
     context_length: Count = 20
     """K: timesteps the model sees; three times as many tokens."""
+    window_anchor: WindowAnchor = "first"
+    """Which end of a training window is drawn: first (Chen et al.), or last, as a policy sees them."""
     standardize_pictures: Annotated[bool, PICTURES] = False
     """Give each picture mean 0 and standard deviation 1; without, pixels are divided by 255 (Chen et al.)."""
     timestep_table: Annotated[

@@ -133,10 +133,12 @@ def _environment(env_spec: dict[str, Any]) -> tuple[str | None, str, tuple[str, 
     env_id, notes = choose_environment(env_spec.get("id"))
     if env_id is None:
         return None, "", notes
-    options = env_spec.get("kwargs")
-    kept = (
-        {k: v for k, v in options.items() if k not in _HARMLESS_OPTIONS} if isinstance(options, dict) else {}
-    )
+    options, usual = env_spec.get("kwargs"), ENVIRONMENTS[env_id].options(env_id)
+    kept = {
+        key: value
+        for key, value in (options if isinstance(options, dict) else {}).items()
+        if key not in _HARMLESS_OPTIONS and usual.get(key) != value
+    }
     wrappers = env_spec.get("additional_wrappers")
     parts = [f"{key}={value!r}"[:80] for key, value in kept.items()]
     if isinstance(wrappers, list):

@@ -6,6 +6,7 @@ Dimensions: B batch · K context in timesteps · S state_dim · A act_dim.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,6 +15,9 @@ from torch import Tensor
 from chibit.core.memory import check_fits
 from chibit.data.dataset import TrajectoryDataset
 from chibit.data.samplers.base import RowSampler, check_sizes, to_device
+
+
+WindowAnchor = Literal["first", "last"]
 
 
 @dataclass(frozen=True)
@@ -44,11 +48,12 @@ class SequenceBatch:
 
 
 class WindowSampler(RowSampler):
-    """Draws windows as `get_batch` of Chen et al. (2021) does.
+    """Draws windows by one of their ends, uniformly over all steps of the data set.
 
-    An episode is chosen with probability proportional to its length and the window starts at any of its steps
-    with equal probability; that is one uniform draw over all steps of the data set. The window ends after K
-    steps or with the episode.
+    ``first``, as `get_batch` of Chen et al. (2021): the drawn step begins the window, which ends after K steps or
+    with the episode. ``last``: the drawn step ends it, and it begins K - 1 steps before or with the episode,
+    as the windows do that a policy sees. What the first step of an episode shows is then in min(1, K / T) of the
+    windows of T-step episodes; with ``first`` it is in 1 / T of them.
     """
 
     def __init__(
@@ -58,6 +63,7 @@ class WindowSampler(RowSampler):
         context_length: int,
         batch_size: int,
         generator: np.random.Generator,
+        anchor: WindowAnchor = "first",
     ) -> None:
         """Prepare the draws.
 
@@ -66,13 +72,14 @@ class WindowSampler(RowSampler):
             context_length: K, at least 1.
             batch_size: B, at least 1.
             generator: source of all randomness; `state_dict` holds its state.
+            anchor: which end of a window is drawn.
 
         Raises:
             InputError: if `context_length` or `batch_size` is below 1.
         """
         check_sizes(context_length=context_length)
         super().__init__(dataset, batch_size=batch_size, generator=generator)
-        self.context_length = context_length
+        self.context_length, self._anchor = context_length, anchor
         what = f"batch_size: a batch of {batch_size:,} windows of {context_length:,} steps"
         num_bytes = 4 * batch_size * context_length * self._records.shape[1]
         check_fits(num_bytes, what, "lower batch_size or context_length")
@@ -83,13 +90,16 @@ class WindowSampler(RowSampler):
         return self.windows(self._generator.integers(0, len(self._records), self._batch_size))
 
     def windows(self, rows: np.ndarray) -> SequenceBatch:
-        """Give the windows that start at chosen rows.
+        """Give the windows that are anchored at chosen rows.
 
         Args:
             rows: (B,) int64 rows of the data set.
         """
         episodes = np.searchsorted(self._starts, rows, side="right") - 1
         ends = self._starts[episodes + 1]
+        if self._anchor == "last":
+            ends = rows + 1
+            rows = np.maximum(self._starts[episodes], ends - self.context_length)
         steps = rows[:, None] + self._offsets
         mask = steps < ends[:, None]
         # Rows past the end repeat the last one and are blanked below, so that the gather needs no branch.
