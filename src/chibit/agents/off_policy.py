@@ -20,6 +20,7 @@ from torch.nn.utils import get_total_norm
 from chibit.agents.base import Agent, AgentConfig, AgentState, Policy, PolicyStep, Sampler, require_finite
 from chibit.agents.markov import MarkovPolicy, MarkovStep
 from chibit.core.memory import perceptron_bytes
+from chibit.core.optimizers import restore_optimizer
 from chibit.core.runtime import Runtime
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
 from chibit.data.samplers.transitions import TransitionSampler
@@ -213,4 +214,4 @@ class OffPolicyAgent(Agent):
         self.step = state.training["step"]
         self._metrics = dict(state.training["metrics"])
         for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state.training["optimizers"][name])
+            restore_optimizer(optimizer, state.training["optimizers"][name])

@@ -18,8 +18,7 @@ from chibit.core.terminal import make_console
 
 @dataclass(frozen=True, kw_only=True)
 class CollectArguments(Checked):
-    """Make a D4RL-style data set with the shipped behavior policies, data of a memory task, or Atari data with
-    an actor's file.
+    """Make a D4RL-style data set with the shipped behavior policies, memory tasks, or Atari data by an actor.
 
     Example: chibit data collect hopper-medium --num-steps 100000
     """

@@ -193,8 +193,8 @@ def list_datasets(*, data_folder: Path | None = None, cache: Path | None = None)
     for entry in own:
         state = "here" if entry.dataset_id in here else "collected when first used"
         lines.append(_line(entry.name, f"{entry.env_id}; {state}"))
-    tasks = [f"{task}-{level}" for task in MEMORY_TASKS for level in MEMORY_LEVELS]
-    lines += [_line(name, f"{MEMORY_TASKS[name.rpartition('-')[0]]}; collected when first used") for name in tasks]
+    for task, env_id in MEMORY_TASKS.items():
+        lines += [_line(f"{task}-{level}", f"{env_id}; collected when first used") for level in MEMORY_LEVELS]
     folder = data_folder or home_folder(cache) / "d4rl"
     for dataset_id in IDS:
         is_here = find_file(dataset_id, folder) is not None

@@ -25,7 +25,7 @@ _PAPER, _WALKWAY, _INK, _MARK = (np.full(3, value, np.uint8) for value in (255, 
 _CELL, _WIDTH = 32, 480
 
 
-class TMaze(gym.Env[np.ndarray, int]):
+class TMaze(gym.Env[np.ndarray, np.int64]):
     """A corridor, and at its end a junction; the cue of the first step says which arm has the reward.
 
     After the T-maze of Bakker (2002) and Ni et al. (2023). Observations (4,) float32: the cue (1 up, -1 down;
@@ -38,9 +38,7 @@ class TMaze(gym.Env[np.ndarray, int]):
     observation_space = Box(-1.0, 1.0, (4,), np.float32)
     action_space = Discrete(4)
 
-    def __init__(
-        self, length: int = 15, jitter: bool = True, render_mode: str | None = None
-    ) -> None:
+    def __init__(self, length: int = 15, jitter: bool = True, render_mode: str | None = None) -> None:
         """Lay out the corridor.
 
         Args:
@@ -68,7 +66,7 @@ class TMaze(gym.Env[np.ndarray, int]):
         self.place = self._time = self._arm = 0
         return self._observation(), {}
 
-    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.int64 | int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Walk, or take an arm."""
         is_over = self.place == self.junction and action in (UP, DOWN)
         self._arm = (1 if action == UP else -1) if is_over else 0
@@ -86,7 +84,7 @@ class TMaze(gym.Env[np.ndarray, int]):
         return np.array([cue, self.place / self.length, at_junction, noise], np.float32)
 
     def render(self) -> np.ndarray:
-        """The corridor from the left, its arms, the cue while it is seen, and who walks: (96, 480, 3) uint8."""
+        """The corridor from the left, its arms, the cue if it is seen, who walks: (96, 480, 3) uint8."""
         picture = np.full((3 * _CELL, _WIDTH, 3), _PAPER)
         scale = (_WIDTH - _CELL) / max(self.length, 1)
         end = round(self.junction * scale)
@@ -100,7 +98,7 @@ class TMaze(gym.Env[np.ndarray, int]):
         return picture
 
 
-class KeyToDoor(gym.Env[np.ndarray, int]):
+class KeyToDoor(gym.Env[np.ndarray, np.int64]):
     """A key of one of four colors is shown, nothing happens for a while, then a door asks for its color.
 
     After the delayed-credit task of Mesnard et al. (2021), in vectors. Observations (8,) float32: the key's
@@ -137,7 +135,7 @@ class KeyToDoor(gym.Env[np.ndarray, int]):
         self.color, self._time, self._answer = int(self.np_random.integers(NUM_COLORS)), 0, 0
         return self._observation(), {}
 
-    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.int64 | int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Wait, or open the door."""
         is_over = self.is_at_door
         self._answer = int(action)
@@ -157,7 +155,7 @@ class KeyToDoor(gym.Env[np.ndarray, int]):
         return observation
 
     def render(self) -> np.ndarray:
-        """A bar that fills with time, the key while it is seen, the answer at the door: (96, 480, 3) uint8."""
+        """A bar that fills with time, the key if it is seen, the answer: (96, 480, 3) uint8."""
         picture = np.full((3 * _CELL, _WIDTH, 3), _PAPER)
         steps = _KEY_STEPS + self.delay + 1
         picture[_CELL : 2 * _CELL] = _WALKWAY

@@ -24,6 +24,7 @@ from chibit.agents.dt.config import (
     DecisionTransformerConfig,
 )
 from chibit.core.errors import InputError
+from chibit.core.optimizers import restore_optimizer
 from chibit.core.runtime import Runtime
 from chibit.core.schedules import cosine_decay, linear_to_zero, sigmoid_decay, warmup
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
@@ -234,7 +235,7 @@ class DecisionTransformer(Agent, config=DecisionTransformerConfig):
         self._modules.load_state_dict(state.tensors)
         if state.training:
             self.step = state.training["step"]
-            self.optimizer.load_state_dict(state.training["optimizer"])
+            restore_optimizer(self.optimizer, state.training["optimizer"])
             if self.language is not None:
                 self.language.load_state_dict(state.training["language"])
 

@@ -99,7 +99,7 @@ def _metadata(settings: MemorySettings, level: str, returns: list[float]) -> dic
     return {
         "author": {"chibit"},
         "algorithm_name": "a script that knows the cue",
-        "description": f"{settings.dataset_id}: collected by a script of chibit's; see chibit.environments.memory.",
+        "description": f"{settings.dataset_id}: collected by a script; see chibit.environments.memory.",
         "chibit": {
             "settings": asdict(settings),
             "level": level,

@@ -16,7 +16,6 @@ from chibit.core.memory import check_fits
 from chibit.data.dataset import TrajectoryDataset
 from chibit.data.samplers.base import RowSampler, check_sizes, to_device
 
-
 WindowAnchor = Literal["first", "last"]
 
 
@@ -50,10 +49,10 @@ class SequenceBatch:
 class WindowSampler(RowSampler):
     """Draws windows by one of their ends, uniformly over all steps of the data set.
 
-    ``first``, as `get_batch` of Chen et al. (2021): the drawn step begins the window, which ends after K steps or
-    with the episode. ``last``: the drawn step ends it, and it begins K - 1 steps before or with the episode,
-    as the windows do that a policy sees. What the first step of an episode shows is then in min(1, K / T) of the
-    windows of T-step episodes; with ``first`` it is in 1 / T of them.
+    ``first``, as `get_batch` of Chen et al. (2021): the drawn step begins the window, which ends after K
+    steps or with the episode. ``last``: the drawn step ends it, and it begins K - 1 steps before or with the
+    episode, as the windows do that a policy sees. The first step of T-step episodes is then in min(1, K / T)
+    of their windows; with ``first`` it is in 1 / T of them.
     """
 
     def __init__(

@@ -21,6 +21,7 @@ from chibit.core.checkpoint import Checkpoint
 from chibit.core.config import Checked, find_idle, to_json
 from chibit.core.errors import DamagedFileError, DivergenceError, InputError, ResourceError, first_line
 from chibit.core.memory import check_fits
+from chibit.core.optimizers import restore_optimizer
 from chibit.core.run_dir import RunDir
 from chibit.core.runtime import Runtime, capture_rng, resolve_runtime, restore_rng, seed_torch
 from chibit.data.text.tokens import TokenSampler
@@ -284,7 +285,7 @@ class _PretrainRun(Loop[PretrainConfig]):
 
     def restore(self, checkpoint: Checkpoint) -> None:
         self.model.load_state_dict(checkpoint.tensors)
-        self.optimizer.load_state_dict(checkpoint.state["optimizer"])
+        restore_optimizer(self.optimizer, checkpoint.state["optimizer"])
 
     def restore_draws(self, state: Mapping[str, Any]) -> None:
         self.sampler.load_state_dict(state["sampler"])
