@@ -198,7 +198,8 @@ def test_the_list_says_what_is_here(write_minari, hopper_episodes, home, path, t
     assert lines["ant-random-v2"] == "D4RL; downloaded when first used"
     assert lines["test/hopper/random-v0"] == "Minari; here"
     assert lines["Breakout"] == "1 % of DQN-replay; downloaded when first used"
-    assert len(lines) == 15 + 24 + 1 + 4
+    assert lines["tmaze-50-mixed"] == "chibit/TMaze50-v0; collected when first used"
+    assert len(lines) == 15 + 10 + 24 + 1 + 4
 
 
 def load_at(moment, path, home):

@@ -22,6 +22,7 @@ from chibit.core.fields import (
     Needs,
     NonNegative,
     Positive,
+    Since,
     Was,
     WasSecond,
 )
@@ -88,7 +89,7 @@ class DecisionTransformerConfig(DecisionTransformerModelConfig, AgentConfig):
 
     context_length: Count = 20
     """K: timesteps the model sees; three times as many tokens."""
-    window_anchor: WindowAnchor = "first"
+    window_anchor: Annotated[WindowAnchor, Since("first")] = "first"
     """Which end of a training window is drawn: first (Chen et al.), or last, as a policy sees them."""
     standardize_pictures: Annotated[bool, PICTURES] = False
     """Give each picture mean 0 and standard deviation 1; without, pixels are divided by 255 (Chen et al.)."""
