@@ -154,12 +154,12 @@ class AgentConfig(Checked):
         """Fill in what is left to the length of the run: schedules that are a share of its steps."""
         return self
 
-    def as_recorded(self, return_scale: float | None) -> AgentConfig:
-        """How a run is written down, and named, whose data are known before they are opened.
+    def as_recorded(self, return_scale: float | None, *, has_unit_bounds: bool) -> AgentConfig:
+        """How a run is written down and named: what makes no difference is written as earlier versions did.
 
         Args:
-            return_scale: the paper's, where they are of one of its environments; else None. Bounds of actions
-                are -1 and 1 there: what makes no difference is written as earlier versions did.
+            return_scale: the paper's, where data are known as its without opening them; else None.
+            has_unit_bounds: whether they are known to have bounds of actions of -1 and 1.
         """
         return self
 

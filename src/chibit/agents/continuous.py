@@ -16,9 +16,9 @@ from torch import Tensor
 from chibit.agents.base import Sampler
 from chibit.agents.markov import ActionScaler
 from chibit.agents.off_policy import BaselineConfig, OffPolicyAgent
-from chibit.core.errors import InputError
 from chibit.core.fields import Count, Fraction
 from chibit.core.runtime import Runtime
+from chibit.data.bounds import check_within
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
 from chibit.data.samplers.transitions import TransitionSampler
 from chibit.models.actors import GaussianActor, TanhGaussianActor
@@ -115,15 +115,8 @@ def check_actions(dataset: TrajectoryDataset) -> None:
     spec = dataset.spec
     if spec.env_id is not None:
         return
-    lowest, highest = dataset.actions.min(axis=0), dataset.actions.max(axis=0)
-    low, high = np.asarray(spec.action_low, np.float32), np.asarray(spec.action_high, np.float32)
-    outside = np.flatnonzero((lowest < low) | (highest > high))
-    if len(outside):
-        i = int(outside[0])
-        raise InputError(
-            f"{spec.name}: action dimension {i} spans {lowest[i]:g} to {highest[i]:g}, expected {low[i]:g} "
-            f"to {high[i]:g}; scale the actions, or name the environment that the data come from"
-        )
+    remedy = "scale the actions, or name the environment that the data come from"
+    check_within(spec, dataset.actions.min(axis=0), dataset.actions.max(axis=0), remedy)
 
 
 def return_range_scale(dataset: TrajectoryDataset) -> float:

@@ -79,6 +79,10 @@ class InspectArguments(Checked):
     """Steps after which to cut a log without ends into episodes."""
     skip_damaged: bool = False
     """Leave out damaged episodes, counted in a note, in place of a refusal."""
+    action_low: tuple[float, ...] | None = None
+    """Lowest actions, a number for each dimension or one for all, as for chibit train."""
+    action_high: tuple[float, ...] | None = None
+    """Highest actions, likewise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +181,8 @@ def inspect(argv: Sequence[str], prog: str) -> None:
         columns=arguments.columns,
         episode_length=arguments.episode_length,
         skip_damaged=arguments.skip_damaged,
+        action_low=arguments.action_low,
+        action_high=arguments.action_high,
     )
     make_console().print(render_summary(describe(dataset)))
 

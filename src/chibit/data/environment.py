@@ -10,6 +10,7 @@ from chibit.data.dataset import DatasetSpec, TrajectoryDataset
 from chibit.data.readers.origin import (
     Origin,
     beyond_bounds,
+    narrower,
     settled_bounds,
     usual_return_scale,
     usual_target_returns,
@@ -66,7 +67,8 @@ def check_environment(origin: Origin, recording: Recording, where: str) -> Origi
     limit = origin.max_episode_steps or facts.max_episode_steps
     if facts.num_actions is not None:
         return replace(origin, num_actions=facts.num_actions, max_episode_steps=limit)
-    return replace(origin, action_bounds=facts.bounds, max_episode_steps=limit)
+    bounds = narrower(origin.action_bounds, facts.bounds)
+    return replace(origin, action_bounds=bounds, max_episode_steps=limit)
 
 
 def evaluate_in(dataset: TrajectoryDataset, env_id: str) -> TrajectoryDataset:

@@ -17,6 +17,7 @@ from chibit.core.errors import DamagedFileError, InputError, UserError
 from chibit.core.files import check_name
 from chibit.core.fingerprint import fingerprint
 from chibit.core.temporary import remove
+from chibit.data.bounds import bound_actions, bounds_beside
 from chibit.data.dataset import TrajectoryDataset
 from chibit.data.readers.base import ColumnFormat
 from chibit.data.readers.columns import Reading, mapping_beside, parse_columns
@@ -47,6 +48,8 @@ def load_dataset(
     columns: Sequence[str] | Mapping[str, str | Sequence[str]] = (),
     episode_length: int | None = None,
     skip_damaged: bool = False,
+    action_low: ArrayLike | None = None,
+    action_high: ArrayLike | None = None,
     data_folder: Path | None = None,
     cache: Path | None = None,
     download: bool = True,
@@ -67,6 +70,10 @@ def load_dataset(
         episode_length: steps after which what has no end is cut.
         skip_damaged: leave out episodes with a value that is not finite, and damaged files of a folder of
             tables, which a note counts, in place of a refusal.
+        action_low: lowest actions, one number for each dimension or one for all; -inf where there is no
+            bound. None takes those of the file beside the data, of the environment, of the data's own
+            description, or what the data reach, in this order.
+        action_high: the same of the highest.
         data_folder: where D4RL files and Minari data sets are looked for first, and D4RL files are downloaded
             to.
         cache: where stores are kept; see `home_folder`.
@@ -86,11 +93,14 @@ def load_dataset(
         raise InputError(f"episode_length: got {episode_length}, expected at least 1 step")
     reading = Reading(parse_columns(columns), episode_length, skip_damaged)
     dataset = _open(name_or_path, Places(data_folder, home_folder(cache), download, progress), reading)
-    if env_id is None:
-        return dataset
-    from chibit.data.environment import evaluate_in
+    if env_id is not None:
+        from chibit.data.environment import evaluate_in
 
-    return evaluate_in(dataset, env_id)
+        dataset = evaluate_in(dataset, env_id)
+    beside = bounds_beside(Path(name_or_path))
+    low = beside[0] if action_low is None else action_low
+    high = beside[1] if action_high is None else action_high
+    return bound_actions(dataset, low, high)
 
 
 def _open(name_or_path: str | Path, places: Places, reading: Reading) -> TrajectoryDataset:
@@ -134,6 +144,8 @@ def from_arrays(
     env_id: str | None = None,
     d4rl_physics: bool = False,
     score_reference: tuple[float, float] | None = None,
+    action_low: ArrayLike | None = None,
+    action_high: ArrayLike | None = None,
     cache: Path | None = None,
 ) -> TrajectoryDataset:
     """Make a data set of arrays: the steps of all episodes, end to end.
@@ -151,6 +163,8 @@ def from_arrays(
         d4rl_physics: evaluate with the contact margins that MuJoCo had before 3.5.
         score_reference: raw returns that count as 0 and as 100; None takes the environment's, if any are
             published.
+        action_low: lowest actions, as for `load_dataset`.
+        action_high: highest actions.
         cache: where stores are kept; see `home_folder`.
 
     Returns:
@@ -163,23 +177,14 @@ def from_arrays(
     check_name(name, "data set")
     if is_published_name(name):
         raise InputError(f"name: {name!r} is that of a published data set; choose another")
-    columns = _numeric_columns(
-        observations=observations,
-        actions=actions,
-        rewards=rewards,
-        terminations=terminations,
-        truncations=truncations,
-        next_observations=next_observations,
-    )
-    origin = Origin(
-        name=name,
-        env_id=env_id,
-        d4rl_physics=d4rl_physics,
-        score_reference=score_reference,
-        provenance={"kind": "arrays"},
-    )
+    needed = (observations, actions, rewards, terminations)
+    names = ("observations", "actions", "rewards", "terminations", "truncations", "next_observations")
+    columns = _numeric_columns(dict(zip(names, (*needed, truncations, next_observations), strict=True)))
+    origin = Origin(name=name, env_id=env_id, d4rl_physics=d4rl_physics, score_reference=score_reference)
+    origin = replace(origin, provenance={"kind": "arrays"})
     folder = home_folder(cache) / "stores" / f"{_readable(name)}-{_content_hash(origin, columns)}"
-    return _open_kept(folder) or _keep(folder, record_columns(columns, where=name), origin, name)
+    dataset = _open_kept(folder) or _keep(folder, record_columns(columns, where=name), origin, name)
+    return bound_actions(dataset, action_low, action_high)
 
 
 def list_datasets(*, data_folder: Path | None = None, cache: Path | None = None) -> list[str]:
@@ -249,7 +254,7 @@ def _content_hash(origin: Origin, columns: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()[:8]
 
 
-def _numeric_columns(**given: ArrayLike | None) -> dict[str, np.ndarray]:
+def _numeric_columns(given: Mapping[str, ArrayLike | None]) -> dict[str, np.ndarray]:
     columns = {}
     for name, value in given.items():
         if value is None:

@@ -81,7 +81,7 @@ class _OfflineRun(Loop[RunConfig[Any]]):
     def __init__(self, config: RunConfig[Any], run: RunDir, *, progress: bool) -> None:
         super().__init__(config, run, RunProgress(config.num_steps, run.path.name, enabled=progress))
         runtime = resolve_runtime(config.device, config.precision, config.num_threads)
-        self.dataset, held_out = open_data(config, progress=progress)
+        self.dataset, held_out = open_data(config, run=run, progress=progress)
         self.spec: DatasetSpec = self.dataset.spec
         seed_torch(config.seed)
         agent_config = config.agent.for_steps(config.num_steps)

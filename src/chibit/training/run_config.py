@@ -27,6 +27,8 @@ _LATER_FIELDS: dict[str, Any] = {
     "columns": [],
     "episode_length": None,
     "skip_damaged": False,
+    "action_low": None,
+    "action_high": None,
     "data_fraction": 1.0,
     "validation_share": 0.0,
     "validation_data": "",
@@ -51,6 +53,11 @@ class RunConfig(Checked, Generic[AgentConfigT]):
     """Steps after which to cut a log without ends into episodes."""
     skip_damaged: bool = False
     """Leave out damaged episodes, counted in a note, in place of a refusal."""
+    action_low: Annotated[tuple[float, ...], MinLen(1)] | None = None
+    """Lowest actions, a number for each dimension or one for all, where the data or their environment do not
+    say them or say others."""
+    action_high: Annotated[tuple[float, ...], MinLen(1)] | None = None
+    """Highest actions, likewise."""
     arm: str = ""
     """Name in tables and folders; empty takes the recipe's or the agent's name."""
     data_fraction: Share = 1.0
@@ -140,7 +147,8 @@ def to_record(config: RunConfig[Any]) -> dict[str, Any]:
     Scales are the paper's where the data are known as the paper's without opening them.
     """
     scale = usual_return_scale(config.env_id or published_env_id(config.data))
-    agent = config.agent.for_steps(config.num_steps).as_recorded(scale)
+    has_unit_bounds = scale is not None and config.action_low is None and config.action_high is None
+    agent = config.agent.for_steps(config.num_steps).as_recorded(scale, has_unit_bounds=has_unit_bounds)
     names = {"agent_name": agent.agent, "agent_class": AGENTS[agent.agent].address}
     record = {**names, **to_json(config), "agent": to_json(agent)}
     return {name: value for name, value in record.items() if _LATER_FIELDS.get(name, ...) != value}

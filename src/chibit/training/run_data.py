@@ -7,26 +7,32 @@ from typing import Any
 
 import numpy as np
 
-from chibit.core.config import to_json
+from chibit.core.checkpoint import checkpoint_steps
+from chibit.core.config import from_json, to_json
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.run_dir import RunDir
-from chibit.data.dataset import TrajectoryDataset
+from chibit.data.dataset import DatasetSpec, TrajectoryDataset
 from chibit.data.load import is_here, load_dataset
 from chibit.training.run_config import RunConfig
 
 
 def open_data(
-    config: RunConfig[Any], *, progress: bool = False
+    config: RunConfig[Any], *, run: RunDir | None = None, progress: bool = False
 ) -> tuple[TrajectoryDataset, TrajectoryDataset | None]:
     """Open what a run trains on, and what it holds out; both follow from its seed, whatever the arm.
+
+    Args:
+        config: the run's.
+        run: where it was begun: one that goes on sees its data as it did, also where statistics or bounds
+            would be taken otherwise now.
+        progress: show what takes long.
 
     Raises:
         UserError: as `load_dataset`.
         InputError: for a share of the data that leaves no episode, or validation data that do not fit.
     """
-    reading: dict[str, Any] = {
-        name: getattr(config, name) for name in ("columns", "episode_length", "skip_damaged")
-    }
+    names = ("columns", "episode_length", "skip_damaged", "action_low", "action_high")
+    reading: dict[str, Any] = {name: getattr(config, name) for name in names}
     dataset = load_dataset(config.data, env_id=config.env_id, progress=progress, **reading)
     held_out = None
     if config.validation_share:
@@ -35,6 +41,10 @@ def open_data(
         held_out = _validation(load_dataset(config.validation_data, progress=progress, **reading), dataset)
     if config.data_fraction < 1.0:
         dataset = dataset.random_fraction(config.data_fraction, config.seed)
+    if run is not None and checkpoint_steps(run.checkpoints):
+        refuse_changed(run, config, dataset)
+        spec = from_json(DatasetSpec, run.provenance()["dataset"], f"{run.path / 'provenance.json'}: dataset")
+        dataset = dataclasses.replace(dataset, spec=spec)
     if held_out is not None:  # seen as the agent will see everything: standardized by what it learns from
         held_out = dataclasses.replace(held_out, spec=dataset.spec)
     return dataset, held_out

@@ -181,10 +181,10 @@ class DecisionTransformerConfig(DecisionTransformerModelConfig, AgentConfig):
         """Divide returns by a number where none was given."""
         return dataclasses.replace(self, return_scale=self.return_scale or scale)
 
-    def as_recorded(self, return_scale: float | None) -> DecisionTransformerConfig:
-        """With the scale of returns; in the paper's environments both units of actions are the same."""
+    def as_recorded(self, return_scale: float | None, *, has_unit_bounds: bool) -> DecisionTransformerConfig:
+        """With the scale of returns; where bounds are -1 and 1, both units of actions are the same."""
         config = self.with_return_scale(return_scale)
-        return config if return_scale is None else dataclasses.replace(config, action_units="raw")
+        return dataclasses.replace(config, action_units="raw") if has_unit_bounds else config
 
     def in_study(
         self,

@@ -32,6 +32,8 @@ COLUMN_NAMES = {
 EPISODE = "episode"
 EPISODE_NAMES = ("episode", "episode_id", "episode_ids", "episode_index")
 """Of the column that says which episode a step is of."""
+ACTION_LOW, ACTION_HIGH = "action_low", "action_high"
+"""Bounds of actions, which the file beside data may give too."""
 _NAMES = {**COLUMN_NAMES, EPISODE: EPISODE_NAMES}
 _WIDE = ("observations", "actions", "next_observations")
 _MAX_TOML_BYTES = 1 << 20
@@ -99,18 +101,31 @@ def parse_columns(given: Sequence[str] | Mapping[str, str | Sequence[str]]) -> d
 
 
 def mapping_beside(path: Path) -> dict[str, tuple[str, ...]]:
-    """Read the mapping that lies beside data: `columns.toml` in a folder, `log.toml` beside `log.csv`.
+    """Read the mapping in the file beside data, whose lines are as ``observations = ["obs", "temp"]``."""
+    beside = read_beside(path)
+    try:
+        return parse_columns({k: v for k, v in beside.items() if k not in (ACTION_LOW, ACTION_HIGH)})
+    except InputError as error:
+        raise InputError(f"{file_beside(path)}: {error}") from error
+    except TypeError as error:
+        raise InputError(
+            f"{file_beside(path)}: not a mapping of columns ({error}); mend or rename it"
+        ) from error
 
-    Empty where there is none. Its lines are as ``observations = ["obs", "temp"]``.
-    """
-    file = path / "columns.toml" if path.is_dir() else path.with_suffix(".toml")
+
+def file_beside(path: Path) -> Path:
+    """What says more of data: `columns.toml` in a folder, `log.toml` beside `log.csv`."""
+    return path / "columns.toml" if path.is_dir() else path.with_suffix(".toml")
+
+
+def read_beside(path: Path) -> dict[str, Any]:
+    """Read that file; empty where there is none."""
+    file = file_beside(path)
     if not file.exists():
         return {}
     try:
-        return parse_columns(tomllib.loads(read_regular(file, most=_MAX_TOML_BYTES).decode()))
-    except InputError as error:
-        raise InputError(f"{file}: {error}") from error
-    except (ValueError, TypeError, RecursionError) as error:
+        return tomllib.loads(read_regular(file, most=_MAX_TOML_BYTES).decode())
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{file}: not a mapping of columns ({error}); mend or rename it") from error
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from chibit.core.arrays import open_npz
 from chibit.core.errors import DamagedFileError, InputError
+from chibit.data.bounds import bounds_in_npz
 from chibit.data.environment import choose_environment
 from chibit.data.readers.base import ColumnFormat
 from chibit.data.readers.columns import EPISODE, Column, Reading, check_needed, join, locate_columns
@@ -36,7 +37,7 @@ def read_npz(path: Path, reading: Reading | None = None) -> Iterator[tuple[Recor
     """Read a file of columns: observations, actions, rewards, terminations.
 
     Also truncations, next_observations and episode, if they are known. An entry `env_id` (a string) names the
-    environment.
+    environment, `action_low` and `action_high` give bounds.
 
     Raises:
         InputError: if columns are missing, hold anything but numbers, or do not fit together.
@@ -45,8 +46,12 @@ def read_npz(path: Path, reading: Reading | None = None) -> Iterator[tuple[Recor
     columns, name = _load(path, reading)
     env_id, notes = choose_environment(name)
     provenance = {"kind": "npz", "path": str(path.absolute())}
-    origin = Origin(name=file_name(path), env_id=env_id, notes=notes, provenance=provenance)
-    yield record_columns(columns, where=str(path), episode_length=reading.episode_length), origin
+    recording = record_columns(columns, where=str(path), episode_length=reading.episode_length)
+    bounds = None if recording.is_discrete else bounds_in_npz(path, recording.num_action_columns)
+    yield (
+        recording,
+        Origin(name=file_name(path), env_id=env_id, notes=notes, provenance=provenance, action_bounds=bounds),
+    )
 
 
 def _load(path: Path, reading: Reading) -> tuple[dict[str, Column], str | None]:

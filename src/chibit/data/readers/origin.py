@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -108,8 +108,20 @@ def beyond_bounds(spec: DatasetSpec, action_range: tuple[np.ndarray, np.ndarray]
     return (f"actions reach from {low:g} to {high:g}, beyond their bounds",) if below or above else ()
 
 
+Bounds: TypeAlias = tuple[Sequence[float | None], Sequence[float | None]]
+"""(A,) lowest and highest actions; None or infinite where there is no bound."""
+
+
+def narrower(declared: Bounds | None, other: Bounds) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """What both allow."""
+    if declared is None:
+        return _floats(np.array(other[0])), _floats(np.array(other[1]))
+    (low, high), (other_low, other_high) = np.array(declared, np.float64), np.array(other, np.float64)
+    return _floats(np.fmax(low, other_low)), _floats(np.fmin(high, other_high))
+
+
 def settled_bounds(
-    declared: tuple[Sequence[float | None], Sequence[float | None]] | None,
+    declared: Bounds | None,
     reached: tuple[ArrayLike, ArrayLike],
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Lowest and highest action of each dimension: the declared ones that are finite, else what data reach.

@@ -1,0 +1,122 @@
+"""Bounds of actions by a user's word: in Python, by flags, in files; they decide what a policy may do."""
+
+import json
+
+import numpy as np
+import pytest
+
+from chibit.cli import main
+from chibit.core.errors import InputError
+from chibit.core.run_dir import RunDir
+from chibit.data.load import from_arrays, load_dataset
+from chibit.training.run_config import from_record
+from chibit.training.run_data import open_data
+
+NUM = 40
+
+
+def columns(low=(0.0, -2.0), high=(80.0, 3.0)):
+    rng = np.random.default_rng(0)
+    actions = rng.uniform(low, high, size=(NUM, len(low)))
+    return {
+        "observations": rng.normal(size=(NUM, 3)),
+        "actions": actions,
+        "rewards": rng.normal(size=NUM),
+        "terminations": np.arange(NUM) % 10 == 9,
+    }
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("CHIBIT_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_given_bounds_go_before_what_the_data_reach(folder):
+    own = from_arrays(**columns()).spec
+    spec = from_arrays(**columns(), action_low=[0, -np.inf], action_high=100).spec
+    assert spec.action_low == (0.0, own.action_low[1])
+    assert spec.action_high == (100.0, 100.0)
+    assert from_arrays(**columns(), action_low=-5).spec.action_low == (-5.0, -5.0)
+
+
+def test_bounds_stand_in_a_file_or_beside_it_or_in_a_flag(folder):
+    np.savez("log.npz", **columns(), action_low=[0.0, -np.inf], action_high=np.array([100.0, 5.0]))
+    in_file = load_dataset("log.npz", progress=False)
+    assert in_file.spec.action_low[0] == 0.0 and in_file.spec.action_low[1] > -2.0
+    assert in_file.spec.action_high == (100.0, 5.0)
+    (folder / "log.toml").write_text("action_high = [200, 10]\n")
+    beside = load_dataset("log.npz", progress=False)
+    assert beside.spec.action_high == (200.0, 10.0) and beside.spec.action_low == in_file.spec.action_low
+    given = load_dataset("log.npz", action_high=[300, 4], progress=False)
+    assert given.spec.action_high == (300.0, 4.0) and given.folder == in_file.folder
+
+
+def test_a_file_narrows_its_environments_bounds_and_widens_none(folder):
+    unit = columns((-0.4,), (0.4,))
+    np.savez("log.npz", env_id="Pendulum-v1", **unit, action_low=[-0.5], action_high=[9.0])
+    spec = load_dataset("log.npz", progress=False).spec
+    assert spec.action_low == (-0.5,) and spec.action_high == (2.0,)
+
+
+WRONG = {
+    "shape (3,), expected (2,) or one number": {"action_low": [0, 1, 2]},
+    "action_low of dimension 1 is 4, expected less than its action_high, 4": {
+        "action_low": [0, 4],
+        "action_high": [100, 4],
+    },
+    "action_low holds NaN": {"action_low": [0, float("nan")]},
+    "something else than numbers": {"action_high": ["wide", 1]},
+    "action dimension 0 spans": {"action_high": [50, 4]},
+    "action_low of dimension 0 is 1e+08": {"action_low": 1e8, "action_high": 1e8 + 1},
+}
+
+
+@pytest.mark.parametrize("said", WRONG)
+def test_bounds_that_make_no_sense_are_refused_in_one_line(said, folder):
+    with pytest.raises(InputError) as refused:
+        from_arrays(**columns(), **WRONG[said])
+    assert said in str(refused.value) and "\n" not in str(refused.value)
+    with pytest.raises(InputError, match="choices"):
+        from_arrays(**{**columns(), "actions": np.zeros(NUM, int)}, action_low=0)
+
+
+def test_bounds_beside_data_that_make_no_sense_are_refused_too(folder):
+    np.savez("log.npz", **columns())
+    (folder / "log.toml").write_text("action_low = [[1]]\n")
+    with pytest.raises(InputError, match="shape"):
+        load_dataset("log.npz", progress=False)
+    for wrong in ({"action_low": ["x"]}, {"action_low": np.zeros(3)}, {"action_low": np.zeros(1 << 17)}):
+        np.savez("other.npz", **columns(), **wrong)
+        with pytest.raises(InputError, match="action_low"):
+            load_dataset("other.npz", progress=False)
+
+
+def test_a_run_is_bound_by_its_flags(folder, capsys):
+    np.savez("log.npz", **columns())
+    flags = ["--num-steps", "2", "--hidden-sizes", "8", "--batch-size", "8", "--quiet", "--device", "cpu"]
+    run = ["train", "--agent", "bc", "--data", "log.npz", "--out", "run", *flags, "--num-episodes", "0"]
+    assert main([*run, "--action-low", "-1", "-4", "--action-high", "120", "5"]) == 0
+    spec = json.loads((folder / "run" / "provenance.json").read_text())["dataset"]
+    assert spec["action_low"] == [-1.0, -4.0] and spec["action_high"] == [120.0, 5.0]
+    assert main([*run, "--action-low", "-1", "-4"]) == 2  # another run
+    assert main([*run[:-4], "--out", "other", "--action-high", "inf"]) == 2
+    capsys.readouterr()
+    assert main(["data", "inspect", "log.npz", "--action-high", "120", "5"]) == 0
+    assert "to 120" in capsys.readouterr().out
+
+
+def test_a_run_that_goes_on_keeps_the_bounds_that_it_began_with(folder):
+    """As it must where an earlier version took others from the same data."""
+    np.savez("log.npz", **columns())
+    flags = ["--num-steps", "2", "--hidden-sizes", "8", "--batch-size", "8", "--quiet", "--device", "cpu"]
+    assert main(["train", "--agent", "bc", "--data", "log.npz", "--out", "run", *flags]) == 0
+    run = RunDir.open(folder / "run")
+    record = run.provenance()
+    record["dataset"] |= {"action_low": [-1000.0, -3.0], "return_scale": 7.0}
+    run.write_provenance(record)
+    config = from_record(run.description()["config"])
+    began, now = (open_data(config, run=at)[0].spec for at in (run, None))
+    assert began.action_low == (-1000.0, -3.0) and began.return_scale == 7.0
+    assert now.action_low[0] >= 0.0
