@@ -50,7 +50,7 @@ PATHS = {
     },  # made readable
     "data/collect/mujoco.py": {"entry.dataset_id"},  # of a table
     "data/text/corpus.py": {"readable", "key", "odd"},  # letters and digits; a file that was listed
-    "data/readers/d4rl.py": {"file_name", "name"},  # of an id in a table
+    "data/readers/d4rl.py": {"name", "known.stem"},  # of an id in a table
     "data/readers/sandbox.py": {"name"},  # own columns
     "data/readers/minari_download.py": {"dataset_id"},  # passed check_name
     "data/collect/minari_writer.py": {"dataset_id"},  # of a table

@@ -13,9 +13,9 @@ import stat
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -123,6 +123,19 @@ def map_array(path: Path, *, inside: Path | None = None) -> np.ndarray:
             raise ValueError("it holds objects")
         order: Any = "F" if is_fortran else "C"
         return np.memmap(file, dtype, mode="r", offset=file.tell(), shape=shape, order=order)
+
+
+def write_rows(
+    file: IO[bytes], dtype: np.dtype[Any], shape: tuple[int, ...], blocks: Iterable[np.ndarray]
+) -> None:
+    """Write a `.npy` array of a shape that comes in blocks of rows, in order and in all as many."""
+    header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    count = 0
+    for block in blocks:
+        file.write(np.ascontiguousarray(block, dtype).data)
+        count += len(block)
+    assert count == shape[0]
 
 
 def read_npy(file: Any) -> np.ndarray:

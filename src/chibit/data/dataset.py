@@ -175,6 +175,8 @@ class TrajectoryDataset:
     frames: np.ndarray | None = None
     """(N, H, W) uint8, the newest picture of each observation, where observations are stacks of pictures; see
     `chibit.data.samplers.frames`."""
+    missions: np.ndarray | None = None
+    """(E,) texts that say what each episode is for; None where the data have none."""
     store_rows: np.ndarray | None = None
     """(N,) int64 row of the store that each step was taken from; None where all of the store is here."""
     whole_hash: str = ""
@@ -409,6 +411,7 @@ class TrajectoryDataset:
             episode_ends=self.episode_ends[kept],
             final_observations=None if self.final_observations is None else self.final_observations[kept],
             frames=None if self.frames is None else self.frames[rows],
+            missions=None if self.missions is None else self.missions[kept],
             store_rows=self.in_store(rows),
             whole_hash=self.store_hash,
             content_hash=self._derived_hash(change),

@@ -34,10 +34,11 @@ from chibit.data.resolve import (
     readable_suffixes,
 )
 from chibit.data.store import SCHEMA, open_store, write_store
+from chibit.environments.d4rl import D4RL_SETS
 from chibit.environments.data_names import is_published_name
 from chibit.environments.registry import GAMES, MEMORY_LEVELS, MEMORY_TASKS
 
-_CONVERTER = 5
+_CONVERTER = 6
 """Raised when the same source would become another store."""
 
 
@@ -109,6 +110,7 @@ def _open(name_or_path: str | Path, places: Places, reading: Reading) -> Traject
         if reading.columns or reading.episode_length is not None:
             raise InputError(f"{source.path}: a store has columns and episodes already; leave --columns out")
         return open_store(source.path, verify="hash")
+    reading = replace(reading, part=source.part)
     if isinstance(source.format, ColumnFormat) and not reading.columns:
         reading = replace(reading, columns=mapping_beside(source.path))
     folder = places.home / "stores" / f"{_readable(name_or_path)}-{_source_hash(source, reading)}"
@@ -190,7 +192,7 @@ def from_arrays(
 def list_datasets(*, data_folder: Path | None = None, cache: Path | None = None) -> list[str]:
     """List the names that `load_dataset` knows, one line each: what it is and where it comes from."""
     from chibit.data.collect.mujoco import list_collectable
-    from chibit.data.readers.d4rl import IDS, find_file
+    from chibit.data.readers.d4rl import find_file
 
     here = local_minari_ids(data_folder)
     own = list_collectable()
@@ -201,7 +203,7 @@ def list_datasets(*, data_folder: Path | None = None, cache: Path | None = None)
     for task, env_id in MEMORY_TASKS.items():
         lines += [_line(f"{task}-{level}", f"{env_id}; collected when first used") for level in MEMORY_LEVELS]
     folder = data_folder or home_folder(cache) / "d4rl"
-    for dataset_id in IDS:
+    for dataset_id in D4RL_SETS:
         is_here = find_file(dataset_id, folder) is not None
         lines.append(_line(dataset_id, "D4RL; " + ("here" if is_here else "downloaded when first used")))
     for game in GAMES:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from chibit.core.errors import InputError
@@ -13,7 +13,9 @@ from chibit.core.files import check_name, nearest
 from chibit.core.home import home_folder as home_folder
 from chibit.core.temporary import remove
 from chibit.data.readers.base import FORMATS, Format
+from chibit.data.readers.columns import refuse_part
 from chibit.data.store import MANIFEST
+from chibit.environments.d4rl import D4RL_SETS
 from chibit.environments.data_names import DataName, Source, read_name
 from chibit.environments.registry import GAMES, LEVELS, MEMORY_LEVELS, MEMORY_TASKS
 
@@ -29,6 +31,8 @@ class Found:
     """A file or folder."""
     format: Format | None
     """What reads it; None where it is a store already."""
+    part: str = ""
+    """Name of the part that is wanted; empty for all."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,9 @@ def find_source(name_or_path: str | Path, places: Places) -> Found:
         raise InputError(f"{shown}: cannot read ({error.strerror})") from error
     if exists:
         return _by_path(path)
+    whole, _, part = path.name.rpartition(":")
+    if whole and path.with_name(whole).exists():
+        return _part(_by_path(path.with_name(whole)), part)
     is_path = isinstance(name_or_path, Path) or name_or_path.startswith((".", "/", "~"))
     if is_path or path.suffix in readable_suffixes():
         raise InputError(f"{shown}: no such file or folder")
@@ -193,11 +200,17 @@ def _minari_folder(dataset_id: str, places: Places) -> Path | None:
     return next((place / dataset_id for place in places.minari if (place / dataset_id).is_dir()), None)
 
 
+def _part(found: Found, part: str) -> Found:
+    if found.format is None or not found.format.has_parts:
+        refuse_part(found.path, part)
+    return replace(found, part=check_name(part, "part"))
+
+
 def _by_path(path: Path) -> Found:
     if (path / MANIFEST).is_file():
         return Found(path, None)
     formats = all_formats()
-    for format in formats.values():
+    for format in sorted(formats.values(), key=lambda format: bool(format.suffixes)):  # first who look inside
         if (claimed := format.claim(path)) is not None:
             return Found(claimed, format)
     if path.is_dir() and any(path.glob("$store$_*_ckpt.*.gz")):
@@ -213,7 +226,18 @@ def _by_path(path: Path) -> Found:
 
 def all_formats() -> Mapping[str, Format]:
     """All formats; those of the package register themselves when they are imported."""
-    from chibit.data.readers import csv_tables, d4rl, json_lines, minari, npz, parquet, pickles  # noqa: F401
+    from chibit.data.readers import (  # noqa: F401
+        csv_tables,
+        hdf5_files,
+        json_lines,
+        lerobot,
+        minari,
+        neorl,
+        npz,
+        ogbench,
+        parquet,
+        pickles,
+    )
 
     readers: dict[str, str] = {}
     for key, suffix in ((key, suffix) for key, format in FORMATS.items() for suffix in format.suffixes):
@@ -232,7 +256,5 @@ def _own_names() -> list[str]:
 
 
 def _known_names(data_folder: Path | None) -> list[str]:
-    from chibit.data.readers.d4rl import IDS
-
     atari = [*GAMES, *(f"{game.lower()}-{level}" for game in GAMES for level in LEVELS)]
-    return [*IDS, *_own_names(), *atari, *local_minari_ids(data_folder)]
+    return [*D4RL_SETS, *_own_names(), *atari, *local_minari_ids(data_folder)]

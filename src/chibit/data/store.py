@@ -6,6 +6,7 @@
     final_observations.npy  (E, S) float32, where the source holds them
     frames.npy              (N, H, W) uint8 newest picture of each observation, where these are stacks of
                             pictures; the records then hold no observations
+    missions.npy            (E,) text of what each episode is for, where the source says it
     manifest.json           schema, files with shapes and SHA-256, description, notes, provenance, its own
     SHA-256
 
@@ -18,14 +19,14 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, Literal
 
 import numpy as np
 
-from chibit.core.arrays import map_array
+from chibit.core.arrays import map_array, write_rows
 from chibit.core.config import from_json, read_json, to_json
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.files import atomic_folder, check_regular, create, sha256_file, write_atomic
@@ -38,7 +39,7 @@ from chibit.data.statistics import RunningMoments
 SCHEMA = 1
 MANIFEST = "manifest.json"
 RECORDS, STARTS, ENDS, FINAL = "records", "episode_starts", "episode_ends", "final_observations"
-FRAMES = "frames"
+FRAMES, MISSIONS = "frames", "missions"
 _REMEDY = "remove the folder and convert the data again"
 MAX_ACTIONS = 1 << 16
 """Discrete actions of a data set. A model has an output for each; beyond this, a number is no choice."""
@@ -74,7 +75,13 @@ def fill_store(folder: Path, recording: Recording, origin: Origin) -> None:
     writer = _RecordWriter(recording, origin)
     with create(folder / f"{RECORDS}.npy") as file:
         writer.write(file)
+    if recording.frames is not None:
+        with create(folder / f"{FRAMES}.npy") as file:
+            shape = (len(recording.rewards), *recording.image_shape[1:])
+            write_rows(file, np.dtype(np.uint8), shape, recording.frames())
     arrays = {STARTS: recording.episode_starts, ENDS: recording.episode_ends}
+    if recording.missions is not None:
+        arrays[MISSIONS] = recording.missions
     if writer.final_observations is not None:
         arrays[FINAL] = writer.final_observations
     for name, array in arrays.items():
@@ -124,7 +131,7 @@ def open_store(folder: Path, verify: Literal["size", "hash"] = "size") -> Trajec
         if _content_hash(files) != manifest["content_hash"]:
             raise InputError("content_hash is not that of its files")
         arrays = {name: _open_array(folder, name, files[name], verify) for name in (RECORDS, STARTS, ENDS)}
-        for name in (FINAL, FRAMES):
+        for name in (FINAL, FRAMES, MISSIONS):
             arrays[name] = _open_array(folder, name, files[name], verify) if name in files else None
         dataset = TrajectoryDataset(
             spec=spec,
@@ -135,6 +142,7 @@ def open_store(folder: Path, verify: Literal["size", "hash"] = "size") -> Trajec
             episode_ends=np.array(arrays[ENDS]),
             final_observations=arrays[FINAL],
             frames=arrays[FRAMES],
+            missions=arrays[MISSIONS],
             notes=tuple(manifest["notes"]),
             provenance=manifest["provenance"],
         )
@@ -170,16 +178,17 @@ class _RecordWriter:
         recording = self._recording
         num_steps = int(recording.episode_starts[-1])
         width = 2 + recording.state_dim + recording.num_action_columns
-        header = {"descr": "<f4", "fortran_order": False, "shape": (num_steps, width)}
-        np.lib.format.write_array_header_1_0(file, header)
+        write_rows(file, np.dtype(np.float32), (num_steps, width), self._rows(width))
+
+    def _rows(self, width: int) -> Iterator[np.ndarray]:
+        recording = self._recording
         row = 0
         for block in recording.blocks():
             rows = np.empty((len(block.observations), width), np.float32)
             with np.errstate(over="ignore"):  # too large for float32 becomes infinite, which is refused below
                 self._fill(rows, block, row)
-            file.write(rows.data)
+            yield rows
             row += len(rows)
-        assert row == num_steps
 
     def _fill(self, rows: np.ndarray, block: Block, first: int) -> None:
         last = first + len(rows)
@@ -283,6 +292,9 @@ def _check_layout(dataset: TrajectoryDataset) -> None:
     if dataset.frames is not None or spec.image_shape:
         frames = np.empty(0) if dataset.frames is None else dataset.frames
         expected[FRAMES] = (frames, (len(dataset.records), *spec.image_shape[1:]), np.uint8)
+    if dataset.missions is not None:
+        kind: Any = dataset.missions.dtype if dataset.missions.dtype.kind == "U" else np.str_
+        expected[MISSIONS] = (dataset.missions, (num_episodes,), kind)
     for name, (array, shape, dtype) in expected.items():
         if array.shape != shape or array.dtype != dtype:
             found, wanted = f"{array.dtype} {array.shape}", f"{np.dtype(dtype)} {shape}"

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from chibit.environments.d4rl import D4RL_SETS
 from chibit.environments.registry import (
     D4RL_IDS,
     D4RL_LEVELS,
@@ -21,7 +22,6 @@ Source = Literal["d4rl", "minari", "chibit", "short", "replay", "played", "scrip
 _LEVELS, _GAMES = "|".join(D4RL_LEVELS), "|".join(GAMES)
 _LOCOMOTION = "|".join(D4RL_IDS)
 _FORMS: dict[Source, str] = {
-    "d4rl": rf"({_LOCOMOTION})-({_LEVELS})-v2",
     "minari": rf"mujoco/({_LOCOMOTION})/({_LEVELS})-v\d+",
     "chibit": rf"chibit/({_LOCOMOTION})/({_LEVELS})-v\d+",
     "short": rf"({_LOCOMOTION})-({_LEVELS})",
@@ -47,6 +47,8 @@ class DataName:
 
 def read_name(name: str) -> DataName | None:
     """Read a name: ``hopper-medium-v2``, ``mujoco/hopper/medium-v0``, ``Breakout-5pct``; None for others."""
+    if name in D4RL_SETS:
+        return DataName("d4rl", D4RL_SETS[name].environment, D4RL_SETS[name].level)
     for source, form in _FORMS.items():
         if match := re.fullmatch(form, name):
             game = {game.lower(): game for game in GAMES}.get(match[1], match[1])
@@ -64,4 +66,4 @@ def published_env_id(name: str) -> str | None:
 
 def is_published_name(name: str) -> bool:
     """Whether a name stands for one published data set, whose numbers tables would show beside it."""
-    return _PUBLISHED.fullmatch(name) is not None
+    return name in D4RL_SETS or _PUBLISHED.fullmatch(name) is not None

@@ -242,7 +242,9 @@ for _row in _ROWS:
 GAMES = tuple(row.name for row in _ROWS if isinstance(row, AtariEnvironment))
 MEMORY_TASKS = {row.name: row.ids[0] for row in _ROWS if isinstance(row, MemoryEnvironment)}
 """Name to id of the memory tasks: tmaze-15, keytodoor-20."""
-D4RL_IDS = {row.name: row.d4rl_id for row in _ROWS if row.d4rl_id}
+D4RL_ROWS = tuple(row for row in _ROWS if row.d4rl_id)
+"""Environments that D4RL's locomotion data are from."""
+D4RL_IDS = {row.name: row.d4rl_id for row in D4RL_ROWS}
 """Name to id of the environments that D4RL's locomotion data are from."""
 OWN_IDS = {row.name: row.own_id for row in _ROWS if row.own_id}
 """Name to id of the environments that have shipped behavior policies."""

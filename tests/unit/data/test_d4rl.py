@@ -1,3 +1,8 @@
+import threading
+from collections import Counter
+from functools import partial
+from http.server import HTTPServer, SimpleHTTPRequestHandler
+
 import numpy as np
 import pytest
 
@@ -6,11 +11,18 @@ from chibit.data.fetch import download
 from chibit.data.load import load_dataset
 from chibit.data.readers import d4rl
 from chibit.data.readers.d4rl import find_id, find_or_download, read_d4rl
+from chibit.environments.d4rl import D4RL_SETS
 
 
 def test_all_published_ids_are_known():
-    assert len(d4rl.IDS) == 24
-    assert {"hopper-medium-v2", "walker2d-medium-replay-v2", "ant-full-replay-v2"} <= set(d4rl.IDS)
+    domains = Counter(known.environment for known in D4RL_SETS.values())
+    assert {name: domains[name] for name in ("hopper", "antmaze", "maze2d", "door", "kitchen")} == {
+        "hopper": 6, "antmaze": 12, "maze2d": 8, "door": 6, "kitchen": 3,
+    }  # fmt: skip
+    assert {"hopper-medium-v2", "ant-full-replay-v2", "antmaze-large-play-v2", "pen-human-v1"} <= set(
+        D4RL_SETS
+    )
+    assert len({known.stem for known in D4RL_SETS.values()}) == len(D4RL_SETS)
 
 
 @pytest.mark.parametrize(
@@ -19,6 +31,10 @@ def test_all_published_ids_are_known():
         ("hopper_medium_replay-v2", "hopper-medium-replay-v2"),
         ("hopper-medium-v2", "hopper-medium-v2"),
         ("hopper-medium-v0", None),
+        ("antmaze-umaze-v2", "antmaze-umaze-v2"),
+        ("Ant_maze_u-maze_noisy_multistart_False_multigoal_False_sparse_fixed", "antmaze-umaze-v2"),
+        ("maze2d-large-sparse-v1", "maze2d-large-v1"),
+        ("kitchen_microwave_kettle_light_slider-v0", "kitchen-partial-v0"),
         ("mydata", None),
     ],
 )
@@ -155,7 +171,7 @@ def test_an_id_is_found_in_the_data_folder_and_in_that_of_d4rl(
 
 
 def test_without_network_the_message_says_what_to_fetch_and_where_to_put_it(home, tmp_path):
-    with pytest.raises(InputError, match=r"put http://.*/hopper_medium-v2\.hdf5 there"):
+    with pytest.raises(InputError, match=r"put http://.*/gym_mujoco_v2/hopper_medium-v2\.hdf5 there"):
         load_dataset("hopper-medium-v2", data_folder=tmp_path, download=False)
     closed = "http://127.0.0.1:9"
     with pytest.raises(ResourceError, match=r"hopper_medium-v2\.hdf5: cannot be fetched .* put it into"):
@@ -176,6 +192,102 @@ def test_a_missing_id_is_fetched_and_kept(write_hdf5, hopper_columns, home, monk
     monkeypatch.setattr(d4rl, "download", fetch)
     first = load_dataset("hopper-medium-v2", progress=False)
     second = load_dataset("hopper-medium-v2", progress=False)
-    assert asked == [f"{d4rl.URL}/hopper_medium-v2.hdf5"]
+    assert asked == [f"{d4rl.URL}/gym_mujoco_v2/hopper_medium-v2.hdf5"]
     assert first.folder == second.folder
     assert first.content_hash == second.content_hash
+
+
+def maze(num_steps, width, actions, **columns):
+    """A walk in the layout of D4RL's mazes."""
+    rng = np.random.default_rng(0)
+    none = np.zeros(num_steps, bool)
+    return {
+        "observations": rng.normal(size=(num_steps, width)).astype(np.float32),
+        "actions": rng.uniform(-1, 1, (num_steps, actions)).astype(np.float32),
+        "rewards": np.zeros(num_steps, np.float32),
+        "terminals": none,
+        "timeouts": none,
+        "infos/goal": np.zeros((num_steps, 2), np.float32),
+        **columns,
+    }
+
+
+@pytest.mark.parametrize("name", ["antmaze-umaze-v2.hdf5", "mine.hdf5"])
+def test_a_goal_that_stays_flagged_ends_one_episode_and_is_said(write_hdf5, home, name):
+    flags = np.zeros(100, bool)
+    flags[30:40] = flags[80:90] = True
+    ends = np.isin(np.arange(100), [59, 99])
+    path = write_hdf5(
+        maze(100, 29, 8, terminals=flags, timeouts=ends, rewards=flags.astype(np.float32)), name
+    )
+    dataset = load_dataset(path, progress=False)
+    assert dataset.episode_lengths.tolist() == [31, 20, 21, 10]
+    assert dataset.episode_returns.tolist() == [1, 0, 1, 0]
+    assert any(
+        "left out 18 steps: the goal of the episode before is still flagged" in n for n in dataset.notes
+    )
+    if name.startswith("antmaze"):
+        assert dataset.spec.score_reference == (0.0, 1.0)
+        assert dataset.spec.env_id is None
+        assert any("no environment of today" in note for note in dataset.notes)
+
+
+def test_a_walk_without_ends_is_cut_where_the_goal_changes(write_hdf5, home):
+    goal = np.repeat([[1, 1], [2, 5], [1, 1], [3, 3]], 10, axis=0).astype(np.float32)
+    path = write_hdf5(maze(40, 4, 2, **{"infos/goal": goal}), "maze2d-umaze-sparse-v1.hdf5")
+    dataset = load_dataset(path, progress=False)
+    assert (dataset.spec.name, dataset.episode_starts.tolist()) == ("maze2d-umaze-v1", [0, 10, 20, 30])
+    assert dataset.spec.score_reference == (23.85, 161.86)
+    assert any("cut 3 times where the goal changes" in note for note in dataset.notes)
+    assert load_dataset(path, episode_length=8, progress=False).episode_lengths.tolist() == [8] * 5
+
+
+def test_columns_of_hdf5_may_have_any_name(write_hdf5, hopper_columns, home):
+    names = {"observations": "seen", "actions": "done_there", "terminals": "over"}
+    columns = {names.get(name, name): column for name, column in hopper_columns.items()}
+    path = write_hdf5(columns, "log.h5")
+    mapping = ["observations=seen", "actions=done_there", "terminations=over"]
+    dataset = load_dataset(path, columns=mapping, progress=False)
+    assert dataset.content_hash == load_dataset(write_hdf5(hopper_columns), progress=False).content_hash
+    with pytest.raises(InputError, match="no column 'sen' for observations; found .*mean 'seen'"):
+        load_dataset(path, columns=["observations=sen"], progress=False)
+
+
+def test_every_domain_is_fetched_by_id_from_a_server(write_hdf5, tmp_path, home, monkeypatch):
+    """From the path below the server's that D4RL itself names."""
+    kitchen = maze(20, 60, 9, terminals=np.arange(20) % 10 == 9)
+    del kitchen["infos/goal"], kitchen["timeouts"]
+    door = maze(20, 39, 28, timeouts=np.arange(20) % 10 == 9)
+    files = {
+        "antmaze-medium-play-v2": maze(20, 29, 8, timeouts=np.arange(20) % 10 == 9),
+        "maze2d-open-dense-v0": maze(20, 4, 2, timeouts=np.arange(20) % 10 == 9),
+        "door-human-v1": door,
+        "kitchen-mixed-v0": kitchen,
+    }
+    served = tmp_path / "served"
+    for dataset_id, columns in files.items():
+        target = served / D4RL_SETS[dataset_id].file
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_hdf5(columns, "x.hdf5").rename(target)
+    quiet = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
+    with HTTPServer(("127.0.0.1", 0), partial(quiet, directory=served)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setattr(d4rl.find_or_download, "__kwdefaults__", {"url": url})
+        found = {dataset_id: load_dataset(dataset_id, progress=False) for dataset_id in files}
+        with pytest.raises(ResourceError, match=r"pen-human-v1\.hdf5: cannot be fetched \(File not found"):
+            load_dataset("pen-human-v1", progress=False)
+        server.shutdown()
+    assert {name: dataset.spec.name for name, dataset in found.items()} == {name: name for name in files}
+    assert [dataset.num_episodes for dataset in found.values()] == [2] * 4
+    assert found["door-human-v1"].spec.score_reference == (-56.512833, 2880.5693087298737)
+    assert found["kitchen-mixed-v0"].spec.score_reference == (0.0, 4.0)
+
+
+def test_an_unknown_maze_is_not_taken_for_an_ant(home):
+    with pytest.raises(
+        InputError, match="unknown data set 'antmaze-umaze-v1'; did you mean 'antmaze-umaze-v"
+    ):
+        load_dataset("antmaze-umaze-v1", progress=False)
+    with pytest.raises(InputError, match=r"put http://.*sparse_fixed\.hdf5 there"):
+        load_dataset("antmaze-umaze-v2", download=False, progress=False)

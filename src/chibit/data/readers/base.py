@@ -23,6 +23,8 @@ class Format(ABC):
     """Of its files, with the dot."""
     expected: ClassVar[str] = ""
     """Its files in words, for messages; empty is the suffixes."""
+    has_parts: ClassVar[bool] = False
+    """Whether data may have named parts, such as those to train and to test on: PATH:PART."""
 
     def __init_subclass__(cls, *, key: str = "") -> None:
         """Register the class under a key, in place of one registered before; without one it is a base."""

@@ -67,6 +67,14 @@ class Reading:
     """Steps after which an unbroken log is cut."""
     skip_damaged: bool = False
     """Whether damaged episodes are left out in place of a refusal."""
+    part: str = ""
+    """Name of the part of the data that is wanted, where they have named parts; empty for all."""
+
+
+def refuse_part(path: Path, part: str) -> None:
+    """Refuse the name of a part, for data that have none."""
+    if part:
+        raise InputError(f"{path}: has no part {part!r}; only robomimic's and LeRobot's data have parts")
 
 
 def parse_columns(given: Sequence[str] | Mapping[str, str | Sequence[str]]) -> dict[str, tuple[str, ...]]:

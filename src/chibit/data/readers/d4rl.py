@@ -1,39 +1,38 @@
-"""D4RL's locomotion data, version 2 (Fu et al., 2020): flat HDF5 files, by id or by path."""
+"""D4RL's flat HDF5 files (Fu et al., 2020), by id or by path."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
-from chibit.core.errors import InputError
-from chibit.data.fetch import download
-from chibit.data.readers.columns import find_columns, join
-from chibit.data.readers.hdf5 import check_budget, open_hdf5
-from chibit.data.readers.origin import Origin, file_name
-from chibit.data.readers.recording import Recording, record_columns
-from chibit.data.readers.sandbox import ApartFormat
-from chibit.environments.registry import D4RL_IDS, D4RL_LEVELS, ENVIRONMENTS, Environment
+import numpy as np
 
-URL = "http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2"
-IDS = tuple(f"{env}-{level}-v2" for env in D4RL_IDS for level in D4RL_LEVELS)
-TIME_LIMIT = 1000
-"""Steps after which all four environments cut an episode."""
+from chibit.core.errors import InputError
+from chibit.data.environment import choose_environment
+from chibit.data.fetch import download
+from chibit.data.readers.columns import Column, Reading, check_needed, join, locate_columns
+from chibit.data.readers.hdf5 import Hdf5Column, Hdf5Group, check_budget, open_hdf5
+from chibit.data.readers.origin import Origin, file_name
+from chibit.data.readers.recording import Recording, keep_episodes, read_flags, record_columns
+from chibit.environments.d4rl import D4RL_SETS, URL, D4rlSet
+
+_STEMS = {known.stem: dataset_id for dataset_id, known in D4RL_SETS.items()}
 
 
 def find_id(name: str) -> str | None:
     """Find the id that a name means: `hopper-medium-replay-v2`, or the file's `hopper_medium_replay-v2`."""
-    candidate = name.replace("_", "-")
-    return candidate if candidate in IDS else None
+    return name if name in D4RL_SETS else _STEMS.get(name)
 
 
 def find_file(dataset_id: str, folder: Path) -> Path | None:
     """Find the file of a data set in `folder`, or in D4RL's own: $D4RL_DATASET_DIR, else ~/.d4rl/datasets."""
     own = os.environ.get("D4RL_DATASET_DIR")
     places = (folder, Path(own) if own else Path.home() / ".d4rl" / "datasets")
-    candidates = (place / name for place in places for name in _file_names(dataset_id))
+    names = (f"{D4RL_SETS[dataset_id].stem}.hdf5", f"{dataset_id}.hdf5")
+    candidates = (place / name for place in places for name in names)
     return next((path for path in candidates if path.is_file()), None)
 
 
@@ -43,7 +42,7 @@ def find_or_download(
     """Find the file of a data set, or fetch it from its public location.
 
     Args:
-        dataset_id: one of `IDS`.
+        dataset_id: one of `D4RL_SETS`.
         folder: where files are kept, and downloaded to.
         allow_download: whether the network may be used.
         progress: show a bar.
@@ -55,54 +54,72 @@ def find_or_download(
     found = find_file(dataset_id, folder)
     if found is not None:
         return found
-    file_name = _file_names(dataset_id)[0]
+    known = D4RL_SETS[dataset_id]
     if not allow_download:
-        raise InputError(f"{dataset_id}: not in {folder}; put {url}/{file_name} there")
-    return download(f"{url}/{file_name}", folder / file_name, progress=progress)
-
-
-class D4rl(ApartFormat, key="d4rl"):
-    """D4RL's HDF5 files."""
-
-    suffixes = (".hdf5", ".h5")
-    expected = ".hdf5 or .h5 (D4RL's layout)"
-
-    def claim(self, path: Path) -> Path | None:
-        """Any but Minari's, which have a name of their own."""
-        return None if path.name == "main_data.hdf5" else super().claim(path)
-
-    def read_here(self, path: Path) -> AbstractContextManager[tuple[Recording, Origin]]:
-        """As `read_d4rl`."""
-        return read_d4rl(path)
+        raise InputError(f"{dataset_id}: not in {folder}; put {url}/{known.file} there")
+    return download(f"{url}/{known.file}", folder / f"{known.stem}.hdf5", progress=progress)
 
 
 @contextlib.contextmanager
-def read_d4rl(path: Path) -> Iterator[tuple[Recording, Origin]]:
+def read_d4rl(path: Path, reading: Reading | None = None) -> Iterator[tuple[Recording, Origin]]:
     """Read a file in D4RL's layout; its name says which data set it is.
 
     Raises:
         InputError: if columns are missing or do not fit together.
     """
+    reading = reading or Reading()
     dataset_id = find_id(path.stem)
+    known = D4RL_SETS.get(dataset_id or "")
     with open_hdf5(path) as file:
         found = {
             ours: [file.column(name) for name in theirs]
-            for ours, theirs in find_columns(file.names(), str(path)).items()
+            for ours, theirs in locate_columns(file.names(), str(path), reading).items()
         }
-        check_budget(path, [column for parts in found.values() for column in parts])
-        columns = {ours: join(parts, f"{path}: {ours}") for ours, parts in found.items()}
+        check_needed(found, file.names(), str(path), reading)
+        goals = _goals(file)
+        check_budget(path, [column for parts in (*found.values(), goals) for column in parts])
+        columns: dict[str, Column] = {ours: join(parts, f"{path}: {ours}") for ours, parts in found.items()}
+        columns, notes = _cut_at_goals(columns, goals, path, reading)
         recording = record_columns(
             columns,
             where=str(path),
-            time_limit=TIME_LIMIT if dataset_id else None,
-            num_state_columns=state_columns(dataset_id),
+            time_limit=known.time_limit if known else None,
+            num_state_columns=known.num_state_columns if known else None,
+            episode_length=reading.episode_length,
         )
-        yield recording, make_origin(path, dataset_id, columns["observations"].shape[-1], kind="d4rl")
+        if goals:
+            recording = _without_repeated_goals(recording)
+        origin = make_origin(path, dataset_id, columns["observations"].shape[-1], kind="d4rl")
+        yield recording, replace(origin, notes=(*origin.notes, *notes))
 
 
-def state_columns(dataset_id: str | None) -> int | None:
-    """How many observation columns to keep; None for all."""
-    return _environment(dataset_id).num_state_columns if dataset_id else None
+def _goals(file: Hdf5Group) -> list[Hdf5Column]:
+    """What the mazes record of where to go, (N, 2); none elsewhere."""
+    infos = file.member("infos") if "infos" in file.names() else None
+    return [infos.column("goal")] if isinstance(infos, Hdf5Group) and "goal" in infos.names() else []
+
+
+def _cut_at_goals(
+    columns: dict[str, Column], goals: list[Hdf5Column], path: Path, reading: Reading
+) -> tuple[dict[str, Column], tuple[str, ...]]:
+    """Cut a walk through a maze whose file marks no end (Maze2d) where it is given another goal."""
+    named = [columns[name] for name in ("terminations", "truncations") if name in columns]
+    if not goals or reading.episode_length or any(read_flags(flags, str(path)).any() for flags in named):
+        return columns, ()
+    goal = goals[0][0 : goals[0].shape[0]]
+    changes = np.append((goal[1:] != goal[:-1]).reshape(len(goal) - 1, -1).any(axis=1), False)
+    if not changes.any():
+        return columns, ()
+    note = f"no ends recorded: cut {int(changes.sum()):,} times where the goal changes"
+    return {**columns, "truncations": changes}, (note,)
+
+
+def _without_repeated_goals(recording: Recording) -> Recording:
+    """Leave out steps in which a goal is still flagged that ended the episode before (AntMaze)."""
+    ends = recording.episode_ends[:, 0]
+    is_repeated = ends & (np.diff(recording.episode_starts) == 1) & np.append(False, ends[:-1])
+    note = f"left out {int(is_repeated.sum()):,} steps: the goal of the episode before is still flagged"
+    return keep_episodes(recording, ~is_repeated, note)
 
 
 def make_origin(path: Path, dataset_id: str | None, num_columns: int, *, kind: str) -> Origin:
@@ -110,7 +127,7 @@ def make_origin(path: Path, dataset_id: str | None, num_columns: int, *, kind: s
 
     Args:
         path: the file.
-        dataset_id: one of `IDS`, or None: then the file's name is all that is known.
+        dataset_id: one of `D4RL_SETS`, or None: then the file's name is all that is known.
         num_columns: width of its observations.
         kind: of the source, for the provenance.
     """
@@ -118,18 +135,18 @@ def make_origin(path: Path, dataset_id: str | None, num_columns: int, *, kind: s
     if dataset_id is None:
         note = f"{path.stem!r} is no D4RL id, and the file names no environment"
         return Origin(name=file_name(path), notes=(note,), provenance=provenance)
-    kept = state_columns(dataset_id)
-    notes: tuple[str, ...] = ()
+    known: D4rlSet = D4RL_SETS[dataset_id]
+    env_id, notes = choose_environment(known.env_id)
+    if known.env_id is None:
+        notes = ("no environment of today shows these observations: training only",)
+    kept = known.num_state_columns
     if kept is not None and num_columns > kept:
         notes = (f"kept the first {kept} of {num_columns} observations: Ant-v4 shows no contact forces",)
-    env_id = _environment(dataset_id).d4rl_id
-    return Origin(name=dataset_id, env_id=env_id, d4rl_physics=True, notes=notes, provenance=provenance)
-
-
-def _environment(dataset_id: str) -> Environment:
-    return ENVIRONMENTS[D4RL_IDS[dataset_id.partition("-")[0]]]
-
-
-def _file_names(dataset_id: str) -> tuple[str, str]:
-    """Give the names that a data set's file may have: D4RL's own first."""
-    return dataset_id.removesuffix("-v2").replace("-", "_") + "-v2.hdf5", f"{dataset_id}.hdf5"
+    return Origin(
+        name=dataset_id,
+        env_id=env_id,
+        d4rl_physics=known.d4rl_physics,
+        score_reference=known.score_reference,
+        notes=notes,
+        provenance=provenance,
+    )

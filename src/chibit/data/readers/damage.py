@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
-
 import numpy as np
 
 from chibit.core.errors import InputError
-from chibit.data.readers.recording import Block, Recording
+from chibit.data.readers.recording import Recording, keep_episodes
 
 
 def without_damaged(recording: Recording, where: str) -> Recording:
@@ -28,38 +25,13 @@ def without_damaged(recording: Recording, where: str) -> Recording:
         first = rows.stop
     is_kept = ~np.logical_or.reduceat(is_damaged, starts[:-1])
     lengths = np.diff(starts)
-    if is_kept.all():
-        return recording
     if not is_kept.any():
         raise InputError(
             f"{where}: all {len(lengths):,} episodes have values that are not finite; repair the data"
         )
-    rows_kept = np.repeat(is_kept, lengths)
-
-    def blocks() -> Iterator[Block]:
-        first = 0
-        for block in recording.blocks():
-            keep = rows_kept[first : first + len(block.actions)]
-            first += len(keep)
-            if keep.any():
-                following = block.next_observations
-                yield Block(
-                    observations=block.observations[keep],
-                    actions=block.actions[keep],
-                    next_observations=None if following is None else following[keep],
-                )
-
-    note = (
-        f"left out {len(lengths) - is_kept.sum():,} of {len(lengths):,} episodes: values that are not finite"
-    )
-    return replace(
-        recording,
-        rewards=recording.rewards[rows_kept],
-        episode_starts=np.concatenate([[0], np.cumsum(lengths[is_kept])]).astype(np.int64),
-        episode_ends=recording.episode_ends[is_kept],
-        blocks=blocks,
-        notes=(*recording.notes, note),
-    )
+    num_left_out = len(lengths) - int(is_kept.sum())
+    note = f"left out {num_left_out:,} of {len(lengths):,} episodes: values that are not finite"
+    return keep_episodes(recording, is_kept, note)
 
 
 def _is_finite(values: np.ndarray) -> np.ndarray:

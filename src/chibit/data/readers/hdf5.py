@@ -78,6 +78,15 @@ class Hdf5Group:
             return member
         raise DamagedFileError(f"{self._path}: {self._name}/{name} is not an array")
 
+    def variable(self, name: str) -> Hdf5Column:
+        """Open a member whose elements are texts, or bytes such as encoded pictures; raises as `member`."""
+        where = f"{self._name}/{name}"
+        with _reading(self._path):
+            opened = self._open(name, where)
+        if not isinstance(opened, h5py.h5d.DatasetID):
+            raise DamagedFileError(f"{self._path}: {where} is not an array")
+        return Hdf5Column(opened, self._path, where, is_variable=True)
+
     def _open(self, name: str, where: str) -> Any:
         if not self._id.links.exists(name.encode()):
             found = ", ".join(sorted(self.names())[:20]) or "nothing"
@@ -94,8 +103,16 @@ class Hdf5Group:
 class Hdf5Column:
     """A numeric array in a file, read by slices of rows."""
 
-    def __init__(self, identifier: h5py.h5d.DatasetID, path: Path, name: str) -> None:
+    def __init__(
+        self, identifier: h5py.h5d.DatasetID, path: Path, name: str, *, is_variable: bool = False
+    ) -> None:
         """Wrap an open array after a look at how it is stored.
+
+        Args:
+            identifier: the open array.
+            path: the file.
+            name: its place in the file.
+            is_variable: whether elements may be texts or bytes.
 
         Raises:
             InputError: if it is not numeric, or has no shape.
@@ -104,6 +121,8 @@ class Hdf5Column:
         self._path = path
         with _reading(path):
             self.dtype: np.dtype[Any] = identifier.dtype
+            if not (is_variable and _is_text_or_bytes(self.dtype)):
+                _check_numbers(self.dtype, f"{path}: {name}")
             _check_storage(identifier, self.dtype, f"{path}: {name}")
             self.shape: tuple[int, ...] = identifier.shape
 
@@ -123,6 +142,19 @@ class Hdf5Column:
                 self._id.read(h5py.h5s.create_simple(shape), in_file, values)
             return values
 
+    def scalar(self) -> Any:
+        """Read the one value of an array without rows, or of length 1."""
+        with _reading(self._path):
+            values = np.empty(self.shape, self.dtype)
+            self._id.read(h5py.h5s.ALL, h5py.h5s.ALL, values)
+            return values.reshape(1)[0]
+
+
+def texts(column: Hdf5Column) -> list[str]:
+    """Read a column of texts whole."""
+    rows = column[0 : column.shape[0]].reshape(-1)
+    return [row.decode(errors="replace") if isinstance(row, bytes) else str(row) for row in rows]
+
 
 def check_budget(path: Path, columns: Iterable[Hdf5Column]) -> None:
     """Refuse to read columns that are larger than memory, or impossibly larger than their file.
@@ -133,10 +165,17 @@ def check_budget(path: Path, columns: Iterable[Hdf5Column]) -> None:
     check_declared_size(path, sum(map(declared_bytes, columns)), path.stat().st_size)
 
 
-def _check_storage(identifier: h5py.h5d.DatasetID, dtype: np.dtype[Any], where: str) -> None:
-    """Refuse what is not a plain numeric array stored in the file."""
+def _is_text_or_bytes(dtype: np.dtype[Any]) -> bool:
+    return h5py.check_string_dtype(dtype) is not None or h5py.check_vlen_dtype(dtype) == np.uint8
+
+
+def _check_numbers(dtype: np.dtype[Any], where: str) -> None:
     if dtype.kind not in "fiub" or dtype.itemsize > 8:
         raise InputError(f"{where} has type {dtype}, as text and encoded images have; expected plain numbers")
+
+
+def _check_storage(identifier: h5py.h5d.DatasetID, dtype: np.dtype[Any], where: str) -> None:
+    """Refuse what is not a plain array stored in the file."""
     if identifier.get_space().get_simple_extent_type() == h5py.h5s.NULL:
         raise InputError(f"{where} is an empty data set without a shape; expected plain numbers")
     properties = identifier.get_create_plist()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import MappingProxyType
 
-from chibit.core.arrays import open_npz
+from chibit.core.arrays import Npz, open_npz
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.data.bounds import bounds_in_npz
 from chibit.data.environment import choose_environment
@@ -22,7 +23,7 @@ _ENV_ID = "env_id"
 _MAX_ENV_ID_BYTES = 1000
 
 
-class Npz(ColumnFormat, key="npz"):
+class NpzFiles(ColumnFormat, key="npz"):
     """Columns in a .npz file."""
 
     suffixes = (".npz",)
@@ -45,6 +46,7 @@ def read_npz(path: Path, reading: Reading | None = None) -> Iterator[tuple[Recor
     reading = reading or Reading()
     columns, name = _load(path, reading)
     env_id, notes = choose_environment(name)
+    notes = (*notes, *pair_note(path, {"-train": "-val"}))
     provenance = {"kind": "npz", "path": str(path.absolute())}
     recording = record_columns(columns, where=str(path), episode_length=reading.episode_length)
     bounds = None if recording.is_discrete else bounds_in_npz(path, recording.num_action_columns)
@@ -55,26 +57,58 @@ def read_npz(path: Path, reading: Reading | None = None) -> Iterator[tuple[Recor
 
 
 def _load(path: Path, reading: Reading) -> tuple[dict[str, Column], str | None]:
-    """Read the columns and the environment's name, after a look at what every one of them declares."""
-    total = 0
+    """Read the columns and the environment's name."""
     with open_npz(path) as archive:
         env_id = [_ENV_ID] if _ENV_ID in archive.names else []
         names = [name for name in archive.names if name != _ENV_ID]
         found = locate_columns(names, str(path), reading)
-        present = [*env_id, *(name for theirs in found.values() for name in theirs)]
-        for name in present:
-            shape, dtype = archive.declared(name)
-            size = math.prod(shape) * dtype.itemsize
-            is_env_id = name == _ENV_ID and dtype.kind == "U" and shape == () and size <= _MAX_ENV_ID_BYTES
-            is_text = dtype.kind == "U" and (name,) == found.get(EPISODE)
-            if not is_env_id and not is_text and (dtype.kind not in "fiub" or dtype.itemsize > 8):
-                kind = DamagedFileError if dtype.hasobject else InputError  # objects are a pickle
-                raise kind(f"{path}: {name} has type {dtype}; expected plain numbers")
-            total += size
-        check_declared_size(path, total, archive.stored)
+        check_arrays(archive, path, [*env_id, *(name for theirs in found.values() for name in theirs)], found)
         check_needed(found, names, str(path), reading)
         columns = {
             ours: join([archive.read(name) for name in theirs], f"{path}: {ours}")
             for ours, theirs in found.items()
         }
         return columns, str(archive.read(_ENV_ID)) if env_id else None
+
+
+def check_arrays(
+    archive: Npz,
+    path: Path,
+    names: Sequence[str],
+    found: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
+) -> None:
+    """Look at what arrays of an archive declare, before one of them is read; `found` are their uses.
+
+    Raises:
+        InputError: if one holds anything but numbers.
+        DamagedFileError: if one is a pickle, or they are far too large for the file.
+    """
+    total = 0
+    for name in names:
+        shape, dtype = archive.declared(name)
+        size = math.prod(shape) * dtype.itemsize
+        is_env_id = name == _ENV_ID and dtype.kind == "U" and shape == () and size <= _MAX_ENV_ID_BYTES
+        is_text = dtype.kind == "U" and (name,) == found.get(EPISODE)
+        if not is_env_id and not is_text and (dtype.kind not in "fiub" or dtype.itemsize > 8):
+            kind = DamagedFileError if dtype.hasobject else InputError  # objects are a pickle
+            raise kind(f"{path}: {name} has type {dtype}; expected plain numbers")
+        total += size
+    check_declared_size(path, total, archive.stored)
+
+
+def names_of(path: Path) -> set[str]:
+    """Names of the arrays in a file; none where it is no archive."""
+    if path.suffix != ".npz" or not path.is_file():
+        return set()
+    with open_npz(path) as archive:
+        return set(archive.names)
+
+
+def pair_note(path: Path, endings: Mapping[str, str]) -> tuple[str, ...]:
+    """A note on the file for validation that lies beside one to train on; `endings` of the two names."""
+    for train, validation in endings.items():
+        stem = path.stem.removesuffix(train)
+        other = path.with_name(f"{stem}{validation}.npz")
+        if path.stem.endswith(train) and not path.stem.endswith(validation) and other.is_file():
+            return (f"{other.name} lies beside it: --validation-data {other.name} measures on that",)
+    return ()

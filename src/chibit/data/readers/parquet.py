@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 from chibit.data.readers.tables import TableFormat
 
@@ -11,7 +11,7 @@ from chibit.data.readers.tables import TableFormat
 class Parquet(TableFormat, key="parquet"):
     """Parquet files."""
 
-    suffixes = (".parquet",)
+    suffixes: ClassVar[tuple[str, ...]] = (".parquet",)
     expected = ".parquet (a row a step)"
 
     def read_names(self, file: BinaryIO) -> tuple[list[str], int]:

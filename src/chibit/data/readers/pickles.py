@@ -18,11 +18,12 @@ from chibit.core.temporary import temporary_folder
 from chibit.data.readers import unpickler
 from chibit.data.readers.base import ColumnFormat
 from chibit.data.readers.columns import EPISODE, Reading
-from chibit.data.readers.d4rl import find_id, make_origin, state_columns
+from chibit.data.readers.d4rl import find_id, make_origin
 from chibit.data.readers.origin import Origin
 from chibit.data.readers.recording import Recording, record_columns
 from chibit.data.readers.sandbox import run_apart
 from chibit.data.readers.size_limits import memory_budget
+from chibit.environments.d4rl import D4RL_SETS
 
 _MAX_SECONDS = 600
 _BASE_BYTES = 1 << 30  # address space of Python and numpy themselves
@@ -74,7 +75,7 @@ def read_trajectory_list(path: Path, reading: Reading | None = None) -> Iterator
         recording = record_columns(
             columns | {"terminations": terminations, "truncations": truncations},
             where=str(path),
-            num_state_columns=state_columns(dataset_id),
+            num_state_columns=D4RL_SETS[dataset_id].num_state_columns if dataset_id else None,
             episode_length=reading.episode_length,
         )
         num_empty = int((lengths == 0).sum())

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from chibit.core.errors import InputError
 from chibit.data.readers.columns import EPISODE, Column
+from chibit.data.readers.pictures import PictureForm
 
 BLOCK_ROWS = 1 << 15
 """Rows of a block of flat columns; 2 MB for Hopper, small enough for the cache and large enough for the disk.
@@ -58,6 +60,11 @@ class Recording:
     image_shape: tuple[int, ...] = ()
     """(C, H, W) where observations are stacks of pictures, which are kept apart: blocks then hold none of
     them, and S is 0."""
+    frames: Callable[[], Iterator[np.ndarray]] | None = None
+    """Gives the newest picture of each step, (n, H, W) uint8 in blocks, N in all; None where there are none,
+    or they are in the store already."""
+    missions: np.ndarray | None = None
+    """(E,) texts that say what each episode is for; None where there are none."""
     notes: tuple[str, ...] = ()
     """What was decided or left out, one sentence each."""
 
@@ -141,8 +148,13 @@ def record_columns(
     Raises:
         InputError: if columns have other shapes or different lengths, or if no episode ends.
     """
-    num_rows = _check_lengths(columns, where)
-    state_dim = check_observations(columns["observations"].shape, where)
+    num_rows = check_lengths(columns, where)
+    observations = columns["observations"]
+    form = PictureForm.of(observations.shape[1:], observations.dtype)
+    if form is not None:
+        empty = np.empty((num_rows, 0), np.float32)
+        columns = {n: c for n, c in columns.items() if n != "next_observations"} | {"observations": empty}
+    state_dim = 0 if form else check_observations(observations.shape, where)
     num_action_columns, is_discrete = check_actions(columns["actions"].shape, columns["actions"].dtype, where)
     following = columns.get("next_observations")
     if following is not None and following.shape[1:] != columns["observations"].shape[1:]:
@@ -151,6 +163,10 @@ def record_columns(
     terminations, truncations, notes = _read_ends(columns, num_rows, where, time_limit, episode_length)
     starts, ends, tail_notes = find_episodes(terminations, truncations, where)
     state_dim = min(state_dim, num_state_columns or state_dim)
+    frames: Callable[[], Iterator[np.ndarray]] | None = None
+    if form is not None:
+        frames = partial(form.frames, observations, starts, where)
+        notes = (*notes, form.note)
     return Recording(
         rewards=read_rewards(columns["rewards"], f"{where}: rewards")[: starts[-1]],
         episode_starts=starts,
@@ -161,6 +177,8 @@ def record_columns(
         has_next_observations=following is not None,
         blocks=lambda: column_blocks(columns, int(starts[-1]), state_dim),
         notes=(*notes, *tail_notes),
+        image_shape=form.image_shape if form else (),
+        frames=frames,
     )
 
 
@@ -214,6 +232,44 @@ def last_rows(column: Column, where: str) -> np.ndarray:
             "sort the rows by episode and time"
         )
     return is_last
+
+
+def keep_episodes(recording: Recording, is_kept: np.ndarray, note: str) -> Recording:
+    """Leave out episodes, (E,) bool, and say it in a note; nothing changes where all are kept."""
+    if is_kept.all():
+        return recording
+    lengths = np.diff(recording.episode_starts)
+    rows_kept = np.repeat(is_kept, lengths)
+
+    def blocks() -> Iterator[Block]:
+        first = 0
+        for block in recording.blocks():
+            keep = rows_kept[first : first + len(block.actions)]
+            first += len(keep)
+            if keep.any():
+                following = block.next_observations
+                yield Block(
+                    observations=block.observations[keep],
+                    actions=block.actions[keep],
+                    next_observations=None if following is None else following[keep],
+                )
+
+    def frames() -> Iterator[np.ndarray]:
+        first = 0
+        for pictures in recording.frames() if recording.frames else ():
+            yield pictures[rows_kept[first : first + len(pictures)]]
+            first += len(pictures)
+
+    return replace(
+        recording,
+        rewards=recording.rewards[rows_kept],
+        episode_starts=np.concatenate([[0], np.cumsum(lengths[is_kept])]).astype(np.int64),
+        episode_ends=recording.episode_ends[is_kept],
+        blocks=blocks,
+        frames=frames if recording.frames else None,
+        missions=None if recording.missions is None else recording.missions[is_kept],
+        notes=(*recording.notes, note),
+    )
 
 
 def column_blocks(columns: Mapping[str, Column], num_steps: int, state_dim: int) -> Iterator[Block]:
@@ -299,7 +355,8 @@ def read_vector(column: Column, where: str) -> np.ndarray:
     return np.asarray(column[0 : column.shape[0]]).reshape(-1)
 
 
-def _check_lengths(columns: Mapping[str, Column], where: str) -> int:
+def check_lengths(columns: Mapping[str, Column], where: str) -> int:
+    """Return the number of rows of columns; InputError if there are none, or columns differ in it."""
     lengths = {name: (column.shape[0] if column.shape else 0) for name, column in columns.items()}
     if len(set(lengths.values())) != 1:
         listed = ", ".join(f"{name} {length}" for name, length in lengths.items())

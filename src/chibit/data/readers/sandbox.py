@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from chibit.core.arrays import map_array
+from chibit.core.arrays import map_array, write_rows
 from chibit.core.config import from_json, read_json, to_json
 from chibit.core.errors import DamagedFileError, InputError, ResourceError, UserError
 from chibit.core.files import check_regular, create, resource_error, write_atomic
@@ -34,13 +34,16 @@ from chibit.data.readers.origin import Origin
 from chibit.data.readers.recording import Recording, column_blocks
 from chibit.data.readers.size_limits import memory_budget
 from chibit.data.readers.unpickler import limit
+from chibit.data.statistics import blocks_of
 
 _BASE_BYTES = 2 << 30  # address space of Python and its libraries
 _BASE_SECONDS, _BYTES_A_SECOND = 600, 2_000_000  # of processor time
 _WALL_FACTOR = 4  # a slow disk or a busy machine takes longer than the processor
 _DESCRIPTION = "description.json"
 _BLOCKS = ("observations", "actions", "next_observations")
-_WHOLE = ("rewards", "episode_starts", "episode_ends")
+_WHOLE = ("rewards", "episode_starts", "episode_ends", "missions")
+_FRAMES = "frames"
+_DESCRIBED = ("state_dim", "num_action_columns", "is_discrete", "has_next_observations")
 _START = (
     "import sys; sys.path[:] = sys.argv.pop(1).split(sys.argv.pop(1)); "
     "from chibit.data.readers.sandbox import main; sys.exit(main(sys.argv[1:]))"
@@ -149,12 +152,15 @@ def _open(folder: Path, path: Path) -> tuple[Recording, Origin]:
         arrays = {file.stem: map_array(file) for file in folder.glob("*.npy")}
         columns = {name: arrays.pop(name) for name in _BLOCKS if name in arrays}
         origin = from_json(Origin, description["origin"], "origin")
-        notes = tuple(description["recording"].pop("notes"))
-        whole: dict[str, Any] = {name: np.array(arrays[name]) for name in _WHOLE}
+        described = description["recording"]
+        notes, image_shape = tuple(described.pop("notes")), tuple(described.pop("image_shape"))
+        whole: dict[str, Any] = {name: np.array(arrays[name]) for name in _WHOLE if name in arrays}
         recording = Recording(
             **whole,
-            **description["recording"],
+            **described,
             notes=notes,
+            image_shape=image_shape,
+            frames=None if _FRAMES not in arrays else lambda: blocks_of(arrays[_FRAMES]),
             blocks=lambda: column_blocks(columns, len(columns["actions"]), columns["observations"].shape[1]),
         )
     except (KeyError, TypeError, ValueError, EOFError) as error:
@@ -185,13 +191,14 @@ def write_recording(folder: Path, recording: Recording, origin: Origin) -> None:
                     files[name] = file, dtype
                 file, dtype = files[name]
                 file.write(np.ascontiguousarray(values, dtype).data)
+        if recording.frames is not None:
+            file = stack.enter_context(create(folder / f"{_FRAMES}.npy"))
+            write_rows(file, np.dtype(np.uint8), (num_steps, *recording.image_shape[1:]), recording.frames())
     for name in _WHOLE:
-        with create(folder / f"{name}.npy") as file:
-            np.save(file, getattr(recording, name))
-    rest = {
-        name: getattr(recording, name)
-        for name in ("state_dim", "num_action_columns", "is_discrete", "has_next_observations", "notes")
-    }
+        if (values := getattr(recording, name)) is not None:
+            with create(folder / f"{name}.npy") as file:
+                np.save(file, values)
+    rest = {name: getattr(recording, name) for name in (*_DESCRIBED, "image_shape", "notes")}
     description = {"recording": to_json(rest), "origin": to_json(origin)}
     write_atomic(folder / _DESCRIPTION, json.dumps(description))
 
@@ -208,7 +215,7 @@ def main(arguments: Sequence[str]) -> int:
             raise InputError(f"{given}: format {key!r} is not known here; name its module in CHIBIT_PLUGINS")
         record = json.loads(said)
         columns = {name: tuple(theirs) for name, theirs in record["columns"].items()}
-        reading = Reading(columns, record["episode_length"], record["skip_damaged"])
+        reading = Reading(columns, record["episode_length"], record["skip_damaged"], record["part"])
         with format.read_here_as(Path(given), reading) as (recording, origin):
             try:
                 write_recording(Path(folder), recording, origin)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -48,10 +48,28 @@ class TableFormat(ApartColumnFormat):
         files = [path]
         if path.is_dir():
             files = [file for file in list_folder(path, inside=path) if file.suffix in self.suffixes]
+        columns, notes = self.read_files(
+            files, path, reading, lambda file: self._read_file(file, path, reading)
+        )
+        if EPISODE in columns:
+            is_last = np.asarray(columns[EPISODE][0 : columns[EPISODE].shape[0]])
+            columns[EPISODE] = np.cumsum(is_last) - is_last
+        provenance = {"kind": self.key, "path": str(path.absolute())}
+        origin = Origin(name=file_name(path), notes=notes, provenance=provenance)
+        yield record_columns(columns, where=str(path), episode_length=reading.episode_length), origin
+
+    def read_files(
+        self,
+        files: Sequence[Path],
+        path: Path,
+        reading: Reading,
+        read_file: Callable[[Path], dict[str, Column]],
+    ) -> tuple[dict[str, Column], tuple[str, ...]]:
+        """Read the columns of files, one after the other, and note how many of a folder were damaged."""
         parts: list[dict[str, Column]] = []
         for file in files:
             try:
-                parts.append(self._read_file(file, path, reading))
+                parts.append(read_file(file))
             except DamagedFileError:
                 if not reading.skip_damaged or file == path:
                     raise
@@ -61,17 +79,34 @@ class TableFormat(ApartColumnFormat):
                 raise InputError(f"{file}: has {there}; expected {first} as in {files[0].name}")
         if not parts:
             raise DamagedFileError(f"{path}: all {len(files):,} files are damaged; copy them again")
-        columns = {name: _concatenate([part[name] for part in parts], path, name) for name in parts[0]}
-        if EPISODE in columns:
-            columns[EPISODE] = np.cumsum(columns[EPISODE]) - columns[EPISODE]
-        provenance = {"kind": self.key, "path": str(path.absolute())}
         num_damaged = len(files) - len(parts)
         notes = (f"left out {num_damaged:,} of {len(files):,} files: damaged",) if num_damaged else ()
-        origin = Origin(name=file_name(path), notes=notes, provenance=provenance)
-        yield record_columns(columns, where=str(path), episode_length=reading.episode_length), origin
+        return {name: _concatenate([part[name] for part in parts], path, name) for name in parts[0]}, notes
 
     def _read_file(self, path: Path, given: Path, reading: Reading) -> dict[str, Column]:
         """The columns of a file; that of episodes is 1 in the last row of each."""
+        is_episode = [EPISODE] if given.is_dir() else []
+
+        def find(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+            found = locate_columns(names, str(path), reading)
+            check_needed([*found, *is_episode], names, str(path), reading)
+            return found
+
+        columns = self.read_columns(path, given, find, reading)
+        if EPISODE in columns:
+            columns[EPISODE] = last_rows(columns[EPISODE], str(path)).astype(np.int64)
+        elif is_episode:
+            columns[EPISODE] = np.arange(columns["rewards"].shape[0], 0, -1) == 1
+        return columns
+
+    def read_columns(
+        self,
+        path: Path,
+        given: Path,
+        find: Callable[[Sequence[str]], dict[str, tuple[str, ...]]],
+        reading: Reading,
+    ) -> dict[str, Column]:
+        """The columns of a file by our names; `find` says which of its own those are."""
         try:
             import pyarrow  # noqa: F401
         except ImportError as error:
@@ -81,9 +116,7 @@ class TableFormat(ApartColumnFormat):
         with open_regular(path, inside=given if given.is_dir() else None) as file:
             with reading_errors(path):
                 names, num_rows = self.read_names(file)
-            found = locate_columns(names, str(path), reading)
-            is_episode = [EPISODE] if given.is_dir() else []
-            check_needed([*found, *is_episode], names, str(path), reading)
+            found = find(names)
             wanted = [name for theirs in found.values() for name in theirs]
             size = file.seek(0, 2)
             check_declared_size(path, num_rows * len(wanted) * _NUMBER_BYTES, size)
@@ -92,7 +125,7 @@ class TableFormat(ApartColumnFormat):
             file.seek(0)
             with reading_errors(path):
                 table = self.read_table(file, wanted)
-        columns = {
+        return {
             ours: join(
                 [
                     _numbers(table[name], f"{path}: {name}", ours == EPISODE, reading.skip_damaged)
@@ -102,11 +135,6 @@ class TableFormat(ApartColumnFormat):
             )
             for ours, theirs in found.items()
         }
-        if EPISODE in columns:
-            columns[EPISODE] = last_rows(columns[EPISODE], str(path)).astype(np.int64)
-        elif is_episode:
-            columns[EPISODE] = np.arange(columns["rewards"].shape[0], 0, -1) == 1
-        return columns
 
 
 def _concatenate(parts: Sequence[Column], path: Path, name: str) -> np.ndarray:
