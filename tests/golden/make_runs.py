@@ -67,7 +67,7 @@ def trained(name: str) -> tuple[Any, list[float]]:
     config = AGENTS[name].config(**{**small, "batch_size": 8})
     agent = make_agent(config, data(is_discrete).spec, Runtime())
     sampler = agent.sampler(agent.prepare(data(is_discrete)), np.random.default_rng(0))
-    return agent, [agent.update(sampler.sample())["train/loss"] for _ in range(STEPS)]
+    return agent, [float(agent.update(sampler.sample())["train/loss"]) for _ in range(STEPS)]
 
 
 def evaluations(name: str, agent: Any) -> list[float]:

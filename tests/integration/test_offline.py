@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from chibit.agents import AGENTS
-from chibit.agents.base import require_finite
+from chibit.agents import AGENTS, require_finite
 from chibit.core.checkpoint import checkpoint_steps, load_checkpoint, marked
 from chibit.core.errors import DamagedFileError, DivergenceError, InputError, ResourceError
 from chibit.core.run_dir import RunDir

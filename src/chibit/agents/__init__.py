@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from chibit.agents.base import Agent, AgentConfig, AgentState, Policy, PolicyStep, Sampler, require_finite
+from chibit.agents.base import Agent, AgentConfig, AgentState, Policy, PolicyStep, Sampler
 from chibit.agents.continuous import ContinuousAgent
 from chibit.agents.discrete import DiscreteAgent
+from chibit.agents.guard import StepGuard, require_finite
 from chibit.agents.off_policy import BaselineConfig, Loss, OffPolicyAgent, Optimizers, adam
 from chibit.agents.registry import AGENTS, AgentEntry, make_agent
 
@@ -34,6 +35,7 @@ __all__ = [
     "Policy",
     "PolicyStep",
     "Sampler",
+    "StepGuard",
     "adam",
     "make_agent",
     "require_finite",

@@ -27,7 +27,7 @@ from chibit.data.dataset import TrajectoryDataset
 from chibit.data.samplers.transitions import TransitionBatch
 from chibit.losses.value import bound_penalty, exponential_weights, weighted_likelihood_loss
 from chibit.models.actors import GaussianActor
-from chibit.models.critics import StateValue, frozen_copy, polyak_update
+from chibit.models.critics import StateValue, frozen_copy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,9 @@ class AWR(StochasticAgent, config=AWRConfig):
         self.actor = GaussianActor(spec.state_dim, spec.act_dim, sizes, tanh_mean=False, fixed_std=std)
         self.value = StateValue(spec.state_dim, sizes)
         self.round_value = frozen_copy(self.value)
-        sgd = partial(torch.optim.SGD, momentum=config.momentum)
+        # The fused form can leave a step out on its device; on a CPU its sums are in another order.
+        fused = self.runtime.torch_device.type != "cpu"
+        sgd = partial(torch.optim.SGD, momentum=config.momentum, fused=fused)
         return {
             "value": sgd(self.value.parameters(), lr=config.value_learning_rate),
             "actor": sgd(self.actor.parameters(), lr=config.actor_learning_rate),
@@ -101,7 +103,7 @@ class AWR(StochasticAgent, config=AWRConfig):
         loss = weighted_likelihood_loss(policy.log_prob(actions), weights)
         return loss + self.config.bound_weight * bound_penalty(policy.mean), {"weight": weights.mean()}
 
-    def update(self, batch: TransitionBatch) -> dict[str, float]:
+    def update(self, batch: TransitionBatch) -> Mapping[str, float | Tensor]:
         """Take one step: of the value function in the first part of a round, of the actor in the second."""
         if self._round is None:  # also after a resume: `round_value` is part of a checkpoint
             self._round = self._returns_and_weights()
@@ -114,7 +116,7 @@ class AWR(StochasticAgent, config=AWRConfig):
     def _begin_part(self) -> None:
         place, value_steps = self._place()
         if place in (0, value_steps):
-            polyak_update(self.round_value, self.value, 1.0)
+            self.follow(self.round_value, self.value, 1.0)
             self._round = None
 
     def losses(self, batch: TransitionBatch) -> dict[str, Loss]:

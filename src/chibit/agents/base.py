@@ -5,7 +5,6 @@ Dimensions: B batch · E episodes rolled out at once · S state_dim · A act_dim
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 import numpy as np
 from torch import Tensor, nn
 
+from chibit.agents.guard import StepGuard
 from chibit.agents.registry import register_agent
 from chibit.core.config import Checked
 from chibit.core.errors import DivergenceError, InputError
@@ -212,6 +212,8 @@ class Agent(ABC):
     """Device and precision."""
     step: int
     """Gradient steps taken."""
+    guard: StepGuard | None = None
+    """Where `admit` asks for its steps; None where `update` does that in another way."""
 
     def __init_subclass__(cls, *, config: type[AgentConfig] | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -253,15 +255,39 @@ class Agent(ABC):
         """Make a sampler of what `update` takes, over all of a data set; the agent stays as it is."""
 
     @abstractmethod
-    def update(self, batch: Any) -> dict[str, float]:
+    def update(self, batch: Any) -> Mapping[str, float | Tensor]:
         """Take one gradient step.
 
         Returns:
-            Metrics whose names begin with `train/`.
+            Metrics whose names begin with `train/`: numbers, or scalars on the device, for which nobody has
+            waited. Nothing of a later step changes them.
 
         Raises:
             DivergenceError: if a loss or a gradient norm is not finite; the parameters are then as they were.
+                Where the device works on its own, `check` raises it, and no step is taken until then.
         """
+
+    def admit(self, rows: Tensor, **values: Tensor) -> None:
+        """Ask the guard for the step that is about to be taken, see `StepGuard.admit`."""
+        assert self.guard is not None
+        self.guard.admit(self.step, rows, **values)
+        if self.guard.is_full:
+            self.check()
+
+    def check(self) -> None:
+        """Wait for the device, and tell of the first step since the last time that was not finite.
+
+        Raises:
+            DivergenceError: of that step; parameters and `step` are as they were before it.
+        """
+        if self.guard is None:
+            return
+        try:
+            self.guard.check()
+        except DivergenceError as error:
+            assert error.step is not None
+            self.step = error.step
+            raise
 
     @abstractmethod
     def action_error(self, batch: Any) -> float:
@@ -324,24 +350,3 @@ class Agent(ABC):
     @abstractmethod
     def load_state_dict(self, state: AgentState) -> None:
         """Take over a snapshot of an agent with the same config and data; without training, only act."""
-
-
-def require_finite(step: int, rows: Tensor, **values: float) -> None:
-    """Stop before a step that would spoil the parameters.
-
-    Args:
-        step: steps taken so far, for the message.
-        rows: (B,) rows of the data set that the batch was drawn from; the error carries them as `rows`.
-        values: losses and gradient norms by name.
-
-    Raises:
-        DivergenceError: if a value is NaN or infinite.
-    """
-    for name, value in values.items():
-        if not math.isfinite(value):
-            error = DivergenceError(
-                f"{name} is {value} at step {step}, expected a finite number; lower the learning rate, "
-                "or look at the data"
-            )
-            error.rows = tuple(rows.tolist())
-            raise error

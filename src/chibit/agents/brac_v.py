@@ -21,7 +21,7 @@ from chibit.core.fields import Count, NonNegative, Positive, Widths
 from chibit.data.samplers.transitions import TransitionBatch
 from chibit.losses.value import sampled_divergence, td_loss, td_target
 from chibit.models.actors import TanhGaussian, TanhGaussianActor
-from chibit.models.critics import Critics, frozen_copy, polyak_update
+from chibit.models.critics import Critics, frozen_copy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +115,6 @@ class BRACV(StochasticAgent, config=BRACVConfig):
     def updated(self, losses: Mapping[str, Loss]) -> None:
         """Let the actor start from the behavior policy; then move the target critics."""
         if "behavior" in losses:
-            polyak_update(self.actor, self.behavior, 1.0)
+            self.follow(self.actor, self.behavior, 1.0)
         else:
-            polyak_update(self.target_critics, self.critics, self.config.tau)
+            self.follow(self.target_critics, self.critics, self.config.tau)

@@ -85,7 +85,7 @@ class CQL(StochasticAgent, config=CQLConfig):
         """One by the range of the data's returns, if asked for."""
         return return_range_scale(dataset) if self.config.scale_rewards else 1.0
 
-    def update(self, batch: TransitionBatch) -> dict[str, float]:
+    def update(self, batch: TransitionBatch) -> Mapping[str, float | Tensor]:
         """Take one step; the first pre-trains the critics if asked to."""
         if self.step == 0 and self.config.pretraining != "none":
             pretrain_critics(
@@ -147,4 +147,4 @@ class CQL(StochasticAgent, config=CQLConfig):
 
     def updated(self, losses: Mapping[str, Loss]) -> None:
         """Move the target critics."""
-        polyak_update(self.target_critics, self.critics, self.config.tau)
+        self.follow(self.target_critics, self.critics, self.config.tau)

@@ -25,7 +25,7 @@ from chibit.data.samplers.transitions import TransitionBatch, TransitionSampler
 from chibit.losses.quantile import greedy_heads
 from chibit.losses.value import td_target
 from chibit.models.convolution import ConvolutionalEncoder
-from chibit.models.critics import HeadedCritic, frozen_copy, polyak_update
+from chibit.models.critics import HeadedCritic, frozen_copy
 from chibit.models.mlp import Encoder, VectorEncoder
 
 IMAGE_FEATURES = 512
@@ -138,7 +138,7 @@ class ValueAgent(DiscreteAgent):
     def updated(self, losses: Mapping[str, Loss]) -> None:
         """Every `target_every` updates the target network becomes equal to the other."""
         if self.step % self.config.target_every == 0:
-            polyak_update(self.target_critic, self.critic, 1.0)
+            self.follow(self.target_critic, self.critic, 1.0)
 
     def act(self, states: Tensor) -> Tensor:
         """The action with the largest mean."""

@@ -26,7 +26,7 @@ from chibit.losses.value import (
     weighted_likelihood_loss,
 )
 from chibit.models.actors import GaussianActor
-from chibit.models.critics import Critics, StateValue, frozen_copy, polyak_update
+from chibit.models.critics import Critics, StateValue, frozen_copy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,4 +114,4 @@ class IQL(StochasticAgent, config=IQLConfig):
 
     def updated(self, losses: Mapping[str, Loss]) -> None:
         """Move the target critics."""
-        polyak_update(self.target_critics, self.critics, self.config.tau)
+        self.follow(self.target_critics, self.critics, self.config.tau)

@@ -28,7 +28,9 @@ class LoggedSteps:
     rewards: Tensor
     """(N,)."""
     episode_starts: Tensor
-    """(E + 1,) int64."""
+    """(E + 1,) int64, on the CPU: what decides how much is computed."""
+    last_rows: Tensor
+    """(E,) int64 row of the last step of each episode."""
     final_states: Tensor
     """(E, S) normalized state after the last step of each episode; the last state where the data lack it."""
     has_terminated: Tensor
@@ -44,11 +46,12 @@ class LoggedSteps:
         columns = (
             states,
             np.array(dataset.rewards),
-            np.array(dataset.episode_starts),
+            dataset.episode_starts[1:] - 1,
             final_states,
             np.array(dataset.episode_ends[:, 0]),
         )
-        return cls(*(torch.from_numpy(column).to(device) for column in columns))
+        states, rewards, *others = (torch.from_numpy(column).to(device) for column in columns)
+        return cls(states, rewards, torch.from_numpy(np.array(dataset.episode_starts)), *others)
 
     def returns(
         self, value: Callable[[Tensor], Tensor], scale: float, discount: float, trace_decay: float
@@ -64,5 +67,5 @@ class LoggedSteps:
         values = torch.cat([value(block) for block in torch.split(self.states, ROWS_PER_BLOCK)]) * scale
         final_values = value(self.final_states) * scale
         next_values = values.roll(-1)
-        next_values[self.episode_starts[1:] - 1] = final_values.masked_fill(self.has_terminated, 0.0)
+        next_values[self.last_rows] = final_values.masked_fill(self.has_terminated, 0.0)
         return lambda_returns(self.rewards, next_values, self.episode_starts, discount, trace_decay), values

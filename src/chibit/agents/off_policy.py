@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,13 +18,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
-from chibit.agents.base import Agent, AgentConfig, AgentState, Policy, PolicyStep, Sampler, require_finite
+from chibit.agents.base import Agent, AgentConfig, AgentState, Policy, PolicyStep, Sampler
+from chibit.agents.guard import StepGuard
 from chibit.agents.markov import MarkovPolicy, MarkovStep
 from chibit.core.memory import perceptron_bytes
 from chibit.core.optimizers import restore_optimizer
-from chibit.core.runtime import Runtime
+from chibit.core.runtime import Runtime, read_scalars
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
 from chibit.data.samplers.transitions import TransitionSampler
+from chibit.models.critics import polyak_update
 
 Loss: TypeAlias = tuple[Tensor, dict[str, Tensor]]
 """A scalar to descend, and scalars to log by name."""
@@ -85,7 +88,8 @@ class OffPolicyAgent(Agent):
         self.optimizers = self.build()
         parts = {name: part for name, part in vars(self).items() if isinstance(part, nn.Module)}
         self.networks = nn.ModuleDict(parts).to(runtime.torch_device)
-        self._metrics: dict[str, float] = {}
+        self.guard: StepGuard = StepGuard(runtime.torch_device, self.optimizers.values())
+        self._metrics: dict[str, float | Tensor] = {}
         self._parameters = {
             name: [p for group in optimizer.param_groups for p in group["params"]]
             for name, optimizer in self.optimizers.items()
@@ -108,7 +112,11 @@ class OffPolicyAgent(Agent):
         """
 
     def updated(self, losses: Mapping[str, Loss]) -> None:
-        """Follow up an update, after which `step` has been counted: move target networks."""
+        """Follow up an update, after which `step` has been counted: move target networks, by `follow`."""
+
+    def follow(self, target: nn.Module, source: nn.Module, tau: float) -> None:
+        """Move a target network toward its source, if the step was taken; see `polyak_update`."""
+        polyak_update(target, source, self.guard.share(tau))
 
     def learning_rates(self) -> dict[str, float]:
         """Step sizes for the next update, of the optimizers whose step size changes."""
@@ -130,7 +138,7 @@ class OffPolicyAgent(Agent):
         """Draw transitions uniformly."""
         return TransitionSampler(dataset, batch_size=self.config.batch_size, generator=generator)
 
-    def update(self, batch: Any) -> dict[str, float]:
+    def update(self, batch: Any) -> Mapping[str, float | Tensor]:
         """Take one step down each of `losses`, with respect to what its optimizer holds and nothing else.
 
         Returns:
@@ -147,14 +155,13 @@ class OffPolicyAgent(Agent):
         self.updated(losses)
         return metrics
 
-    def _descend(self, rows: Tensor, losses: Mapping[str, Loss]) -> dict[str, float]:
+    def _descend(self, rows: Tensor, losses: Mapping[str, Loss]) -> Mapping[str, float | Tensor]:
         gradients = {
             name: torch.autograd.grad(loss, self._parameters[name]) for name, (loss, _) in losses.items()
         }
-        values = {name: loss.item() for name, (loss, _) in losses.items()}
-        norms = {name: get_total_norm(gradient).item() for name, gradient in gradients.items()}
-        require_finite(
-            self.step,
+        values = {name: loss.detach() for name, (loss, _) in losses.items()}
+        norms = {name: get_total_norm(gradient) for name, gradient in gradients.items()}
+        self.admit(
             rows,
             **{f"{name} loss": value for name, value in values.items()},
             **{f"norm of the {name} gradient": norm for name, norm in norms.items()},
@@ -168,8 +175,9 @@ class OffPolicyAgent(Agent):
             self._metrics[f"train/{name}_loss"] = values[name]
             self._metrics[f"train/{name}_grad_norm"] = norms[name]
             for key, value in metrics.items():
-                self._metrics[f"train/{key}"] = value.item()
-        self._metrics["train/loss"] = sum(values.values())
+                self._metrics[f"train/{key}"] = value.detach()
+        wide = (value.to(self.runtime.sum_dtype) for value in values.values())
+        self._metrics["train/loss"] = reduce(torch.add, wide)
         return dict(self._metrics)
 
     def inputs(self, batch: Any) -> tuple[Tensor, Tensor]:
@@ -202,7 +210,7 @@ class OffPolicyAgent(Agent):
         training: dict[str, Any] = {
             "step": self.step,
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
-            "metrics": dict(self._metrics),
+            "metrics": dict(zip(self._metrics, read_scalars(self._metrics.values()), strict=True)),
         }
         return AgentState(tensors=self.networks.state_dict(), training=training)
 

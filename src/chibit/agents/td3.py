@@ -19,7 +19,7 @@ from chibit.core.fields import Count, Needs, NonNegative, Positive, Widths
 from chibit.data.samplers.transitions import TransitionBatch
 from chibit.losses.value import td_loss, td_target
 from chibit.models.actors import DeterministicActor
-from chibit.models.critics import Critics, frozen_copy, polyak_update
+from chibit.models.critics import Critics, frozen_copy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +84,8 @@ class TD3(ContinuousAgent):
     def updated(self, losses: Mapping[str, Loss]) -> None:
         """Move the targets with the actor."""
         if "actor" in losses:
-            polyak_update(self.target_actor, self.actor, self.config.tau)
-            polyak_update(self.target_critics, self.critics, self.config.tau)
+            self.follow(self.target_actor, self.actor, self.config.tau)
+            self.follow(self.target_critics, self.critics, self.config.tau)
 
     def act(self, states: Tensor) -> Tensor:
         """The actor's actions."""

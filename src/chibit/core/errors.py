@@ -84,6 +84,8 @@ class DivergenceError(UserError):
     """A loss or gradient became NaN or infinite (exit code 5)."""
 
     exit_code = 5
+    step: int | None = None
+    """Steps taken before it, where it came from a step."""
     rows: tuple[int, ...] = ()
     """Rows of the store that the batch came from, where the error came from a batch."""
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from chibit.core.errors import InputError
 from chibit.core.platform import total_memory
@@ -37,6 +37,11 @@ class Runtime:
     def torch_device(self) -> torch.device:
         """The device as torch names it."""
         return torch.device(self.device)
+
+    @property
+    def sum_dtype(self) -> torch.dtype:
+        """What numbers of several batches are added up in: float64, which Apple's GPUs do not have."""
+        return torch.float32 if self.torch_device.type == "mps" else torch.float64
 
     @property
     def memory(self) -> int:
@@ -101,6 +106,14 @@ def _keep_freed_memory() -> None:
 def seed_torch(seed: int) -> None:
     """Seed torch's global generators (initialization and dropout draw from them)."""
     torch.manual_seed(seed)
+
+
+def read_scalars(values: Iterable[float | Tensor]) -> list[float]:
+    """Numbers, and scalars of one device, as numbers; the host waits for the device once."""
+    values = list(values)
+    scalars = [value for value in values if isinstance(value, Tensor)]
+    read = iter(torch.stack(scalars).tolist() if scalars else ())
+    return [next(read) if isinstance(value, Tensor) else value for value in values]
 
 
 @contextlib.contextmanager

@@ -193,7 +193,7 @@ def lambda_returns(
     Args:
         rewards: (N,) of episodes end to end.
         next_values: (N,) value of the state after each step, 0 after a termination.
-        episode_starts: (E + 1,) int64 first row of each episode, then N.
+        episode_starts: (E + 1,) int64 first row of each episode, then N; on the CPU, so that nothing waits.
         discount: in [0, 1].
         trace_decay: lambda in [0, 1]; 0 gives one-step targets, 1 Monte Carlo returns.
 
@@ -201,7 +201,7 @@ def lambda_returns(
         (N,) in the type of `rewards`.
     """
     longest_first, order = torch.sort(episode_starts.diff(), descending=True, stable=True)
-    ends = (episode_starts[1:] - 1)[order]
+    ends = (episode_starts[1:] - 1)[order].to(rewards.device)
     returns = rewards + discount * next_values  # right for last steps, and the one-step part of all others
     returns_after = returns[ends]
     one_step = rewards + discount * (1.0 - trace_decay) * next_values

@@ -95,12 +95,17 @@ def frozen_copy(module: ModuleT) -> ModuleT:
 
 
 @torch.no_grad()
-def polyak_update(target: nn.Module, source: nn.Module, tau: float) -> None:
+def polyak_update(target: nn.Module, source: nn.Module, tau: float | Tensor) -> None:
     """Move a target network toward its source: target += tau (source - target), in place.
 
     Args:
         target: what `frozen_copy` gave.
         source: the learning network.
-        tau: in [0, 1]; 1 copies.
+        tau: in [0, 1], a number or a scalar on the networks' device; 1 copies.
     """
-    torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), tau)
+    targets: list[Tensor] = list(target.parameters())
+    sources: list[Tensor] = list(source.parameters())
+    if isinstance(tau, Tensor):
+        torch._foreach_lerp_(targets, sources, [tau] * len(targets))
+    else:
+        torch._foreach_lerp_(targets, sources, tau)

@@ -16,9 +16,11 @@ from typing import Any, Generic, TypeVar
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
+from chibit.agents.guard import MOST_UNREAD
 from chibit.core.checkpoint import Checkpoint, CheckpointSaver, load_checkpoint, sweep
 from chibit.core.errors import DamagedFileError, InputError, UserError, first_line
 from chibit.core.run_dir import RunDir
+from chibit.core.runtime import read_scalars
 from chibit.core.signals import Stopped, StopRequests
 from chibit.core.terminal import make_console, text_column
 from chibit.training.pretrain.config import PretrainConfig
@@ -62,14 +64,19 @@ class Loop(ABC, Generic[ConfigT]):
         self.stop = StopRequests()
         self.saver = CheckpointSaver(run.checkpoints)
         self.trackers: list[Tracker] = []
+        self._unread: list[Mapping[str, float | Tensor]] = []
 
     @abstractmethod
     def begin(self) -> None:
         """Write down where a new run comes from."""
 
     @abstractmethod
-    def update(self) -> dict[str, float]:
-        """One gradient step on the next batch; its metrics."""
+    def update(self) -> Mapping[str, float | Tensor]:
+        """One gradient step on the next batch; its metrics, for which the host need not have waited."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Wait for the steps so far; DivergenceError for the first that was not finite."""
 
     @abstractmethod
     def measure(self) -> dict[str, float]:
@@ -124,6 +131,7 @@ class Loop(ABC, Generic[ConfigT]):
                     self._write_metrics()
                 evaluated, best = config.evaluates_at(step), False
                 if evaluated:
+                    self._read()
                     with self.progress.evaluating():
                         best = self.evaluate()
                 due = step % config.checkpoint_every == 0 if config.checkpoint_every else evaluated
@@ -153,14 +161,26 @@ class Loop(ABC, Generic[ConfigT]):
     def _step(self) -> None:
         started, state = time.perf_counter(), self.state
         metrics = self.update()
-        for name, value in metrics.items():
-            state.sums[name] = state.sums.get(name, 0.0) + value
-            state.counts[name] = state.counts.get(name, 0) + 1
+        self._unread.append(metrics)
         state.step += 1
         state.train_seconds += time.perf_counter() - started
         self.progress.advance(metrics.get("train/loss"))
+        if len(self._unread) == MOST_UNREAD:
+            self._read()
+
+    def _read(self) -> None:
+        """Wait for the steps since the last time; add up what they gave, or tell of a bad one."""
+        started, state = time.perf_counter(), self.state
+        self.check()
+        unread, self._unread = self._unread, []
+        numbers = iter(read_scalars(value for metrics in unread for value in metrics.values()))
+        for name in (name for metrics in unread for name in metrics):
+            state.sums[name] = state.sums.get(name, 0.0) + next(numbers)
+            state.counts[name] = state.counts.get(name, 0) + 1
+        state.train_seconds += time.perf_counter() - started
 
     def _write_metrics(self) -> None:
+        self._read()
         state = self.state
         means = {name: total / state.counts[name] for name, total in state.sums.items()}
         started = time.perf_counter()
@@ -171,6 +191,7 @@ class Loop(ABC, Generic[ConfigT]):
         state.sums, state.counts = {}, {}
 
     def _save(self, *, best: bool) -> None:
+        self._read()
         tensors, state = self.contents()
         if self.workers.is_first:
             self.run.sync()
@@ -258,7 +279,8 @@ class RunProgress:
         )
         self._task = self.bar.add_task(name, total=num_steps, loss=0.0, rate=0.0, note="")
         self._units_a_step = units_a_step
-        self._loss, self._since, self._steps = 0.0, 0.0, 0
+        self._loss: float | Tensor | None = None
+        self._since, self._steps = 0.0, 0
 
     def start(self, step: int) -> None:
         """Show the bar from `step` on."""
@@ -270,11 +292,11 @@ class RunProgress:
         if not self.bar.disable:
             self.bar.console.print(message, soft_wrap=True)
 
-    def advance(self, loss: float | None) -> None:
-        """Count a step; the bar is redrawn a few times a second."""
+    def advance(self, loss: float | Tensor | None) -> None:
+        """Count a step; the bar is redrawn a few times a second, which alone waits for the loss."""
         self._steps += 1
-        if loss is not None:
-            self._loss = loss if self._loss == 0.0 else _SMOOTHING * self._loss + (1 - _SMOOTHING) * loss
+        if loss is not None and not self.bar.disable:
+            self._loss = loss if self._loss is None else _SMOOTHING * self._loss + (1 - _SMOOTHING) * loss
         if time.perf_counter() - self._since > _REDRAW_SECONDS:
             self._show()
 
@@ -282,7 +304,8 @@ class RunProgress:
         now = time.perf_counter()
         if self._steps:
             fields |= {"rate": self._units_a_step * self._steps / max(now - self._since, 1e-9)}  # type: ignore
-        self.bar.update(self._task, advance=self._steps, loss=self._loss, **fields)  # type: ignore
+        loss = 0.0 if self._loss is None else float(self._loss)
+        self.bar.update(self._task, advance=self._steps, loss=loss, **fields)  # type: ignore
         self._since, self._steps = now, 0
 
     @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,13 +110,24 @@ class _OfflineRun(Loop[RunConfig[Any]]):
     def resources(self) -> contextlib.AbstractContextManager[Any]:
         return self.environments or contextlib.nullcontext()
 
-    def update(self) -> dict[str, float]:
+    def update(self) -> Mapping[str, float | Tensor]:
         batch = self.sampler.sample()
-        try:
+        with self._written_down():
             return self.agent.update(batch)
+
+    def check(self) -> None:
+        with self._written_down():
+            self.agent.check()
+
+    @contextlib.contextmanager
+    def _written_down(self) -> Iterator[None]:
+        """Have a divergence leave its rows in the run's folder."""
+        try:
+            yield
         except DivergenceError as error:
             rows = self.sampler.dataset.in_store(np.array(error.rows, np.int64))
-            path = self.run.write_divergence(self.state.step, str(error), rows)
+            step = self.state.step if error.step is None else error.step
+            path = self.run.write_divergence(step, str(error), rows)
             raise DivergenceError(f"{error}; the rows of its batch are in {path}") from error
 
     def measure(self) -> dict[str, float]:

@@ -45,6 +45,14 @@ class Workers:
             for tensor in tensors:
                 dist.all_reduce(tensor)
 
+    def any(self, here: bool) -> bool:
+        """Whether something is so in any process; their hosts wait for each other, not for their devices."""
+        if self.size == 1:
+            return here
+        there = torch.tensor(here, dtype=torch.int32)
+        dist.all_reduce(there)
+        return bool(there)
+
     def gather(self, value: Any) -> list[Any]:
         """One value from each process, in the order of ranks."""
         if self.size == 1:
@@ -59,7 +67,7 @@ def join_workers(device: str) -> Iterator[Workers]:
     """Join the other processes that torchrun started, and leave them at the end.
 
     Args:
-        device: "cuda" talks through NCCL, anything else through gloo.
+        device: tensors on "cuda" are added up through NCCL, anything else goes through gloo.
 
     Raises:
         InputError: when torchrun's variables are not numbers.
@@ -71,7 +79,7 @@ def join_workers(device: str) -> Iterator[Workers]:
     if not all(value.isdigit() for value in given.values()):
         raise InputError(f"torchrun's variables: got {given}, expected numbers; start with torchrun")
     workers = Workers(int(given["RANK"]), int(given["WORLD_SIZE"]), int(given["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo")
     try:
         yield workers
     finally:

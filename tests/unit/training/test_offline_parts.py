@@ -16,8 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from chibit.agents import AGENTS
-from chibit.agents.base import require_finite
+from chibit.agents import AGENTS, require_finite
 from chibit.core.checkpoint import (
     CheckpointSaver,
     checkpoint_steps,

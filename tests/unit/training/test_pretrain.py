@@ -343,7 +343,7 @@ def test_too_many_candidates_are_refused(tmp_path: Path) -> None:
 
 
 def test_divergence_stops_the_run(tmp_path: Path) -> None:
-    with pytest.raises(DivergenceError, match="lower learning_rate"):
+    with pytest.raises(DivergenceError, match="lower the learning rate"):
         run(replace(TINY, learning_rate=1e30, warmup_steps=0, num_steps=30), tmp_path / "run")
     assert not (tmp_path / "run" / "result.json").exists()
     record = json.loads((tmp_path / "run" / "divergence.json").read_text())

@@ -6,7 +6,7 @@ released code do differently is a field of the config; docs/deviations.md lists 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from chibit.agents.base import Agent, AgentState, PolicyStep, require_finite
+from chibit.agents.base import Agent, AgentState, PolicyStep
 from chibit.agents.dt.acting import ReturnConditionedPolicy, SequenceStep
 from chibit.agents.dt.build import SequenceModel, build_sequence_model, load_word_centers
 from chibit.agents.dt.co_training import make_language_task
@@ -23,6 +23,7 @@ from chibit.agents.dt.config import (
     PAPER_STEPS,
     DecisionTransformerConfig,
 )
+from chibit.agents.guard import StepGuard
 from chibit.core.errors import InputError
 from chibit.core.optimizers import restore_optimizer
 from chibit.core.runtime import Runtime
@@ -72,6 +73,7 @@ class DecisionTransformer(Agent, config=DecisionTransformerConfig):
             betas=config.adam_betas,
             fused=True,
         )
+        self.guard: StepGuard = StepGuard(runtime.torch_device, [self.optimizer])
 
     @property
     def initializer(self) -> dict[str, Any]:
@@ -90,7 +92,7 @@ class DecisionTransformer(Agent, config=DecisionTransformerConfig):
             anchor=self.config.window_anchor,
         )
 
-    def update(self, batch: SequenceBatch) -> dict[str, float]:
+    def update(self, batch: SequenceBatch) -> Mapping[str, float | Tensor]:
         """Take one step down Eq. 9."""
         self._modules.train()
         losses, weights = self.losses(batch), self.weights()
@@ -99,12 +101,10 @@ class DecisionTransformer(Agent, config=DecisionTransformerConfig):
         total.backward()  # type: ignore[no-untyped-call]
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = nn.utils.clip_grad_norm_(parameters, self.config.grad_clip)
-        metrics = {"train/loss": total.item()}
-        metrics |= {f"train/{name}_loss": loss.item() for name, loss in losses.items()}
-        metrics["train/grad_norm"] = norm.item()
-        require_finite(
-            self.step, batch.rows, loss=metrics["train/loss"], gradient_norm=metrics["train/grad_norm"]
-        )
+        metrics: dict[str, float | Tensor] = {"train/loss": total.detach()}
+        metrics |= {f"train/{name}_loss": loss.detach() for name, loss in losses.items()}
+        metrics["train/grad_norm"] = norm
+        self.admit(batch.rows, loss=total.detach(), gradient_norm=norm)
         factor = self._learning_rate_factor()
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from chibit.core.runtime import Runtime, evaluating
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 _FIXED_BLOCKS = 4
 _SEED = 2_201_12122
-_MAX_EXPONENT = 700.0
 
 
 class LanguageTask:
@@ -50,13 +50,13 @@ class LanguageTask:
         with runtime.autocast():
             return self.model.loss(tokens).float()
 
-    def perplexity(self, step: int, runtime: Runtime) -> dict[str, float]:
+    def perplexity(self, step: int, runtime: Runtime) -> dict[str, Tensor]:
         """Perplexity of fixed blocks without dropout, on schedule; random state and mode stay as they are."""
         if not self._every or step % self._every:
             return {}
         with evaluating(self.model), runtime.autocast():
-            loss = self.model.loss(self._fixed.to(runtime.torch_device)).item()
-        return {"train/perplexity": math.exp(min(loss, _MAX_EXPONENT))}
+            loss = self.model.loss(self._fixed.to(runtime.torch_device)).to(runtime.sum_dtype)
+        return {"train/perplexity": loss.clamp(max=math.log(torch.finfo(loss.dtype).max)).exp()}
 
     def state_dict(self) -> dict[str, Any]:
         """Place in the text."""

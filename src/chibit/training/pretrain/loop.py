@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from chibit.agents.guard import StepGuard
 from chibit.core.checkpoint import Checkpoint
 from chibit.core.config import Checked, find_idle, to_json
 from chibit.core.errors import DamagedFileError, DivergenceError, InputError, ResourceError, first_line
@@ -162,6 +163,7 @@ class _PretrainRun(Loop[PretrainConfig]):
         seed_torch(config.seed)
         self.model = make_language_model(config, train.vocab_size).to(runtime.torch_device)
         self.optimizer = make_optimizer(self.model, config)
+        self.guard = StepGuard(runtime.torch_device, [self.optimizer])
         self.sampler = TokenSampler(
             train,
             block_length=config.block_length,
@@ -182,7 +184,7 @@ class _PretrainRun(Loop[PretrainConfig]):
         """Number of a signal that some process has received by the last step."""
         return self.signal_number
 
-    def update(self) -> dict[str, float]:
+    def update(self) -> Mapping[str, float | Tensor]:
         config, workers, step = self.config, self.workers, self.state.step
         device = self.runtime.torch_device
         batch = self.sampler.sample()
@@ -192,29 +194,38 @@ class _PretrainRun(Loop[PretrainConfig]):
         offsets = offsets[workers.rank :: workers.size].to(device)
         candidates = None if self.candidates is None else self.candidates.draw(self.draws)
         rows = max(1, config.micro_batch_tokens // config.block_length)
-        shared = torch.zeros(2, dtype=torch.float64, device=device)  # loss, whether a signal came
+        loss = torch.zeros((), dtype=self.runtime.sum_dtype, device=device)
         for block, offset in zip(torch.split(tokens, rows), torch.split(offsets, rows), strict=True):
-            shared[0] += self._micro_step(block, offset, candidates).double()
-        shared[1] = self.stop.signal_number is not None
+            loss += self._micro_step(block, offset, candidates)
         parameters = list(self.model.parameters())
-        workers.add_up([shared, *(parameter.grad for parameter in parameters if parameter.grad is not None)])
-        norm = torch.nn.utils.clip_grad_norm_(parameters, config.grad_clip).item()
-        loss = shared[0].item()
-        if not math.isfinite(loss) or not math.isfinite(norm):
-            message = f"loss {loss}, gradient norm {norm} at step {step}"
-            if workers.is_first:
-                self.run.write_divergence(step, message, batch.starts)
-            raise DivergenceError(
-                f"{self.run.path}: {message}; lower learning_rate, or use --precision fp32; "
-                "where its blocks begin in the corpus is in divergence.json"
-            )
+        workers.add_up([loss, *(parameter.grad for parameter in parameters if parameter.grad is not None)])
+        norm = torch.nn.utils.clip_grad_norm_(parameters, config.grad_clip)
+        with self._written_down():
+            self.guard.admit(step, torch.from_numpy(batch.starts), loss=loss, gradient_norm=norm)
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate_at(step)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        if shared[1].item():
+        if workers.any(self.stop.signal_number is not None):
             self.signal_number = self.stop.signal_number or signal.SIGTERM
         return {"train/loss": loss, "train/gradient_norm": norm}
+
+    def check(self) -> None:
+        with self._written_down():
+            self.guard.check()
+
+    @contextlib.contextmanager
+    def _written_down(self) -> Iterator[None]:
+        """Have a divergence leave in the run's folder where its blocks begin in the corpus."""
+        try:
+            yield
+        except DivergenceError as error:
+            if self.workers.is_first:
+                self.run.write_divergence(error.step or 0, str(error), error.rows)
+            raise DivergenceError(
+                f"{self.run.path}: {error}, or use --precision fp32; where its blocks begin in the corpus is "
+                "in divergence.json"
+            ) from error
 
     def _micro_step(self, tokens: Tensor, offsets: Tensor, candidates: Candidates | None) -> Tensor:
         """Add one micro-batch's share to the gradients; its share of the loss."""
