@@ -51,8 +51,8 @@ def load_dataset(
     skip_damaged: bool = False,
     action_low: ArrayLike | None = None,
     action_high: ArrayLike | None = None,
-    data_folder: Path | None = None,
-    cache: Path | None = None,
+    data_folder: str | Path | None = None,
+    cache: str | Path | None = None,
     download: bool = True,
     progress: bool = True,
 ) -> TrajectoryDataset:
@@ -93,7 +93,8 @@ def load_dataset(
     if episode_length is not None and episode_length < 1:
         raise InputError(f"episode_length: got {episode_length}, expected at least 1 step")
     reading = Reading(parse_columns(columns), episode_length, skip_damaged)
-    dataset = _open(name_or_path, Places(data_folder, home_folder(cache), download, progress), reading)
+    folder = None if data_folder is None else Path(data_folder)
+    dataset = _open(name_or_path, Places(folder, home_folder(cache), download, progress), reading)
     if env_id is not None:
         from chibit.data.environment import evaluate_in
 
@@ -148,7 +149,7 @@ def from_arrays(
     score_reference: tuple[float, float] | None = None,
     action_low: ArrayLike | None = None,
     action_high: ArrayLike | None = None,
-    cache: Path | None = None,
+    cache: str | Path | None = None,
 ) -> TrajectoryDataset:
     """Make a data set of arrays: the steps of all episodes, end to end.
 
