@@ -49,7 +49,7 @@ class FitResult:
 
     @property
     def scores(self) -> Sequence[Mapping[str, Any]]:
-        """One for each target return: last, last4, best, mean_return_last ...; none without an environment."""
+        """One for each target return: last, last4, best, best_step ...; none without an environment."""
         scores: Sequence[Mapping[str, Any]] = self.record["scores"]
         return scores
 

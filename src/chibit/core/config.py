@@ -127,7 +127,7 @@ def from_json(cls: type[T], data: Any, where: str = "config") -> T:
 
 
 def settings_of(config: Any) -> dict[str, str]:
-    """Names of the fields that `with_settings` takes, each with the nested config it belongs to, or nothing."""
+    """Names that `with_settings` takes, each with the nested config it belongs to, or nothing."""
     names: dict[str, str] = {}
     for field in dataclasses.fields(config):
         kind: Any = type(config)

@@ -68,7 +68,9 @@ def register_backbone(backbone: nn.Module | Callable[[], nn.Module]) -> str:
     elif callable(backbone):
         name, make = getattr(backbone, "__name__", type(backbone).__name__), backbone
     else:
-        raise InputError(f"backbone: got {type(backbone).__name__}, expected a torch.nn.Module or what makes one")
+        raise InputError(
+            f"backbone: got {type(backbone).__name__}, expected a torch.nn.Module or what makes one"
+        )
     _BACKBONES[name] = make
     return PREFIX + name
 
@@ -99,9 +101,13 @@ def _check(body: nn.Module, name: str, width: int) -> None:
         try:
             first, second = probe(tokens), probe(changed)
         except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
-            raise InputError(f"backbone: {name} does not take {tuple(tokens.shape)} ({first_line(error)})") from error
+            raise InputError(
+                f"backbone: {name} does not take {tuple(tokens.shape)} ({first_line(error)})"
+            ) from error
     if not isinstance(first, Tensor) or first.shape != tokens.shape:
         found = tuple(first.shape) if isinstance(first, Tensor) else type(first).__name__
         raise InputError(f"backbone: {name} maps {tuple(tokens.shape)} to {found}, expected the same shape")
     if not torch.allclose(first[:, :-1], second[:, :-1], atol=_TOLERANCE):
-        raise InputError(f"backbone: {name} looks at later tokens, where the actions to predict are; mask them")
+        raise InputError(
+            f"backbone: {name} looks at later tokens, where the actions to predict are; mask them"
+        )

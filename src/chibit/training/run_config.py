@@ -54,7 +54,7 @@ class RunConfig(Checked, Generic[AgentConfigT]):
     data: str
     """Data set: an id (hopper-medium, hopper-medium-v2, mujoco/hopper/medium-v0), a file or a folder."""
     agent: AgentConfigT
-    """Hyper-parameters of the method. In Python also its key (dt), its class or MODULE:CLASS, with its defaults."""
+    """Hyper-parameters of the method; in Python also its key (dt), class or MODULE:CLASS, with defaults."""
     env_id: str | None = None
     """Environment to evaluate in (Hopper-v4), where the data name none or another."""
     columns: tuple[str, ...] = ()
@@ -151,7 +151,8 @@ def agent_config(method: Any) -> Any:
     if isinstance(method, type) and issubclass(method, Agent):
         found = [entry.config for entry in AGENTS.values() if entry.agent is method]
         if not found:
-            raise InputError(f"agent: {method.__name__} names no config; write class {method.__name__}(..., config=MyConfig)")
+            name = method.__name__
+            raise InputError(f"agent: {name} names no config; write class {name}(..., config=MyConfig)")
         return found[0]()
     if not isinstance(method, AgentConfig):
         raise refusal("agent", method, "a config, the key or the class of a method")

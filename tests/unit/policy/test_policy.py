@@ -228,7 +228,7 @@ def cut(tensors):
         (lambda f: (f / "config.json").write_text("[]"), InputError, "is not a policy's"),
         (lambda f: rewrite(f, schema=99), InputError, "upgrade chibit"),
         (lambda f: rewrite(f, schema=None), InputError, "is not a policy's"),
-        (lambda f: rewrite(f, arm="dt", study="s"), DamagedFileError, "missing field 'agent_name'"),
+        (lambda f: rewrite(f, arm="dt", study="s"), InputError, "unknown field 'arm'"),
         (lambda f: rewrite(f, agent="dtt"), InputError, "agent: got 'dtt'; did you mean 'dt'"),
         (lambda f: rewrite(f, config={"contxt": 3}), InputError, "unknown field 'contxt'"),
         (lambda f: rewrite(f, config={"init": "hf:somebody/model"}), DamagedFileError, "expected 'random'"),

@@ -201,7 +201,9 @@ class DecisionTransformerConfig(DecisionTransformerModelConfig, AgentConfig):
             settings["backbone_learning_rate"] = backbone_learning_rate
         return dataclasses.replace(self, **settings)
 
-    def acting(self, *, shape: GPTShape | None, is_own: bool, max_timesteps: int) -> DecisionTransformerConfig:
+    def acting(
+        self, *, shape: GPTShape | None, is_own: bool, max_timesteps: int
+    ) -> DecisionTransformerConfig:
         """What rebuilds the trajectory model alone, without the initializer's source.
 
         Args:
