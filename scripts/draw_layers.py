@@ -74,7 +74,7 @@ def draw() -> str:
             lines.append(f"{label:<10}{layer:<14}{about(layer)}")
             if below:
                 lines.append(f"{'':<10}{'':<14}  -> {' '.join(below)}")
-    return "```\n" + "\n".join(lines) + "\n```\n"
+    return "```text\n" + "\n".join(lines) + "\n```\n"
 
 
 def main() -> None:

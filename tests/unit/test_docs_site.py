@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import chibit
 from chibit.cli import VERBS
 from chibit.recipes import RECIPES
 from chibit.studies import STUDIES
@@ -19,6 +20,10 @@ def test_every_page_is_in_the_navigation_once():
     lines = [line for tree in trees for line in tree.splitlines() if line and not line.startswith(":")]
     listed = [re.sub(r".*<(.*)>", r"\1", line) + ".md" for line in lines]
     assert sorted([*listed, "index.md"]) == sorted(TEXTS)
+
+
+def test_every_public_name_is_in_the_reference():
+    assert set(re.findall(r":: chibit\.(\w+)$", TEXTS["api.md"], flags=re.MULTILINE)) == set(chibit.__all__)
 
 
 @pytest.mark.parametrize("name", TEXTS)
