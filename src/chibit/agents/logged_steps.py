@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from chibit.data.dataset import StateNormalizer, TrajectoryDataset
+from chibit.data.dataset import TrajectoryDataset
+from chibit.data.normalizer import StateNormalizer
 from chibit.losses.value import lambda_returns
 
 ROWS_PER_BLOCK = 65_536

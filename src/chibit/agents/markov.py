@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from chibit.agents.base import PolicyStep
 from chibit.core.errors import InputError
-from chibit.data.dataset import DatasetSpec, StateNormalizer
+from chibit.data.dataset import DatasetSpec
+from chibit.data.normalizer import StateNormalizer
 from chibit.models.projections import ActionRange
 
 
@@ -66,17 +67,25 @@ class RawStates(nn.Module):
 
     mean: Tensor
     std: Tensor
+    offset: Tensor | None
 
     def __init__(self, spec: DatasetSpec) -> None:
         """Keep what `StateNormalizer` has."""
         super().__init__()
         self.register_buffer("mean", torch.tensor(spec.state_mean))
         self.register_buffer("std", torch.tensor(spec.state_std))
+        offset = torch.tensor(spec.state_offset, dtype=torch.float64) if spec.state_offset else None
+        self.register_buffer("offset", offset)
 
     def normalized(self, observations: Tensor) -> Tensor:
         """States for observations (..., S)."""
-        states: Tensor = StateNormalizer(self.mean, self.std)(observations)
+        states: Tensor = StateNormalizer(self.mean, self.std, self.offset)(observations)
         return states
+
+    def example(self, *shape: int) -> Tensor:
+        """Observations (*shape, S): in double precision where an offset is taken off them."""
+        kind = self.mean if self.offset is None else self.offset
+        return torch.zeros(*shape, len(self.mean), dtype=kind.dtype)
 
 
 class MarkovStep(RawStates):
@@ -93,7 +102,7 @@ class MarkovStep(RawStates):
 
     def as_step(self) -> PolicyStep:
         """With an example of its input."""
-        return PolicyStep(module=self, inputs={"observations": torch.zeros(2, len(self.mean))})
+        return PolicyStep(module=self, inputs={"observations": self.example(2)})
 
 
 class ActionScaler:

@@ -47,7 +47,8 @@ class DatasetSpec(Checked):
     score_reference: Annotated[tuple[float, float], Distinct()] | None
     """Raw returns that count as normalized scores of 0 and of 100."""
     state_mean: tuple[float, ...]
-    """Mean of each observation dimension over all kept steps; empty for images, which stay as they are."""
+    """Mean of each observation dimension over all kept steps, less `state_offset`; empty for images, which
+    stay as they are."""
     state_std: tuple[Positive, ...]
     """Population standard deviation + 1e-6; 1 for a dimension that never changes. Empty for images."""
     action_low: tuple[float, ...]
@@ -59,6 +60,9 @@ class DatasetSpec(Checked):
     return_scale: Positive | None = None
     """What returns are divided by; see `chibit.data.readers.origin.default_return_scale`. None in what an
     earlier version wrote."""
+    state_offset: tuple[float, ...] = ()
+    """What is taken off observations in double precision, where some vary too little beside their size for
+    single precision (degrees of latitude); empty where none do."""
     image_shape: tuple[Count, ...] = ()
     """(C, H, W) where an observation is a stack of C pictures, uint8; empty where it is a vector."""
 
@@ -75,6 +79,9 @@ class DatasetSpec(Checked):
             found, expected = len(getattr(self, name)), lengths[name.partition("_")[0]]
             if found != expected:
                 raise InputError(f"{name}: got {found} numbers, expected {expected}")
+        if len(self.state_offset) not in (0, self.num_state_columns):
+            found, expected = len(self.state_offset), self.num_state_columns
+            raise InputError(f"state_offset: got {found} numbers, expected {expected} or none")
         for column, (low, high) in enumerate(zip(self.action_low, self.action_high, strict=True)):
             if not low < high:
                 raise InputError(
@@ -127,35 +134,13 @@ def returns_to_go(rewards: np.ndarray, episode_starts: np.ndarray) -> np.ndarray
         return sums.astype(np.float32)
 
 
-@dataclass(frozen=True, eq=False)
-class StateNormalizer:
-    """The one map of observations to zero mean and unit spread: of samplers, policies and exported graphs."""
-
-    mean: Any
-    """(S,) float32, an array or a tensor."""
-    std: Any
-    """(S,) float32, positive, of the same kind."""
-
-    @classmethod
-    def from_spec(cls, spec: DatasetSpec) -> StateNormalizer:
-        """Take mean and spread from a data set's description, as arrays."""
-        return cls(np.asarray(spec.state_mean, np.float32), np.asarray(spec.state_std, np.float32))
-
-    def __call__(self, observations: Any) -> Any:
-        """Normalize (..., S) raw observations; arrays become float32. Images pass as they are, uint8."""
-        if not len(self.mean):
-            return observations
-        states = observations - self.mean
-        states /= self.std
-        return states.astype(np.float32, copy=False) if isinstance(states, np.ndarray) else states
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrajectoryDataset:
     """Episodes behind one another in one array of records, usually a read-only memory map of a store.
 
-    A record is a row of W float32 numbers: return-to-go, S observations, A actions (one column where actions
-    are discrete), reward. Columns are views of it. Images are not in the records but in `frames`.
+    A record is a row of W float32 numbers: return-to-go, S observations (less `spec.state_offset`), A actions
+    (one column where actions are discrete), reward. Columns are views of it. Images are not in the records
+    but in `frames`.
     """
 
     spec: DatasetSpec
@@ -170,8 +155,8 @@ class TrajectoryDataset:
     episode_ends: np.ndarray
     """(E, 2) bool: whether an episode ended in a termination, and whether in a truncation."""
     final_observations: np.ndarray | None
-    """(E, S) float32 raw observation after the last action of each episode; None where the data do not hold
-    them."""
+    """(E, S) raw observation after the last action of each episode, float32, or float64 with an offset; None
+    where the data do not hold them."""
     frames: np.ndarray | None = None
     """(N, H, W) uint8, the newest picture of each observation, where observations are stacks of pictures; see
     `chibit.data.samplers.frames`."""
@@ -206,11 +191,17 @@ class TrajectoryDataset:
         """(N,) float32 raw."""
         return self.records[:, 0]
 
-    @property
+    @cached_property
     def observations(self) -> np.ndarray:
-        """(N, S) float32 raw; of images the frames."""
+        """(N, S) raw, float32, or float64 with an offset; of images the frames."""
         if self.frames is not None:
             return self.frames
+        centered = self.centered_observations
+        return centered + np.array(self.spec.state_offset) if self.spec.state_offset else centered
+
+    @property
+    def centered_observations(self) -> np.ndarray:
+        """(N, S) float32 less `spec.state_offset`; no columns for images."""
         return self.records[:, 1 : 1 + self.spec.num_state_columns]
 
     @cached_property
@@ -422,7 +413,7 @@ class TrajectoryDataset:
         """Describe observations by the mean and spread of the steps that are here."""
         if self.spec.image_shape:
             return self
-        moments = RunningMoments.of(self.observations)
+        moments = RunningMoments.of(self.centered_observations)
         mean, std = moments.mean, spread(moments.mean, moments.std)
         spec = replace(self.spec, state_mean=tuple(mean.tolist()), state_std=tuple(std.tolist()))
         return replace(self, spec=spec)

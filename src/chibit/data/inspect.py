@@ -126,7 +126,11 @@ def constant_dimensions(dataset: TrajectoryDataset) -> tuple[int, ...]:
     """Find the observation dimensions that are not scaled, because they never change but for rounding."""
     if dataset.frames is not None:
         return ()
-    moments = RunningMoments.of(dataset.observations)
+    return _constant_columns(dataset.centered_observations)
+
+
+def _constant_columns(rows: np.ndarray) -> tuple[int, ...]:
+    moments = RunningMoments.of(rows)
     return tuple(np.flatnonzero(is_constant(moments.mean, moments.std)).tolist())
 
 
@@ -197,6 +201,12 @@ def _observation_notes(dataset: TrajectoryDataset) -> Iterator[str]:
     constant = constant_dimensions(dataset)
     if constant:
         yield f"{_dimensions('observation', constant)} never change, but for rounding: not scaled"
+    offset = np.flatnonzero(dataset.spec.state_offset)
+    if len(offset):
+        yield (
+            f"{_dimensions('observation', tuple(offset.tolist()))} vary by less than 1e-4 of their size: "
+            "kept as differences from their mean; give a policy observations in double precision"
+        )
     if dataset.spec.num_state_columns == 1:
         values = dataset.observations
         if (values == np.round(values)).all():
@@ -208,9 +218,9 @@ def _observation_notes(dataset: TrajectoryDataset) -> Iterator[str]:
 
 
 def _action_notes(dataset: TrajectoryDataset) -> Iterator[str]:
-    constant = np.flatnonzero(dataset.actions.min(axis=0) == dataset.actions.max(axis=0))
-    if len(constant):
-        yield f"{_dimensions('action', tuple(constant.tolist()))} never change"
+    constant = _constant_columns(dataset.actions)
+    if constant:
+        yield f"{_dimensions('action', constant)} never change, but for rounding"
     elif dataset.spec.act_dim == 1 and (dataset.actions == np.round(dataset.actions)).all():
         low, high = int(dataset.actions.min()), int(dataset.actions.max())
         yield (

@@ -58,14 +58,47 @@ def blocks_of(rows: np.ndarray) -> Iterator[np.ndarray]:
 def spread(mean: np.ndarray, std: np.ndarray) -> np.ndarray:
     """Return what observations are divided by: std + 1e-6 (Chen et al., 2021), but 1 for a constant.
 
-    Divided by 1e-6, a constant would turn any deviation that is met later into millions.
+    Divided by 1e-6, a constant would turn any deviation that is met later into millions. What varies by less
+    than 1e-3 is not held down by that 1e-6: a thousandth of its own spread takes its place.
     """
-    return np.where(is_constant(mean, std), 1.0, std + 1e-6)
+    return np.where(is_constant(mean, std), 1.0, std + np.minimum(1e-6, 1e-3 * std))
 
 
 def is_constant(mean: np.ndarray, std: np.ndarray) -> np.ndarray:
-    """Whether numbers with a mean and a standard deviation count as all equal: within float32's rounding."""
+    """Whether float32 numbers of a mean and a standard deviation count as all equal: within their rounding.
+
+    The one definition, of what a store holds (`TrajectoryDataset.centered_observations`).
+    """
     return np.asarray(std <= 1e-6 * np.maximum(np.abs(mean), 1e-6))
+
+
+class Narrowing:
+    """What float32 would lose of columns that arrive in blocks of wider numbers."""
+
+    def __init__(self, num_columns: int) -> None:
+        """Begin with no rows."""
+        self._moments = RunningMoments(num_columns)
+        self._is_exact = np.ones(num_columns, bool)
+        self._is_wide = False
+
+    def add(self, rows: np.ndarray, narrowed: np.ndarray) -> None:
+        """Take in (n, columns) more rows, and what they are in float32."""
+        if not np.can_cast(rows.dtype, np.float32):
+            self._is_wide = True
+            self._moments.add(rows)
+            self._is_exact &= (rows == narrowed).all(axis=0)
+
+    def offsets(self) -> np.ndarray | None:
+        """(columns,) float64 to take off before narrowing, 0 where nothing is lost; None where that is all.
+
+        A column needs one where it varies by less than 1e-4 of its size, and more than float64 rounds.
+        """
+        if not self._is_wide:
+            return None
+        mean, std = self._moments.mean, self._moments.std
+        size = np.abs(mean)
+        is_lost = ~self._is_exact & (std <= 1e-4 * size) & (std > 1e-12 * size)
+        return np.where(is_lost, mean, 0.0) if is_lost.any() else None
 
 
 def best_and_high(episode_returns: np.ndarray) -> tuple[float, ...]:

@@ -1,9 +1,10 @@
 """The store: a folder of flat arrays that opens as memory maps, with a manifest that says what they are.
 
-    records.npy             (N, W) float32: return-to-go, observation, action, reward of each step
+    records.npy             (N, W) float32: return-to-go, observation less its offset, action, reward of each
+                            step
     episode_starts.npy      (E + 1,) int64 first row of each episode, then N
     episode_ends.npy        (E, 2) bool: terminated, truncated
-    final_observations.npy  (E, S) float32, where the source holds them
+    final_observations.npy  (E, S) float32, or float64 with an offset, where the source holds them
     frames.npy              (N, H, W) uint8 newest picture of each observation, where these are stacks of
                             pictures; the records then hold no observations
     missions.npy            (E,) text of what each episode is for, where the source says it
@@ -34,7 +35,7 @@ from chibit.core.fingerprint import file_state
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset, returns_to_go
 from chibit.data.readers.origin import Origin, beyond_bounds, default_return_scale, make_spec
 from chibit.data.readers.recording import Block, Recording
-from chibit.data.statistics import RunningMoments
+from chibit.data.statistics import Narrowing, RunningMoments
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -72,9 +73,9 @@ def fill_store(folder: Path, recording: Recording, origin: Origin) -> None:
         recording: the steps.
         origin: what is known of them.
     """
-    writer = _RecordWriter(recording, origin)
-    with create(folder / f"{RECORDS}.npy") as file:
-        writer.write(file)
+    writer = _write_records(folder, recording, origin)
+    if (offset := writer.narrowing.offsets()) is not None:
+        writer = _write_records(folder, recording, origin, offset)
     if recording.frames is not None:
         with create(folder / f"{FRAMES}.npy") as file:
             shape = (len(recording.rewards), *recording.image_shape[1:])
@@ -92,6 +93,7 @@ def fill_store(folder: Path, recording: Recording, origin: Origin) -> None:
         recording,
         state_mean=writer.moments.mean,
         state_std=writer.moments.std,
+        state_offset=writer.offset,
         returns_to_go=writer.returns_to_go,
         action_range=writer.action_range,
         num_actions=_count_actions(origin, recording, writer.action_range),
@@ -155,10 +157,22 @@ def open_store(folder: Path, verify: Literal["size", "hash"] = "size") -> Trajec
     return dataset
 
 
+def _write_records(
+    folder: Path, recording: Recording, origin: Origin, offset: np.ndarray | None = None
+) -> _RecordWriter:
+    writer = _RecordWriter(recording, origin, offset)
+    (folder / f"{RECORDS}.npy").unlink(missing_ok=True)
+    with create(folder / f"{RECORDS}.npy") as file:
+        writer.write(file)
+    return writer
+
+
 class _RecordWriter:
     """Writes the rows of a recording, and gathers on the way what needs every one of them."""
 
-    def __init__(self, recording: Recording, origin: Origin) -> None:
+    def __init__(self, recording: Recording, origin: Origin, offset: np.ndarray | None) -> None:
+        self.offset = offset
+        self.narrowing = Narrowing(recording.state_dim)
         self._recording = recording
         self._name = origin.name
         self._num_actions = (origin.num_actions or MAX_ACTIONS) if recording.is_discrete else None
@@ -171,7 +185,9 @@ class _RecordWriter:
         self.action_range = np.full(num_columns, np.inf), np.full(num_columns, -np.inf)
         self.final_observations: np.ndarray | None = None
         if recording.has_next_observations:
-            self.final_observations = np.empty((len(starts) - 1, recording.state_dim), np.float32)
+            self.final_observations = np.empty(
+                (len(starts) - 1, recording.state_dim), np.float32 if offset is None else np.float64
+            )
 
     def write(self, file: IO[bytes]) -> None:
         """Write all rows as one .npy array."""
@@ -194,7 +210,8 @@ class _RecordWriter:
         last = first + len(rows)
         state_dim = self._recording.state_dim
         rows[:, 0] = self.returns_to_go[first:last]
-        rows[:, 1 : 1 + state_dim] = block.observations
+        seen = block.observations
+        rows[:, 1 : 1 + state_dim] = seen if self.offset is None else seen - self.offset
         rows[:, 1 + state_dim : -1] = block.actions
         rows[:, -1] = self._recording.rewards[first:last]
         self._check_finite(rows[:, 1 : 1 + state_dim], first, "observations")
@@ -203,13 +220,15 @@ class _RecordWriter:
         if self._num_actions is not None:
             self._check_actions(block.actions[:, 0], first, self._num_actions)
         self.moments.add(rows[:, 1 : 1 + state_dim])
+        self.narrowing.add(seen, rows[:, 1 : 1 + state_dim])
         low, high = self.action_range
         np.minimum(low, block.actions.min(axis=0), out=low)
         np.maximum(high, block.actions.max(axis=0), out=high)
         if block.next_observations is not None and self.final_observations is not None:
             starts = self._recording.episode_starts
             episodes = slice(*np.searchsorted(starts[1:] - 1, [first, last]).tolist())
-            final = block.next_observations[starts[1:][episodes] - 1 - first].astype(np.float32)
+            final = block.next_observations[starts[1:][episodes] - 1 - first]
+            final = final.astype(self.final_observations.dtype)
             if not np.isfinite(final).all():
                 row = int(starts[1:][episodes][~np.isfinite(final).all(axis=1)][0]) - 1
                 raise InputError(f"{self._name}: the observation after {self._place(row)} is not finite")
@@ -288,7 +307,11 @@ def _check_layout(dataset: TrajectoryDataset) -> None:
         ENDS: (dataset.episode_ends, (num_episodes, 2), np.bool_),
     }
     if dataset.final_observations is not None:
-        expected[FINAL] = (dataset.final_observations, (num_episodes, spec.state_dim), np.float32)
+        expected[FINAL] = (
+            dataset.final_observations,
+            (num_episodes, spec.state_dim),
+            np.float64 if spec.state_offset else np.float32,
+        )
     if dataset.frames is not None or spec.image_shape:
         frames = np.empty(0) if dataset.frames is None else dataset.frames
         expected[FRAMES] = (frames, (len(dataset.records), *spec.image_shape[1:]), np.uint8)

@@ -57,11 +57,7 @@ class FittedLog:
 
 
 def fit_log(
-    train: TrajectoryDataset,
-    held_out: TrajectoryDataset,
-    config: FitConfig,
-    *,
-    cache: str | Path | None = None,
+    train: TrajectoryDataset, held_out: TrajectoryDataset, config: FitConfig, *, cache: Path | None = None
 ) -> FittedLog:
     """Learn a model and a clone of a log, or take those that were learned before.
 

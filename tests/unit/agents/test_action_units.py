@@ -40,7 +40,7 @@ def trained(name: str, dataset: TrajectoryDataset, steps: int = 12, **settings):
     config = AGENTS[name].config(**{**SMALL[name], "batch_size": 32, **settings})
     agent = make_agent(config, dataset.spec, Runtime())
     sampler = agent.sampler(agent.prepare(dataset), np.random.default_rng(0))
-    return agent, [agent.update(sampler.sample())["train/loss"] for _ in range(steps)]
+    return agent, [float(agent.update(sampler.sample())["train/loss"]) for _ in range(steps)]
 
 
 def acted(agent, states: np.ndarray) -> np.ndarray:

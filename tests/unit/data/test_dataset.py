@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from chibit.core.errors import InputError
-from chibit.data.dataset import StateNormalizer, returns_to_go
+from chibit.data.dataset import returns_to_go
 from chibit.data.load import from_arrays
+from chibit.data.normalizer import StateNormalizer
 
 REWARDS = hnp.arrays(np.float64, st.integers(1, 40), elements=st.floats(-1e3, 1e3))
 

@@ -119,6 +119,7 @@ def test_constant_dimensions_are_said_by_the_rule_that_scales(build):
     observations = rng.normal(size=(40, 3))
     observations[:, 1] = 0.3
     observations[:, 2] = 1e4 + rng.normal(size=40) * 1e-3  # moves by an ulp or two
+    observations = observations.astype(np.float32)  # in double precision it would be signal
     dataset = build(observations=observations, actions=np.full((40, 1), 0.5))
     assert len(set(dataset.observations[:, 2].tolist())) > 1
     assert constant_dimensions(dataset) == describe(dataset).constant_dimensions == (1, 2)

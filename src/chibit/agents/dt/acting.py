@@ -17,7 +17,8 @@ from chibit.agents.base import PolicyStep
 from chibit.agents.markov import RawStates
 from chibit.core.errors import InputError
 from chibit.core.runtime import Runtime, evaluating
-from chibit.data.dataset import DatasetSpec, StateNormalizer
+from chibit.data.dataset import DatasetSpec
+from chibit.data.normalizer import StateNormalizer
 from chibit.models.decision_transformer import DecisionTransformerModel
 
 RewardMode = Literal["normal", "sparse"]
@@ -190,7 +191,7 @@ class SequenceStep(RawStates):
             module=self,
             inputs={
                 "returns_to_go": torch.zeros(shape),
-                "observations": torch.zeros(*shape, spec.state_dim),
+                "observations": self.example(*shape),
                 "actions": torch.zeros(shape, dtype=torch.int64)
                 if self.is_discrete
                 else torch.zeros(*shape, spec.act_dim),

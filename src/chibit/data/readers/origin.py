@@ -54,6 +54,7 @@ def make_spec(
     *,
     state_mean: np.ndarray,
     state_std: np.ndarray,
+    state_offset: np.ndarray | None,
     returns_to_go: np.ndarray,
     action_range: tuple[np.ndarray, np.ndarray],
     num_actions: int | None,
@@ -65,6 +66,7 @@ def make_spec(
         recording: its steps.
         state_mean: (S,) float64.
         state_std: (S,) float64 population standard deviation.
+        state_offset: (S,) float64 that both are less; None for none.
         returns_to_go: (N,) raw.
         action_range: (A,) smallest and largest values that occur.
         num_actions: number of discrete actions, None where they are continuous.
@@ -83,6 +85,7 @@ def make_spec(
         score_reference=origin.score_reference or score_reference(origin.env_id),
         state_mean=_floats(state_mean),
         state_std=_floats(spread(state_mean, state_std)),
+        state_offset=() if state_offset is None else _floats(state_offset),
         action_low=low,
         action_high=high,
         default_target_returns=origin.target_returns

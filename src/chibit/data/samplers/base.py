@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from chibit.core.errors import DamagedFileError, InputError
-from chibit.data.dataset import StateNormalizer, TrajectoryDataset
+from chibit.data.dataset import TrajectoryDataset
+from chibit.data.normalizer import StateNormalizer
 from chibit.data.samplers.frames import FrameStacks
 
 BatchT = TypeVar("BatchT", bound=Any)
@@ -34,7 +35,7 @@ class RowSampler:
         self._records = np.asarray(dataset.records)  # a plain view: indexing np.memmap itself is slow
         self._starts = np.asarray(dataset.episode_starts)
         self._states = slice(1, 1 + spec.num_state_columns)
-        self._normalize = StateNormalizer.from_spec(spec)
+        self._normalize = StateNormalizer.of_centered(spec)
         self._stacks = None
         if dataset.frames is not None:
             self._stacks = FrameStacks(dataset.frames, dataset.episode_starts, spec.image_shape[0])

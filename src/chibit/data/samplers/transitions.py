@@ -15,6 +15,7 @@ from torch import Tensor
 from chibit.core.errors import InputError
 from chibit.core.memory import check_fits
 from chibit.data.dataset import TrajectoryDataset
+from chibit.data.normalizer import StateNormalizer
 from chibit.data.samplers.base import RowSampler, to_device
 
 
@@ -76,6 +77,7 @@ class TransitionSampler(RowSampler):
         check_fits(num_bytes, f"batch_size: a batch of {batch_size:,} transitions", "lower batch_size")
         self._terminated = np.asarray(dataset.episode_ends[:, 0])
         self._final = None if dataset.final_observations is None else np.asarray(dataset.final_observations)
+        self._normalize_raw = StateNormalizer.from_spec(dataset.spec)
         self._reward_transform = reward_transform
         left_out = self._starts[1:][~self._terminated] - 1 if self._final is None else np.empty(0, np.int64)
         self.num_left_out = len(left_out)
@@ -104,7 +106,7 @@ class TransitionSampler(RowSampler):
         records = self._records.take(rows, axis=0)  # (B, W)
         states, next_states = self._read(rows, np.where(is_last, rows, rows + 1), records)
         if self._final is not None:
-            next_states[is_last] = self._normalize(self._final[episodes[is_last]])
+            next_states[is_last] = self._normalize_raw(self._final[episodes[is_last]])
         rewards = np.ascontiguousarray(records[:, -1])
         if self._reward_transform is not None:
             rewards = np.asarray(self._reward_transform(rewards), np.float32)

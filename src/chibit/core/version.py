@@ -1,3 +1,0 @@
-"""The version of the package: here and nowhere else; `pyproject.toml` takes it from here."""
-
-__version__ = "0.1.0"
