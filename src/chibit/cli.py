@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import logging
 import signal
 import sys
@@ -15,6 +14,7 @@ from chibit.core.errors import InputError, UserError, one_line
 from chibit.core.files import is_out_of_resources, nearest, read_error, resource_error
 from chibit.core.signals import Interrupted, Stopped, interruptible
 from chibit.core.terminal import make_console, print_anything
+from chibit.core.version import __version__
 
 VERBS = {
     "quickstart": (
@@ -84,7 +84,7 @@ def _dispatch(arguments: list[str]) -> int:
         print(usage())
         return 0
     if arguments[0] == "--version":
-        print(importlib.metadata.version("chibit"))
+        print(__version__)
         return 0
     verb, rest = _split_verb(arguments)
     find_command(verb)(rest, f"chibit {verb}")

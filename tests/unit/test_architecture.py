@@ -46,6 +46,7 @@ ALLOWED = {
     "studies": ("core", "environments.registry", "models.gpt", "agents", "recipes", "training"),
     "sweep": ("core", "training", "evaluation.summary", "sweep"),
     "sweep.adaptive": ("core", "training", "sweep", "reporting"),
+    "fitting": ("core", "data", "models", "agents", "policy", "recipes", "training"),
     "quickstart": ("core", "data", "recipes", "sweep", "training", "reporting"),
     "commands": ("",),
     "cli": ("core", "commands"),

@@ -45,7 +45,7 @@ def export(argv: Sequence[str], prog: str) -> None:
     from chibit.training.loading import load_run
 
     loaded = load_run(arguments.run, arguments.checkpoint, device="cpu")
-    spec, evaluations = loaded.spec, loaded.evaluations()
+    spec, evaluations = loaded.spec, loaded.evaluations
     out, target = arguments.out or loaded.run.own_folder("policy"), arguments.target_return
     if target is None:
         target = (loaded.config.targets(spec) or (None,))[0]

@@ -126,6 +126,28 @@ def from_json(cls: type[T], data: Any, where: str = "config") -> T:
     return value
 
 
+def settings_of(config: Any) -> dict[str, str]:
+    """Names that `with_settings` takes, each with the nested config it belongs to, or nothing."""
+    names: dict[str, str] = {}
+    for field in dataclasses.fields(config):
+        kind: Any = type(config)
+        is_flat = _on_disk(kind, field.name)[1]
+        nested = dataclasses.fields(getattr(config, field.name)) if is_flat else ()
+        names |= {field.name: "", **{inner.name: field.name for inner in nested}}
+    return names
+
+
+def with_settings(config: T, settings: Mapping[str, Any]) -> T:
+    """A config with other values of some of `settings_of` it; raises as its class does."""
+    names = settings_of(config)
+    own = {name: value for name, value in settings.items() if not names[name]}
+    for holder in {names[name] for name in settings} - {""}:
+        inner = {name: value for name, value in settings.items() if names[name] == holder}
+        own[holder] = dataclasses.replace(own.get(holder, getattr(config, holder)), **inner)
+    changed: T = dataclasses.replace(config, **own)  # type: ignore[type-var]
+    return changed
+
+
 def find_idle(
     config: Any, base: Any = None, outer: Sequence[tuple[Needs, Any]] = (), *, data: Any = None
 ) -> Iterator[str]:
@@ -221,9 +243,9 @@ def _convert_scalar(kind: Any, value: Any, where: str) -> Any:
         if value is None:
             return None
         raise refusal(where, value, "null")
-    if kind is Path and isinstance(value, (str, Path)):
+    if kind in (Path, str) and isinstance(value, (str, Path)):
         check_text(str(value), where)
-        return Path(value)
+        return kind(value)
     number = isinstance(value, int) and not isinstance(value, bool)
     if not (isinstance(value, kind) or (kind is float and number)) or (kind is int and not number):
         raise refusal(where, value, "a path" if kind is Path else getattr(kind, "__name__", str(kind)))

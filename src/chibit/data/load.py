@@ -31,6 +31,7 @@ from chibit.data.resolve import (
     find_source,
     home_folder,
     local_minari_ids,
+    make_places,
     readable_suffixes,
 )
 from chibit.data.store import SCHEMA, open_store, write_store
@@ -51,8 +52,8 @@ def load_dataset(
     skip_damaged: bool = False,
     action_low: ArrayLike | None = None,
     action_high: ArrayLike | None = None,
-    data_folder: Path | None = None,
-    cache: Path | None = None,
+    data_folder: str | Path | None = None,
+    cache: str | Path | None = None,
     download: bool = True,
     progress: bool = True,
 ) -> TrajectoryDataset:
@@ -93,7 +94,7 @@ def load_dataset(
     if episode_length is not None and episode_length < 1:
         raise InputError(f"episode_length: got {episode_length}, expected at least 1 step")
     reading = Reading(parse_columns(columns), episode_length, skip_damaged)
-    dataset = _open(name_or_path, Places(data_folder, home_folder(cache), download, progress), reading)
+    dataset = _open(name_or_path, make_places(data_folder, cache, download, progress), reading)
     if env_id is not None:
         from chibit.data.environment import evaluate_in
 
@@ -128,7 +129,7 @@ def _open(name_or_path: str | Path, places: Places, reading: Reading) -> Traject
 def is_here(name_or_path: str | Path, *, data_folder: Path | None = None, cache: Path | None = None) -> bool:
     """Whether `load_dataset` would find a data set without downloading or collecting it."""
     try:
-        find_source(name_or_path, Places(data_folder, home_folder(cache), download=False, progress=False))
+        find_source(name_or_path, make_places(data_folder, cache, download=False, progress=False))
     except UserError:
         return False
     return True
@@ -148,7 +149,7 @@ def from_arrays(
     score_reference: tuple[float, float] | None = None,
     action_low: ArrayLike | None = None,
     action_high: ArrayLike | None = None,
-    cache: Path | None = None,
+    cache: str | Path | None = None,
 ) -> TrajectoryDataset:
     """Make a data set of arrays: the steps of all episodes, end to end.
 

@@ -91,6 +91,13 @@ def check_known(name: str) -> None:
         find_source(name, Places(None, home_folder(), download=False, progress=False))
 
 
+def make_places(
+    data_folder: str | Path | None, cache: str | Path | None, download: bool, progress: bool
+) -> Places:
+    """Where to look: arguments are those of `load_dataset`."""
+    return Places(None if data_folder is None else Path(data_folder), home_folder(cache), download, progress)
+
+
 def atari_folder(cache: Path | None = None) -> Path:
     """Folder of Atari data that were collected here, in a cache; None is the usual one."""
     return home_folder(cache) / "atari"

@@ -57,7 +57,11 @@ class FittedLog:
 
 
 def fit_log(
-    train: TrajectoryDataset, held_out: TrajectoryDataset, config: FitConfig, *, cache: Path | None = None
+    train: TrajectoryDataset,
+    held_out: TrajectoryDataset,
+    config: FitConfig,
+    *,
+    cache: str | Path | None = None,
 ) -> FittedLog:
     """Learn a model and a clone of a log, or take those that were learned before.
 

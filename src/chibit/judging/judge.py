@@ -52,7 +52,7 @@ class Judge:
         *,
         held_out: TrajectoryDataset | None = None,
         config: JudgeConfig | None = None,
-        cache: Path | None = None,
+        cache: str | Path | None = None,
     ) -> None:
         """Learn a model of the log, or take the one that was learned before.
 
@@ -194,7 +194,7 @@ def judge(
     name: str = "policy",
     target_return: float | None = None,
     config: JudgeConfig | None = None,
-    cache: Path | None = None,
+    cache: str | Path | None = None,
 ) -> Judgement:
     """Say what can be said of a policy without a simulator: play it in a model learned from a log.
 

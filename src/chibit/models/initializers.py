@@ -9,6 +9,7 @@
     gpt2, clip, igpt[:FOLDER]   GPT-2, CLIP's text tower, ImageGPT: from the Hub or a folder
     hf:ID or hf:FOLDER          any causal language model that transformers can load
     MODULE:FUNCTION[:ARGUMENT]  a function of yours under `@initializer`
+    own:NAME                    a module of yours that `register_backbone` was given
     hf_config:FOLDER            its architecture with untrained weights; saved policies use it
 
 Source of the controls: Reid et al. (2022), §5; Takagi (2022); Wang et al. (2024).
@@ -32,7 +33,12 @@ from chibit.core.plugins import AddressedRegistry, is_address
 from chibit.models.conversion import Family, load_converted
 from chibit.models.gpt import DROPOUTS, GPT, GPTConfig, GPTShape, Norm
 from chibit.models.hub import model_folder
-from chibit.models.huggingface import HuggingFaceLanguageModel, build_huggingface, load_huggingface
+from chibit.models.huggingface import (
+    HuggingFaceBackbone,
+    HuggingFaceLanguageModel,
+    build_huggingface,
+    load_huggingface,
+)
 from chibit.models.language_model import (
     CONFIG,
     SHIPPED,
@@ -42,6 +48,7 @@ from chibit.models.language_model import (
     load_language_model,
     load_shipped,
 )
+from chibit.models.own_backbone import PREFIX, OwnBackbone, make_backbone
 
 Transfer = Literal["whole", "blocks", "positions", "shuffled"]
 TRANSFERS: tuple[Transfer, ...] = ("whole", "blocks", "positions", "shuffled")
@@ -59,7 +66,7 @@ TRAINED = (*TRAINED_WITHOUT_TEXT, "shuffled_text", "chibit_0.6M", "chibit_3M", "
 WikiText-103."""
 
 _KNOWN = ("random", "random_matched", *SHIPPED, *HUB_IDS, *(f"{name}:STEPS" for name in TRAINED), "hf:")
-_KINDS = ("random", "random_matched", "hf", "hf_config", *SHIPPED, *HUB_IDS, *TRAINED)
+_KINDS = ("random", "random_matched", "own", "hf", "hf_config", *SHIPPED, *HUB_IDS, *TRAINED)
 _MATCHED = "random_matched:"
 
 
@@ -68,7 +75,7 @@ class Pretrained:
     """Weights to start from. No tensor is shared with another call's, nor with a file."""
 
     backbone: nn.Module
-    """A GPT or a HuggingFaceBackbone."""
+    """A GPT, a HuggingFaceBackbone or an OwnBackbone."""
     token_embeddings: Tensor | None
     """(V, D) as loaded, for the centers of the similarity loss; None where there are none."""
     position_embeddings: Tensor | None
@@ -159,7 +166,7 @@ class Weights:
     """What an initializer gives."""
 
     backbone: nn.Module
-    """A GPT or a HuggingFaceBackbone."""
+    """A GPT or a HuggingFaceBackbone; another module is made an `OwnBackbone`."""
     tokens: Tensor | None = None
     """(V, D) word embeddings, for the similarity loss."""
     positions: Tensor | None = None
@@ -200,7 +207,16 @@ def import_initializer(spec: str) -> None:
 def short_name(spec: str) -> str:
     """Name of an initializer in tables: without its argument, its module or its parent folders."""
     own = _own(spec)
+    if spec.startswith(PREFIX):
+        return spec.removeprefix(PREFIX)
     return own[0] if own else Path(spec.partition(":")[0]).name or "random"
+
+
+def is_own(spec: str) -> bool:
+    """Whether a name is that of somebody's own initializer, here or not; nothing is imported for it."""
+    kind, _, rest = spec.partition(":")
+    address = f"{kind}:{rest.partition(':')[0]}"
+    return spec.startswith(PREFIX) or _own(spec) is not None or (is_address(address) and kind not in _KINDS)
 
 
 def _own(spec: str) -> tuple[str, str] | None:
@@ -216,8 +232,12 @@ def _own(spec: str) -> tuple[str, str] | None:
 def _load(spec: str, image_gpt_norm: Norm) -> Weights:
     """Weights as their source has them."""
     kind, _, rest = spec.partition(":")
+    if spec.startswith(PREFIX):
+        return Weights(make_backbone(rest))
     if own := _own(spec):
-        return INITIALIZERS[own[0]](own[1])
+        made = INITIALIZERS[own[0]](own[1])
+        is_known = isinstance(made.backbone, GPT | HuggingFaceBackbone | OwnBackbone)
+        return made if is_known else replace(made, backbone=OwnBackbone(made.backbone))
     if kind == "random_matched":
         source = _load(rest or "chibit", image_gpt_norm)
         return _redrawn(

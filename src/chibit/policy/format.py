@@ -9,7 +9,6 @@ has that model's own configuration too, in `backbone/`. The weights are checked 
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from chibit.core.errors import DamagedFileError, InputError, first_line
 from chibit.core.files import write_atomic
 from chibit.core.memory import read_whole
 from chibit.core.runtime import resolve_runtime
+from chibit.core.version import __version__
 from chibit.data.dataset import DatasetSpec
 from chibit.models.counting import check_plausible, require_fit
 from chibit.models.hub import links_within
@@ -71,7 +71,7 @@ def write_policy(
     config = agent.acting_config
     saved = SavedPolicy(
         schema=SCHEMA,
-        chibit=importlib.metadata.version("chibit"),
+        chibit=__version__,
         agent=config.agent,
         agent_class=AGENTS[config.agent].address,
         config=to_json(config),
@@ -114,8 +114,6 @@ def read_policy(folder: Path) -> SavedPolicy:
     version = record.get("schema") if isinstance(record, dict) else None
     if isinstance(version, int) and version > SCHEMA:
         raise InputError(f"{path}: schema {version}, this version reads up to {SCHEMA}; upgrade chibit")
-    if isinstance(record, dict) and "arm" in record:
-        raise InputError(f"{folder}: is a run; chibit export {folder} writes its policy, which can be loaded")
     if version != SCHEMA:
         raise InputError(f"{path}: is not a policy's; give a folder that chibit export wrote")
     return from_json(SavedPolicy, record, str(path))

@@ -13,11 +13,13 @@ import numpy as np
 from chibit.agents.base import Agent
 from chibit.agents.base import Policy as ActingPolicy
 from chibit.core.errors import InputError
+from chibit.core.shared_folder import what_is
 from chibit.data.dataset import DatasetSpec
 from chibit.models.hub import model_folder
-from chibit.policy.card import PolicyScore
+from chibit.policy.card import PolicyScore, policy_scores
 from chibit.policy.export import export_policy
 from chibit.policy.format import checked_target, load_agent, read_policy
+from chibit.policy.run import load_run_agent
 
 
 class Policy:
@@ -65,8 +67,9 @@ class Policy:
         """Load a policy.
 
         Args:
-            source: a folder that `save_pretrained` or `chibit export` wrote, or an id on the Hub.
-            target_return: raw return to ask for in place of the saved one.
+            source: a folder that `save_pretrained` or `chibit export` wrote, a run's (its last checkpoint
+                acts), or an id on the Hub.
+            target_return: raw return to ask for in place of the saved one, or of the run's first.
             device: "cpu", "cuda", "cuda:N" or "auto".
 
         Raises:
@@ -75,6 +78,11 @@ class Policy:
             ResourceError: if the Hub cannot be reached.
         """
         folder = model_folder(str(source), flag="the folder that chibit export wrote")
+        if what_is(folder) == "a run":
+            run = load_run_agent(folder, device=device)
+            wanted = run.target_return if target_return is None else target_return
+            scores = policy_scores(run.evaluations, run.spec)
+            return cls(run.agent, run.spec, target_return=wanted, scores=scores)
         saved = read_policy(folder)
         agent = load_agent(saved, folder, device)
         wanted = saved.target_return if target_return is None else target_return

@@ -71,8 +71,8 @@ class ReportPaths:
 
 
 def build_report(
-    folder: Path,
-    out: Path | None = None,
+    folder: str | Path,
+    out: str | Path | None = None,
     *,
     formats: Sequence[str] = FORMATS,
     target: TargetChoice = "first",
@@ -103,8 +103,8 @@ def build_report(
             raise InputError(
                 f"formats: got {name!r}, expected some of {', '.join(FORMATS)}{nearest(name, FORMATS)}"
             )
-    analysis = analyze(read_study(folder), target=target, baseline=baseline, levels=levels)
-    return write_report_files(analysis, out or folder, formats)
+    analysis = analyze(read_study(Path(folder)), target=target, baseline=baseline, levels=levels)
+    return write_report_files(analysis, Path(out or folder), formats)
 
 
 def write_report_files(analysis: Analysis, out: Path, formats: Sequence[str] = FORMATS) -> ReportPaths:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from torch import Tensor
@@ -18,10 +19,11 @@ from chibit.core.errors import DivergenceError
 from chibit.core.memory import check_fits, limited_memory
 from chibit.core.run_dir import RunDir
 from chibit.core.runtime import capture_rng, resolve_runtime, restore_rng, seed_torch
-from chibit.data.dataset import DatasetSpec
+from chibit.data.dataset import DatasetSpec, TrajectoryDataset
 from chibit.data.inspect import choices, find_notes
 from chibit.evaluation.pool import EnvironmentPool
 from chibit.evaluation.rollout import Evaluation, Progress, evaluate
+from chibit.policy.policy import Policy
 from chibit.training.held_out import HeldOut
 from chibit.training.loop import Loop, RunProgress
 from chibit.training.pretrain.sources import train_sources
@@ -32,10 +34,28 @@ from chibit.training.run_data import generator_of, open_data, refuse_changed, re
 from chibit.training.trackers import evaluation_metrics, make_trackers
 
 
+@dataclass(frozen=True)
+class Evaluated:
+    """What a run tells after each evaluation."""
+
+    step: int
+    """Gradient steps done."""
+    evaluations: tuple[Evaluation, ...]
+    """One for each target return; none where the data have no environment."""
+    policy: Policy
+    """Acts with the weights of this step, until the next one."""
+
+
+Callback: TypeAlias = Callable[[Evaluated], object]
+"""Called after each evaluation; what it draws from torch's generators does not change the run."""
+
+
 def train(
     config: RunConfig[Any],
-    path: Path,
+    path: str | Path,
     *,
+    dataset: TrajectoryDataset | None = None,
+    on_evaluation: Callback | Sequence[Callback] = (),
     study: str = "runs",
     resume: bool = True,
     allow_inexact_resume: bool = False,
@@ -47,6 +67,8 @@ def train(
         config: the run.
         path: its directory. A finished run is not run again; its result is returned, unless its data have
             changed since.
+        dataset: the data, opened already or a part of them, in place of opening `config.data`.
+        on_evaluation: called after each evaluation, one or several.
         study: name of the study it belongs to.
         resume: continue from the newest whole checkpoint; False starts anew when there is none, and refuses
             when there is.
@@ -61,15 +83,17 @@ def train(
             code.
         Stopped: after SIGINT or SIGTERM, with a checkpoint saved.
     """
+    path = Path(path)
     run = RunDir.create(path, arm=config.arm_name, study=study, config=to_record(config))
     with run.lock():
         if run.is_finished:
-            refuse_changed_if_here(run, config)
+            refuse_changed_if_here(run, config, dataset)
             make_trackers(run, config)
             return run.result()
         train_sources(config.agent, progress=progress)
         with limited_memory(config.device):
-            offline = _OfflineRun(config, run, progress=progress)
+            callbacks = (on_evaluation,) if callable(on_evaluation) else tuple(on_evaluation)
+            offline = _OfflineRun(config, run, dataset, callbacks, progress=progress)
             offline.resume(resume, allow_inexact=allow_inexact_resume)
             offline.run_to_end()
         return run.result()
@@ -78,10 +102,19 @@ def train(
 class _OfflineRun(Loop[RunConfig[Any]]):
     """An agent that learns from logged trajectories, and plays on schedule."""
 
-    def __init__(self, config: RunConfig[Any], run: RunDir, *, progress: bool) -> None:
+    def __init__(
+        self,
+        config: RunConfig[Any],
+        run: RunDir,
+        dataset: TrajectoryDataset | None,
+        callbacks: Sequence[Callback],
+        *,
+        progress: bool,
+    ) -> None:
         super().__init__(config, run, RunProgress(config.num_steps, run.path.name, enabled=progress))
         runtime = resolve_runtime(config.device, config.precision, config.num_threads)
-        self.dataset, held_out = open_data(config, run=run, progress=progress)
+        self.dataset, held_out = open_data(config, dataset, run=run, progress=progress)
+        self.callbacks = callbacks
         self.spec: DatasetSpec = self.dataset.spec
         seed_torch(config.seed)
         agent_config = config.agent.for_steps(config.num_steps)
@@ -142,18 +175,23 @@ class _OfflineRun(Loop[RunConfig[Any]]):
 
     def evaluate(self) -> bool:
         """Evaluate every target; True when the first one's score is the best so far."""
-        if self.environments is None:
-            return False
         rng, state = capture_rng(), self.state
-        evaluations = evaluate_agent(
-            self.agent,
-            self.spec,
-            self.targets,
-            num_episodes=self.config.num_episodes,
-            seed=evaluation_seed(self.config.seed, self._evaluation_index()),
-            environments=self.environments,
-        )
+        evaluations = []
+        if self.environments is not None:
+            evaluations = evaluate_agent(
+                self.agent,
+                self.spec,
+                self.targets,
+                num_episodes=self.config.num_episodes,
+                seed=evaluation_seed(self.config.seed, self._evaluation_index()),
+                environments=self.environments,
+            )
         restore_rng(rng)
+        if self.callbacks:
+            self._tell(evaluations)
+            restore_rng(rng)
+        if not evaluations:
+            return False
         for evaluation in evaluations:
             self.run.append_evaluation(evaluation_record(evaluation, state.step, state.train_seconds))
             self.track(evaluation_metrics(evaluation.summary))
@@ -164,6 +202,13 @@ class _OfflineRun(Loop[RunConfig[Any]]):
             return False
         state.best_score = score
         return True
+
+    def _tell(self, evaluations: Sequence[Evaluation]) -> None:
+        target = None if self.targets is None else self.targets[0]
+        policy = Policy(self.agent, self.spec, target_return=target)
+        told = Evaluated(self.state.step, tuple(evaluations), policy)
+        for callback in self.callbacks:
+            callback(told)
 
     def _evaluation_index(self) -> int:
         """Which evaluation of the schedule this is, from 1: equal for all runs with one cadence."""

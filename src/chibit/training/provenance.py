@@ -12,12 +12,13 @@ from typing import Any
 
 from chibit.agents import Agent
 from chibit.core.platform import kernel_table
+from chibit.core.version import __version__
 from chibit.data.dataset import TrajectoryDataset
 from chibit.environments.make import physics_record
 from chibit.models.counting import count_parameters
 from chibit.training.run_data import identify
 
-_PACKAGES = ("chibit", "torch", "numpy", "gymnasium", "mujoco", "minari", "transformers")
+_PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "minari", "transformers")
 
 
 def provenance(dataset: TrajectoryDataset, agent: Agent) -> dict[str, Any]:
@@ -49,7 +50,7 @@ def circumstances() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Versions of the packages that decide results, those that are installed."""
-    found = {}
+    found = {"chibit": __version__}
     for name in _PACKAGES:
         try:
             found[name] = importlib.metadata.version(name)

@@ -8,11 +8,22 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from annotated_types import Interval, MinLen
 
-from chibit.agents import AGENTS, AgentConfig
+from chibit.agents import AGENTS, Agent, AgentConfig
 from chibit.core.config import Checked, from_json, to_json
 from chibit.core.errors import InputError
-from chibit.core.fields import MAX_EPISODES, BelowOne, Count, Natural, Seed, Share, Targets, Workers
+from chibit.core.fields import (
+    MAX_EPISODES,
+    BelowOne,
+    Count,
+    Natural,
+    Seed,
+    Share,
+    Targets,
+    Workers,
+    refusal,
+)
 from chibit.core.files import check_name
+from chibit.core.plugins import is_address
 from chibit.core.run_dir import run_folder
 from chibit.core.runtime import Precision
 from chibit.data.dataset import DatasetSpec
@@ -20,7 +31,7 @@ from chibit.data.readers.columns import parse_columns
 from chibit.data.readers.origin import usual_return_scale
 from chibit.environments.data_names import published_env_id
 
-AgentConfigT = TypeVar("AgentConfigT", bound=AgentConfig)
+AgentConfigT = TypeVar("AgentConfigT", bound=AgentConfig | str | type[Agent])
 _LATER_FIELDS: dict[str, Any] = {
     "agent_class": "",
     "env_id": None,
@@ -43,7 +54,7 @@ class RunConfig(Checked, Generic[AgentConfigT]):
     data: str
     """Data set: an id (hopper-medium, hopper-medium-v2, mujoco/hopper/medium-v0), a file or a folder."""
     agent: AgentConfigT
-    """Hyper-parameters of the method."""
+    """Hyper-parameters of the method; in Python also its key (dt), class or MODULE:CLASS, with defaults."""
     env_id: str | None = None
     """Environment to evaluate in (Hopper-v4), where the data name none or another."""
     columns: tuple[str, ...] = ()
@@ -94,6 +105,7 @@ class RunConfig(Checked, Generic[AgentConfigT]):
     """Weights & Biases project to log to as well (extra: wandb)."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "agent", agent_config(self.agent))
         super().__post_init__()
         if self.arm:
             check_name(self.arm, "arm")
@@ -115,14 +127,36 @@ class RunConfig(Checked, Generic[AgentConfigT]):
 
     def targets(self, spec: DatasetSpec, asked: tuple[float, ...] = ()) -> tuple[float, ...] | None:
         """Raw returns to ask for: given ones, the run's, or the data's; None where the agent takes none."""
-        if not self.agent.takes_target_returns:
+        agent: Any = self.agent
+        if not agent.takes_target_returns:
             return None
         return asked or self.target_returns or spec.default_target_returns
 
     @property
     def arm_name(self) -> str:
         """`arm`, or the agent's own name: the initializer of the sequence model, else the agent's key."""
-        return self.arm or self.agent.arm_name
+        agent: Any = self.agent
+        name: str = self.arm or agent.arm_name
+        return name
+
+
+def agent_config(method: Any) -> Any:
+    """The config of a method that is named by its key or class; anything else as it is.
+
+    Raises:
+        InputError: for an unknown key or MODULE:CLASS, or a class that is registered for no config.
+    """
+    if isinstance(method, str):
+        return AGENTS.find(AGENTS.load(method) if is_address(method) else method, "agent").config()
+    if isinstance(method, type) and issubclass(method, Agent):
+        found = [entry.config for entry in AGENTS.values() if entry.agent is method]
+        if not found:
+            name = method.__name__
+            raise InputError(f"agent: {name} names no config; write class {name}(..., config=MyConfig)")
+        return found[0]()
+    if not isinstance(method, AgentConfig):
+        raise refusal("agent", method, "a config, the key or the class of a method")
+    return method
 
 
 _USUAL = {

@@ -11,21 +11,28 @@ from chibit.core.checkpoint import checkpoint_steps
 from chibit.core.config import from_json, to_json
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.run_dir import RunDir
+from chibit.data.bounds import bound_actions
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
+from chibit.data.environment import evaluate_in
 from chibit.data.load import is_here, load_dataset
 from chibit.training.run_config import RunConfig
 
 
 def open_data(
-    config: RunConfig[Any], *, run: RunDir | None = None, progress: bool = False
+    config: RunConfig[Any],
+    dataset: TrajectoryDataset | None = None,
+    *,
+    run: RunDir | None = None,
+    progress: bool = False,
 ) -> tuple[TrajectoryDataset, TrajectoryDataset | None]:
     """Open what a run trains on, and what it holds out; both follow from its seed, whatever the arm.
 
     Args:
         config: the run's.
+        dataset: its data, where they are open; None opens `config.data`.
         run: where it was begun: one that goes on sees its data as it did, also where statistics or bounds
             would be taken otherwise now.
-        progress: show what takes long.
+        progress: show what takes long on standard error.
 
     Raises:
         UserError: as `load_dataset`.
@@ -33,7 +40,11 @@ def open_data(
     """
     names = ("columns", "episode_length", "skip_damaged", "action_low", "action_high")
     reading: dict[str, Any] = {name: getattr(config, name) for name in names}
-    dataset = load_dataset(config.data, env_id=config.env_id, progress=progress, **reading)
+    if dataset is None:
+        dataset = load_dataset(config.data, env_id=config.env_id, progress=progress, **reading)
+    else:
+        dataset = dataset if config.env_id is None else evaluate_in(dataset, config.env_id)
+        dataset = bound_actions(dataset, config.action_low, config.action_high)
     held_out = None
     if config.validation_share:
         dataset, held_out = dataset.held_out_split(config.validation_share, config.seed)
@@ -70,7 +81,8 @@ def identify(dataset: TrajectoryDataset) -> dict[str, Any]:
 def refuse_changed(run: RunDir, config: RunConfig[Any], dataset: TrajectoryDataset) -> None:
     """Stop where the data of a run are not those that it began with."""
     then, now = _decisive(run.provenance()), _decisive(identify(dataset))
-    changes = [f"{what} {then[what]}, now {now[what]}" for what in now if then[what] != now[what]]
+    known = [what for what in now if what in then]  # by the version that began it
+    changes = [f"{what} {then[what]}, now {now[what]}" for what in known if then[what] != now[what]]
     if changes:
         raise DamagedFileError(
             f"{run.path}: the data set {config.data} has changed since this run began "
@@ -78,10 +90,12 @@ def refuse_changed(run: RunDir, config: RunConfig[Any], dataset: TrajectoryDatas
         )
 
 
-def refuse_changed_if_here(run: RunDir, config: RunConfig[Any]) -> None:
+def refuse_changed_if_here(
+    run: RunDir, config: RunConfig[Any], dataset: TrajectoryDataset | None = None
+) -> None:
     """Do the same for a finished run, which needs its data no more: they are compared where they are here."""
-    if is_here(config.data):
-        refuse_changed(run, config, open_data(config)[0])
+    if dataset is not None or is_here(config.data):
+        refuse_changed(run, config, open_data(config, dataset)[0])
 
 
 def _decisive(identity: dict[str, Any]) -> dict[str, Any]:
@@ -92,6 +106,7 @@ def _decisive(identity: dict[str, Any]) -> dict[str, Any]:
         "episodes": identity.get("data_episodes"),
         "steps": identity.get("data_steps"),
         "content": str(identity.get("data_hash"))[:12],
+        **({"part": identity["part_hash"][:12]} if "part_hash" in identity else {}),
         "environment": spec.get("env_id"),
         "old contact margins": spec.get("d4rl_physics"),
         "score reference": reference,

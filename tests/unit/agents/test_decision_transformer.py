@@ -494,7 +494,7 @@ class TestWhatOthersTakeFromIt:
         agent.model.backbone = torch.nn.Identity()
         with pytest.raises(InputError) as caught:
             agent.policy_step()
-        said = "onnx: the backbone is a model of transformers; use that library's own exporter"
+        said = "onnx: the backbone is not chibit's GPT; export it with its own library"
         assert str(caught.value) == said
 
     def test_attention_is_drawn_on_windows_that_are_the_same_each_time(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib.metadata
 import json
 import shutil
 import socket
@@ -15,6 +14,7 @@ import pytest
 import safetensors.torch
 import torch
 
+import chibit
 from baseline_toys import identity_data
 from chibit.agents import AGENTS, make_agent
 from chibit.agents.dt.config import DecisionTransformerConfig
@@ -110,7 +110,7 @@ def test_what_was_saved_comes_back(saved):
     assert policy.target_return == 3000.0
     assert policy.scores == (SCORE,)
     record = json.loads((saved / "config.json").read_text())
-    assert record["agent"] == "dt" and record["chibit"] == importlib.metadata.version("chibit")
+    assert record["agent"] == "dt" and record["chibit"] == chibit.__version__
 
 
 def test_another_target_return_changes_the_actions(saved):
@@ -228,7 +228,7 @@ def cut(tensors):
         (lambda f: (f / "config.json").write_text("[]"), InputError, "is not a policy's"),
         (lambda f: rewrite(f, schema=99), InputError, "upgrade chibit"),
         (lambda f: rewrite(f, schema=None), InputError, "is not a policy's"),
-        (lambda f: rewrite(f, arm="dt", study="s"), InputError, "is a run; chibit export"),
+        (lambda f: rewrite(f, arm="dt", study="s"), InputError, "unknown field 'arm'"),
         (lambda f: rewrite(f, agent="dtt"), InputError, "agent: got 'dtt'; did you mean 'dt'"),
         (lambda f: rewrite(f, config={"contxt": 3}), InputError, "unknown field 'contxt'"),
         (lambda f: rewrite(f, config={"init": "hf:somebody/model"}), DamagedFileError, "expected 'random'"),

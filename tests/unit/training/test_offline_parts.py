@@ -618,7 +618,8 @@ def test_what_a_run_is_asked_for_reaches_its_parts(data, tmp_path, monkeypatch):
     assert calls["limited_memory"] == (("cpu",), {})
     assert calls["resolve_runtime"] == (("cpu", "bf16", 2), {})
     assert calls["threads"] == (2,)
-    assert calls["open_data"] == ((config,), {"progress": False})
+    assert calls["open_data"][0] == (config, None)
+    assert calls["open_data"][1]["run"].path == path and calls["open_data"][1]["progress"] is False
     assert calls["RunProgress"] == ((6, "run"), {"enabled": False})
     assert calls["make_trackers"][0][0].path == path and calls["make_trackers"][0][1] is config
     told.clear()

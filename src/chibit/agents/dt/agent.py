@@ -35,6 +35,7 @@ from chibit.losses.similarity import similarity_loss
 from chibit.models.decision_transformer import PAPER_RETURN_SCALE, DecisionTransformerModel
 from chibit.models.gpt import GPT
 from chibit.models.huggingface import HuggingFaceBackbone
+from chibit.models.own_backbone import OwnBackbone
 
 _DECAYS: dict[str, Callable[[int, int], float]] = {
     "linear_to_zero": linear_to_zero,
@@ -194,7 +195,7 @@ class DecisionTransformer(Agent, config=DecisionTransformerConfig):
     def policy_step(self) -> PolicyStep:
         """From the steps so far to the next action, or to logits to draw it from."""
         if not isinstance(self.model.backbone, GPT):
-            raise InputError("onnx: the backbone is a model of transformers; use that library's own exporter")
+            raise InputError("onnx: the backbone is not chibit's GPT; export it with its own library")
         return SequenceStep(self.model, self.spec).as_step(self.config.context_length)
 
     def attending(self, dataset: TrajectoryDataset) -> tuple[DecisionTransformerModel, WindowSampler]:
@@ -215,6 +216,7 @@ class DecisionTransformer(Agent, config=DecisionTransformerConfig):
         backbone = self.model.backbone
         return self.config.acting(
             shape=backbone.config.shape if isinstance(backbone, GPT) else None,
+            is_own=isinstance(backbone, OwnBackbone),
             max_timesteps=self.model.timesteps.num_embeddings,
         )
 

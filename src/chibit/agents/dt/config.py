@@ -35,7 +35,7 @@ from chibit.losses.similarity import SimilarityForm
 from chibit.models.decision_transformer import RETURNS, DecisionTransformerModelConfig, TimestepTable
 from chibit.models.gpt import SIZES, GPTConfig, GPTShape, Norm
 from chibit.models.hub import links_within
-from chibit.models.initializers import Transfer, short_name, with_budget
+from chibit.models.initializers import Transfer, is_own, short_name, with_budget
 
 Decay = Literal["linear_to_zero", "sigmoid", "constant"]
 
@@ -201,15 +201,19 @@ class DecisionTransformerConfig(DecisionTransformerModelConfig, AgentConfig):
             settings["backbone_learning_rate"] = backbone_learning_rate
         return dataclasses.replace(self, **settings)
 
-    def acting(self, *, shape: GPTShape | None, max_timesteps: int) -> DecisionTransformerConfig:
+    def acting(
+        self, *, shape: GPTShape | None, is_own: bool, max_timesteps: int
+    ) -> DecisionTransformerConfig:
         """What rebuilds the trajectory model alone, without the initializer's source.
 
         Args:
             shape: of the backbone; None where that is a model of transformers, whose configuration is then
-                in `BACKBONE_FOLDER`.
+                in `BACKBONE_FOLDER`, or somebody's own.
+            is_own: whether it is somebody's own, which its initializer makes again.
             max_timesteps: rows of the timestep table.
         """
-        backbone: dict[str, Any] = {"initializer": f"{_WRAPPED}{BACKBONE_FOLDER}"}
+        source = self.initializer if is_own else f"{_WRAPPED}{BACKBONE_FOLDER}"
+        backbone: dict[str, Any] = {"initializer": source}
         if shape is not None:
             backbone = {"initializer": "random", "transfer": "whole", "gpt": shape}
         return dataclasses.replace(
@@ -230,7 +234,7 @@ class DecisionTransformerConfig(DecisionTransformerModelConfig, AgentConfig):
             backbone = folder / BACKBONE_FOLDER
             check_regular(backbone / "config.json", inside=links_within(folder), remedy="fetch it again")
             return dataclasses.replace(self, initializer=f"{_WRAPPED}{backbone}")
-        if self.initializer != "random":
+        if self.initializer != "random" and not is_own(self.initializer):
             raise DamagedFileError(
                 f"{where}.initializer is {self.initializer!r}, expected 'random'; export the policy again"
             )

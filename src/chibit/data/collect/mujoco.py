@@ -115,7 +115,7 @@ def collect(
     num_steps: int | None = None,
     seed: int = 0,
     num_processes: int = 1,
-    out: Path | None = None,
+    out: str | Path | None = None,
     progress: bool = True,
 ) -> Path:
     """Collect a data set and write it where Minari finds it.
@@ -146,7 +146,7 @@ def collect(
         seed=seed,
         policies=_digest(policy for policy in ladder.policies if policy.record.name in actors),
     )
-    root = minari_root(out)
+    root = minari_root(None if out is None else Path(out))
     folder = root / entry.dataset_id
     if folder.exists():
         return reuse(folder, settings, folder / "data" / "metadata.json", "chibit")

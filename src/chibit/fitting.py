@@ -1,0 +1,140 @@
+"""Training in one call: from arrays, a name or a data set to a policy that acts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import ArrayLike
+from torch import nn
+
+from chibit.agents import Agent, AgentConfig
+from chibit.core.config import settings_of, with_settings
+from chibit.core.errors import InputError
+from chibit.core.files import nearest
+from chibit.core.plugins import is_address
+from chibit.core.run_dir import undone_if_refused
+from chibit.data.dataset import TrajectoryDataset
+from chibit.data.load import from_arrays, load_dataset
+from chibit.models.initializers import short_name
+from chibit.models.own_backbone import register_backbone
+from chibit.policy.policy import Policy
+from chibit.recipes import find_recipe
+from chibit.training.offline import Callback, train
+from chibit.training.pretrain.sources import import_sources
+from chibit.training.run_config import RunConfig, run_path
+
+_ARRAYS = ("observations", "actions", "rewards", "terminations", "truncations", "next_observations")
+_READING = ("columns", "episode_length", "skip_damaged")
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """A finished run."""
+
+    path: Path
+    """Its directory: what `chibit evaluate`, `export`, `judge` and `report` take."""
+    record: Mapping[str, Any]
+    """The content of its result.json; see docs/architecture.md."""
+
+    @cached_property
+    def policy(self) -> Policy:
+        """What it has learned, with one episode begun: `act` and `observe` in turn, `reset` for the next."""
+        policy = Policy.from_pretrained(self.path)
+        policy.reset()
+        return policy
+
+    @property
+    def scores(self) -> Sequence[Mapping[str, Any]]:
+        """One for each target return: last, last4, best, best_step ...; none without an environment."""
+        scores: Sequence[Mapping[str, Any]] = self.record["scores"]
+        return scores
+
+
+def fit(
+    data: TrajectoryDataset | str | Path | Mapping[str, ArrayLike] | None = None,
+    agent: str | type[Agent] | AgentConfig = "chibit",
+    *,
+    steps: int | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    backbone: nn.Module | Callable[[], nn.Module] | None = None,
+    on_evaluation: Callback | Sequence[Callback] = (),
+    progress: bool = False,
+    **settings: Any,
+) -> FitResult:
+    """Train a policy on logged trajectories, evaluate it where there is an environment, and keep the run.
+
+    It is `chibit train` in Python: the same run directory, which goes on where it was when called again.
+
+    Args:
+        data: what `load_dataset` gave, a name or path for it, or arrays by the names of `from_arrays`, which
+            may be given as keywords too.
+        agent: a recipe (chibit, dt, bc, td3_bc ...; `chibit recipes` lists them), MODULE:CLASS, an agent
+            class of yours, or its config.
+        steps: gradient steps; None is 100,000.
+        seed: of initialization, batches and evaluation.
+        out: run directory; None makes runs/runs/<arm>-<data>-s<seed>-<hash>.
+        backbone: module of yours for the sequence model; see `register_backbone`.
+        on_evaluation: called after each evaluation with `Evaluated`, one or several.
+        progress: show a progress bar.
+        settings: any other field of `RunConfig` (num_episodes, evaluate_every, target_returns, precision ...)
+            or of the agent's config (learning_rate, batch_size, context_length ...).
+
+    Raises:
+        UserError: as `chibit train`, in one line.
+    """
+    arrays = {name: settings.pop(name) for name in _ARRAYS if name in settings}
+    reading = {name: settings.pop(name) for name in _READING if name in settings}
+    dataset = _open(data, arrays, reading)
+    given: dict[str, Any] = {"seed": seed, **settings} | ({} if steps is None else {"num_steps": steps})
+    if backbone is not None:
+        name = register_backbone(backbone)
+        given = {"initializer": name, "arm": short_name(name), **given}
+    config = _configure(dataset, agent, given)
+    path = run_path(config, Path("runs"), "runs") if out is None else Path(out)
+    with undone_if_refused(path):
+        record = train(config, path, dataset=dataset, on_evaluation=on_evaluation, progress=progress)
+    return FitResult(path, record)
+
+
+def _open(data: Any, arrays: Mapping[str, Any], reading: Mapping[str, Any]) -> TrajectoryDataset:
+    if isinstance(data, Mapping):
+        arrays, data = {**data, **arrays}, None
+    if isinstance(data, str | Path) and not arrays:
+        return load_dataset(data, progress=False, **reading)
+    if reading:
+        raise InputError(f"{next(iter(reading))}: acts where data is a name or a path; leave it out")
+    if isinstance(data, TrajectoryDataset) and not arrays:
+        return data
+    unknown = [name for name in arrays if name not in _ARRAYS]
+    missing = [name for name in _ARRAYS[:4] if name not in arrays]
+    if data is not None or unknown or missing:
+        found = type(data).__name__ if data is not None else ", ".join(map(str, arrays)) or "nothing"
+        raise InputError(
+            f"data: got {found}, expected a data set, a name, a path, or arrays {', '.join(_ARRAYS[:4])}"
+        )
+    return from_arrays(**arrays)
+
+
+def _configure(dataset: TrajectoryDataset, agent: Any, settings: Mapping[str, Any]) -> RunConfig[Any]:
+    """The run of a method on a data set, with other settings."""
+    data, env_id = str(dataset.folder), dataset.spec.env_id
+    if isinstance(agent, str) and not is_address(agent):
+        base = find_recipe(agent, "agent").run(dataset.spec.name)
+        base = replace(base, data=data, env_id=env_id, arm=agent)
+    else:
+        base = RunConfig(data=data, env_id=env_id, agent=agent)
+    of_run = settings_of(base).keys() - {"data", "agent"}
+    of_agent = settings_of(base.agent)
+    for name in settings:
+        if name not in of_run and name not in of_agent:
+            known = ["steps", *of_agent, *of_run]
+            raise InputError(f"fit: unknown setting {name!r}{nearest(name, known)}")
+    config = with_settings(base.agent, {name: settings[name] for name in settings if name in of_agent})
+    import_sources(config)
+    rest = {name: settings[name] for name in settings if name in of_run}
+    return with_settings(replace(base, agent=config), rest)

@@ -1,0 +1,113 @@
+"""Backbones of a user's own: any causal module from (B, T, D) embeddings to hidden states of that shape."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from chibit.core.errors import InputError, first_line
+
+PREFIX = "own:"
+"""Of their names among initializers."""
+_BACKBONES: dict[str, Callable[[], nn.Module]] = {}
+_PROBE_TOKENS, _TOLERANCE = 7, 1e-4
+
+
+class OwnBackbone(nn.Module):
+    """A user's module with the forward that the trajectory model calls."""
+
+    def __init__(self, body: nn.Module) -> None:
+        """Wrap a module.
+
+        Raises:
+            InputError: if it has no width, gives another shape than it is given, or looks at later tokens.
+        """
+        super().__init__()
+        name, width = type(body).__name__, vars(body).get("width")
+        if type(width) is not int or width < 1:
+            raise InputError(f"backbone: {name}.width is {width!r}, expected the values of an embedding")
+        self.body, self.width = body, width
+        _check(body, name, width)
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        positions: slice | None = None,
+        return_attentions: bool = False,
+    ) -> Tensor:
+        """Map (B, T, D) to (B, T', D) as `GPT.forward`; padding is on the right, where no token sees it."""
+        if return_attentions:
+            raise InputError(f"{type(self.body).__name__}: gives no attention weights to draw")
+        hidden: Tensor = self.body(embeddings)
+        return hidden if positions is None else hidden[:, positions]
+
+
+def register_backbone(backbone: nn.Module | Callable[[], nn.Module]) -> str:
+    """Let a module of your own be the sequence model's backbone, in training and in policies that hold it.
+
+    Args:
+        backbone: a module whose weights to start from, or a class or function that makes one, drawn anew with
+            each seed. It has ``width``, D, and maps (B, T, D) to (B, T, D); no output may depend on a later
+            token.
+
+    Returns:
+        Its name as an initializer: ``own:`` and that of its class or function. A later one takes its place.
+
+    Raises:
+        InputError: if it is none.
+    """
+    if isinstance(backbone, nn.Module):
+        kept = OwnBackbone(copy.deepcopy(backbone))
+        name, make = type(backbone).__name__, lambda: copy.deepcopy(kept.body)
+    elif callable(backbone):
+        name, make = getattr(backbone, "__name__", type(backbone).__name__), backbone
+    else:
+        raise InputError(
+            f"backbone: got {type(backbone).__name__}, expected a torch.nn.Module or what makes one"
+        )
+    _BACKBONES[name] = make
+    return PREFIX + name
+
+
+def make_backbone(name: str) -> OwnBackbone:
+    """Make a backbone that was registered under a name, without `PREFIX`.
+
+    Raises:
+        InputError: if none was.
+    """
+    if name not in _BACKBONES:
+        raise InputError(
+            f"initializer {PREFIX + name!r} is a backbone of somebody's own; call "
+            "chibit.register_backbone with its module first"
+        )
+    made: Any = _BACKBONES[name]()
+    if not isinstance(made, nn.Module):
+        raise InputError(f"backbone: {name} makes a {type(made).__name__}, expected a torch.nn.Module")
+    return OwnBackbone(made)
+
+
+def _check(body: nn.Module, name: str, width: int) -> None:
+    """Look at what it does with a few tokens; random numbers and its state stay as they are."""
+    probe = copy.deepcopy(body).eval()
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        tokens = torch.randn(2, _PROBE_TOKENS, width)
+        changed = torch.cat([tokens[:, :-1], torch.randn(2, 1, width)], dim=1)
+        try:
+            first, second = probe(tokens), probe(changed)
+        except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
+            raise InputError(
+                f"backbone: {name} does not take {tuple(tokens.shape)} ({first_line(error)})"
+            ) from error
+    if not isinstance(first, Tensor) or first.shape != tokens.shape:
+        found = tuple(first.shape) if isinstance(first, Tensor) else type(first).__name__
+        raise InputError(f"backbone: {name} maps {tuple(tokens.shape)} to {found}, expected the same shape")
+    if not torch.allclose(first[:, :-1], second[:, :-1], atol=_TOLERANCE):
+        raise InputError(
+            f"backbone: {name} looks at later tokens, where the actions to predict are; mask them"
+        )
