@@ -142,6 +142,7 @@ IN_MEMORY = {
     ("evaluation/attention.py", "np.savez_compressed", "buffer"),
     ("data/readers/sandbox.py", "np.save", "file"),
     ("data/store.py", "np.save", "file"),
+    ("data/readers/minari_spaces.py", "Image.open", "io.BytesIO(content)"),
     ("data/text/tokens.py", "np.memmap", "file"),
     ("core/run_dir.py", "self.path.rmdir"),
     ("core/run_dir.py", "folder.rmdir"),

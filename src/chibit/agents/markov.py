@@ -117,8 +117,10 @@ class ActionScaler:
             device: where actions will be.
 
         Raises:
-            InputError: if actions are discrete.
+            InputError: if actions are discrete, or observations are pictures.
         """
+        if spec.image_shape:
+            raise InputError(f"agent {agent}: the observations of {spec.name} are pictures; use --agent dt")
         if spec.num_actions is not None:
             raise InputError(
                 f"agent {agent}: the actions of {spec.name} are discrete, expected continuous ones; "

@@ -146,6 +146,7 @@ def find_notes(dataset: TrajectoryDataset) -> tuple[str, ...]:
         *_return_notes(dataset),
         *_episode_notes(dataset),
         *_observation_notes(dataset),
+        *_mission_notes(dataset),
         *(_discrete_action_notes(dataset) if dataset.is_discrete else _action_notes(dataset)),
         *_environment_notes(dataset.spec),
     )
@@ -215,6 +216,16 @@ def _observation_notes(dataset: TrajectoryDataset) -> Iterator[str]:
                 f"observations are one whole number, {low:,} to {high:,}: taken as a quantity; "
                 "give one-hot vectors where it is a category"
             )
+
+
+def _mission_notes(dataset: TrajectoryDataset) -> Iterator[str]:
+    if dataset.missions is not None:
+        distinct = np.unique(dataset.missions)
+        number, example = count(len(distinct), "text"), str(distinct[0])[:60]
+        yield (
+            f"{number} of what an episode is for, as {example!r}: kept beside the episodes; agents that see "
+            "states alone ignore them"
+        )
 
 
 def _action_notes(dataset: TrajectoryDataset) -> Iterator[str]:
@@ -351,7 +362,8 @@ def _observations(spec: DatasetSpec) -> str:
     if not spec.image_shape:
         return f"{spec.state_dim}"
     depth, height, width = spec.image_shape
-    return f"the last {depth} pictures of {height} x {width}"
+    stack = "a picture" if depth == 1 else f"the last {depth} pictures"
+    return f"{stack} of {height} x {width}"
 
 
 def _constants(dimensions: tuple[int, ...]) -> str:

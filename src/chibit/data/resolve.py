@@ -222,10 +222,15 @@ def _by_path(path: Path) -> Found:
             return Found(claimed, format)
     if path.is_dir() and any(path.glob("$store$_*_ckpt.*.gz")):
         raise InputError(f"{path}: shards of DQN-replay; chibit data convert makes a store of them")
+    if path.suffix == ".tfrecord" or (path.is_dir() and any(path.rglob("*.tfrecord*"))):
+        raise InputError(
+            f"{path}: RLDS data, which only TensorFlow reads; where it is installed, join the steps of "
+            "tfds.builder_from_directory(PATH).as_dataset() to arrays, numpy.savez them, and give that file"
+        )
     if path.is_dir():
         raise InputError(
-            f"{path}: neither a Minari data set (data/metadata.json), a store ({MANIFEST}) nor tables"
-            " (.csv, .parquet, .jsonl)"
+            f"{path}: neither a Minari data set (data/metadata.json), LeRobot's (meta/info.json), a store "
+            f"({MANIFEST}) nor tables (.csv, .parquet, .jsonl)"
         )
     expected = sorted(format.expected or " or ".join(format.suffixes) for format in formats.values())
     raise InputError(f"{path}: unknown kind of file; expected {', '.join(expected)} or a store")

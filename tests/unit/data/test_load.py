@@ -151,6 +151,10 @@ def test_files_and_folders_of_another_kind(home, tmp_path):
     (tmp_path / "x.txt").write_text("1,2")
     with pytest.raises(InputError, match=r"x\.txt: unknown kind of file; expected .*\.hdf5 or"):
         load_dataset(tmp_path / "x.txt")
+    (tmp_path / "rlds").mkdir()
+    (tmp_path / "rlds" / "pen-train.tfrecord-00000-of-00001").write_text("")
+    with pytest.raises(InputError, match=r"rlds: RLDS data, .*numpy\.savez them"):
+        load_dataset(tmp_path / "rlds")
     (tmp_path / "folder").mkdir()
     with pytest.raises(InputError, match="neither a Minari data set"):
         load_dataset(tmp_path / "folder")

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import shutil
 
@@ -8,8 +9,8 @@ import pytest
 from minari.serialization import serialize_space
 
 from chibit.core.errors import DamagedFileError, InputError, ResourceError
+from chibit.data.inspect import find_notes
 from chibit.data.load import load_dataset
-from chibit.data.readers.minari import read_origin
 
 
 def edit_metadata(folder, **changes):
@@ -367,7 +368,7 @@ def test_an_episode_that_ends_and_goes_on_is_cut(write_minari, hopper_episodes, 
         ("rewards", lambda x: x[:-1], "episode_1: columns differ in length"),
         ("observations", lambda x: x[:-1], "one observation more"),
         ("actions", lambda x: x[:, :2], "differ in shape from earlier"),
-        ("observations", lambda x: x[:, None], "vectors, not images"),
+        ("observations", lambda x: x[:, None], "vectors, or pictures"),
         ("terminations", lambda x: x * 0.5 + 0.5, "expected 0 or 1"),
     ],
 )
@@ -458,10 +459,189 @@ def test_bounds_of_another_size_are_refused(write_minari, hopper_episodes, home,
         load_dataset(folder)
 
 
-def test_actions_must_begin_at_zero(tmp_path):
-    space = json.dumps({"type": "Discrete", "start": 1, "n": 3})
-    with pytest.raises(InputError, match="actions begin at 1, expected 0"):
-        read_origin({"action_space": space, "dataset_id": "x-v0"}, tmp_path)
+def steps(observations, actions=None, num_steps=10):
+    """An episode of ten steps."""
+    return {
+        "observations": observations,
+        "actions": np.zeros((num_steps, 1), np.float32) if actions is None else actions,
+        "rewards": np.arange(num_steps, dtype=float),
+        "terminations": np.zeros(num_steps, bool),
+        "truncations": np.arange(num_steps) == num_steps - 1,
+    }
+
+
+BOX = gym.spaces.Box(-1, 1, (1,))
+
+
+def test_actions_that_begin_elsewhere_are_counted_from_zero(write_minari, home):
+    actions = np.arange(10) % 3 + 5
+    space = gym.spaces.Discrete(3, start=5)
+    episode = steps(np.zeros((11, 2), np.float32), actions)
+    spaces = {"observation_space": gym.spaces.Box(-1, 1, (2,)), "action_space": space}
+    dataset = load_dataset(write_minari([episode], env_id=None, **spaces), progress=False)
+    assert (dataset.spec.num_actions, dataset.actions.tolist()) == (3, (actions - 5).tolist())
+    assert any("actions begin at 5 in the source and at 0 here" in note for note in dataset.notes)
+
+
+@pytest.mark.parametrize(
+    ("space", "how"),
+    [
+        (
+            gym.spaces.Tuple([BOX, gym.spaces.Discrete(2)]),
+            "Tuple space.*put the parts of an action side by side",
+        ),
+        (gym.spaces.Dict({"grip": BOX}), "Dict space, expected a vector or numbers from 0; put the parts"),
+        (gym.spaces.MultiDiscrete([2, 3]), "MultiDiscrete space.*number the combinations from 0"),
+        (gym.spaces.MultiBinary(3), "MultiBinary space.*or give them as floats"),
+    ],
+)
+def test_actions_of_parts_are_refused_with_what_to_do(space, how, write_minari, home):
+    folder = write_minari(
+        [steps(np.zeros((11, 2), np.float32))],
+        env_id=None,
+        observation_space=gym.spaces.Box(-1, 1, (2,)),
+        action_space=BOX,
+    )
+    edit_metadata(folder, action_space=serialize_space(space))
+    with pytest.raises(InputError, match=how) as caught:
+        load_dataset(folder, progress=False)
+    assert "\n" not in str(caught.value)
+
+
+def test_arrays_and_tuples_are_flattened_as_gymnasium_does(write_minari, home):
+    space = gym.spaces.Tuple(
+        [
+            gym.spaces.Box(-1, 1, (2, 3), np.float32),
+            gym.spaces.Discrete(3),
+            gym.spaces.Dict(
+                {"grid": gym.spaces.Box(0, 255, (4, 4, 3), np.uint8), "on": gym.spaces.MultiBinary(2)}
+            ),
+        ]
+    )
+    space.seed(0)
+    seen = [space.sample() for _ in range(11)]
+    arrays, numbers, rest = zip(*seen, strict=True)
+    observations = (
+        np.array(arrays),
+        np.array(numbers),
+        {key: np.array([each[key] for each in rest]) for key in ("grid", "on")},
+    )
+    action_space = gym.spaces.Box(-2, 3, (1, 2), np.float32)
+    episode = steps(observations, np.ones((10, 1, 2), np.float32))
+    for data_format in ("hdf5", "arrow"):
+        folder = write_minari(
+            [episode],
+            env_id=None,
+            dataset_id=f"test/{data_format}-v0",
+            observation_space=space,
+            action_space=action_space,
+            data_format=data_format,
+        )
+        dataset = load_dataset(folder, progress=False)
+        expected = np.array([gym.spaces.flatten(space, value) for value in seen], np.float32)
+        assert np.array_equal(dataset.observations, expected[:-1])
+        assert (dataset.spec.act_dim, dataset.spec.action_high) == (2, (3.0, 3.0))
+        assert any("observations are 0 (6), 1 (3), 2/grid (48), 2/on (2), side" in n for n in dataset.notes)
+
+
+def pictures(num, *shape):
+    """Smooth ones, which JPEG changes little."""
+    waves = np.sin(np.arange(num)[:, None, None] / 3 + np.arange(40)[:, None] / 9 + np.arange(44) / 7)
+    gray = (127 + 120 * waves).astype(np.uint8)
+    return np.repeat(gray[..., None], 3, axis=3) if shape else gray
+
+
+@pytest.mark.parametrize("data_format", ["hdf5", "arrow"])
+@pytest.mark.parametrize("jpeg", [True, False])
+@pytest.mark.parametrize("colors", [(), (3,)])
+def test_pictures_become_frames(write_minari, home, data_format, jpeg, colors):
+    seen = pictures(11, *colors)
+    folder = write_minari(
+        [steps(seen, np.arange(10) % 2), steps(seen[::-1].copy(), np.arange(10) % 2)],
+        env_id=None,
+        observation_space=gym.spaces.Box(0, 255, (40, 44, *colors), np.uint8),
+        action_space=gym.spaces.Discrete(2),
+        data_format=data_format,
+        jpeg_encoding=jpeg,
+    )
+    dataset = load_dataset(folder, progress=False)
+    assert dataset.spec.image_shape == (1, 40, 44)
+    expected = pictures(11)[:-1].astype(int)
+    difference = np.abs(dataset.frames[:10].astype(int) - expected).max()
+    assert difference <= (12 if jpeg else 0)
+    assert np.abs(dataset.frames[10].astype(int) - pictures(11)[-1]).max() <= 12
+    assert any("gray" in note for note in dataset.notes)
+
+
+def test_numbers_that_were_stored_as_pictures_are_refused(write_minari, home):
+    """As Minari 0.5.3 did with every array of bytes."""
+    space = gym.spaces.Box(0, 255, (5,), np.uint8)
+    folder = write_minari(
+        [steps(np.zeros((11, 5), np.uint8))], env_id=None, observation_space=space, action_space=BOX
+    )
+    with edit_episodes(folder) as file:
+        del file["episode_0/observations"]
+        data = [np.arange(20 + i, dtype=np.uint8) for i in range(11)]
+        file["episode_0"].create_dataset("observations", (11,), h5py.vlen_dtype(np.uint8))[:] = data
+    with pytest.raises(InputError, match=r"shape \(5,\) are stored as text or JPEG, which changes numbers"):
+        load_dataset(folder, progress=False)
+
+
+def test_a_picture_of_another_size_and_no_picture_are_refused(write_minari, home):
+    folder = write_minari(
+        [steps(pictures(11))],
+        env_id=None,
+        observation_space=gym.spaces.Box(0, 255, (40, 44), np.uint8),
+        action_space=BOX,
+    )
+    edit_metadata(folder, observation_space=serialize_space(gym.spaces.Box(0, 255, (80, 44), np.uint8)))
+    with pytest.raises(DamagedFileError, match="a picture of 40 x 44, expected"):
+        load_dataset(folder, progress=False)
+    with edit_episodes(folder) as file:
+        del file["episode_0/observations"]
+        file["episode_0/observations"] = np.zeros((11, 30), np.uint8)
+    with pytest.raises(DamagedFileError, match="damaged JPEG file"):
+        load_dataset(folder, progress=False)
+
+
+@pytest.mark.parametrize("data_format", ["hdf5", "arrow"])
+def test_missions_are_kept_beside_the_episodes(write_minari, home, data_format):
+    """As in Minari's sets of MiniGrid: a grid, a direction and a text that every step repeats."""
+    space = gym.spaces.Dict(
+        {
+            "direction": gym.spaces.Discrete(4),
+            "image": gym.spaces.Box(0, 255, (7, 7, 3), np.uint8),
+            "mission": gym.spaces.Text(64),
+        }
+    )
+    rng = np.random.default_rng(0)
+
+    def seen(mission):
+        image = rng.integers(0, 10, (11, 7, 7, 3), dtype=np.uint8)
+        return {"direction": rng.integers(0, 4, 11), "image": image, "mission": [mission] * 11}
+
+    missions = ["go to the red ball", "pick up the key", "go to the red ball"]
+    folder = write_minari(
+        [steps(seen(mission), rng.integers(0, 7, 10)) for mission in missions],
+        env_id=None,
+        observation_space=space,
+        action_space=gym.spaces.Discrete(7),
+        data_format=data_format,
+    )
+    dataset = load_dataset(folder, progress=False)
+    assert dataset.missions.tolist() == missions
+    assert dataset.spec.state_dim == 4 + 147
+    assert load_dataset(dataset.folder).missions.tolist() == missions
+    [note] = [note for note in find_notes(dataset) if "what an episode is for" in note]
+    assert "2 texts" in note and "'go to the red ball'" in note and "ignore them" in note
+    assert dataset.random_fraction(0.34, 0).missions.shape == (1,)
+    with edit_episodes(folder) if data_format == "hdf5" else contextlib.nullcontext() as file:
+        if file is None:
+            return
+        file["episode_1/observations/mission"][4] = "do nothing"
+    changed = load_dataset(folder, progress=False)
+    assert changed.missions.tolist() == missions
+    assert "the text changes within 1 episodes: its first is kept" in changed.notes
 
 
 def test_another_format_is_read_by_minari_or_refused(write_minari, hopper_episodes, home):

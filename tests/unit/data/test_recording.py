@@ -83,7 +83,7 @@ def test_episodes_of_one_step_are_fine():
     [
         ({"rewards": np.ones(5)}, "observations 6, actions 6, rewards 5"),
         ({"rewards": np.ones((6, 2))}, r"rewards: shape \(6, 2\)"),
-        ({"observations": np.zeros((6, 2, 2))}, "vectors, not images"),
+        ({"observations": np.zeros((6, 2, 2))}, "vectors, or pictures"),
         ({"observations": np.zeros((6, 0))}, "vectors"),
         ({"actions": np.zeros((6, 2), int)}, "integers of shape"),
         ({"actions": np.zeros((6, 2, 2))}, "numbers of shape"),

@@ -18,6 +18,7 @@ import numpy as np
 from chibit.core.arrays import reading
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.files import check_regular
+from chibit.data.readers.columns import Column
 from chibit.data.readers.recording import declared_bytes
 from chibit.data.readers.size_limits import check_declared_size
 
@@ -77,6 +78,11 @@ class Hdf5Group:
         if isinstance(member, Hdf5Column):
             return member
         raise DamagedFileError(f"{self._path}: {self._name}/{name} is not an array")
+
+    def is_group(self, name: str) -> bool:
+        """Whether a member is a group; raises as `member`."""
+        with _reading(self._path):
+            return isinstance(self._open(name, f"{self._name}/{name}"), h5py.h5g.GroupID)
 
     def variable(self, name: str) -> Hdf5Column:
         """Open a member whose elements are texts, or bytes such as encoded pictures; raises as `member`."""
@@ -150,9 +156,9 @@ class Hdf5Column:
             return values.reshape(1)[0]
 
 
-def texts(column: Hdf5Column) -> list[str]:
+def texts(column: Column) -> list[str]:
     """Read a column of texts whole."""
-    rows = column[0 : column.shape[0]].reshape(-1)
+    rows = np.asarray(column[0 : column.shape[0]]).reshape(-1)
     return [row.decode(errors="replace") if isinstance(row, bytes) else str(row) for row in rows]
 
 

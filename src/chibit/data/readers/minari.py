@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,11 @@ from chibit.core.files import check_name
 from chibit.data.environment import choose_environment
 from chibit.data.readers.hdf5 import open_hdf5
 from chibit.data.readers.minari_episodes import (
-    MAX_DEPTH,
     ArrayEpisode,
-    Categories,
-    EncodedEpisode,
-    MinariEpisode,
     hdf5_episodes,
     record_episodes,
 )
+from chibit.data.readers.minari_spaces import Part, observation_parts
 from chibit.data.readers.origin import Origin
 from chibit.data.readers.recording import Recording
 from chibit.data.readers.sandbox import ApartFormat
@@ -36,7 +33,6 @@ from chibit.environments.data_names import is_published_name
 from chibit.environments.registry import ENVIRONMENTS, MujocoEnvironment
 
 _MAIN_FILE, _METADATA = "main_data.hdf5", "metadata.json"
-_MAX_CATEGORIES = 4096
 _LARGEST = 1e30  # of scores and bounds; far beyond any real one, and within single precision
 _HARMLESS_OPTIONS = {"render_mode", "width", "height", "camera_id", "camera_name", "default_camera_config"}
 _LATER_MUJOCO = [
@@ -86,7 +82,7 @@ def read_minari(folder: Path) -> Iterator[tuple[Recording, Origin]]:
     with open_hdf5(path) as file:
         count, open_episode = hdf5_episodes(file, path)
         _check_total(metadata, "total_episodes", count, path)
-        recording = record_episodes(count, _encoded(open_episode, metadata, folder), path)
+        recording = record_episodes(count, open_episode, path, *_spaces(metadata, folder))
         _check_total(metadata, "total_steps", len(recording.rewards), path)
         _check_bounds(origin, recording, folder)
         yield recording, origin
@@ -96,7 +92,7 @@ def read_origin(metadata: dict[str, Any], folder: Path) -> Origin:
     """Take from metadata what can be trusted.
 
     Raises:
-        InputError: for an action space that does not begin at 0, or a name that no path may hold.
+        InputError: for an action space that is no vector and no number, or a name that no path may hold.
         DamagedFileError: if a field does not have the form that Minari gives it.
     """
     fallback = folder.parent.name if folder.name == "data" else folder.name
@@ -117,7 +113,7 @@ def read_origin(metadata: dict[str, Any], folder: Path) -> Origin:
         num_actions=num_actions,
         action_bounds=action_bounds,
         max_episode_steps=limit if type(limit) is int and limit > 0 else None,
-        notes=(*notes, *physics_notes),
+        notes=(*notes, *physics_notes, *_action_notes(_json_field(metadata, "action_space", folder))),
         provenance={
             "kind": "minari",
             "path": str(folder.absolute()),
@@ -178,58 +174,50 @@ def _mujoco_requirement(requirements: Any) -> Requirement | None:
 def _action_space(
     space: dict[str, Any], folder: Path
 ) -> tuple[int | None, tuple[tuple[float | None, ...], tuple[float | None, ...]] | None]:
-    """Read the number of actions, or their bounds; None is one that is not finite."""
-    if space.get("type") == "Discrete":
-        if space.get("start", 0) != 0:
-            raise InputError(f"{folder}: actions begin at {space['start']}, expected 0; renumber them")
+    """Read the number of actions, or their bounds; None is one that is not finite.
+
+    Raises:
+        InputError: for actions that are neither a vector nor one number.
+    """
+    kind = space.get("type", "Box")
+    if kind == "Discrete":
         number = space.get("n")
         return (number, None) if type(number) is int and number > 0 else (None, None)
-    low, high = space.get("low"), space.get("high")
-    if isinstance(low, list) and isinstance(high, list):
-        lowest, highest = (tuple(float(x) if _is_finite(x) else None for x in part) for part in (low, high))
-        return None, (lowest, highest)
-    return None, None
-
-
-def _encoded(
-    open_episode: Callable[[int], MinariEpisode], metadata: dict[str, Any], folder: Path
-) -> Callable[[int], MinariEpisode]:
-    """Let episodes give discrete observations as one-hot vectors, where the observation space has any."""
-    parts = _observation_parts(_json_field(metadata, "observation_space", folder), folder)
-    if not any(parts):
-        return open_episode
-    return lambda index: EncodedEpisode(open_episode(index), parts, f"{folder}: episode_{index}")
-
-
-def _observation_parts(space: dict[str, Any], folder: Path, depth: int = 0) -> tuple[Categories | None, ...]:
-    """Read which parts of an observation are discrete, in the order in which episodes give the parts."""
-    kind, subspaces = space.get("type"), space.get("subspaces")
-    if kind == "Dict" and isinstance(subspaces, dict) and depth < MAX_DEPTH:
-        inner = [subspaces[key] if isinstance(subspaces[key], dict) else {} for key in sorted(subspaces)]
-        return tuple(part for each in inner for part in _observation_parts(each, folder, depth + 1))
-    if kind == "Discrete":
-        return (_categories([space.get("n")], [space.get("start", 0)], folder),)
-    if kind == "MultiDiscrete":
-        counts = space.get("nvec")
-        starts = space.get("start", [0] * len(counts) if isinstance(counts, list) else None)
-        return (_categories(counts, starts, folder),)
-    return (None,)
-
-
-def _categories(counts: Any, starts: Any, folder: Path) -> Categories:
-    lists = [value for value in (counts, starts) if isinstance(value, list)]
-    is_whole = all(type(number) is int and abs(number) < 1 << 53 for value in lists for number in value)
-    if len(lists) < 2 or not is_whole or len(counts) != len(starts) or not counts or min(counts) < 1:
-        raise DamagedFileError(
-            f"{folder / _METADATA}: the discrete observation space has counts {str(counts)[:80]} and starts "
-            f"{str(starts)[:80]}; expected whole numbers; copy or download the data set again"
-        )
-    if sum(counts) > _MAX_CATEGORIES:
+    if kind != "Box":
+        how = "put the parts of an action side by side as one vector"
+        if kind in ("MultiDiscrete", "MultiBinary"):
+            how = "number the combinations from 0, or give them as floats"
         raise InputError(
-            f"{folder}: discrete observations with {sum(counts):,} values, expected at most "
-            f"{_MAX_CATEGORIES:,} (one-hot vectors); embed them first"
+            f"{folder}: actions are of a {str(kind)[:20]} space, expected a vector or numbers from 0; "
+            f"{how}, and write the data again with that action_space"
         )
-    return Categories(tuple(counts), tuple(starts))
+    low, high = (_flat(space.get(name)) for name in ("low", "high"))
+    return None, (low, high) if low and high else None
+
+
+def _action_notes(space: dict[str, Any]) -> tuple[str, ...]:
+    start = space.get("start", 0) if space.get("type") == "Discrete" else 0
+    return (f"actions begin at {start} in the source and at 0 here: a policy's need {start} added",) * (
+        start != 0
+    )
+
+
+def _flat(bound: Any) -> tuple[float | None, ...]:
+    """A bound of a Box, which may be nested lists, as a row."""
+    if isinstance(bound, list):
+        return tuple(number for part in bound for number in _flat(part))
+    return (float(bound) if _is_finite(bound) else None,) if bound is not None else ()
+
+
+def _spaces(metadata: dict[str, Any], folder: Path) -> tuple[tuple[Part, ...], int]:
+    """Parts of an observation, and the number of the first discrete action."""
+    actions = _json_field(metadata, "action_space", folder)
+    start = actions.get("start", 0) if actions.get("type") == "Discrete" else 0
+    if type(start) is not int or abs(start) > _LARGEST:
+        raise DamagedFileError(
+            f"{folder / _METADATA}: actions begin at {str(start)[:40]}; copy or download the data set again"
+        )
+    return observation_parts(_json_field(metadata, "observation_space", folder), str(folder)), start
 
 
 def _score_reference(metadata: dict[str, Any]) -> tuple[float, float] | None:
@@ -296,4 +284,4 @@ def _record_other_format(folder: Path, metadata: dict[str, Any]) -> Recording:
         raise DamagedFileError(
             f"{folder}: damaged Arrow files ({error}); copy or download them again"
         ) from error
-    return record_episodes(len(episodes), _encoded(episodes.__getitem__, metadata, folder), folder)
+    return record_episodes(len(episodes), episodes.__getitem__, folder, *_spaces(metadata, folder))

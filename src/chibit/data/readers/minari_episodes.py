@@ -1,15 +1,14 @@
 """Steps of a Minari data set, episode by episode (Younis et al., 2024).
 
-An episode has one more observation than actions. Dictionary observations become one vector, their parts in
-alphabetical order and discrete ones as one-hot vectors, as `gymnasium.wrappers.FlattenObservation` gives
-them.
+An episode has one more observation than actions. How the parts of an observation are read is in
+`minari_spaces.py`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,7 +16,18 @@ import numpy as np
 
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.data.readers.columns import Column
-from chibit.data.readers.hdf5 import Hdf5Column, Hdf5Group
+from chibit.data.readers.hdf5 import Hdf5Group
+from chibit.data.readers.hdf5 import texts as read_texts
+from chibit.data.readers.minari_spaces import (
+    MAX_DEPTH,
+    Categories,
+    FromZero,
+    Numbers,
+    OneHotColumn,
+    Part,
+    Picture,
+    Text,
+)
 from chibit.data.readers.recording import (
     BLOCK_ROWS,
     Block,
@@ -33,8 +43,7 @@ from chibit.data.readers.recording import (
 from chibit.data.readers.size_limits import check_declared_size, memory_budget
 
 _COLUMNS = ("actions", "rewards", "terminations", "truncations")
-MAX_DEPTH = 4
-"""Dictionary observations may be nested so deep."""
+_MAX_MISSION = 1000  # letters
 
 
 class MinariEpisode(Protocol):
@@ -58,89 +67,63 @@ class _Layout:
     is_discrete: bool
 
 
-@dataclass(frozen=True)
-class Categories:
-    """Discrete parts of an observation: one column for each, with its number of values and the least."""
+class SpacedEpisode:
+    """An episode whose columns are read as the data set's spaces say."""
 
-    counts: tuple[int, ...]
-    starts: tuple[int, ...]
+    def __init__(
+        self, episode: MinariEpisode, parts: tuple[Part, ...], first_action: int, where: str
+    ) -> None:
+        """Wrap an episode.
 
-
-@dataclass(frozen=True)
-class OneHotColumn:
-    """Discrete observations as one-hot vectors, side by side."""
-
-    column: Column
-    """(T,) or (T, parts) whole numbers."""
-    categories: Categories
-    where: str
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(T, width)."""
-        return (*self.column.shape[:1], sum(self.categories.counts))
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of 0 and 1."""
-        return np.dtype(np.uint8)
-
-    def __getitem__(self, rows: slice) -> np.ndarray:
-        """Read rows.
-
-        Raises:
-            InputError: if a value is none of its categories.
+        Args:
+            episode: its columns as they are stored.
+            parts: of an observation, in order.
+            first_action: number of the first discrete action.
+            where: for messages.
         """
-        values = np.asarray(self.column[rows])
-        counts, starts = np.array(self.categories.counts), np.array(self.categories.starts)
-        if math.prod(values.shape[1:]) != len(counts):
+        self._episode, self._parts = episode, parts
+        self._first_action, self._where = first_action, where
+
+    def _stored(self) -> list[tuple[Part, Column]]:
+        columns = self._episode.observations()
+        if len(columns) != len(self._parts):
             raise InputError(
-                f"{self.where}: observations have shape {values.shape}, the observation space has "
-                f"{len(counts)} discrete parts"
+                f"{self._where}: observations have {len(columns)} parts, their space has {len(self._parts)}"
             )
-        numbers = values.reshape(len(values), len(counts)) - starts
-        wrong = np.argwhere((numbers < 0) | (numbers >= counts) | (numbers != np.floor(numbers)))
-        if len(wrong):
-            row, part = wrong[0].tolist()
-            place, low = (rows.start or 0) + row, starts[part]
-            found, high = numbers[row, part] + low, low + counts[part] - 1
-            raise InputError(
-                f"{self.where}: observation {place} is {found}, expected a whole number from {low} to {high}"
-            )
-        encoded = np.zeros((len(values), int(counts.sum())), np.uint8)
-        offsets = np.cumsum(counts) - counts
-        np.put_along_axis(encoded, (numbers + offsets).astype(np.int64), 1, axis=1)
-        return encoded
-
-
-@dataclass(frozen=True)
-class EncodedEpisode:
-    """An episode whose discrete observations are one-hot vectors."""
-
-    episode: MinariEpisode
-    parts: tuple[Categories | None, ...]
-    """Of each part of an observation, in order; None where it is numbers already."""
-    where: str
+        return list(zip(self._parts, columns, strict=True))
 
     def observations(self) -> list[Column]:
-        """Give the parts of observations.
+        """Give the parts that are numbers, as vectors.
 
         Raises:
             InputError: if they are not those of the observation space.
         """
-        columns = self.episode.observations()
-        if len(columns) != len(self.parts):
-            raise InputError(
-                f"{self.where}: observations have {len(columns)} parts, their space has {len(self.parts)}"
-            )
         return [
-            column if categories is None else OneHotColumn(column, categories, self.where)
-            for column, categories in zip(columns, self.parts, strict=True)
+            part.view(column, self._where)
+            for part, column in self._stored()
+            if isinstance(part, Numbers | Categories)
         ]
+
+    def pictures(self) -> Column:
+        """Give the one part that is pictures."""
+        return next(
+            part.view(column, self._where) for part, column in self._stored() if isinstance(part, Picture)
+        )
+
+    def mission(self) -> tuple[str, bool]:
+        """Give the text that the episode begins with, and whether it stays the same."""
+        found = [read_texts(column) for part, column in self._stored() if isinstance(part, Text)]
+        first = " ".join(texts[0] for texts in found if texts)
+        return first, all(len(set(texts)) == 1 for texts in found)
 
     def column(self, name: str) -> Column:
         """Give another column."""
-        return self.episode.column(name)
+        column = self._episode.column(name)
+        if name != "actions":
+            return column
+        if self._first_action and column.dtype.kind in "iu":
+            return FromZero(column, self._first_action)
+        return Numbers(name, column.shape[1:]).view(column, self._where)
 
 
 class Hdf5Episode:
@@ -153,14 +136,15 @@ class Hdf5Episode:
 
     def observations(self) -> list[Column]:
         """Open the parts of observations."""
-        return _leaves(self._group.member("observations"), self._where)
+        return _leaves(self._group, "observations", self._where)
 
     def column(self, name: str) -> Column:
         """Open another column."""
         member = self._group.member(name)
         if isinstance(member, Hdf5Group):
-            kind = "dictionaries or tuples; expected vectors or integers"
-            raise InputError(f"{self._where}: {name} are {kind}")
+            raise InputError(
+                f"{self._where}: {name} are dictionaries or tuples; expected vectors or integers"
+            )
         return member
 
 
@@ -174,7 +158,8 @@ class ArrayEpisode:
 
     def observations(self) -> list[Column]:
         """Give the parts of observations."""
-        return [self._numeric(part, "observations") for part in _flat_parts(self._episode["observations"])]
+        parts = map(np.asarray, _flat_parts(self._episode["observations"]))
+        return [part if part.dtype.kind == "U" else self._numeric(part, "observations") for part in parts]
 
     def column(self, name: str) -> Column:
         """Give another column."""
@@ -213,34 +198,46 @@ def hdf5_episodes(file: Hdf5Group, path: Path) -> tuple[int, Callable[[int], Hdf
     return len(numbers), open_episode
 
 
-def record_episodes(count: int, open_episode: Callable[[int], MinariEpisode], path: Path) -> Recording:
+def record_episodes(
+    count: int,
+    open_episode: Callable[[int], MinariEpisode],
+    path: Path,
+    parts: tuple[Part, ...],
+    first_action: int = 0,
+) -> Recording:
     """Make a recording of episodes: rewards and ends are read now, the rest when the store asks for it.
 
     Args:
         count: number of episodes.
         open_episode: gives one by its number.
         path: the file, for messages.
+        parts: of an observation.
+        first_action: number of the first discrete action.
 
     Raises:
         InputError: if an episode's columns do not fit together, or it differs in shape from the others.
     """
-    found = _Ends()
+
+    def open_spaced(index: int) -> SpacedEpisode:
+        return SpacedEpisode(open_episode(index), parts, first_action, f"{path}: episode_{index}")
+
+    kinds = _Kinds(parts, path)
+    found = _Ends(kinds)
     declared = 0
     stored = path.stat().st_size if path.is_file() else memory_budget()
     for index in range(count):
         where = f"{path}: episode_{index}"
-        episode = open_episode(index)
-        parts = episode.observations()
+        episode = open_spaced(index)
         columns = {name: episode.column(name) for name in _COLUMNS}
+        observed = [episode.pictures()] if kinds.picture else episode.observations()
         declared += sum(
-            declared_bytes(
-                column.column if isinstance(column, OneHotColumn) else column
-            )  # as the file has it
-            for column in (*parts, *columns.values())
+            # As the file has it: what is made of it is larger and not held.
+            declared_bytes(column.column if isinstance(column, OneHotColumn) else column)
+            for column in (*(() if kinds.picture else observed), *columns.values())
         )
         check_declared_size(path, declared, stored)
-        if _check_lengths(parts, columns, where) > 0:
-            found.add(index, _layout(parts, columns["actions"], where), columns, where)
+        if _check_lengths(observed, columns, where) > 0:
+            found.add(index, episode, observed, columns, where)
     if found.layout is None:
         raise InputError(f"{path}: no episode has any steps")
     starts, flags, _ = find_episodes(
@@ -253,25 +250,66 @@ def record_episodes(count: int, open_episode: Callable[[int], MinariEpisode], pa
         state_dim=sum(found.layout.widths),
         num_action_columns=found.layout.num_action_columns,
         is_discrete=found.layout.is_discrete,
-        has_next_observations=True,
-        blocks=lambda: _merged(_blocks(found.kept, open_episode)),
-        notes=found.notes(count, len(starts) - 1),
+        has_next_observations=kinds.picture is None,
+        blocks=lambda: _merged(_blocks(found.kept, open_spaced, has_numbers=kinds.picture is None)),
+        notes=(*kinds.notes(found.layout), *found.notes(count, len(starts) - 1)),
+        image_shape=kinds.picture.form.image_shape if kinds.picture else (),
+        frames=partial(_frames, kinds.picture, found.kept, open_spaced, path) if kinds.picture else None,
+        missions=found.missions_at(starts),
     )
+
+
+class _Kinds:
+    """Which parts of an observation are numbers, pictures and texts."""
+
+    def __init__(self, parts: Sequence[Part], path: Path) -> None:
+        self.numbers = [part for part in parts if isinstance(part, Numbers | Categories)]
+        pictures = [part for part in parts if isinstance(part, Picture)]
+        self.has_text = any(isinstance(part, Text) for part in parts)
+        if not self.numbers and len(pictures) != 1:
+            raise InputError(
+                f"{path}: observations have {len(pictures)} pictures and no numbers; expected numbers or "
+                "one picture"
+            )
+        self.picture = None if self.numbers else pictures[0]
+        self._left_out = [part.name for part in pictures] if self.numbers else []
+
+    def notes(self, layout: _Layout) -> Iterator[str]:
+        """How observations are put together, and what of them is left out."""
+        if self.picture is not None:
+            yield self.picture.form.note
+        if len(self.numbers) > 1:
+            parts = zip(self.numbers, layout.widths, strict=True)
+            listed = ", ".join(f"{part.name} ({width})" for part, width in parts)
+            yield f"observations are {listed}, side by side in this order"
+        if self._left_out:
+            yield f"left out pictures: {', '.join(self._left_out)}"
 
 
 class _Ends:
     """Rewards and ends of the episodes that have steps."""
 
-    def __init__(self) -> None:
+    def __init__(self, kinds: _Kinds) -> None:
         self.layout: _Layout | None = None
         self.kept: list[int] = []
         self.rewards: list[np.ndarray] = []
         self.terminations: list[np.ndarray] = []
         self.truncations: list[np.ndarray] = []
-        self._num_unmarked = 0
+        self._kinds = kinds
+        self._missions: list[str] = []
+        self._num_unmarked = self._num_changing = 0
 
-    def add(self, index: int, layout: _Layout, columns: Mapping[str, Column], where: str) -> None:
+    def add(
+        self,
+        index: int,
+        episode: SpacedEpisode,
+        observed: Sequence[Column],
+        columns: Mapping[str, Column],
+        where: str,
+    ) -> None:
         """Read one episode's; InputError if it differs in shape from those before."""
+        widths = () if self._kinds.picture else tuple(check_observations(c.shape, where) for c in observed)
+        layout = _Layout(widths, *check_actions(columns["actions"].shape, columns["actions"].dtype, where))
         if self.layout is not None and layout != self.layout:
             raise InputError(f"{where}: observations or actions differ in shape from earlier episodes")
         self.layout = layout
@@ -284,6 +322,17 @@ class _Ends:
         self.rewards.append(read_rewards(columns["rewards"], where))
         self.terminations.append(terminations)
         self.truncations.append(truncations)
+        if self._kinds.has_text:
+            mission, is_constant = episode.mission()
+            self._missions.append(mission[:_MAX_MISSION])
+            self._num_changing += not is_constant
+
+    def missions_at(self, starts: np.ndarray) -> np.ndarray | None:
+        """The text of each episode of a recording that begins at `starts`, (E + 1,)."""
+        if not self._kinds.has_text:
+            return None
+        first = np.cumsum([0, *map(len, self.rewards)])
+        return np.array(self._missions)[np.searchsorted(first, starts[:-1], side="right") - 1]
 
     def notes(self, num_logged: int, num_episodes: int) -> tuple[str, ...]:
         """Say what differs from the file: `num_logged` episodes there, `num_episodes` in the recording."""
@@ -296,15 +345,33 @@ class _Ends:
             notes.append(f"{unmarked} have no mark at their end: taken as truncated")
         if num_episodes > num_kept:
             notes.append(f"{num_kept} logged episodes are {num_episodes}: some end and go on")
+        if self._num_changing:
+            notes.append(f"the text changes within {self._num_changing} episodes: its first is kept")
         return tuple(notes)
 
 
-def _blocks(kept: Iterable[int], open_episode: Callable[[int], MinariEpisode]) -> Iterator[Block]:
+def _blocks(
+    kept: Iterable[int], open_episode: Callable[[int], SpacedEpisode], *, has_numbers: bool
+) -> Iterator[Block]:
     for index in kept:
         episode = open_episode(index)
+        actions = read_matrix(episode.column("actions"))
+        if not has_numbers:
+            yield Block(np.empty((len(actions), 0), np.float32), actions, None)
+            continue
         parts = [read_matrix(column) for column in episode.observations()]
         observations = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-        yield Block(observations[:-1], read_matrix(episode.column("actions")), observations[1:])
+        yield Block(observations[:-1], actions, observations[1:])
+
+
+def _frames(
+    picture: Picture, kept: Iterable[int], open_episode: Callable[[int], SpacedEpisode], path: Path
+) -> Iterator[np.ndarray]:
+    """The newest picture of every step."""
+    for index in kept:
+        episode = open_episode(index)
+        steps = np.array([0, episode.column("rewards").shape[0]])
+        yield from picture.form.frames(episode.pictures(), steps, f"{path}: episode_{index}")
 
 
 def _merged(blocks: Iterable[Block]) -> Iterator[Block]:
@@ -320,16 +387,12 @@ def _merged(blocks: Iterable[Block]) -> Iterator[Block]:
 
 
 def _join(blocks: Sequence[Block]) -> Block:
+    following = [block.next_observations for block in blocks if block.next_observations is not None]
     return Block(
         np.concatenate([block.observations for block in blocks]),
         np.concatenate([block.actions for block in blocks]),
-        np.concatenate([block.next_observations for block in blocks if block.next_observations is not None]),
+        np.concatenate(following) if following else None,
     )
-
-
-def _layout(parts: Sequence[Column], actions: Column, where: str) -> _Layout:
-    widths = tuple(check_observations(part.shape, where) for part in parts)
-    return _Layout(widths, *check_actions(actions.shape, actions.dtype, where))
 
 
 def _check_lengths(parts: Sequence[Column], columns: Mapping[str, Column], where: str) -> int:
@@ -345,18 +408,25 @@ def _check_lengths(parts: Sequence[Column], columns: Mapping[str, Column], where
     return num_steps
 
 
-def _leaves(member: Hdf5Group | Hdf5Column, where: str, depth: int = 0) -> list[Column]:
-    if isinstance(member, Hdf5Column):
-        return [member]
-    names = sorted(member.names())
-    if depth == MAX_DEPTH or not names or names[0].startswith("_index_"):
-        raise InputError(
-            f"{where}: observations are tuples or deeply nested; expected vectors or dictionaries"
-        )
-    return [leaf for name in names for leaf in _leaves(member.member(name), where, depth + 1)]
+def _leaves(group: Hdf5Group, name: str, where: str, depth: int = 0) -> list[Column]:
+    """Parts of observations: of dictionaries in alphabetical order, of tuples by their number."""
+    if not group.is_group(name):
+        return [group.variable(name)]
+    inner = group.group(name)
+    names = sorted(inner.names(), key=_place)
+    if depth == MAX_DEPTH or not names:
+        raise InputError(f"{where}: observations are empty or nested deeper than {MAX_DEPTH} times")
+    return [leaf for each in names for leaf in _leaves(inner, each, where, depth + 1)]
+
+
+def _place(name: str) -> tuple[int, str]:
+    number = name.removeprefix("_index_")
+    return (int(number) if name.startswith("_index_") and number.isdecimal() else -1, name)
 
 
 def _flat_parts(value: Any) -> list[Any]:
     if isinstance(value, Mapping):
         return [part for key in sorted(value) for part in _flat_parts(value[key])]
+    if isinstance(value, tuple):
+        return [part for each in value for part in _flat_parts(each)]
     return [value]

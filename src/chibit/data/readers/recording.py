@@ -294,7 +294,8 @@ def check_observations(shape: tuple[int, ...], where: str) -> int:
         return 1
     if len(shape) != 2 or shape[1] == 0:
         raise InputError(
-            f"{where}: observations have shape {shape}; expected (steps, width): vectors, not images"
+            f"{where}: observations have shape {shape}; expected (steps, width): vectors, "
+            "or pictures of at least 36 x 36 bytes"
         )
     return shape[1]
 

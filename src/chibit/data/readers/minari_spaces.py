@@ -1,0 +1,268 @@
+"""What the spaces in Minari's metadata say of observations and actions, and how their parts are read.
+
+An observation becomes one vector as `gymnasium.spaces.flatten` makes it: discrete parts as one-hot vectors,
+arrays as rows of numbers, dictionaries in alphabetical and tuples in their own order. Two kinds of parts are
+kept apart: texts, which say what an episode is for, and pictures.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from chibit.core.arrays import reading
+from chibit.core.errors import DamagedFileError, InputError
+from chibit.data.readers.columns import Column
+from chibit.data.readers.pictures import PictureForm
+
+MAX_DEPTH = 4
+"""Dictionaries and tuples may be nested so deep."""
+_MAX_CATEGORIES = 4096
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """An array of numbers."""
+
+    name: str
+    shape: tuple[int, ...] | None = None
+    """Of one observation; None where the metadata do not say."""
+
+    def view(self, column: Column, where: str) -> Column:
+        """The column as vectors.
+
+        Raises:
+            InputError: if the numbers were stored as a picture.
+        """
+        is_changed = self.shape is not None and column.dtype == np.uint8 and column.shape[1:] != self.shape
+        if column.dtype.kind == "O" or (is_changed and len(column.shape) == 2):
+            raise InputError(
+                f"{where}: {self.name or 'observations'} of shape {self.shape} are stored as text or JPEG, "
+                "which changes numbers; expected plain numbers; write the data with jpeg_encoding=False"
+            )
+        return _Flat(column) if len(column.shape) > 2 and column.shape[1:] == self.shape else column
+
+
+@dataclass(frozen=True)
+class Categories:
+    """Discrete parts of an observation: one column for each, with its number of values and the least."""
+
+    name: str
+    counts: tuple[int, ...]
+    starts: tuple[int, ...]
+
+    def view(self, column: Column, where: str) -> Column:
+        """The column as one-hot vectors."""
+        return OneHotColumn(column, self, where)
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text of what the episode is for."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture, or a stack of them."""
+
+    name: str
+    shape: tuple[int, ...]
+    form: PictureForm
+
+    def view(self, column: Column, where: str) -> Column:
+        """The pictures, decoded where they are stored as JPEG."""
+        return column if column.shape[1:] == self.shape else _Decoded(column, self, where)
+
+
+Part = Numbers | Categories | Text | Picture
+
+
+@dataclass(frozen=True)
+class _Flat:
+    """Arrays as rows of numbers."""
+
+    column: Column
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.column.shape[0], math.prod(self.column.shape[1:]))
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.column.dtype
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        values = np.asarray(self.column[rows])
+        return values.reshape(len(values), -1)
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """Pictures that are stored as JPEG, each by itself."""
+
+    column: Column
+    part: Picture
+    where: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.column.shape[0], *self.part.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(np.uint8)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        return np.stack([self._decode(bytes(np.asarray(row, np.uint8))) for row in self.column[rows]])
+
+    def _decode(self, content: bytes) -> np.ndarray:
+        from PIL import Image
+
+        with reading(Path(self.where), "JPEG"), Image.open(io.BytesIO(content), formats=["JPEG"]) as image:
+            size = image.height, image.width
+            if size != self.part.shape[:2]:
+                raise DamagedFileError(
+                    f"{self.where}: a picture of {size[0]} x {size[1]}, expected {self.part.shape}"
+                )
+            return np.asarray(image, np.uint8).reshape(self.part.shape)
+
+
+@dataclass(frozen=True)
+class OneHotColumn:
+    """Discrete observations as one-hot vectors, side by side."""
+
+    column: Column
+    """(T,) or (T, parts) whole numbers."""
+    categories: Categories
+    where: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(T, width)."""
+        return (*self.column.shape[:1], sum(self.categories.counts))
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of 0 and 1."""
+        return np.dtype(np.uint8)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """Read rows.
+
+        Raises:
+            InputError: if a value is none of its categories.
+        """
+        values = np.asarray(self.column[rows])
+        counts, starts = np.array(self.categories.counts), np.array(self.categories.starts)
+        if math.prod(values.shape[1:]) != len(counts):
+            raise InputError(
+                f"{self.where}: observations have shape {values.shape}, the observation space has "
+                f"{len(counts)} discrete parts"
+            )
+        numbers = values.reshape(len(values), len(counts)) - starts
+        wrong = np.argwhere((numbers < 0) | (numbers >= counts) | (numbers != np.floor(numbers)))
+        if len(wrong):
+            row, part = wrong[0].tolist()
+            place, low = (rows.start or 0) + row, starts[part]
+            found, high = numbers[row, part] + low, low + counts[part] - 1
+            raise InputError(
+                f"{self.where}: observation {place} is {found}, expected a whole number from {low} to {high}"
+            )
+        encoded = np.zeros((len(values), int(counts.sum())), np.uint8)
+        offsets = np.cumsum(counts) - counts
+        np.put_along_axis(encoded, (numbers + offsets).astype(np.int64), 1, axis=1)
+        return encoded
+
+
+@dataclass(frozen=True)
+class FromZero:
+    """Discrete actions that begin elsewhere, counted from 0."""
+
+    column: Column
+    start: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(T,)."""
+        return self.column.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of whole numbers."""
+        return np.dtype(np.int64)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """Read rows."""
+        return np.asarray(self.column[rows], np.int64) - self.start
+
+
+def observation_parts(space: dict[str, Any], where: str) -> tuple[Part, ...]:
+    """Read the parts of an observation in the order in which episodes give them; one where nothing is said.
+
+    Raises:
+        DamagedFileError: if a discrete space makes no sense.
+        InputError: if it has too many values.
+    """
+    return tuple(_parts(space, "", where, 0))
+
+
+def _parts(space: Any, name: str, where: str, depth: int) -> Iterator[Part]:
+    space = space if isinstance(space, dict) else {}
+    kind, subspaces = space.get("type"), space.get("subspaces")
+    if depth < MAX_DEPTH and kind == "Dict" and isinstance(subspaces, dict):
+        for key in sorted(subspaces):
+            yield from _parts(subspaces[key], f"{name}/{key}".strip("/"), where, depth + 1)
+    elif depth < MAX_DEPTH and kind == "Tuple" and isinstance(subspaces, list):
+        for index, subspace in enumerate(subspaces):
+            yield from _parts(subspace, f"{name}/{index}".strip("/"), where, depth + 1)
+    elif kind == "Discrete":
+        yield _categories(name, [space.get("n")], [space.get("start", 0)], where)
+    elif kind == "MultiDiscrete":
+        counts = space.get("nvec")
+        starts = space.get("start", [0] * len(counts) if isinstance(counts, list) else None)
+        yield _categories(name, counts, starts, where)
+    elif kind == "Text":
+        yield Text(name)
+    else:
+        shape = _shape(space)
+        form = None
+        if shape is not None and space.get("dtype") == "uint8":
+            form = PictureForm.of(shape, np.dtype(np.uint8))
+        yield Numbers(name, shape) if form is None or shape is None else Picture(name, shape, form)
+
+
+def _shape(space: dict[str, Any]) -> tuple[int, ...] | None:
+    shape = space.get("shape")
+    if isinstance(shape, list) and all(type(size) is int and size >= 0 for size in shape):
+        return tuple(shape)
+    return None
+
+
+def _categories(name: str, counts: Any, starts: Any, where: str) -> Categories:
+    lists = [value for value in (counts, starts) if isinstance(value, list)]
+    is_whole = all(type(number) is int and abs(number) < 1 << 53 for value in lists for number in value)
+    if len(lists) < 2 or not is_whole or len(counts) != len(starts) or not counts or min(counts) < 1:
+        raise DamagedFileError(
+            f"{where}: the discrete observation space has counts {str(counts)[:80]} and starts "
+            f"{str(starts)[:80]}; expected whole numbers; copy or download the data set again"
+        )
+    if sum(counts) > _MAX_CATEGORIES:
+        raise InputError(
+            f"{where}: discrete observations with {sum(counts):,} values, expected at most "
+            f"{_MAX_CATEGORIES:,} (one-hot vectors); embed them first"
+        )
+    return Categories(name, tuple(counts), tuple(starts))
+
+
+def describe_parts(parts: Sequence[Part], columns: Sequence[Column]) -> str:
+    """Names and widths of parts that are put side by side."""
+    widths = [column.shape[1] if len(column.shape) > 1 else 1 for column in columns]
+    return ", ".join(f"{part.name} ({width})" for part, width in zip(parts, widths, strict=True))
