@@ -120,6 +120,8 @@ POOLS = {
         Pool("walker2d-medium-replay", part("walker2d-medium-replay", 1 / 3)),
         Pool("hopper-medium-expert-25", part("hopper-medium-expert", episodes=25)),
         Pool("halfcheetah-medium-replay", part("halfcheetah-medium-replay", 0.5)),
+        # chibit data collect halfcheetah-medium --num-steps 25000
+        Pool("halfcheetah-medium-25", part("halfcheetah-medium", episodes=25)),
     )
 }
 

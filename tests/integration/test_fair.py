@@ -19,6 +19,8 @@ from chibit.reporting.read.registration import Registration, read_registration, 
 from chibit.reporting.read.run import read_run
 from chibit.studies import FAIR_ARMS, STUDIES, study_configs
 from chibit.sweep.rates import Trial, choose, choose_rates
+from chibit.training import offline
+from chibit.training.held_out import HeldOut, HeldOutError
 from chibit.training.offline import train
 from chibit.training.run_config import RunConfig, from_record, run_path, to_record
 
@@ -276,3 +278,65 @@ def test_errors_can_be_measured_on_other_data(pendulum_file, tmp_path):
         train(narrow, tmp_path / "narrow", progress=False)
     with pytest.raises(InputError, match="beside validation_share 0.1, expected one of them"):
         run_of(pendulum_file, validation_data="x.npz", validation_share=0.1)
+
+
+def test_a_run_holds_out_the_fold_of_its_seed(pendulum_file, tmp_path, capsys):
+    config = run_of(pendulum_file, validation_folds=3, num_episodes=0, seed=4)
+    train(config, tmp_path / "run", progress=False)
+    record = json.loads((tmp_path / "run" / "provenance.json").read_text())
+    assert record["data_episodes"] == 4
+    assert "2 of 6 episodes are held out, fold 2 of 3" in (tmp_path / "run" / "train.log").read_text()
+    assert all(
+        line["held_out/action_error"] > 0 for line in RunDir(tmp_path / "run").read_log("metrics.jsonl")
+    )
+    with pytest.raises(InputError, match="validation_folds: got 3 beside validation_share 0.1"):
+        run_of(pendulum_file, validation_folds=3, validation_share=0.1)
+    with pytest.raises(InputError, match="expected 2 to 6"):
+        train(run_of(pendulum_file, validation_folds=7), tmp_path / "more", progress=False)
+
+
+def test_few_held_out_episodes_and_none_without_an_environment_are_said(pendulum_file, tmp_path):
+    def log_of(name, data=pendulum_file, **fields):
+        train(run_of(data, num_episodes=0, num_steps=2, **fields), tmp_path / name, progress=False)
+        return (tmp_path / name / "train.log").read_text()
+
+    assert "2 of 6 episodes are held out, too few" in log_of("few", validation_share=0.34)
+    assert "too few" not in log_of("folds", validation_folds=3)
+    assert "nothing is held out" not in log_of("played")
+    columns = {name: column for name, column in np.load(pendulum_file).items() if name != "env_id"}
+    np.savez(tmp_path / "plant.npz", **columns)
+    assert "nothing is held out" in log_of("plant", tmp_path / "plant.npz")
+
+
+@pytest.mark.parametrize("best_by", ["return", "held_out"])
+def test_the_best_checkpoint_is_chosen_by_the_held_out_error_only_if_asked(
+    pendulum_file, tmp_path, monkeypatch, best_by
+):
+    """Errors fall until step 4 and returns rise until step 2."""
+    errors = iter([3.0, 2.0, 5.0])
+    monkeypatch.setattr(
+        HeldOut, "__call__", lambda self: {"held_out/action_error": 1, "train/action_error": 1}
+    )
+    monkeypatch.setattr(HeldOutError, "__call__", lambda self: next(errors))
+    scores = iter([9.0, 8.0, 7.0])
+    monkeypatch.setattr(offline, "evaluation_score", lambda evaluation: next(scores))
+    config = run_of(pendulum_file, validation_share=0.34, best_by=best_by)
+    train(config, tmp_path / "run", progress=False)
+    best = int((tmp_path / "run" / "checkpoints" / "best").read_text())
+    assert best == {"return": 2, "held_out": 4}[best_by]
+
+
+def test_without_an_environment_the_held_out_error_still_names_a_best_checkpoint(
+    pendulum_file, tmp_path, monkeypatch
+):
+    told = []
+    monkeypatch.setattr(offline, "make_trackers", lambda run, config: [lambda *what: told.append(what)])
+    config = run_of(pendulum_file, validation_share=0.34, best_by="held_out", num_episodes=0, log_every=2)
+    train(config, tmp_path / "run", progress=False)
+    lines = RunDir(tmp_path / "run").read_log("metrics.jsonl")
+    best = min(lines, key=lambda line: line["held_out/action_error"])["step"]
+    for name in ("held_out/action_error", "held_out/best_tenth_action_error", "held_out/dimension_0"):
+        assert [(step, told_[name]) for step, told_ in told] == [(one["step"], one[name]) for one in lines]
+    assert int((tmp_path / "run" / "checkpoints" / "best").read_text()) == best
+    with pytest.raises(InputError, match="nothing is held out; give validation_share"):
+        run_of(pendulum_file, best_by="held_out")

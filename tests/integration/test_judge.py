@@ -10,9 +10,14 @@ import pytest
 from chibit.cli import main
 from chibit.core.config import from_json
 from chibit.judging import judge as judging
+from chibit.judging import judgement as judgement_rules
 from chibit.judging.fitting import fit_log
 from chibit.judging.judgement import Judgement
-from chibit.reporting.tables.judged import _dimensions, _regret
+from chibit.reporting.tables.judged import (
+    _dimensions,
+    _regret,
+    judged_choices,
+)
 from judging_toys import QUICK, columns
 
 
@@ -33,7 +38,7 @@ def log_file(tmp_path_factory):
 
 def train(log_file, out, *flags):
     arguments = ["train", "--data", str(log_file), "--out", str(out), "--device", "cpu", "--quiet"]
-    assert main([*arguments, "--num-steps", "30", *flags]) == 0
+    assert main([*arguments, "--num-steps", "30", "--no-judge", *flags]) == 0
     return out
 
 
@@ -146,32 +151,113 @@ def test_a_report_shows_judged_and_true_returns_side_by_side(pendulum_file, tmp_
 
 
 def test_errors_by_dimension_are_a_table_where_there_are_several():
-    def judged(name, *errors):
-        at_steps = SimpleNamespace(error=SimpleNamespace(by_dimension=errors))
-        log = SimpleNamespace(data="plant", clone_at_steps=at_steps)
-        return SimpleNamespace(judgement=SimpleNamespace(name=name, log=log, at_steps=at_steps))
-
-    table = _dimensions([judged("a", 0.5, 1.25)], 0)
+    table = _dimensions("plant", {"a": (0.5, 1.25)}, 0)
     assert [column.label for column in table.columns] == ["Policy", "0", "1"]
-    assert [[cell.text for cell in row.cells] for row in table.rows] == [
-        ["a", "0.500", "1.25"],
-        ["clone of the log", "0.500", "1.25"],
-    ]
-    assert _dimensions([judged("a", 0.5)], 0) is None
-    assert _dimensions([judged("a", *[0.5] * 13)], 0) is None
+    assert [[cell.text for cell in row.cells] for row in table.rows] == [["a", "0.500", "1.25"]]
+    assert _dimensions("plant", {"a": (0.5,)}, 0) is None
+    assert _dimensions("plant", {"a": (0.5,) * 13}, 0) is None
+    assert _dimensions("plant", {"a": (0.5, 1.0), "b": (0.5,)}, 0) is None
 
 
 def test_a_report_says_what_the_judges_choice_costs():
-    def judged(name, members, true):
-        played = SimpleNamespace(total=SimpleNamespace(mean=members))
-        judgement = SimpleNamespace(name=name, total=played.total, in_model=played)
-        return SimpleNamespace(judgement=judgement, true_return=true)
-
-    good, bad, middle = judged("good", 5.0, 70.0), judged("bad", 1.0, 0.0), judged("middle", 2.0, 100.0)
-    assert _regret([bad, good, middle]) == (
+    assert _regret("good", {"good": 70.0, "bad": 0.0, "middle": 100.0}) == (
         " In the simulator good loses 30% of what lies between the worst and the best."
     )
-    assert not _regret([good]) and not _regret([good, judged("other", 2.0, None)])
+    assert not _regret("good", {"good": 70.0})
+    assert not _regret("good", {"good": 70.0, "other": None})
+
+
+def judged_run(arm, total, true, *, seed, target=None, has_number=True, run=None):
+    """A policy of a run, as far as choosing among arms looks at it; the clone's return is 1."""
+    estimate = SimpleNamespace(mean=total)
+    judgement = SimpleNamespace(
+        name=arm,
+        target_return=target,
+        total=estimate if has_number else None,
+        log=SimpleNamespace(clone=SimpleNamespace(total=SimpleNamespace(mean=1.0))),
+    )
+    run = run or f"{arm}-{seed}"
+    return SimpleNamespace(
+        judgement=judgement, arm=arm, dataset="plant", true_return=true, seed=seed, run=run
+    )
+
+
+def test_arms_and_targets_are_chosen_over_their_runs_and_the_regret_is_said():
+    policies = [
+        judged_run("dt", 5.0, 40.0, target=9.0, seed=0), judged_run("dt", 7.0, 60.0, target=9.0, seed=1),
+        judged_run("dt", 3.0, 80.0, target=2.0, seed=0), judged_run("dt", 3.2, 120.0, target=2.0, seed=1),
+        judged_run("bc", 99.0, 0.0, seed=0), judged_run("bc", 99.0, 0.0, seed=1, has_number=False),
+    ]  # fmt: skip
+    study = SimpleNamespace(judged=tuple(policies))
+    first, second, third = judged_choices(study)["plant"]
+    assert (first.target_return, second.target_return, third.arm) == (9.0, 2.0, "bc")
+    assert (first.gain, third.gain) == (5.0, -np.inf)  # half of its runs have no number
+    assert first.gains == (4.0, 6.0) and first.true_return == 50.0
+    assert first.is_apart_from(second) and not first.is_apart_from(first)
+    # A seed twice: runs of other settings are no repetitions of each other.
+    other = judged_run("bc", 50.0, 0.0, seed=0, run="bc-longer")
+    found = judged_choices(SimpleNamespace(judged=(*policies, other)))["plant"]
+    assert [one.arm for one in found] == ["bc-0", "bc-longer", "dt", "dt", "bc-1"]
+
+
+@pytest.fixture
+def study_of_two(pendulum_file, tmp_path, monkeypatch, capsys):
+    """`chibit study` of two arms and two seeds on data with a simulator, chosen by the judge."""
+    monkeypatch.setattr(judging, "LEAST_EPISODES", 4)
+    for name, value in (("GOOD_FIT", -1e9), ("_TIMES_CLONE", 1e9), ("_BELOW", 1e9)):
+        monkeypatch.setattr(judgement_rules, name, value)
+    flags = ["--arms", "bc", "td3_bc", "--seeds", "0", "1", "--num-steps", "4", "--num-episodes", "2"]
+    place = ["--data", str(pendulum_file), "--root", str(tmp_path), "--engine", "process", "--device", "cpu"]
+    assert main(["study", "baselines", *flags, *place, "--select", "judge"]) == 0
+    return tmp_path / "baselines", " ".join(capsys.readouterr().out.split())
+
+
+def test_a_study_is_chosen_from_by_the_judge_and_its_regret_is_shown(study_of_two):
+    folder, printed = study_of_two
+    assert "arms by the judge" in printed and "verdict: " in printed
+    page = (folder / "report.html").read_text()
+    for text in (printed, (folder / "report.md").read_text(), page):
+        assert "arms by the judge" in text and "pendulum, over all runs the judge takes" in text
+        assert "of what lies between the worst and the best" in text
+    assert "Judged and true: pendulum" in page and "Against a clone: pendulum" in page
+
+
+def test_a_run_without_an_environment_is_judged_at_its_end(log_file, tmp_path, capsys):
+    flags = ["--agent", "bc", "--num-steps", "30", "--quiet", "--device", "cpu", "--validation-share", "0.2"]
+    command = ["train", "--data", str(log_file), "--out", str(tmp_path / "a" / "run"), *flags]
+    assert main(command) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "30 steps; not evaluated" in printed and "verdict: " in printed and "scores" not in printed
+    judged = (tmp_path / "a" / "run" / "judgements.json").read_bytes()
+    assert main(command) == 0  # a finished run is not judged again
+    assert "verdict" not in capsys.readouterr().out
+    assert (tmp_path / "a" / "run" / "judgements.json").read_bytes() == judged
+    assert main(["report", str(tmp_path / "a")]) == 0
+    page = (tmp_path / "a" / "report.html").read_text()
+    for part in ("Without a simulator", "The log", "Returns", "Observations", "Action error while learning"):
+        assert part in page
+
+
+@pytest.mark.parametrize(
+    ("changes", "number", "message"),
+    [
+        ({}, 8, "8 episodes, expected at least 10"),
+        ({"rewards": np.ones(20 * 40)}, 20, "every reward is 1"),
+    ],
+)
+def test_a_run_that_cannot_be_judged_says_why_and_its_report_what_it_learned(
+    tmp_path, capsys, changes, number, message
+):
+    np.savez(tmp_path / "log.npz", **columns(number) | changes)
+    flags = ["--agent", "bc", "--num-steps", "4", "--quiet", "--device", "cpu", "--validation-share", "0.2"]
+    place = ["--data", str(tmp_path / "log.npz"), "--out", str(tmp_path / "s" / "run")]
+    assert main(["train", *place, *flags]) == 0
+    assert f"not judged: log: {message}" in " ".join(capsys.readouterr().out.split())
+    assert main(["report", str(tmp_path / "s")]) == 0
+    page = (tmp_path / "s" / "report.html").read_text()
+    assert "1 run finished without a simulator; chibit judge says what can be said." in page
+    assert "Action error while learning" in page and "chibit judge says what can be said of it" in page
+    assert "Against a clone" not in page
 
 
 @pytest.mark.parametrize(

@@ -19,14 +19,10 @@ from chibit import cli
 from chibit.agents import AGENTS
 from chibit.commands import parsing
 from chibit.environments.registry import ENVIRONMENTS
-from chibit.judging.fitting import FitConfig
-from chibit.judging.judge import JudgeConfig
-from chibit.judging.world import WorldConfig
 from chibit.models.initializers import INITIALIZERS
 from chibit.recipes import RECIPES
 from chibit.studies import STUDIES
 from chibit.training.run_config import RunConfig, to_record
-from judging_toys import Acts, make_log
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
@@ -40,6 +36,8 @@ OTHERS = {"#SBATCH", ".", "export", "head=", "sleep", "srun"}
 """First words of lines that are of other programs; whether those understand them is not looked at."""
 CHEAP = re.compile(r"data list|recipes|study( \w+ .*--dry-run)?|--version")
 """Commands that are run."""
+RUN_ELSEWHERE = {"README.md": "test_readme_policy.py", "no_simulator.md": "test_no_simulator_guide.py"}
+"""Pages whose blocks need each other."""
 
 
 class Parsed(BaseException):
@@ -160,24 +158,20 @@ def test_toml_is_read(page, code):
 
 
 @pytest.fixture
-def given(place, monkeypatch):
+def given(place):
     """What the code of a page takes for granted, by page."""
-    log = make_log(place / "home")
-    hasty = JudgeConfig(fit=FitConfig(world=WorldConfig(hidden_sizes=(16,), num_steps=20), clone_steps=20))
-    monkeypatch.setattr("chibit.judging.judge.JudgeConfig", lambda: hasty)
     from my_tank import Tank
 
     ENVIRONMENTS._entries.pop("Tank-v0")
     return {
         "extend.md": {"chibit": chibit, "Tank": Tank},
-        "judging.md": {"dataset": log, "policy": Acts(lambda states: -states)},
     }
 
 
 @pytest.mark.parametrize(("page", "code"), code_of("python"))
 def test_python_runs(page, code, given, capsys):
-    if page == "README.md":
-        pytest.skip("tests/integration/test_readme_policy.py runs it")
+    if page in RUN_ELSEWHERE:
+        pytest.skip(f"tests/integration/{RUN_ELSEWHERE[page]} runs it")
     exec(compile(code, page, "exec"), given.get(page, {}))
     printed = capsys.readouterr().out
     assert ("print(" in code) == bool(printed)

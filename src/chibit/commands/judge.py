@@ -16,13 +16,13 @@ from rich.table import Table
 
 from chibit.commands.parsing import WithModules, parse
 from chibit.core.config import to_json
-from chibit.core.errors import InputError
+from chibit.core.errors import InputError, UserError
 from chibit.core.fields import BelowOne, Count, Seed, Targets
 from chibit.core.files import write_atomic
 from chibit.core.formatting import count, format_number, format_setting
 from chibit.core.run_dir import RunDir
 from chibit.core.terminal import make_console
-from chibit.judging.judgement import FILE, SCHEMA
+from chibit.judging.judgement import FILE, SCHEMA, beside_clone
 
 if TYPE_CHECKING:
     from chibit.agents.base import Policy
@@ -92,17 +92,37 @@ def judge(argv: Sequence[str], prog: str) -> None:
     config = JudgeConfig(
         fit=FitConfig(seed=arguments.seed), horizon=arguments.horizon, discount=arguments.discount
     )
+    _judge_all(loaded, config, arguments.target_returns, arguments.other_estimates)
+
+
+def judge_runs(paths: Sequence[Path], *, device: str = "auto") -> None:
+    """Judge finished runs as the command does, at their own target returns; say why where that cannot be."""
+    from chibit.judging.judge import JudgeConfig
+    from chibit.training.loading import load_run
+
+    try:
+        _judge_all([load_run(path, device=device) for path in paths], JudgeConfig())
+    except UserError as error:
+        make_console().print(f"not judged: {error}", soft_wrap=True)
+
+
+def _judge_all(
+    loaded: Sequence[LoadedRun],
+    config: JudgeConfig,
+    asked: tuple[float, ...] = (),
+    with_others: bool = False,
+) -> None:
     console = make_console()
     judged: list[_Judged] = []
     with console.status("judging"):
         for judge_, runs in _judges(loaded, config):
             for run in runs:
-                judged += _judge_run(judge_, run, arguments.target_returns)
+                judged += _judge_run(judge_, run, asked)
     for run in loaded:
         own = [to_json(one.judgement) for one in judged if one.run is run]
         write_atomic(run.run.path / FILE, json.dumps({"schema": SCHEMA, "judgements": own}, indent=1))
     for judge_ in dict.fromkeys(one.judge for one in judged):
-        _print(console, judge_, [one for one in judged if one.judge is judge_], arguments.other_estimates)
+        _print(console, judge_, [one for one in judged if one.judge is judge_], with_others)
 
 
 def _runs_in(folder: Path) -> list[Path]:
@@ -145,7 +165,7 @@ def _print(console: Console, judge_: Judge, judged: Sequence[_Judged], with_othe
     from chibit.judging.verdict import rank, verdict
 
     log, judgements = judge_.log, [one.judgement for one in judged]
-    console.print(_table(judge_, rank(judgements), all(one.run.config.validation_share for one in judged)))
+    console.print(_table(judge_, rank(judgements), all(one.run.config.holds_out for one in judged)))
     for line in (*log.notes, *(note for judgement in judgements for note in judgement.notes)):
         console.print(f"note: {line}", soft_wrap=True)
     for judgement in judgements:
@@ -171,7 +191,7 @@ def _table(judge_: Judge, judgements: Sequence[Judgement], are_held_out: bool) -
     )
     table = Table(title=title, caption=_caption(are_held_out))
     table.add_column("policy", overflow="fold")
-    columns = ("return", "x clone", "value", "disagree", "outside", "action error")
+    columns = ("return", "to clone", "value", "disagree", "outside", "action error")
     for column in columns:
         table.add_column(column, justify="right")
     for one in judgements:
@@ -184,9 +204,8 @@ def _table(judge_: Judge, judgements: Sequence[Judgement], are_held_out: bool) -
 def _cells(
     played: PlayedInModel, at_steps: AtLoggedSteps, clone: PlayedInModel, *, is_kept: bool
 ) -> Iterator[str]:
-    is_ratio = is_kept and played.total.mean > 0 and clone.total.mean > 0
     yield played.total.short if is_kept else "no number"
-    yield f"{played.total.mean / clone.total.mean:.2f}" if is_ratio else ""
+    yield beside_clone(played, clone) if is_kept else ""
     yield played.value.short if is_kept else ""
     yield f"{played.disagreement / max(clone.disagreement, 1e-12):.1f}"
     yield f"{played.clipped:.0%}"

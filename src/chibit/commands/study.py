@@ -80,6 +80,9 @@ class StudyArguments(WithModules):
     """Text of the arms that read text, in place of their own: an id, a folder or a built corpus."""
     pretrain_steps: Count | None = None
     """Gradient steps of initializers that are pre-trained on first use; None is the recipe's number."""
+    select: Literal["return", "judge"] = "return"
+    """What arms and targets are chosen by: returns in the simulator, or the judge, which needs none: all
+    finished runs are played in models of their logs (about a minute for each log, and each split of it)."""
     engine: Literal["process", "pool", "ray"] = "pool"
     """In this process, in a pool of local ones, or on a Ray cluster (extra: ray)."""
     num_processes: Annotated[Workers, Needs("--engine pool", lambda study: study.engine == "pool")] = 1
@@ -277,8 +280,11 @@ def _report(console: Console, outcomes: Sequence[Outcome], arguments: StudyArgum
     finished = [outcome for outcome in outcomes if outcome.status in ("finished", "skipped")]
     folder = arguments.root / arguments.name
     if finished:
+        from chibit.commands.judge import judge_runs
         from chibit.reporting.report import print_report
 
+        if arguments.select == "judge":
+            judge_runs([outcome.path for outcome in finished], device=arguments.device or "auto")
         print_report(folder)
     broken = [outcome for outcome in outcomes if outcome.status in ("failed", "stopped")]
     if broken:

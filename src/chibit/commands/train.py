@@ -16,7 +16,7 @@ from chibit.core.config import Checked, read_json
 from chibit.core.errors import InputError
 from chibit.core.fields import Needs, Out
 from chibit.core.formatting import format_number, format_setting
-from chibit.core.run_dir import undone_if_refused
+from chibit.core.run_dir import RunDir, undone_if_refused
 from chibit.core.score_rules import name_last
 from chibit.core.terminal import make_console
 
@@ -49,6 +49,14 @@ class Destination(Checked):
             )
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainDestination(Destination):
+    """Where a run is written, and whether it is judged."""
+
+    judge: bool = True
+    """Judge a run whose data name no environment at its end, as chibit judge does: about a minute."""
+
+
 def train(argv: Sequence[str], prog: str) -> None:
     """``chibit train``."""
     from chibit.training.offline import train as train_offline
@@ -60,11 +68,30 @@ def train(argv: Sequence[str], prog: str) -> None:
     path = destination.out or run_path(config, Path("runs"), destination.study)
     result = destination.run(train_offline, config, path)
     console = make_console()
-    console.print(result_table(result))
+    if result["scores"]:
+        console.print(result_table(result))
+    else:
+        behavior = format_number(result["behaviour_mean_return"])
+        console.print(
+            f"{result['steps']:,} steps; not evaluated (no environment, or --num-episodes 0); the data's own "
+            f"mean return: {behavior}",
+            soft_wrap=True,
+        )
+    if destination.judge:
+        _judge_unplayed(path, config.device)
     console.print(f"run directory: {path}", soft_wrap=True)
 
 
-def parse_run(argv: list[str], prog: str) -> tuple[Any, Destination]:
+def _judge_unplayed(path: Path, device: str) -> None:
+    """Judge a run that no environment can judge, once; say why where that cannot be."""
+    from chibit.commands.judge import judge_runs
+    from chibit.judging.judgement import FILE
+
+    if RunDir.open(path).provenance()["dataset"]["env_id"] is None and not (path / FILE).exists():
+        judge_runs([path], device=device)
+
+
+def parse_run(argv: list[str], prog: str) -> tuple[Any, TrainDestination]:
     """Flags to a run configuration. Precedence: field default < recipe < ``--config`` file < flag."""
     from chibit.agents import AGENTS, DEFAULT_AGENT
     from chibit.models.initializers import import_initializer
@@ -117,14 +144,15 @@ def _arguments_class(agent_config: type) -> Any:
         "configuration (chibit recipes lists them), --config FILE the config.json of an earlier run. "
         "The flags below are those of the method chosen.\n\n"
         "Example: chibit train --data hopper-medium --initializer chibit --seed 0 --precision bf16",
+        TrainDestination,
     )
 
 
-def with_destination(config: Any, text: str) -> Any:
+def with_destination(config: Any, text: str, destination: type = Destination) -> Any:
     """The class of the arguments of a command that trains: the run's own, and where it is written."""
     fields: list[Any] = [
         ("run", config),
-        ("destination", Destination, dataclasses.field(default=Destination())),
+        ("destination", destination, dataclasses.field(default=destination())),
     ]
     made = dataclasses.make_dataclass("Arguments", fields, frozen=True)
     made.__doc__ = text
@@ -153,6 +181,4 @@ def result_table(result: dict[str, Any]) -> Table:
     if result["behaviour_score"] is not None:
         behavior += f", score {format_number(result['behaviour_score'], decimals=1)}"
     table.caption = f"the data's own mean return: {behavior}"
-    if not result["scores"]:
-        table.caption += "; not evaluated (no environment, or --num-episodes 0)"
     return table

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 from collections.abc import Iterator
 
 import numpy as np
+
+from chibit.core.errors import InputError
 
 
 def first_copies(records: np.ndarray, episode_starts: np.ndarray) -> np.ndarray:
@@ -49,3 +52,52 @@ def choose_apart(copies: np.ndarray, order: np.ndarray, number: int) -> np.ndarr
             left -= sizes[first]
         seen[first] = True
     return taken[copies]
+
+
+def choose_share(copies: np.ndarray, order: np.ndarray, share: float) -> np.ndarray:
+    """Choose a share of the episodes, and with each of them all its copies.
+
+    Args:
+        copies: (E,) what `first_copies` gave.
+        order: (E,) in which they are taken.
+        share: in (0, 1).
+
+    Returns:
+        (E,) bool.
+
+    Raises:
+        InputError: if the share is not in (0, 1), or leaves either side without an episode.
+    """
+    if not 0.0 < share < 1.0:
+        raise InputError(f"share: got {share}, expected more than 0 and less than 1")
+    wanted = math.floor(share * len(copies) + 0.5)
+    chosen = choose_apart(copies, order, wanted)
+    number = int(chosen.sum())
+    if not 0 < number < len(copies):
+        why = "" if number == wanted else " (copies of an episode stay together)"
+        raise InputError(
+            f"share: {share} of {len(copies)} episodes holds out {number}{why}; expected some in both parts"
+        )
+    return chosen
+
+
+def choose_fold(copies: np.ndarray, order: np.ndarray, number: int, of: int) -> np.ndarray:
+    """Choose one of several folds into which episodes are dealt out in an order, copies together.
+
+    Args:
+        copies: (E,) what `first_copies` gave.
+        order: (E,) in which they are dealt out.
+        number: of the fold, modulo `of`.
+        of: number of folds.
+
+    Returns:
+        (E,) bool.
+
+    Raises:
+        InputError: if there are fewer different episodes than folds.
+    """
+    different = dict.fromkeys(copies[order].tolist())
+    if not 2 <= of <= len(different):
+        raise InputError(f"folds: got {of}, expected 2 to {len(different)}, the number of different episodes")
+    fold = {first: i % of for i, first in enumerate(different)}
+    return np.array([fold[first] == number % of for first in copies.tolist()])

@@ -20,8 +20,8 @@ from chibit.core.config import Checked
 from chibit.core.errors import InputError
 from chibit.core.fields import Count, Distinct, Natural, Positive
 from chibit.core.memory import check_fits
-from chibit.data.copies import choose_apart, digests, first_copies
-from chibit.data.statistics import RunningMoments, best_and_high, spread
+from chibit.data.copies import choose_fold, choose_share, digests, first_copies
+from chibit.data.statistics import RunningMoments, best_and_high, size_of_returns, spread
 
 _SUBSET, _HELD_OUT = 2, 3  # what a draw of episodes is for: each has random numbers of its own
 
@@ -315,41 +315,44 @@ class TrajectoryDataset:
         return self._take(kept, f"random {num_kept} {seed}", note)._restandardized()
 
     def held_out_split(self, share: float, seed: int) -> tuple[TrajectoryDataset, TrajectoryDataset]:
-        """Split the episodes at random into a part to train on and one to test on.
-
-        Args:
-            share: share of the episodes to hold out, in (0, 1).
-            seed: of the draw, 0 or more; the same seed gives the same split.
+        """Split the episodes by a seed into a part to train on and one to test on, a share in (0, 1) of them.
 
         Returns:
             The part to train on and the part held out: whole episodes, disjoint, together all of them; in
             memory. Copies of an episode are in one part, so that the second may be smaller than asked for.
-            Normalization of both, and targets that are the data's best return, are those of the first; the
-            rest of the description stays the whole's.
+            Normalization of both, and targets and a scale of returns that follow from the data, are those of
+            the first; the rest of the description stays the whole's.
 
         Raises:
             InputError: if the share is not in (0, 1), or leaves either part without an episode.
         """
-        if not 0.0 < share < 1.0:
-            raise InputError(f"share: got {share}, expected more than 0 and less than 1")
-        wanted = _nearest(share * self.num_episodes)
         copies = first_copies(self.records, self.episode_starts)
-        chosen = choose_apart(copies, self._shuffled_episodes(seed, _HELD_OUT), wanted)
-        num_held_out = int(chosen.sum())
-        if not 0 < num_held_out < self.num_episodes:
-            why = "" if num_held_out == wanted else " (copies of an episode stay together)"
-            raise InputError(
-                f"share: {share} of {self.num_episodes} episodes holds out {num_held_out}{why}; "
-                "expected some in both parts"
-            )
-        change = f"{num_held_out} held out with seed {seed}"
-        note = f"{num_held_out} of {self.num_episodes} episodes are held out, drawn with seed {seed}"
+        chosen = choose_share(copies, self._shuffled_episodes(seed, _HELD_OUT), share)
+        return self._split(chosen, f"{chosen.sum()} held out with seed {seed}", f"drawn with seed {seed}")
+
+    def held_out_fold(self, number: int, of: int) -> tuple[TrajectoryDataset, TrajectoryDataset]:
+        """Hold out fold `number` modulo `of`, for logs so small that each episode must be tested on once.
+
+        Folds are the same for whoever asks, and their sizes differ by an episode but for copies, which are in
+        one. Returns as `held_out_split`; InputError for 1 fold, or more than there are different episodes.
+        """
+        copies = first_copies(self.records, self.episode_starts)
+        chosen = choose_fold(copies, self._shuffled_episodes(0, _HELD_OUT), number, of)
+        return self._split(chosen, f"fold {number % of} of {of} held out", f"fold {number % of + 1} of {of}")
+
+    def _split(
+        self, chosen: np.ndarray, change: str, how: str
+    ) -> tuple[TrajectoryDataset, TrajectoryDataset]:
+        """Take (E,) chosen episodes out; what describes the data is that of the others, in both parts."""
+        note = f"{int(chosen.sum())} of {self.num_episodes} episodes are held out, {how}"
         train = self._take(np.flatnonzero(~chosen), f"without {change}", note)._restandardized()
-        if self.spec.default_target_returns == best_and_high(self.episode_returns):
-            targets = best_and_high(train.episode_returns)
-            train = replace(train, spec=replace(train.spec, default_target_returns=targets))
+        spec = train.spec
+        if spec.default_target_returns == best_and_high(self.episode_returns):
+            spec = replace(spec, default_target_returns=best_and_high(train.episode_returns))
+        if spec.return_scale == size_of_returns(self.returns_to_go):
+            spec = replace(spec, return_scale=size_of_returns(train.returns_to_go))
         held_out = self._take(np.flatnonzero(chosen), f"the {change}", f"{note}: these are they")
-        return train, replace(held_out, spec=train.spec)
+        return replace(train, spec=spec), replace(held_out, spec=spec)
 
     def without_copies_of(self, other: TrajectoryDataset) -> TrajectoryDataset:
         """Leave out episodes that another data set of the same sizes has too; InputError if none is left."""

@@ -105,3 +105,8 @@ def best_and_high(episode_returns: np.ndarray) -> tuple[float, ...]:
     """Returns of (E,) that are worth asking for: the best, and the one at 90 % of them."""
     high = np.quantile(episode_returns, _HIGH, method="lower")
     return tuple(dict.fromkeys((float(episode_returns.max()), float(high))))
+
+
+def size_of_returns(returns_to_go: np.ndarray) -> float:
+    """Root mean square of (N,) returns-to-go; 1 where all are 0."""
+    return float(np.sqrt(np.mean(np.square(returns_to_go, dtype=np.float64)))) or 1.0

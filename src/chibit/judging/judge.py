@@ -21,6 +21,7 @@ from chibit.data.statistics import spread
 from chibit.judging.estimators import OtherEstimates, other_estimates
 from chibit.judging.fitting import FitConfig, FittedLog, fit_log
 from chibit.judging.judgement import AtLoggedSteps, Estimate, Judgement, LogSummary, PlayedInModel
+from chibit.judging.profile import action_histograms, profile_of
 from chibit.judging.replay import action_error, replay
 from chibit.policy.policy import Policy
 
@@ -69,7 +70,7 @@ class Judge:
             ResourceError: if it does not fit into memory, or the model cannot be kept.
         """
         self.config = config = config or JudgeConfig()
-        _check(dataset)
+        _check(dataset, 0 if held_out is None else held_out.num_episodes)
         self._train = dataset
         if held_out is None:
             self._train, held_out = dataset.held_out_split(config.held_out_share, config.fit.seed)
@@ -141,7 +142,8 @@ class Judge:
         scale = spread(actions.mean(0), actions.std(0)) if actions.ndim == 2 else np.ones(0)
         error, best = (action_error(shown, scale) for shown in replays)
         far = self.fitted.clone.share_far(replays[0].observations, replays[0].chosen)
-        return AtLoggedSteps(error=error, best_error=best, far=far)
+        chosen = action_histograms(replays[0].chosen, self._train.spec)
+        return AtLoggedSteps(error=error, best_error=best, far=far, actions=chosen)
 
     def _summary(self) -> LogSummary:
         parts = (self._train, self._held_out)
@@ -164,6 +166,7 @@ class Judge:
             clone_at_steps=self._at_steps(clone.policy()),
             noise_floor=clone.expected_error(self._held_out.observations),
             notes=tuple(self._notes()),
+            profile=profile_of(parts),
         )
 
     def _notes(self) -> Iterator[str]:
@@ -230,17 +233,17 @@ def discounted_returns(dataset: TrajectoryDataset, discount: float) -> np.ndarra
     return np.add.reduceat(weighted, dataset.episode_starts[:-1])
 
 
-def _check(dataset: TrajectoryDataset) -> None:
+def _check(dataset: TrajectoryDataset, num_held_out: int) -> None:
     """Refuse a log that no model can be learned from."""
-    spec, rewards = dataset.spec, dataset.rewards
+    spec, rewards, num_episodes = dataset.spec, dataset.rewards, dataset.num_episodes + num_held_out
     if spec.image_shape:
         raise InputError(
             f"{spec.name}: observations are images, of which no model is learned; compare the held-out "
             "action errors that training logs"
         )
-    if dataset.num_episodes < LEAST_EPISODES:
+    if num_episodes < LEAST_EPISODES:
         raise InputError(
-            f"{spec.name}: {count(dataset.num_episodes, 'episode')}, expected at least {LEAST_EPISODES} to "
+            f"{spec.name}: {count(num_episodes, 'episode')}, expected at least {LEAST_EPISODES} to "
             "learn a model of them and to test it"
         )
     if rewards.min() == rewards.max():

@@ -14,6 +14,7 @@ from annotated_types import MinLen
 
 from chibit.core.config import Checked
 from chibit.core.errors import InputError
+from chibit.core.fields import Natural
 from chibit.core.formatting import format_mean, format_number, format_setting
 
 FILE, SCHEMA = "judgements.json", 1
@@ -26,10 +27,53 @@ _TIMES_CLONE = 4.0
 """Times the clone's disagreement, or its share of clipped states, beyond which nothing is said."""
 _CLIPPED = 0.1
 """Share of clipped states that is always allowed."""
-_RANGE = 0.25
-"""Share of the log's lowest and highest discounted return by which a value may lie beyond them."""
+_BELOW, _ABOVE = 0.25, 0.01
+"""Shares of the log's lowest and highest discounted return by which a value may lie beyond them. What
+promises more than any logged episode brought has mostly found an error of the model: above, only rounding is
+allowed for, and what the model gives the clone itself."""
 LEAST_HORIZON = 5
 """Steps for which the model must follow held-out episodes, where they are that long."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Histogram(Checked):
+    """How often numbers occur, in bins of one width; those beyond the range are in the first and the last."""
+
+    low: float
+    high: float
+    counts: Annotated[tuple[Natural, ...], MinLen(1)]
+
+    @property
+    def shares(self) -> np.ndarray:
+        """(bins,) of all numbers; 0 where there are none."""
+        return np.array(self.counts) / max(1, sum(self.counts))
+
+    @property
+    def edges(self) -> np.ndarray:
+        """(bins + 1,) bounds of the bins."""
+        return np.linspace(self.low, self.high, len(self.counts) + 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogProfile(Checked):
+    """What a log holds."""
+
+    is_discrete: bool
+    """Whether actions are choices."""
+    returns: Histogram
+    """Of episodes."""
+    lengths: Histogram
+    """Steps of episodes."""
+    rewards: Histogram
+    """Of steps."""
+    states: tuple[Histogram, ...]
+    """By dimension, 64 at most; within four standard deviations of the mean."""
+    actions: tuple[Histogram, ...]
+    """By dimension between the bounds, 64 at most; of choices one, with a bin for each."""
+    constant_states: tuple[Natural, ...]
+    """Dimensions that never change, but for rounding."""
+    constant_actions: tuple[Natural, ...]
+    """Dimensions that never change; of choices those that never occur."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +182,8 @@ class AtLoggedSteps(Checked):
     """Over the tenth of them with the best return."""
     far: float
     """Share of steps at which its action is more than three of the clone's standard deviations away."""
+    actions: tuple[Histogram, ...] = ()
+    """Its actions, as those of the log are in `LogProfile`; empty in judgements of earlier versions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +210,8 @@ class LogSummary(Checked):
     """Mean squared distance of logged actions from the clone's that the clone itself expects."""
     notes: tuple[str, ...]
     """What was left out or assumed."""
+    profile: LogProfile | None = None
+    """What it holds; None in judgements of earlier versions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,10 +257,8 @@ class Judgement(Checked):
         """The return beside that of a plain clone in the same model, in words; empty without a number."""
         if self.total is None:
             return ""
-        own, clone = self.total.mean, self.log.clone.total.mean
-        if own > 0 and clone > 0:
-            return f"{own / clone:.2f} x the clone"
-        return f"{format_number(own - clone, signed=True)} to the clone"
+        ratio = beside_clone(self.in_model, self.log.clone)
+        return f"{ratio} the clone" if ratio.endswith("x") else f"{ratio} to the clone"
 
     def __str__(self) -> str:
         lines = [f"{self.name}: no number: {reason}" for reason in self.reasons]
@@ -222,6 +268,14 @@ class Judgement(Checked):
                 f"that follows the log for {self.log.self_test.horizon} steps"
             ]
         return "\n".join([*lines, *(f"{self.name}: {note}" for note in self.notes)])
+
+
+def beside_clone(played: PlayedInModel, clone: PlayedInModel) -> str:
+    """A return as a multiple of the clone's in the same model; the difference where one is not positive."""
+    own, reference = played.total.mean, clone.total.mean
+    if own > 0 and reference > 0:
+        return f"{own / reference:.2f} x"
+    return format_number(own - reference, signed=True)
 
 
 def _reasons(played: PlayedInModel, log: LogSummary) -> list[str]:
@@ -248,8 +302,9 @@ def _reasons(played: PlayedInModel, log: LogSummary) -> list[str]:
             f"log's range, at most {allowed:.0%} is trusted"
         )
     value = played.value.mean
-    low = log.lowest_value - _RANGE * abs(log.lowest_value)
-    high = log.best_value + _RANGE * abs(log.best_value)
+    low = log.lowest_value - _BELOW * abs(log.lowest_value)
+    most = max(log.best_value, log.clone.value.mean)
+    high = most + _ABOVE * abs(most)
     if not low <= value <= high:
         reasons.append(
             f"the policy leaves what the log covers: its value would be {format_number(value)}, the log's "

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from chibit.core.formatting import count
 from chibit.reporting.published.evidence import known_of
 from chibit.reporting.read.study import Study
 from chibit.reporting.read.targets import TargetChoice
@@ -37,7 +38,7 @@ from chibit.reporting.tables.arrivals import arrivals_table
 from chibit.reporting.tables.convergence import convergence_table
 from chibit.reporting.tables.crossover import crossover_table
 from chibit.reporting.tables.differences import differences_table, measured_table
-from chibit.reporting.tables.judged import judged_tables, judged_verdicts
+from chibit.reporting.tables.judged import dimension_tables, judged_tables, judged_verdicts, learning_table
 from chibit.reporting.tables.known import differences_known, studies_known
 from chibit.reporting.tables.published import published_table
 from chibit.reporting.tables.runs import excluded_table, gaps_table, runs_table
@@ -98,6 +99,14 @@ class Analysis:
                 cautions=tuple(judged[1:]),
                 tone="open",
             )
+        if self.study.learning and not self.study.runs:
+            number = count(len(self.study.learning), "run")
+            return Verdict(
+                sentence=f"{number} finished without a simulator; chibit judge says what can be said.",
+                basis="Errors on logged actions, below, rank no policies where the log holds bad ones too.",
+                cautions=(),
+                tone="open",
+            )
         found = state_verdict(self.scores[HEADLINE], self.comparisons[HEADLINE], self.baseline, self.target)
         crossings = [crossing_sentence(trend) for trend in self.trends.get("score", ())]
         return replace(found, also=(*found.also, *crossings, *judged))
@@ -118,7 +127,7 @@ class Analysis:
     def tables(self) -> dict[str, Any]:
         """All tables by name; those that exist once for each rule as a dictionary by rule."""
         if not self.study.runs:
-            return {"judged": judged_tables(self.study), "excluded": excluded_table(self.study)}
+            return {**self._judged_tables(), "excluded": excluded_table(self.study)}
         headline = self.scores[HEADLINE]
         settings, shared = settings_tables(self.study)
         gaps = gaps_table(self.study)
@@ -146,13 +155,20 @@ class Analysis:
             "published": published_table(self.scores),
             "convergence": convergence_table(headline),
             "gaps": [gaps] if gaps else [],
-            "judged": judged_tables(self.study),
+            **self._judged_tables(),
             "excluded": excluded_table(self.study),
             "settings": settings,
             "shared": shared,
             "data": data_table(self.study),
             "provenance": provenance_table(self.study),
             "runs": runs_table(headline),
+        }
+
+    def _judged_tables(self) -> dict[str, Any]:
+        return {
+            "judged": judged_tables(self.study),
+            "judged_dimensions": dimension_tables(self.study),
+            "learning": learning_table(self.study),
         }
 
     def flat_tables(self) -> list[Table]:

@@ -19,8 +19,17 @@ from markupsafe import Markup
 
 from chibit.core.files import read_regular
 from chibit.reporting.analysis import HEADLINE, Analysis
-from chibit.reporting.figures import crossover, curves, forest, measured, profile, returns, sizes, targets
-from chibit.reporting.figures.judged import judged_panels
+from chibit.reporting.figures import (
+    crossover,
+    curves,
+    forest,
+    judged,
+    measured,
+    profile,
+    returns,
+    sizes,
+    targets,
+)
 from chibit.reporting.figures.loss import training_loss
 from chibit.reporting.figures.media import attention_panels, embed_videos
 from chibit.reporting.figures.panel import Panel, Section, present
@@ -93,7 +102,7 @@ def render_page(analysis: Analysis) -> str:
         tables=analysis.tables,
         sections=_sections(analysis) if study.runs else [],
         losses=_losses(study),
-        judged=_judged(study),
+        judged=_judged(analysis),
         sources=_sources(study),
         attention=attention,
         refused=refused,
@@ -115,9 +124,9 @@ def _sections(analysis: Analysis) -> list[tuple[bool, list[Section]]]:
     return [(is_half, list(group)) for is_half, group in groupby(found, lambda section: section.is_half)]
 
 
-def _judged(study: Study) -> list[Panel]:
+def _judged(analysis: Analysis) -> list[Section]:
     with style():
-        return judged_panels(Canvas(), study) if study.judged else []
+        return list(judged.sections(Canvas(), analysis))
 
 
 def _losses(study: Study) -> list[Panel]:

@@ -261,6 +261,7 @@ def _for_console(analysis: Analysis) -> Group:
         parts.append(Text(analysis.known + "\n", style="dim"))
     if analysis.study.runs:
         parts.append(_rich_table(analysis.tables["scores"][HEADLINE]))
+    parts += [_rich_table(table) for table in analysis.tables["judged"] if "selection" in table.key]
     parts.append(Text(analysis.verdict.sentence, style="bold"))
     parts += [Text(line) for line in (*analysis.verdict.also, *analysis.verdict.cautions)]
     if excluded := len(analysis.study.excluded):

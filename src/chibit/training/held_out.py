@@ -53,7 +53,8 @@ class HeldOut:
     ) -> None:
         """Draw batches of what is held out, of its best episodes, and of what is trained on."""
         self._name = agent.action_error_name
-        self._all = HeldOutError(agent, held_out, seed)
+        self.error = HeldOutError(agent, held_out, seed)
+        """On all that is held out."""
         self._best = HeldOutError(agent, held_out.top_fraction(BEST), seed, use=3)
         self._trained = HeldOutError(agent, trained, seed, use=4)
         self._spread = np.ones(0)
@@ -65,11 +66,11 @@ class HeldOut:
     def __call__(self) -> dict[str, float]:
         """Errors by their names in metrics.jsonl."""
         metrics = {
-            f"held_out/{self._name}": self._all(),
+            f"held_out/{self._name}": self.error(),
             f"held_out/best_tenth_{self._name}": self._best(),
             f"train/{self._name}": self._trained(),
         }
-        squares = self._all.by_dimension()
+        squares = self.error.by_dimension()
         if squares is not None:
             errors = np.sqrt(squares) / self._spread
             metrics |= {f"held_out/dimension_{i}": error for i, error in enumerate(errors.tolist())}

@@ -44,7 +44,7 @@ class LoopState:
     evaluation_seconds: float = 0.0
     """Wall seconds of evaluation."""
     best_score: float | None = None
-    """Best score so far at the first target."""
+    """Best score so far: at the first target, or what the run chooses by."""
     sums: dict[str, float] = field(default_factory=dict)
     """Sums of the metrics since the last line of the log."""
     counts: dict[str, int] = field(default_factory=dict)

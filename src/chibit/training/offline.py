@@ -30,7 +30,7 @@ from chibit.training.pretrain.sources import train_sources
 from chibit.training.provenance import provenance
 from chibit.training.result import summarize
 from chibit.training.run_config import RunConfig, to_record
-from chibit.training.run_data import generator_of, open_data, refuse_changed, refuse_changed_if_here
+from chibit.training.run_data import advise, generator_of, open_data, refuse_changed, refuse_changed_if_here
 from chibit.training.trackers import evaluation_metrics, make_trackers
 
 
@@ -124,6 +124,7 @@ class _OfflineRun(Loop[RunConfig[Any]]):
         self.sampler: Sampler[Any] = self.agent.sampler(
             self.agent.prepare(self.dataset), generator_of(config.seed, 1)
         )
+        self.advice = tuple(advise(config, self.dataset, held_out))
         self.held_out = None
         if held_out is not None:
             self.held_out = HeldOut(self.agent, self.sampler.dataset, held_out, config.seed)
@@ -136,7 +137,8 @@ class _OfflineRun(Loop[RunConfig[Any]]):
         notes = [f"data: {note}" for note in find_notes(self.dataset)]
         if self.config.agent.takes_target_returns:
             notes += [f"data: {what} {value}, {why}" for what, value, why in choices(self.dataset)]
-        for note in [*notes, *(f"config: {note}" for note in find_idle(self.config, data=self.spec))]:
+        notes += [f"config: {note}" for note in find_idle(self.config, data=self.spec)]
+        for note in (*notes, *self.advice):
             self.run.log(note)
             self.progress.say(note)
 
@@ -174,7 +176,9 @@ class _OfflineRun(Loop[RunConfig[Any]]):
         return metrics
 
     def evaluate(self) -> bool:
-        """Evaluate every target; True when the first one's score is the best so far."""
+        """Evaluate every target; True when the model is the best so far, by the first one's score."""
+        by_error = self.config.best_by == "held_out"
+        is_best = by_error and self.held_out is not None and self._is_best(-self.held_out.error())
         rng, state = capture_rng(), self.state
         evaluations = []
         if self.environments is not None:
@@ -191,16 +195,20 @@ class _OfflineRun(Loop[RunConfig[Any]]):
             self._tell(evaluations)
             restore_rng(rng)
         if not evaluations:
-            return False
+            return is_best
         for evaluation in evaluations:
             self.run.append_evaluation(evaluation_record(evaluation, state.step, state.train_seconds))
             self.track(evaluation_metrics(evaluation.summary))
         state.evaluation_seconds += evaluations[0].seconds
         self.progress.say(evaluation_line(evaluations, state.step))
-        score = evaluation_score(evaluations[0])
-        if state.best_score is not None and score <= state.best_score:
+        return is_best if by_error else self._is_best(evaluation_score(evaluations[0]))
+
+    def _is_best(self, score: float) -> bool:
+        """Whether a score is the best so far; it is then remembered."""
+        best = self.state.best_score
+        if best is not None and score <= best:
             return False
-        state.best_score = score
+        self.state.best_score = score
         return True
 
     def _tell(self, evaluations: Sequence[Evaluation]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from annotated_types import Interval, MinLen
 
@@ -43,6 +43,8 @@ _LATER_FIELDS: dict[str, Any] = {
     "data_fraction": 1.0,
     "validation_share": 0.0,
     "validation_data": "",
+    "validation_folds": 0,
+    "best_by": "return",
 }
 """Fields that came after runs were named, and what they were before: a record leaves them out where so."""
 
@@ -78,6 +80,12 @@ class RunConfig(Checked, Generic[AgentConfigT]):
     none."""
     validation_data: str = ""
     """Data set to measure it on instead; copies of episodes that are trained on are left out."""
+    validation_folds: Natural = 0
+    """Folds of the episodes, of which the seed chooses one to hold out instead: K runs with seeds 0 to K - 1
+    hold out each episode once, which says more than a share where there are fewer than 50. 0 is none."""
+    best_by: Literal["return", "held_out"] = "return"
+    """What checkpoint best is chosen by: the return in the simulator, or the held-out action error, which
+    picked worse ones than the last where that was measured (docs/judging.md)."""
     num_steps: Count = 100_000
     """Gradient steps."""
     evaluate_every: Natural = 5_000
@@ -110,11 +118,26 @@ class RunConfig(Checked, Generic[AgentConfigT]):
         if self.arm:
             check_name(self.arm, "arm")
         parse_columns(self.columns)
-        if self.validation_data and self.validation_share:
+        if len(self._held_out_by) > 1:
+            first, *others = self._held_out_by.items()
             raise InputError(
-                f"validation_data: got {self.validation_data!r} beside validation_share "
-                f"{self.validation_share:g}, expected one of them"
+                f"{others[-1][0]}: got {others[-1][1]!r} beside {first[0]} {first[1]!r}, expected one of them"
             )
+        if self.best_by == "held_out" and not self.holds_out:
+            raise InputError(
+                "best_by: got 'held_out', but nothing is held out; give validation_share, validation_data or "
+                "validation_folds"
+            )
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether episodes are held out."""
+        return bool(self._held_out_by)
+
+    @property
+    def _held_out_by(self) -> dict[str, Any]:
+        names = ("validation_share", "validation_data", "validation_folds")
+        return {name: value for name in names if (value := getattr(self, name))}
 
     def evaluates_at(self, step: int) -> bool:
         """Whether an evaluation follows a gradient step: each `evaluate_every`-th, and the last one.

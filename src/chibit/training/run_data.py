@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,9 @@ from chibit.data.dataset import DatasetSpec, TrajectoryDataset
 from chibit.data.environment import evaluate_in
 from chibit.data.load import is_here, load_dataset
 from chibit.training.run_config import RunConfig
+
+_FEW_EPISODES = 50
+"""Of a log, below which the error on a share of them orders nothing that is near (docs/judging.md)."""
 
 
 def open_data(
@@ -48,6 +52,8 @@ def open_data(
     held_out = None
     if config.validation_share:
         dataset, held_out = dataset.held_out_split(config.validation_share, config.seed)
+    elif config.validation_folds:
+        dataset, held_out = dataset.held_out_fold(config.seed, config.validation_folds)
     elif config.validation_data:
         held_out = _validation(load_dataset(config.validation_data, progress=progress, **reading), dataset)
     if config.data_fraction < 1.0:
@@ -59,6 +65,24 @@ def open_data(
     if held_out is not None:  # seen as the agent will see everything: standardized by what it learns from
         held_out = dataclasses.replace(held_out, spec=dataset.spec)
     return dataset, held_out
+
+
+def advise(
+    config: RunConfig[Any], dataset: TrajectoryDataset, held_out: TrajectoryDataset | None
+) -> Iterator[str]:
+    """Say where holding out other episodes would say more."""
+    if held_out is None and dataset.spec.env_id is None:
+        yield (
+            "nothing is held out, so that only the training loss is known; --validation-share 0.1 logs the "
+            "action error on episodes that are not trained on"
+        )
+    elif held_out is not None and config.validation_share:
+        whole = dataset.num_episodes + held_out.num_episodes
+        if whole < _FEW_EPISODES:
+            yield (
+                f"{held_out.num_episodes} of {whole} episodes are held out, too few to order what is alike; "
+                "--validation-folds 5 with seeds 0 to 4 holds each of them out once"
+            )
 
 
 def generator_of(seed: int, use: int) -> np.random.Generator:

@@ -1,5 +1,7 @@
 """Parts of a data set: whole trajectories, drawn by a seed, that still know where in the store they lie."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -154,6 +156,44 @@ def test_targets_that_are_the_best_return_are_those_of_the_part_trained_on(datas
         train, _ = dataset.held_out_split(0.5, seed)
         assert train.spec.default_target_returns == best_and_high(train.episode_returns)
         assert train.spec.default_target_returns[0] == train.episode_returns.max()
+
+
+def test_the_scale_of_returns_is_that_of_the_part_trained_on(dataset):
+    for train, held_out in (dataset.held_out_split(0.3, 0), dataset.held_out_fold(2, 3)):
+        squares = np.square(train.returns_to_go, dtype=np.float64)
+        assert train.spec.return_scale == pytest.approx(np.sqrt(squares.mean()))
+        assert train.spec.return_scale != dataset.spec.return_scale
+        assert held_out.spec == train.spec
+    described = replace(dataset, spec=replace(dataset.spec, return_scale=1000.0))
+    assert described.held_out_split(0.3, 0)[0].spec.return_scale == 1000.0
+
+
+@pytest.mark.parametrize("number", [2, 3, 10])
+def test_each_episode_is_in_one_fold(dataset, number):
+    held_out = [episodes_of(dataset.held_out_fold(seed, number)[1]) for seed in range(number)]
+    assert sorted(sum(held_out, [])) == list(range(10))
+    assert {len(fold) for fold in held_out} <= {10 // number, -(-10 // number)}
+    train, again = dataset.held_out_fold(number + 1, number)
+    assert episodes_of(again) == held_out[1]
+    assert sorted(episodes_of(train) + episodes_of(again)) == list(range(10))
+    assert train.content_hash != dataset.held_out_fold(0, number)[0].content_hash
+
+
+def test_copies_of_an_episode_are_in_one_fold_and_more_folds_are_refused(tmp_path):
+    kinds = [0, 0, 0, 1, 2, 3]
+    copied = from_arrays(
+        np.repeat(kinds, 2)[:, None].astype(float),
+        np.zeros((12, 1)),
+        np.ones(12),
+        np.tile([False, True], 6),
+        cache=tmp_path,
+    )
+    for fold in range(4):
+        train, held_out = copied.held_out_fold(fold, 4)
+        assert set(train.observations[:, 0]).isdisjoint(held_out.observations[:, 0])
+    for folds in (1, 5):
+        with pytest.raises(InputError, match=f"folds: got {folds}, expected 2 to 4"):
+            copied.held_out_fold(0, folds)
 
 
 def test_all_of_the_data_are_the_data(dataset):

@@ -11,6 +11,7 @@ from chibit.core.errors import InputError
 from chibit.core.runtime import Runtime
 from chibit.judging.judge import Judge, discounted_returns
 from chibit.judging.judgement import Judgement
+from chibit.judging.profile import profile_of
 from chibit.judging.world import WorldConfig
 from judging_toys import DISCOUNT, LENGTH, SETTINGS, Acts, columns, home, make_log, true_value, up
 
@@ -67,6 +68,36 @@ def test_a_policy_that_leaves_the_log_has_no_number(tmp_path):
     assert "the policy leaves what the log covers" in " ".join(judgement.reasons)
     assert str(judgement).startswith("up: no number: ")
     assert not judgement.times_clone
+
+
+def test_more_value_than_any_logged_episode_brought_is_no_number(line_judge):
+    judgement = line_judge(Acts(home), name="home")
+    best = judgement.log.best_value
+    for share, is_kept in ((1.005, True), (1.02, False)):
+        value = dataclasses.replace(judgement.in_model.value, members=(share * best,) * 4)
+        changed = dataclasses.replace(
+            judgement, in_model=dataclasses.replace(judgement.in_model, value=value)
+        )
+        assert (changed.value is not None) == is_kept
+        assert all("its value would be" in reason for reason in changed.reasons)
+
+
+def test_the_log_and_the_actions_are_counted(line_judge, line_log, tmp_path):
+    profile = line_judge.log.profile
+    assert sum(profile.returns.counts) == sum(profile.lengths.counts) == line_log.num_episodes
+    assert sum(profile.rewards.counts) == sum(profile.states[0].counts) == line_log.num_steps
+    by_hand = np.histogram(line_log.actions[:, 0], 20, (profile.actions[0].low, profile.actions[0].high))[0]
+    np.testing.assert_array_equal(profile.actions[0].counts, by_hand)
+    assert profile.actions[0].shares.sum() == pytest.approx(1)
+    assert (profile.constant_states, profile.constant_actions) == ((), ())
+    (always_up,) = line_judge(Acts(up)).at_steps.actions
+    assert always_up.shares[-1] == 1.0
+    arrays = columns(12)
+    still = {"observations": arrays["observations"].repeat(2, 1), "actions": arrays["actions"].repeat(2, 1)}
+    still["observations"][:, 1], still["actions"][:, 1] = 3.0, 0.0
+    still["next_observations"] = still["observations"]
+    dull = profile_of([make_log(tmp_path, **arrays | still)])
+    assert (dull.constant_states, dull.constant_actions) == ((1,), (1,))
 
 
 def test_a_model_that_does_not_fit_gives_no_number(tmp_path):

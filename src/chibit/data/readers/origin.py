@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from chibit.data.dataset import DatasetSpec
 from chibit.data.readers.recording import Recording
-from chibit.data.statistics import best_and_high, spread
+from chibit.data.statistics import best_and_high, size_of_returns, spread
 from chibit.environments.data_names import is_published_name
 from chibit.environments.registry import ENVIRONMENTS
 from chibit.environments.scores import score_reference
@@ -164,9 +164,7 @@ def default_return_scale(env_id: str | None, returns_to_go: np.ndarray) -> float
     of the rewards. Embeddings are normalized, so that much larger numbers would look alike to the model, as
     much smaller ones do. Where all returns are 0, it is 1.
     """
-    usual = usual_return_scale(env_id)
-    size = float(np.sqrt(np.mean(np.square(returns_to_go, dtype=np.float64))))
-    return usual or size or 1.0
+    return usual_return_scale(env_id) or size_of_returns(returns_to_go)
 
 
 def usual_return_scale(env_id: str | None) -> float | None:

@@ -107,7 +107,7 @@ class Canvas:
             log: logarithmic y axis.
         """
         axes = self._axes
-        for artist in (*axes.lines, *axes.collections, *axes.patches, *axes.texts):
+        for artist in (*axes.lines, *axes.collections, *axes.patches, *axes.texts, *axes.images):
             artist.remove()
         axes.relim()
         axes.set_autoscale_on(True)

@@ -1,4 +1,4 @@
-"""What `chibit judge` left in a run's folder: judgements without a simulator."""
+"""What is known of runs without a simulator: judgements, and action errors while they learned."""
 
 from __future__ import annotations
 
@@ -10,12 +10,22 @@ from pathlib import Path
 import numpy as np
 
 from chibit.core.config import Checked
+from chibit.core.run_records import MetricsRecord
 from chibit.judging.judgement import FILE, SCHEMA, Judgement
-from chibit.reporting.read.run import HELD_OUT, Excluded, Run, read_column
-from chibit.reporting.read.strict_json import Refused, read_as, read_object, shown_name
+from chibit.reporting.read.run import Excluded, Run
+from chibit.reporting.read.strict_json import (
+    Refused,
+    read_as,
+    read_lines,
+    read_number,
+    read_object,
+    shown_name,
+)
 
-_LINES = 400
+_LINES = 200
 """Points of a learning curve."""
+_ERRORS = ("action_error", "action_mismatch")
+"""What agents call their error."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,10 +40,34 @@ class JudgedPolicy:
     judgement: Judgement
     true_return: float | None
     """Mean return of the run's last evaluation at the same target; None where it was not played."""
-    errors: tuple[np.ndarray, np.ndarray]
-    """(N, 2) and (M, 2) steps and action errors on held-out episodes and on those that it learned from."""
+    arm: str
+    """Arm of its run."""
+    dataset: str
+    """Data set of its run."""
     run: str
     """Name of its run."""
+    seed: int | None
+    """Seed of its run."""
+
+
+@dataclass(frozen=True, eq=False)
+class Learning:
+    """Action errors of a run that was not played, or was judged, while it learned."""
+
+    run: str
+    """Its name."""
+    arm: str
+    dataset: str
+    held_out: np.ndarray
+    """(N, 2) steps and errors on held-out episodes; N is 0 where none are held out."""
+    best_tenth: np.ndarray
+    """(N, 2) the same on the tenth of them with the best returns."""
+    trained: np.ndarray
+    """(N, 2) the same on episodes that it learned from."""
+    loss: np.ndarray
+    """(M, 2) steps and training losses."""
+    by_dimension: tuple[float, ...]
+    """Last held-out error of each dimension of the action, in units of its spread in the log."""
 
 
 def read_judged(folder: Path, run: Run | Excluded) -> list[JudgedPolicy]:
@@ -55,10 +89,40 @@ def read_judged(folder: Path, run: Run | Excluded) -> list[JudgedPolicy]:
             raise Refused("damaged", f"{FILE}: policy and clone were not played by the same models")
     curves = () if isinstance(run, Excluded) else run.curves
     true = {curve.target_return: float(curve.mean_returns[-1]) for curve in curves}
-    errors = read_column(folder, HELD_OUT, _LINES), read_column(folder, "train/action_error", _LINES)
-    return [
-        JudgedPolicy(one, true.get(one.target_return), errors, shown_name(folder.resolve())) for one in found
-    ]
+    arm, dataset = run.arm or "", run.dataset or ""
+    name = shown_name(folder.resolve())
+    return [JudgedPolicy(one, true.get(one.target_return), arm, dataset, name, run.seed) for one in found]
+
+
+def read_learning(folder: Path, run: Run | Excluded) -> Learning:
+    """Errors that a run logged.
+
+    Raises:
+        Refused: if its log is damaged.
+    """
+    points: dict[str, list[tuple[float, float]]] = {}
+    for where, record in read_lines(folder, "metrics.jsonl", at_most=_LINES):
+        step = read_as(MetricsRecord, record, where).step
+        for key, value in record.items():
+            if key.startswith(("held_out/", "train/")):
+                points.setdefault(key, []).append((step, read_number(value, f"{where}: {key}")))
+    name = next((name for name in _ERRORS if f"held_out/{name}" in points), _ERRORS[0])
+    keys = [f"held_out/dimension_{i}" for i in range(len(points))]
+    dimensions = [points[key][-1][1] for key in keys if key in points]
+
+    def column(key: str) -> np.ndarray:
+        return np.array(points.get(key, ()), dtype=float).reshape(-1, 2)
+
+    return Learning(
+        run=shown_name(folder.resolve()),
+        arm=run.arm or "",
+        dataset=run.dataset or "",
+        held_out=column(f"held_out/{name}"),
+        best_tenth=column(f"held_out/best_tenth_{name}"),
+        trained=column(f"train/{name}"),
+        loss=column("train/loss"),
+        by_dimension=tuple(dimensions),
+    )
 
 
 def by_log(policies: Iterable[JudgedPolicy]) -> list[list[JudgedPolicy]]:
@@ -73,6 +137,6 @@ def by_log(policies: Iterable[JudgedPolicy]) -> list[list[JudgedPolicy]]:
     return groups
 
 
-def excluded_judgements(folder: Path, refusal: Refused) -> Excluded:
-    """Why judgements of a folder are not shown."""
-    return Excluded(name=f"{shown_name(folder)}/{FILE}", kind=refusal.kind, reason=refusal.reason)
+def excluded_file(folder: Path, name: str, refusal: Refused) -> Excluded:
+    """Why what a file of a run says is not shown."""
+    return Excluded(name=f"{shown_name(folder)}/{name}", kind=refusal.kind, reason=refusal.reason)

@@ -232,7 +232,10 @@ def _read_curves(folder: Path) -> tuple[Curve, ...]:
             raise Refused("damaged", f"{where}: step {record.step} follows step {earlier[-1].step}")
         earlier.append(record)
     if not records:
-        raise Refused("not evaluated", "it finished without an evaluation, so it has no score")
+        raise Refused(
+            "not evaluated",
+            "it finished without an evaluation, so it has no score; chibit judge says what can be said of it",
+        )
     return tuple(_make_curve(target, evaluations) for target, evaluations in records.items())
 
 

@@ -21,8 +21,15 @@ from typing import Any
 from chibit.core.errors import InputError, read_error
 from chibit.core.run_dir import INCIDENTAL
 from chibit.core.targets import environment_name
+from chibit.judging.judgement import FILE as JUDGEMENTS
 from chibit.reporting.read.arms import arm_rank
-from chibit.reporting.read.judgements import JudgedPolicy, excluded_judgements, read_judged
+from chibit.reporting.read.judgements import (
+    JudgedPolicy,
+    Learning,
+    excluded_file,
+    read_judged,
+    read_learning,
+)
 from chibit.reporting.read.registration import FILE, Registration, read_registration
 from chibit.reporting.read.run import Excluded, Run, read_run
 from chibit.reporting.read.strict_json import Refused, shown_name
@@ -62,6 +69,8 @@ class Study:
     """What was fixed before the first run."""
     judged: tuple[JudgedPolicy, ...] = ()
     """Policies of all folders that were judged without a simulator."""
+    learning: tuple[Learning, ...] = ()
+    """Errors of the runs that were judged, or finished without an evaluation."""
 
     @property
     def name(self) -> str:
@@ -101,6 +110,12 @@ class Study:
         for run in self.runs:
             cells[run.arm, run.dataset][run.seed] = run
         return dict(cells)
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """Place of each arm, for its color: those of tables first, then those that were never played."""
+        unplayed = {*(one.arm for one in self.judged), *(one.arm for one in self.learning)} - {*self.arms}
+        return {arm: place for place, arm in enumerate((*self.arms, *sorted(unplayed, key=arm_rank)))}
 
     def is_normalized(self, dataset: str) -> bool:
         """Whether all runs on a data set have normalized scores; where not, raw returns are compared."""
@@ -146,14 +161,22 @@ def read_study(folder: Path, only: Collection[Path] | None = None) -> Study:
     kept, duplicates = _drop_duplicates(runs)
     excluded: list[Excluded] = []
     judged: list[JudgedPolicy] = []
-    for candidate, entry in zip(folders, found, strict=True):
+    learning: list[Learning] = []
+    named = {run.folder: run for run in runs}
+    for candidate, read in zip(folders, found, strict=True):
+        entry = named.get(candidate, read)
         own: list[JudgedPolicy] = []
+        is_unplayed = isinstance(entry, Excluded) and entry.kind == "not evaluated"
         try:
             own = read_judged(candidate, entry)
         except Refused as refusal:
-            excluded.append(excluded_judgements(candidate, refusal))
+            excluded.append(excluded_file(candidate, JUDGEMENTS, refusal))
+        try:
+            learning += [read_learning(candidate, entry)] if own or is_unplayed else []
+        except Refused as refusal:
+            excluded.append(excluded_file(candidate, "metrics.jsonl", refusal))
         judged += own
-        if isinstance(entry, Excluded) and not (own and entry.kind == "not evaluated"):
+        if isinstance(entry, Excluded) and not (own and is_unplayed):
             excluded.append(entry)
     registration = Registration()
     try:
@@ -166,6 +189,7 @@ def read_study(folder: Path, only: Collection[Path] | None = None) -> Study:
         excluded=tuple(excluded + duplicates),
         registration=registration,
         judged=tuple(judged),
+        learning=tuple(learning),
     )
 
 
