@@ -70,7 +70,7 @@ class Study:
     judged: tuple[JudgedPolicy, ...] = ()
     """Policies of all folders that were judged without a simulator."""
     learning: tuple[Learning, ...] = ()
-    """Errors of the runs that were judged, or finished without an evaluation."""
+    """Of the runs that finished without an evaluation, and the judged ones that held episodes out."""
 
     @property
     def name(self) -> str:
@@ -172,7 +172,8 @@ def read_study(folder: Path, only: Collection[Path] | None = None) -> Study:
         except Refused as refusal:
             excluded.append(excluded_file(candidate, JUDGEMENTS, refusal))
         try:
-            learning += [read_learning(candidate, entry)] if own or is_unplayed else []
+            learned = [read_learning(candidate, entry)] if own or is_unplayed else []
+            learning += [one for one in learned if is_unplayed or len(one.held_out)]
         except Refused as refusal:
             excluded.append(excluded_file(candidate, "metrics.jsonl", refusal))
         judged += own
