@@ -21,7 +21,7 @@ from chibit.core.errors import InputError
 from chibit.core.fields import Count, Distinct, Natural, Positive
 from chibit.core.memory import check_fits
 from chibit.data.copies import choose_fold, choose_share, digests, first_copies
-from chibit.data.statistics import RunningMoments, best_and_high, size_of_returns, spread
+from chibit.data.statistics import RunningMoments, best_and_high, spread, units_of_returns
 
 _SUBSET, _HELD_OUT = 2, 3  # what a draw of episodes is for: each has random numbers of its own
 
@@ -58,8 +58,10 @@ class DatasetSpec(Checked):
     default_target_returns: Annotated[tuple[float, ...], MinLen(1)]
     """Raw returns to ask for; see `chibit.data.readers.origin.default_target_returns`."""
     return_scale: Positive | None = None
-    """What returns are divided by; see `chibit.data.readers.origin.default_return_scale`. None in what an
+    """What returns are divided by; see `chibit.data.readers.origin.default_return_units`. None in what an
     earlier version wrote."""
+    return_baseline: tuple[float, float] = (0.0, 0.0)
+    """What is taken off returns-to-go first: at the first step of an episode, and more at each later one."""
     state_offset: tuple[float, ...] = ()
     """What is taken off observations in double precision, where some vary too little beside their size for
     single precision (degrees of latitude); empty where none do."""
@@ -349,8 +351,11 @@ class TrajectoryDataset:
         spec = train.spec
         if spec.default_target_returns == best_and_high(self.episode_returns):
             spec = replace(spec, default_target_returns=best_and_high(train.episode_returns))
-        if spec.return_scale == size_of_returns(self.returns_to_go):
-            spec = replace(spec, return_scale=size_of_returns(train.returns_to_go))
+        if (spec.return_scale, spec.return_baseline) == units_of_returns(
+            self.returns_to_go, self.episode_starts
+        ):
+            scale, line = units_of_returns(train.returns_to_go, train.episode_starts)
+            spec = replace(spec, return_scale=scale, return_baseline=line)
         held_out = self._take(np.flatnonzero(chosen), f"the {change}", f"{note}: these are they")
         return replace(train, spec=spec), replace(held_out, spec=spec)
 

@@ -101,13 +101,15 @@ def spec_in(spec: DatasetSpec, env_id: str) -> DatasetSpec:
     if mismatch:
         raise InputError(f"{spec.name}: {mismatch}; name the environment that the data are from")
     own_reference = spec.score_reference if spec.env_id is None else None
+    scale = usual_return_scale(env_id)
     spec = replace(
         spec,
         env_id=env_id,
         max_episode_steps=facts.max_episode_steps or spec.max_episode_steps,
         score_reference=own_reference or score_reference(env_id),
         default_target_returns=usual_target_returns(env_id) or spec.default_target_returns,
-        return_scale=usual_return_scale(env_id) or spec.return_scale,
+        return_scale=scale or spec.return_scale,
+        return_baseline=spec.return_baseline if scale is None else (0.0, 0.0),
     )
     if facts.num_actions is None:
         low, high = settled_bounds(facts.bounds, (spec.action_low, spec.action_high))

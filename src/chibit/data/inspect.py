@@ -118,6 +118,8 @@ def choices(dataset: TrajectoryDataset) -> tuple[tuple[str, str, str], ...]:
     if spec.return_scale is not None:
         is_usual = spec.return_scale == usual_return_scale(spec.env_id)
         why = f"the paper's for {spec.env_id}" if is_usual else "root mean square of the returns-to-go"
+        if spec.return_baseline != (0.0, 0.0):
+            why += f" around {' and '.join(map(format_number, spec.return_baseline))} a step"
         found.append(("return scale", format_number(spec.return_scale), why))
     return tuple(found)
 

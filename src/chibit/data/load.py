@@ -39,7 +39,7 @@ from chibit.environments.d4rl import D4RL_SETS
 from chibit.environments.data_names import is_published_name
 from chibit.environments.registry import GAMES, MEMORY_LEVELS, MEMORY_TASKS
 
-_CONVERTER = 7
+_CONVERTER = 8
 """Raised when the same source would become another store."""
 
 

@@ -107,6 +107,27 @@ def best_and_high(episode_returns: np.ndarray) -> tuple[float, ...]:
     return tuple(dict.fromkeys((float(episode_returns.max()), float(high))))
 
 
-def size_of_returns(returns_to_go: np.ndarray) -> float:
-    """Root mean square of (N,) returns-to-go; 1 where all are 0."""
-    return float(np.sqrt(np.mean(np.square(returns_to_go, dtype=np.float64)))) or 1.0
+def units_of_returns(
+    returns_to_go: np.ndarray, episode_starts: np.ndarray
+) -> tuple[float, tuple[float, float]]:
+    """Size of returns-to-go around the line that fits them best over the steps of an episode, and the line.
+
+    Args:
+        returns_to_go: (N,).
+        episode_starts: (E + 1,) first row of each episode, then N.
+
+    Returns:
+        Root mean square around the line; its value at step 0 and what each step adds. Where nothing differs,
+        the root mean square itself, or 1, and no line.
+    """
+    lengths = np.diff(episode_starts)
+    steps = (np.arange(len(returns_to_go)) - np.repeat(episode_starts[:-1], lengths)).astype(np.float64)
+    values = returns_to_go.astype(np.float64)
+    size = float(np.sqrt(np.mean(np.square(values))))
+    variance = float(steps.var())
+    slope = float(np.mean((steps - steps.mean()) * values)) / variance if variance else 0.0
+    first = float(values.mean() - slope * steps.mean())
+    left = float(np.sqrt(np.mean(np.square(values - first - slope * steps))))
+    if left <= 1e-6 * size:
+        return size or 1.0, (0.0, 0.0)
+    return left, (first, slope)

@@ -33,7 +33,7 @@ from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.files import atomic_folder, check_regular, create, sha256_file, write_atomic
 from chibit.core.fingerprint import file_state
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset, returns_to_go
-from chibit.data.readers.origin import Origin, beyond_bounds, default_return_scale, make_spec
+from chibit.data.readers.origin import Origin, beyond_bounds, default_return_units, make_spec
 from chibit.data.readers.recording import Block, Recording
 from chibit.data.statistics import Narrowing, RunningMoments
 
@@ -152,8 +152,8 @@ def open_store(folder: Path, verify: Literal["size", "hash"] = "size") -> Trajec
         raise DamagedFileError(f"{folder / MANIFEST}: not a valid manifest ({error}); {_REMEDY}") from error
     _check_layout(dataset)
     if spec.return_scale is None:  # a store of an earlier version
-        scale = default_return_scale(spec.env_id, dataset.returns_to_go)
-        dataset = replace(dataset, spec=replace(spec, return_scale=scale))
+        scale, line = default_return_units(spec.env_id, dataset.returns_to_go, dataset.episode_starts)
+        dataset = replace(dataset, spec=replace(spec, return_scale=scale, return_baseline=line))
     return dataset
 
 

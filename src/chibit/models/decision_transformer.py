@@ -47,6 +47,9 @@ class DecisionTransformerModelConfig(Checked):
 
     return_scale: Annotated[Positive | None, RETURNS] = None
     """Returns-to-go are divided by this; None is the data's own (`DatasetSpec.return_scale`)."""
+    return_baseline: Annotated[tuple[float, float] | None, RETURNS, Since((0.0, 0.0))] = None
+    """What is taken off them first: at an episode's first step, and more at each later one; None is the
+    data's own (`DatasetSpec.return_baseline`), or nothing where a scale is given."""
     timestep_position: Annotated[TimestepPosition, _NORM] = "after_norm"
     """Timestep embeddings are added after the embedding norm (released code) or before it (Chen et al.)."""
     embedding: Embedding = "norm"
@@ -165,6 +168,7 @@ class DecisionTransformerModel(nn.Module):
         super().__init__()
         self.config = config
         self._return_scale = config.return_scale or PAPER_RETURN_SCALE
+        self._return_baseline = config.return_baseline or (0.0, 0.0)
         self.num_actions = num_actions
         width = cast(int, backbone.width)
         self.tokens_per_step = 3 if config.return_tokens else 2
@@ -243,7 +247,8 @@ class DecisionTransformerModel(nn.Module):
         states = states if states_are_encoded else self.embed_state(states)
         parts = [states, self.embed_action(self.in_units(actions))]
         if self.embed_return is not None:
-            parts.insert(0, self.embed_return((returns_to_go / self._return_scale).unsqueeze(-1)))
+            returns = self._relative_returns(returns_to_go, timesteps)
+            parts.insert(0, self.embed_return(returns.unsqueeze(-1)))
         tokens = interleave(*parts)
         if self.embedding_norm is None:
             return torch.tanh(tokens)
@@ -289,6 +294,14 @@ class DecisionTransformerModel(nn.Module):
         else:
             actions = self.action_head(hidden)
         return actions if self.bound is None else self.bound.from_unit(torch.tanh(actions))
+
+    def _relative_returns(self, returns_to_go: Tensor, timesteps: Tensor) -> Tensor:
+        first, more = self._return_baseline
+        if (first, more) != (0.0, 0.0):
+            # Past the table every step looks like its last one, here as there.
+            steps = timesteps.clamp(max=self.timesteps.num_embeddings - 1)
+            returns_to_go = returns_to_go - first - more * steps
+        return returns_to_go / self._return_scale
 
     def _add_timesteps(self, tokens: Tensor, timesteps: Tensor) -> Tensor:
         """Add one vector to the return, state and action of a step; (B, 3K, D) either way."""

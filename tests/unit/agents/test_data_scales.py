@@ -11,22 +11,26 @@ from chibit.agents import AGENTS, make_agent
 from chibit.core.runtime import Runtime
 from chibit.data.dataset import TrajectoryDataset
 from chibit.data.load import from_arrays
-from chibit.data.readers.origin import default_return_scale, default_target_returns, settled_bounds
+from chibit.data.readers.origin import default_return_units, default_target_returns, settled_bounds
 from chibit.data.statistics import best_and_high
 from chibit.data.store import MANIFEST, _manifest_hash, open_store
 from chibit.models.gpt import GPTShape
 from chibit.training.run_config import RunConfig, from_record, run_path, to_record
 
-SCALES = (1e-3, 1.0, 10.0, -2.0)
+SCALES = (1e-2, 1.0, 1e2, -2.0)
+UNITS = [*((scale, 0.0, 0.0) for scale in SCALES), (0.1, -3.0, 300.0)]
 
 
-def log_of(scale: float, cache) -> TrajectoryDataset:
-    """Actions near 0.5 in episodes that end with a reward, near -0.5 in those that end without."""
+def log_of(scale: float, cache, *, every_step: float = 0.0, every_episode: float = 0.0) -> TrajectoryDataset:
+    """Actions near 0.5 in episodes that end with a reward, near -0.5 in those that end without.
+
+    What every step and every episode earns in any case makes no difference between them.
+    """
     rng = np.random.default_rng(0)
     good = np.repeat(np.arange(100) % 2 == 0, 10)
     last = np.arange(1000) % 10 == 9
     actions = np.where(good, 0.5, -0.5)[:, None] + 0.05 * rng.standard_normal((1000, 1))
-    rewards = scale * (last & good)
+    rewards = scale * (last & good) + every_step + every_episode * last
     return from_arrays(rng.standard_normal((1000, 2)), actions, rewards, last, cache=cache)
 
 
@@ -46,12 +50,26 @@ def first_actions(dataset: TrajectoryDataset, targets: tuple[float, ...], steps:
 
 
 def test_returns_of_any_size_and_sign_are_told_apart_and_alike(tmp_path):
-    acted = [first_actions(log_of(scale, tmp_path), (scale, 0.0)) for scale in SCALES]
+    acted = []
+    for scale, every_step, every_episode in UNITS:
+        dataset = log_of(scale, tmp_path, every_step=every_step, every_episode=every_episode)
+        low = 10 * every_step + every_episode
+        acted.append(first_actions(dataset, (low + scale, low)))
     for good, bad in acted:
         assert good > 0.35 and bad < -0.35
-    for scale, other in zip(SCALES, acted, strict=True):
+    for (scale, *_), other in zip(UNITS, acted, strict=True):
         if scale > 0:
-            np.testing.assert_allclose(other, acted[0], atol=0.02)
+            np.testing.assert_allclose(other, acted[0], atol=0.03)
+
+
+def test_episodes_of_any_length_give_units_too(tmp_path):
+    rng, ends = np.random.default_rng(0), np.zeros(300, bool)
+    ends[[0, 1, 5, 40, 41, 120, 299]] = True
+    for every in (slice(None), slice(0, 2)):  # the second is episodes of one step alone
+        found = ends[every]
+        states = rng.standard_normal((len(found), 2))
+        spec = from_arrays(states, states[:, :1], np.ones(len(found)), found, cache=tmp_path).spec
+        assert spec.return_scale > 0 and np.isfinite(spec.return_baseline).all()
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -69,15 +87,31 @@ def test_few_or_equal_returns_give_targets_too():
     assert best_and_high(np.float32([-7.0, -2.0])) == (-2.0, -7.0)
 
 
-def test_the_scale_follows_the_data_but_for_the_papers_environments():
-    to_go = np.float32([-40.0, -30.0, 0.0])
-    scale = default_return_scale(None, to_go)
-    assert scale == pytest.approx(np.sqrt(2500 / 3))
-    assert default_return_scale("CartPole-v1", to_go) == scale
-    assert default_return_scale(None, 1e-4 * to_go) == pytest.approx(1e-4 * scale)
-    assert default_return_scale("Walker2d-v5", to_go) == 1000.0
-    assert default_return_scale("BreakoutNoFrameskip-v4", to_go) == 1.0
-    assert default_return_scale(None, np.zeros(3, np.float32)) == 1.0
+def test_returns_are_centered_and_scaled_by_the_data_but_for_the_papers_environments():
+    starts = np.array([0, 3, 6])
+    to_go = np.float32([-40.0, -30.0, -20.0, -44.0, -34.0, -24.0])  # a line, and 2 to either side of it
+    scale, (first, more) = default_return_units(None, to_go, starts)
+    assert (scale, first, more) == pytest.approx((2.0, -42.0, 10.0))
+    assert default_return_units("CartPole-v1", to_go, starts)[0] == scale
+    small = default_return_units(None, 1e-4 * to_go, starts)
+    assert (small[0], *small[1]) == pytest.approx((2e-4, -42e-4, 10e-4))
+    assert default_return_units("Walker2d-v5", to_go, starts) == (1000.0, (0.0, 0.0))
+    assert default_return_units("BreakoutNoFrameskip-v4", to_go, starts) == (1.0, (0.0, 0.0))
+    assert default_return_units(None, np.zeros(6, np.float32), starts) == (1.0, (0.0, 0.0))
+    assert default_return_units(None, np.full(6, 7.0, np.float32), starts) == (7.0, (0.0, 0.0))
+
+
+def test_a_given_scale_takes_nothing_off_and_sparse_returns_do_not_fall(tmp_path):
+    spec = replace(log_of(1.0, tmp_path).spec, return_scale=4.0, return_baseline=(5.0, -0.5))
+    shape = GPTShape(n_layer=1, n_embd=8)
+    for settings, expected in (
+        ({}, (4.0, (5.0, -0.5))),
+        ({"return_scale": 2.0}, (2.0, (0.0, 0.0))),
+        ({"reward_mode": "sparse"}, (4.0, (5.0, 0.0))),
+        ({"return_baseline": (1.0, 0.0)}, (4.0, (1.0, 0.0))),
+    ):
+        config = make_agent(AGENTS["dt"].config(gpt=shape, **settings), spec, Runtime()).config
+        assert (config.return_scale, config.return_baseline) == expected
 
 
 def test_a_store_of_an_earlier_version_gets_its_scale_where_it_is_opened(tmp_path):

@@ -56,7 +56,8 @@ class DecisionTransformer(Agent, config=DecisionTransformerConfig):
             UserError: if those weights cannot be had, or do not go with the rest of the config.
         """
         # What neither a run nor the data have filled in is as in the paper.
-        config = config.for_steps(PAPER_STEPS).with_return_scale(spec.return_scale or PAPER_RETURN_SCALE)
+        units = (spec.return_scale or PAPER_RETURN_SCALE, spec.return_baseline)
+        config = config.for_steps(PAPER_STEPS).with_return_units(*units)
         self.config, self.spec, self.runtime, self.step = config, spec, runtime, 0
         built = build_sequence_model(config, spec)
         self.model, self._record = built.model, built.record

@@ -177,13 +177,23 @@ class DecisionTransformerConfig(DecisionTransformerModelConfig, AgentConfig):
             auxiliary_decay_steps=share if self.auxiliary_decay_steps is None else self.auxiliary_decay_steps,
         )
 
-    def with_return_scale(self, scale: float | None) -> DecisionTransformerConfig:
-        """Divide returns by a number where none was given."""
-        return dataclasses.replace(self, return_scale=self.return_scale or scale)
+    def with_return_units(
+        self, scale: float | None, baseline: tuple[float, float] = (0.0, 0.0)
+    ) -> DecisionTransformerConfig:
+        """Fill in what returns are divided by, and what is taken off: nothing where a scale was given."""
+        if self.return_scale is None and scale is None:
+            return self
+        if self.return_scale is not None:
+            baseline = (0.0, 0.0)
+        elif self.reward_mode == "sparse":  # the return-to-go is the same at every step
+            baseline = (baseline[0], 0.0)
+        return dataclasses.replace(
+            self, return_scale=self.return_scale or scale, return_baseline=self.return_baseline or baseline
+        )
 
     def as_recorded(self, return_scale: float | None, *, has_unit_bounds: bool) -> DecisionTransformerConfig:
         """With the scale of returns; where bounds are -1 and 1, both units of actions are the same."""
-        config = self.with_return_scale(return_scale)
+        config = self.with_return_units(return_scale)
         return dataclasses.replace(config, action_units="raw") if has_unit_bounds else config
 
     def in_study(

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from chibit.data.dataset import DatasetSpec
 from chibit.data.readers.recording import Recording
-from chibit.data.statistics import best_and_high, size_of_returns, spread
+from chibit.data.statistics import best_and_high, spread, units_of_returns
 from chibit.environments.data_names import is_published_name
 from chibit.environments.registry import ENVIRONMENTS
 from chibit.environments.scores import score_reference
@@ -74,6 +74,7 @@ def make_spec(
     act_dim = 0 if num_actions is not None else recording.num_action_columns
     low, high = settled_bounds(origin.action_bounds, action_range) if act_dim else ((), ())
     lengths = np.diff(recording.episode_starts)
+    scale, baseline = default_return_units(origin.env_id, returns_to_go, recording.episode_starts)
     return DatasetSpec(
         name=origin.name,
         state_dim=recording.observation_size,
@@ -90,7 +91,8 @@ def make_spec(
         action_high=high,
         default_target_returns=origin.target_returns
         or default_target_returns(origin.env_id, returns_to_go[recording.episode_starts[:-1]]),
-        return_scale=default_return_scale(origin.env_id, returns_to_go),
+        return_scale=scale,
+        return_baseline=baseline,
         image_shape=recording.image_shape,
     )
 
@@ -157,14 +159,21 @@ def default_target_returns(env_id: str | None, episode_returns: np.ndarray) -> t
     return usual_target_returns(env_id) or best_and_high(episode_returns)
 
 
-def default_return_scale(env_id: str | None, returns_to_go: np.ndarray) -> float:
-    """What returns are divided by: the paper's constant for the environment, else of the data (N,).
+def default_return_units(
+    env_id: str | None, returns_to_go: np.ndarray, episode_starts: np.ndarray
+) -> tuple[float, tuple[float, float]]:
+    """What returns-to-go are divided by, and what is taken off them first, at step 0 and more at each step.
 
-    That is the root mean square of the returns-to-go: divided by it they are of order one, whatever the unit
-    of the rewards. Embeddings are normalized, so that much larger numbers would look alike to the model, as
-    much smaller ones do. Where all returns are 0, it is 1.
+    The paper's constant for the environment, and nothing; else of the data, (N,) and (E + 1,): the line that
+    fits the returns-to-go over the steps of an episode best, and their root mean square around it. So they
+    are of order one, whatever the unit of the rewards and whatever every step or episode earns in any case:
+    what the model sees is what tells episodes apart. Embeddings are normalized, so that much larger numbers
+    would look alike to it, as much smaller ones do. Where nothing differs, the root mean square itself, or 1.
     """
-    return usual_return_scale(env_id) or size_of_returns(returns_to_go)
+    usual = usual_return_scale(env_id)
+    if usual is not None:
+        return usual, (0.0, 0.0)
+    return units_of_returns(returns_to_go, episode_starts)
 
 
 def usual_return_scale(env_id: str | None) -> float | None:
