@@ -11,7 +11,7 @@ from chibit.core.errors import InputError
 from chibit.data.load import from_arrays
 from chibit.data.samplers.transitions import TransitionSampler
 from chibit.data.samplers.windows import WindowSampler
-from chibit.data.statistics import best_and_high
+from chibit.data.statistics import best_and_high, units_of_returns
 
 LENGTHS = [3, 1, 5, 2, 4, 1, 6, 2, 3, 4]
 COLUMNS = ("observations", "actions", "rewards", "returns_to_go", "terminations", "truncations", "timesteps")
@@ -160,8 +160,8 @@ def test_targets_that_are_the_best_return_are_those_of_the_part_trained_on(datas
 
 def test_the_scale_of_returns_is_that_of_the_part_trained_on(dataset):
     for train, held_out in (dataset.held_out_split(0.3, 0), dataset.held_out_fold(2, 3)):
-        squares = np.square(train.returns_to_go, dtype=np.float64)
-        assert train.spec.return_scale == pytest.approx(np.sqrt(squares.mean()))
+        units = units_of_returns(train.returns_to_go, train.episode_starts)
+        assert (train.spec.return_scale, train.spec.return_baseline) == units
         assert train.spec.return_scale != dataset.spec.return_scale
         assert held_out.spec == train.spec
     described = replace(dataset, spec=replace(dataset.spec, return_scale=1000.0))
