@@ -16,7 +16,7 @@ from sphinx.ext.napoleon import Config, GoogleDocstring
 from sphinx.util.inspect import TypeAliasForwardRef
 
 project = "chibit"
-author = "the chibit contributors"
+author = "The chibit authors"
 copyright = author  # noqa: A001
 version = release = importlib.metadata.version("chibit")
 

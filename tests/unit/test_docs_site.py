@@ -26,11 +26,19 @@ def test_every_public_name_is_in_the_reference():
     assert set(re.findall(r":: chibit\.(\w+)$", TEXTS["api.md"], flags=re.MULTILINE)) == set(chibit.__all__)
 
 
-@pytest.mark.parametrize("name", TEXTS)
-def test_links_lead_to_files(name):
-    for target in re.findall(r"\]\(([^)#\s]+)", TEXTS[name]):
+@pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *PAGES], ids=lambda page: page.name)
+def test_links_lead_to_files_and_headings(page):
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", page.read_text()):
         if not target.startswith("http"):
-            assert (ROOT / "docs" / target).exists(), target
+            found = page.parent / target if target else page
+            assert found.exists(), target
+            assert not anchor or anchor in anchors(found.read_text()), f"{target}#{anchor}"
+
+
+def anchors(text):
+    """Of the headings of a page, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("name", TEXTS)

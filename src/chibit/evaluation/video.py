@@ -176,7 +176,15 @@ def _shortest(env_id: str, steps: float) -> int:
 
 
 def _draw_quickly(env: Any, size: int) -> None:
-    """Small pictures without shadows and reflections: a sixth of the time where the processor draws them."""
+    """Small pictures without shadows and reflections: a sixth of the time where the processor draws them.
+
+    From the model's own camera that follows the body; Gymnasium from 1.4 on draws from one that stays.
+    """
+    import mujoco
+
+    track = mujoco.mj_name2id(env.model, mujoco.mjtObj.mjOBJ_CAMERA, "track")
+    if track >= 0:
+        env.mujoco_renderer.camera_id = track
     env.mujoco_renderer.width = env.mujoco_renderer.height = size
     env.model.light_castshadow[:] = 0
     env.model.mat_reflectance[:] = 0

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from chibit.core.errors import InputError, ResourceError
+from chibit.environments.make import make_env
 from chibit.evaluation import video
 from chibit.evaluation.video import record_video, require_renderer
 
@@ -64,6 +65,17 @@ def test_a_real_video_of_halfcheetah(renderer, tmp_path):
     assert "h264" in log and "20 fps" in log
     assert pictures[0].std() > 20  # not blank
     assert np.abs(pictures[0].astype(int) - pictures[-1]).mean() > 2  # it moves
+
+
+def test_the_camera_follows_the_body(renderer):
+    env = make_env("Hopper-v5", render_mode="rgb_array").unwrapped
+    video._use_working_backend()
+    video._draw_quickly(env, 64)
+    env.reset(seed=0)
+    here = env.render()
+    env.set_state(env.data.qpos + np.array([8.0, 0, 0, 0, 0, 0]), env.data.qvel)
+    leg = np.s_[22:32, 31:34]  # before the sky
+    assert np.abs(here[leg].astype(int) - env.render()[leg]).mean() < 2
 
 
 def test_fast_environments_are_thinned_to_25_pictures_a_second(renderer, tmp_path):
