@@ -1,4 +1,4 @@
-"""Every block of code in README and docs: Python runs as it stands, page by page; commands are parsed."""
+"""Every block of Python in README and docs runs, page by page; `unit/test_docs_code.py` has the others."""
 
 import re
 import shlex
@@ -11,7 +11,7 @@ import pytest
 
 import chibit
 from chibit.agents import AGENTS
-from chibit.cli import VERBS, find_command, main
+from chibit.cli import main
 from chibit.judging.fitting import FitConfig
 from chibit.judging.world import WorldConfig
 from chibit.models.initializers import INITIALIZERS
@@ -91,32 +91,3 @@ def test_the_code_of_a_page_runs_from_top_to_bottom(folder, monkeypatch, page):
         elif runs_commands:
             for command in commands(code):
                 run(command)
-
-
-class _ParsedError(Exception):
-    """Stops a command behind its flags."""
-
-
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "sh")])
-def test_the_commands_of_a_page_take_their_flags(folder, monkeypatch, page):
-    import chibit.commands.parsing as parsing
-
-    def parse(*arguments):
-        parsing.parse(*arguments)
-        raise _ParsedError
-
-    shutil.copytree(ROOT / "tests" / "golden" / "v0_1" / "run", "RUN")
-    for _, code in blocks(page, "sh"):
-        for command in commands(code):
-            verb = " ".join(command[:2]) if " ".join(command[:2]) in VERBS else command[0]
-            function = find_command(verb)
-            monkeypatch.setitem(function.__globals__, "parse", parse)
-            with pytest.raises(_ParsedError):
-                function(command[len(verb.split()) :], f"chibit {verb}")
-
-
-def test_python_is_called_python_and_nothing_else():
-    known = {"python", "sh", "text", "toml", "math", "mermaid", ""}
-    for page, text in PAGES.items():
-        languages = set(re.findall(r"^```(\w*)\n.*?^```", text, flags=re.DOTALL | re.MULTILINE))
-        assert languages <= known, f"{page}: {languages - known}"

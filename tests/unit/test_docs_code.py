@@ -1,4 +1,7 @@
-"""Code of README and docs: Python runs, commands pass the command line's own parser, cheap ones run."""
+"""Shell blocks of README and docs pass the command line's own parser, cheap ones run; TOML is read.
+
+Python blocks run in `tests/integration/test_docs.py`, those of the tutorial when the site is built.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,6 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-import chibit
 from chibit import cli
 from chibit.agents import AGENTS
 from chibit.commands import parsing
@@ -155,25 +157,3 @@ def test_toml_is_read(page, code):
     data = tomllib.loads(code)
     groups = data.get("project", {}).get("entry-points", {})
     assert set(groups) <= {registry.group for registry in (AGENTS, INITIALIZERS, STUDIES, ENVIRONMENTS)}
-
-
-@pytest.fixture
-def given(place):
-    """What the code of a page takes for granted, by page."""
-    from my_tank import Tank
-
-    ENVIRONMENTS._entries.pop("Tank-v0")
-    return {
-        "extend.md": {"chibit": chibit, "Tank": Tank},
-    }
-
-
-@pytest.mark.parametrize(("page", "code"), code_of("python"))
-def test_python_runs(page, code, given, capsys):
-    if page in RUN_ELSEWHERE:
-        pytest.skip(f"tests/integration/{RUN_ELSEWHERE[page]} runs it")
-    exec(compile(code, page, "exec"), given.get(page, {}))
-    printed = capsys.readouterr().out
-    assert ("print(" in code) == bool(printed)
-    if page == "your_data.md":
-        assert printed.startswith("10 (")
