@@ -72,10 +72,10 @@ class StudyArguments(WithModules):
     target_returns: tuple[str, ...] = ()
     """Raw returns to ask for, on every data set or by environment, such as hopper=3600,1800 halfcheetah=6000;
     empty takes the study's or each data set's own."""
-    precision: Literal["fp32", "bf16"] | None = None
-    """fp32 or bf16; None is the study's."""
+    precision: Literal["fp32", "tf32", "bf16"] | None = None
+    """fp32, tf32 (CUDA GPUs) or bf16; None is the study's."""
     device: str | None = None
-    """auto, cpu, cuda or cuda:N; None is auto."""
+    """auto, cpu, cuda, cuda:N or mps; None is auto."""
     language_corpus: str = ""
     """Text of the arms that read text, in place of their own: an id, a folder or a built corpus."""
     pretrain_steps: Count | None = None
@@ -89,6 +89,10 @@ class StudyArguments(WithModules):
     """Runs side by side in the pool, one thread each."""
     ray_address: Annotated[str | None, Needs("--engine ray", lambda study: study.engine == "ray")] = None
     """Ray cluster to join, such as auto or HOST:6379; None starts one on this machine."""
+    gpu_share: Annotated[
+        float, Interval(gt=0, le=1), Needs("--engine ray", lambda study: study.engine == "ray")
+    ] = 0.25
+    """Share of a GPU that Ray keeps for each run that takes one."""
     retries: Natural = 1
     """Times that a run that crashed is tried again, from its checkpoint."""
     root: Out = Path("runs")
@@ -146,6 +150,7 @@ def study(argv: Sequence[str], prog: str) -> None:
         engine=arguments.engine,
         num_processes=arguments.num_processes,
         ray_address=arguments.ray_address,
+        gpu_share=arguments.gpu_share,
         retries=arguments.retries,
     )
     if adaptive is None:
@@ -189,8 +194,13 @@ def _check(arguments: StudyArguments) -> None:
     """Refuse what would not run, also where it is only listed."""
     from chibit.core.runtime import resolve_runtime
     from chibit.data.resolve import check_known
+    from chibit.sweep.ray_engine import refuse_indices
 
-    resolve_runtime(arguments.device or "auto")
+    device = arguments.device or "auto"
+    if arguments.engine == "ray":  # whose nodes have other devices than this machine
+        refuse_indices([device])
+    else:
+        resolve_runtime(device, arguments.precision or "fp32")
     check_can_make(arguments.root)
     for name in arguments.data:
         check_known(name)

@@ -225,10 +225,19 @@ def pack_tensors(tensors: Mapping[str, torch.Tensor]) -> bytes:
     return safetensors.torch.save(result)
 
 
+def _on_host(value: Any) -> Any:
+    """Nested dicts and lists with their tensors on the CPU, where every machine can read them."""
+    if isinstance(value, torch.Tensor):
+        return value.cpu()
+    if isinstance(value, dict):
+        return {key: _on_host(part) for key, part in value.items()}
+    return type(value)(map(_on_host, value)) if isinstance(value, list | tuple) else value
+
+
 def _serialize(tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> _Contents:
     """The files of a checkpoint but for its manifest; later changes of the tensors do not reach them."""
     buffer = io.BytesIO()
-    torch.save(dict(state), buffer)
+    torch.save(_on_host(dict(state)), buffer)
     return {
         "model.safetensors": pack_tensors(tensors),
         "training_state.pt": buffer.getbuffer(),
@@ -285,7 +294,7 @@ def _load(path: Path) -> Checkpoint:
         )
     try:
         tensors = safetensors.torch.load(contents["model.safetensors"])
-        state = torch.load(io.BytesIO(contents["training_state.pt"]), weights_only=True)
+        state = torch.load(io.BytesIO(contents["training_state.pt"]), map_location="cpu", weights_only=True)
     except (SafetensorError, *_STUMBLES) as error:
         raise DamagedFileError(f"{path}: cannot be read ({type(error).__name__})") from error
     return Checkpoint(step=manifest["step"], tensors=tensors, state=state)

@@ -110,21 +110,22 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextlib.contextmanager
-def limited_memory(device: str) -> Iterator[None]:
+def limited_memory(device_type: str) -> Iterator[None]:
     """Keep work on the CPU from taking memory that the machine does not have.
 
     Linux would promise more than there is and later kill this process or another one. Within the context an
     allocation beyond what is free now fails instead.
 
     Args:
-        device: a CUDA device maps memory that it does not use, and is not limited.
+        device_type: of the device of the work; drivers of others than the CPU map memory that they do not
+            use, so that there is no limit.
 
     Raises:
         ResourceError: in one line, for an allocation that failed.
     """
     give_back: Callable[[], None] | None = None
     free, own = _kilobytes("/proc/meminfo", "MemAvailable"), _kilobytes("/proc/self/status", "VmData")
-    if free and own and not device.startswith("cuda"):
+    if free and own and device_type == "cpu":
         give_back = limit_data(1024 * (free + own))
     try:
         yield

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from chibit.core.errors import InputError
 from chibit.core.platform import total_memory
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "tf32", "bf16"]
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
 _KEPT_BLOCK_BYTES = 1 << 30
@@ -26,9 +26,10 @@ class Runtime:
     """Where and how precisely tensors are computed."""
 
     device: str = "cpu"
-    """"cpu", "cuda" or "cuda:N"."""
+    """"cpu", "cuda", "cuda:N", or another accelerator that torch has."""
     precision: Precision = "fp32"
-    """"bf16" runs the forward pass in bfloat16 autocast; parameters and optimizer state stay fp32."""
+    """"bf16" runs the forward pass in bfloat16 autocast; parameters and optimizer state stay fp32. "tf32"
+    rounds the factors of matrix products and convolutions to 10 bits of mantissa on CUDA GPUs."""
     num_threads: int = 1
     """Threads inside one operation on the CPU. Small models are fastest with one; run several seeds side by
     side instead."""
@@ -50,43 +51,66 @@ class Runtime:
             return int(torch.cuda.get_device_properties(self.torch_device).total_memory)
         return total_memory()
 
+    @property
+    def record(self) -> dict[str, Any]:
+        """What provenance says of it."""
+        name = None
+        if self.torch_device.type == "cuda":
+            name = torch.cuda.get_device_name(self.torch_device)
+        return {"device": self.device, "name": name, "precision": self.precision}
+
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """Context of the forward pass: bfloat16 autocast, or nothing in fp32."""
-        if self.precision == "fp32":
+        """Context of the forward pass: bfloat16 autocast, or nothing."""
+        if self.precision != "bf16":
             return contextlib.nullcontext()
         return torch.autocast(self.torch_device.type, dtype=torch.bfloat16)
 
 
 def resolve_runtime(device: str = "auto", precision: str = "fp32", num_threads: int = 1) -> Runtime:
-    """Check what was asked for against this machine and set the number of threads.
+    """Check what was asked for against this machine; set the number of threads and the current device.
 
     Args:
-        device: "auto" (CUDA where present, else CPU), "cpu", "cuda" or "cuda:N".
-        precision: "fp32" or "bf16".
+        device: "auto" (CUDA where present, else CPU), "cpu", or an accelerator that torch has here: "cuda",
+            "cuda:N", "mps".
+        precision: "fp32", "tf32" (on CUDA) or "bf16".
         num_threads: threads inside one operation, at least 1.
 
     Raises:
-        InputError: for an unknown device or precision, or a CUDA device that is not there.
+        InputError: for an unknown device or precision, or a device that is not there.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         kind = torch.device(device)
     except RuntimeError as error:
-        raise InputError(f"device: got {device!r}, expected auto, cpu, cuda or cuda:N") from error
-    if kind.type not in ("cpu", "cuda"):
-        raise InputError(f"device: got {device!r}, expected auto, cpu, cuda or cuda:N")
-    if kind.type == "cuda" and (
-        not torch.cuda.is_available() or (kind.index or 0) >= torch.cuda.device_count()
-    ):
-        raise InputError(f"device: {device!r} is not on this machine; use --device cpu")
-    if precision not in ("fp32", "bf16"):
-        raise InputError(f"precision: got {precision!r}, expected fp32 or bf16")
+        raise InputError(f"device: got {device!r}, expected auto, cpu, cuda, cuda:N or mps") from error
+    if precision not in get_args(Precision):
+        raise InputError(f"precision: got {precision!r}, expected {', '.join(get_args(Precision))}")
+    if precision == "tf32" and kind.type != "cuda":
+        raise InputError(f"precision: tf32 is of CUDA GPUs, and the device is {device}; use fp32 or bf16")
     if num_threads < 1:
         raise InputError(f"num_threads: got {num_threads}, expected at least 1")
+    if kind.type != "cpu":
+        _take_accelerator(kind)
+    if kind.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     torch.set_num_threads(num_threads)
     _keep_freed_memory()
     return Runtime(device=device, precision=precision, num_threads=num_threads)  # type: ignore[arg-type]
+
+
+def _take_accelerator(device: torch.device) -> None:
+    """Make it the one that is meant where none is named; InputError if it is not there."""
+    here = torch.accelerator.current_accelerator(check_available=True)
+    if here is None or here.type != device.type:
+        raise InputError(f"device: {str(device)!r} is not on this machine; use --device cpu")
+    count = torch.accelerator.device_count()
+    if device.index is not None and device.index >= count:
+        raise InputError(
+            f"device: {str(device)!r} is not on this machine, whose last is {device.type}:{count - 1}"
+        )
+    if device.index is not None:
+        torch.accelerator.set_device_index(device.index)
 
 
 def _keep_freed_memory() -> None:
@@ -128,23 +152,42 @@ def evaluating(module: nn.Module) -> Iterator[None]:
         module.train(was_training)
 
 
-def capture_rng() -> dict[str, Any]:
-    """The state of torch's global generators, for a checkpoint."""
+def capture_rng(device: torch.device) -> dict[str, Any]:
+    """The state of torch's global generators on the CPU and on a device, for a checkpoint."""
     state: dict[str, Any] = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state_all()
+    if device.type != "cpu":
+        state[device.type] = torch.get_device_module(device).get_rng_state(*_named(device))
     return state
 
 
-def restore_rng(state: dict[str, Any]) -> None:
+def restore_rng(state: Mapping[str, Any], device: torch.device) -> None:
     """Put torch's global generators back.
 
+    Args:
+        state: as `capture_rng` gave it; version 0.1 kept a list of all the machine's GPUs under "cuda".
+        device: where the run goes on.
+
     Raises:
-        ValueError: on a state that is missing or of the wrong length.
+        ValueError: on a state that is missing, of the wrong length, or of another kind of device.
     """
+    for kind in {*state, device.type} - {"cpu"}:
+        of_all = isinstance(state.get(kind), list)
+        if kind != device.type and not of_all:
+            raise ValueError(f"they are drawn on {kind}, the run would go on with {device}")
+        if kind == device.type and (
+            kind not in state or (of_all and (device.index or 0) >= len(state[kind]))
+        ):
+            raise ValueError(f"there are none of {device}")
     try:
         torch.set_rng_state(state["cpu"])
+        if device.type != "cpu":
+            own = state[device.type]
+            own = own[device.index or 0] if isinstance(own, list) else own
+            torch.get_device_module(device).set_rng_state(own, *_named(device))
     except (KeyError, TypeError, RuntimeError) as error:
         raise ValueError("the state of torch's generator is missing or of the wrong length") from error
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def _named(device: torch.device) -> tuple[torch.device, ...]:
+    """A device as an argument of its module's functions; there is one of Apple's."""
+    return () if device.type == "mps" else (device,)

@@ -66,7 +66,7 @@ class HuggingFaceBackbone(nn.Module):
         text_config = model.config.get_text_config()
         self.max_tokens: int | None = getattr(text_config, "max_position_embeddings", None)
         model.config.use_cache = text_config.use_cache = False
-        # Attention weights come from the eager form alone.
+        self._attention = "eager"  # as it was loaded
         model.set_attn_implementation("eager")
         # The table stays with whoever holds the language model; one row keeps the body's structure whole.
         row = nn.Embedding(1, self.width, _weight=table.weight.new_zeros(1, self.width))
@@ -113,6 +113,14 @@ class HuggingFaceBackbone(nn.Module):
                 "give a causal language model"
             )
 
+    def _choose_attention(self, device: torch.device, *, want_weights: bool) -> None:
+        """The library's kernel on GPUs; the eager form gives attention weights, and is the faster on CPUs."""
+        wanted = "eager" if want_weights or device.type == "cpu" else "sdpa"
+        if wanted != self._attention:
+            self._attention = wanted
+            with contextlib.suppress(ValueError):  # an architecture without the kernel stays as it is
+                self.body.set_attn_implementation(wanted)
+
     def forward(
         self,
         embeddings: Tensor,
@@ -143,6 +151,7 @@ class HuggingFaceBackbone(nn.Module):
                 f"{tokens} tokens, but {type(self.body).__name__} has {self.max_tokens} positions; "
                 "use a shorter context"
             )
+        self._choose_attention(embeddings.device, want_weights=return_attentions)
         extra: dict[str, Any] = {"output_attentions": True} if return_attentions else {}
         if self._takes_positions:
             extra["position_ids"] = torch.arange(tokens, device=embeddings.device)[None]

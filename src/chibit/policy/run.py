@@ -71,7 +71,9 @@ def load_run_agent(path: Path, which: str = "last", *, device: str = "auto") -> 
     entry = AGENTS.find(acting.agent_name, f"{where}.agent_name", acting.agent_class)
     config = from_json(entry.config, acting.agent, f"{where}.agent")
     spec = from_json(DatasetSpec, run.provenance()["dataset"], f"{path / 'provenance.json'}: dataset")
-    runtime = resolve_runtime(device, acting.precision, acting.num_threads)
+    # What was learned in tf32 acts everywhere.
+    precision = "fp32" if acting.precision == "tf32" else acting.precision
+    runtime = resolve_runtime(device, precision, acting.num_threads)
     needed = dataclasses.replace(config, batch_size=1).num_bytes(spec)  # type: ignore[type-var]
     check_fits(needed, f"{where}: its model", "use a larger machine", runtime.memory)
     checkpoint = load_checkpoint(run.checkpoints, _step(run, which))

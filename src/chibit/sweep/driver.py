@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 from chibit.core.errors import InputError
 from chibit.core.files import nearest
 from chibit.core.signals import StopRequests
-from chibit.sweep.engines import Crash, Engine, InProcess, LocalPool, note
+from chibit.sweep.engines import Crash, Engine, InProcess, LocalPool, gpus_to_share, note
 from chibit.sweep.progress import StudyProgress
 from chibit.sweep.tasks import Outcome, Task, make_tasks
 from chibit.training.run_config import RunConfig, run_path
@@ -34,6 +34,7 @@ def run_all(
     engine: EngineName = "pool",
     num_processes: int = 1,
     ray_address: str | None = None,
+    gpu_share: float = 0.25,
     retries: int = 1,
     attention: bool = False,
     progress: bool = True,
@@ -47,6 +48,8 @@ def run_all(
         engine: process (this one), pool (local processes), or ray.
         num_processes: runs side by side in the pool, each with its own number of threads (one by default).
         ray_address: Ray cluster to join; None starts a local one.
+        gpu_share: share of a GPU that Ray keeps for each run that takes one, in (0, 1]. The pool gives its
+            places the machine's GPUs in turn.
         retries: times that a run that crashed is tried again, from its checkpoint. A run that was refused
             (bad input, no disk, divergence) would be refused again, and is not.
         attention: draw the attention maps of every finished sequence model.
@@ -61,6 +64,8 @@ def run_all(
     """
     if num_processes < 1 or retries < 0:
         raise InputError(f"num_processes, retries: got {num_processes}, {retries}, expected at least 1 and 0")
+    if not 0.0 < gpu_share <= 1.0:
+        raise InputError(f"gpu_share: got {gpu_share:g}, expected above 0 and at most 1")
     tasks = make_tasks(configs, root=root, study=study, attention=attention)
     outcomes = {task.path: Outcome(task.path, "skipped") for task in tasks if task.is_done}
     to_do = [task for task in tasks if task.path not in outcomes]
@@ -68,21 +73,29 @@ def run_all(
         for outcome in outcomes.values():
             shown.ended(outcome)
         if to_do:
-            made = _make_engine(engine, min(num_processes, len(to_do)), ray_address, retries)
+            made = _make_engine(engine, to_do, num_processes, ray_address, gpu_share, retries)
             with contextlib.closing(made):
                 outcomes |= _Driver(made, to_do, shown).run()
     return [outcomes[run_path(config, root, study)] for config in configs]
 
 
-def _make_engine(name: str, num_processes: int, ray_address: str | None, retries: int) -> Engine:
+def _make_engine(
+    name: str,
+    tasks: Sequence[Task],
+    num_processes: int,
+    ray_address: str | None,
+    gpu_share: float,
+    retries: int,
+) -> Engine:
     if name == "process":
         return InProcess(retries)
     if name == "pool":
-        return LocalPool(num_processes, retries)
+        return LocalPool(min(num_processes, len(tasks)), retries, gpus_to_share(tasks))
     if name == "ray":
-        from chibit.sweep.ray_engine import RayEngine
+        from chibit.sweep.ray_engine import RayEngine, refuse_indices
 
-        return RayEngine(ray_address, retries)
+        refuse_indices({task.config.device for task in tasks})
+        return RayEngine(ray_address, gpu_share, retries)
     known = get_args(EngineName)
     raise InputError(f"engine: unknown {name!r}{nearest(name, known)}; known: {', '.join(known)}")
 

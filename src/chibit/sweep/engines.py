@@ -9,10 +9,13 @@ import threading
 import time
 import traceback
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from types import FrameType
+
+import torch
 
 from chibit.core.platform import interrupts_held_back, take_interrupts
 from chibit.core.run_dir import RunDir
@@ -90,18 +93,25 @@ class LocalPool(Engine):
     Every place in the pool is a pool of its own: a process that is killed takes no other task with it.
     """
 
-    def __init__(self, num_processes: int, retries: int) -> None:
+    def __init__(self, num_processes: int, retries: int, gpus: Sequence[str] = ()) -> None:
+        """Make the places.
+
+        Args:
+            num_processes: places.
+            retries: times that a task may be submitted again after a crash.
+            gpus: what CUDA_VISIBLE_DEVICES is in the places, in turn; empty leaves it as it is.
+        """
         self.capacity = num_processes
         self.retries, self._has_passed_on = retries, False
         self._context = multiprocessing.get_context("spawn")
-        self._free = [self._place() for _ in range(num_processes)]
-        self._busy: dict[Future[Outcome], tuple[Task, ProcessPoolExecutor]] = {}
+        self._free = [self._place(gpus[i % len(gpus)] if gpus else None) for i in range(num_processes)]
+        self._busy: dict[Future[Outcome], tuple[Task, _Place]] = {}
 
     def submit(self, task: Task) -> None:
         """Give a task to a free process."""
         place = self._free.pop()
         with interrupts_held_back():  # a process that starts could not tell what to do with one
-            self._busy[place.submit(_run_in_worker, task)] = (task, place)
+            self._busy[place.processes.submit(_run_in_worker, task)] = (task, place)
 
     def collect(self, timeout: float) -> list[Ended]:
         """Wait for tasks; a process that was killed is replaced."""
@@ -111,8 +121,8 @@ class LocalPool(Engine):
             task, place = self._busy.pop(future)
             error = future.exception()
             if isinstance(error, BrokenProcessPool):
-                place.shutdown(wait=False)
-                place = self._place()
+                place.processes.shutdown(wait=False)
+                place = self._place(place.gpu)
                 message = "its process was killed, perhaps for want of memory"
                 ended.append((task, Crash(message)))
             else:
@@ -130,10 +140,28 @@ class LocalPool(Engine):
     def close(self) -> None:
         """Let the processes end."""
         for place in [*self._free, *(place for _, place in self._busy.values())]:
-            place.shutdown(wait=True, cancel_futures=True)
+            place.processes.shutdown(wait=True, cancel_futures=True)
 
-    def _place(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(1, self._context, initializer=_prepare_worker)
+    def _place(self, gpu: str | None) -> _Place:
+        made = ProcessPoolExecutor(1, self._context, initializer=_prepare_worker, initargs=(gpu,))
+        return _Place(made, gpu)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where one task runs at a time."""
+
+    processes: ProcessPoolExecutor
+    gpu: str | None
+
+
+def gpus_to_share(tasks: Sequence[Task]) -> list[str]:
+    """This machine's GPUs as CUDA_VISIBLE_DEVICES names them; none where runs name theirs or use none."""
+    devices = {task.config.device for task in tasks}
+    if not devices <= {"auto", "cuda", "cpu"} or devices == {"cpu"}:
+        return []
+    given, count = os.environ.get("CUDA_VISIBLE_DEVICES"), torch.cuda.device_count()
+    return given.split(",")[:count] if given else [str(index) for index in range(count)]
 
 
 class _Worker:
@@ -142,8 +170,10 @@ class _Worker:
     was_asked_to_stop = False
 
 
-def _prepare_worker() -> None:
+def _prepare_worker(gpu: str | None) -> None:
     """Leave Ctrl-C to the parent, which passes it on: a run gets it once, an idle process takes note."""
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     signal.signal(signal.SIGINT, _take_note)
     take_interrupts()
     threading.Thread(target=_outlive_nobody, args=(os.getppid(),), daemon=True).start()

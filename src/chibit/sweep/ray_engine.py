@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,11 +33,12 @@ class RayEngine(Engine):
     retries = 0
     """Ray does its own."""
 
-    def __init__(self, address: str | None, retries: int) -> None:
+    def __init__(self, address: str | None, gpu_share: float, retries: int) -> None:
         """Connect.
 
         Args:
             address: of a running cluster (`auto`, `HOST:6379`, `ray://HOST:10001`); None starts a local one.
+            gpu_share: share of a GPU that is kept for each run that takes one.
             retries: times that Ray tries a task again.
 
         Raises:
@@ -66,14 +68,15 @@ class RayEngine(Engine):
             except (ConnectionError, RuntimeError, ValueError) as error:
                 reason = " ".join(str(error).split())[:200]
                 raise ResourceError(f"ray_address: {address or 'local'}: cannot start ({reason})") from error
+        self._gpu_share = gpu_share
         self._has_gpus = ray.cluster_resources().get("GPU", 0) > 0
         self._call = ray.remote(max_retries=retries, retry_exceptions=True)(_run_remotely)
         self._tasks: dict[Any, Task] = {}
 
     def submit(self, task: Task) -> None:
-        """Hand a task to Ray: as many CPUs as its configuration has threads, a GPU where it takes one."""
-        wants_gpu = task.config.device.startswith("cuda") or (task.config.device == "auto" and self._has_gpus)
-        call = self._call.options(num_cpus=task.config.num_threads, num_gpus=1 if wants_gpu else 0)
+        """Hand a task to Ray: as many CPUs as its configuration has threads, a share of a GPU or none."""
+        num_gpus = share_of_gpu(task.config.device, self._gpu_share, has_gpus=self._has_gpus)
+        call = self._call.options(num_cpus=task.config.num_threads, num_gpus=num_gpus)
         sent = replace(task, path=task.path.absolute())
         self._tasks[call.remote(sent, str(Path.cwd()))] = task
 
@@ -109,6 +112,18 @@ class RayEngine(Engine):
         """Leave the cluster, or end the one that was started here."""
         if self._started:
             self._ray.shutdown()
+
+
+def share_of_gpu(device: str, share: float, *, has_gpus: bool) -> float:
+    """What a run on a device asks of a cluster that has GPUs, or none."""
+    return share if device == "cuda" or (device == "auto" and has_gpus) else 0.0
+
+
+def refuse_indices(devices: Iterable[str]) -> None:
+    """Refuse a GPU by its number: a Ray task sees only the one it is given, whose number is 0."""
+    for device in devices:
+        if ":" in device:
+            raise InputError(f"device: got {device!r}, but Ray gives each run its GPU; use cuda")
 
 
 def require_reachable(address: str) -> None:

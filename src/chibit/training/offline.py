@@ -18,7 +18,7 @@ from chibit.core.config import find_idle
 from chibit.core.errors import DivergenceError
 from chibit.core.memory import check_fits, limited_memory
 from chibit.core.run_dir import RunDir
-from chibit.core.runtime import capture_rng, resolve_runtime, restore_rng, seed_torch
+from chibit.core.runtime import Runtime, capture_rng, resolve_runtime, restore_rng, seed_torch
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
 from chibit.data.inspect import choices, find_notes
 from chibit.evaluation.pool import EnvironmentPool
@@ -91,9 +91,10 @@ def train(
             make_trackers(run, config)
             return run.result()
         train_sources(config.agent, progress=progress)
-        with limited_memory(config.device):
+        runtime = resolve_runtime(config.device, config.precision, config.num_threads)
+        with limited_memory(runtime.torch_device.type):
             callbacks = (on_evaluation,) if callable(on_evaluation) else tuple(on_evaluation)
-            offline = _OfflineRun(config, run, dataset, callbacks, progress=progress)
+            offline = _OfflineRun(config, run, runtime, dataset, callbacks, progress=progress)
             offline.resume(resume, allow_inexact=allow_inexact_resume)
             offline.run_to_end()
         return run.result()
@@ -106,13 +107,14 @@ class _OfflineRun(Loop[RunConfig[Any]]):
         self,
         config: RunConfig[Any],
         run: RunDir,
+        runtime: Runtime,
         dataset: TrajectoryDataset | None,
         callbacks: Sequence[Callback],
         *,
         progress: bool,
     ) -> None:
         super().__init__(config, run, RunProgress(config.num_steps, run.path.name, enabled=progress))
-        runtime = resolve_runtime(config.device, config.precision, config.num_threads)
+        self.device = runtime.torch_device
         self.dataset, held_out = open_data(config, dataset, run=run, progress=progress)
         self.callbacks = callbacks
         self.spec: DatasetSpec = self.dataset.spec
@@ -179,7 +181,7 @@ class _OfflineRun(Loop[RunConfig[Any]]):
         """Evaluate every target; True when the model is the best so far, by the first one's score."""
         by_error = self.config.best_by == "held_out"
         is_best = by_error and self.held_out is not None and self._is_best(-self.held_out.error())
-        rng, state = capture_rng(), self.state
+        rng, state = capture_rng(self.device), self.state
         evaluations = []
         if self.environments is not None:
             evaluations = evaluate_agent(
@@ -190,10 +192,10 @@ class _OfflineRun(Loop[RunConfig[Any]]):
                 seed=evaluation_seed(self.config.seed, self._evaluation_index()),
                 environments=self.environments,
             )
-        restore_rng(rng)
+        restore_rng(rng, self.device)
         if self.callbacks:
             self._tell(evaluations)
-            restore_rng(rng)
+            restore_rng(rng, self.device)
         if not evaluations:
             return is_best
         for evaluation in evaluations:
@@ -228,7 +230,7 @@ class _OfflineRun(Loop[RunConfig[Any]]):
         return agent.tensors, {
             "agent": agent.training,
             "sampler": self.sampler.state_dict(),
-            "rng": capture_rng(),
+            "rng": capture_rng(self.device),
             "data_hash": self.dataset.content_hash,
         }
 
@@ -243,7 +245,7 @@ class _OfflineRun(Loop[RunConfig[Any]]):
 
     def restore_draws(self, state: Mapping[str, Any]) -> None:
         self.sampler.load_state_dict(state["sampler"])
-        restore_rng(state["rng"])
+        restore_rng(state["rng"], self.device)
 
     def result(self) -> dict[str, Any]:
         state = self.state

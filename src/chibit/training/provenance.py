@@ -12,6 +12,7 @@ from typing import Any
 
 from chibit.agents import Agent
 from chibit.core.platform import kernel_table
+from chibit.core.runtime import Runtime
 from chibit.core.version import __version__
 from chibit.data.dataset import TrajectoryDataset
 from chibit.environments.make import physics_record
@@ -25,7 +26,7 @@ def provenance(dataset: TrajectoryDataset, agent: Agent) -> dict[str, Any]:
     """The content of provenance.json."""
     spec = dataset.spec
     return {
-        **circumstances(),
+        **circumstances(agent.runtime),
         **identify(dataset),
         "physics": None if spec.env_id is None else physics_record(spec.env_id, spec.d4rl_physics),
         "parameters": count_parameters(agent.modules()),
@@ -33,7 +34,7 @@ def provenance(dataset: TrajectoryDataset, agent: Agent) -> dict[str, Any]:
     }
 
 
-def circumstances() -> dict[str, Any]:
+def circumstances(runtime: Runtime) -> dict[str, Any]:
     """Code, command, versions, machine and time, of whatever kind of run."""
     return {
         "commit": commit(),
@@ -44,6 +45,7 @@ def circumstances() -> dict[str, Any]:
             "processor": _processor(),
             "python": platform.python_version(),
         },
+        "computed": runtime.record,
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 

@@ -98,9 +98,10 @@ class RunConfig(Checked, Generic[AgentConfigT]):
     """Seed of initialization, batches and evaluation episodes; runs that share it see the same batches and
     episodes."""
     precision: Precision = "fp32"
-    """bf16 runs the forward pass in bfloat16 autocast: about twice as fast on recent processors."""
+    """bf16 runs the forward pass in bfloat16 autocast: about twice as fast on recent processors. tf32
+    rounds the factors of matrix products on a CUDA GPU."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
+    """auto (CUDA where there is one), cpu, cuda, cuda:N or mps."""
     num_threads: Workers = 1
     """Threads inside one operation on the CPU; one is fastest for small models."""
     checkpoint_every: Natural = 0

@@ -24,6 +24,39 @@ class Workers:
     """Processes in all."""
     local_rank: int = 0
     """Number of this process on its machine; its CUDA device."""
+    started: bool = False
+    """Whether torchrun has started it."""
+
+    @classmethod
+    def of_torchrun(cls) -> Workers:
+        """What torchrun says of this process; one alone without it.
+
+        Raises:
+            InputError: when its variables are not numbers.
+        """
+        given = {name: os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+        if not all(given.values()):
+            return cls()
+        if not all(value.isdigit() for value in given.values()):
+            raise InputError(f"torchrun's variables: got {given}, expected numbers; start with torchrun")
+        return cls(int(given["RANK"]), int(given["WORLD_SIZE"]), int(given["LOCAL_RANK"]), started=True)
+
+    def device(self, asked: str) -> str:
+        """A run's device as this process takes it: of a machine's GPUs, each process has its own."""
+        shares = asked == "cuda" or (asked == "auto" and torch.cuda.is_available())
+        return f"cuda:{self.local_rank}" if shares and self.size > 1 else asked
+
+    @contextlib.contextmanager
+    def joined(self, device: torch.device) -> Iterator[None]:
+        """Context in which the processes talk: of what is on CUDA through NCCL, of all else through gloo."""
+        if not self.started:
+            yield
+            return
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+        try:
+            yield
+        finally:
+            dist.destroy_process_group()
 
     @property
     def is_first(self) -> bool:
@@ -60,27 +93,3 @@ class Workers:
         gathered: list[Any] = [None] * self.size
         dist.all_gather_object(gathered, value)
         return gathered
-
-
-@contextlib.contextmanager
-def join_workers(device: str) -> Iterator[Workers]:
-    """Join the other processes that torchrun started, and leave them at the end.
-
-    Args:
-        device: tensors on "cuda" are added up through NCCL, anything else goes through gloo.
-
-    Raises:
-        InputError: when torchrun's variables are not numbers.
-    """
-    given = {name: os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-    if not all(given.values()):
-        yield Workers()
-        return
-    if not all(value.isdigit() for value in given.values()):
-        raise InputError(f"torchrun's variables: got {given}, expected numbers; start with torchrun")
-    workers = Workers(int(given["RANK"]), int(given["WORLD_SIZE"]), int(given["LOCAL_RANK"]))
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo")
-    try:
-        yield workers
-    finally:
-        dist.destroy_process_group()

@@ -283,11 +283,11 @@ def test_resumed_training_equals_uninterrupted_training_to_the_bit(settings: dic
     whole = [agent.update(sampler.sample()) for _ in range(6)]
     first, sampler = make_small(**settings)
     metrics = [first.update(sampler.sample()) for _ in range(3)]
-    saved = copy.deepcopy((first.state_dict(), sampler.state_dict(), capture_rng()))
+    saved = copy.deepcopy((first.state_dict(), sampler.state_dict(), capture_rng(torch.device("cpu"))))
     second, sampler = make_small(seed=5, **settings)
     second.load_state_dict(saved[0])
     sampler.load_state_dict(saved[1])
-    restore_rng(saved[2])
+    restore_rng(saved[2], torch.device("cpu"))
     metrics += [second.update(sampler.sample()) for _ in range(3)]
     assert metrics == whole
     expected = agent.state_dict().tensors

@@ -153,3 +153,13 @@ def test_whatever_else_lies_among_checkpoints_is_ignored(tmp_path):
     assert checkpoint_steps(tmp_path) == [3]
     assert (tmp_path / "notes.txt").exists()
     assert marked(tmp_path, "best") is None
+
+
+def test_a_checkpoint_that_an_earlier_version_wrote_on_a_gpu_is_read_without_one(tmp_path, monkeypatch):
+    """It holds tensors of cuda:0; a machine without CUDA has to put them elsewhere."""
+    monkeypatch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+    save_checkpoint(tmp_path, 1, {"w": torch.ones(2)}, {"optimizer": {"moment": torch.arange(3.0)}})
+    monkeypatch.undo()
+    state = load_checkpoint(tmp_path).state
+    assert state["optimizer"]["moment"].tolist() == [0.0, 1.0, 2.0]
+    assert state["optimizer"]["moment"].device.type == "cpu"

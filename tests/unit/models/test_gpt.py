@@ -299,3 +299,11 @@ def test_both_computations_of_a_linear_map_are_equal(width: int) -> None:
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
     with torch.no_grad():
         assert torch.equal(gpt._linear(x, layer.weight, layer.bias), layer(x))
+
+
+def test_without_onednn_linear_layers_are_no_convolutions(monkeypatch):
+    x, layer = torch.randn(2, 3, 8), torch.nn.Linear(8, 16)
+    expected = layer(x)
+    monkeypatch.setattr(gpt.F, "conv2d", None)
+    monkeypatch.setattr(gpt, "_HAS_ONEDNN", False)
+    assert torch.equal(gpt._linear(x, layer.weight, layer.bias), expected)

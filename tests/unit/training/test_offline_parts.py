@@ -32,6 +32,7 @@ from chibit.data.load import load_dataset
 from chibit.data.samplers.transitions import TransitionSampler
 from chibit.evaluation.rollout import Evaluation
 from chibit.models.gpt import GPTShape
+from chibit.policy.run import load_run_agent
 from chibit.training import loop, offline, trackers
 from chibit.training.held_out import HeldOutError
 from chibit.training.offline import train
@@ -692,3 +693,11 @@ def test_logs_are_on_the_disk_before_the_checkpoint_that_follows_them(data, tmp_
     run(config_of(data, checkpoint_every=3), tmp_path / "run")
     assert order[:4] == ["logs", "checkpoint", "logs", "checkpoint"]
     assert Path(tmp_path / "run" / "result.json").exists()
+
+
+def test_a_run_in_tf32_acts_on_machines_that_have_none(data, tmp_path):
+    run(config_of(data, num_steps=2), tmp_path / "run")
+    description = json.loads((tmp_path / "run" / "config.json").read_text())
+    description["config"]["precision"] = "tf32"
+    (tmp_path / "run" / "config.json").write_text(json.dumps(description))
+    assert load_run_agent(tmp_path / "run", device="cpu").agent.runtime.precision == "fp32"

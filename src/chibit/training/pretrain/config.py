@@ -116,9 +116,10 @@ class PretrainConfig(Checked):
     seed: Natural = 0
     """Seed of initialization, order of blocks, positions and dropout."""
     precision: Precision = "fp32"
-    """bf16 runs the forward pass in bfloat16 autocast: more than twice as fast on recent processors."""
+    """bf16 runs the forward pass in bfloat16 autocast: more than twice as fast on recent processors. tf32
+    rounds the factors of matrix products on a CUDA GPU."""
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
+    """auto (CUDA where there is one), cpu, cuda, cuda:N or mps."""
     num_threads: Workers = 1
     """Threads inside one operation on the CPU."""
     compile: bool = False

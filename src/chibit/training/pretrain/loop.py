@@ -34,7 +34,7 @@ from chibit.training.pretrain.config import PretrainConfig
 from chibit.training.pretrain.data import PretrainData, held_out_loss, load_pretrain_data, unigram_loss
 from chibit.training.pretrain.model import check_sizes, make_language_model, make_optimizer, sample_text
 from chibit.training.provenance import circumstances
-from chibit.training.workers import Workers, join_workers
+from chibit.training.workers import Workers
 
 LANGUAGE_MODEL = "language_model"
 """Folder in the run directory that `--initializer` takes."""
@@ -91,11 +91,9 @@ def pretrain(
         UserError: bad data or configuration, damaged files, no resources, divergence.
         Stopped: after SIGINT or SIGTERM, with a checkpoint saved.
     """
-    with join_workers(config.device) as workers:
-        device = config.device
-        if workers.size > 1 and device == "cuda":
-            device = f"cuda:{workers.local_rank}"
-        runtime = resolve_runtime(device, config.precision, config.num_threads)
+    workers = Workers.of_torchrun()
+    runtime = resolve_runtime(workers.device(config.device), config.precision, config.num_threads)
+    with workers.joined(runtime.torch_device):
         remedy = "lower micro_batch_tokens, block_length or the model's size"
         check_fits(config.num_bytes(), "this model with a batch", remedy, runtime.memory)
         with workers.first_alone():
@@ -277,7 +275,7 @@ class _PretrainRun(Loop[PretrainConfig]):
             "optimizer": self.optimizer.state_dict(),
             "sampler": self.sampler.state_dict(),
             "draws": dict(self.draws.bit_generator.state),
-            "rng": self.workers.gather(capture_rng()),
+            "rng": self.workers.gather(capture_rng(self.runtime.torch_device)),
             "data_hash": self.data.train.content_hash,
         }
 
@@ -301,12 +299,12 @@ class _PretrainRun(Loop[PretrainConfig]):
     def restore_draws(self, state: Mapping[str, Any]) -> None:
         self.sampler.load_state_dict(state["sampler"])
         self.draws.bit_generator.state = state["draws"]
-        restore_rng(state["rng"][self.workers.rank])
+        restore_rng(state["rng"][self.workers.rank], self.runtime.torch_device)
 
     def begin(self) -> None:
         train = self.data.train
         record = {
-            **circumstances(),
+            **circumstances(self.runtime),
             "corpus": {
                 "tokens": len(train),
                 "documents": train.num_documents,
