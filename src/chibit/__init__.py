@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from chibit.models.initializers import load_initializer
     from chibit.models.language_model import LanguageModel
     from chibit.models.own_backbone import register_backbone
+    from chibit.policy.onnx_policy import OnnxPolicy
     from chibit.policy.policy import Policy
     from chibit.recipes import RECIPES
     from chibit.reporting import build_report
@@ -38,6 +39,7 @@ _HOME = {
     "GPTConfig": "chibit.models.gpt",
     "Judge": "chibit.judging.judge",
     "LanguageModel": "chibit.models.language_model",
+    "OnnxPolicy": "chibit.policy.onnx_policy",
     "Policy": "chibit.policy.policy",
     "RECIPES": "chibit.recipes",
     "RunConfig": "chibit.training.run_config",
@@ -66,6 +68,7 @@ __all__ = [
     "GPTConfig",
     "Judge",
     "LanguageModel",
+    "OnnxPolicy",
     "Policy",
     "RunConfig",
     "UserError",

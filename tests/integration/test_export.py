@@ -7,7 +7,7 @@ import pytest
 import chibit
 from chibit.cli import main
 from chibit.core.shared_folder import MANIFEST
-from chibit.policy import export
+from chibit.evaluation import video
 from chibit.policy.card import mean_interval
 
 
@@ -45,9 +45,9 @@ def test_the_folder_has_model_configuration_and_a_card_with_scores_and_intervals
 
 def test_where_nothing_can_draw_the_folder_is_written_and_says_so(runs, tmp_path, monkeypatch, capsys):
     def refuse(*_, **__):
-        raise chibit.core.errors.ResourceError("nothing can draw here; install libosmesa6")
+        raise chibit.core.errors.ResourceError("video: nothing can draw here; install libosmesa6")
 
-    monkeypatch.setattr(export, "record_video", refuse)
+    monkeypatch.setattr(video, "record_video", refuse)
     assert main(["export", str(runs / "bc-0"), "--out", str(tmp_path / "policy")]) == 0
     assert "no video: nothing can draw here; install libosmesa6" in capsys.readouterr().out
     assert not (tmp_path / "policy" / "replay.mp4").exists()
@@ -55,7 +55,7 @@ def test_where_nothing_can_draw_the_folder_is_written_and_says_so(runs, tmp_path
 
 
 def test_a_film_is_in_the_folder_and_on_the_card(runs, tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "record_video", lambda policy, env, path, **_: path.write_bytes(b"film"))
+    monkeypatch.setattr(video, "record_video", lambda policy, env, path, **_: path.write_bytes(b"film"))
     assert main(["export", str(runs / "bc-0"), "--out", str(tmp_path / "policy")]) == 0
     assert (tmp_path / "policy" / "replay.mp4").read_bytes() == b"film"
     assert "`replay.mp4`" in (tmp_path / "policy" / "README.md").read_text()

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from chibit.agents.guard import StepGuard
 from chibit.agents.registry import register_agent
+from chibit.core.acting import Policy as Policy
 from chibit.core.config import Checked
 from chibit.core.errors import DivergenceError, InputError
 
@@ -47,38 +48,6 @@ class Sampler(Protocol[Batch_co]):
         ...
 
 
-class Policy(Protocol):
-    """Acts in E episodes in lockstep."""
-
-    def reset(self, num_envs: int) -> None:
-        """Forget everything and begin `num_envs` episodes."""
-        ...
-
-    def act(self, observations: np.ndarray) -> np.ndarray:
-        """Choose an action for each episode.
-
-        Args:
-            observations: (E, S), as the environment gives them (not normalized); rows of finished
-                episodes are ignored.
-
-        Returns:
-            (E, A) float32, or (E,) int64 where actions are discrete; rows of finished episodes are
-            arbitrary but finite.
-        """
-        ...
-
-    def observe(self, rewards: np.ndarray, dones: np.ndarray, actions: np.ndarray | None = None) -> None:
-        """Take in what the last actions brought.
-
-        Args:
-            rewards: (E,) raw rewards; those of finished episodes are ignored.
-            dones: (E,) bool, True from the step on which an episode ended.
-            actions: as `act` gives them, what was really done where it was something else: after a filter,
-                or by somebody else. None is what `act` said.
-        """
-        ...
-
-
 @dataclass(frozen=True)
 class AgentState:
     """A snapshot of an agent from which training goes on as if it had never stopped."""
@@ -99,8 +68,8 @@ class PolicyStep:
     """Examples of its inputs by name, in the order in which it takes them; their first axis is episodes."""
     max_steps: int = 0
     """Most steps in the second axis of every input; 0 where that axis is none of steps."""
-    output: str = "action"
-    """Name of what it gives."""
+    outputs: tuple[str, ...] = ("action",)
+    """Names of what it gives."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """What else a caller must know, as JSON values."""
 
@@ -310,6 +279,11 @@ class Agent(ABC):
                 and episode e gets target e // (num_envs / len(target_returns)). None asks for the data's
                 defaults, and is all that an agent which is not return-conditioned takes.
         """
+
+    @property
+    def draws_actions(self) -> bool:
+        """Whether its policy draws actions at random, unless it is told to be greedy."""
+        return False
 
     def policy_step(self) -> PolicyStep:
         """One step of its policy for an ONNX graph.

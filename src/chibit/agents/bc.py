@@ -119,7 +119,8 @@ class BC(ContinuousAgent, config=BCConfig):
 
     def act(self, states: Tensor) -> Tensor:
         """The actor's actions in states (B, K S), without dropout."""
-        self.actor.eval()
+        if self.actor.training:
+            self.actor.eval()
         actions: Tensor = self.actor(states)
         return actions
 

@@ -6,7 +6,7 @@ Dimensions: B batch · S state_dim · A num_actions · H heads.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from chibit.agents.base import Policy, Sampler
-from chibit.agents.markov import MarkovPolicy
+from chibit.agents.base import Sampler
 from chibit.agents.off_policy import BaselineConfig, Loss, OffPolicyAgent, Optimizers, adam
 from chibit.core.errors import InputError
 from chibit.core.fields import PICTURES, VECTORS, Count, Fraction, Positive, Widths
@@ -145,10 +144,10 @@ class ValueAgent(DiscreteAgent):
         values: Tensor = self.critic(states)
         return values.mean(dim=-1).argmax(dim=-1)
 
-    def policy(self, target_returns: Sequence[float] | None = None) -> Policy:
-        """Act greedily, but for a random action now and then if asked for."""
-        device, epsilon = self.runtime.torch_device, self.config.evaluation_epsilon
-        return MarkovPolicy(self.spec, device, self.env_actions, epsilon=epsilon)
+    @property
+    def acting_epsilon(self) -> float:
+        """As configured, so that no game hangs."""
+        return self.config.evaluation_epsilon
 
     def error_of(self, states: Tensor, actions: Tensor) -> float:
         """Share of states in which the greedy action is not the data's."""

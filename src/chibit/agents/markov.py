@@ -5,20 +5,22 @@ Dimensions: B batch · E episodes rolled out at once · S state_dim · A act_dim
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from chibit.agents.base import PolicyStep
+from chibit.core.acting import Dice, EpisodePolicy, Seeds
 from chibit.core.errors import InputError
 from chibit.data.dataset import DatasetSpec
 from chibit.data.normalizer import StateNormalizer
 from chibit.models.projections import ActionRange
 
 
-class MarkovPolicy:
+class MarkovPolicy(EpisodePolicy):
     """Acts on the current observation alone."""
 
     def __init__(
@@ -38,24 +40,33 @@ class MarkovPolicy:
             epsilon: probability of a random action instead, where actions are discrete.
         """
         self._num_actions, self._epsilon = spec.num_actions, epsilon
-        self._generators: list[np.random.Generator] = []
+        self._dice = Dice()
         self._normalizer = StateNormalizer.from_spec(spec)
         self._device = device
         self._actions = actions
 
-    def reset(self, num_envs: int) -> None:
+    def reset(
+        self,
+        num_envs: int,
+        *,
+        seed: Seeds = None,
+        envs: Sequence[int] | np.ndarray | None = None,
+        target_return: Any = None,
+    ) -> None:
         """Nothing is remembered but dice: each episode has its own."""
-        self._generators = [np.random.default_rng((0, e)) for e in range(num_envs)] if self._epsilon else []
+        if self._epsilon:
+            self._dice.begin(num_envs, envs, seed)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def act(self, observations: np.ndarray) -> np.ndarray:
         """Choose actions (E, A) float32 or (E,) int64 for raw observations (E, S)."""
         # A finished episode may show anything; its action must be finite all the same.
-        states = np.nan_to_num(self._normalizer(observations))
+        states = self._normalizer(observations)
+        if not np.isfinite(states).all():
+            states = np.nan_to_num(states)
         actions = self._actions(torch.from_numpy(states).to(self._device)).cpu().numpy()
-        for e, generator in enumerate(self._generators):
-            if generator.random() < self._epsilon:
-                actions[e] = generator.integers(self._num_actions or 0)
+        if self._epsilon and not self.greedy:
+            self._dice.stray(actions, self._epsilon, self._num_actions or 0)
         return actions
 
     def observe(self, rewards: np.ndarray, dones: np.ndarray, actions: np.ndarray | None = None) -> None:
@@ -100,9 +111,10 @@ class MarkovStep(RawStates):
         """Choose (E, A) actions, or (E,) int64, for (E, S) raw observations."""
         return self._actions(self.normalized(observations))
 
-    def as_step(self) -> PolicyStep:
-        """With an example of its input."""
-        return PolicyStep(module=self, inputs={"observations": self.example(2)})
+    def as_step(self, epsilon: float) -> PolicyStep:
+        """With an example of its input, and the probability of a random action in place of its answer."""
+        inputs = {"observations": self.example(2)}
+        return PolicyStep(module=self, inputs=inputs, metadata={"epsilon": epsilon})
 
 
 class ActionScaler:

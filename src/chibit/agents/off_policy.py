@@ -193,13 +193,24 @@ class OffPolicyAgent(Agent):
     def error_of(self, states: Tensor, actions: Tensor) -> float:
         """Error of the policy in states (B, S), whose logged actions are (B, A) or (B,)."""
 
+    @property
+    def acting_epsilon(self) -> float:
+        """Probability of a random action when acting, where actions are discrete."""
+        return 0.0
+
+    @property
+    def draws_actions(self) -> bool:
+        """Now and then, if asked for."""
+        return self.acting_epsilon > 0
+
     def policy(self, target_returns: Sequence[float] | None = None) -> Policy:
-        """Act by `act`, without noise."""
-        return MarkovPolicy(self.spec, self.runtime.torch_device, self.env_actions)
+        """Act by `act`, but for a random action now and then if asked for."""
+        device = self.runtime.torch_device
+        return MarkovPolicy(self.spec, device, self.env_actions, epsilon=self.acting_epsilon)
 
     def policy_step(self) -> PolicyStep:
         """From raw observations (E, S) to actions."""
-        return MarkovStep(self.networks, self.spec, self.env_actions).as_step()
+        return MarkovStep(self.networks, self.spec, self.env_actions).as_step(self.acting_epsilon)
 
     def modules(self) -> nn.Module:
         """All networks."""

@@ -5,14 +5,16 @@ Dimensions: B batch · E episodes rolled out at once · K states stacked · S st
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from chibit.agents.markov import MarkovPolicy
+from chibit.core.acting import EpisodePolicy, Seeds
 from chibit.data.dataset import DatasetSpec
 from chibit.data.samplers.windows import SequenceBatch
 
@@ -48,7 +50,7 @@ def last_steps(batch: SequenceBatch) -> tuple[Tensor, Tensor]:
     return states.flatten(1), batch.actions[windows, lengths - 1]
 
 
-class StackedPolicy:
+class StackedPolicy(EpisodePolicy):
     """Acts on the last K observations; those before an episode's first are zeros, as in training."""
 
     def __init__(
@@ -61,19 +63,36 @@ class StackedPolicy:
         """Act with a function of (E, K S) normalized states."""
         self._markov = MarkovPolicy(spec, device, lambda states: actions(self._remember(states)))
         self._shape = (context_length, spec.state_dim)
-        self._history = torch.zeros(0, *self._shape, device=device)
+        self._history = self._seen = torch.zeros(0, *self._shape, device=device)
 
-    def reset(self, num_envs: int) -> None:
-        """Forget everything and begin `num_envs` episodes."""
-        self._history = self._history.new_zeros(num_envs, *self._shape)
+    def reset(
+        self,
+        num_envs: int,
+        *,
+        seed: Seeds = None,
+        envs: Sequence[int] | np.ndarray | None = None,
+        target_return: Any = None,
+    ) -> None:
+        """Forget what was seen."""
+        if envs is None:
+            self._history = self._seen = self._history.new_zeros(num_envs, *self._shape)
+        else:
+            begun = torch.zeros(len(self._history), dtype=torch.bool)
+            begun[torch.as_tensor(envs)] = True
+            mask = begun.to(self._history.device)[:, None, None]
+            self._history, self._seen = (
+                self._history.masked_fill(mask, 0.0),
+                self._seen.masked_fill(mask, 0.0),
+            )
 
     def act(self, observations: np.ndarray) -> np.ndarray:
         """Choose actions (E, A) float32 for raw observations (E, S)."""
         return self._markov.act(observations)
 
     def observe(self, rewards: np.ndarray, dones: np.ndarray, actions: np.ndarray | None = None) -> None:
-        """Neither rewards nor actions are used."""
+        """Go on; neither rewards nor actions are used."""
+        self._history = self._seen
 
     def _remember(self, states: Tensor) -> Tensor:
-        self._history = torch.cat([self._history[:, 1:], states[:, None]], dim=1)
-        return self._history.flatten(1)
+        self._seen = torch.cat([self._history[:, 1:], states[:, None]], dim=1)
+        return self._seen.flatten(1)

@@ -61,7 +61,7 @@ def export(argv: Sequence[str], prog: str) -> None:
     )
     console = make_console()
     if no_video:
-        console.print(f"no video: {no_video}", soft_wrap=True)
+        console.print(f"no video: {no_video.removeprefix('video: ')}", soft_wrap=True)
     console.print(f"{out}", soft_wrap=True)
 
 

@@ -11,94 +11,17 @@ import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from annotated_types import MinLen
 
-from chibit.core.config import Checked
 from chibit.core.errors import InputError
-from chibit.core.fields import Count, Distinct, Natural, Positive
 from chibit.core.memory import check_fits
 from chibit.data.copies import choose_fold, choose_share, digests, first_copies
+from chibit.data.spec import DatasetSpec as DatasetSpec
 from chibit.data.statistics import RunningMoments, best_and_high, spread, units_of_returns
 
 _SUBSET, _HELD_OUT = 2, 3  # what a draw of episodes is for: each has random numbers of its own
-
-
-@dataclass(frozen=True, kw_only=True)
-class DatasetSpec(Checked):
-    """What depends on the data and not on the method: plain JSON values that travel with every model."""
-
-    name: str
-    """As its source spells it: hopper-medium-v2, mujoco/hopper/medium-v0, or the file's name."""
-    state_dim: Count
-    """Numbers in an observation."""
-    act_dim: Natural
-    """Width of an action; 0 where actions are discrete."""
-    num_actions: Count | None
-    """Number of discrete actions; None where actions are continuous."""
-    env_id: str | None
-    """Environment it is evaluated in, one of `chibit.environments.registry.ENVIRONMENTS`; None for none."""
-    d4rl_physics: bool
-    """Evaluate with the contact margins that MuJoCo had before 3.5 (they matter in Hopper and Ant)."""
-    max_episode_steps: Count
-    """Time limit of an episode, in environment steps."""
-    score_reference: Annotated[tuple[float, float], Distinct()] | None
-    """Raw returns that count as normalized scores of 0 and of 100."""
-    state_mean: tuple[float, ...]
-    """Mean of each observation dimension over all kept steps, less `state_offset`; empty for images, which
-    stay as they are."""
-    state_std: tuple[Positive, ...]
-    """Population standard deviation + 1e-6; 1 for a dimension that never changes. Empty for images."""
-    action_low: tuple[float, ...]
-    """Lower bounds of actions; see `chibit.data.readers.origin.settled_bounds`. Empty where discrete."""
-    action_high: tuple[float, ...]
-    """Upper bounds of actions."""
-    default_target_returns: Annotated[tuple[float, ...], MinLen(1)]
-    """Raw returns to ask for; see `chibit.data.readers.origin.default_target_returns`."""
-    return_scale: Positive | None = None
-    """What returns are divided by; see `chibit.data.readers.origin.default_return_units`. None in what an
-    earlier version wrote."""
-    return_baseline: tuple[float, float] = (0.0, 0.0)
-    """What is taken off returns-to-go first: at the first step of an episode, and more at each later one."""
-    state_offset: tuple[float, ...] = ()
-    """What is taken off observations in double precision, where some vary too little beside their size for
-    single precision (degrees of latitude); empty where none do."""
-    image_shape: tuple[Count, ...] = ()
-    """(C, H, W) where an observation is a stack of C pictures, uint8; empty where it is a vector."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if (self.num_actions is None) == (self.act_dim == 0):
-            raise InputError(
-                f"act_dim: got {self.act_dim} beside num_actions {self.num_actions}, expected one"
-            )
-        if self.image_shape and math.prod(self.image_shape) != self.state_dim:
-            raise InputError(f"image_shape: got {self.image_shape}, expected {self.state_dim} numbers in all")
-        lengths = {"state": self.num_state_columns, "action": self.act_dim}
-        for name in ("state_mean", "state_std", "action_low", "action_high"):
-            found, expected = len(getattr(self, name)), lengths[name.partition("_")[0]]
-            if found != expected:
-                raise InputError(f"{name}: got {found} numbers, expected {expected}")
-        if len(self.state_offset) not in (0, self.num_state_columns):
-            found, expected = len(self.state_offset), self.num_state_columns
-            raise InputError(f"state_offset: got {found} numbers, expected {expected} or none")
-        for column, (low, high) in enumerate(zip(self.action_low, self.action_high, strict=True)):
-            if not low < high:
-                raise InputError(
-                    f"action_low: {low} of dimension {column}, expected less than its high, {high}"
-                )
-
-    @property
-    def observation_shape(self) -> tuple[int, ...]:
-        """Shape of one observation."""
-        return self.image_shape or (self.state_dim,)
-
-    @property
-    def num_state_columns(self) -> int:
-        """Columns of a record that hold the observation: none where it is an image."""
-        return 0 if self.image_shape else self.state_dim
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,6 +22,7 @@ import gymnasium as gym
 import numpy as np
 
 from chibit.agents.base import Policy
+from chibit.core.acting import EpisodePolicy
 from chibit.core.errors import InputError
 from chibit.evaluation.pool import EnvironmentPool
 from chibit.evaluation.summary import EvaluationSummary, summarize
@@ -153,7 +154,7 @@ def rollout(
     Args:
         policy: acts in all episodes at once; it is reset first.
         environments: E environments with one shape of observations, which do not reset themselves.
-        seeds: E seeds for `env.reset`.
+        seeds: E seeds for `env.reset`, and for what the policy draws in each episode, if it draws.
         progress: told of every lockstep step.
 
     Returns:
@@ -173,7 +174,10 @@ def rollout(
     faults: list[str | None] = [None] * number
     for e, env in enumerate(environments):
         observations[e] = env.reset(seed=seeds[e])[0]
-    policy.reset(number)
+    if isinstance(policy, EpisodePolicy):
+        policy.reset(number, seed=seeds)
+    else:
+        policy.reset(number)
     running = list(range(number))
     while running:
         actions = policy.act(observations)

@@ -20,6 +20,11 @@ from chibit.environments.scores import normalized_score
 from chibit.evaluation.summary import EvaluationSummary
 
 _RESAMPLES = 10_000
+_DRAWN = (
+    " They are drawn at random, as in its evaluations, with other random numbers in each episode; "
+    "`policy.reset(seed=0)` repeats them, and `Policy.from_pretrained(..., greedy=True)` takes the "
+    "likeliest action instead."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +96,7 @@ def model_card(
     target_return: float | None,
     scores: Sequence[PolicyScore],
     *,
+    draws_actions: bool = False,
     notes: Sequence[str] = (),
     files: Sequence[str] = (),
 ) -> str:
@@ -101,6 +107,7 @@ def model_card(
         spec: of the data the policy was trained on.
         target_return: raw return it asks for; None where the method takes none.
         scores: its evaluations.
+        draws_actions: whether it draws its actions at random unless it is told to be greedy.
         notes: lines below them.
         files: lines on what else is in the folder.
 
@@ -126,7 +133,7 @@ A policy for {place}, learned offline from logged trajectories by chibit's metho
 
 - Data: {_data_line(spec)}
 - Observations: {_observation_line(spec)}, as the environment gives them; the policy normalizes them itself.
-- Actions: {_action_line(spec)}
+- Actions: {_action_line(spec)}{_DRAWN if draws_actions else ""}
 
 ## Scores
 
@@ -211,11 +218,13 @@ def _score_table(scores: Sequence[PolicyScore]) -> str:
 
 
 def _example(spec: DatasetSpec) -> str:
+    if spec.env_id is None:
+        return _example_without_environment(spec)
     extra = ", d4rl_physics=True" if spec.d4rl_physics else ""
     return f"""import chibit
 
 policy = chibit.Policy.from_pretrained(".")  # this folder, or its id on the Hub
-env = chibit.make_env("{spec.env_id or "YOUR_ENVIRONMENT"}"{extra})
+env = chibit.make_env("{spec.env_id}"{extra})
 observation, _ = env.reset(seed=0)
 policy.reset()
 total, done = 0.0, False
@@ -225,3 +234,30 @@ while not done:
     policy.observe(reward, done)
     total += reward
 print(total)"""
+
+
+def _example_without_environment(spec: DatasetSpec) -> str:
+    """For data that name no environment: the caller's own plant is two functions."""
+    kind = ", np.uint8" if spec.image_shape else ""
+    return f"""import numpy as np
+import chibit
+
+policy = chibit.Policy.from_pretrained(".")  # this folder, or its id on the Hub
+
+
+def measure():  # put the sensors of your plant here
+    return np.zeros({spec.observation_shape}{kind})
+
+
+def apply(action):  # put its actuators here: the reward, and whether the episode is over
+    return 0.0, False
+
+
+policy.reset()
+for _ in range(min(10, policy.max_episode_steps)):
+    action = policy.act(measure())
+    reward, done = apply(action)
+    policy.observe(reward, done)
+    if done:
+        break
+print(action)"""

@@ -11,13 +11,13 @@ from chibit.core.files import write_atomic
 from chibit.core.shared_folder import shared_folder
 from chibit.core.temporary import remove
 from chibit.data.dataset import DatasetSpec
-from chibit.evaluation.video import record_video
 from chibit.policy.card import PolicyScore, model_card
 from chibit.policy.format import write_policy
+from chibit.policy.onnx_policy import GRAPH
 
 _KIND = "policy"
 """What `shared_folder` knows it as."""
-_VIDEO, _GRAPH, _CARD = "replay.mp4", "policy.onnx", "README.md"
+_VIDEO, _CARD = "replay.mp4", "README.md"
 
 
 def export_policy(
@@ -83,8 +83,11 @@ def export_with_extras(
         if onnx:
             from chibit.policy.onnx import export_onnx
 
-            export_onnx(agent, spec, inside / _GRAPH)
-            files.append(f"- `{_GRAPH}`: one step of the policy for ONNX runtimes, inputs raw.")
+            export_onnx(agent, spec, inside / GRAPH, target_return=saved.target_return)
+            files.append(
+                f"- `{GRAPH}`: one step of the policy for ONNX runtimes, inputs raw; "
+                "`chibit.OnnxPolicy.from_pretrained` acts with it, without torch."
+            )
         if film_seed is not None:
             try:
                 film(agent, spec, inside / _VIDEO, target_return=target_return, seed=film_seed)
@@ -92,7 +95,15 @@ def export_with_extras(
             except UserError as error:
                 remove(inside / _VIDEO)
                 no_film = str(error)
-        card = model_card(saved.agent, spec, saved.target_return, scores, notes=notes, files=files)
+        card = model_card(
+            saved.agent,
+            spec,
+            saved.target_return,
+            scores,
+            draws_actions=agent.draws_actions,
+            notes=notes,
+            files=files,
+        )
         write_atomic(inside / _CARD, card)
     return no_film
 
@@ -109,5 +120,7 @@ def film(agent: Agent, spec: DatasetSpec, path: Path, *, target_return: float | 
     """
     if spec.env_id is None:
         raise InputError("video: the data name no environment that chibit knows")
+    from chibit.evaluation.video import record_video  # it needs Gymnasium, which acting does not
+
     policy = agent.policy(None if target_return is None else (target_return,))
     record_video(policy, spec.env_id, path, seed=seed, d4rl_physics=spec.d4rl_physics)

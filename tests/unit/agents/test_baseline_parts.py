@@ -341,6 +341,7 @@ def test_stacked_policy_sees_what_training_saw():
     policy.reset(1)
     for t in range(4):  # rows 0, 1, 2, ... of the first episode
         acted = policy.act(np.asarray(dataset.observations)[t : t + 1])
+        policy.observe(np.zeros(1), np.zeros(1, bool))
         if t >= 2:
             states, _ = last_steps(sampler.windows(np.array([t - 2])))
             agent.actor.eval()

@@ -170,8 +170,7 @@ def test_a_window_gives_one_answer_in_training_and_in_acting(switches: dict) -> 
     agent.model.eval()
     for episode in range(3):
         start, end = dataset.episode_starts[episode : episode + 2]
-        policy.reset(1)
-        policy._left[:] = dataset.returns_to_go[start]
+        policy.reset(1, target_return=dataset.returns_to_go[start])
         for row in range(start, end):
             acted = policy.act(dataset.observations[row][None])[0]
             first = max(start, row - 3)
@@ -180,9 +179,8 @@ def test_a_window_gives_one_answer_in_training_and_in_acting(switches: dict) -> 
             with torch.no_grad():
                 trained = agent.model(*inputs)[0, row - first].numpy()
             np.testing.assert_allclose(acted, trained, atol=1e-5)
-            np.testing.assert_array_equal(policy._step, dataset.timesteps[row])
-            policy._actions[0, policy._column] = torch.from_numpy(np.array(dataset.actions[row]))
-            policy.observe(dataset.rewards[row : row + 1], np.array([row + 1 == end]))
+            over, done = np.array([row + 1 == end]), dataset.actions[row : row + 1]
+            policy.observe(dataset.rewards[row : row + 1], over, done)
 
 
 def test_an_episode_is_the_same_alone_and_among_others() -> None:
@@ -237,7 +235,38 @@ def test_discrete_actions_are_drawn_from_the_models_distribution() -> None:
     assert actions.dtype == np.int64
     np.testing.assert_allclose(np.bincount(actions) / 3000, [0.5, 0.3, 0.2], atol=0.03)
     policy.reset(3000)
-    assert np.array_equal(policy.act(np.zeros((3000, 3))), actions)
+    again = policy.act(np.zeros((3000, 3)))
+    assert 0.5 < (again != actions).mean() < 0.75  # other draws: 1 - .25 - .09 - .04
+    for seed, same in ((7, True), (8, False)):
+        policy.reset(3000, seed=7)
+        one = policy.act(np.zeros((3000, 3)))
+        policy.reset(3000, seed=seed)
+        assert np.array_equal(policy.act(np.zeros((3000, 3))), one) == same
+    policy.greedy = True
+    policy.reset(3000)
+    assert not policy.act(np.zeros((3000, 3))).any()
+
+
+def test_an_episode_that_begins_late_acts_as_one_that_is_alone() -> None:
+    """Contexts of four, resets in the middle of others: windows of several lengths at once."""
+    agent, sampler = make_small()
+    for _ in range(20):
+        agent.update(sampler.sample())
+    rng = np.random.default_rng(0)
+    seen, rewards = rng.uniform(size=(40, 3, 1)).astype(np.float32), rng.normal(size=(40, 3))
+    begins = {0: {0: 5.0, 1: 5.0, 2: 5.0}, 6: {1: -3.0}, 8: {1: 2.0, 2: 7.0}, 37: {0: 1.0}}
+    together = agent.policy([5.0])
+    alone = [agent.policy([5.0]) for _ in range(3)]
+    together.reset(3)
+    for step in range(40):
+        for e, target in begins.get(step, {}).items():
+            together.reset(3, envs=[e], target_return=target)
+            alone[e].reset(1, target_return=target)
+        acted = together.act(seen[step])
+        for e in range(3):
+            np.testing.assert_allclose(acted[e], alone[e].act(seen[step, e][None])[0], atol=1e-6)
+            alone[e].observe(rewards[step, e][None], np.array([False]))
+        together.observe(rewards[step], np.zeros(3, bool))
 
 
 def test_steps_past_the_timestep_table_get_its_last_row() -> None:

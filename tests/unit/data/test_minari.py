@@ -278,6 +278,15 @@ def test_discrete_observations_are_one_hot_as_gymnasium_flattens_them(kind, writ
     assert np.array_equal(dataset.observations, expected[:-1])
     assert np.array_equal(dataset.final_observations, expected[-1:])
     assert dataset.spec.state_dim == gym.spaces.flatdim(space)
+    parts = [("/".join(part.path), part.width) for part in dataset.spec.observation_parts]
+    assert (
+        parts
+        == {
+            "one number": [("", 4)],
+            "several": [("", 5)],
+            "among others": [("direction", 4), ("inner/flags", 2), ("inner/room", 3), ("position", 2)],
+        }[kind]
+    )
 
 
 @pytest.mark.parametrize(
@@ -324,6 +333,10 @@ def test_a_discrete_space_that_makes_no_sense_is_refused(space, write_minari, ho
     edit_metadata(folder, observation_space=json.dumps(space))
     with pytest.raises(DamagedFileError, match="discrete observation space"):
         load_dataset(folder, progress=False)
+
+
+def test_plain_observations_have_no_parts(write_minari, hopper_episodes, home):
+    assert load_dataset(write_minari(hopper_episodes), progress=False).spec.observation_parts == ()
 
 
 def test_episodes_without_steps_are_left_out_and_said(write_minari, hopper_episodes, home):

@@ -106,14 +106,15 @@ def test_discrete_policies_give_actions_or_logits(tmp_path):
     np.testing.assert_array_equal(graph.run(None, {"observations": given})[0], agent.policy(None).act(given))
     sequence = make("dt", spec, gpt=GPTShape(n_layer=1, n_embd=8), context_length=1)
     graph = session(sequence, spec, tmp_path)
-    assert graph.get_outputs()[0].name == "logits"
+    assert [output.name for output in graph.get_outputs()] == ["action", "logits"]
     feed = {
         "returns_to_go": np.ones((5, 1), np.float32),
         "observations": given[:5, None],
         "actions": np.zeros((5, 1), np.int64),
         "timesteps": np.zeros((5, 1), np.int64),
     }
-    assert graph.run(None, feed)[0].shape == (5, 4)
+    action, logits = graph.run(None, feed)
+    assert logits.shape == (5, 4) and np.array_equal(action, logits.argmax(1))
 
 
 def test_policies_without_a_graph_are_refused_in_one_line(tmp_path):

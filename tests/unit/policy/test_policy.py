@@ -27,6 +27,7 @@ from chibit.models.gpt import GPTConfig, GPTShape
 from chibit.models.language_model import LanguageModel, LanguageModelConfig, save_language_model
 from chibit.policy.card import PolicyScore
 from chibit.policy.policy import Policy, export_policy
+from policy_toys import KINDS, make
 
 HOPPER = DatasetSpec(
     name="chibit/hopper/medium-v0",
@@ -183,6 +184,19 @@ def test_the_model_card_says_what_it_is_and_its_example_runs(saved, monkeypatch,
     monkeypatch.chdir(saved)
     exec(compile(text.split("```python\n")[1].split("```")[0], "README.md", "exec"), {})
     assert np.isfinite(float(capsys.readouterr().out))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_card_of_a_plant_runs_and_says_how_actions_are_chosen(kind, tmp_path, monkeypatch, capsys):
+    """Data that name no environment: nothing is built, and the lines run as they stand."""
+    policy = make(kind)
+    assert policy.spec.env_id is None
+    text = (export_policy(policy.agent, policy.spec, tmp_path) / "README.md").read_text()
+    assert "make_env" not in text
+    assert ("greedy=True" in text) == (kind == "discrete dt")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(text.split("```python\n")[1].split("```")[0], "README.md", "exec"), {})
+    assert capsys.readouterr().out
 
 
 def rewrite(folder, **changes):
@@ -363,6 +377,6 @@ def test_what_was_really_done_is_what_a_sequence_model_remembers():
     policy.reset(1)
     policy.act(seen[0])
     policy.observe(0.0, False, np.array([0.2]))  # without the first axis, as act gives it
-    for wrong in (np.zeros(3), np.array([np.nan]), np.zeros((1, 2))):
+    for wrong in (np.zeros(3), np.zeros((1, 2))):
         with pytest.raises(InputError, match="observe: actions have shape"):
             policy.observe(0.0, False, wrong)

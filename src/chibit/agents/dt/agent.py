@@ -193,11 +193,18 @@ class DecisionTransformer(Agent, config=DecisionTransformerConfig):
             reward_mode=self.config.reward_mode,
         )
 
+    @property
+    def draws_actions(self) -> bool:
+        """Discrete ones, by the model's probabilities, as in the evaluation of Chen et al. (2021)."""
+        return self.spec.num_actions is not None
+
     def policy_step(self) -> PolicyStep:
         """From the steps so far to the next action, or to logits to draw it from."""
         if not isinstance(self.model.backbone, GPT):
             raise InputError("onnx: the backbone is not chibit's GPT; export it with its own library")
-        return SequenceStep(self.model, self.spec).as_step(self.config.context_length)
+        return SequenceStep(self.model, self.spec).as_step(
+            self.config.context_length, self.config.reward_mode
+        )
 
     def attending(self, dataset: TrajectoryDataset) -> tuple[DecisionTransformerModel, WindowSampler]:
         """The model, and windows as in training."""

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from chibit.core.runtime import Runtime, evaluating
-from chibit.data.text.corpus import load_corpus
 from chibit.data.text.tokens import TokenDataset, TokenSampler
 from chibit.models.huggingface import HuggingFaceLanguageModel
 from chibit.models.initializers import Pretrained
@@ -93,6 +92,8 @@ def make_language_task(
     """
     if not config.language_corpus:
         return None
+    from chibit.data.text.corpus import load_corpus  # what it needs, acting does not
+
     text = load_corpus(config.language_corpus)
     pretrained.require_vocabulary(text.vocab_size, config.language_corpus)
     model = pretrained.language_model

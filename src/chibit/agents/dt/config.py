@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from annotated_types import Interval
 
 from chibit.agents.base import AgentConfig
-from chibit.agents.dt.acting import RewardMode
+from chibit.core.acting import RewardMode
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.fields import (
     PICTURES,

@@ -10,6 +10,7 @@ import contextlib
 import json
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from chibit.data.readers.minari_episodes import (
     hdf5_episodes,
     record_episodes,
 )
-from chibit.data.readers.minari_spaces import Part, observation_parts
+from chibit.data.readers.minari_spaces import Part, described, observation_parts
 from chibit.data.readers.origin import Origin
 from chibit.data.readers.recording import Recording
 from chibit.data.readers.sandbox import ApartFormat
@@ -76,7 +77,7 @@ def read_minari(folder: Path) -> Iterator[tuple[Recording, Origin]]:
     if metadata.get("data_format", "hdf5") != "hdf5":
         recording = _record_other_format(folder, metadata)
         _check_bounds(origin, recording, folder)
-        yield recording, origin
+        yield recording, _with_parts(origin, recording, metadata, folder)
         return
     path = folder / _MAIN_FILE
     with open_hdf5(path) as file:
@@ -85,7 +86,7 @@ def read_minari(folder: Path) -> Iterator[tuple[Recording, Origin]]:
         recording = record_episodes(count, open_episode, path, *_spaces(metadata, folder))
         _check_total(metadata, "total_steps", len(recording.rewards), path)
         _check_bounds(origin, recording, folder)
-        yield recording, origin
+        yield recording, _with_parts(origin, recording, metadata, folder)
 
 
 def read_origin(metadata: dict[str, Any], folder: Path) -> Origin:
@@ -218,6 +219,13 @@ def _spaces(metadata: dict[str, Any], folder: Path) -> tuple[tuple[Part, ...], i
             f"{folder / _METADATA}: actions begin at {str(start)[:40]}; copy or download the data set again"
         )
     return observation_parts(_json_field(metadata, "observation_space", folder), str(folder)), start
+
+
+def _with_parts(origin: Origin, recording: Recording, metadata: dict[str, Any], folder: Path) -> Origin:
+    """Say what observations were before they became vectors, where they were anything else."""
+    parts = described(_spaces(metadata, folder)[0])
+    is_whole = sum(part.width for part in parts) == recording.observation_size
+    return replace(origin, observation_parts=parts) if is_whole else origin
 
 
 def _score_reference(metadata: dict[str, Any]) -> tuple[float, float] | None:

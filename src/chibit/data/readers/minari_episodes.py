@@ -123,7 +123,7 @@ class SpacedEpisode:
             return column
         if self._first_action and column.dtype.kind in "iu":
             return FromZero(column, self._first_action)
-        return Numbers(name, column.shape[1:]).view(column, self._where)
+        return Numbers((name,), column.shape[1:]).view(column, self._where)
 
 
 class Hdf5Episode:

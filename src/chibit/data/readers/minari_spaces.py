@@ -20,6 +20,7 @@ from chibit.core.arrays import reading
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.data.readers.columns import Column
 from chibit.data.readers.pictures import PictureForm
+from chibit.data.spec import ObservationPart
 
 MAX_DEPTH = 4
 """Dictionaries and tuples may be nested so deep."""
@@ -27,10 +28,22 @@ _MAX_CATEGORIES = 4096
 
 
 @dataclass(frozen=True)
-class Numbers:
+class _Named:
+    """A part of an observation."""
+
+    path: tuple[str, ...]
+    """Keys that lead to it; empty where it is the whole observation."""
+
+    @property
+    def name(self) -> str:
+        """The keys as one word."""
+        return "/".join(self.path)
+
+
+@dataclass(frozen=True)
+class Numbers(_Named):
     """An array of numbers."""
 
-    name: str
     shape: tuple[int, ...] | None = None
     """Of one observation; None where the metadata do not say."""
 
@@ -50,10 +63,11 @@ class Numbers:
 
 
 @dataclass(frozen=True)
-class Categories:
+class Categories(_Named):
     """Discrete parts of an observation: one column for each, with its number of values and the least."""
 
-    name: str
+    shape: tuple[int, ...]
+    """Of one observation: () of a single number."""
     counts: tuple[int, ...]
     starts: tuple[int, ...]
 
@@ -63,17 +77,14 @@ class Categories:
 
 
 @dataclass(frozen=True)
-class Text:
+class Text(_Named):
     """A text of what the episode is for."""
-
-    name: str
 
 
 @dataclass(frozen=True)
-class Picture:
+class Picture(_Named):
     """A picture, or a stack of them."""
 
-    name: str
     shape: tuple[int, ...]
     form: PictureForm
 
@@ -211,42 +222,59 @@ def observation_parts(space: dict[str, Any], where: str) -> tuple[Part, ...]:
         DamagedFileError: if a discrete space makes no sense.
         InputError: if it has too many values.
     """
-    return tuple(_parts(space, "", where, 0))
+    return tuple(_parts(space, (), where))
 
 
-def _parts(space: Any, name: str, where: str, depth: int) -> Iterator[Part]:
+def described(parts: Sequence[Part]) -> tuple[ObservationPart, ...]:
+    """What observations were before they became vectors; empty where they were that, or it is not known."""
+    numbers = [part for part in parts if isinstance(part, Numbers | Categories)]
+    kept = []
+    for part in numbers:
+        if part.shape is None or (isinstance(part, Numbers) and not part.path and len(part.shape) < 2):
+            return ()
+        counts, starts = (part.counts, part.starts) if isinstance(part, Categories) else ((), ())
+        kept.append(ObservationPart(path=part.path, shape=part.shape, counts=counts, starts=starts))
+    return tuple(kept)
+
+
+def _parts(space: Any, path: tuple[str, ...], where: str) -> Iterator[Part]:
     space = space if isinstance(space, dict) else {}
     kind, subspaces = space.get("type"), space.get("subspaces")
-    if depth < MAX_DEPTH and kind == "Dict" and isinstance(subspaces, dict):
+    is_shallow = len(path) < MAX_DEPTH
+    if is_shallow and kind == "Dict" and isinstance(subspaces, dict):
         for key in sorted(subspaces):
-            yield from _parts(subspaces[key], f"{name}/{key}".strip("/"), where, depth + 1)
-    elif depth < MAX_DEPTH and kind == "Tuple" and isinstance(subspaces, list):
+            yield from _parts(subspaces[key], (*path, key), where)
+    elif is_shallow and kind == "Tuple" and isinstance(subspaces, list):
         for index, subspace in enumerate(subspaces):
-            yield from _parts(subspace, f"{name}/{index}".strip("/"), where, depth + 1)
+            yield from _parts(subspace, (*path, str(index)), where)
     elif kind == "Discrete":
-        yield _categories(name, [space.get("n")], [space.get("start", 0)], where)
+        counts, starts = _categories([space.get("n")], [space.get("start", 0)], where)
+        yield Categories(path, (), counts, starts)
     elif kind == "MultiDiscrete":
-        counts = space.get("nvec")
-        starts = space.get("start", [0] * len(counts) if isinstance(counts, list) else None)
-        yield _categories(name, counts, starts, where)
+        given = space.get("nvec")
+        least = space.get("start", [0] * len(given) if isinstance(given, list) else None)
+        counts, starts = _categories(given, least, where)
+        yield Categories(path, (len(counts),), counts, starts)
     elif kind == "Text":
-        yield Text(name)
+        yield Text(path)
     else:
         shape = _shape(space)
         form = None
         if shape is not None and space.get("dtype") == "uint8":
             form = PictureForm.of(shape, np.dtype(np.uint8))
-        yield Numbers(name, shape) if form is None or shape is None else Picture(name, shape, form)
+        yield Numbers(path, shape) if form is None or shape is None else Picture(path, shape, form)
 
 
 def _shape(space: dict[str, Any]) -> tuple[int, ...] | None:
-    shape = space.get("shape")
+    shape = space.get("shape", space.get("n"))  # that of MultiBinary
+    shape = [shape] if type(shape) is int else shape
     if isinstance(shape, list) and all(type(size) is int and size >= 0 for size in shape):
         return tuple(shape)
     return None
 
 
-def _categories(name: str, counts: Any, starts: Any, where: str) -> Categories:
+def _categories(counts: Any, starts: Any, where: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Numbers of values, and the least ones."""
     lists = [value for value in (counts, starts) if isinstance(value, list)]
     is_whole = all(type(number) is int and abs(number) < 1 << 53 for value in lists for number in value)
     if len(lists) < 2 or not is_whole or len(counts) != len(starts) or not counts or min(counts) < 1:
@@ -259,7 +287,7 @@ def _categories(name: str, counts: Any, starts: Any, where: str) -> Categories:
             f"{where}: discrete observations with {sum(counts):,} values, expected at most "
             f"{_MAX_CATEGORIES:,} (one-hot vectors); embed them first"
         )
-    return Categories(name, tuple(counts), tuple(starts))
+    return tuple(counts), tuple(starts)
 
 
 def describe_parts(parts: Sequence[Part], columns: Sequence[Column]) -> str:

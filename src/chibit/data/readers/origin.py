@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from chibit.data.dataset import DatasetSpec
 from chibit.data.readers.recording import Recording
+from chibit.data.spec import DatasetSpec, ObservationPart
 from chibit.data.statistics import best_and_high, spread, units_of_returns
 from chibit.environments.data_names import is_published_name
 from chibit.environments.registry import ENVIRONMENTS
@@ -42,6 +42,8 @@ class Origin:
     """Time limit; None takes the longest episode."""
     target_returns: tuple[float, ...] = ()
     """Returns to ask for; empty takes those of `default_target_returns`."""
+    observation_parts: tuple[ObservationPart, ...] = field(default=(), repr=False)
+    """See `DatasetSpec.observation_parts`."""
     notes: tuple[str, ...] = ()
     """What was decided while the description was read, one sentence each."""
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -94,6 +96,7 @@ def make_spec(
         return_scale=scale,
         return_baseline=baseline,
         image_shape=recording.image_shape,
+        observation_parts=origin.observation_parts,
     )
 
 

@@ -1,0 +1,326 @@
+"""What a policy does for whoever acts with it: begins, refuses and goes on, replays, and draws actions."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from torch import nn
+
+from baseline_toys import identity_data, small_agent
+from chibit.core.errors import InputError
+from chibit.data.spec import ObservationPart
+from chibit.evaluation.rollout import evaluate
+from chibit.policy.policy import Policy
+from policy_toys import KINDS, episode, make, play
+from toys import IdentityEnv
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_refused_changes_nothing(kind):
+    """NaN in every place, a wrong shape, out of turn: then the right value, and all is well."""
+    policy, other = make(kind), make(kind)
+    seen, taken, rewards = episode(policy, 9)
+    policy.reset(seed=3)
+    other.reset(seed=3)
+    bad = np.nan if policy.spec.num_actions is None else 7
+    for step in range(9):
+        for wrong in (np.nan, np.inf, 1e300):
+            spoilt = seen[step].astype(np.float64)
+            spoilt[0] = wrong
+            with pytest.raises(InputError, match="observation of environment 0 is .* in dimension 0"):
+                policy.act(spoilt)
+        for refused in (
+            lambda: policy.observe(0.0, False),
+            lambda: policy.act("now"),
+            lambda: policy.act([[1.0], [1.0, 2.0]]),
+            lambda: policy.act(np.zeros(99)),
+        ):
+            with pytest.raises(InputError, match="^(act|observe): "):
+                refused()
+        action = policy.act(seen[step])
+        np.testing.assert_allclose(action, other.act(seen[step]), atol=1e-6)
+        for arguments, said in (
+            ((np.nan, False), "reward of environment 0 is nan"),
+            ((1e300, False), "reward of environment 0 is 1e"),
+            ((0.0, np.nan), "done of environment 0 is nan"),
+            ((0.0, 2), "done of environment 0 is 2"),
+            (("much", False), "rewards have type"),
+            ((0.0, False, np.full_like(taken[step], bad)), "action of environment 0 is"),
+            (([0.0, 0.0], False), "rewards have shape"),
+        ):
+            with pytest.raises(InputError, match=said) as refusal:
+                policy.observe(*arguments)
+            assert "\n" not in str(refusal.value)
+        with pytest.raises(InputError, match="tell the policy"):
+            policy.act(seen[step])
+        for one in (policy, other):
+            one.observe(rewards[step], False, taken[step])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_before_the_start_after_the_end_and_at_the_time_limit(kind):
+    policy = make(kind)
+    seen, _, _ = episode(policy, 1)
+    with pytest.raises(InputError, match="^act: call reset first$"):
+        policy.act(seen[0])
+    with pytest.raises(InputError, match="^observe: call reset first$"):
+        policy.observe(0.0, False)
+    play(policy, 2)
+    with pytest.raises(InputError, match="^act: the episode is over; call reset$"):
+        policy.act(seen[0])
+    with pytest.raises(InputError, match="^observe: there is no action"):
+        policy.observe(0.0, False)
+    policy.reset(2)
+    policy.act(np.concatenate([seen, seen]))
+    policy.observe(np.zeros(2), [True, False])
+    policy.act(np.stack([np.full_like(seen[0], np.nan), seen[0]]))  # the first is over: it may show anything
+    policy.observe([np.nan, 0.0], [True, True])
+    with pytest.raises(InputError, match="every episode is over"):
+        policy.act(np.concatenate([seen, seen]))
+    policy.max_episode_steps = 3
+    policy.reset()
+    for _ in range(3):
+        policy.act(seen[0])
+        policy.observe(0.0, False)
+    with pytest.raises(InputError, match="environment 0 is at the time limit of 3 steps"):
+        policy.act(seen[0])
+    policy.max_episode_steps = 4
+    policy.act(seen[0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_environment_of_a_batch_begins_anew(kind):
+    """What the others do stays as it was, and it does what a policy alone does."""
+    batch, alone = make(kind), [make(kind) for _ in range(3)]
+    rng = np.random.default_rng(0)
+    seen = rng.uniform(-1, 1, (20, 3, batch.spec.state_dim)).astype(np.float32)
+    rewards = rng.normal(size=(20, 3))
+    batch.reset(3, seed=[0, 1, 2])
+    for e in range(3):
+        alone[e].reset(seed=[e])
+    for step in range(20):
+        if step in (5, 7):
+            batch.reset(envs=[1], seed=[step])
+            alone[1].reset(seed=[step])
+        actions = batch.act(seen[step])
+        if step == 9:  # between an action and what came of it: that action is forgotten
+            batch.reset(envs=[2], seed=[50])
+            alone[2].reset(seed=[50])
+        else:
+            np.testing.assert_allclose(actions[2], alone[2].act(seen[step, 2]), atol=1e-5)
+            alone[2].observe(rewards[step, 2], False)
+        for e in range(2):
+            np.testing.assert_allclose(actions[e], alone[e].act(seen[step, e]), atol=1e-5)
+            alone[e].observe(rewards[step, e], False)
+        batch.observe(rewards[step], np.zeros(3, bool))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"envs": [3]}, "envs: got .3., expected different numbers from 0 to 2"),
+        ({"envs": [1, 1]}, "envs"),
+        ({"envs": []}, "envs"),
+        ({"envs": [0.5]}, "envs"),
+        ({"envs": [1], "num_envs": 2}, "num_envs is 2, expected 3"),
+        ({"num_envs": 0}, "num_envs is 0"),
+        ({"envs": [1, 2], "target_return": [1.0, np.nan]}, "target_return of environment 2 is nan"),
+        ({"num_envs": 3, "target_return": [1.0, 2.0]}, r"target_return has shape \(2,\)"),
+        ({"target_return": 1e300}, "target_return of environment 0 is 1e"),
+        ({"target_return": "best"}, "target_return have type"),
+        ({"seed": [1, 2]}, "seed: got 2"),
+    ],
+)
+def test_a_reset_that_makes_no_sense_is_refused_and_changes_nothing(options, said):
+    policy, other = make("dt"), make("dt")
+    seen = np.full((3, policy.spec.state_dim), 0.3, np.float32)
+    for one in (policy, other):
+        one.reset(3)
+        one.act(seen)
+        one.observe(np.ones(3), np.zeros(3, bool))
+    with pytest.raises(InputError, match=said):
+        policy.reset(**options)
+    assert np.array_equal(policy.act(seen), other.act(seen))
+
+
+def test_what_is_asked_for_can_be_said_at_each_reset_and_for_each_environment():
+    policy = make("dt", target_return=8.0)
+    asked = {target: play(make("dt", target_return=target), 3) for target in (8.0, -8.0)}
+    assert np.abs(asked[8.0] - asked[-8.0]).max() > 1e-5
+    assert np.array_equal(play(policy, 3), asked[8.0])
+    assert np.array_equal(play(policy, 3, target_return=-8.0), asked[-8.0])
+    assert policy.target_return == 8.0 and np.array_equal(play(policy, 3), asked[8.0])
+    policy.target_return = -8.0
+    assert np.array_equal(play(policy, 3), asked[-8.0])
+    policy.reset(2, target_return=[8.0, -8.0])
+    seen, _, _ = episode(policy, 3)
+    both = policy.act(np.stack([seen[0], seen[0]]))
+    np.testing.assert_allclose(both, [asked[8.0][0], asked[-8.0][0]], atol=1e-6)
+    with pytest.raises(InputError, match="an episode is running; use reset"):
+        policy.target_return = 3.0
+    for value in (np.nan, "high", None, [1.0, 2.0]):
+        with pytest.raises(InputError, match="target_return"):
+            make("dt").target_return = value
+    for refused in (lambda p: p.reset(target_return=1.0), lambda p: setattr(p, "target_return", 1.0)):
+        with pytest.raises(InputError, match="takes none"):
+            refused(make("bc"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_history_is_replayed_in_one_call_and_then_goes_on(kind):
+    policy, stepped = make(kind), make(kind)
+    seen, taken, rewards = episode(policy, 12)
+    stepped.reset(seed=4)
+    expected = []
+    for step in range(12):
+        expected.append(stepped.act(seen[step]))
+        stepped.observe(rewards[step], False, taken[step])
+    chosen = policy.replay(seen, taken, rewards, seed=4)
+    assert np.array_equal(chosen, np.array(expected)) and chosen.dtype == expected[0].dtype
+    assert np.array_equal(policy.act(seen[0]), stepped.act(seen[0]))
+    with pytest.raises(InputError, match="columns have .11, 12. steps"):
+        policy.replay(seen, taken[:11], rewards)
+    spoilt = rewards.copy()
+    spoilt[5] = np.nan
+    with pytest.raises(InputError, match="replay: step 5: observe: the reward"):
+        policy.replay(seen, taken, spoilt)
+
+
+def uneven(**options) -> Policy:
+    """A discrete sequence policy with known probabilities."""
+    policy = make("discrete dt", **options)
+    head = policy.agent.model.action_head
+    nn.init.zeros_(head.weight)
+    head.bias.data = head.bias.data.new_tensor([0.6, 0.3, 0.1]).log()
+    return policy
+
+
+def test_actions_are_drawn_anew_in_each_episode_as_often_as_the_model_says():
+    policy = uneven()
+    first = [int(play(policy, 1)[0]) for _ in range(300)]
+    np.testing.assert_allclose(np.bincount(first, minlength=3) / 300, [0.6, 0.3, 0.1], atol=0.08)
+    again = uneven()
+    assert [
+        int(play(again, 1)[0]) for _ in range(300)
+    ] == first  # a policy that was just loaded does the same
+    long = play(policy, 25, seed=1)
+    assert np.array_equal(play(policy, 25, seed=1), long) and np.array_equal(play(uneven(), 25, seed=1), long)
+    assert not np.array_equal(play(policy, 25, seed=2), long)
+    assert len(set(long.tolist())) > 1
+    assert not play(uneven(greedy=True), 25).any()
+    assert policy.agent.draws_actions and not make("qr_dqn").agent.draws_actions
+
+
+def test_an_evaluation_is_decided_by_its_seed():
+    gym.register("toys/Three-v0", lambda: IdentityEnv(num_actions=3))
+    policy = uneven()
+
+    def returns(seed, number=4):
+        kept = evaluate(
+            policy, "toys/Three-v0", target_returns=[policy.target_return], num_episodes=number, seed=seed
+        )
+        return kept[0].episode_returns
+
+    try:
+        import chibit
+
+        chibit.register_env("toys/Three-v0", max_episode_steps=10)
+        first = returns(0)
+        assert returns(0) == first and returns(0, number=2) == first[:2]
+        assert len({returns(seed) for seed in range(4)}) > 1
+    finally:
+        gym.registry.pop("toys/Three-v0")
+
+
+SPACE = gym.spaces.Dict(
+    {
+        "speed": gym.spaces.Box(-1, 1, (2, 2), np.float32),
+        "gear": gym.spaces.Discrete(3, start=1),
+        "inner": gym.spaces.Dict(
+            {"valves": gym.spaces.MultiDiscrete([2, 3]), "open": gym.spaces.MultiBinary(2)}
+        ),
+    }
+)
+PARTS = (
+    ObservationPart(path=("gear",), counts=(3,), starts=(1,)),
+    ObservationPart(path=("inner", "open"), shape=(2,)),
+    ObservationPart(path=("inner", "valves"), shape=(2,), counts=(2, 3), starts=(0, 0)),
+    ObservationPart(path=("speed",), shape=(2, 2)),
+)
+
+
+def of_parts(parts: tuple[ObservationPart, ...]) -> Policy:
+    width = sum(part.width for part in parts)
+    spec = dataclasses.replace(
+        identity_data(False).spec, state_dim=width, state_mean=(0.1,) * width, state_std=(0.7,) * width,
+        observation_parts=parts,
+    )  # fmt: skip
+    data = dataclasses.replace(identity_data(False), spec=spec)
+    return Policy(small_agent("bc", data)[0], spec)
+
+
+def test_dictionaries_are_taken_as_the_environment_gives_them():
+    policy = of_parts(PARTS)
+    SPACE.seed(0)
+    seen = [SPACE.sample() for _ in range(4)]
+    flat = np.stack([gym.spaces.flatten(SPACE, one) for one in seen]).astype(np.float32)
+    policy.reset(4)
+    expected = policy.act(flat)
+    together = {
+        "speed": np.stack([one["speed"] for one in seen]),
+        "gear": np.array([one["gear"] for one in seen]),
+        "inner": {key: np.stack([one["inner"][key] for one in seen]) for key in ("valves", "open")},
+        "unknown": np.zeros(4),  # more than the data had is left alone
+    }
+    policy.reset(4)
+    assert np.array_equal(policy.act(together), expected)
+    for one, action in zip(seen, expected, strict=True):
+        policy.reset()
+        np.testing.assert_allclose(policy.act(one), action, atol=1e-6)
+    history = policy.replay(together, np.zeros((4, 1)), np.zeros(4))
+    np.testing.assert_allclose(history, expected, atol=1e-6)
+    for change, said in (
+        ({"gear": 4}, "observation/gear of environment 0 is 4, expected a whole number from 1 to 3"),
+        ({"gear": np.nan}, "observation/gear of environment 0 is nan"),
+        ({"speed": np.zeros(4)}, r"observation/speed has shape \(4,\), expected \(2, 2\)"),
+        ({"inner": {"open": [0, 1]}}, "no part 'inner/valves'"),
+        ({"speed": np.full((2, 2), np.nan)}, "environment 0 is nan in dimension 10"),
+    ):
+        policy.reset()
+        with pytest.raises(InputError, match=said):
+            policy.act({**seen[0], **change})
+    with pytest.raises(InputError, match="the data had vectors"):
+        plain = make("bc")
+        plain.reset()
+        plain.act(seen[0])
+
+
+def test_tuples_are_taken_as_the_environment_gives_them():
+    space = gym.spaces.Tuple((gym.spaces.Discrete(3), gym.spaces.Box(-1, 1, (2,))))
+    space.seed(0)
+    parts = ObservationPart(path=("0",), counts=(3,), starts=(0,)), ObservationPart(path=("1",), shape=(2,))
+    policy = of_parts(parts)
+    for _ in range(3):
+        one = space.sample()
+        policy.reset()
+        action = policy.act(one)
+        policy.reset()
+        np.testing.assert_allclose(policy.act(gym.spaces.flatten(space, one)), action, atol=1e-6)
+    history = policy.replay((np.array([1, 2]), np.zeros((2, 2))), np.zeros((2, 1)), np.zeros(2))
+    assert history.shape == (2, 1)
+
+
+def test_a_whole_number_is_an_observation_where_the_data_had_numbers():
+    policy = of_parts((ObservationPart(counts=(4,), starts=(2,)),))
+    policy.reset(4)
+    expected = policy.act(np.eye(4, dtype=np.float32))
+    policy.reset(4)
+    assert np.array_equal(policy.act(np.arange(2, 6)), expected)
+    policy.reset()
+    np.testing.assert_allclose(policy.act(5), expected[3], atol=1e-6)
+    policy.observe(0.0, False)
+    with pytest.raises(InputError, match="observation of environment 0 is 6, expected a whole number from 2"):
+        policy.act(6)
