@@ -25,7 +25,7 @@ VERBS = {
         "data.collect",
         "make D4RL-style data with the shipped policies, or Atari data with an actor",
     ),
-    "data convert": ("data.convert", "make a store of the Atari shards of DQN-replay"),
+    "data convert": ("data.convert", "write a data set as a store, for Minari or as .npz"),
     "data list": ("data.list_known", "data sets that can be made, downloaded, or are here already"),
     "data inspect": (
         "data.inspect",

@@ -55,7 +55,7 @@ PATHS = {
     "data/readers/minari_download.py": {"dataset_id"},  # passed check_name
     "data/collect/minari_writer.py": {"dataset_id"},  # of a table
     "data/resolve.py": {"dataset_id", "name"},  # passed check_name, or a pattern
-    "data/store.py": {"name"},  # own columns
+    "data/store.py": {"name", "path.name"},  # own columns; of a store that was opened
     "data/text/synthetic.py": {"kind", "digest"},  # of a table
     "data/text/tokens.py": {"name"},  # compared with own names before
     "data/readers/unpickler.py": {"name"},  # own columns

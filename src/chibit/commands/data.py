@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -45,21 +45,36 @@ class CollectArguments(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertArguments(Checked):
-    """Make a store of DQN-replay shards: a sample of all buffers, as Chen et al. (2021) draw it.
+    """Write a data set in another form, or with --game make a store of DQN-replay shards.
 
-    Example: chibit data convert Breakout/1/replay_logs --game Breakout --out breakout-1pct
+    Of the shards it is a sample of all buffers, as Chen et al. (2021) draw it: chibit data convert
+    Breakout/1/replay_logs --game Breakout --out breakout-1pct
+
+    Example: chibit data convert log.csv --to minari --out my/log-v0
     """
 
-    folder: Annotated[Path, tyro.conf.Positional]
-    """Folder of the shards, $store$_observation_ckpt.0.gz and so on."""
-    game: str
-    """Breakout, Qbert, Pong or Seaquest."""
+    data: Annotated[str, tyro.conf.Positional]
+    """An id, a file or a folder, as for chibit train --data; with --game the folder of the shards,
+    $store$_observation_ckpt.0.gz and so on."""
     out: Out
-    """The store to write; chibit train --data takes it."""
-    num_steps: Count = 500_000
-    """Steps to take; half a million is 1 %."""
-    seed: Seed = 0
-    """Decides which buffers are visited."""
+    """The file or folder to write; chibit train --data takes it. Nothing is written over."""
+    to: Literal["store", "minari", "npz"] = "store"
+    """store (arrays as chibit keeps them), minari (a folder that Minari loads; its name ends in a version, as
+    log-v0) or npz (flat columns)."""
+    env_id: str | None = None
+    """Environment of the data (Hopper-v4), where they name none or another."""
+    columns: tuple[str, ...] = ()
+    """Which columns of a file are which, as for chibit train: observations=obs,temp actions=valve."""
+    episode_length: Count | None = None
+    """Steps after which to cut a log without ends into episodes."""
+    skip_damaged: bool = False
+    """Leave out damaged episodes, counted in a note, in place of a refusal."""
+    game: str | None = None
+    """DQN-replay: Breakout, Qbert, Pong or Seaquest."""
+    num_steps: Count | None = None
+    """DQN-replay: steps to take; None takes half a million, 1 %."""
+    seed: Seed | None = None
+    """DQN-replay: decides which buffers are visited; None is 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,16 +172,42 @@ def convert(argv: Sequence[str], prog: str) -> None:
     arguments = parse(ConvertArguments, argv, prog)
     if arguments.out.exists():
         raise InputError(f"out: {arguments.out} is there already; choose another")
+    console = make_console()
+    if arguments.game is not None:
+        console.print(f"{_convert_shards(arguments, arguments.game)}", soft_wrap=True)
+        return
+    if arguments.num_steps is not None or arguments.seed is not None:
+        raise InputError("--num-steps and --seed are for DQN-replay; give its --game, or leave them out")
+    from chibit.data.convert import convert as convert_data
+
+    lost = convert_data(
+        arguments.data,
+        arguments.out,
+        arguments.to,
+        env_id=arguments.env_id,
+        columns=arguments.columns,
+        episode_length=arguments.episode_length,
+        skip_damaged=arguments.skip_damaged,
+    )
+    for line in lost:
+        console.print(f"not kept: {line}", soft_wrap=True)
+    if not lost:
+        console.print("nothing lost: read again, it is the same data set", soft_wrap=True)
+    console.print(f"{arguments.out}", soft_wrap=True)
+
+
+def _convert_shards(arguments: ConvertArguments, game: str) -> Path:
     from chibit.data.readers.dqn_replay import convert_replay
 
-    path = convert_replay(
-        arguments.folder,
-        arguments.game,
+    if arguments.to != "store":
+        raise InputError(f"to: got {arguments.to!r}, expected store; convert that store again")
+    return convert_replay(
+        Path(arguments.data),
+        game,
         arguments.out,
-        num_steps=arguments.num_steps,
-        seed=arguments.seed,
+        num_steps=arguments.num_steps or 500_000,
+        seed=arguments.seed or 0,
     )
-    make_console().print(f"{path}", soft_wrap=True)
 
 
 def inspect(argv: Sequence[str], prog: str) -> None:

@@ -13,7 +13,8 @@ import stat
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,7 +28,7 @@ from chibit.core.errors import (
     is_out_of_resources,
     read_error,
 )
-from chibit.core.files import open_regular
+from chibit.core.files import open_regular, replacing
 
 _LIBRARY_ERRORS = (
     zipfile.BadZipFile,
@@ -123,6 +124,30 @@ def map_array(path: Path, *, inside: Path | None = None) -> np.ndarray:
             raise ValueError("it holds objects")
         order: Any = "F" if is_fortran else "C"
         return np.memmap(file, dtype, mode="r", offset=file.tell(), shape=shape, order=order)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """An array that comes in blocks of rows."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    blocks: Iterable[np.ndarray]
+
+
+def write_npz(path: Path, arrays: Mapping[str, np.ndarray | Rows]) -> None:
+    """Write a `.npz` archive, whole or not at all, of which a block at a time is in memory.
+
+    Raises:
+        ResourceError: when the system refuses.
+    """
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                if isinstance(array, Rows):
+                    write_rows(file, array.dtype, array.shape, array.blocks)
+                else:
+                    np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
 
 
 def write_rows(

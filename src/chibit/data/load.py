@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -91,9 +92,7 @@ def load_dataset(
         DamagedFileError: for a file that is damaged or not to be trusted.
         ResourceError: for a full disk, too little memory, or a server that cannot be reached.
     """
-    if episode_length is not None and episode_length < 1:
-        raise InputError(f"episode_length: got {episode_length}, expected at least 1 step")
-    reading = Reading(parse_columns(columns), episode_length, skip_damaged)
+    reading = read_reading(columns, episode_length, skip_damaged)
     dataset = _open(name_or_path, make_places(data_folder, cache, download, progress), reading)
     if env_id is not None:
         from chibit.data.environment import evaluate_in
@@ -111,19 +110,42 @@ def _open(name_or_path: str | Path, places: Places, reading: Reading) -> Traject
         if reading.columns or reading.episode_length is not None:
             raise InputError(f"{source.path}: a store has columns and episodes already; leave --columns out")
         return open_store(source.path, verify="hash")
-    reading = replace(reading, part=source.part)
-    if isinstance(source.format, ColumnFormat) and not reading.columns:
-        reading = replace(reading, columns=mapping_beside(source.path))
+    reading = complete(reading, source)
     folder = places.home / "stores" / f"{_readable(name_or_path)}-{_source_hash(source, reading)}"
     kept = _open_kept(folder)
     if kept is not None:
         return kept
     if places.progress:
         print(f"converting {source.path} to {folder}", file=sys.stderr)
-    with source.format.read_as(source.path, reading) as (recording, origin):
-        if reading.skip_damaged:
-            recording = without_damaged(recording, str(source.path))
+    with open_recording(source, reading) as (recording, origin):
         return _keep(folder, recording, origin, str(source.path))
+
+
+def read_reading(
+    columns: Sequence[str] | Mapping[str, str | Sequence[str]],
+    episode_length: int | None,
+    skip_damaged: bool,
+) -> Reading:
+    """Check what a user says of a source; arguments as of `load_dataset`."""
+    if episode_length is not None and episode_length < 1:
+        raise InputError(f"episode_length: got {episode_length}, expected at least 1 step")
+    return Reading(parse_columns(columns), episode_length, skip_damaged)
+
+
+def complete(reading: Reading, source: Found) -> Reading:
+    """What a user says of a source, with its part and what lies beside it."""
+    columns = reading.columns
+    if isinstance(source.format, ColumnFormat) and not columns:
+        columns = mapping_beside(source.path)
+    return replace(reading, part=source.part, columns=columns)
+
+
+@contextlib.contextmanager
+def open_recording(source: Found, reading: Reading) -> Iterator[tuple[Recording, Origin]]:
+    """The steps of a source that is no store, as its format reads them."""
+    assert source.format is not None
+    with source.format.read_as(source.path, reading) as (recording, origin):
+        yield without_damaged(recording, str(source.path)) if reading.skip_damaged else recording, origin
 
 
 def is_here(name_or_path: str | Path, *, data_folder: Path | None = None, cache: Path | None = None) -> bool:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -30,8 +30,9 @@ import numpy as np
 from chibit.core.arrays import map_array, write_rows
 from chibit.core.config import from_json, read_json, to_json
 from chibit.core.errors import DamagedFileError, InputError
-from chibit.core.files import atomic_folder, check_regular, create, sha256_file, write_atomic
+from chibit.core.files import atomic_folder, check_regular, create, open_regular, sha256_file, write_atomic
 from chibit.core.fingerprint import file_state
+from chibit.core.temporary import remove
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset, returns_to_go
 from chibit.data.readers.origin import Origin, beyond_bounds, default_return_units, make_spec
 from chibit.data.readers.recording import Block, Recording
@@ -98,6 +99,23 @@ def fill_store(folder: Path, recording: Recording, origin: Origin) -> None:
         action_range=writer.action_range,
         num_actions=_count_actions(origin, recording, writer.action_range),
     )
+    notes = (*origin.notes, *recording.notes, *beyond_bounds(spec, writer.action_range))
+    _write_manifest(folder, spec, notes, origin.provenance)
+
+
+def copy_store(dataset: TrajectoryDataset, folder: Path) -> None:
+    """Copy the store of a whole data set, with the description that the data set has by now."""
+    with atomic_folder(folder) as temporary:
+        for path in sorted(dataset.folder.glob("*.npy")):
+            with open_regular(path, inside=dataset.folder) as source, create(temporary / path.name) as file:
+                while block := source.read(1 << 22):
+                    file.write(block)
+        _write_manifest(temporary, dataset.spec, dataset.notes, dataset.provenance)
+
+
+def _write_manifest(
+    folder: Path, spec: DatasetSpec, notes: Sequence[str], provenance: Mapping[str, Any]
+) -> None:
     files = {
         path.stem: {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
         for path in sorted(folder.glob("*.npy"))
@@ -107,8 +125,8 @@ def fill_store(folder: Path, recording: Recording, origin: Origin) -> None:
         "files": files,
         "content_hash": _content_hash(files),
         "spec": to_json(spec),
-        "notes": [*origin.notes, *recording.notes, *beyond_bounds(spec, writer.action_range)],
-        "provenance": origin.provenance,
+        "notes": list(notes),
+        "provenance": dict(provenance),
     }
     manifest["manifest_sha256"] = _manifest_hash(manifest)
     write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1))
@@ -161,7 +179,7 @@ def _write_records(
     folder: Path, recording: Recording, origin: Origin, offset: np.ndarray | None = None
 ) -> _RecordWriter:
     writer = _RecordWriter(recording, origin, offset)
-    (folder / f"{RECORDS}.npy").unlink(missing_ok=True)
+    remove(folder / f"{RECORDS}.npy")
     with create(folder / f"{RECORDS}.npy") as file:
         writer.write(file)
     return writer

@@ -63,7 +63,7 @@ def open_data(
         spec = from_json(DatasetSpec, run.provenance()["dataset"], f"{run.path / 'provenance.json'}: dataset")
         dataset = dataclasses.replace(dataset, spec=spec)
     if held_out is not None:  # seen as the agent will see everything: standardized by what it learns from
-        held_out = dataclasses.replace(held_out, spec=dataset.spec)
+        held_out = dataclasses.replace(held_out, spec=_reached(dataset.spec, held_out))
     return dataset, held_out
 
 
@@ -135,6 +135,18 @@ def _decisive(identity: dict[str, Any]) -> dict[str, Any]:
         "old contact margins": spec.get("d4rl_physics"),
         "score reference": reference,
     }
+
+
+def _reached(spec: DatasetSpec, held_out: TrajectoryDataset) -> DatasetSpec:
+    """A description whose bounds hold what is measured on, too: another log reaches a little farther."""
+    if spec.num_actions is not None:
+        return spec
+    low, high = held_out.actions.min(axis=0), held_out.actions.max(axis=0)
+    return dataclasses.replace(
+        spec,
+        action_low=tuple(map(min, spec.action_low, low.tolist())),
+        action_high=tuple(map(max, spec.action_high, high.tolist())),
+    )
 
 
 def _validation(held_out: TrajectoryDataset, dataset: TrajectoryDataset) -> TrajectoryDataset:

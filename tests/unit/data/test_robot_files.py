@@ -1,6 +1,5 @@
 """HDF5 files of other libraries: d3rlpy's dumps and robomimic's demonstrations."""
 
-import json
 from pathlib import Path
 
 import h5py
@@ -9,6 +8,7 @@ import pytest
 
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.data.load import load_dataset
+from log_files import write_demos
 
 DUMP = Path(__file__).parent / "files" / "d3rlpy_2_8_1.h5"
 """Written by d3rlpy 2.8.1 itself: `MDPDataset(...).dump(file)`, two episodes of 5 and 7 steps."""
@@ -67,30 +67,6 @@ def test_a_dump_that_lacks_an_episode_or_has_tuples_is_refused(tmp_path):
         file["rewards_0"], file["observations_0_0"] = np.ones(5), np.ones((5, 3))
     with pytest.raises(InputError, match="observations are tuples"):
         load(path)
-
-
-def write_demos(path, lengths=(6, 4, 5), mask=True, obs=True):
-    """As robomimic's documentation lays files out."""
-    rng = np.random.default_rng(0)
-    with h5py.File(path, "w") as file:
-        data = file.create_group("data")
-        data.attrs["total"] = sum(lengths)
-        data.attrs["env_args"] = json.dumps({"env_name": "Lift", "type": 1, "env_kwargs": {}})
-        for number, length in enumerate(lengths):
-            demo = data.create_group(f"demo_{number}")
-            demo.attrs["num_samples"] = length
-            demo["states"] = rng.normal(size=(length, 32))
-            demo["actions"] = rng.uniform(-1, 1, (length, 7))
-            demo["rewards"] = (np.arange(length) >= length - 2).astype(float)
-            demo["dones"] = (np.arange(length) >= length - 2).astype(int) * (number != 1)
-            for group in ("obs", "next_obs") if obs else ():
-                demo[f"{group}/object"] = np.full((length, 10), 10 * number, float)
-                demo[f"{group}/robot0_eef_pos"] = rng.normal(size=(length, 3))
-                demo[f"{group}/agentview_image"] = np.zeros((length, 84, 84, 3), np.uint8)
-        if mask:
-            file["mask/train"] = np.array([b"demo_0", b"demo_2"], "S8")
-            file.create_dataset("mask/valid", data=["demo_1"], dtype=h5py.string_dtype())
-    return path
 
 
 def test_demonstrations_are_read_an_episode_a_group(tmp_path):

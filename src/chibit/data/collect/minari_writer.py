@@ -7,9 +7,11 @@ for a million steps of a policy that falls after twenty.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,24 +56,97 @@ def write_minari(
         The folder of the data set.
     """
     assert env.spec is not None
-    # The registered specification: without the switches of how this process built it.
-    spec = gym.spec(env.spec.id)
     folder = root / dataset_id
     sweep_unlocked(folder, ("data", *(f"data/{name}" for name in _FILES)))
+    # The registered specification: without the switches of how this process built it.
+    spec = gym.spec(env.spec.id)
+    _write(
+        folder,
+        (env.observation_space, env.action_space),
+        spec,
+        episodes,
+        lambda: metadata() | {"dataset_id": dataset_id},
+    )
+    _write_namespaces(root, dataset_id)
+    return folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spaces:
+    """What observations and actions of a data set are, for Minari's metadata."""
+
+    observation_shape: tuple[int, ...]
+    is_picture: bool
+    num_actions: int | None
+    action_bounds: tuple[Sequence[float], Sequence[float]]
+    missions: np.ndarray | None
+    """Texts of what episodes are for; None for none."""
+
+    def spaces(self) -> tuple[gym.Space[Any], gym.Space[Any]]:
+        """Gymnasium's spaces; texts are a part `mission` beside `observation`."""
+        seen: gym.Space[Any]
+        if self.is_picture:
+            seen = gym.spaces.Box(0, 255, self.observation_shape, np.uint8)
+        else:
+            seen = gym.spaces.Box(-np.inf, np.inf, self.observation_shape, np.float64)
+        if self.missions is not None:
+            length = max(1, max(map(len, self.missions)))
+            letters = frozenset("".join(self.missions)) or frozenset(" ")
+            text = gym.spaces.Text(length, min_length=0, charset=letters)
+            seen = gym.spaces.Dict({"mission": text, "observation": seen})
+        if self.num_actions is not None:
+            return seen, gym.spaces.Discrete(self.num_actions)
+        low, high = (np.array(bound, np.float64) for bound in self.action_bounds)
+        return seen, gym.spaces.Box(low, high, dtype=np.float64)
+
+
+def write_folder(
+    folder: Path,
+    spaces: Spaces,
+    env_id: str | None,
+    episodes: Iterable[Episode],
+    metadata: Callable[[], dict[str, Any]],
+) -> Path:
+    """Write episodes as a Minari data set of any kind; arguments otherwise as of `write_minari`.
+
+    Args:
+        folder: of the data set; it must not be there.
+        spaces: of observations and actions.
+        env_id: the environment of evaluation; None for none, as it is where Gymnasium cannot describe it.
+        episodes: Consumed once.
+        metadata: Called after the last episode.
+
+    Returns:
+        `folder`.
+    """
+    spec = None
+    with contextlib.suppress(gym.error.Error, ValueError, TypeError):
+        spec = gym.spec(env_id) if env_id else None
+        if spec is not None:
+            spec.to_json()  # not where it is made by a function of the user's
+    _write(folder, spaces.spaces(), spec, episodes, metadata)
+    return folder
+
+
+def _write(
+    folder: Path,
+    spaces: tuple[gym.Space[Any], gym.Space[Any]],
+    spec: Any,
+    episodes: Iterable[Episode],
+    metadata: Callable[[], dict[str, Any]],
+) -> None:
     with atomic_folder(folder) as temporary:
         data = temporary.absolute() / "data"  # Minari cannot measure the size of a relative folder
-        storage = MinariStorage.new(data, env.observation_space, env.action_space, spec)
+        storage = MinariStorage.new(data, *spaces, spec, jpeg_encoding=False)
         counts = _write_episodes(data / "main_data.hdf5", episodes)
         own = {
-            "dataset_id": dataset_id,
             "minari_version": minari_version,
-            "eval_env_spec": spec.to_json(),
             "num_episodes_average_score": 100,
             "dataset_size": storage.get_size(),
         }
+        if spec is not None:
+            own["eval_env_spec"] = spec.to_json()
         storage.update_metadata(metadata() | counts | own)
-    _write_namespaces(root, dataset_id)
-    return folder
 
 
 class _LatchedFile(io.FileIO):
@@ -121,9 +196,10 @@ def _write_episodes(path: Path, episodes: Iterable[Episode]) -> dict[str, int]:
             ends[:, -1] = episode.terminated, episode.truncated
             group = file.create_group(f"episode_{count}")
             group.attrs["id"] = count
-            group.attrs["seed"] = episode.reset_seed
+            if episode.reset_seed is not None:
+                group.attrs["seed"] = episode.reset_seed
             group.attrs["total_steps"] = length
-            group.create_dataset("observations", data=episode.observations)
+            _write_observations(group, episode.observations)
             group.create_dataset("actions", data=episode.actions)
             group.create_dataset("rewards", data=episode.rewards)
             group.create_dataset("terminations", data=ends[0])
@@ -132,6 +208,15 @@ def _write_episodes(path: Path, episodes: Iterable[Episode]) -> dict[str, int]:
         file.close()
         sink.check()
     return {"total_steps": steps, "total_episodes": count}
+
+
+def _write_observations(group: h5py.Group, observations: Any) -> None:
+    if not isinstance(observations, dict):
+        group.create_dataset("observations", data=observations)
+        return
+    for name, part in observations.items():
+        kind = h5py.string_dtype() if isinstance(part, list) else None
+        group.create_dataset(f"observations/{name}", data=part, dtype=kind)
 
 
 def _write_namespaces(root: Path, dataset_id: str) -> None:

@@ -28,7 +28,7 @@ from chibit.data.readers.minari_episodes import (
 )
 from chibit.data.readers.minari_spaces import Part, described, observation_parts
 from chibit.data.readers.origin import Origin
-from chibit.data.readers.recording import Recording
+from chibit.data.readers.recording import Recording, without_following
 from chibit.data.readers.sandbox import ApartFormat
 from chibit.environments.data_names import is_published_name
 from chibit.environments.registry import ENVIRONMENTS, MujocoEnvironment
@@ -86,6 +86,8 @@ def read_minari(folder: Path) -> Iterator[tuple[Recording, Origin]]:
         recording = record_episodes(count, open_episode, path, *_spaces(metadata, folder))
         _check_total(metadata, "total_steps", len(recording.rewards), path)
         _check_bounds(origin, recording, folder)
+        if metadata.get("final_observations") is False:  # written here of data that do not hold them
+            recording = without_following(recording)
         yield recording, _with_parts(origin, recording, metadata, folder)
 
 

@@ -234,6 +234,15 @@ def last_rows(column: Column, where: str) -> np.ndarray:
     return is_last
 
 
+def without_following(recording: Recording) -> Recording:
+    """The same steps, of which what was seen after them is not known."""
+
+    def blocks() -> Iterator[Block]:
+        return (replace(block, next_observations=None) for block in recording.blocks())
+
+    return replace(recording, has_next_observations=False, blocks=blocks)
+
+
 def keep_episodes(recording: Recording, is_kept: np.ndarray, note: str) -> Recording:
     """Leave out episodes, (E,) bool, and say it in a note; nothing changes where all are kept."""
     if is_kept.all():

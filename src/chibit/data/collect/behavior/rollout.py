@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -18,9 +19,9 @@ BLOCK_EPISODES = 8
 class Episode:
     """One whole episode."""
 
-    reset_seed: int
-    observations: np.ndarray  # (T + 1, S) float64, the last one after the last action
-    actions: np.ndarray  # (T, A) float32
+    reset_seed: int | None
+    observations: Any  # (T + 1, S) float64, the last one after the last action; a dictionary of such parts
+    actions: np.ndarray  # (T, A) float32, or (T,) int64
     rewards: np.ndarray  # (T,) float64
     terminated: bool
     truncated: bool
