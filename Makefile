@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: quickstart test test-slow docs results mutants lint types clean help
+.PHONY: quickstart test test-slow test-lowest docs results mutants lint types clean help
 
 help:
 	@echo "make quickstart   collect data, fine-tune two arms, evaluate, write a page (about 4 minutes)"
 	@echo "make test         lint, types, the docs and all quick tests"
 	@echo "make test-slow    the tests that take longer than ten seconds each"
+	@echo "make test-lowest  the quick tests with the lowest versions that pyproject.toml allows (not of PyTorch)"
 	@echo "make docs         build the docs as a site into site/; warnings are errors"
 	@echo "make results      write the tables of docs/results.md from results/, and the studies' pages into site/results"
 	@echo "make mutants      change the code in small ways and see that quick tests notice (about an hour)"
@@ -36,6 +37,19 @@ test: $(VENV)/test.stamp lint types docs
 
 test-slow: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -q -m slow
+
+# uv chooses the lowest versions of what is declared, pip installs them (with the PyTorch of constraints.txt).
+LOWEST := build/lowest
+LOWEST_EXTRAS := lm,video,atari,onnx,parquet
+comma := ,
+test-lowest:
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/pip install --quiet --disable-pip-version-check uv
+	$(LOWEST)/bin/uv pip compile --quiet --resolution lowest-direct --python $(LOWEST)/bin/python -c constraints.txt \
+		$(addprefix --extra ,$(subst $(comma), ,$(LOWEST_EXTRAS))) pyproject.toml -o $(LOWEST)/versions.txt
+	$(LOWEST)/bin/pip install --quiet --disable-pip-version-check -c $(LOWEST)/versions.txt -e ".[$(LOWEST_EXTRAS)]"
+	$(LOWEST)/bin/pip install --quiet --disable-pip-version-check pytest pytest-xdist pytest-timeout hypothesis
+	$(LOWEST)/bin/python -m pytest -q -n 2 --dist loadfile tests/unit tests/integration
 
 docs: $(VENV)/test.stamp
 	$(BIN)/sphinx-build -W -q -d build/doctrees docs site
