@@ -14,6 +14,7 @@ import json
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union
@@ -22,6 +23,8 @@ import numpy as np
 
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.fields import (
+    FLOAT32,
+    INT64,
     Flat,
     Needs,
     NeedsData,
@@ -37,6 +40,8 @@ from chibit.core.files import nearest, read_regular
 
 T = TypeVar("T")
 _MAX_JSON_BYTES = 64 << 20
+_checked: ContextVar[type | None] = ContextVar("_checked", default=None)
+"""Class whose fields `from_json` has just checked, so that they are not checked twice."""
 
 
 class Checked:
@@ -47,6 +52,9 @@ class Checked:
 
     def __post_init__(self) -> None:
         kind: Any = type(self)
+        if _checked.get() is kind:
+            _checked.set(None)
+            return
         hints = _hints(kind)
         for field in dataclasses.fields(kind):
             given = getattr(self, field.name)
@@ -201,6 +209,9 @@ def read_json(path: Path, *, inside: Path | None = None) -> Any:
     return parse_json(read_regular(path, inside=inside, most=_MAX_JSON_BYTES, remedy=remedy), path)
 
 
+_SCALARS = frozenset({int, float, bool, str, Path, type(None)})
+
+
 def parse_json(content: bytes, where: Path | str) -> Any:
     """Values from JSON in UTF-8; DamagedFileError, which names `where` it stands, if it is not valid."""
     try:
@@ -210,9 +221,11 @@ def parse_json(content: bytes, where: Path | str) -> Any:
 
 
 def _convert(kind: Any, value: Any, where: str) -> Any:
-    origin = typing.get_origin(kind)
     if kind is Any:
         return value
+    if kind in _SCALARS:
+        return _convert_scalar(kind, value, where)
+    origin = typing.get_origin(kind)
     if isinstance(kind, TypeVar):
         return value if kind.__bound__ is None else _convert(kind.__bound__, value, where)
     if origin is Annotated:
@@ -280,6 +293,10 @@ def _convert_tuple(kind: Any, value: Any, where: str) -> tuple:
         raise refusal(where, value, "a list")
     item_kinds = typing.get_args(kind)
     if len(item_kinds) == 2 and item_kinds[1] is Ellipsis:
+        # Long lists of returns and lengths, in a fraction of the time.
+        most = {float: FLOAT32, int: INT64}.get(item_kinds[0])
+        if most and all(type(item) is item_kinds[0] and abs(item) <= most for item in value):
+            return tuple(value)
         item_kinds = (item_kinds[0],) * len(value)
     if len(item_kinds) != len(value):
         raise refusal(where, value, f"{len(item_kinds)} values")
@@ -304,10 +321,13 @@ def _convert_dataclass(kind: Any, value: Any, where: str) -> Any:
     if missing:
         raise InputError(f"{where}: missing field {missing[0]!r}")
     converted = {key: _convert(hints[key], item, f"{where}.{key}") for key, item in value.items()}
+    token = _checked.set(kind)
     try:
         return kind(**converted)
     except InputError as error:  # fields that do not go together
         raise InputError(f"{where}: {error}") from error
+    finally:
+        _checked.reset(token)
 
 
 def _by_name(kind: Any, value: dict[Any, Any], fields: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import base64
 import datetime
 import hashlib
+import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import groupby
@@ -25,6 +27,7 @@ from chibit.reporting.figures import (
     forest,
     judged,
     measured,
+    overview,
     profile,
     returns,
     sizes,
@@ -37,7 +40,7 @@ from chibit.reporting.figures.svg import MARKERS, NUM_COLORS, Canvas, style
 from chibit.reporting.published.scores import SOURCES, Source, find_published, task_of
 from chibit.reporting.read.arms import arm_label, base_name
 from chibit.reporting.read.study import Study
-from chibit.reporting.statistics.comparison import RULES, Rule
+from chibit.reporting.statistics.comparison import RULES, Rule, choose_baseline
 from chibit.reporting.statistics.verdict import describe_rule, short_rule
 
 _LARGEST_TEMPLATE = 1 << 20
@@ -69,15 +72,27 @@ class LegendEntry:
     """SVG dash array of its line."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Download:
+    """A file that the page carries."""
+
+    name: str
+    """scores.csv."""
+    url: str
+    """Its content, as a data URL."""
+
+
 SECTIONS = (curves, forest, measured, crossover, returns, sizes, profile, targets)
 """The figures, in the order of the page: modules with a function `sections`."""
 
 
-def render_page(analysis: Analysis) -> str:
+def render_page(analysis: Analysis, files: Mapping[str, str], *, is_beside_runs: bool) -> str:
     """The page as HTML.
 
     Args:
         analysis: the study, its scores under every rule, comparisons, verdicts and tables.
+        files: name to content of what can be downloaded from it.
+        is_beside_runs: whether it will lie in the study's folder, so that it can lead to each run's.
     """
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
@@ -100,7 +115,11 @@ def render_page(analysis: Analysis) -> str:
         last_rule=describe_rule(analysis.scores[HEADLINE]),
         legend=[_legend_entry(i, arm) for i, arm in enumerate(study.arms)],
         tables=analysis.tables,
+        overview=_overview(analysis) if study.runs else [],
         sections=_sections(analysis) if study.runs else [],
+        downloads=[Download(name=name, url=_data_url(text)) for name, text in files.items()],
+        command=_command(analysis),
+        linked=is_beside_runs,
         losses=_losses(study),
         judged=_judged(analysis),
         sources=_sources(study),
@@ -122,6 +141,28 @@ def _sections(analysis: Analysis) -> list[tuple[bool, list[Section]]]:
         canvas = Canvas()
         found = [section for module in SECTIONS for section in module.sections(canvas, analysis)]
     return [(is_half, list(group)) for is_half, group in groupby(found, lambda section: section.is_half)]
+
+
+def _overview(analysis: Analysis) -> list[Section]:
+    with style():
+        return list(overview.sections(Canvas(), analysis))
+
+
+def _data_url(text: str) -> str:
+    return "data:text/plain;base64," + base64.b64encode(text.encode()).decode("ascii")
+
+
+def _command(analysis: Analysis) -> str:
+    """The command that makes this page, but for where the study's folder is."""
+    words = ["chibit", "report", analysis.study.name]
+    target = analysis.target
+    if isinstance(target, Mapping):
+        words += ["--target", *(f"{name}={value:g}" for name, value in target.items())]
+    elif target != "first":
+        words += ["--target", f"{target:g}" if isinstance(target, float) else target]
+    if analysis.baseline != choose_baseline(analysis.study.arms):
+        words += ["--baseline", analysis.baseline or ""]
+    return shlex.join(words)
 
 
 def _judged(analysis: Analysis) -> list[Section]:

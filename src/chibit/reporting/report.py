@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +34,8 @@ _NAMES = {
     "comparisons": "comparisons.csv",
     "latex": "report.tex",
 }
+_FORMAT_OF = {"html": "html", "markdown": "md", "csv": "csv", "comparisons": "csv", "latex": "tex"}
+"""The format that a file is written for."""
 _COLUMNS = (
     *("arm", "dataset", "seed", "target_return", "unit", "last4", "last", "best", "best_step"),
     *("mean_return_last", "steps_to_converge", "seconds_to_converge", "steps", "folder"),
@@ -109,25 +111,35 @@ def build_report(
 
 def write_report_files(analysis: Analysis, out: Path, formats: Sequence[str] = FORMATS) -> ReportPaths:
     """Write an analysis as files into a folder, beside what is there; raises as `build_report`."""
-    contents: dict[str, str] = {}
+    contents = {
+        "csv": render_csv(analysis),
+        "comparisons": render_comparisons(analysis),
+        "latex": to_latex(analysis.flat_tables()),
+    }
     if "html" in formats:
         from chibit.reporting.page import (
             render_page,  # brings matplotlib, which the other formats do not need
         )
 
-        contents["html"] = render_page(analysis)
+        files = _downloads(analysis, contents) if analysis.study.runs else {}
+        is_beside = out.resolve() == analysis.study.folder.resolve()
+        contents["html"] = render_page(analysis, files, is_beside_runs=is_beside)
     if "md" in formats:
         contents["markdown"] = render_markdown(analysis)
-    if "csv" in formats:
-        contents["csv"] = render_csv(analysis)
-        contents["comparisons"] = render_comparisons(analysis)
-    if "tex" in formats:
-        contents["latex"] = to_latex(analysis.flat_tables())
+    wanted = {kind for kind, name in _FORMAT_OF.items() if name in formats}
+    contents = {kind: content for kind, content in contents.items() if kind in wanted}
     beside = ("a run", "a study")
     with shared_folder(out, "report", beside=beside, recognized=_written_before(out), keep=True) as new:
         for kind, content in contents.items():
             write_atomic(new / _NAMES[kind], content)
     return ReportPaths(**{kind: out / _NAMES[kind] for kind in contents})
+
+
+def _downloads(analysis: Analysis, contents: Mapping[str, str]) -> dict[str, str]:
+    """What the page carries to be taken away: all numbers, and the tables of the headline as LaTeX."""
+    tables = [analysis.tables[kind][HEADLINE] for kind in ("scores", "differences")]
+    latex = to_latex([table for table in tables if table.rows])
+    return {_NAMES[kind]: contents[kind] for kind in ("csv", "comparisons")} | {_NAMES["latex"]: latex}
 
 
 def _written_before(out: Path) -> list[str]:

@@ -145,7 +145,8 @@ def test_every_part_of_a_report_is_there_to_be_seen(browser, study_page):
     with Visit(browser, study_page) as visit:
         visit.open_details()
         headings = set(visit.page.locator("h2:visible, h3:visible").all_inner_texts())
-        parts = {"Scores", "Learning curves", "Differences from Random init", "Performance profile"}
+        parts = {"Overall", "Scores", "Learning curves", "Differences from Random init, by data set"}
+        parts |= {"Performance profile"}
         parts |= {"Target returns", "Beside published numbers", "Convergence", "Attention", "Runs"}
         parts |= {"Missing seeds", "Not counted", "Where settings differ", "Data"}
         assert parts <= headings
@@ -180,57 +181,6 @@ def shares_page(tmp_path_factory, runs):
     return build_report(study).html
 
 
-@pytest.fixture(scope="module")
-def plant_page(tmp_path_factory, runs):
-    """Two runs that were judged and one that was not, of data without a simulator."""
-    study = tmp_path_factory.mktemp("browser") / "plant"
-    judged = {"dt": {2000.0: 1500.0, 1000.0: 1100.0, 500.0: 700.0}, "bc": {None: 950.0}}
-    for arm, totals in judged.items():
-        run = runs.write_run(study, arm, "hopper-medium-v2", 0, num_evaluations=3, name=arm)
-        runs.unplay(run)
-        runs.write_judgements(run, totals)
-    wild = runs.write_run(study, "td3_bc", "hopper-medium-v2", 0, num_evaluations=3, name="wild")
-    runs.unplay(wild)
-    runs.write_judgements(wild, {None: 1800.0}, disagreement=0.9)
-    runs.unplay(runs.write_run(study, "iql", "hopper-medium-v2", 0, num_evaluations=3, name="unjudged"))
-    return build_report(study).html
-
-
-@pytest.mark.parametrize(
-    ("width", "scheme"), [(1400, "light"), (1400, "dark"), (390, "light"), (390, "dark")]
-)
-def test_a_page_without_a_simulator_is_whole(browser, plant_page, width, scheme):
-    size = {"width": width, "height": 844}
-    with Visit(browser, plant_page, viewport=size, color_scheme=scheme) as visit:
-        visit.open_details()
-        assert visit.messages == [] and visit.outside_requests() == []
-        assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
-        assert visit.page.evaluate(PROBLEMS) == []
-        headings = set(visit.page.locator("h2:visible, h3:visible").all_inner_texts())
-        assert {"Without a simulator", "The log", "Actions", "Action error while learning"} <= headings
-        assert not {"Scores", "Learning curves", "Returns of episodes"} & headings
-        verdict = visit.page.inner_text("#verdict")
-        assert verdict.startswith("hopper-medium-v2, without a simulator: dt asked for 2000 comes first")
-        rows = visit.column("table-judged-0", 0)
-        assert rows[0] == "dt asked for 2000" and rows[-2:] == ["wild", "clone of the log"]
-        assert visit.column("table-judged-0", 1)[-2] == "—"
-        text = visit.page.inner_text("main")
-        assert "Observations that never change: 4, 7." in text and "Actions that never change: 1." in text
-        for figure in ("Return in the model, above", "Return in a model of the log against return asked for"):
-            assert visit.visible(f'svg[aria-label^="{figure}"]') == 1
-        assert visit.visible('svg[aria-label^="Learning of"]') == 4
-        assert not visit.visible("#table-excluded")
-        assert "95% percentile bootstrap" not in visit.page.inner_text("footer")
-
-
-def test_a_page_without_a_simulator_prints_within_the_paper(browser, plant_page):
-    with Visit(browser, plant_page, viewport={"width": 720, "height": 900}, color_scheme="dark") as visit:
-        visit.page.emulate_media(media="print")
-        assert visit.page.evaluate("document.documentElement.scrollWidth") <= 720
-        assert visit.page.pdf().startswith(b"%PDF")
-    assert Path(plant_page).stat().st_size < 200_000
-
-
 @pytest.mark.parametrize("width", [1400, 390])
 def test_what_is_compared_beside_the_score_has_its_sections(browser, shares_page, width):
     with Visit(browser, shares_page, viewport={"width": width, "height": 844}) as visit:
@@ -238,7 +188,13 @@ def test_what_is_compared_beside_the_score_has_its_sections(browser, shares_page
         assert visit.messages == []
         assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
         headings = set(visit.page.locator("h2:visible, h3:visible").all_inner_texts())
-        parts = {"Differences", "Held-out action error", "Steps to a fixed score", "How much data"}
+        parts = {
+            "Overall",
+            "Differences, by data set",
+            "Held-out action error",
+            "Steps to a fixed score",
+            "How much data",
+        }
         assert parts | {"Steps to a fixed held-out action error", "Crossover: score"} <= headings
         survival = 'svg[aria-label^="Runs that reach the level"]'
         assert visit.visible(survival) == 4
@@ -295,31 +251,117 @@ def test_tables_sort_by_mouse_and_by_keyboard(browser, study_page):
     with Visit(browser, study_page) as visit:
         before = visit.column("table-scores-last4", 0)
         foot = visit.page.inner_text("#table-scores-last4 tfoot")
-        assert before == sorted(before)
         head = visit.page.locator("#table-scores-last4 thead th").nth(0)
         head.locator("button").click()
         assert head.get_attribute("aria-sort") == "ascending"
+        assert visit.column("table-scores-last4", 0) == sorted(before)
         head.locator("button").click()
         assert head.get_attribute("aria-sort") == "descending"
-        assert visit.column("table-scores-last4", 0) == before[::-1]
-        number = visit.page.locator("#table-scores-last4 thead th").nth(3)
+        assert visit.column("table-scores-last4", 0) == sorted(before)[::-1]
+        number = visit.page.locator("#table-scores-last4 thead th").nth(4)
         number.locator("button").focus()
         visit.page.keyboard.press("Enter")
         assert number.get_attribute("aria-sort") == "descending"
         assert head.get_attribute("aria-sort") is None
-        means = [float(cell.split(" ± ")[0]) for cell in visit.column("table-scores-last4", 3)]
+        means = [float(cell.split(" ± ")[0]) for cell in visit.column("table-scores-last4", 4)]
         assert means == sorted(means, reverse=True)
         assert visit.page.inner_text("#table-scores-last4 tfoot") == foot
 
 
 def test_empty_cells_come_last_in_either_direction(browser, study_page):
     with Visit(browser, study_page) as visit:
+        visit.open_details()
         button = visit.page.locator("#table-published thead button").nth(5)
         for _ in range(2):
             button.click()
             column = visit.column("table-published", 5)
             assert "—" in column
             assert column == sorted(column, key=lambda cell: cell == "—")
+
+
+def test_smoothing_takes_means_of_three_and_can_be_undone(browser, study_page):
+    with Visit(browser, study_page) as visit:
+        lines = "#curves ~ .panels .arm path[style*='fill: none']"
+        read = f"""() => [...document.querySelectorAll("{lines}")].map(e => e.getAttribute('d'))"""
+        before = visit.page.evaluate(read)
+        visit.page.get_by_label("Smooth: means of three evaluations").check()
+        after = visit.page.evaluate(read)
+        heights = [[float(part) for part in path.replace("M", "L").split()[2::3]] for path in before]
+        smooth = [[float(part) for part in path.replace("M", "L").split()[2::3]] for path in after]
+        assert len(heights) == 9 and all(len(line) == 6 for line in heights)  # two data sets and their mean
+        for ours, theirs in zip(heights, smooth, strict=True):
+            padded = [[*ours[:2]], *([*ours[i : i + 3]] for i in range(4)), [*ours[-2:]]]
+            assert theirs == pytest.approx([sum(near) / len(near) for near in padded], abs=0.02)
+        assert not visit.visible("#curves ~ .panels .arm use")
+        visit.page.get_by_label("Smooth: means of three evaluations").uncheck()
+        assert visit.page.evaluate(read) == before
+
+
+def test_the_arm_that_is_pointed_at_stands_before_the_others(browser, study_page):
+    with Visit(browser, study_page) as visit:
+        opacity = """arm => getComputedStyle(document.querySelector(
+                     `#curves ~ .panels .arm[data-arm="${arm}"]`)).opacity"""
+        box = visit.page.get_by_label("ChibiT", exact=True)
+        own = box.get_attribute("value")
+        other = str((int(own) + 1) % 3)
+        box.hover()
+        visit.page.wait_for_timeout(300)
+        assert (visit.page.evaluate(opacity, own), visit.page.evaluate(opacity, other)) == ("1", "0.12")
+        visit.page.locator("h1").hover()
+        visit.page.wait_for_timeout(300)
+        assert visit.page.evaluate(opacity, other) == "1"
+
+
+def test_the_page_carries_its_numbers_and_leads_to_its_runs(browser, study_page):
+    with Visit(browser, study_page) as visit:
+        with visit.page.expect_download() as download:
+            visit.page.get_by_text("scores.csv").click()
+        assert download.value.suggested_filename == "scores.csv"
+        assert Path(download.value.path()).read_text() == (study_page.parent / "scores.csv").read_text()
+        assert visit.page.inner_text("#command") == "chibit report table2"
+        visit.open_details()
+        link = visit.page.locator("#table-runs td a").first
+        assert (study_page.parent / link.get_attribute("href") / "config.json").is_file()
+
+
+def test_in_print_nothing_is_folded_or_cut(browser, study_page):
+    with Visit(browser, study_page) as visit:
+        visit.page.emulate_media(media="print")
+        visit.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        for table in ("scores-last4", "scores-best", "published", "runs", "provenance"):
+            assert visit.visible(f"#table-{table}") or table == "provenance", table
+        assert visit.visible("details:not([open])") == 0
+        visit.page.evaluate("dispatchEvent(new Event('afterprint'))")
+        assert visit.visible("details[open]") == 0
+        assert not visit.visible("#table-scores-best")
+
+
+@pytest.fixture(scope="module")
+def wide_page(tmp_path_factory, runs):
+    """Ten arms on nine data sets."""
+    study = tmp_path_factory.mktemp("browser") / "wide"
+    arms = ("random", "chibit", "random_matched", "markov", "dt", "gpt2", "igpt", "clip", "bc", "td3_bc")
+    runs.write_study(study, dict.fromkeys(arms, 0.0), runs.NINE, range(2), num_evaluations=2)
+    return build_report(study, formats=["html"]).html
+
+
+def test_ten_arms_on_nine_data_sets_are_seen_at_once(browser, wide_page):
+    with Visit(browser, wide_page, viewport={"width": 1400, "height": 900}) as visit:
+        scroll = """s => { const e = document.querySelector(s); return e.scrollWidth - e.clientWidth; }"""
+        assert visit.page.evaluate(scroll, "#table-scores-last4 .scroll") <= 0
+        assert visit.page.locator("#table-scores-last4 tbody tr").count() == 10
+        means = [float(cell) for cell in visit.column("table-scores-last4", 1)]
+        assert means == sorted(means, reverse=True)
+        assert wide_page.stat().st_size < 3e6
+
+
+def test_on_a_phone_a_score_of_every_arm_is_seen_without_scrolling(browser, wide_page):
+    with Visit(browser, wide_page, viewport={"width": 390, "height": 844}) as visit:
+        right = visit.page.evaluate(
+            """() => Math.max(...[...document.querySelectorAll('#table-scores-last4 tbody tr')]
+               .map(row => row.cells[1].getBoundingClientRect().right))"""
+        )
+        assert right <= 390
 
 
 def luminance(color):

@@ -116,17 +116,24 @@ def row(table, *start):
     return next(row for row in table.rows if [cell.text for cell in row.cells[: len(start)]] == list(start))
 
 
-def test_the_score_table_marks_the_highest_and_what_is_missing(analysis):
+def test_the_score_table_begins_with_the_highest_mean_and_says_what_is_missing(analysis):
     table = analysis.tables["scores"]["last4"]
-    cells = row(table, HOPPER).cells
-    assert [column.label for column in table.columns] == ["Data set", "Data's mean", "Random init", "ChibiT"]
-    assert not cells[2].strong
-    assert cells[3].strong
-    assert cells[2].note == "2 of 3 seeds"
-    assert cells[3].note == ""
-    assert cells[3].sort == pytest.approx(analysis.scores["last4"].cell("chibit", HOPPER).mean())
-    assert row(table, "Mean").summary
-    assert re.fullmatch(r"[\d.]+ to [\d.]+", row(table, "Mean").cells[3].note)
+    assert [column.label for column in table.columns] == [
+        *("Arm", "Mean", "IQM", "Optimality gap", "chibit/walker2d/medium-v0", HOPPER)
+    ]
+    assert [row.cells[0].text for row in table.rows] == ["ChibiT", "Random init", "Data's own mean"]
+    ours, random, data = (row.cells for row in table.rows)
+    assert (random[5].note, ours[5].note) == ("2 of 3 seeds", "")
+    assert ours[5].sort == pytest.approx(analysis.scores["last4"].cell("chibit", HOPPER).mean())
+    assert re.fullmatch(r"[\d.]+ to [\d.]+", ours[1].note)
+    assert table.rows[2].summary and data[1] is EMPTY and data[5].text == "45.0"
+
+
+@pytest.mark.parametrize(("gain", "seeds", "is_bold"), [(40, 4, True), (0.5, 4, False), (40, 1, False)])
+def test_only_what_its_interval_sets_apart_is_bold(tmp_path, runs, gain, seeds, is_bold):
+    runs.write_study(tmp_path, {"random": 0, "chibit": gain}, [HOPPER], range(seeds), num_evaluations=4)
+    table = analyze(read_study(tmp_path)).tables["scores"]["last4"]
+    assert [row.cells[-1].strong for row in table.rows] == [is_bold, False, False]
 
 
 @pytest.mark.parametrize("seeds", [1, 2, 4])
@@ -152,7 +159,7 @@ def test_small_returns_are_not_rounded_away(tmp_path, runs):
     result["scores"] = [result["scores"][0] | dict.fromkeys(("last", "last4", "best"), 0.027)]
     runs.write_json(run / "result.json", result)
     tables = analyze(read_study(tmp_path)).tables
-    assert row(tables["scores"]["last"], "my-robot").cells[2].text == "0.0270"
+    assert tables["scores"]["last"].rows[0].cells[-1].text == "0.0270"
     assert row(tables["runs"], "my-robot").cells[3].text == "0.0270"
 
 
@@ -219,7 +226,7 @@ def test_raw_returns_have_no_convergence_and_no_published_numbers(tmp_path, runs
     tables = analyze(read_study(tmp_path)).tables
     assert tables["convergence"] is None
     assert tables["published"] is None
-    assert row(tables["scores"]["last"], "my-robot").cells[0].note == "raw return"
+    assert tables["scores"]["last"].caption.startswith("Raw returns.")
 
 
 def test_settings_that_differ_between_arms_are_told_from_shared_ones(analysis):

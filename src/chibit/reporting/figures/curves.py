@@ -30,10 +30,43 @@ def sections(canvas: Canvas, analysis: Analysis) -> Iterator[Section]:
         f"of the training data's own episodes. At {describe_choice(study, analysis.target)}.",
         panels={
             None: [
-                learning_curves(canvas, analysis.scores[HEADLINE], name, f"curve-{i}")
-                for i, name in enumerate(study.datasets)
+                *average_curves(canvas, analysis.scores[HEADLINE]),
+                *(
+                    learning_curves(canvas, analysis.scores[HEADLINE], name, f"curve-{i}")
+                    for i, name in enumerate(study.datasets)
+                ),
             ]
         },
+    )
+
+
+def average_curves(canvas: Canvas, scores: Scores) -> Iterator[Panel]:
+    """Mean over data sets of the mean over seeds, at the steps that all share; nothing for one data set."""
+    names = scores.aggregated
+    if len(names) < 2 or not scores.is_normalized(*names):
+        return
+    axes = canvas.clear("gradient steps", "normalized score", counts_steps=True)
+    endings = []
+    for place, arm in enumerate(scores.study.arms):
+        cells = [_points(scores, arm, name) for name in names]
+        steps = reduce(np.intersect1d, [found[0] for found in cells])
+        if not steps.size:
+            continue
+        mean = np.mean([points[:, np.isin(at, steps)].mean(axis=0) for at, points in cells], axis=0)
+        draw_line(axes, place, steps, mean)
+        endings.append(f"{arm_label(arm)} ends at {format_score(mean[-1])}")
+    svg = to_svg(canvas.figure, "curve-average", f"Mean over {len(names)} data sets: {'; '.join(endings)}.")
+    yield Panel(title=f"Mean over {len(names)} data sets", svg=svg)
+
+
+def _points(scores: Scores, arm: str, dataset: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps (N,) that an arm's runs share, and their scores (runs, N) there."""
+    curves = list(scores.curves.get((arm, dataset), {}).values())
+    if not curves:
+        return np.empty(0), np.empty((0, 0))
+    steps = reduce(np.intersect1d, [curve.steps for curve in curves])
+    return steps, np.stack(
+        [curve_points(scores.study, dataset, curve)[np.isin(curve.steps, steps)] for curve in curves]
     )
 
 
@@ -44,11 +77,9 @@ def learning_curves(canvas: Canvas, scores: Scores, dataset: str, key: str) -> P
     endings = []
     axes = canvas.clear("gradient steps", unit(scores, dataset), counts_steps=True)
     for place, arm in enumerate(study.arms):
-        curves = scores.curves.get((arm, dataset), {}).values()
-        if not curves:
+        steps, points = _points(scores, arm, dataset)
+        if not len(points):
             continue
-        steps = reduce(np.intersect1d, [curve.steps for curve in curves])
-        points = np.stack([curve_points(study, dataset, c)[np.isin(c.steps, steps)] for c in curves])
         mean = points.mean(axis=0)
         draw_line(axes, place, steps, mean)
         if len(points) > 1:

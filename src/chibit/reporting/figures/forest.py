@@ -16,10 +16,17 @@ from chibit.reporting.figures.svg import INK, MUTED, PANEL_SIZE, SURFACE, Canvas
 from chibit.reporting.read.arms import arm_label
 from chibit.reporting.statistics.comparison import Comparison, Scores
 from chibit.reporting.statistics.intervals import Estimate
-from chibit.reporting.statistics.verdict import comparison_label, differences_title, format_interval
+from chibit.reporting.statistics.verdict import (
+    comparison_label,
+    describe_rule,
+    differences_title,
+    format_interval,
+)
 
 _ROW_LENGTH, _AXIS_LENGTH = 52, 50
-"""Characters of a row, label and numbers together, and of a label below an axis."""
+"""Characters of a row, label and numbers together, and of a label below an axis, in a usual panel."""
+NARROW = 3.6 / PANEL_SIZE[0]
+"""Width of a panel that stands beside three others, as a share of the usual one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,36 +46,53 @@ class ForestRow:
 
 
 def sections(canvas: Canvas, analysis: Analysis) -> Iterator[Section]:
-    """The differences in score under each rule."""
-    panels = {
-        rule: forests(scores, analysis.comparisons[rule], rule, "difference")
-        for rule, scores in analysis.scores.items()
-    }
-    if not panels[HEADLINE]:
-        return
+    """The differences on each data set, by the rule of the verdict; the tables have all rules."""
+    comparisons = analysis.comparisons[HEADLINE]
+    panels = dataset_forests(analysis.scores[HEADLINE], comparisons)
+    if panels:
+        rule = describe_rule(analysis.scores[HEADLINE]).partition(" (")[0]
+        yield Section(
+            key="differences",
+            title=f"{differences_title(comparisons)}, by data set",
+            caption=f"{pairing(analysis)} By the {rule}; the table has the other rules.",
+            panels={None: panels},
+            tables={rule: [table] for rule, table in analysis.tables["differences"].items()},
+        )
+
+
+def pairing(analysis: Analysis) -> str:
+    """What the intervals of differences are, and how they were chosen."""
     registration = analysis.study.registration
     first = "Comparisons registered before the first run. " if registration.comparisons else ""
     looked = registration.until_half_width is not None
     corrected = ", corrected for adding seeds until they were narrow" if looked else ""
-    yield Section(
-        key="differences",
-        title=differences_title(analysis.comparisons[HEADLINE]),
-        caption=f"{first}Paired by seed; bars are 95% paired bootstrap intervals{corrected}. A bar that "
-        "crosses the line leaves the sign open.",
-        panels=panels,
-        tables={rule: [table] for rule, table in analysis.tables["differences"].items()},
+    return (
+        f"{first}Differences are paired by seed; bars are 95% paired bootstrap intervals{corrected}. A bar "
+        "that crosses the line leaves the sign open."
     )
 
 
-def forests(scores: Scores, comparisons: Sequence[Comparison], key: str, what: str) -> list[Panel]:
-    """All arms over all data sets in one panel; with several data sets one more panel for each arm."""
+def _labels(comparisons: Sequence[Comparison], what: str) -> tuple[list[str], str]:
+    """What each comparison is called, and the axis; references are named where there are several."""
+    if len({comparison.baseline for comparison in comparisons}) > 1:
+        return [comparison_label(one) for one in comparisons], what
+    axis = f"{what} from {arm_label(comparisons[0].baseline)}"
+    return [arm_label(one.treatment) for one in comparisons], axis
+
+
+def overall_forest(
+    scores: Scores,
+    comparisons: Sequence[Comparison],
+    key: str,
+    what: str = "difference",
+    width: float = 1.0,
+) -> list[Panel]:
+    """All comparisons over all data sets, in one panel."""
     if not comparisons:
         return []
     arms = scores.study.arms
-    several = len({comparison.baseline for comparison in comparisons}) > 1
-    axis = what if several else f"{what} from {arm_label(comparisons[0].baseline)}"
-    labels = [comparison_label(one) if several else arm_label(one.treatment) for one in comparisons]
-    overall = [
+    labels, axis = _labels(comparisons, what)
+    rows = [
         ForestRow(
             label=label,
             estimate=comparison.overall,
@@ -81,20 +105,39 @@ def forests(scores: Scores, comparisons: Sequence[Comparison], key: str, what: s
     ]
     single = len(scores.study.datasets) == 1
     title = scores.study.datasets[0] if single else f"{len(scores.aggregated)} data sets together"
-    panels = [forest(overall, f"forest-{key}", title, axis)] if overall else []
+    return [forest(rows, f"forest-{key}", title, axis, width=width)] if rows else []
+
+
+def dataset_forests(
+    scores: Scores, comparisons: Sequence[Comparison], key: str = "forest", what: str = "difference"
+) -> list[Panel]:
+    """A panel for each comparison, its data sets one below the other; none for a single data set."""
+    if not comparisons or len(scores.study.datasets) == 1:
+        return []
+    panels = []
+    labels, axis = _labels(comparisons, what)
     for number, (label, comparison) in enumerate(zip(labels, comparisons, strict=True)):
-        place = arms.index(comparison.treatment)
+        place = scores.study.arms.index(comparison.treatment)
         rows = [
             ForestRow(label=dataset, estimate=estimate, arm=place, normalized=scores.is_normalized(dataset))
             for dataset, estimate in comparison.by_dataset.items()
         ]
-        if rows and not single:
-            panels.append(forest(rows, f"forest-{key}-{number}", label, axis, arm=place))
+        if rows:
+            panels.append(forest(rows, f"{key}-{number}", label, axis, arm=place))
     return panels
 
 
-def forest(rows: Sequence[ForestRow], key: str, title: str, axis: str, arm: int | None = None) -> Panel:
-    """Differences with their intervals, one below the other, zero marked.
+def forest(
+    rows: Sequence[ForestRow],
+    key: str,
+    title: str,
+    axis: str,
+    *,
+    arm: int | None = None,
+    signed: bool = True,
+    width: float = 1.0,
+) -> Panel:
+    """Values with their intervals, one below the other; of differences zero is marked.
 
     Args:
         rows: from top to bottom.
@@ -102,37 +145,40 @@ def forest(rows: Sequence[ForestRow], key: str, title: str, axis: str, arm: int 
         title: heading.
         axis: what the differences are, such as "difference from Random init".
         arm: place of the arm that the whole panel is about.
+        signed: whether the values are differences.
+        width: as a share of a panel's usual one.
     """
     described = "; ".join(
-        f"{row.label} {format_score(row.estimate.value, normalized=row.normalized, signed=True)}"
+        f"{row.label} {format_score(row.estimate.value, normalized=row.normalized, signed=signed)}"
         for row in rows
     )
-    figure = Figure(figsize=(PANEL_SIZE[0], 0.62 + 0.42 * len(rows)))
+    figure = Figure(figsize=(width * PANEL_SIZE[0], 0.62 + 0.42 * len(rows)))
     bottom = 0.5 / figure.get_figheight()
     axes = figure.add_axes((0.03, bottom, 0.94, 1 - bottom - 0.02))
-    axes.axvline(0, color=MUTED, linewidth=1)
+    if signed:
+        axes.axvline(0, color=MUTED, linewidth=1)
     for height, row in enumerate(reversed(rows)):
-        _draw_difference(axes, row, height)
+        _draw_row(axes, row, height, signed=signed, length=int(width * _ROW_LENGTH))
     axes.set_ylim(-0.45, len(rows) - 0.25)
     axes.yaxis.set_visible(False)
     axes.spines["left"].set_visible(False)
     axes.margins(x=0.08)
-    axes.set_xlabel(cut(axis, _AXIS_LENGTH))
+    axes.set_xlabel(cut(axis, int(width * _AXIS_LENGTH)))
     svg = to_svg(figure, key, f"{axis[:1].upper()}{axis[1:]}: {described}.")
     return Panel(title=title, svg=svg, arm=arm)
 
 
-def _draw_difference(axes: Axes, row: ForestRow, height: float) -> None:
+def _draw_row(axes: Axes, row: ForestRow, height: float, *, signed: bool, length: int) -> None:
     estimate, drawn = row.estimate, arm_style(row.arm)
     if estimate.low is not None and estimate.high is not None:
         axes.hlines(height, estimate.low, estimate.high, linewidth=3 if row.strong else 2, **drawn)
     marker, size = arm_marker(row.arm), 7 if row.strong else 5.5
     axes.plot(estimate.value, height, marker=marker, markersize=size, **drawn)
-    value = format_score(estimate.value, normalized=row.normalized, signed=True)
-    interval = format_interval(estimate, normalized=row.normalized, signed=True)
+    value = format_score(estimate.value, normalized=row.normalized, signed=signed)
+    interval = format_interval(estimate, normalized=row.normalized, signed=signed)
     shown = f"{value}  [{interval.replace(' to ', ', ')}]" if interval else f"{value}  (no interval)"
     common: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "fontsize": 9, "va": "bottom"}
     common |= {"bbox": {"facecolor": SURFACE, "edgecolor": "none", "pad": 1.0}}
     common |= {"color": INK, "gid": arm_gid(row.arm), "fontweight": "bold" if row.strong else "normal"}
-    axes.text(0, height + 0.2, cut(row.label, _ROW_LENGTH - len(shown)), **common)
+    axes.text(0, height + 0.2, cut(row.label, length - len(shown)), **common)
     axes.text(1, height + 0.2, shown, ha="right", **common)

@@ -8,7 +8,7 @@ import numpy as np
 
 from chibit.core.formatting import format_number
 from chibit.reporting.analysis import Analysis
-from chibit.reporting.figures.forest import forests
+from chibit.reporting.figures.forest import overall_forest
 from chibit.reporting.figures.panel import Panel, Section, arm_style, draw_line, present
 from chibit.reporting.figures.svg import Canvas, arm_dashes, to_svg
 from chibit.reporting.read.arms import arm_label
@@ -38,7 +38,7 @@ def sections(canvas: Canvas, analysis: Analysis) -> Iterator[Section]:
             key=key,
             title=measure.title,
             caption=_ARRIVALS if isinstance(measure, Arrivals) else _ERRORS,
-            panels={None: drawn + forests(measure, one.comparisons, key, measure.axis)},
+            panels={None: drawn + overall_forest(measure, one.comparisons, key, measure.axis)},
             tables={None: [tables[kind][key] for kind in ("arrivals", "measured") if key in tables[kind]]},
         )
 

@@ -14,6 +14,9 @@ from chibit.reporting.figures.svg import MUTED, arm_color, arm_dashes, arm_gid, 
 from chibit.reporting.statistics.comparison import Scores
 from chibit.reporting.tables.table import Table
 
+_MARKERS = 7
+"""Of a line, about: enough to tell it from others of its color."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
@@ -66,6 +69,7 @@ def draw_line(axes: Axes, place: int, x: np.ndarray, y: np.ndarray, **style: Any
         "linewidth": 1.7,
         "marker": arm_marker(place),
         "markersize": 3.2,
+        "markevery": max(1, len(x) // _MARKERS),
     }
     axes.plot(x, y, **usual | arm_style(place) | style)
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from chibit.core.config import Checked
-from chibit.core.run_records import MetricsRecord
 from chibit.judging.judgement import FILE, SCHEMA, Judgement
 from chibit.reporting.read.run import Excluded, Run
 from chibit.reporting.read.strict_json import (
@@ -19,6 +18,7 @@ from chibit.reporting.read.strict_json import (
     read_lines,
     read_number,
     read_object,
+    read_step,
     shown_name,
 )
 
@@ -102,7 +102,7 @@ def read_learning(folder: Path, run: Run | Excluded) -> Learning:
     """
     points: dict[str, list[tuple[float, float]]] = {}
     for where, record in read_lines(folder, "metrics.jsonl", at_most=_LINES):
-        step = read_as(MetricsRecord, record, where).step
+        step = read_step(record, where)
         for key, value in record.items():
             if key.startswith(("held_out/", "train/")):
                 points.setdefault(key, []).append((step, read_number(value, f"{where}: {key}")))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +23,6 @@ from chibit.core.run_dir import SCHEMA
 from chibit.core.run_records import (
     DescriptionRecord,
     EvaluationRecord,
-    MetricsRecord,
     ProvenanceRecord,
     ResultRecord,
     SettingsRecord,
@@ -36,6 +36,7 @@ from chibit.reporting.read.strict_json import (
     read_lines,
     read_number,
     read_object,
+    read_step,
     shown_name,
 )
 
@@ -180,15 +181,15 @@ def _read_run(folder: Path, known: dict[str, Any]) -> Run:
     result = read_as(ResultRecord, found, "result.json")
     curves = _read_curves(folder)
     _check_result(result, curves)
-    held_out = read_column(folder, HELD_OUT, _METRIC_LINES)
+    loss, held_out = read_columns(folder, ("train/loss", HELD_OUT), _METRIC_LINES)
     if len(held_out) > 1:  # few runs have it; where it decides when a level is reached, each line counts
-        held_out = read_column(folder, HELD_OUT, _HELD_OUT_LINES)
+        (held_out,) = read_columns(folder, (HELD_OUT,), _HELD_OUT_LINES)
     return Run(
         folder=folder,
         config=description.config,
         provenance=provenance,
         curves=curves,
-        loss=read_column(folder, "train/loss", _METRIC_LINES),
+        loss=loss,
         held_out=held_out,
         result=result,
         **known,
@@ -203,7 +204,7 @@ def _unfinished(folder: Path, planned: int) -> Refused:
             "diverged", f"diverged after step {shown(record.get('step'))}: {record.get('message')}"
         )
     lines = read_lines(folder, "metrics.jsonl", at_most=_METRIC_LINES, cut_allowed=True)
-    steps = [read_as(MetricsRecord, record, where).step for where, record in lines]
+    steps = [read_step(record, where) for where, record in lines]
     reached = f"logged up to step {max(steps):,}" if steps else "nothing logged yet"
     of = f" of {planned:,}" if steps and planned else ""
     failure = _last_failure(folder)
@@ -233,7 +234,7 @@ def _read_curves(folder: Path) -> tuple[Curve, ...]:
         earlier.append(record)
     if not records:
         raise Refused(
-            "not played",
+            "not evaluated",
             "it finished without an evaluation, so it has no score; chibit judge says what can be said of it",
         )
     return tuple(_make_curve(target, evaluations) for target, evaluations in records.items())
@@ -281,14 +282,15 @@ def _check_result(result: ResultRecord, curves: tuple[Curve, ...]) -> None:
                 )
 
 
-def read_column(folder: Path, key: str, at_most: int | None = None) -> np.ndarray:
-    """(N, 2) steps and values of what training logged under a key."""
-    points = []
+def read_columns(folder: Path, keys: Sequence[str], at_most: int | None = None) -> list[np.ndarray]:
+    """(N, 2) steps and values of what training logged under each key."""
+    points: dict[str, list[tuple[int, float]]] = {key: [] for key in keys}
     for where, record in read_lines(folder, "metrics.jsonl", at_most=at_most):
-        step = read_as(MetricsRecord, record, where).step
-        if key in record:
-            points.append((step, read_number(record[key], f"{where}: {key}")))
-    return np.array(points, dtype=float).reshape(-1, 2)
+        step = read_step(record, where)
+        for key in keys:
+            if key in record:
+                points[key].append((step, read_number(record[key], f"{where}: {key}")))
+    return [np.array(found, dtype=float).reshape(-1, 2) for found in points.values()]
 
 
 def _versioned(folder: Path, name: str) -> dict[str, Any]:

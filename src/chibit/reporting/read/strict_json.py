@@ -13,13 +13,10 @@ import numpy as np
 from chibit.core.errors import DamagedFileError, UserError
 from chibit.core.fields import shown
 from chibit.core.files import read_regular
-from chibit.core.run_records import read_record
+from chibit.core.run_records import MetricsRecord, read_record
 
 T = TypeVar("T")
-Kind = Literal[
-    "unfinished", "diverged", "damaged", "foreign", "other schema", "not evaluated", "not played",
-    "duplicate",
-]  # fmt: skip
+Kind = Literal["unfinished", "diverged", "damaged", "foreign", "other schema", "not evaluated", "duplicate"]
 
 _MAX_NAME = 200
 _LARGEST = 1e39
@@ -81,6 +78,12 @@ def read_as(kind: type[T], data: Any, where: str) -> T:
         raise Refused("damaged", str(error)) from error
 
 
+def read_step(record: Any, where: str) -> int:
+    """The step of a line of metrics.jsonl, as `MetricsRecord` declares it, in less time."""
+    step = record.get("step") if isinstance(record, dict) else None
+    return step if type(step) is int and step >= 0 else read_as(MetricsRecord, record, where).step
+
+
 def read_number(value: Any, where: str) -> float:
     """A finite number."""
     if type(value) not in (int, float):
@@ -107,10 +110,7 @@ def _read_bytes(folder: Path, name: str, most: int) -> bytes:
 
 def _parse(text: bytes, where: str) -> Any:
     try:
-        value = json.loads(
-            text, parse_constant=_refuse_constant, parse_int=_read_integer, parse_float=_read_float
-        )
-        return _checked(value, 0)
+        return _checked(json.loads(text, parse_constant=_refuse_constant), 0)
     except (ValueError, RecursionError) as error:
         raise Refused("damaged", f"{where}: not valid JSON") from error
 
@@ -119,28 +119,24 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def _read_integer(text: str) -> int:
-    value = int(text)
-    if abs(value) > _MAX_INTEGER:
-        raise ValueError("an integer beyond 64 bits")
-    return value
-
-
-def _read_float(text: str) -> float:
-    value = float(text)
-    if abs(value) > _LARGEST:
-        raise ValueError("a number beyond all measure")
-    return value
-
-
 def _checked(value: Any, depth: int) -> Any:
-    """The same value with long texts cut; ValueError where it is nested too deep, or holds no proper text."""
+    """The same value with long texts cut; ValueError where it is nested too deep, or is none of ours."""
+    if type(value) is float:
+        if not abs(value) <= _LARGEST:
+            raise ValueError("a number beyond all measure")
+        return value
+    if type(value) is int:
+        if abs(value) > _MAX_INTEGER:
+            raise ValueError("an integer beyond 64 bits")
+        return value
     if depth > _MAX_DEPTH:
         raise ValueError("nested too deep")
     if isinstance(value, str):
         value.encode()  # a lone surrogate is a UnicodeEncodeError, which is a ValueError
         return _cut(value, _MAX_TEXT)
     if isinstance(value, list):
+        if all(type(item) is float and abs(item) <= _LARGEST for item in value):
+            return value
         return [_checked(item, depth + 1) for item in value]
     if isinstance(value, dict):
         if len(value) > _MAX_KEYS:

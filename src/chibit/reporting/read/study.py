@@ -12,7 +12,7 @@ import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -117,10 +117,14 @@ class Study:
         unplayed = {*(one.arm for one in self.judged), *(one.arm for one in self.learning)} - {*self.arms}
         return {arm: place for place, arm in enumerate((*self.arms, *sorted(unplayed, key=arm_rank)))}
 
+    @cached_property
+    def _raw(self) -> set[str]:
+        """Data sets with a run that has no normalized scores."""
+        return {run.dataset for run in self.runs if any(curve.scores is None for curve in run.curves)}
+
     def is_normalized(self, dataset: str) -> bool:
         """Whether all runs on a data set have normalized scores; where not, raw returns are compared."""
-        curves = [curve for run in self.runs if run.dataset == dataset for curve in run.curves]
-        return all(curve.scores is not None for curve in curves)
+        return dataset not in self._raw
 
     def gaps(self) -> list[Gap]:
         """Missing seeds of every arm on every data set; nothing is filled in for them."""
@@ -159,7 +163,26 @@ def read_study(folder: Path, only: Collection[Path] | None = None) -> Study:
     runs = _name_data_apart([entry for entry in found if isinstance(entry, Run)])
     runs = _name_variants_apart(runs)
     kept, duplicates = _drop_duplicates(runs)
-    judged, learning, excluded = _read_unplayed(folders, found, runs)
+    excluded: list[Excluded] = []
+    judged: list[JudgedPolicy] = []
+    learning: list[Learning] = []
+    named = {run.folder: run for run in runs}
+    for candidate, read in zip(folders, found, strict=True):
+        entry = named.get(candidate, read)
+        own: list[JudgedPolicy] = []
+        is_unplayed = isinstance(entry, Excluded) and entry.kind == "not evaluated"
+        try:
+            own = read_judged(candidate, entry)
+        except Refused as refusal:
+            excluded.append(excluded_file(candidate, JUDGEMENTS, refusal))
+        try:
+            learned = [read_learning(candidate, entry)] if own or is_unplayed else []
+            learning += [one for one in learned if is_unplayed or len(one.held_out)]
+        except Refused as refusal:
+            excluded.append(excluded_file(candidate, "metrics.jsonl", refusal))
+        judged += own
+        if isinstance(entry, Excluded) and not (own and is_unplayed):
+            excluded.append(entry)
     registration = Registration()
     try:
         registration = read_registration(folder)
@@ -245,34 +268,6 @@ def _suffix(settings: dict[str, Any], keys: list[str]) -> str:
     if rest := keys[_MAX_SHOWN_SETTINGS:]:
         shown.append(f"{len(rest)} others {_digest(_canonical([settings.get(key) for key in rest]))}")
     return ", ".join(shown)
-
-
-def _read_unplayed(
-    folders: Sequence[Path], found: Sequence[Run | Excluded], runs: Sequence[Run]
-) -> tuple[list[JudgedPolicy], list[Learning], list[Excluded]]:
-    """What is known of folders beside evaluations, and those that have nothing to show with the reason."""
-    judged: list[JudgedPolicy] = []
-    learning: list[Learning] = []
-    excluded: list[Excluded] = []
-    named = {run.folder: run for run in runs}
-    for folder, read in zip(folders, found, strict=True):
-        entry = named.get(folder, read)
-        own: list[JudgedPolicy] = []
-        is_unplayed = isinstance(entry, Excluded) and entry.kind in ("not evaluated", "not played")
-        try:
-            own = read_judged(folder, entry)
-        except Refused as refusal:
-            excluded.append(excluded_file(folder, JUDGEMENTS, refusal))
-        try:
-            learned = [read_learning(folder, entry)] if own or is_unplayed else []
-            learning += [one for one in learned if is_unplayed or len(one.held_out)]
-        except Refused as refusal:
-            excluded.append(excluded_file(folder, "metrics.jsonl", refusal))
-        judged += own
-        if isinstance(entry, Excluded):
-            is_shown = is_unplayed and (own or (entry.kind == "not played" and not runs))
-            excluded += [] if is_shown else [entry]
-    return judged, learning, excluded
 
 
 def _drop_duplicates(runs: list[Run]) -> tuple[list[Run], list[Excluded]]:

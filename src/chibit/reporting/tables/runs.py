@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 from chibit.core.formatting import format_score
 from chibit.reporting.read.arms import arm_label
 from chibit.reporting.read.study import Study
@@ -38,7 +40,7 @@ def runs_table(scores: Scores) -> Table:
             number_cell(run.result.steps),
             duration_cell(run.result.train_seconds),
             number_cell(run.result.parameters.get("total")),
-            text(run.name),
+            Cell(text=run.name, link=f"{quote(run.name)}/"),
         ]
         rows.append(Row(cells=tuple(cells), arm=study.arms.index(run.arm)))
     names: dict[Rule, str] = {"last4": short_rule(scores).capitalize(), "last": "Last", "best": "Best"}

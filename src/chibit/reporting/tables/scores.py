@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from chibit.core.formatting import format_score
+from chibit.reporting.read.arms import arm_label
 from chibit.reporting.read.study import Study
-from chibit.reporting.statistics.comparison import (
-    Aggregates,
-    Scores,
-    behavior_mean,
-)
-from chibit.reporting.statistics.intervals import Estimate, mean_and_std
+from chibit.reporting.statistics.comparison import Aggregates, Scores, behavior_mean, paired_values
+from chibit.reporting.statistics.intervals import Estimate, mean_and_std, student_interval
 from chibit.reporting.statistics.verdict import describe_rule, format_interval
 from chibit.reporting.tables.table import (
     EMPTY,
     Cell,
     Row,
     Table,
-    arm_columns,
     number_columns,
     text_columns,
 )
@@ -41,36 +37,69 @@ def score_cell(values: np.ndarray, *, normalized: bool, num_seeds: int, strong: 
 
 
 def scores_table(scores: Scores, aggregates: Mapping[str, Aggregates | None]) -> Table:
-    """Data sets down, arms across, and at the foot the aggregates with their intervals."""
+    """Arms down, from the highest mean; their aggregates with intervals, then a column for each data set."""
     study = scores.study
-    rows = []
-    for dataset in study.datasets:
-        cells = [scores.cell(arm, dataset) for arm in study.arms]
-        normalized = study.is_normalized(dataset)
-        best = max(float(values.mean()) for values in cells if values.size)
-        shown = [
-            score_cell(
-                values,
-                normalized=normalized,
-                num_seeds=len(study.seeds),
-                strong=len(study.arms) > 1 and values.size > 0 and float(values.mean()) == best,
-            )
-            for values in cells
-        ]
-        name = Cell(text=dataset, note="" if normalized else "raw return")
-        rows.append(Row(cells=(name, _behavior_cell(study, dataset), *shown)))
-    rows += _aggregate_rows(scores, aggregates)
+    kinds = _kinds(aggregates, is_single=len(study.datasets) == 1)
+    best = {dataset: _clearly_best(scores, dataset) for dataset in study.datasets}
+    order = sorted(study.arms, key=lambda arm: -_mean(aggregates[arm]))
+    rows = [
+        Row(
+            cells=(
+                Cell(text=arm_label(arm)),
+                *_aggregate_cells(scores, aggregates[arm], kinds),
+                *(_cell(scores, arm, dataset, strong=best[dataset] == arm) for dataset in study.datasets),
+            ),
+            arm=study.arms.index(arm),
+        )
+        for arm in order
+    ]
+    behavior = [_behavior_cell(study, dataset) for dataset in study.datasets]
+    if any(cell is not EMPTY for cell in behavior):
+        name = Cell(text="Data's own mean", note="of its episodes")
+        rows.append(Row(cells=(name, *(EMPTY for _ in kinds), *behavior), summary=True))
     one = len(study.seeds) == 1
     spread = "One seed, so no spread" if one else f"Mean of {len(study.seeds)} seeds; {SPREAD}"
+    raw = [name for name in study.datasets if not study.is_normalized(name)]
+    unit = "Normalized scores: 0 random, 100 expert"
+    if raw:
+        all_raw = len(raw) == len(study.datasets)
+        unit = "Raw returns" if all_raw else f"{unit}; raw returns on {', '.join(raw)}"
     return Table(
         key=f"scores-{scores.rule}",
         title=f"Scores: {rule_title(scores)}",
-        caption=f"Normalized scores (0 random, 100 expert) where the data set has a reference. {spread}. "
-        "Data's mean: the training data's own episodes. Bold: highest mean of a row, whether or not the "
-        "difference is real. Small print at the foot: 95% intervals.",
-        columns=(*text_columns("Data set"), *number_columns("Data's mean"), *arm_columns(study.arms)),
+        caption=f"{unit}. {spread}. Bold: highest on a data set, where the paired 95% interval of its "
+        "difference from the second leaves out zero. Below means: 95% intervals.",
+        columns=(
+            *text_columns("Arm"),
+            *number_columns(*(label for _, label in kinds)),
+            *number_columns(*study.datasets),
+        ),
         rows=tuple(rows),
     )
+
+
+def _clearly_best(scores: Scores, dataset: str) -> str | None:
+    """The arm with the highest mean, if Student's paired interval sets it apart from the second."""
+    means = {arm: float(v.mean()) for arm in scores.study.arms if (v := scores.cell(arm, dataset)).size}
+    ranked = sorted(means, key=lambda arm: -means[arm])
+    if len(ranked) < 2:
+        return None
+    ours, theirs = paired_values(scores, ranked[0], ranked[1], dataset)
+    return ranked[0] if ours.size > 1 and student_interval([ours - theirs]).low > 0 else None
+
+
+def _cell(scores: Scores, arm: str, dataset: str, *, strong: bool) -> Cell:
+    study = scores.study
+    return score_cell(
+        scores.cell(arm, dataset),
+        normalized=study.is_normalized(dataset),
+        num_seeds=len(study.seeds),
+        strong=strong,
+    )
+
+
+def _mean(found: Aggregates | None) -> float:
+    return float("-inf") if found is None else found.mean.value
 
 
 def rule_title(scores: Scores) -> str:
@@ -84,27 +113,20 @@ def _behavior_cell(study: Study, dataset: str) -> Cell:
     return EMPTY if value is None else Cell(text=format_score(value, normalized=normalized), sort=value)
 
 
-def _aggregate_rows(scores: Scores, aggregates: Mapping[str, Aggregates | None]) -> list[Row]:
-    study = scores.study
+def _kinds(aggregates: Mapping[str, Aggregates | None], *, is_single: bool) -> list[tuple[str, str]]:
+    """Aggregates that some arm has, with their headings; of one data set its interval alone."""
+    kinds = [("mean", "Mean"), ("interquartile_mean", "IQM"), ("optimality_gap", "Optimality gap")]
+    found = [one for one in aggregates.values() if one is not None]
+    return [kind for kind in kinds[: 1 if is_single else 3] if any(getattr(one, kind[0]) for one in found)]
+
+
+def _aggregate_cells(
+    scores: Scores, found: Aggregates | None, kinds: Sequence[tuple[str, str]]
+) -> Iterator[Cell]:
     normalized = scores.is_normalized(*scores.aggregated)
-    kinds = [
-        ("mean", "Mean"),
-        ("interquartile_mean", "Interquartile mean"),
-        ("optimality_gap", "Optimality gap"),
-    ]
-    if len(study.datasets) == 1:
-        kinds = kinds[:1]
-    rows = []
-    for attribute, label in kinds:
-        cells = []
-        for arm in study.arms:
-            found = aggregates[arm]
-            estimate = getattr(found, attribute) if found is not None else None
-            cells.append(EMPTY if estimate is None else estimate_cell(estimate, normalized=normalized))
-        if any(cell is not EMPTY for cell in cells):
-            note = "lower is better" if attribute == "optimality_gap" else ""
-            rows.append(Row(cells=(Cell(text=label, note=note), EMPTY, *cells), summary=True))
-    return rows
+    for attribute, _ in kinds:
+        estimate = getattr(found, attribute) if found is not None else None
+        yield EMPTY if estimate is None else estimate_cell(estimate, normalized=normalized)
 
 
 def estimate_cell(estimate: Estimate, *, normalized: bool, signed: bool = False) -> Cell:

@@ -34,6 +34,8 @@ class Cell:
     """Second line in small type: an interval, a number of seeds."""
     strong: bool = False
     """Set in bold."""
+    link: str = ""
+    """Where a page that lies beside the runs leads to from here."""
 
 
 _LONGEST_LINE = 60

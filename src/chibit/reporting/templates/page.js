@@ -20,6 +20,53 @@
   }
   for (const field of document.querySelectorAll("#rules")) field.hidden = false;
 
+  // Print: nothing is folded, and all score rules stand below each other.
+  const folded = [];
+  addEventListener("beforeprint", () => {
+    for (const one of document.querySelectorAll("details:not([open])")) folded.push(one), (one.open = true);
+    for (const block of document.querySelectorAll("[data-rule]")) block.hidden = false;
+  });
+  addEventListener("afterprint", () => {
+    for (const one of folded.splice(0)) one.open = false;
+    for (const choice of rules) if (choice.checked) showRule(choice.value);
+  });
+
+  // One arm in front, the others pale, while its name or its line is pointed at or has the focus.
+  const pale = document.createElement("style");
+  document.head.append(pale);
+  const front = (event) => {
+    const arm = event.target.closest?.("figure [data-arm], #arms label, tbody tr[data-arm]");
+    const place = arm && (arm.dataset.arm ?? arm.querySelector("input").value);
+    pale.textContent = place ? `figure svg .arm:not([data-arm="${place}"]) { opacity: .12; }` : "";
+  };
+  for (const kind of ["pointerover", "focusin"]) document.addEventListener(kind, front);
+
+  // Smoothing: each curve becomes means of three neighbors; its markers would stand beside it and go.
+  const smooth = document.getElementById("smooth");
+  const curves = [...document.querySelectorAll("#curves ~ .panels .arm path[style*='fill: none']")];
+  const own = curves.map((curve) => curve.getAttribute("d"));
+  const smoothed = (path) => {
+    const points = [...path.matchAll(/([ML]) *(-?[\d.]+) +(-?[\d.]+)/g)].map((m) => [m[1], +m[2], +m[3]]);
+    const mean = (i) => {
+      const near = points.slice(Math.max(0, i - 1), i + 2);
+      return near.reduce((sum, point) => sum + point[2], 0) / near.length;
+    };
+    return points.map(([letter, x], i) => `${letter} ${x} ${mean(i).toFixed(2)}`).join(" ");
+  };
+  smooth?.addEventListener("change", () => {
+    body.classList.toggle("smooth", smooth.checked);
+    curves.forEach((curve, i) => curve.setAttribute("d", smooth.checked ? smoothed(own[i]) : own[i]));
+  });
+  if (smooth) smooth.closest("p").hidden = false;
+
+  // The command, to the clipboard.
+  const copy = document.getElementById("copy");
+  if (navigator.clipboard) copy.hidden = false;
+  copy.addEventListener("click", async () => {
+    await navigator.clipboard.writeText(document.getElementById("command").textContent);
+    copy.textContent = "Copied";
+  });
+
   // Theme: automatic, light, dark.
   const themes = ["auto", "light", "dark"];
   const button = document.getElementById("theme");
@@ -35,7 +82,7 @@
   });
 
   // Sorting: numbers first downwards, text first upwards; cells without a value come last either way.
-  const value = (row, column) => row.cells[column].dataset.sort;
+  const value = (row, column) => row.cells[column].dataset.sort ?? row.cells[column].textContent.trim();
   const compare = (a, b, direction) => {
     const missing = (v) => v === "-inf" || v === "";
     if (missing(a) || missing(b)) return missing(a) - missing(b);
