@@ -13,11 +13,7 @@ from chibit.judging import judge as judging
 from chibit.judging import judgement as judgement_rules
 from chibit.judging.fitting import fit_log
 from chibit.judging.judgement import Judgement
-from chibit.reporting.tables.judged import (
-    _dimensions,
-    _regret,
-    judged_choices,
-)
+from chibit.reporting.tables.judged import _choice_sentence, _dimensions, _regret, judged_choices
 from judging_toys import QUICK, columns
 
 
@@ -193,7 +189,13 @@ def test_arms_and_targets_are_chosen_over_their_runs_and_the_regret_is_said():
     assert (first.target_return, second.target_return, third.arm) == (9.0, 2.0, "bc")
     assert (first.gain, third.gain) == (5.0, -np.inf)  # half of its runs have no number
     assert first.gains == (4.0, 6.0) and first.true_return == 50.0
-    assert first.is_apart_from(second) and not first.is_apart_from(first)
+    assert not first.is_apart_from(second)  # of two runs nothing is known
+    gains = {"far": (9.0, 9.1, 9.2), "near": (8.0, 9.0, 10.0), "low": (1.0, 1.1, 0.9)}
+    far, near, low = (dataclasses.replace(first, gains=found) for found in gains.values())
+    assert far.is_apart_from(low) and near.is_apart_from(low) and not far.is_apart_from(near)
+    assert "judge takes DT asked for 9, and cannot tell it from DT asked for 2. In the simulator DT" in (
+        _choice_sentence([first, second, third])
+    )
     # A seed twice: runs of other settings are no repetitions of each other.
     other = judged_run("bc", 50.0, 0.0, seed=0, run="bc-longer")
     found = judged_choices(SimpleNamespace(judged=(*policies, other)))["plant"]

@@ -17,6 +17,8 @@ from chibit.reporting.tables.table import EMPTY, Cell, Row, Table, number_column
 
 _COLUMNS = ("Return", "To clone", "Discounted", "Steps", "Disagree", "Outside", "Far", "Error", "Best tenth")
 _MOST_DIMENSIONS = 12
+_FEWEST = 3
+"""Runs of an arm from which on their spread says something."""
 _EXPLAINED = (
     "Return: in a model that was learned from the log, with the model spread, which is no confidence "
     "interval. Disagree: the networks of the model among themselves, in units of the clone's. Outside: share "
@@ -47,8 +49,10 @@ class Choice:
         return float(np.mean(self.gains)) if 2 * len(self.gains) > self.num_judged else -np.inf
 
     def is_apart_from(self, other: Choice) -> bool:
-        """Whether the means differ by more than two standard errors of the difference."""
-        errors = [np.var(one.gains, ddof=1) / len(one.gains) for one in (self, other) if len(one.gains) > 1]
+        """Whether the means of three runs or more differ by more than two standard errors."""
+        if min(len(self.gains), len(other.gains)) < _FEWEST:
+            return False
+        errors = [np.var(one.gains, ddof=1) / len(one.gains) for one in (self, other)]
         return bool(abs(self.gain - other.gain) > 2 * np.sqrt(sum(errors)))
 
     @property
@@ -190,7 +194,8 @@ def _is_selection(choices: Sequence[Choice]) -> bool:
 
 def _choice_sentence(choices: Sequence[Choice]) -> str:
     first, *others = choices
-    near = [other.name for other in others if len(other.gains) > 1 and not first.is_apart_from(other)]
+    ranked = [other for other in others if np.isfinite(other.gain)]
+    near = [other.name for other in ranked if not first.is_apart_from(other)]
     apart = f", and cannot tell it from {', '.join(near)}" if near else ""
     lost = _regret(first.name, {one.name: one.true_return for one in choices})
     return f"{first.dataset}, over all runs the judge takes {first.name}{apart}.{lost}"
