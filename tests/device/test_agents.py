@@ -1,16 +1,22 @@
 """Every agent on a device that is not the CPU: nothing mixed, nothing waited for, the CPU's numbers."""
 
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
 import sequence_toys
+from atari_toys import numbered_pictures
 from baseline_toys import CONTINUOUS, DISCRETE, identity_data, small_config
 from chibit.agents import AGENTS, guard, make_agent
 from chibit.core.errors import DivergenceError
 from chibit.core.runtime import Runtime, read_scalars
+from chibit.data.samplers.placement import place
+from chibit.data.samplers.windows import WindowSampler
+from chibit.losses.similarity import SimilarityForm
+from chibit.recipes import RECIPES
 from pretend_device import PretendTensor, pretend_device
 
 DEVICE = Runtime(device="pretend:0")
@@ -69,16 +75,96 @@ def test_training_and_acting_give_what_the_cpu_gives(name):
     np.testing.assert_allclose(actions, acting.act(observations), rtol=1e-4, atol=1e-5)
 
 
+def steps_without_waiting(seen, agent, sampler, num_steps, most_copies=1):
+    """Take steps of data that lie on the device; nothing waits, and only what was drawn travels there."""
+    sampler = place(sampler, DEVICE.torch_device)
+    for _ in range(num_steps):
+        begins_round = getattr(agent, "_round", True) is None  # AWR values all its data then
+        seen.clear()
+        metrics = agent.update(sampler.sample())
+        assert seen.syncs == {}
+        assert 1 <= sum(seen.copies.values()) <= most_copies + begins_round
+    seen.clear()
+    assert all(np.isfinite(read_scalars(metrics.values())))
+    assert sum(seen.syncs.values()) == 1
+
+
+def plays(agent, sampler, targets=None):
+    """Whether its policy acts on the first observations."""
+    policy = agent.policy(targets)
+    policy.reset(2)
+    rows = np.arange(2)
+    batch = sampler.windows(rows) if isinstance(sampler, WindowSampler) else sampler.transitions(rows)
+    raw = sampler.dataset.spec.image_shape
+    seen = batch.states.cpu().numpy() if raw else sampler.dataset.observations[:2]
+    return bool(np.isfinite(policy.act(seen[:, 0] if seen.ndim == 5 else seen)).all())
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_no_step_waits_for_the_device(name):
     with pretend_device() as seen:
         agent, sampler = make(name, DEVICE)
-        batches = [sampler.sample() for _ in range(STEPS)]
-        seen.clear()
-        metrics = [agent.update(batch) for batch in batches]
-        assert seen.syncs == {}
-        assert all(np.isfinite(read_scalars(metrics[-1].values())))
-        assert sum(seen.syncs.values()) == 1
+        steps_without_waiting(seen, agent, sampler, STEPS)
+
+
+def forms():
+    """Settings of the sequence agent, by what they are called."""
+    words = {"initializer": sequence_toys.language_model_folder()}
+    text = {"language_corpus": sequence_toys.corpus_folder(), "language_weight": 0.4, "language_block": 16}
+    tuned = {f"tuning {kind}": {**words, "tuning": kind} for kind in ("frozen", "frozen_blocks", "lora")}
+    moved = {f"transfer {kind}": {**words, "transfer": kind} for kind in ("blocks", "positions", "shuffled")}
+    similar = {
+        f"similarity {form}": {**words, "similarity_weight": 0.1, "num_clusters": 5, "similarity_form": form}
+        for form in get_args(SimilarityForm)
+    }
+    tables = {f"table {form}": {"timestep_table": form} for form in ("random", "normal", "zeros")}
+    return {
+        "pretrained": words,
+        "matched": {"initializer": f"random_matched:{words['initializer']}"},
+        "language": {**words, **text, "perplexity_every": 2},
+        "language, similarity, lora": {**similar["similarity mean_max_cosine"], **text, "tuning": "lora"},
+        **tuned, **moved, **similar, **tables,
+        "residual": {"projections": "residual_mlp"},
+        "tanh": {"embedding": "tanh"},
+        "without returns": {"return_tokens": False},
+        "sparse": {"reward_mode": "sparse"},
+        "two rates": {**words, "backbone_learning_rate": 1e-5, "learning_rate_decay_steps": 10},
+        "by the last step": {"window_anchor": "last", "decay_weights_only": True},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("form", [*forms()])
+def test_every_form_of_the_sequence_agent_steps_and_acts_there(form):
+    settings, data = forms()[form], sequence_toys.target_return_data()
+    base = sequence_toys.WITHOUT_SHAPE if "initializer" in settings else sequence_toys.SMALL
+    with pretend_device() as seen:
+        agent = make_agent(AGENTS["dt"].config(**{**base, **settings}), data.spec, DEVICE)
+        sampler = agent.sampler(agent.prepare(data), np.random.default_rng(0))
+        if "language" in form:
+            agent.language.perplexity(0, DEVICE)  # whose fixed text goes there once
+        steps_without_waiting(seen, agent, sampler, 2, most_copies=1 + ("language" in form))
+        assert plays(agent, sampler, [1.0])
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Three short games of Breakout, as far as sizes go."""
+    return numbered_pictures(tmp_path_factory.mktemp("pictures"), [9, 4, 6])
+
+
+@pytest.mark.parametrize("recipe", ["dt", "bc", "chibit", "cql", "qr_dqn", "rem"])
+def test_methods_of_table_1_step_and_act_on_pictures_there(recipe, pictures):
+    config = RECIPES[f"{recipe}_atari"].run(data="x").agent
+    small = (
+        {"batch_size": 2, "max_timesteps": 64, "context_length": 4}
+        if config.agent == "dt"
+        else {"batch_size": 2}
+    )
+    with pretend_device() as seen:
+        agent = make_agent(replace(config, **small), pictures.spec, DEVICE)
+        sampler = agent.sampler(agent.prepare(pictures), np.random.default_rng(0))
+        steps_without_waiting(seen, agent, sampler, 1)
+        assert plays(agent, sampler, [3.0] if agent.is_return_conditioned else None)
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -70,13 +70,13 @@ def config_of(data, agent, **fields):
 
 @pytest.fixture
 def waits(monkeypatch):
-    """For each step: what it waited for, as `pretend_device` counts it."""
+    """For each step: what it waited for, as `pretend_device` counts it, and how often something was sent."""
     kept, step = [], Loop._step
 
     def counted(self):
         self.seen.clear()
         step(self)
-        kept.append(dict(self.seen.syncs))
+        kept.append((dict(self.seen.syncs), sum(self.seen.copies.values())))
 
     monkeypatch.setattr(Loop, "_step", counted)
     return kept
@@ -88,7 +88,8 @@ def test_a_run_waits_only_where_it_logs_saves_and_plays(data, tmp_path, monkeypa
     with pretend_device() as seen:
         monkeypatch.setattr(Loop, "seen", seen, raising=False)
         result = train(config, tmp_path / "run", progress=False)
-    assert waits == [{}] * 6
+    copies = [2, 1, 2, 1, 1, 1] if agent == "awr" else [1] * 6  # more where AWR values all its data
+    assert waits == [({}, count) for count in copies]
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [3, 6] and all(
         np.isfinite(line["train/loss"]) for line in lines
@@ -102,7 +103,7 @@ def test_pre_training_waits_only_where_it_logs_and_evaluates(tmp_path, monkeypat
     with pretend_device() as seen:
         monkeypatch.setattr(Loop, "seen", seen, raising=False)
         result = pretrain(TEXT, tmp_path / "run", progress=False)
-    assert waits == [{}] * 6
+    assert waits == [({}, 1)] * 6
     assert np.isfinite(result["held_out_loss"])
 
 

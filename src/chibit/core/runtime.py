@@ -127,6 +127,16 @@ def _keep_freed_memory() -> None:
     mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
+def room_on(device: torch.device) -> int:
+    """Bytes that data may take: half of what is free on a CUDA device, else a quarter of the machine's."""
+    return torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else total_memory() // 4
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host on a device; the host does not wait until it is there."""
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
+
+
 def seed_torch(seed: int) -> None:
     """Seed torch's global generators (initialization and dropout draw from them)."""
     torch.manual_seed(seed)

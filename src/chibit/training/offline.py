@@ -21,6 +21,7 @@ from chibit.core.run_dir import RunDir
 from chibit.core.runtime import Runtime, capture_rng, resolve_runtime, restore_rng, seed_torch
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
 from chibit.data.inspect import choices, find_notes
+from chibit.data.samplers.placement import place
 from chibit.evaluation.pool import EnvironmentPool
 from chibit.evaluation.rollout import Evaluation, Progress, evaluate
 from chibit.policy.policy import Policy
@@ -123,9 +124,8 @@ class _OfflineRun(Loop[RunConfig[Any]]):
         remedy = "lower batch_size, context_length or the model's size"
         check_fits(agent_config.num_bytes(self.spec), "this model with a batch", remedy, runtime.memory)
         self.agent: Agent = make_agent(agent_config, self.spec, runtime)
-        self.sampler: Sampler[Any] = self.agent.sampler(
-            self.agent.prepare(self.dataset), generator_of(config.seed, 1)
-        )
+        sampler = self.agent.sampler(self.agent.prepare(self.dataset), generator_of(config.seed, 1))
+        self.sampler: Sampler[Any] = place(sampler, self.device)
         self.advice = tuple(advise(config, self.dataset, held_out))
         self.held_out = None
         if held_out is not None:

@@ -53,8 +53,9 @@ class LanguageTask:
         """Perplexity of fixed blocks without dropout, on schedule; random state and mode stay as they are."""
         if not self._every or step % self._every:
             return {}
+        self._fixed = self._fixed.to(runtime.torch_device)
         with evaluating(self.model), runtime.autocast():
-            loss = self.model.loss(self._fixed.to(runtime.torch_device)).to(runtime.sum_dtype)
+            loss = self.model.loss(self._fixed).to(runtime.sum_dtype)
         return {"train/perplexity": loss.clamp(max=math.log(torch.finfo(loss.dtype).max)).exp()}
 
     def state_dict(self) -> dict[str, Any]:

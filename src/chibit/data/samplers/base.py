@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -17,7 +18,7 @@ from chibit.data.samplers.frames import FrameStacks
 BatchT = TypeVar("BatchT", bound=Any)
 
 
-class RowSampler:
+class RowSampler(ABC):
     """Draws rows of a data set with a generator, whose state it saves and restores."""
 
     def __init__(
@@ -39,6 +40,20 @@ class RowSampler:
         self._stacks = None
         if dataset.frames is not None:
             self._stacks = FrameStacks(dataset.frames, dataset.episode_starts, spec.image_shape[0])
+
+    @property
+    def num_bytes(self) -> int:
+        """What its data take on a device."""
+        frames = self.dataset.frames
+        return self._records.nbytes + (0 if frames is None else frames.nbytes)
+
+    @abstractmethod
+    def sample(self) -> Any:
+        """Draw the next batch."""
+
+    @abstractmethod
+    def move_to(self, device: torch.device) -> None:
+        """Keep the data on a device, and gather batches there from now on; the draws stay the same."""
 
     def _actions(self, records: np.ndarray) -> torch.Tensor:
         """Actions (..., A) float32, or (...) int64 where they are discrete, of records (..., W)."""

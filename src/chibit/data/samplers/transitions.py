@@ -17,6 +17,7 @@ from chibit.core.memory import check_fits
 from chibit.data.dataset import TrajectoryDataset
 from chibit.data.normalizer import StateNormalizer
 from chibit.data.samplers.base import RowSampler, to_device
+from chibit.data.samplers.resident import ResidentTransitions
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class TransitionSampler(RowSampler):
             dataset: what to draw from; its memory map is read as needed.
             batch_size: B, at least 1.
             generator: source of all randomness; `state_dict` holds its state.
-            reward_transform: maps (B,) raw rewards to what the batch holds; None keeps them.
+            reward_transform: maps raw rewards to what the batch holds, each by itself; None keeps them.
 
         Raises:
             InputError: if `batch_size` is below 1, or no step has a next observation.
@@ -79,6 +80,7 @@ class TransitionSampler(RowSampler):
         self._final = None if dataset.final_observations is None else np.asarray(dataset.final_observations)
         self._normalize_raw = StateNormalizer.from_spec(dataset.spec)
         self._reward_transform = reward_transform
+        self._there: ResidentTransitions | None = None
         left_out = self._starts[1:][~self._terminated] - 1 if self._final is None else np.empty(0, np.int64)
         self.num_left_out = len(left_out)
         self._num_rows = len(self._records) - self.num_left_out
@@ -89,6 +91,16 @@ class TransitionSampler(RowSampler):
             raise InputError(
                 f"{dataset.spec.name}: no step has a next observation; give data with longer episodes"
             )
+
+    def move_to(self, device: torch.device) -> None:
+        """Keep the data on a device, and gather batches there from now on."""
+        self._there = ResidentTransitions(
+            self.dataset,
+            self._normalize,
+            device,
+            rewards=self._rewards(self._records),
+            final_states=None if self._final is None else self._normalize_raw(self._final),
+        )
 
     def sample(self) -> TransitionBatch:
         """Draw the next batch."""
@@ -101,23 +113,29 @@ class TransitionSampler(RowSampler):
         Args:
             rows: (B,) int64 rows of the data set.
         """
+        if self._there is not None:
+            return TransitionBatch(**self._there.transitions(rows))
         episodes = np.searchsorted(self._starts, rows, side="right") - 1
         is_last = rows == self._starts[episodes + 1] - 1
         records = self._records.take(rows, axis=0)  # (B, W)
         states, next_states = self._read(rows, np.where(is_last, rows, rows + 1), records)
         if self._final is not None:
             next_states[is_last] = self._normalize_raw(self._final[episodes[is_last]])
-        rewards = np.ascontiguousarray(records[:, -1])
-        if self._reward_transform is not None:
-            rewards = np.asarray(self._reward_transform(rewards), np.float32)
         return TransitionBatch(
             states=torch.from_numpy(states),
             actions=self._actions(records),
-            rewards=torch.from_numpy(rewards),
+            rewards=torch.from_numpy(self._rewards(records)),
             next_states=torch.from_numpy(next_states),
             terminations=torch.from_numpy((is_last & self._terminated[episodes]).astype(np.float32)),
             rows=torch.from_numpy(rows),
         )
+
+    def _rewards(self, records: np.ndarray) -> np.ndarray:
+        """Of records (..., W), as the batch holds them."""
+        rewards = np.ascontiguousarray(records[:, -1])
+        if self._reward_transform is None:
+            return rewards
+        return np.asarray(self._reward_transform(rewards), np.float32)
 
     def _read(
         self, rows: np.ndarray, following: np.ndarray, records: np.ndarray

@@ -15,6 +15,7 @@ from torch import Tensor
 from chibit.core.memory import check_fits
 from chibit.data.dataset import TrajectoryDataset
 from chibit.data.samplers.base import RowSampler, check_sizes, to_device
+from chibit.data.samplers.resident import Resident
 
 WindowAnchor = Literal["first", "last"]
 
@@ -83,6 +84,11 @@ class WindowSampler(RowSampler):
         num_bytes = 4 * batch_size * context_length * self._records.shape[1]
         check_fits(num_bytes, what, "lower batch_size or context_length")
         self._offsets = np.arange(context_length)
+        self._there: Resident | None = None
+
+    def move_to(self, device: torch.device) -> None:
+        """Keep the data on a device, and gather batches there from now on."""
+        self._there = Resident(self.dataset, self._normalize, device)
 
     def sample(self) -> SequenceBatch:
         """Draw the next batch."""
@@ -94,6 +100,9 @@ class WindowSampler(RowSampler):
         Args:
             rows: (B,) int64 rows of the data set.
         """
+        if self._there is not None:
+            by_last = self._anchor == "last"
+            return SequenceBatch(**self._there.windows(rows, self.context_length, by_last=by_last))
         episodes = np.searchsorted(self._starts, rows, side="right") - 1
         ends = self._starts[episodes + 1]
         if self._anchor == "last":

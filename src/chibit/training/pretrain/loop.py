@@ -24,7 +24,7 @@ from chibit.core.errors import DamagedFileError, DivergenceError, InputError, Re
 from chibit.core.memory import check_fits
 from chibit.core.optimizers import restore_optimizer
 from chibit.core.run_dir import RunDir
-from chibit.core.runtime import Runtime, capture_rng, resolve_runtime, restore_rng, seed_torch
+from chibit.core.runtime import Runtime, capture_rng, resolve_runtime, restore_rng, seed_torch, send
 from chibit.data.text.tokens import TokenSampler
 from chibit.models.counting import count_parameters
 from chibit.models.language_model import save_language_model
@@ -186,10 +186,11 @@ class _PretrainRun(Loop[PretrainConfig]):
         config, workers, step = self.config, self.workers, self.state.step
         device = self.runtime.torch_device
         batch = self.sampler.sample()
-        tokens = batch.tokens[workers.rank :: workers.size].to(device)
         spare = config.n_positions - config.block_length
         offsets = torch.from_numpy(self.draws.integers(0, spare + 1, config.batch_size))
-        offsets = offsets[workers.rank :: workers.size].to(device)
+        drawn = torch.cat([batch.tokens, offsets[:, None]], dim=1)[workers.rank :: workers.size]
+        drawn = send(drawn.contiguous(), device)  # in one piece
+        tokens, offsets = drawn[:, :-1], drawn[:, -1]
         candidates = None if self.candidates is None else self.candidates.draw(self.draws)
         rows = max(1, config.micro_batch_tokens // config.block_length)
         loss = torch.zeros((), dtype=self.runtime.sum_dtype, device=device)
