@@ -129,7 +129,13 @@ def refuse_changed_text(run: RunDir, config: PretrainConfig) -> None:
 
 
 def _try_compiler(runtime: Runtime) -> None:
-    """Refuse at the start where PyTorch's compiler does not work, for example without a C++ compiler."""
+    """Refuse at the start where PyTorch's compiler does not work, for example without a C++ compiler.
+
+    It compiles in this process: its pool of workers would outlive one that is stopped.
+    """
+    from torch._inductor import config as compiler
+
+    compiler.compile_threads = 1
     try:
         torch.compile(lambda x: x.relu() + 1)(torch.ones(2, device=runtime.torch_device))
     except (RuntimeError, OSError) as error:
