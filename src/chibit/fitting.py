@@ -19,6 +19,7 @@ from chibit.core.plugins import is_address
 from chibit.core.run_dir import undone_if_refused
 from chibit.data.dataset import TrajectoryDataset
 from chibit.data.load import from_arrays, load_dataset
+from chibit.environments.own import EnvLike, take_env
 from chibit.models.initializers import short_name
 from chibit.models.own_backbone import register_backbone
 from chibit.policy.policy import Policy
@@ -61,6 +62,7 @@ def fit(
     steps: int | None = None,
     seed: int = 0,
     out: str | Path | None = None,
+    env: EnvLike | None = None,
     backbone: nn.Module | Callable[[], nn.Module] | None = None,
     on_evaluation: Callback | Sequence[Callback] = (),
     progress: bool = False,
@@ -78,6 +80,7 @@ def fit(
         steps: gradient steps; None is 100,000.
         seed: of initialization, batches and evaluation.
         out: run directory; None makes runs/runs/<arm>-<data>-s<seed>-<hash>.
+        env: environment to evaluate in: an id, what builds one, or an instance; None takes that of the data.
         backbone: module of yours for the sequence model; see `register_backbone`.
         on_evaluation: called after each evaluation with `Evaluated`, one or several.
         progress: show a progress bar.
@@ -94,7 +97,7 @@ def fit(
     if backbone is not None:
         name = register_backbone(backbone)
         given = {"initializer": name, "arm": short_name(name), **given}
-    config = _configure(dataset, agent, given)
+    config = _configure(dataset, agent, dataset.spec.env_id if env is None else take_env(env), given)
     path = run_path(config, Path("runs"), "runs") if out is None else Path(out)
     with undone_if_refused(path):
         record = train(config, path, dataset=dataset, on_evaluation=on_evaluation, progress=progress)
@@ -120,15 +123,17 @@ def _open(data: Any, arrays: Mapping[str, Any], reading: Mapping[str, Any]) -> T
     return from_arrays(**arrays)
 
 
-def _configure(dataset: TrajectoryDataset, agent: Any, settings: Mapping[str, Any]) -> RunConfig[Any]:
+def _configure(
+    dataset: TrajectoryDataset, agent: Any, env_id: str | None, settings: Mapping[str, Any]
+) -> RunConfig[Any]:
     """The run of a method on a data set, with other settings."""
-    data, env_id = str(dataset.folder), dataset.spec.env_id
+    data = str(dataset.folder)
     if isinstance(agent, str) and not is_address(agent):
         base = find_recipe(agent, "agent").run(dataset.spec.name)
         base = replace(base, data=data, env_id=env_id, arm=agent)
     else:
         base = RunConfig(data=data, env_id=env_id, agent=agent)
-    of_run = settings_of(base).keys() - {"data", "agent"}
+    of_run = settings_of(base).keys() - {"data", "agent", "env_id"}
     of_agent = settings_of(base.agent)
     for name in settings:
         if name not in of_run and name not in of_agent:

@@ -12,6 +12,7 @@ import pytest
 import chibit
 from chibit.agents import AGENTS
 from chibit.cli import main
+from chibit.environments.registry import ENVIRONMENTS
 from chibit.judging.fitting import FitConfig
 from chibit.judging.world import WorldConfig
 from chibit.models.initializers import INITIALIZERS
@@ -60,6 +61,9 @@ def folder(tmp_path, monkeypatch):
     columns = {"observations": generator.normal(size=(600, 3)), "actions": generator.uniform(-1, 1, (600, 1))}
     columns |= {"rewards": columns["observations"][:, 0], "terminations": np.arange(1, 601) % 30 == 0}
     np.savez("plant.npz", **columns)
+    monkeypatch.setattr(ENVIRONMENTS, "_entries", dict(ENVIRONMENTS._all()))
+    level = generator.uniform(size=(200, 1))
+    np.savez("log.npz", observations=level, actions=0.2 * level, rewards=1 - np.abs(level[:, 0] - 0.5))
     yield tmp_path
     for name in set(sys.modules) - modules:
         if name.startswith("my_"):

@@ -99,7 +99,7 @@ def test_arrays_by_name_classes_and_configs_of_agents_are_taken(arrays):
 def test_what_follows_an_evaluation_sees_it_and_does_not_change_the_run(pendulum_file):
     told, drawn = [], []
     run = {"steps": 4, "evaluate_every": 2, "num_episodes": 1, "target_returns": (-100.0,), **SMALL}
-    plain = chibit.fit(str(pendulum_file), "random", out="plain", env_id="Pendulum-v1", **run)
+    plain = chibit.fit(str(pendulum_file), "random", out="plain", env="Pendulum-v1", **run)
 
     def look(event):
         event.policy.reset()
@@ -110,7 +110,7 @@ def test_what_follows_an_evaluation_sees_it_and_does_not_change_the_run(pendulum
         pendulum_file,
         "random",
         out="watched",
-        env_id="Pendulum-v1",
+        env="Pendulum-v1",
         on_evaluation=[look, drawn.append],
         **run,
     )

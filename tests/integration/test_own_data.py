@@ -96,7 +96,10 @@ def test_a_module_that_cannot_be_imported_is_refused_and_an_installed_one_left_o
 def test_ids_of_the_package_are_not_taken_and_ones_own_are_defined_anew(folder):
     with pytest.raises(InputError, match=r"Hopper-v5 is chibit's own"):
         register_env("Hopper-v5", score_reference=(0.0, 1.0))
-    with pytest.raises(InputError, match=r"'Tank-v0' is not one that .* name your module in CHIBIT_PLUGINS"):
+    with pytest.raises(
+        InputError,
+        match=r"'Tank-v0' is not one that .* name its module by --env-module, or in CHIBIT_PLUGINS",
+    ):
         make_env("Tank-v0")
     with pytest.raises(InputError, match="score_reference"):
         register_env("Tank-v0", score_reference=(1.0, 1.0))

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from chibit.commands.parsing import parse
+from chibit.commands.parsing import WithEnvModule, parse
 from chibit.core.config import Checked
 from chibit.core.errors import InputError
 from chibit.core.fields import Count, Out, Seed, Workers
@@ -78,7 +78,7 @@ class ConvertArguments(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class InspectArguments(Checked):
+class InspectArguments(WithEnvModule):
     """Show what a data set holds.
 
     Example: chibit data inspect hopper-medium
@@ -215,10 +215,11 @@ def inspect(argv: Sequence[str], prog: str) -> None:
     arguments = parse(InspectArguments, argv, prog)
     from chibit.data.inspect import describe, render_summary
     from chibit.data.load import load_dataset
+    from chibit.environments.own import take_env
 
     dataset = load_dataset(
         arguments.data,
-        env_id=arguments.env_id,
+        env_id=None if arguments.env_id is None else take_env(arguments.env_id),
         columns=arguments.columns,
         episode_length=arguments.episode_length,
         skip_damaged=arguments.skip_damaged,

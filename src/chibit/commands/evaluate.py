@@ -14,7 +14,7 @@ from annotated_types import Interval
 from rich.progress import Progress
 from rich.table import Table
 
-from chibit.commands.parsing import WithModules, parse
+from chibit.commands.parsing import WithEnvironment, WithModules, parse
 from chibit.core.config import read_json
 from chibit.core.errors import InputError, UserError
 from chibit.core.fields import MAX_EPISODES, Count, Out, Positive, Seed, Targets
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateArguments(WithModules):
+class EvaluateArguments(WithEnvironment):
     """Play episodes with a trained run, at any target returns.
 
     Example: chibit evaluate runs/quickstart/arms/chibit-... --target-returns 3600 1800 --num-episodes 100
@@ -38,8 +38,6 @@ class EvaluateArguments(WithModules):
 
     run: Annotated[Path, tyro.conf.Positional]
     """The run directory."""
-    env_id: str | None = None
-    """Environment to play in (Hopper-v4), where the run's data name none or another."""
     target_returns: Targets = ()
     """Raw returns to ask for; empty takes the run's own. Methods without target returns take none."""
     num_episodes: Annotated[int, Interval(ge=1, le=MAX_EPISODES)] = 10
@@ -80,7 +78,6 @@ class AttentionArguments(WithModules):
 def evaluate(argv: Sequence[str], prog: str) -> None:
     """``chibit evaluate``."""
     arguments = parse(EvaluateArguments, argv, prog)
-    from chibit.data.environment import spec_in
     from chibit.environments.atari import sticky_env_id
     from chibit.training.loading import load_run
     from chibit.training.offline import evaluate_agent, open_environments
@@ -93,8 +90,7 @@ def evaluate(argv: Sequence[str], prog: str) -> None:
     loaded = load_run(arguments.run, arguments.checkpoint, device=arguments.device)
     if arguments.target_returns and not loaded.agent.is_return_conditioned:
         raise InputError(f"target_returns: agent {loaded.config.agent.agent} takes none; leave them out")
-    if arguments.env_id is not None:
-        loaded = replace(loaded, spec=spec_in(loaded.spec, arguments.env_id))
+    loaded = replace(loaded, spec=arguments.in_environment(loaded.spec))
     targets = loaded.config.targets(loaded.spec, arguments.target_returns)
     spec = loaded.spec
     if arguments.sticky_actions:
@@ -126,16 +122,19 @@ def evaluate(argv: Sequence[str], prog: str) -> None:
 def _evaluation_table(evaluations: Sequence[Evaluation], spec: DatasetSpec, step: int) -> Table:
     table = Table(title=f"{spec.env_id}, step {step:,}")
     scored = spec.score_reference is not None
+    summaries = [evaluation.summary for evaluation in evaluations]
+    solved = any(summary.success_rate is not None for summary in summaries)
     columns = ("target return", "episodes", "mean return", "std", "min", "max", "mean length")
-    for column in (*columns, *(["score"] if scored else [])):
+    for column in (*columns, *(["success"] if solved else []), *(["score"] if scored else [])):
         table.add_column(column, justify="right", no_wrap=column == "target return")
-    for summary in (evaluation.summary for evaluation in evaluations):
+    for summary in summaries:
         target = "none" if summary.target_return is None else format_setting(summary.target_return)
         mean, std, score = summary.mean_return, summary.std_return, summary.normalized_score
         episodes = f"{summary.num_episodes}" if not summary.num_failed else summary.sample
         if mean is None or summary.mean_length is None:
             table.add_row(target, episodes)
             continue
+        rate = "" if summary.success_rate is None else f"{summary.success_rate:.0%}"
         values = (std, min(summary.returns), max(summary.returns))
         table.add_row(
             target,
@@ -143,11 +142,14 @@ def _evaluation_table(evaluations: Sequence[Evaluation], spec: DatasetSpec, step
             format_number(mean),
             *("" if value is None else format_number(value, like=[mean]) for value in values),
             format_number(summary.mean_length),
+            *([rate] if solved else []),
             *(["" if score is None else format_number(score, decimals=1)] if scored else []),
         )
     table.caption = (
         "score: normalized, 0 random to 100 expert" if scored else "no score: no reference is known"
     )
+    if solved:
+        table.caption += "; success: the environment reported it in a step of the episode"
     return table
 
 

@@ -10,14 +10,14 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from chibit.commands.parsing import WithModules, parse
+from chibit.commands.parsing import WithEnvironment, parse
 from chibit.core.errors import UserError
 from chibit.core.fields import Out
 from chibit.core.terminal import make_console
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportArguments(WithModules):
+class ExportArguments(WithEnvironment):
     """Write a run's policy as a folder to deploy or share: weights, configuration, model card, a film.
 
     Example: chibit export RUN --out hopper-policy --onnx
@@ -45,7 +45,7 @@ def export(argv: Sequence[str], prog: str) -> None:
     from chibit.training.loading import load_run
 
     loaded = load_run(arguments.run, arguments.checkpoint, device="cpu")
-    spec, evaluations = loaded.spec, loaded.evaluations
+    spec, evaluations = arguments.in_environment(loaded.spec), loaded.evaluations
     out, target = arguments.out or loaded.run.own_folder("policy"), arguments.target_return
     if target is None:
         target = (loaded.config.targets(spec) or (None,))[0]

@@ -7,18 +7,36 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import tyro
 
 from chibit.core.config import Checked, find_idle, renamed
 from chibit.core.errors import InputError
 
+if TYPE_CHECKING:
+    from chibit.data.dataset import DatasetSpec
+
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class WithModules(Checked):
+class WithEnvModule(Checked):
+    """Base of the arguments of commands that meet environments of others."""
+
+    env_module: str = ""
+    """Module of yours that registers environments (my_package.envs); it is imported, here and in workers."""
+
+    def load_modules(self) -> None:
+        """Import what is the user's own."""
+        if self.env_module:
+            from chibit.environments.own import import_environments
+
+            import_environments(self.env_module, "--env-module")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithModules(WithEnvModule):
     """Base of the arguments of commands that meet agents and initializers of others."""
 
     agent: str = ""
@@ -28,6 +46,7 @@ class WithModules(Checked):
 
     def load_modules(self) -> None:
         """Import them."""
+        super().load_modules()
         if self.agent:
             from chibit.agents import AGENTS
 
@@ -36,6 +55,23 @@ class WithModules(Checked):
             from chibit.models.initializers import INITIALIZERS
 
             INITIALIZERS.load(self.initializer)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithEnvironment(WithModules):
+    """Base of the arguments of commands that play in an environment."""
+
+    env_id: str | None = None
+    """Environment to play in (Hopper-v4), where the run's data name none or another."""
+
+    def in_environment(self, spec: DatasetSpec) -> DatasetSpec:
+        """A data set's description in the environment that the user names, if any; raises as `spec_in`."""
+        if self.env_id is None:
+            return spec
+        from chibit.data.environment import spec_in
+        from chibit.environments.own import take_env
+
+        return spec_in(spec, take_env(self.env_id))
 
 
 def parse(kind: type[T], argv: Sequence[str], prog: str, default: T | None = None) -> T:
@@ -70,7 +106,7 @@ def parse(kind: type[T], argv: Sequence[str], prog: str, default: T | None = Non
         raise InputError(f"{reason}; see {prog} --help") from error
     for line in find_idle(parsed, default):
         raise InputError(f"{line}; leave it out")
-    if isinstance(parsed, WithModules):
+    if isinstance(parsed, WithEnvModule):
         parsed.load_modules()
     return parsed
 

@@ -59,6 +59,8 @@ class StudyArguments(WithModules):
     """Recipes in place of the study's own."""
     data: Annotated[tuple[str, ...], Distinct()] = ()
     """Data sets in place of the study's own."""
+    env_id: str | None = None
+    """Environment to evaluate in (Hopper-v4), where the data name none or another."""
     fractions: Annotated[tuple[Share, ...], Distinct()] = ()
     """Shares of the episodes to train on, in place of the study's own; redrawn with each seed."""
     rates_from: Path | None = None
@@ -165,6 +167,7 @@ def study(argv: Sequence[str], prog: str) -> None:
 
 def _config_maker(arguments: StudyArguments) -> Callable[[Sequence[int]], list[RunConfig[Any]]]:
     """The runs of some seeds, all else as the flags say."""
+    from chibit.environments.own import take_env
     from chibit.studies import study_configs
     from chibit.sweep.rates import choose_rates
 
@@ -179,6 +182,7 @@ def _config_maker(arguments: StudyArguments) -> Callable[[Sequence[int]], list[R
         pretrain_steps=arguments.pretrain_steps,
         fractions=arguments.fractions,
         rates=None if arguments.rates_from is None else choose_rates(arguments.rates_from),
+        env_id=None if arguments.env_id is None else take_env(arguments.env_id),
         num_steps=arguments.num_steps,
         evaluate_every=arguments.evaluate_every,
         num_episodes=arguments.num_episodes,

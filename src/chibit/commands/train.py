@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import tyro
 from rich.table import Table
 
-from chibit.commands.parsing import parse, take_option
+from chibit.commands.parsing import WithEnvModule, parse, take_option
 from chibit.core.config import Checked, read_json
 from chibit.core.errors import InputError
 from chibit.core.fields import Needs, Out
@@ -50,8 +50,8 @@ class Destination(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainDestination(Destination):
-    """Where a run is written, and whether it is judged."""
+class TrainDestination(Destination, WithEnvModule):
+    """Where a run is written, whether it is judged, and the module of its environment."""
 
     judge: bool = True
     """Judge a run whose data name no environment at its end, as chibit judge does: about a minute."""
@@ -94,6 +94,7 @@ def _judge_unplayed(path: Path, device: str) -> None:
 def parse_run(argv: list[str], prog: str) -> tuple[Any, TrainDestination]:
     """Flags to a run configuration. Precedence: field default < recipe < ``--config`` file < flag."""
     from chibit.agents import AGENTS, DEFAULT_AGENT
+    from chibit.environments.own import take_env
     from chibit.models.initializers import import_initializer
     from chibit.recipes import find_recipe
     from chibit.training.run_config import RunConfig, from_record
@@ -126,6 +127,9 @@ def parse_run(argv: list[str], prog: str) -> tuple[Any, TrainDestination]:
     given = {word for argument in argv for word in argument.split("=", 1)}
     for source in set(arguments.run.agent.sources) & given:  # a file causes no import
         import_initializer(source)
+    arguments.destination.load_modules()
+    if arguments.run.env_id in given:  # nor does it name an environment that is not in the registry
+        take_env(arguments.run.env_id)
     return arguments.run, arguments.destination
 
 

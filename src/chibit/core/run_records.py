@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 
 from chibit.core.config import Checked, from_json
 from chibit.core.errors import DamagedFileError, InputError
-from chibit.core.fields import Natural, NonNegative, Seed, Share, shown
+from chibit.core.fields import Fraction, Natural, NonNegative, Seed, Share, shown
 
 T = TypeVar("T")
 _LONGEST_NAME = 200
@@ -74,6 +74,7 @@ class EvaluationRecord(Checked):
     episode_returns: tuple[float, ...]
     episode_lengths: tuple[int, ...] = ()
     failed_episodes: tuple[int, ...] = ()
+    successes: tuple[bool, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -83,6 +84,8 @@ class EvaluationRecord(Checked):
             raise InputError(
                 f"episode_lengths: got {len(self.episode_lengths)}, expected {len(self.episode_returns)}"
             )
+        if self.successes and len(self.successes) != len(self.episode_returns):
+            raise InputError(f"successes: got {len(self.successes)}, expected {len(self.episode_returns)}")
         strange = [i for i in self.failed_episodes if not 0 <= i < len(self.episode_returns)]
         if strange:
             raise InputError(f"failed_episodes: got {strange[0]}, of {len(self.episode_returns)} episodes")
@@ -102,6 +105,7 @@ class ScoresRecord(Checked):
     seconds_to_converge: float | None
     num_evaluations: int | None = None
     num_episodes_last: int | None = None
+    success_rate_last: Fraction | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

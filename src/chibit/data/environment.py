@@ -16,6 +16,7 @@ from chibit.data.readers.origin import (
     usual_target_returns,
 )
 from chibit.data.readers.recording import Recording
+from chibit.environments.kinds import LibraryEnvironment, missing_extra
 from chibit.environments.make import make_env
 from chibit.environments.registry import ENVIRONMENTS
 from chibit.environments.scores import score_reference
@@ -34,7 +35,9 @@ def choose_environment(env_id: object) -> tuple[str | None, tuple[str, ...]]:
     if env_id is None:
         return None, ()
     if not isinstance(env_id, str) or env_id not in ENVIRONMENTS:
-        return None, (f"environment {str(env_id)[:80]!r} is not one that can be built here",)
+        extra = missing_extra(env_id) if isinstance(env_id, str) else ""
+        remedy = f" without the extra {extra}: pip install 'chibit[{extra}]'" if extra else ""
+        return None, (f"environment {str(env_id)[:80]!r} is not one that can be built here{remedy}",)
     return env_id, ()
 
 
@@ -56,7 +59,12 @@ def check_environment(origin: Origin, recording: Recording, where: str) -> Origi
     """
     if origin.env_id is None:
         return origin
-    facts = _spaces(origin.env_id)
+    try:
+        facts = _spaces(origin.env_id)
+    except InputError as error:
+        if not isinstance(ENVIRONMENTS[origin.env_id], LibraryEnvironment):
+            raise
+        return replace(origin, env_id=None, notes=(*origin.notes, str(error)))  # of another version of it
     mismatch = facts.mismatch(
         recording.observation_size, recording.num_action_columns, is_discrete=recording.is_discrete
     )

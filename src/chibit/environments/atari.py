@@ -17,7 +17,8 @@ import gymnasium as gym
 import numpy as np
 
 from chibit.core.errors import InputError, needing
-from chibit.environments.registry import ENVIRONMENTS, AtariEnvironment
+from chibit.environments.kinds import AtariEnvironment
+from chibit.environments.registry import ENVIRONMENTS
 
 if TYPE_CHECKING:
     from ale_py import ALEInterface

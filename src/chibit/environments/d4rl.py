@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from chibit.environments.registry import D4RL_LEVELS, D4RL_ROWS, ScoreReference
+from chibit.environments.kinds import ScoreReference
+from chibit.environments.registry import D4RL_LEVELS, D4RL_ROWS
 
 URL = "http://rail.eecs.berkeley.edu/datasets/offline_rl"
 """Below it are the files."""

@@ -14,7 +14,8 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 
 from chibit.core.errors import InputError
-from chibit.environments.registry import ENVIRONMENTS, MemoryEnvironment
+from chibit.environments.kinds import MemoryEnvironment
+from chibit.environments.registry import ENVIRONMENTS
 
 FORWARD, UP, DOWN, BACK = range(4)
 NUM_COLORS = 4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
@@ -26,6 +27,17 @@ def physics(d4rl_physics: bool) -> dict[str, Any]:
     """Version, and how the margins of two touching geoms combine: `max` (before 3.5, and D4RL) or `sum`."""
     margin = "sum" if _adds_margins() and not d4rl_physics else "max"
     return {"mujoco": mujoco.__version__, "d4rl_physics": d4rl_physics, "contact_margin": margin}
+
+
+def let_compare(module: Any) -> None:
+    """Let a library that asks ``joint_type in (mjtJoint....)`` find it under MuJoCo 4.
+
+    There an enumeration's member does not equal a number of numpy's that stands on the right, so that
+    Gymnasium-Robotics 1.4 builds neither Fetch nor the kitchen.
+    """
+    numbers = {name: int(member) for name, member in mujoco.mjtJoint.__members__.items()}
+    module.mujoco = ModuleType("mujoco")
+    vars(module.mujoco).update(vars(mujoco), mjtJoint=SimpleNamespace(**numbers))
 
 
 @contextmanager

@@ -7,25 +7,27 @@ other packages come from `register_env`.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from annotated_types import MinLen
-
-from chibit.core.config import Checked
 from chibit.core.errors import InputError
-from chibit.core.fields import Count, Distinct, Positive
 from chibit.core.files import nearest
 from chibit.core.plugins import OWN_MODULES, Registry
 from chibit.core.targets import environment_name
+from chibit.environments.kinds import (
+    AtariEnvironment,
+    Environment,
+    MemoryEnvironment,
+    MujocoEnvironment,
+    OwnEnvironment,
+    ScoreReference,
+    library_row,
+    missing_extra,
+)
 
 if TYPE_CHECKING:
     import gymnasium as gym
 
-ScoreReference = tuple[float, float]
-"""Raw returns of a random and of an expert (or human) player."""
 LEVELS = ("random", "medium", "medium-replay", "medium-expert", "expert")
 """Levels of the data that are collected here."""
 D4RL_LEVELS = (*LEVELS, "full-replay")
@@ -33,137 +35,18 @@ MEMORY_LEVELS = ("expert", "mixed")
 """Levels of the data of memory tasks: the expert's, or every other episode guesses."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Environment(Checked):
-    """What is known of one environment, in all its versions; built by `gymnasium.make`."""
+class Environments(Registry[Environment]):
+    """Rows by id; those of the libraries follow from the id's pattern."""
 
-    name: str
-    """In names of data sets, in flags and tables: hopper."""
-    ids: Annotated[tuple[str, ...], MinLen(1)]
-    """Gymnasium's ids of the versions that may be built."""
-    score_reference: Annotated[ScoreReference, Distinct()] | None = None
-    """Raw returns that count as scores of 0 and 100; None where none are published."""
-    target_returns: Annotated[tuple[float, ...], Distinct()] = ()
-    """Raw returns to ask for; empty takes those of the data."""
-    return_scale: Positive | None = None
-    """What the paper divides its returns by; None takes what suits the data."""
-    d4rl_id: str | None = None
-    """The version that D4RL's data (version 2) belong to; None where it has none."""
-    own_id: str | None = None
-    """The version in which the shipped behavior policies collect; None where there are none."""
-    replay_steps: Count | None = None
-    """Steps of its own medium-replay set."""
-    num_state_columns: Count | None = None
-    """Columns of D4RL's observations that `d4rl_id` shows; None for all."""
-    renderer: Literal["own", "pygame", "mujoco"] = "own"
-    """What its pictures need beside itself."""
-
-    def build(self, env_id: str, *, d4rl_physics: bool, **options: Any) -> gym.Env:
-        """Build one of `ids`; arguments are those of `make_env`."""
-        import gymnasium
-
-        with warnings.catch_warnings():
-            # v4 is chosen on purpose: it is the version that D4RL data belong to.
-            warnings.filterwarnings("ignore", message=r".*is out of date", category=DeprecationWarning)
-            given = {name: value for name, value in options.items() if value is not None}
-            return gymnasium.make(env_id, disable_env_checker=True, **given)
-
-    def physics(self, env_id: str, d4rl_physics: bool) -> dict[str, Any]:
-        """What decides how it moves, for provenance, as JSON values."""
-        return {}
-
-    def options(self, env_id: str) -> dict[str, Any]:
-        """Arguments that the id stands for, which its record in a file may repeat."""
-        return {}
-
-    def time_limit(self, env_id: str) -> int | None:
-        """Steps after which an episode is cut; None for never."""
-        import gymnasium
-
-        return gymnasium.spec(env_id).max_episode_steps
+    def __getitem__(self, env_id: str) -> Environment:
+        rows = self._all()
+        found = rows.get(env_id) or library_row(env_id)
+        if found is None:
+            raise KeyError(env_id)
+        return found
 
 
-@dataclass(frozen=True, kw_only=True)
-class MujocoEnvironment(Environment):
-    """One that MuJoCo simulates: contact margins can be those that D4RL was made with."""
-
-    renderer: Literal["own", "pygame", "mujoco"] = "mujoco"
-
-    def build(self, env_id: str, *, d4rl_physics: bool, **options: Any) -> gym.Env:
-        """As the base, without a word, and with the contact margins."""
-        from chibit.environments import mujoco
-
-        with mujoco.quiet():
-            env = super().build(env_id, d4rl_physics=d4rl_physics, **options)
-        if d4rl_physics:
-            mujoco.take_larger_margins(env)
-        return env
-
-    def physics(self, env_id: str, d4rl_physics: bool) -> dict[str, Any]:
-        """MuJoCo's version and how the margins of two touching geoms combine."""
-        from chibit.environments import mujoco
-
-        return mujoco.physics(d4rl_physics)
-
-
-@dataclass(frozen=True, kw_only=True)
-class AtariEnvironment(Environment):
-    """A game, without and with sticky actions; see `chibit.environments.atari`."""
-
-    return_scale: Positive | None = 1.0
-    """Rewards are clipped already (Chen et al., 2021)."""
-    replay_target_returns: tuple[float, ...]
-    """Raw returns to ask for after learning from DQN-replay."""
-
-    def build(self, env_id: str, *, d4rl_physics: bool, **options: Any) -> gym.Env:
-        """An `AtariEnv`."""
-        from chibit.environments.atari import AtariEnv
-
-        return AtariEnv(env_id, **options)
-
-    def physics(self, env_id: str, d4rl_physics: bool) -> dict[str, Any]:
-        """ALE's version, and how actions are repeated."""
-        from chibit.environments.atari import physics
-
-        return physics(env_id)
-
-    def time_limit(self, env_id: str) -> int:
-        """Half an hour of play."""
-        from chibit.environments.atari import MAX_EPISODE_STEPS
-
-        return MAX_EPISODE_STEPS
-
-
-@dataclass(frozen=True, kw_only=True)
-class MemoryEnvironment(Environment):
-    """A task of this package that cannot be solved without memory; see `chibit.environments.memory`."""
-
-    task: Literal["TMaze", "KeyToDoor"]
-    """Its class."""
-    setting: tuple[str, int]
-    """Argument of the class that the id stands for."""
-    max_episode_steps: Count
-    score_reference: Annotated[ScoreReference, Distinct()] | None = (0.0, 1.0)
-    """A score is the share of successes, in percent."""
-    chance: Positive
-    """Share of successes of the best policy without memory."""
-
-    def build(self, env_id: str, *, d4rl_physics: bool, **options: Any) -> gym.Env:
-        """As the base, once Gymnasium knows the ids."""
-        from chibit.environments import memory as memory
-
-        return super().build(env_id, d4rl_physics=d4rl_physics, **options)
-
-    def options(self, env_id: str) -> dict[str, Any]:
-        """The length of the corridor, or of the delay."""
-        return dict([self.setting])
-
-    def time_limit(self, env_id: str) -> int:
-        """Steps after which the task is over."""
-        return self.max_episode_steps
-
-
-ENVIRONMENTS: Registry[Environment] = Registry("chibit.environments")
+ENVIRONMENTS = Environments("chibit.environments")
 """Id to row: every environment that may be built."""
 
 
@@ -263,6 +146,11 @@ def register(row: Environment) -> None:
         ENVIRONMENTS.put(env_id, row)
 
 
+def own_ids() -> list[str]:
+    """Ids that a user has registered or named in this process."""
+    return [env_id for env_id, row in ENVIRONMENTS.items() if isinstance(row, OwnEnvironment)]
+
+
 def register_env(
     env_id: str,
     make: Callable[..., gym.Env] | None = None,
@@ -285,7 +173,7 @@ def register_env(
     """
     import gymnasium
 
-    row = Environment(
+    row = OwnEnvironment(
         name=environment_name(env_id),
         ids=(env_id,),
         score_reference=score_reference,
@@ -313,6 +201,9 @@ def find_environment(env_id: str) -> Environment:
     """
     if env_id in ENVIRONMENTS:
         return ENVIRONMENTS[env_id]
-    known = f"; known are {', '.join(sorted(ENVIRONMENTS))}; for another name your module in {OWN_MODULES}"
+    if extra := missing_extra(env_id):
+        raise InputError(f"environment {env_id!r} needs the extra {extra}: pip install 'chibit[{extra}]'")
+    known = f"; known are {', '.join(sorted(ENVIRONMENTS))}"
     hint = nearest(env_id, sorted(ENVIRONMENTS)) or known
-    raise InputError(f"environment {env_id!r} is not one that can be built here{hint}")
+    own = f"for one of yours name its module by --env-module, or in {OWN_MODULES}"
+    raise InputError(f"environment {env_id!r} is not one that can be built here{hint}; {own}")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from chibit.environments.registry import ENVIRONMENTS, ScoreReference
+from chibit.environments.kinds import ScoreReference
+from chibit.environments.registry import ENVIRONMENTS
 
 
 def normalized_score(score: float | np.ndarray, reference: ScoreReference) -> float | np.ndarray:

@@ -24,6 +24,7 @@ import numpy as np
 from chibit.agents.base import Policy
 from chibit.core.acting import EpisodePolicy
 from chibit.core.errors import InputError
+from chibit.environments.own import EnvLike, take_env
 from chibit.evaluation.pool import EnvironmentPool
 from chibit.evaluation.summary import EvaluationSummary, summarize
 
@@ -53,6 +54,8 @@ class Episode:
     """Environment steps."""
     fault: str | None
     """None, or what went wrong."""
+    success: bool | None = None
+    """Whether the environment reported success in any of its steps; None where it never said."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +78,9 @@ class Evaluation:
     """Wall seconds of the rollout, which all targets of one `evaluate` share."""
     discounted_returns: tuple[float, ...] = ()
     """Raw return of every episode, discounted by 0.99 a step."""
+    successes: tuple[bool, ...] = ()
+    """Whether the environment reported success in any step of each episode: ``info["success"]`` or
+    ``info["is_success"]``; empty where it reports none."""
 
     @property
     def summary(self) -> EvaluationSummary:
@@ -85,6 +91,7 @@ class Evaluation:
             episode_lengths=self.episode_lengths,
             target_return=self.target_return,
             score=self.normalized_score,
+            successes=self.successes,
         )
 
     @property
@@ -95,11 +102,11 @@ class Evaluation:
 
 def evaluate(
     policy: Policy,
-    env_id: str,
+    env: EnvLike,
     *,
-    target_returns: Sequence[float | None],
-    num_episodes: int,
-    seed: int,
+    target_returns: Sequence[float | None] = (None,),
+    num_episodes: int = 10,
+    seed: int = 0,
     d4rl_physics: bool = False,
     max_episode_steps: int | None = None,
     score_reference: tuple[float, float] | None = None,
@@ -110,8 +117,10 @@ def evaluate(
 
     Args:
         policy: made for the same target returns, in this order.
-        env_id: an id from `chibit.environments.registry.ENVIRONMENTS`.
-        target_returns: raw returns to ask for; `[None]` for a policy that takes none.
+        env: an id (of `chibit.environments.registry.ENVIRONMENTS`, or of anything registered with Gymnasium
+            in this process), a class or function that builds one, or an instance; see `take_env`.
+        target_returns: raw returns to ask for, in the policy's order; `[None]` for a policy that takes none,
+            or has its own.
         num_episodes: episodes for each target.
         seed: episode i starts from a seed that depends on `seed` and i only.
         d4rl_physics: contact margins as before MuJoCo 3.5.
@@ -127,11 +136,12 @@ def evaluate(
         InputError: for an unknown environment, a policy that does not fit it, or numbers out of range.
     """
     if environments is None:
+        env_id = take_env(env)
         pool = EnvironmentPool(env_id, d4rl_physics=d4rl_physics, max_episode_steps=max_episode_steps)
         with pool:
             return _evaluate(policy, pool, target_returns, num_episodes, seed, score_reference, progress)
     given = (environments.env_id, environments.d4rl_physics, environments.max_episode_steps)
-    asked = (env_id, d4rl_physics, max_episode_steps)
+    asked = (env, d4rl_physics, max_episode_steps)
     if given != asked:
         raise InputError(
             f"environments are {given}, the evaluation is in {asked}; pass a pool of the same kind"
@@ -172,6 +182,7 @@ def rollout(
     returns, discounted, rewards = np.zeros(number), np.zeros(number), np.zeros(number)
     lengths, dones = np.zeros(number, dtype=np.int64), np.zeros(number, dtype=bool)
     faults: list[str | None] = [None] * number
+    successes: list[bool | None] = [None] * number
     for e, env in enumerate(environments):
         observations[e] = env.reset(seed=seeds[e])[0]
     if isinstance(policy, EpisodePolicy):
@@ -188,7 +199,8 @@ def rollout(
             if isinstance(outcome, str):
                 faults[e], dones[e] = outcome, True
                 continue
-            observations[e], rewards[e], dones[e] = outcome
+            observations[e], rewards[e], dones[e], success = outcome
+            successes[e] = successes[e] if success is None else success or bool(successes[e])
             returns[e] += rewards[e]
             discounted[e] += DISCOUNT ** int(lengths[e]) * rewards[e]
             lengths[e] += 1
@@ -203,6 +215,7 @@ def rollout(
             discounted_return=float(discounted[e]),
             length=int(lengths[e]),
             fault=faults[e],
+            success=successes[e],
         )
         for e in range(number)
     ]
@@ -261,6 +274,7 @@ def _summarize(
     returns = tuple(episode.raw_return for episode in episodes)
     failed = tuple(i for i, episode in enumerate(episodes) if episode.fault)
     summary = summarize(returns, failed_episodes=failed, score_reference=score_reference)
+    says = any(episode.success is not None for episode in episodes)
     return Evaluation(
         target_return=target_return,
         episode_returns=returns,
@@ -270,6 +284,7 @@ def _summarize(
         failed_episodes=failed,
         seconds=seconds,
         discounted_returns=tuple(episode.discounted_return for episode in episodes),
+        successes=tuple(bool(episode.success) for episode in episodes) if says else (),
     )
 
 
@@ -282,12 +297,12 @@ def _check_actions(actions: np.ndarray, space: gym.Space[Any], number: int) -> N
         )
 
 
-def _step(env: gym.Env, action: np.ndarray) -> tuple[np.ndarray, float, bool] | str:
-    """One step: (observation (S,), reward, whether the episode is over), or what went wrong."""
+def _step(env: gym.Env, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool | None] | str:
+    """One step: (observation (S,), reward, whether the episode is over, success), or what went wrong."""
     if not np.isfinite(action).all():
         return "the policy's action is not finite"
     try:
-        observation, reward, terminated, truncated, _ = env.step(action)
+        observation, reward, terminated, truncated, info = env.step(action)
     except _breakdowns() as error:
         return f"the environment raised {type(error).__name__}: {str(error).partition(chr(10))[0]}"
     with np.errstate(over="ignore"):  # a value beyond float32 becomes infinite and is refused below
@@ -299,7 +314,8 @@ def _step(env: gym.Env, action: np.ndarray) -> tuple[np.ndarray, float, bool] | 
     over = bool(terminated or truncated)
     if over and _simulation_was_reset(env):
         return "the simulation became unstable"
-    return observation, reward, over
+    success = info.get("success", info.get("is_success"))
+    return observation, reward, over, None if success is None else bool(success)
 
 
 def _breakdowns() -> tuple[type[Exception], ...]:

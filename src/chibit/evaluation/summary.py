@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from chibit.core.formatting import count, format_mean, format_number, format_setting
-from chibit.environments.registry import ScoreReference
+from chibit.environments.kinds import ScoreReference
 from chibit.environments.scores import normalized_score
 
 
@@ -31,6 +31,8 @@ class EvaluationSummary:
     """Mean environment steps of the episodes that count; None where none does."""
     normalized_score: float | None
     """0 (random) to 100 (expert) for `mean_return`; None without a reference, or if no episode counts."""
+    success_rate: float | None = None
+    """Share of the episodes that count in which the environment reported success; None if it never does."""
 
     @property
     def num_episodes(self) -> int:
@@ -75,7 +77,11 @@ class EvaluationSummary:
             return f"{asked}no return ({self.sample})"
         score = self.normalized_score
         scored = "" if score is None else f", score {format_number(score, decimals=1)}"
-        return f"{asked}return {format_mean(self.mean_return, self.std_return)} ({self.sample}){scored}"
+        rate = self.success_rate
+        solved = "" if rate is None else f", success {format_number(100 * rate, decimals=0)} %"
+        return (
+            f"{asked}return {format_mean(self.mean_return, self.std_return)} ({self.sample}){scored}{solved}"
+        )
 
 
 def summarize(
@@ -86,6 +92,7 @@ def summarize(
     target_return: float | None = None,
     score_reference: ScoreReference | None = None,
     score: float | None = None,
+    successes: Sequence[bool] = (),
 ) -> EvaluationSummary:
     """Account for the episodes of one evaluation.
 
@@ -96,6 +103,7 @@ def summarize(
         target_return: raw return that was asked for.
         score_reference: raw returns (random, expert) that mean 0 and 100.
         score: the normalized score, where it is known already.
+        successes: whether each episode was one; empty where the environment does not say.
     """
     counted = [i for i in range(len(episode_returns)) if i not in failed_episodes]
     returns = tuple(float(episode_returns[i]) for i in counted)
@@ -109,6 +117,7 @@ def summarize(
         if counted and episode_lengths
         else None,
         normalized_score=score if counted else None,
+        success_rate=float(np.mean([successes[i] for i in counted])) if counted and successes else None,
     )
 
 
@@ -120,4 +129,5 @@ def summarize_record(record: Mapping[str, Any]) -> EvaluationSummary:
         episode_lengths=record.get("episode_lengths", ()),
         target_return=record["target_return"],
         score=record["normalized_score"],
+        successes=record.get("successes", ()),
     )

@@ -20,6 +20,7 @@ import torch
 from chibit.core.platform import interrupts_held_back, take_interrupts
 from chibit.core.run_dir import RunDir
 from chibit.core.signals import Interrupted, interruptible
+from chibit.environments.own import receive_environments, send_environments
 from chibit.sweep.tasks import Outcome, Task, run_task
 
 _WATCH_SECONDS, _GRACE_SECONDS = 1.0, 60.0
@@ -143,7 +144,8 @@ class LocalPool(Engine):
             place.processes.shutdown(wait=True, cancel_futures=True)
 
     def _place(self, gpu: str | None) -> _Place:
-        made = ProcessPoolExecutor(1, self._context, initializer=_prepare_worker, initargs=(gpu,))
+        known = (gpu, send_environments())
+        made = ProcessPoolExecutor(1, self._context, initializer=_prepare_worker, initargs=known)
         return _Place(made, gpu)
 
 
@@ -170,10 +172,11 @@ class _Worker:
     was_asked_to_stop = False
 
 
-def _prepare_worker(gpu: str | None) -> None:
+def _prepare_worker(gpu: str | None, environments: bytes) -> None:
     """Leave Ctrl-C to the parent, which passes it on: a run gets it once, an idle process takes note."""
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    receive_environments(environments)
     signal.signal(signal.SIGINT, _take_note)
     take_interrupts()
     threading.Thread(target=_outlive_nobody, args=(os.getppid(),), daemon=True).start()

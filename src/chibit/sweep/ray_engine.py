@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from chibit.core.errors import InputError, ResourceError, needing
+from chibit.environments.own import receive_environments, send_environments
 from chibit.sweep.engines import Crash, Ended, Engine
 from chibit.sweep.tasks import Outcome, Task, run_task
 
@@ -78,7 +79,7 @@ class RayEngine(Engine):
         num_gpus = share_of_gpu(task.config.device, self._gpu_share, has_gpus=self._has_gpus)
         call = self._call.options(num_cpus=task.config.num_threads, num_gpus=num_gpus)
         sent = replace(task, path=task.path.absolute())
-        self._tasks[call.remote(sent, str(Path.cwd()))] = task
+        self._tasks[call.remote(sent, str(Path.cwd()), send_environments())] = task
 
     def collect(self, timeout: float) -> list[Ended]:
         """Wait for tasks."""
@@ -149,8 +150,9 @@ def require_reachable(address: str) -> None:
         ) from error
 
 
-def _run_remotely(task: Task, folder: str) -> Outcome:
+def _run_remotely(task: Task, folder: str, environments: bytes) -> Outcome:
     """The body of a Ray task; relative paths mean what they mean to the driver."""
     if os.path.isdir(folder):
         os.chdir(folder)
+    receive_environments(environments)
     return run_task(task)

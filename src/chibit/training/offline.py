@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -22,6 +22,7 @@ from chibit.core.runtime import Runtime, capture_rng, resolve_runtime, restore_r
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
 from chibit.data.inspect import choices, find_notes
 from chibit.data.samplers.placement import place
+from chibit.environments.own import EnvLike, take_env
 from chibit.evaluation.pool import EnvironmentPool
 from chibit.evaluation.rollout import Evaluation, Progress, evaluate
 from chibit.policy.policy import Policy
@@ -56,6 +57,7 @@ def train(
     path: str | Path,
     *,
     dataset: TrajectoryDataset | None = None,
+    env: EnvLike | None = None,
     on_evaluation: Callback | Sequence[Callback] = (),
     study: str = "runs",
     resume: bool = True,
@@ -69,6 +71,8 @@ def train(
         path: its directory. A finished run is not run again; its result is returned, unless its data have
             changed since.
         dataset: the data, opened already or a part of them, in place of opening `config.data`.
+        env: environment to evaluate in: an id, also of anything registered with Gymnasium in this process,
+            what builds one, or an instance; see `take_env`. None takes that of `config`, or of the data.
         on_evaluation: called after each evaluation, one or several.
         study: name of the study it belongs to.
         resume: continue from the newest whole checkpoint; False starts anew when there is none, and refuses
@@ -85,6 +89,7 @@ def train(
         Stopped: after SIGINT or SIGTERM, with a checkpoint saved.
     """
     path = Path(path)
+    config = config if env is None else replace(config, env_id=take_env(env))
     run = RunDir.create(path, arm=config.arm_name, study=study, config=to_record(config))
     with run.lock():
         if run.is_finished:
@@ -323,6 +328,7 @@ def evaluation_record(evaluation: Evaluation, step: int, seconds: float) -> dict
         "env_seeds": [int(value) for value in evaluation.env_seeds],
         "failed_episodes": [int(value) for value in evaluation.failed_episodes],
         "evaluation_seconds": round(evaluation.seconds, 3),
+        **({"successes": list(evaluation.successes)} if evaluation.successes else {}),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
+import os
 import platform
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 
 from chibit.agents import Agent
 from chibit.core.platform import kernel_table
+from chibit.core.plugins import OWN_MODULES
 from chibit.core.runtime import Runtime
 from chibit.core.version import __version__
 from chibit.data.dataset import TrajectoryDataset
@@ -30,6 +32,7 @@ def provenance(dataset: TrajectoryDataset, agent: Agent) -> dict[str, Any]:
         **identify(dataset),
         "physics": None if spec.env_id is None else physics_record(spec.env_id, spec.d4rl_physics),
         "parameters": count_parameters(agent.modules()),
+        **({"plugins": plugins} if (plugins := os.environ.get(OWN_MODULES)) else {}),
         **({} if agent.initializer is None else {"initialiser": agent.initializer}),
     }
 

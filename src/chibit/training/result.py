@@ -62,7 +62,9 @@ def target_scores(target: float | None, records: Sequence[dict[str, Any]]) -> di
     if not curve:
         return result
     rules = curve_scores(curve)
-    converged = counted[rules.converged_index][0]
+    converged, last = counted[rules.converged_index][0], counted[-1][1]
+    if last.success_rate is not None:
+        result["success_rate_last"] = last.success_rate
     return result | {
         "last": rules.last,
         "last4": rules.last4,

@@ -10,8 +10,9 @@ from chibit.environments.atari import (
     atari_env_id,
     has_sticky_actions,
 )
+from chibit.environments.kinds import AtariEnvironment
 from chibit.environments.make import make_env, physics_record
-from chibit.environments.registry import ENVIRONMENTS, GAMES, AtariEnvironment
+from chibit.environments.registry import ENVIRONMENTS, GAMES
 
 
 def trace(env, seed, actions):

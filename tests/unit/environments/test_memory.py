@@ -3,9 +3,10 @@ import numpy as np
 import pytest
 
 from chibit.core.errors import InputError
+from chibit.environments.kinds import MemoryEnvironment
 from chibit.environments.make import make_env
 from chibit.environments.memory import BACK, DOWN, FORWARD, UP, KeyToDoor, TMaze
-from chibit.environments.registry import ENVIRONMENTS, MEMORY_TASKS, MemoryEnvironment
+from chibit.environments.registry import ENVIRONMENTS, MEMORY_TASKS
 
 
 def walk(env, actions, seed):

@@ -327,7 +327,7 @@ def test_sizes_unlike_the_environments_are_refused(sizes, said):
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        ({"env_id": "Hoper-v5"}, "did you mean"),
+        ({"env": "Hoper-v5"}, "did you mean"),
         ({"num_episodes": 0}, "at least 1"),
         ({"target_returns": []}, "at least 1"),
         ({"max_episode_steps": 0}, "max_episode_steps is 0"),
@@ -336,7 +336,7 @@ def test_sizes_unlike_the_environments_are_refused(sizes, said):
 )
 def test_bad_calls_are_refused_in_one_line(call, said):
     policy = FixedActions(np.zeros((1, 3), np.float32))
-    given = {"policy": policy, "env_id": "Hopper-v5", "target_returns": [None], "num_episodes": 1, "seed": 0}
+    given = {"policy": policy, "env": "Hopper-v5", "target_returns": [None], "num_episodes": 1, "seed": 0}
     with pytest.raises(InputError, match=said) as refusal:
         evaluate(**{**given, **call})
     assert "\n" not in str(refusal.value)
@@ -386,7 +386,7 @@ def test_one_episode_for_each_target_is_the_least_that_is_played_at_once(monkeyp
     monkeypatch.setattr(pool_module, "make_env", lambda *_, **__: Countdown(1))
     monkeypatch.setattr(rollout_module, "MAX_LOCKSTEP", 1)
     policy = FixedActions(ZERO)
-    evaluate(policy, "x", target_returns=[1.0, 2.0], num_episodes=2, seed=0)
+    evaluate(policy, "Pendulum-v1", target_returns=[1.0, 2.0], num_episodes=2, seed=0)
     assert [len(seen) for seen in policy.seen] == [2, 2]
 
 

@@ -31,7 +31,8 @@ from chibit.data.readers.origin import Origin
 from chibit.data.readers.recording import Recording, without_following
 from chibit.data.readers.sandbox import ApartFormat
 from chibit.environments.data_names import is_published_name
-from chibit.environments.registry import ENVIRONMENTS, MujocoEnvironment
+from chibit.environments.kinds import MujocoEnvironment
+from chibit.environments.registry import ENVIRONMENTS
 
 _MAIN_FILE, _METADATA = "main_data.hdf5", "metadata.json"
 _LARGEST = 1e30  # of scores and bounds; far beyond any real one, and within single precision

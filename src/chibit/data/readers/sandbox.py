@@ -35,6 +35,8 @@ from chibit.data.readers.recording import Recording, column_blocks
 from chibit.data.readers.size_limits import memory_budget
 from chibit.data.readers.unpickler import limit
 from chibit.data.statistics import blocks_of
+from chibit.environments.kinds import OwnEnvironment
+from chibit.environments.registry import own_ids, register
 
 _BASE_BYTES = 2 << 30  # address space of Python and its libraries
 _BASE_SECONDS, _BYTES_A_SECOND = 600, 2_000_000  # of processor time
@@ -138,7 +140,7 @@ def _read_apart(key: str, path: Path, reading: Reading) -> Iterator[tuple[Record
             ["-c", _START, places, os.pathsep, key],
             path,
             folder,
-            json.dumps(to_json(reading)),
+            json.dumps({**to_json(reading), "environments": own_ids()}),
             max_bytes=_BASE_BYTES + memory_budget(),
             max_seconds=_BASE_SECONDS + size // _BYTES_A_SECOND,
         )
@@ -214,6 +216,8 @@ def main(arguments: Sequence[str]) -> int:
         if not isinstance(format, ApartFormat):
             raise InputError(f"{given}: format {key!r} is not known here; name its module in CHIBIT_PLUGINS")
         record = json.loads(said)
+        for env_id in record["environments"]:  # to be named by the file; it is not built in here
+            register(OwnEnvironment(name=env_id, ids=(env_id,)))
         columns = {name: tuple(theirs) for name, theirs in record["columns"].items()}
         reading = Reading(columns, record["episode_length"], record["skip_damaged"], record["part"])
         with format.read_here_as(Path(given), reading) as (recording, origin):

@@ -1,0 +1,132 @@
+"""Environments that a user names: by an id of Gymnasium's, a factory, an instance, or their module.
+
+That is the user's word. What files name is never taken in here; it must be in the registry already.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import os
+import re
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import cloudpickle
+import gymnasium as gym
+
+from chibit.core.errors import InputError, first_line
+from chibit.core.plugins import OWN_MODULES, import_own
+from chibit.core.targets import environment_name
+from chibit.environments.kinds import OwnEnvironment
+from chibit.environments.registry import (
+    ENVIRONMENTS,
+    find_environment,
+    own_ids,
+    register,
+    register_env,
+)
+
+EnvLike: TypeAlias = str | Callable[..., gym.Env] | gym.Env
+"""An id, what builds an environment, or one of the kind that is meant."""
+
+
+def take_env(env: EnvLike) -> str:
+    """Take a user's word for an environment.
+
+    Args:
+        env: an id of the registry, or of anything that is registered with Gymnasium in this process; a class
+            or function that builds one; or an instance, of which others are made as it was made, or copied.
+            It is not played itself.
+
+    Returns:
+        Its id, under which it can be built from now on.
+
+    Raises:
+        InputError: if there is no such environment, or no other one can be made of an instance.
+    """
+    if isinstance(env, str):
+        if env not in ENVIRONMENTS and env in gym.registry:
+            register(OwnEnvironment(name=environment_name(env), ids=(env,)))
+        find_environment(env)
+        return env
+    if isinstance(env, gym.Env):
+        spec = env.spec
+        if spec is not None and spec.id in ENVIRONMENTS and _is_plain(spec):
+            return spec.id
+        kind = type(env.unwrapped)
+        return _register(_name(kind), functools.wraps(kind, updated=())(functools.partial(_another, env)))
+    if callable(env):
+        return _register(_name(env), env)
+    raise InputError(f"env: got {type(env).__name__}, expected an id, an environment, or what builds one")
+
+
+def import_environments(module: str, flag: str) -> None:
+    """Import a user's module of environments, here and in every process that is started from here.
+
+    Args:
+        module: its name; what it registers with Gymnasium may be named by data, too.
+        flag: what named it, for the message.
+
+    Raises:
+        InputError: if it cannot be imported.
+    """
+    before = set(gym.registry)
+    import_own(module, flag)
+    for env_id in sorted(set(gym.registry) - before - ENVIRONMENTS.keys()):
+        take_env(env_id)
+    named = [name for name in os.environ.get(OWN_MODULES, "").split(",") if name]
+    os.environ[OWN_MODULES] = ",".join(dict.fromkeys([*named, module]))
+
+
+def send_environments() -> bytes:
+    """What another process needs to know the user's environments by `receive_environments`.
+
+    Raises:
+        InputError: for one whose code cannot be sent.
+    """
+    rows = [(ENVIRONMENTS[env_id], gym.registry.get(env_id)) for env_id in own_ids()]
+    try:
+        sent: bytes = cloudpickle.dumps(rows)
+    except Exception as error:
+        raise InputError(
+            f"env: your environments cannot be sent to other processes ({first_line(error)}); register them "
+            f"in a module, and name it by --env-module or in {OWN_MODULES}"
+        ) from error
+    return sent
+
+
+def receive_environments(sent: bytes) -> None:
+    """Take in what `send_environments` of the process that started this one has given."""
+    for row, spec in cloudpickle.loads(sent):
+        register(row)
+        if spec is not None:
+            gym.registry[spec.id] = spec
+
+
+def _register(env_id: str, make: Callable[..., gym.Env]) -> str:
+    register_env(env_id, make)
+    return env_id
+
+
+def _name(make: Any) -> str:
+    name = re.sub(r"\W", "", getattr(make, "__name__", type(make).__name__))
+    return f"own/{name}-v0"
+
+
+def _is_plain(spec: Any) -> bool:
+    """Whether an id alone makes such an environment."""
+    return not spec.additional_wrappers and spec.kwargs == gym.spec(spec.id).kwargs
+
+
+def _another(env: gym.Env, **options: Any) -> gym.Env:
+    """Make an environment like one, as Gymnasium made it, else a copy."""
+    if env.spec is not None and env.spec.id in gym.registry:
+        return gym.make(env.spec, **options)
+    try:
+        return copy.deepcopy(env)
+    except Exception as error:
+        raise InputError(
+            f"env: this {type(env).__name__} cannot be copied ({first_line(error)}); give what builds it: "
+            "env=lambda: ..."
+        ) from error

@@ -1,0 +1,43 @@
+"""Observations as one vector, as the field has it: `gymnasium.wrappers.FlattenObservation`.
+
+The parts of a dictionary stand side by side in alphabetical order, discrete ones as one-hot vectors: of a
+goal environment achieved_goal, desired_goal, observation. Minari data become the same. Text is left out; data
+keep it as missions.
+"""
+
+from __future__ import annotations
+
+import gymnasium as gym
+from gymnasium.spaces import Box, Dict
+from gymnasium.wrappers import FilterObservation, FlattenObservation
+
+from chibit.core.errors import InputError
+
+
+def as_vectors(env: gym.Env) -> gym.Env:
+    """Give an environment whose observations are vectors; one that has such, or pictures, stays as it is.
+
+    Raises:
+        InputError: for observations that cannot be flattened.
+    """
+    space = env.observation_space
+    if isinstance(space, Box) and len(space.shape) in (1, 3):
+        return env
+    if isinstance(space, Dict):
+        kept = [name for name, part in space.items() if _is_numeric(part)]
+        if kept and len(kept) < len(space):
+            env = FilterObservation(env, kept)
+    if not _is_numeric(env.observation_space):
+        name = env.spec.id if env.spec is not None else str(env)
+        raise InputError(f"{name}: observations are {space}, expected numbers in vectors or dictionaries")
+    return FlattenObservation(env)
+
+
+def _is_numeric(space: gym.Space) -> bool:
+    """Whether a space becomes a vector of fixed length; text does not."""
+    if isinstance(space, gym.spaces.Text):
+        return False
+    try:
+        return gym.spaces.flatdim(space) > 0
+    except (NotImplementedError, ValueError):
+        return False
