@@ -174,21 +174,11 @@ def rollout(
     Raises:
         InputError: if the policy's actions do not have the shape that the environments take.
     """
-    number, shape = len(environments), environments[0].observation_space.shape
-    assert shape is not None
-    # float32, and images bytes, as in data sets: a policy must see here what it saw in training.
-    is_image = environments[0].observation_space.dtype == np.uint8
-    observations = np.zeros((number, *shape), dtype=np.uint8 if is_image else np.float32)
-    returns, discounted, rewards = np.zeros(number), np.zeros(number), np.zeros(number)
-    lengths, dones = np.zeros(number, dtype=np.int64), np.zeros(number, dtype=bool)
+    number = len(environments)
+    observations = _begin(policy, environments, seeds)
+    returns, discounted, rewards = np.zeros((3, number))
+    lengths, (dones, solved, says) = np.zeros(number, np.int64), np.zeros((3, number), bool)
     faults: list[str | None] = [None] * number
-    successes: list[bool | None] = [None] * number
-    for e, env in enumerate(environments):
-        observations[e] = env.reset(seed=seeds[e])[0]
-    if isinstance(policy, EpisodePolicy):
-        policy.reset(number, seed=seeds)
-    else:
-        policy.reset(number)
     running = list(range(number))
     while running:
         actions = policy.act(observations)
@@ -200,7 +190,8 @@ def rollout(
                 faults[e], dones[e] = outcome, True
                 continue
             observations[e], rewards[e], dones[e], success = outcome
-            successes[e] = successes[e] if success is None else success or bool(successes[e])
+            solved[e] |= success is True
+            says[e] |= success is not None
             returns[e] += rewards[e]
             discounted[e] += DISCOUNT ** int(lengths[e]) * rewards[e]
             lengths[e] += 1
@@ -215,10 +206,26 @@ def rollout(
             discounted_return=float(discounted[e]),
             length=int(lengths[e]),
             fault=faults[e],
-            success=successes[e],
+            success=bool(solved[e]) if says[e] else None,
         )
         for e in range(number)
     ]
+
+
+def _begin(policy: Policy, environments: Sequence[gym.Env], seeds: Sequence[int]) -> np.ndarray:
+    """Reset environments and policy: (E, S) first observations, which later ones are written into."""
+    number, shape = len(environments), environments[0].observation_space.shape
+    assert shape is not None
+    # float32, and images bytes, as in data sets: a policy must see here what it saw in training.
+    is_image = environments[0].observation_space.dtype == np.uint8
+    observations = np.zeros((number, *shape), dtype=np.uint8 if is_image else np.float32)
+    for e, env in enumerate(environments):
+        observations[e] = env.reset(seed=seeds[e])[0]
+    if isinstance(policy, EpisodePolicy):
+        policy.reset(number, seed=seeds)
+    else:
+        policy.reset(number)
+    return observations
 
 
 def _evaluate(
