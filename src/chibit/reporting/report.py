@@ -24,6 +24,7 @@ from chibit.reporting.read.targets import TargetChoice
 from chibit.reporting.statistics.comparison import Comparison
 from chibit.reporting.statistics.intervals import Difference
 from chibit.reporting.statistics.survival import Levels
+from chibit.reporting.tables.judged import SELECTION
 from chibit.reporting.tables.table import Table, csv_safe, markdown_text, to_latex, to_markdown
 
 FORMATS = ("html", "md", "csv", "tex")
@@ -273,7 +274,7 @@ def _for_console(analysis: Analysis) -> Group:
         parts.append(Text(analysis.known + "\n", style="dim"))
     if analysis.study.runs:
         parts.append(_rich_table(analysis.tables["scores"][HEADLINE]))
-    parts += [_rich_table(table) for table in analysis.tables["judged"] if "selection" in table.key]
+    parts += [_rich_table(table) for table in analysis.tables["judged"] if table.key.startswith(SELECTION)]
     parts.append(Text(analysis.verdict.sentence, style="bold"))
     parts += [Text(line) for line in (*analysis.verdict.also, *analysis.verdict.cautions)]
     if excluded := len(analysis.study.excluded):

@@ -17,9 +17,17 @@ from chibit.reporting.read.arms import arm_label
 from chibit.reporting.read.judgements import JudgedPolicy, Learning, by_log
 from chibit.reporting.read.study import Study
 from chibit.reporting.statistics.intervals import Estimate
-from chibit.reporting.tables.judged import dimension_tables, judged_tables, learning_table, log_remarks
+from chibit.reporting.tables.judged import (
+    SELECTION,
+    dimension_tables,
+    judged_tables,
+    learning_table,
+    log_remarks,
+)
 
 _MOST_POLICIES, _MOST_PANELS, _MOST_DIMENSIONS, _MOST_ARMS = 12, 6, 6, 4
+_MOST_LOGS = 3
+"""Logs whose tables are shown at once."""
 _NAME = 46
 """Characters of a title."""
 _LINES = (
@@ -32,13 +40,19 @@ def sections(canvas: Canvas, analysis: Analysis) -> Iterator[Section]:
     """Those for which there is something: nothing of runs that were only played."""
     study, groups = analysis.study, by_log(analysis.study.judged)
     if groups:
+        tables = judged_tables(study)
+        shown = [table for table in tables if table.key.startswith(SELECTION) or len(groups) <= _MOST_LOGS]
         yield Section(
             key="judged",
             title="Without a simulator",
             panels={None: _judged(canvas, study, groups)},
-            tables={None: judged_tables(study)},
+            tables={None: shown},
             is_folded=False,
         )
+        if len(shown) < len(tables):
+            others = {None: [table for table in tables if table not in shown]}
+            caption = "Runs that hold out other episodes are judged by other models: a table for each."
+            yield Section(key="judged-logs", title="Log by log", caption=caption, panels={}, tables=others)
     logs = {group[0].dataset: group[0].judgement.log.profile for group in groups}
     for number, (dataset, profile) in enumerate(logs.items()):
         if profile is not None:

@@ -27,6 +27,8 @@ _EXPLAINED = (
     "the tenth of episodes with the best return."
 )
 _SIMULATED = "Simulator: the run's last evaluation."
+SELECTION = "judged-selection"
+"""How the keys of tables of arms begin."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,7 +222,7 @@ def _selection(choices: Sequence[Choice], number: int) -> Table:
         true = EMPTY if one.true_return is None else _number(one.true_return)
         rows.append(Row(cells=(text(one.name), gain, kept, true)))
     return Table(
-        key=f"judged-selection-{number}",
+        key=f"{SELECTION}-{number}",
         title=f"{choices[0].dataset}: arms by the judge",
         caption="Return in the model above that of the clone there, mean and standard deviation over the "
         "runs that have a number; an arm of which half of the runs have none is not ranked.",
@@ -244,7 +246,11 @@ def _table(policies: Sequence[JudgedPolicy], number: int) -> Table:
         f"{log.data}: {count(log.num_episodes, 'episode')}, mean return {format_number(log.mean_return)}; "
         f"the model follows held-out episodes for {count(log.self_test.horizon, 'step')}"
     )
-    explained = [_EXPLAINED, *([_SIMULATED] if is_simulated else [])]
+    explained = [
+        _EXPLAINED,
+        f"Discounted by {log.discount:g} a step.",
+        *([_SIMULATED] if is_simulated else []),
+    ]
     return Table(
         key=f"judged-{number}",
         title=title,
