@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+import chibit
 from chibit.cli import main
 from chibit.core.config import from_json
 from chibit.judging import judge as judging
@@ -111,6 +112,29 @@ def test_a_refusal_is_one_line(runs, flags, message, capsys):
     assert main(["judge", str(runs[0]), *flags]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def test_data_that_have_changed_since_are_refused(tmp_path, capsys):
+    np.savez(tmp_path / "log.npz", **columns(12))
+    run = train(tmp_path / "log.npz", tmp_path / "run", "--agent", "bc", "--num-steps", "2")
+    np.savez(tmp_path / "log.npz", **columns(12, seed=1))
+    assert main(["judge", str(run)]) == 3
+    error = capsys.readouterr().err
+    assert "has changed since this run began" in error and error.count("\n") == 1
+
+
+def test_a_run_on_a_share_of_the_data_is_judged_on_all(tmp_path, capsys):
+    np.savez(tmp_path / "log.npz", **columns(24))
+    run = train(tmp_path / "log.npz", tmp_path / "run", "--agent", "bc", "--data-fraction", "0.5")
+    assert main(["judge", str(run)]) == 0
+    assert "log: 24 episodes" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_run_from_arrays_is_judged(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    result = chibit.fit(columns(12), "bc", steps=2, out="run", device="cpu")
+    assert main(["judge", "run"]) == 0
+    assert "12 episodes" in capsys.readouterr().out and (result.path / "judgements.json").exists()
 
 
 def test_a_log_of_few_episodes_is_refused(tmp_path, capsys):
@@ -258,7 +282,7 @@ def test_a_run_that_cannot_be_judged_says_why_and_its_report_what_it_learned(
     assert main(["report", str(tmp_path / "s")]) == 0
     page = (tmp_path / "s" / "report.html").read_text()
     assert "1 run finished without a simulator; chibit judge says what can be said." in page
-    assert "Action error while learning" in page and "chibit judge says what can be said of it" in page
+    assert "Action error while learning" in page and "not counted" not in page
     assert "Against a clone" not in page
 
 

@@ -139,12 +139,14 @@ def _runs_in(folder: Path) -> list[Path]:
 def _judges(loaded: Sequence[LoadedRun], config: JudgeConfig) -> Iterator[tuple[Judge, list[LoadedRun]]]:
     """A judge for each log, and for each split of it: policies of one are compared with each other."""
     from chibit.judging.judge import Judge
-    from chibit.training.run_data import open_data
+    from chibit.training.run_data import open_data, refuse_changed
 
     by_log: dict[tuple[str, str], tuple[Judge, list[LoadedRun]]] = {}
     for run in loaded:
-        # A run that learned from a share of the data is judged on what all of them say.
-        train, held_out = open_data(dataclasses.replace(run.config, data_fraction=1.0))
+        train, held_out = open_data(run.config)
+        refuse_changed(run.run, run.config, train)
+        if run.config.data_fraction < 1.0:  # it is judged on what all of the data say
+            train, held_out = open_data(dataclasses.replace(run.config, data_fraction=1.0))
         key = (train.content_hash, "" if held_out is None else held_out.content_hash)
         if key not in by_log:
             by_log[key] = (Judge(train, held_out=held_out, config=config), [])

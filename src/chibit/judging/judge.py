@@ -5,6 +5,7 @@ Dimensions: N steps · E episodes.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,12 @@ from chibit.policy.policy import Policy
 LEAST_EPISODES = 10
 """Below it a held-out episode or two decide everything."""
 _REPLAYED, _BEST = 20, 0.1
+_METHODS = {
+    "reset": ("num_envs", 1),
+    "act": ("observations", 1),
+    "observe": ("rewards, dones, actions=None", 3),
+}
+"""Of a policy, with their arguments, and how many they are called with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,8 +107,9 @@ class Judge:
             target_return: raw return that it asks for; a `chibit.Policy` says so itself.
 
         Raises:
-            InputError: if its actions do not fit the data, or are not finite.
+            InputError: if it is no policy, or its actions do not fit the data or are not finite.
         """
+        _check_policy(policy)
         if isinstance(policy, Policy):
             target_return = policy.target_return
         return Judgement(
@@ -231,6 +239,17 @@ def discounted_returns(dataset: TrajectoryDataset, discount: float) -> np.ndarra
     """(E,) float64 discounted returns of the episodes of a log."""
     weighted = dataset.rewards * np.power(discount, dataset.timesteps)
     return np.add.reduceat(weighted, dataset.episode_starts[:-1])
+
+
+def _check_policy(policy: object) -> None:
+    """Refuse what could not be played: one of the three methods is missing, or takes something else."""
+    for name, (arguments, number) in _METHODS.items():
+        try:
+            inspect.signature(getattr(policy, name)).bind(*range(number))
+        except (AttributeError, TypeError, ValueError) as error:
+            expected = ", ".join(f"{name}({arguments})" for name, (arguments, _) in _METHODS.items())
+            found = f"{type(policy).__name__} has no {name}({arguments})"
+            raise InputError(f"policy: {found}; expected an object with {expected}") from error
 
 
 def _check(dataset: TrajectoryDataset, num_held_out: int) -> None:

@@ -5,7 +5,10 @@ import numpy as np
 import pytest
 
 import chibit
+from baseline_toys import CONTINUOUS, DISCRETE, SMALL, identity_data
+from chibit.agents import AGENTS
 from chibit.agents.bc import BCConfig
+from chibit.agents.dt.config import DecisionTransformerConfig
 from chibit.core.config import from_json, to_json
 from chibit.core.errors import InputError
 from chibit.core.runtime import Runtime
@@ -13,6 +16,7 @@ from chibit.judging.judge import Judge, discounted_returns
 from chibit.judging.judgement import Judgement
 from chibit.judging.profile import profile_of
 from chibit.judging.world import WorldConfig
+from chibit.models.gpt import GPTShape
 from judging_toys import DISCOUNT, LENGTH, SETTINGS, Acts, columns, home, make_log, true_value, up
 
 TINY = dataclasses.replace(
@@ -49,6 +53,30 @@ def test_the_clone_of_the_log_is_worth_what_the_log_is(line_judge, line_log):
 def test_discounted_returns_by_hand(tmp_path):
     dataset = make_log(tmp_path, 3, 2, rewards=np.array([1.0, 2.0, 0.0, 4.0, -1.0, 0.0]))
     np.testing.assert_allclose(discounted_returns(dataset, 0.5), [2.0, 2.0, -1.0])
+
+
+@pytest.fixture(scope="module")
+def judges(cache):
+    """A judge of continuous and one of discrete actions, by that."""
+    data = {is_discrete: identity_data(is_discrete, 60) for is_discrete in (False, True)}
+    return {kind: Judge(log, config=TINY, cache=cache) for kind, log in data.items()}
+
+
+@pytest.mark.parametrize("name", [*CONTINUOUS, *DISCRETE, "dt"])
+def test_every_agent_is_judged(judges, name):
+    judge = judges[name in DISCRETE]
+    if name == "dt":
+        config = DecisionTransformerConfig(gpt=GPTShape(n_layer=1, n_embd=16), context_length=4)
+        agent = chibit.make_agent(config, judge._train.spec, Runtime())
+    else:
+        agent = chibit.make_agent(AGENTS[name].config(**SMALL[name]), judge._train.spec, Runtime())
+    target = 1.0 if agent.is_return_conditioned else None
+    judgement = judge(chibit.Policy(agent, judge._train.spec, target_return=target), name=name)
+    assert judgement.target_return == target
+    assert name in str(judgement) and np.isfinite(judgement.in_model.value.members).all()
+    assert len(judgement.at_steps.error.by_dimension) == (0 if name in DISCRETE else 1)
+    (actions,) = judgement.at_steps.actions
+    assert len(actions.counts) == (3 if name in DISCRETE else 20)
 
 
 def narrow_log(cache, num_episodes=40):
@@ -204,6 +232,28 @@ def test_a_policy_of_other_observations_is_refused_in_a_line(line_judge):
     policy = chibit.Policy(chibit.make_agent(BCConfig(), spec, Runtime()), spec)
     with pytest.raises(InputError, match=r"observations have shape \(32, 1\), expected \(32, 3\)"):
         line_judge(policy)
+
+
+class TwoArguments:
+    def reset(self, num_envs): ...
+
+    def act(self, observations): ...
+
+    def observe(self, rewards, dones): ...
+
+
+@pytest.mark.parametrize(
+    ("policy", "missing"),
+    [
+        (np.tanh, r"ufunc has no reset\(num_envs\)"),
+        (Acts, r"type has no reset\(num_envs\)"),
+        (TwoArguments(), r"TwoArguments has no observe\(rewards, dones, actions=None\)"),
+    ],
+)
+def test_what_is_no_policy_is_refused_in_a_line(line_judge, policy, missing):
+    with pytest.raises(InputError, match=f"policy: {missing}; expected an object with reset") as caught:
+        line_judge(policy)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_policy_that_gives_nan_is_refused_in_a_line(line_judge):

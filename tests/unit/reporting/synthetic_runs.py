@@ -9,7 +9,21 @@ from pathlib import Path
 
 import numpy as np
 
+from chibit.core.config import to_json
 from chibit.core.score_rules import curve_scores
+from chibit.judging.judgement import FILE as JUDGEMENTS
+from chibit.judging.judgement import (
+    SCHEMA,
+    ActionError,
+    AtLoggedSteps,
+    Estimate,
+    Histogram,
+    Judgement,
+    LogProfile,
+    LogSummary,
+    PlayedInModel,
+    SelfTest,
+)
 
 REFERENCES = {
     "hopper": (-20.272305, 3234.3),
@@ -212,3 +226,56 @@ def write_lines(path: Path, records) -> None:
 
 if __name__ == "__main__":
     write_study(Path(sys.argv[1]), {"random": 0.0, "chibit": 4.0, "dt": -1.0}, NINE[:3], range(5))
+
+
+def unplay(run: Path) -> None:
+    """Turn a run into one of data without a simulator, which held episodes out."""
+    write_lines(run / "evaluations.jsonl", [])
+    write_json(run / "result.json", json.loads((run / "result.json").read_text()) | {"scores": []})
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for place, line in enumerate(lines):
+        error = 0.1 + 1 / (place + 1)
+        line |= {f"{part}/action_error": error * times for part, times in (("held_out", 1), ("train", 0.8))}
+        line |= {"held_out/best_tenth_action_error": 0.7 * error, "held_out/dimension_0": error}
+        line |= {"held_out/dimension_1": 2 * error}
+    write_lines(run / "metrics.jsonl", lines)
+
+
+def write_judgements(
+    run: Path, totals: dict[float | None, float], *, disagreement: float = 0.1, num_episodes: int = 100
+) -> None:
+    """What `chibit judge` would leave: a return in the model for each target; a clone has 1,000 there."""
+
+    def histogram(low, high, bins=20):
+        return Histogram(low=low, high=high, counts=tuple(range(1, bins + 1)))
+
+    def played(total, disagreement):
+        members = tuple(total * (1 + 0.02 * i) for i in range(-2, 3))
+        return PlayedInModel(
+            value=Estimate(members=tuple(member / 5 for member in members)), total=Estimate(members=members),
+            length=900.0, disagreement=disagreement, clipped=0.01,
+        )  # fmt: skip
+
+    error = ActionError(mean=0.2, by_dimension=(0.5, 0.75))
+    actions = (histogram(-1, 1), histogram(-1, 1))
+    at_steps = AtLoggedSteps(error=error, best_error=error, far=0.02, actions=actions)
+    profile = LogProfile(
+        is_discrete=False, returns=histogram(0, 2000), lengths=histogram(10, 1000), rewards=histogram(0, 3),
+        states=(histogram(-3, 3),) * 11, actions=actions, constant_states=(4, 7), constant_actions=(1,),
+    )  # fmt: skip
+    log = LogSummary(
+        data="hopper-medium-v2", num_episodes=num_episodes, mean_return=900.0, std_return=200.0,
+        best_return=2000.0, mean_value=200.0, lowest_value=10.0, best_value=400.0, discount=0.99,
+        horizon=1000, self_test=SelfTest(step_error=0.02, lengths=(1, 5, 25), fits=(1.0, 0.99, 0.95)),
+        clone=played(1000.0, 0.1), clone_at_steps=at_steps, noise_floor=0.2,
+        notes=("the limit is not known",), profile=profile,
+    )  # fmt: skip
+    judgements = [
+        Judgement(
+            name=run.name if target is None else f"{run.name} asked for {target:g}",
+            target_return=target, in_model=played(total, disagreement), at_steps=at_steps, log=log,
+        )
+        for target, total in totals.items()
+    ]  # fmt: skip
+    record = {"schema": SCHEMA, "judgements": [to_json(one) for one in judgements]}
+    write_json(run / JUDGEMENTS, record)

@@ -181,6 +181,77 @@ def shares_page(tmp_path_factory, runs):
     return build_report(study).html
 
 
+@pytest.fixture(scope="module")
+def plant_page(tmp_path_factory, runs):
+    """Two runs that were judged and one that was not, of data without a simulator."""
+    study = tmp_path_factory.mktemp("browser") / "plant"
+    judged = {"dt": {2000.0: 1500.0, 1000.0: 1100.0, 500.0: 700.0}, "bc": {None: 950.0}}
+    for arm, totals in judged.items():
+        run = runs.write_run(study, arm, "hopper-medium-v2", 0, num_evaluations=3, name=arm)
+        runs.unplay(run)
+        runs.write_judgements(run, totals)
+    wild = runs.write_run(study, "td3_bc", "hopper-medium-v2", 0, num_evaluations=3, name="wild")
+    runs.unplay(wild)
+    runs.write_judgements(wild, {None: 1800.0}, disagreement=0.9)
+    runs.unplay(runs.write_run(study, "iql", "hopper-medium-v2", 0, num_evaluations=3, name="unjudged"))
+    return build_report(study).html
+
+
+@pytest.mark.parametrize(
+    ("width", "scheme"), [(1400, "light"), (1400, "dark"), (390, "light"), (390, "dark")]
+)
+def test_a_page_without_a_simulator_is_whole(browser, plant_page, width, scheme):
+    size = {"width": width, "height": 844}
+    with Visit(browser, plant_page, viewport=size, color_scheme=scheme) as visit:
+        visit.open_details()
+        assert visit.messages == [] and visit.outside_requests() == []
+        assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
+        assert visit.page.evaluate(PROBLEMS) == []
+        headings = set(visit.page.locator("h2:visible, h3:visible").all_inner_texts())
+        assert {"Without a simulator", "The log", "Actions", "Action error while learning"} <= headings
+        assert not {"Scores", "Learning curves", "Returns of episodes"} & headings
+        verdict = visit.page.inner_text("#verdict")
+        assert verdict.startswith("hopper-medium-v2, without a simulator: dt asked for 2000 comes first")
+        rows = visit.column("table-judged-0", 0)
+        assert rows[0] == "dt asked for 2000" and rows[-2:] == ["wild", "clone of the log"]
+        assert visit.column("table-judged-0", 1)[-2] == "—"
+        text = visit.page.inner_text("main")
+        assert "Observations that never change: 4, 7." in text and "Actions that never change: 1." in text
+        for figure in ("Return in the model, above", "Return in a model of the log against return asked for"):
+            assert visit.visible(f'svg[aria-label^="{figure}"]') == 1
+        assert visit.visible('svg[aria-label^="Learning of"]') == 4
+        assert not visit.visible("#table-excluded")
+        assert "95% percentile bootstrap" not in visit.page.inner_text("footer")
+
+
+def test_runs_that_hold_out_other_episodes_are_summed_up_by_arm(browser, tmp_path, runs):
+    for arm, gain in (("dt", 300.0), ("bc", -50.0)):
+        for seed in range(4):
+            target, data = (3600.0 if arm == "dt" else None), "hopper-medium-v2"
+            settings = {"num_evaluations": 3, "return_conditioned": target is not None}
+            run = runs.write_run(tmp_path / "s", arm, data, seed, **settings)
+            runs.write_judgements(run, {target: 1000.0 + gain + 10 * seed}, num_episodes=100 + seed)
+    with Visit(browser, build_report(tmp_path / "s").html) as visit:
+        assert visit.messages == [] and visit.page.evaluate(PROBLEMS) == []
+        assert visit.column("table-judged-selection-0", 0) == ["DT asked for 3,600", "BC"]
+        assert visit.column("table-judged-selection-0", 1) == ["315 ± 13", "-35.0 ± 12.9"]
+        assert not visit.visible("#table-judged-0")
+        visit.open_details()
+        assert visit.visible("#table-judged-0") and visit.visible("#table-judged-3")
+        assert visit.visible('svg[aria-label^="Return in a model against return in the simulator"]') == 1
+        assert "over all runs the judge takes DT asked for 3,600. In the simulator" in (
+            visit.page.inner_text("section.verdict")
+        )
+
+
+def test_a_page_without_a_simulator_prints_within_the_paper(browser, plant_page):
+    with Visit(browser, plant_page, viewport={"width": 720, "height": 900}, color_scheme="dark") as visit:
+        visit.page.emulate_media(media="print")
+        assert visit.page.evaluate("document.documentElement.scrollWidth") <= 720
+        assert visit.page.pdf().startswith(b"%PDF")
+    assert Path(plant_page).stat().st_size < 200_000
+
+
 @pytest.mark.parametrize("width", [1400, 390])
 def test_what_is_compared_beside_the_score_has_its_sections(browser, shares_page, width):
     with Visit(browser, shares_page, viewport={"width": width, "height": 844}) as visit:

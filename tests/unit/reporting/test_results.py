@@ -184,7 +184,7 @@ class TestRefusals:
     def test_a_run_without_evaluations(self, run):
         (run / "evaluations.jsonl").unlink()
         edit(run / "result.json", lambda data: data.update(scores=[]))
-        refused(run, "not evaluated", "no score")
+        refused(run, "not played", "no score")
 
     def test_a_missing_provenance(self, run):
         (run / "provenance.json").unlink()

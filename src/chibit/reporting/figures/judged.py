@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from matplotlib.colors import PowerNorm
+from matplotlib.ticker import MaxNLocator
 
 from chibit.judging.judgement import Histogram, LogProfile
 from chibit.judging.verdict import compare_with_clone, rank
@@ -183,6 +184,7 @@ def _coverage(canvas: Canvas, states: Sequence[Histogram], key: str) -> Panel:
     image = np.zeros((*shares.shape, 4))
     image[..., :3] = _BLUE
     image[..., 3] = PowerNorm(0.5, vmin=0.0, vmax=max(float(shares.max()), 1e-9))(shares)
+    axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
     extent = (0, 100, -0.5, len(states) - 0.5)
     axes.imshow(image, aspect="auto", interpolation="nearest", extent=extent, origin="lower", zorder=3)
     svg = to_svg(canvas.figure, key, f"Where the log has been in each of {len(states)} dimensions.")

@@ -234,7 +234,7 @@ def _read_curves(folder: Path) -> tuple[Curve, ...]:
         earlier.append(record)
     if not records:
         raise Refused(
-            "not evaluated",
+            "not played",
             "it finished without an evaluation, so it has no score; chibit judge says what can be said of it",
         )
     return tuple(_make_curve(target, evaluations) for target, evaluations in records.items())

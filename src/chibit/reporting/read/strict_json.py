@@ -16,7 +16,10 @@ from chibit.core.files import read_regular
 from chibit.core.run_records import MetricsRecord, read_record
 
 T = TypeVar("T")
-Kind = Literal["unfinished", "diverged", "damaged", "foreign", "other schema", "not evaluated", "duplicate"]
+Kind = Literal[
+    "unfinished", "diverged", "damaged", "foreign", "other schema", "not evaluated", "not played",
+    "duplicate",
+]  # fmt: skip
 
 _MAX_NAME = 200
 _LARGEST = 1e39

@@ -12,7 +12,7 @@ import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -163,26 +163,7 @@ def read_study(folder: Path, only: Collection[Path] | None = None) -> Study:
     runs = _name_data_apart([entry for entry in found if isinstance(entry, Run)])
     runs = _name_variants_apart(runs)
     kept, duplicates = _drop_duplicates(runs)
-    excluded: list[Excluded] = []
-    judged: list[JudgedPolicy] = []
-    learning: list[Learning] = []
-    named = {run.folder: run for run in runs}
-    for candidate, read in zip(folders, found, strict=True):
-        entry = named.get(candidate, read)
-        own: list[JudgedPolicy] = []
-        is_unplayed = isinstance(entry, Excluded) and entry.kind == "not evaluated"
-        try:
-            own = read_judged(candidate, entry)
-        except Refused as refusal:
-            excluded.append(excluded_file(candidate, JUDGEMENTS, refusal))
-        try:
-            learned = [read_learning(candidate, entry)] if own or is_unplayed else []
-            learning += [one for one in learned if is_unplayed or len(one.held_out)]
-        except Refused as refusal:
-            excluded.append(excluded_file(candidate, "metrics.jsonl", refusal))
-        judged += own
-        if isinstance(entry, Excluded) and not (own and is_unplayed):
-            excluded.append(entry)
+    judged, learning, excluded = _read_unplayed(folders, found, runs)
     registration = Registration()
     try:
         registration = read_registration(folder)
@@ -268,6 +249,34 @@ def _suffix(settings: dict[str, Any], keys: list[str]) -> str:
     if rest := keys[_MAX_SHOWN_SETTINGS:]:
         shown.append(f"{len(rest)} others {_digest(_canonical([settings.get(key) for key in rest]))}")
     return ", ".join(shown)
+
+
+def _read_unplayed(
+    folders: Sequence[Path], found: Sequence[Run | Excluded], runs: Sequence[Run]
+) -> tuple[list[JudgedPolicy], list[Learning], list[Excluded]]:
+    """What is known of folders beside evaluations, and those that have nothing to show with the reason."""
+    judged: list[JudgedPolicy] = []
+    learning: list[Learning] = []
+    excluded: list[Excluded] = []
+    named = {run.folder: run for run in runs}
+    for folder, read in zip(folders, found, strict=True):
+        entry = named.get(folder, read)
+        own: list[JudgedPolicy] = []
+        is_unplayed = isinstance(entry, Excluded) and entry.kind in ("not evaluated", "not played")
+        try:
+            own = read_judged(folder, entry)
+        except Refused as refusal:
+            excluded.append(excluded_file(folder, JUDGEMENTS, refusal))
+        try:
+            learned = [read_learning(folder, entry)] if own or is_unplayed else []
+            learning += [one for one in learned if is_unplayed or len(one.held_out)]
+        except Refused as refusal:
+            excluded.append(excluded_file(folder, "metrics.jsonl", refusal))
+        judged += own
+        if isinstance(entry, Excluded):
+            is_shown = is_unplayed and (own or (entry.kind == "not played" and not runs))
+            excluded += [] if is_shown else [entry]
+    return judged, learning, excluded
 
 
 def _drop_duplicates(runs: list[Run]) -> tuple[list[Run], list[Excluded]]:

@@ -135,9 +135,14 @@ def dimension_tables(study: Study) -> list[Table]:
 
 def learning_table(study: Study) -> Table | None:
     """Held-out errors of each run; None where nothing was held out."""
-    rows = [_learned(one) for one in study.learning if len(one.held_out)]
-    if not rows:
+    groups: dict[tuple[str, str], list[Learning]] = {}
+    for one in study.learning:
+        if len(one.held_out):
+            groups.setdefault((one.arm, one.dataset), []).append(one)
+    if not groups:
         return None
+    rows = [_learned(one) for runs in groups.values() for one in runs]
+    rows += [_learned_together(runs) for runs in groups.values() if len(runs) > 1]
     return Table(
         key="judged-learning",
         title="Action error while learning",
@@ -288,6 +293,17 @@ def _learned(one: Learning) -> Row:
     return Row(cells=(text(one.run), *held_out, *ends))
 
 
+def _learned_together(runs: Sequence[Learning]) -> Row:
+    """Last errors of an arm's runs, such as one for each fold: mean and standard deviation."""
+    cells = []
+    for part in ("held_out", "best_tenth", "trained"):
+        last = [errors[-1, 1] for one in runs if len(errors := getattr(one, part))]
+        mean, spread = float(np.mean(last)), float(np.std(last, ddof=1)) if len(last) > 1 else None
+        cells.append(Cell(text=format_mean(mean, spread), sort=mean))
+    name = text(f"{arm_label(runs[0].arm)} on {runs[0].dataset}, {len(runs)} runs")
+    return Row(cells=(name, cells[0], EMPTY, EMPTY, *cells[1:]), summary=True)
+
+
 def _row(judgement: Judgement, true_returns: Sequence[float | None]) -> Row:
     cells = list(_cells(judgement.in_model, judgement.at_steps, judgement.log.clone))
     if judgement.reasons:
@@ -303,7 +319,7 @@ def _cells(played: PlayedInModel, at_steps: AtLoggedSteps, clone: PlayedInModel)
         Cell(text=played.total.short, sort=own),
         Cell(text=beside_clone(played, clone), sort=own - clone.total.mean),
         Cell(text=played.value.short, sort=played.value.mean),
-        _number(played.length),
+        Cell(text=f"{played.length:,.0f}", sort=played.length),
         Cell(text=f"{disagreement:.1f}", sort=disagreement),
         Cell(text=f"{played.clipped:.0%}", sort=played.clipped),
         Cell(text=f"{at_steps.far:.0%}", sort=at_steps.far),
