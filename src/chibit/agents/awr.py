@@ -47,8 +47,9 @@ class AWRConfig(BaselineConfig):
     """Fixed standard deviation of the policy, in units of half the action range."""
     bound_weight: NonNegative = 10.0
     """Weight of the squared excess of the policy's mean over the bounds."""
-    refresh_every: Count = 1_000
-    """Updates of the actor in a round."""
+    schedules: ClassVar[Mapping[str, int]] = {"refresh_every": 1_000}
+    refresh_every: Count | None = None
+    """Updates of the actor in a round; None is 1,000, or a tenth of a run that is shorter than 10,000."""
     value_every: Count = 2
     """Updates of the actor in a round for each one of the value function before it (1000 and 500)."""
     hidden_sizes: Widths = (128, 64)
@@ -130,8 +131,9 @@ class AWR(StochasticAgent, config=AWRConfig):
 
     def _place(self) -> tuple[int, int]:
         """Updates done of this round, and those of its first part."""
-        value_steps = max(1, self.config.refresh_every // self.config.value_every)
-        return self.step % (value_steps + self.config.refresh_every), value_steps
+        actor_steps = self.config.refresh_every or 1
+        value_steps = max(1, actor_steps // self.config.value_every)
+        return self.step % (value_steps + actor_steps), value_steps
 
     @torch.no_grad()
     def _returns_and_weights(self) -> tuple[Tensor, Tensor]:

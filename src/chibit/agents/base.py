@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from chibit.data.samplers.windows import WindowSampler
     from chibit.models.decision_transformer import DecisionTransformerModel
 
+_SCHEDULE_SHARE = 0.1
+DEFAULT_STEPS = 100_000
+"""Of a run; schedules of an agent that is built without one are those of that."""
 Batch_co = TypeVar("Batch_co", covariant=True)
 
 
@@ -83,6 +86,8 @@ class AgentConfig(Checked):
     """Rough seconds a gradient step on one core of a server CPU, by default settings."""
     seconds_an_episode: ClassVar[float] = 0.1
     """Rough seconds an episode of evaluation."""
+    schedules: ClassVar[Mapping[str, int]] = {}
+    """Fields in gradient steps that are None where the run's length decides: what they are in a long one."""
     batch_size: int
     """Windows or transitions in a batch."""
 
@@ -120,8 +125,21 @@ class AgentConfig(Checked):
         return self.seconds_a_step
 
     def for_steps(self, num_steps: int) -> AgentConfig:
-        """Fill in what is left to the length of the run: schedules that are a share of its steps."""
-        return self
+        """Fill in what is left to the length of the run: at most a tenth of its steps."""
+        most = max(1, round(_SCHEDULE_SHARE * num_steps))
+        left = {name: steps for name, steps in self.schedules.items() if vars(self)[name] is None}
+        config: Any = self
+        return replace(config, **{name: min(steps, most) for name, steps in left.items()}) if left else self
+
+    @property
+    def active_schedules(self) -> tuple[str, ...]:
+        """Those of `schedules` that do something with the other settings."""
+        return tuple(self.schedules)
+
+    @property
+    def steps_a_batch(self) -> int:
+        """Logged steps that a gradient step learns from, padding included."""
+        return self.batch_size
 
     def as_recorded(self, return_scale: float | None, *, has_unit_bounds: bool) -> AgentConfig:
         """How a run is written down and named: what makes no difference is written as earlier versions did.

@@ -30,8 +30,10 @@ class BRACVConfig(ActorCriticConfig):
 
     agent: ClassVar[str] = "brac_v"
 
-    behavior_steps: Count = 10_000
-    """Updates that fit the behavior policy, at the start; D4RL took 1,000,000."""
+    schedules: ClassVar[Mapping[str, int]] = {"behavior_steps": 10_000}
+    behavior_steps: Count | None = None
+    """Updates that fit the behavior policy, at the start; None is 10,000, or a tenth of a run that is shorter
+    than 100,000. D4RL took 1,000,000."""
     divergence_weight: NonNegative = 1.0
     """Weight of KL(policy || behavior) in the actor's loss and in the value; 0.1 in the authors' example."""
     num_divergence_samples: Count = 4
@@ -77,7 +79,7 @@ class BRACV(StochasticAgent, config=BRACVConfig):
 
     def losses(self, batch: TransitionBatch) -> dict[str, Loss]:
         """Of the behavior policy while it is being fitted, then of critics and actor."""
-        if self.step < self.config.behavior_steps:
+        if self.step < (self.config.behavior_steps or 0):
             return {"behavior": self.behavior_loss(batch)}
         return {"critic": self.critic_loss(batch), "actor": self.actor_loss(batch)}
 

@@ -89,8 +89,10 @@ class ValueConfig(DiscreteConfig):
     """Transitions in a batch."""
     discount: Fraction = 0.99
     """Discount of rewards, for each step."""
-    target_every: Count = 2_000
-    """Updates between two copies into the target network."""
+    schedules: ClassVar[Mapping[str, int]] = {"target_every": 2_000}
+    target_every: Count | None = None
+    """Updates between two copies into the target network; None is 2,000, or a tenth of a run that is shorter
+    than 20,000."""
     reward_clip: Positive | None = 1.0
     """Rewards are cut to ± this; None keeps them."""
     evaluation_epsilon: Fraction = 0.0
@@ -136,7 +138,7 @@ class ValueAgent(DiscreteAgent):
 
     def updated(self, losses: Mapping[str, Loss]) -> None:
         """Every `target_every` updates the target network becomes equal to the other."""
-        if self.step % self.config.target_every == 0:
+        if self.step % (self.config.target_every or 1) == 0:
             self.follow(self.target_critic, self.critic, 1.0)
 
     def act(self, states: Tensor) -> Tensor:

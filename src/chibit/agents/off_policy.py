@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
-from chibit.agents.base import Agent, AgentConfig, AgentState, Policy, PolicyStep, Sampler
+from chibit.agents.base import DEFAULT_STEPS, Agent, AgentConfig, AgentState, Policy, PolicyStep, Sampler
 from chibit.agents.guard import StepGuard
 from chibit.agents.markov import MarkovPolicy, MarkovStep
 from chibit.core.memory import perceptron_bytes
@@ -84,7 +84,7 @@ class OffPolicyAgent(Agent):
 
     def __init__(self, config: Any, spec: DatasetSpec, runtime: Runtime) -> None:
         """Build networks and optimizers for a data set."""
-        self.config, self.spec, self.runtime, self.step = config, spec, runtime, 0
+        self.config, self.spec, self.runtime, self.step = config.for_steps(DEFAULT_STEPS), spec, runtime, 0
         self.optimizers = self.build()
         parts = {name: part for name, part in vars(self).items() if isinstance(part, nn.Module)}
         self.networks = nn.ModuleDict(parts).to(runtime.torch_device)

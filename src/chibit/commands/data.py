@@ -213,9 +213,15 @@ def _convert_shards(arguments: ConvertArguments, game: str) -> Path:
 def inspect(argv: Sequence[str], prog: str) -> None:
     """``chibit data inspect``."""
     arguments = parse(InspectArguments, argv, prog)
+    from rich.text import Text
+
+    from chibit.agents import AGENTS, DEFAULT_AGENT
+    from chibit.data.choices import table_lines
     from chibit.data.inspect import describe, render_summary
     from chibit.data.load import load_dataset
     from chibit.environments.own import take_env
+    from chibit.training.outlook import few_data, of_run
+    from chibit.training.run_config import RunConfig
 
     dataset = load_dataset(
         arguments.data,
@@ -226,7 +232,12 @@ def inspect(argv: Sequence[str], prog: str) -> None:
         action_low=arguments.action_low,
         action_high=arguments.action_high,
     )
-    make_console().print(render_summary(describe(dataset)))
+    console = make_console()
+    console.print(render_summary(describe(dataset)))
+    usual = RunConfig(data=arguments.data, agent=AGENTS[DEFAULT_AGENT].config())
+    console.print(Text("\nchibit train without flags", style="bold"))
+    for line in (*table_lines(of_run(usual, dataset)), *few_data(usual, dataset)):
+        console.print(Text(line))
 
 
 def list_known(argv: Sequence[str], prog: str) -> None:

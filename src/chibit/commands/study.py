@@ -241,8 +241,8 @@ def _list_studies(console: Console) -> None:
 def _show_plan(console: Console, tasks: Sequence[Task], arguments: StudyArguments) -> None:
     """The runs, what is finished of them, and a cost estimate."""
     from chibit.agents import AGENTS, DEFAULT_AGENT
+    from chibit.core.formatting import shown_time
     from chibit.sweep import forecast
-    from chibit.sweep.progress import shown_time
 
     measured = forecast.measure(arguments.root)
     forecasts = [forecast.forecast(task, measured) for task in tasks]

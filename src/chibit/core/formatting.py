@@ -87,3 +87,11 @@ def format_duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest:02d} s"
     return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def shown_time(seconds: float) -> str:
+    """``8 s``, ``12 min``, ``3.5 h`` or ``2.1 days``."""
+    for size, unit, digits in ((86_400.0, "days", 1), (3_600.0, "h", 1), (60.0, "min", 0)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.{digits}f} {unit}"
+    return f"{seconds:.0f} s"

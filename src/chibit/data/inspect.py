@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from chibit.core.errors import DamagedFileError
-from chibit.core.formatting import count, format_number, format_setting
+from chibit.core.formatting import count, format_number
+from chibit.data.choices import Choice, choices, constant_columns, constant_dimensions, listed, table_lines
 from chibit.data.copies import first_copies
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
-from chibit.data.readers.origin import usual_return_scale, usual_target_returns
-from chibit.data.statistics import RunningMoments, best_and_high, blocks_of, is_constant
+from chibit.data.statistics import blocks_of, is_constant
 from chibit.environments.scores import normalized_score
 
 NUM_BINS = 20
@@ -72,7 +72,7 @@ class DatasetSummary:
     """Observation dimensions that never change, but for rounding; they are not scaled."""
     num_not_finite: int
     """NaN and infinite values. A source that holds any is refused, so this is 0."""
-    choices: tuple[tuple[str, str, str], ...]
+    choices: tuple[Choice, ...]
     """What `choices` gives."""
     notes: tuple[str, ...]
     """What `find_notes` gives."""
@@ -104,36 +104,6 @@ def describe(dataset: TrajectoryDataset) -> DatasetSummary:
         choices=choices(dataset),
         notes=find_notes(dataset),
     )
-
-
-def choices(dataset: TrajectoryDataset) -> tuple[tuple[str, str, str], ...]:
-    """What the data or their environment decide for a return-conditioned model: what, its value, why."""
-    spec = dataset.spec
-    why = "as the data are described"
-    if spec.default_target_returns == usual_target_returns(spec.env_id):
-        why = f"usual in {spec.env_id}"
-    elif spec.default_target_returns == best_and_high(dataset.episode_returns):
-        why = "the best return of the data, and that at 90 % of their episodes"
-    found = [("target returns", ", ".join(map(format_setting, spec.default_target_returns)), why)]
-    if spec.return_scale is not None:
-        is_usual = spec.return_scale == usual_return_scale(spec.env_id)
-        why = f"the paper's for {spec.env_id}" if is_usual else "root mean square of the returns-to-go"
-        if spec.return_baseline != (0.0, 0.0):
-            why += f" around {' and '.join(map(format_number, spec.return_baseline))} a step"
-        found.append(("return scale", format_number(spec.return_scale), why))
-    return tuple(found)
-
-
-def constant_dimensions(dataset: TrajectoryDataset) -> tuple[int, ...]:
-    """Find the observation dimensions that are not scaled, because they never change but for rounding."""
-    if dataset.frames is not None:
-        return ()
-    return _constant_columns(dataset.centered_observations)
-
-
-def _constant_columns(rows: np.ndarray) -> tuple[int, ...]:
-    moments = RunningMoments.of(rows)
-    return tuple(np.flatnonzero(is_constant(moments.mean, moments.std)).tolist())
 
 
 def find_notes(dataset: TrajectoryDataset) -> tuple[str, ...]:
@@ -169,9 +139,10 @@ def _return_notes(dataset: TrajectoryDataset) -> Iterator[str]:
         yield "a single episode: there is none better or worse to learn from"
     elif is_constant(returns.mean(), returns.std()):
         shown = format_number(float(returns.mean()))
+        clone = "discrete_bc" if dataset.is_discrete else "bc"
         yield (
             f"all episodes have the return {shown}: a target return cannot tell good from bad; "
-            "cloning (--agent bc) asks for none"
+            f"cloning (--agent {clone}) asks for none"
         )
 
 
@@ -231,7 +202,7 @@ def _mission_notes(dataset: TrajectoryDataset) -> Iterator[str]:
 
 
 def _action_notes(dataset: TrajectoryDataset) -> Iterator[str]:
-    constant = _constant_columns(dataset.actions)
+    constant = constant_columns(dataset.actions)
     if constant:
         yield f"{_dimensions('action', constant)} never change, but for rounding"
     elif dataset.spec.act_dim == 1 and (dataset.actions == np.round(dataset.actions)).all():
@@ -258,7 +229,7 @@ def _discrete_action_notes(dataset: TrajectoryDataset) -> Iterator[str]:
     missing = np.flatnonzero(_count_actions(dataset) == 0)
     if len(missing):
         yield (
-            f"{len(missing):,} of {num_actions:,} actions never occur ({_listed(missing.tolist())}); the "
+            f"{len(missing):,} of {num_actions:,} actions never occur ({listed(missing.tolist())}); the "
             f"largest is {int(dataset.actions.max()):,}"
         )
     if num_actions > _MANY_ACTIONS:
@@ -276,11 +247,7 @@ def _environment_notes(spec: DatasetSpec) -> Iterator[str]:
 
 
 def _dimensions(what: str, dimensions: tuple[int, ...]) -> str:
-    return f"{count(len(dimensions), f'{what} dimension')} ({_listed(dimensions)})"
-
-
-def _listed(numbers: Sequence[int]) -> str:
-    return ", ".join(map(str, numbers[:10])) + (", ..." if len(numbers) > 10 else "")
+    return f"{count(len(dimensions), f'{what} dimension')} ({listed(dimensions)})"
 
 
 def render_summary(summary: DatasetSummary) -> Group:
@@ -292,6 +259,8 @@ def render_summary(summary: DatasetSummary) -> Group:
         table.add_row(Text(label, style="bold"), Text(value))
     parts: list[RenderableType] = [
         table,
+        Text("\nchosen for training", style="bold"),
+        Text("\n".join(table_lines(summary.choices))),
         Text("\nreturns of episodes", style="bold"),
         Text(_histogram(summary)),
     ]
@@ -321,21 +290,13 @@ def _rows(summary: DatasetSummary) -> list[tuple[str, str]]:
         ("rewards of a step", _show(summary.rewards)),
         ("observations", _observations(spec) + _constants(summary.constant_dimensions)),
         ("actions", actions + (f"; {_show(summary.actions)}" if summary.actions else "")),
-        *([] if spec.num_actions is not None else [("action bounds", _bounds(spec))]),
         ("NaN or infinite", f"{summary.num_not_finite}"),
         ("environment", f"{environment}; at most {spec.max_episode_steps:,} steps"),
         ("score reference", _reference(summary)),
-        *((what, f"{value} ({why})") for what, value, why in summary.choices),
     ]
     if summary.action_counts is not None:
         rows.insert(9, ("action counts", ", ".join(f"{count:,}" for count in summary.action_counts[:20])))
     return rows
-
-
-def _bounds(spec: DatasetSpec) -> str:
-    pairs = zip(spec.action_low[:10], spec.action_high[:10], strict=True)
-    shown = ", ".join(f"{format_setting(low)} to {format_setting(high)}" for low, high in pairs)
-    return shown + (", ..." if spec.act_dim > 10 else "")
 
 
 def _histogram(summary: DatasetSummary) -> str:
@@ -371,7 +332,7 @@ def _observations(spec: DatasetSpec) -> str:
 def _constants(dimensions: tuple[int, ...]) -> str:
     if not dimensions:
         return ""
-    return f"; {len(dimensions)} never change ({_listed(dimensions)})"
+    return f"; {len(dimensions)} never change ({listed(dimensions)})"
 
 
 def _show(spread: Spread) -> str:

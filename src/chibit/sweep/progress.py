@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TaskID, TimeElapsedColumn
 
 from chibit.core.errors import UserError
 from chibit.core.files import open_regular
+from chibit.core.formatting import shown_time
 from chibit.core.terminal import make_console, text_column
 from chibit.evaluation.summary import summarize_record
 from chibit.sweep.forecast import forecast, measure
@@ -163,14 +164,6 @@ def _note(path: Path, metrics: dict[str, Any]) -> str:
     if evaluation is not None:
         note += f"  {summarize_record(evaluation).short}"
     return note
-
-
-def shown_time(seconds: float) -> str:
-    """``8 s``, ``12 min``, ``3.5 h`` or ``2.1 days``."""
-    for size, unit, digits in ((86_400.0, "days", 1), (3_600.0, "h", 1), (60.0, "min", 0)):
-        if seconds >= 1.5 * size:
-            return f"{seconds / size:.{digits}f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def last_record(path: Path, window: int = 65_536) -> dict[str, Any] | None:

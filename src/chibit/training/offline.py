@@ -16,11 +16,13 @@ from chibit.agents import Agent, AgentState, Sampler, make_agent
 from chibit.core.checkpoint import Checkpoint
 from chibit.core.config import find_idle
 from chibit.core.errors import DivergenceError
+from chibit.core.formatting import shown_time
 from chibit.core.memory import check_fits, limited_memory
 from chibit.core.run_dir import RunDir
 from chibit.core.runtime import Runtime, capture_rng, resolve_runtime, restore_rng, seed_torch
+from chibit.data.choices import table_lines
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
-from chibit.data.inspect import choices, find_notes
+from chibit.data.inspect import find_notes
 from chibit.data.samplers.placement import place
 from chibit.environments.own import EnvLike, take_env
 from chibit.evaluation.pool import EnvironmentPool
@@ -28,6 +30,7 @@ from chibit.evaluation.rollout import Evaluation, Progress, evaluate
 from chibit.policy.policy import Policy
 from chibit.training.held_out import HeldOut
 from chibit.training.loop import Loop, RunProgress
+from chibit.training.outlook import few_data, outlook
 from chibit.training.pretrain.sources import train_sources
 from chibit.training.provenance import provenance
 from chibit.training.result import summarize
@@ -131,23 +134,31 @@ class _OfflineRun(Loop[RunConfig[Any]]):
         self.agent: Agent = make_agent(agent_config, self.spec, runtime)
         sampler = self.agent.sampler(self.agent.prepare(self.dataset), generator_of(config.seed, 1))
         self.sampler: Sampler[Any] = place(sampler, self.device)
-        self.advice = tuple(advise(config, self.dataset, held_out))
+        self.advice = (*advise(config, self.dataset, held_out), *few_data(config, self.dataset))
         self.held_out = None
         if held_out is not None:
             self.held_out = HeldOut(self.agent, self.sampler.dataset, held_out, config.seed)
         self.targets = config.targets(self.spec)
         self.environments = open_environments(self.spec) if config.num_episodes else None
         self.trackers = make_trackers(run, config)
+        self._began: tuple[int, float] | None = None
 
     def begin(self) -> None:
         self.run.write_provenance(provenance(self.dataset, self.agent))
         notes = [f"data: {note}" for note in find_notes(self.dataset)]
-        if self.config.agent.takes_target_returns:
-            notes += [f"data: {what} {value}, {why}" for what, value, why in choices(self.dataset)]
         notes += [f"config: {note}" for note in find_idle(self.config, data=self.spec)]
-        for note in (*notes, *self.advice):
-            self.run.log(note)
-            self.progress.say(note)
+        table = table_lines(outlook(self.config, self.dataset))
+        for line in (*notes, *self.advice, "chosen for this run:", *table):
+            self._say(line)
+
+    def _say(self, line: str) -> None:
+        self.run.log(line)
+        self.progress.say(line)
+
+    def run_to_end(self) -> None:
+        """As `Loop.run_to_end`; once steps were made, say how long the others will take."""
+        self._began = self.state.step, self.state.train_seconds
+        super().run_to_end()
 
     def resources(self) -> contextlib.AbstractContextManager[Any]:
         return self.environments or contextlib.nullcontext()
@@ -173,14 +184,27 @@ class _OfflineRun(Loop[RunConfig[Any]]):
             raise DivergenceError(f"{error}; the rows of its batch are in {path}") from error
 
     def measure(self) -> dict[str, float]:
+        self._say_time()
         if self.held_out is None:
             return {}
         metrics = self.held_out()
         warning = self.held_out.warning(metrics)
         if warning is not None:
-            self.run.log(warning)
-            self.progress.say(warning)
+            self._say(warning)
         return metrics
+
+    def _say_time(self) -> None:
+        """Say once how long the steps left will take, as the first ones of this process did."""
+        if self._began is None:
+            return
+        (step, seconds), state, self._began = self._began, self.state, None
+        done, left = state.step - step, self.config.num_steps - state.step
+        if left:
+            a_step = (state.train_seconds - seconds) / done
+            self._say(
+                f"measured over {done:,} steps: {1000 * a_step:.3g} ms each, about "
+                f"{shown_time(left * a_step)} for the {left:,} left, without evaluations"
+            )
 
     def evaluate(self) -> bool:
         """Evaluate every target; True when the model is the best so far, by the first one's score."""

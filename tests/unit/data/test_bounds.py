@@ -95,7 +95,18 @@ def test_bounds_beside_data_that_make_no_sense_are_refused_too(folder):
 
 def test_a_run_is_bound_by_its_flags(folder, capsys):
     np.savez("log.npz", **columns())
-    flags = ["--num-steps", "2", "--hidden-sizes", "8", "--batch-size", "8", "--quiet", "--device", "cpu"]
+    flags = [
+        "--num-steps",
+        "2",
+        "--hidden-sizes",
+        "8",
+        "--batch-size",
+        "8",
+        "--quiet",
+        "--no-judge",
+        "--device",
+        "cpu",
+    ]
     run = ["train", "--agent", "bc", "--data", "log.npz", "--out", "run", *flags, "--num-episodes", "0"]
     assert main([*run, "--action-low", "-1", "-4", "--action-high", "120", "5"]) == 0
     spec = json.loads((folder / "run" / "provenance.json").read_text())["dataset"]
@@ -110,7 +121,18 @@ def test_a_run_is_bound_by_its_flags(folder, capsys):
 def test_a_run_that_goes_on_keeps_the_bounds_that_it_began_with(folder):
     """As it must where an earlier version took others from the same data."""
     np.savez("log.npz", **columns())
-    flags = ["--num-steps", "2", "--hidden-sizes", "8", "--batch-size", "8", "--quiet", "--device", "cpu"]
+    flags = [
+        "--num-steps",
+        "2",
+        "--hidden-sizes",
+        "8",
+        "--batch-size",
+        "8",
+        "--quiet",
+        "--no-judge",
+        "--device",
+        "cpu",
+    ]
     assert main(["train", "--agent", "bc", "--data", "log.npz", "--out", "run", *flags]) == 0
     run = RunDir.open(folder / "run")
     record = run.provenance()

@@ -6,10 +6,11 @@ import json
 import pytest
 
 from chibit.agents import AGENTS
+from chibit.core.formatting import shown_time
 from chibit.core.run_dir import RunDir
 from chibit.recipes import RECIPES
 from chibit.sweep import forecast
-from chibit.sweep.progress import StudyProgress, shown_time
+from chibit.sweep.progress import StudyProgress
 from chibit.sweep.tasks import Outcome, make_tasks
 from chibit.training.result import target_scores
 from chibit.training.run_config import RunConfig, to_record

@@ -14,13 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from chibit.agents.base import Agent, AgentState, PolicyStep
+from chibit.agents.base import DEFAULT_STEPS, Agent, AgentState, PolicyStep
 from chibit.agents.dt.acting import ReturnConditionedPolicy, SequenceStep
 from chibit.agents.dt.build import SequenceModel, build_sequence_model, load_word_centers
 from chibit.agents.dt.co_training import make_language_task
 from chibit.agents.dt.config import (
     BACKBONE_FOLDER,
-    PAPER_STEPS,
     DecisionTransformerConfig,
 )
 from chibit.agents.guard import StepGuard
@@ -57,7 +56,7 @@ class DecisionTransformer(Agent, config=DecisionTransformerConfig):
         """
         # What neither a run nor the data have filled in is as in the paper.
         units = (spec.return_scale or PAPER_RETURN_SCALE, spec.return_baseline)
-        config = config.for_steps(PAPER_STEPS).with_return_units(*units)
+        config = config.for_steps(DEFAULT_STEPS).with_return_units(*units)
         self.config, self.spec, self.runtime, self.step = config, spec, runtime, 0
         built = build_sequence_model(config, spec)
         self.model, self._record = built.model, built.record

@@ -41,7 +41,6 @@ Decay = Literal["linear_to_zero", "sigmoid", "constant"]
 
 _SCHEDULE_SHARE = 0.05
 """Warm-up (Table 7) and decay of the extra losses (section 4.1): 5,000 of 100,000 steps."""
-PAPER_STEPS = 100_000
 BACKBONE_FOLDER = "backbone"
 """Where a saved policy has the configuration of a backbone that is a model of transformers."""
 _WRAPPED = "hf_config:"
@@ -71,6 +70,7 @@ class DecisionTransformerConfig(DecisionTransformerModelConfig, AgentConfig):
     """Hyper-parameters. Defaults: Table 7 of Reid et al. (2022), without its three techniques."""
 
     agent: ClassVar[str] = "dt"
+    schedules: ClassVar[Mapping[str, int]] = {"warmup_steps": 5_000, "auxiliary_decay_steps": 5_000}
     seconds_a_step: ClassVar[float] = 0.15
     seconds_an_episode: ClassVar[float] = 1.0
 
@@ -284,6 +284,17 @@ class DecisionTransformerConfig(DecisionTransformerModelConfig, AgentConfig):
             language = _SECONDS_A_LANGUAGE_STEP * share / self.language_every
         faster = 0.5 if precision == "bf16" else 1.0
         return self.seconds_a_step * faster * max(0.2, size * windows) + language
+
+    @property
+    def active_schedules(self) -> tuple[str, ...]:
+        """The warm-up, and the decay of the extra losses where there are any."""
+        has_more = self.similarity_weight or self.language_weight
+        return ("warmup_steps", "auxiliary_decay_steps") if has_more else ("warmup_steps",)
+
+    @property
+    def steps_a_batch(self) -> int:
+        """Steps of all windows."""
+        return self.batch_size * self.context_length
 
     @property
     def arm_name(self) -> str:

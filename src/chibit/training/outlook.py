@@ -1,0 +1,69 @@
+"""What a run will be: its length in passes over the data, its schedules and its time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from chibit.core.formatting import percent, shown_time
+from chibit.data.choices import Choice, choices
+from chibit.data.dataset import TrajectoryDataset
+from chibit.training.run_config import RunConfig, count_evaluations
+
+MOST_PASSES = 1_000
+"""Times that a run may show each logged step before that is said; ours on D4RL's data show it 130 to 630."""
+
+
+def outlook(config: RunConfig[Any], dataset: TrajectoryDataset) -> tuple[Choice, ...]:
+    """What is chosen for a run on a data set, by it and by its length, and how long it may take."""
+    has_targets = config.agent.takes_target_returns
+    found = choices(dataset, has_targets=has_targets)
+    if has_targets and config.target_returns is not None:
+        found = tuple(choice for choice in found if choice.what != "target returns")
+    return (*found, *of_run(config, dataset))
+
+
+def of_run(config: RunConfig[Any], dataset: TrajectoryDataset) -> tuple[Choice, ...]:
+    """Of that what the run decides: its length, schedules and time."""
+    return (*_of_length(config, dataset), _time(config, dataset))
+
+
+def _passes(config: RunConfig[Any], dataset: TrajectoryDataset) -> float:
+    return config.num_steps * config.agent.steps_a_batch / dataset.num_steps
+
+
+def _of_length(config: RunConfig[Any], dataset: TrajectoryDataset) -> Iterator[Choice]:
+    passes = _passes(config, dataset)
+    shown = f"{passes:,.0f}" if passes >= 10 else f"{passes:.2g}"
+    yield Choice("gradient steps", f"{config.num_steps:,}", f"each logged step is seen {shown} times")
+    settled = vars(config.agent.for_steps(config.num_steps))
+    for name in config.agent.active_schedules:
+        share = percent(settled[name] / config.num_steps)
+        why = f"{share} of the run" if vars(config.agent)[name] is None else f"as given, {share} of the run"
+        yield Choice(name.replace("_", " "), f"{settled[name]:,}", why)
+
+
+def _time(config: RunConfig[Any], dataset: TrajectoryDataset) -> Choice:
+    """A rough figure, since nothing was measured yet."""
+    seconds = config.num_steps * config.agent.rough_seconds_a_step(config.num_steps, config.precision)
+    if dataset.spec.env_id is not None and config.num_episodes:
+        targets = config.targets(dataset.spec) or (0.0,)
+        evaluations = count_evaluations(config.num_steps, config.evaluate_every)
+        seconds += evaluations * config.num_episodes * len(targets) * config.agent.seconds_an_episode
+    why = "rough, for one core of a server; measured once steps were made"
+    return Choice("expected time", shown_time(seconds), why)
+
+
+def few_data(config: RunConfig[Any], dataset: TrajectoryDataset) -> Iterator[str]:
+    """Say it where a run sees its data so often that it learns them by heart."""
+    passes = _passes(config, dataset)
+    if passes <= MOST_PASSES:
+        return
+    steps = max(1, round(MOST_PASSES * dataset.num_steps / config.agent.steps_a_batch))
+    watched = config.validation_share or config.validation_data or config.validation_folds
+    hint = "" if watched else ", and --validation-share 0.2 shows when they are learned by heart"
+    yield (
+        f"few data ({dataset.num_episodes:,} episodes): {config.num_steps:,} gradient steps show each of "
+        f"{dataset.num_steps:,} logged steps {passes:,.0f} times; --num-steps {steps} shows them "
+        f"{MOST_PASSES:,} times{hint}"
+    )

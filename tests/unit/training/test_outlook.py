@@ -1,0 +1,121 @@
+"""What is said at the start of a run: what was chosen and why, its time, and whether data are few."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+import baseline_toys
+from chibit.agents import AGENTS, make_agent
+from chibit.cli import main
+from chibit.core.runtime import Runtime
+from chibit.data.choices import choices, table_lines
+from chibit.data.load import from_arrays
+from chibit.training.outlook import few_data, outlook
+from chibit.training.run_config import RunConfig, to_record
+
+NUM = 400
+
+
+@pytest.fixture
+def log(tmp_path):
+    """A process log in units of 1e4: one observation constant, one with an offset, bounds of all kinds."""
+    rng = np.random.default_rng(0)
+    states = np.stack(
+        [5e4 + 2e3 * rng.standard_normal(NUM), np.full(NUM, 0.3), 52 + 3e-5 * rng.random(NUM)], 1
+    )
+    actions = np.stack([2e4 * rng.random(NUM), 0.01 * rng.random(NUM), rng.random(NUM), rng.random(NUM)], 1)
+    ends = np.arange(NUM) % 20 == 19
+    return from_arrays(
+        states, actions, -1e4 * rng.random(NUM), ends, cache=tmp_path,
+        action_low=[-np.inf, 0, 0, 0], action_high=[np.inf, np.inf, 1, 1],
+    )  # fmt: skip
+
+
+def test_choices_are_said_with_their_reasons(log):
+    said = {choice.what: choice.text for choice in choices(log)}
+    assert "90 %" in said["target returns"] and "taken off first" in said["return scale"]
+    assert "what the data reach" in said["action 0"]
+    assert "one declared, one what the data reach" in said["action 1"]
+    assert said["action 2 to 3"] == "0 to 1 (declared)"
+    assert said["constant ones"].startswith("1 (") and said["with an offset"].startswith("2 (")
+    assert not {"target returns", "return scale"} & {c.what for c in choices(log, has_targets=False)}
+
+
+@pytest.mark.parametrize("agent", ["dt", "bc", "brac_v"])
+def test_the_table_of_a_run_fits_into_80_columns(agent, log):
+    config = RunConfig(data="x", agent=AGENTS[agent].config(), num_steps=1_000)
+    lines = table_lines(outlook(config, log))
+    assert max(map(len, lines)) <= 80
+    text = "\n".join(lines)
+    assert "expected time" in text and "each logged step is seen" in text
+    schedule = {"dt": "warmup steps", "brac_v": "behavior steps"}
+    assert agent not in schedule or schedule[agent] in text
+
+
+def test_few_data_are_said_with_steps_that_suit_them(log):
+    config = RunConfig(data="x", agent=AGENTS["dt"].config())
+    [said] = few_data(config, log)
+    assert "320,000 times" in said and "--num-steps 312 " in said and "--validation-share" in said
+    assert not list(few_data(dataclasses.replace(config, num_steps=312), log))
+    [said] = few_data(dataclasses.replace(config, validation_share=0.2), log)
+    assert "--validation-share" not in said
+
+
+def test_a_run_says_it_in_its_log_and_what_it_measured(log, tmp_path, monkeypatch):
+    monkeypatch.setenv("CHIBIT_HOME", str(tmp_path))
+    flags = [
+        "--num-steps",
+        "6",
+        "--log-every",
+        "2",
+        "--hidden-sizes",
+        "8",
+        "--batch-size",
+        "8",
+        "--quiet",
+        "--no-judge",
+    ]
+    out = ["--out", str(tmp_path / "run"), "--device", "cpu"]
+    assert main(["train", "--agent", "bc", "--data", str(log.folder), *flags, *out]) == 0
+    lines = (tmp_path / "run" / "train.log").read_text().splitlines()
+    assert "chosen for this run:" in lines and any(line.startswith("  action 0 ") for line in lines)
+    [measured] = [line for line in lines if line.startswith("measured over")]
+    assert "measured over 2 steps" in measured and "for the 4 left" in measured
+
+
+SCHEDULES = [
+    ("dt", "warmup_steps", 60, 3),
+    ("dt", "auxiliary_decay_steps", 3_000, 150),
+    ("brac_v", "behavior_steps", 1_000, 100),
+    ("brac_v", "behavior_steps", 1_000_000, 10_000),
+    ("awr", "refresh_every", 60, 6),
+    ("awr", "refresh_every", 100_000, 1_000),
+    ("qr_dqn", "target_every", 1_000, 100),
+    ("rem", "target_every", 100_000, 2_000),
+    ("discrete_cql", "target_every", 5, 1),
+]
+
+
+@pytest.mark.parametrize(("agent", "field", "num_steps", "expected"), SCHEDULES)
+def test_schedules_are_shares_of_the_run_where_none_is_given(agent, field, num_steps, expected):
+    kind = AGENTS[agent].config
+    config = RunConfig(data="x", agent=kind(), num_steps=num_steps)
+    assert to_record(config)["agent"][field] == expected
+    given = dataclasses.replace(config, agent=kind(**{field: 77}))
+    assert to_record(given)["agent"][field] == 77
+
+
+@pytest.mark.parametrize("agent", ["brac_v", "awr"])
+def test_a_short_run_trains_what_acts(agent):
+    """The phase before it took 10,000 or 500 updates, whatever the run's length."""
+    dataset, small = baseline_toys.identity_data(False), dict(baseline_toys.SMALL[agent])
+    small = {k: v for k, v in small.items() if k not in ("behavior_steps", "refresh_every")}
+    torch.manual_seed(0)
+    agent = make_agent(AGENTS[agent].config(**small).for_steps(40), dataset.spec, Runtime())
+    sampler = agent.sampler(agent.prepare(dataset), np.random.default_rng(0))
+    named = set()
+    for _ in range(40):
+        named |= set(agent.update(sampler.sample()))
+    assert "train/actor_loss" in named
