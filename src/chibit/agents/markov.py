@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from chibit.agents.base import PolicyStep
-from chibit.core.acting import Dice, EpisodePolicy, Seeds
+from chibit.core.acting import Dice, EpisodePolicy, Seeds, are_moderate
 from chibit.core.errors import InputError
 from chibit.data.dataset import DatasetSpec
 from chibit.data.normalizer import StateNormalizer
@@ -62,7 +62,7 @@ class MarkovPolicy(EpisodePolicy):
         """Choose actions (E, A) float32 or (E,) int64 for raw observations (E, S)."""
         # A finished episode may show anything; its action must be finite all the same.
         states = self._normalizer(observations)
-        if not np.isfinite(states).all():
+        if not (are_moderate(states) or np.isfinite(states).all()):
             states = np.nan_to_num(states)
         actions = self._actions(torch.from_numpy(states).to(self._device)).cpu().numpy()
         if self._epsilon and not self.greedy:

@@ -8,6 +8,7 @@ Dimensions: E episodes · L of them that still run · K context in timesteps · 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ RewardMode = Literal["normal", "sparse"]
 Seeds: TypeAlias = int | Sequence[int] | None
 """One seed for all episodes that begin, or one for each; None goes on to other random numbers."""
 
+_FEW, _MODERATE = 128, 1e18
 _SLACK = 8
 """A history's buffer is this many contexts long, so that it is moved back only once in 7K steps."""
 
@@ -59,6 +61,14 @@ class Policy(Protocol):
                 or by somebody else. None is what `act` said.
         """
         ...
+
+
+def are_moderate(values: np.ndarray) -> bool:
+    """Whether these are few values, all finite and far from the ends of single precision; else it is open.
+
+    A sum of squares, in which nothing cancels, is several times as fast as numpy's look at each of them.
+    """
+    return values.size <= _FEW and math.hypot(*values.ravel().tolist()) < _MODERATE
 
 
 class EpisodePolicy(ABC):

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from chibit.core.acting import EpisodePolicy, Seeds
+from chibit.core.acting import EpisodePolicy, Seeds, are_moderate
 from chibit.core.acting import Policy as ActingPolicy
 from chibit.core.errors import InputError
 from chibit.policy.shapes import Shapes, as_numbers, first, require_finite
@@ -43,6 +43,8 @@ class Episodes(EpisodePolicy):
         self.max_episode_steps = shapes.max_episode_steps
         self._is_running = self._has_acted = np.zeros(0, bool)
         self._steps = np.zeros(0, np.int64)
+        # What these say all together, so that one action costs little.
+        self._num_running = self._num_waiting = self._oldest = 0
 
     @property
     def target_return(self) -> float | None:
@@ -54,7 +56,7 @@ class Episodes(EpisodePolicy):
 
     @target_return.setter
     def target_return(self, value: float) -> None:
-        if self._is_running.any():
+        if self._num_running:
             raise InputError("target_return: an episode is running; use reset(target_return=...)")
         self._target_return = float(self._checked_targets(value, [0])[0])
 
@@ -95,6 +97,8 @@ class Episodes(EpisodePolicy):
             self._is_running, self._has_acted = np.zeros(number, bool), np.zeros(number, bool)
             self._steps = np.zeros(number, np.int64)
         self._is_running[begun], self._has_acted[begun], self._steps[begun] = True, False, 0
+        self._num_running, self._num_waiting = int(self._is_running.sum()), int(self._has_acted.sum())
+        self._oldest = int(self._steps.max())
 
     def act(self, observations: Any) -> np.ndarray:
         """Choose actions.
@@ -111,13 +115,14 @@ class Episodes(EpisodePolicy):
             InputError: before `reset`, after the end of every episode, at the time limit, if the last actions
                 were not observed, for another shape, or what is not finite.
         """
-        self._check_turn()
+        if not self._num_running or self._num_waiting or self._oldest >= self.max_episode_steps:
+            self._check_turn()
         given, is_single = self._shapes.observations(observations, self._is_running)
         actions = self._acting.act(given)
-        if not np.isfinite(actions).all():
+        if not (are_moderate(actions) or np.isfinite(actions).all()):
             e = first(~np.isfinite(actions).reshape(len(actions), -1).all(axis=1))
             raise InputError(f"act: the action of environment {e} is not finite; give another observation")
-        self._has_acted[:] = self._is_running
+        self._has_acted[:], self._num_waiting = self._is_running, self._num_running
         return actions[0] if is_single else actions
 
     def observe(self, rewards: Any, dones: Any, actions: Any = None) -> None:
@@ -135,24 +140,25 @@ class Episodes(EpisodePolicy):
         number = len(self._is_running)
         if not number:
             raise InputError("observe: call reset first")
-        given = []
-        for name, values in (("rewards", rewards), ("dones", dones)):
-            given.append(np.atleast_1d(as_numbers(f"observe: {name}", values)))
-            if given[-1].shape != (number,):
-                raise InputError(f"observe: {name} have shape {given[-1].shape}, expected {(number,)}")
-        waiting = self._has_acted & self._is_running
-        brought, over = np.where(waiting, given[0], 0.0), np.where(waiting, given[1], 0)
+        brought, over = _column("rewards", rewards, number), _column("dones", dones, number)
+        waiting = self._has_acted
+        if self._num_waiting < number:
+            brought, over = np.where(waiting, brought, 0), np.where(waiting, over, 0)
         require_finite("observe: the reward", brought)
         if over.dtype != bool and not np.isin(over, (0, 1)).all():
             e = first(~np.isin(over, (0, 1)))
             raise InputError(f"observe: done of environment {e} is {over[e]}, expected True or False")
         done = None if actions is None else self._shapes.actions(actions, waiting)
-        if not waiting.any():
+        if not self._num_waiting:
             raise InputError("observe: there is no action that this could follow; call act first")
-        self._acting.observe(brought, over.astype(bool), done)
-        self._steps[waiting] += 1
-        self._is_running &= ~over.astype(bool)
-        self._has_acted[:] = False
+        over = over.astype(bool, copy=False)
+        self._acting.observe(brought, over, done)
+        self._steps += waiting
+        self._oldest += 1
+        if over.any():
+            self._is_running &= ~over
+            self._num_running = int(self._is_running.sum())
+        self._has_acted[:], self._num_waiting = False, 0
 
     def replay(
         self,
@@ -214,18 +220,17 @@ class Episodes(EpisodePolicy):
         """Refuse to act where it is no time to."""
         if not len(self._is_running):
             raise InputError("act: call reset first")
-        if not self._is_running.any():
+        if not self._num_running:
             whose = "the episode is" if len(self._is_running) == 1 else "every episode is"
             raise InputError(f"act: {whose} over; call reset")
-        if (self._has_acted & self._is_running).any():
+        if self._num_waiting:
             raise InputError("act: tell the policy what the last actions brought: observe(rewards, dones)")
-        if self._steps.max() >= self.max_episode_steps:
-            late = self._is_running & (self._steps >= self.max_episode_steps)
-            if late.any():
-                raise InputError(
-                    f"act: environment {first(late)} is at the time limit of {self.max_episode_steps} "
-                    "steps; call reset, or set max_episode_steps"
-                )
+        late = self._is_running & (self._steps >= self.max_episode_steps)
+        if late.any():
+            raise InputError(
+                f"act: environment {first(late)} is at the time limit of {self.max_episode_steps} "
+                "steps; call reset, or set max_episode_steps"
+            )
 
     def _checked_envs(self, envs: Sequence[int] | np.ndarray | None) -> np.ndarray | None:
         if envs is None:
@@ -248,6 +253,15 @@ class Episodes(EpisodePolicy):
         spread = np.broadcast_to(given, (len(envs),))
         require_finite("target_return", spread, envs)
         return spread
+
+
+def _column(name: str, values: Any, number: int) -> np.ndarray:
+    """(E,) numbers, or one."""
+    array = as_numbers(f"observe: {name}", values)
+    array = array[None] if array.ndim == 0 else array
+    if array.shape != (number,):
+        raise InputError(f"observe: {name} have shape {array.shape}, expected {(number,)}")
+    return array
 
 
 def _leaves(value: Any) -> list[Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from chibit.core.acting import are_moderate
 from chibit.core.errors import InputError
 
 
@@ -61,6 +62,8 @@ class Shapes:
         if not len(self.mean):
             if array.dtype != np.uint8:
                 raise InputError(f"act: pictures are {array.dtype}, expected uint8")
+            return array, is_single
+        if are_moderate(array):
             return array, is_single
         with np.errstate(over="ignore", invalid="ignore"):
             # What leaves single precision only when it is normalized is refused too.
@@ -152,6 +155,8 @@ def _encoded(part: Mapping[str, Any], values: np.ndarray, is_running: np.ndarray
 
 def require_finite(what: str, values: np.ndarray, envs: Sequence[int] | np.ndarray | None = None) -> None:
     """Refuse (E,) values of environments that are not finite, or not in single precision."""
+    if are_moderate(values):
+        return
     with np.errstate(over="ignore"):
         is_finite = np.isfinite(values.astype(np.float32))
     if not is_finite.all():
