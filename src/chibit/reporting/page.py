@@ -26,6 +26,7 @@ from chibit.reporting.figures import (
     curves,
     forest,
     judged,
+    lengths,
     measured,
     overview,
     profile,
@@ -82,7 +83,7 @@ class Download:
     """Its content, as a data URL."""
 
 
-SECTIONS = (curves, forest, measured, crossover, returns, sizes, profile, targets)
+SECTIONS = (curves, lengths, forest, measured, crossover, returns, sizes, profile, targets)
 """The figures, in the order of the page: modules with a function `sections`."""
 
 

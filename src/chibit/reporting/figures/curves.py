@@ -9,8 +9,9 @@ import numpy as np
 
 from chibit.core.formatting import format_score
 from chibit.reporting.analysis import HEADLINE, Analysis
+from chibit.reporting.figures.lengths import WITHOUT_MEMORY, memory_task
 from chibit.reporting.figures.panel import Panel, Section, draw_band, draw_behavior, draw_line, unit
-from chibit.reporting.figures.svg import Canvas, to_svg
+from chibit.reporting.figures.svg import MUTED, Canvas, to_svg
 from chibit.reporting.read.arms import arm_label
 from chibit.reporting.read.targets import describe_choice
 from chibit.reporting.statistics.comparison import Scores, behavior_mean, curve_points
@@ -22,12 +23,14 @@ _SEED = 0
 def sections(canvas: Canvas, analysis: Analysis) -> Iterator[Section]:
     """A panel for each data set."""
     study = analysis.study
+    is_memory = any(memory_task(study, name) is not None for name in study.datasets)
+    dashed = " Dashed: the best that is reached without memory." if is_memory else ""
     none = " (with one seed there is none)" if len(study.seeds) == 1 else ""
     yield Section(
         key="curves",
         title="Learning curves",
         caption=f"Mean over seeds; the band is the 95% bootstrap interval of that mean{none}. Dotted: mean "
-        f"of the training data's own episodes. At {describe_choice(study, analysis.target)}.",
+        f"of the training data's own episodes.{dashed} At {describe_choice(study, analysis.target)}.",
         panels={
             None: [
                 *average_curves(canvas, analysis.scores[HEADLINE]),
@@ -87,5 +90,7 @@ def learning_curves(canvas: Canvas, scores: Scores, dataset: str, key: str) -> P
         if steps.size:
             endings.append(f"{arm_label(arm)} ends at {format_score(mean[-1], normalized=normalized)}")
     draw_behavior(axes, behavior_mean(study, dataset, normalized=normalized), horizontal=True)
+    if (task := memory_task(study, dataset)) is not None:
+        axes.axhline(100 * task.chance, color=MUTED, linewidth=1.2, linestyle=WITHOUT_MEMORY)
     svg = to_svg(canvas.figure, key, f"Learning curves on {dataset}: {'; '.join(endings)}.")
     return Panel(title=dataset, svg=svg)
