@@ -51,8 +51,8 @@ def check_environment(origin: Origin, recording: Recording, where: str) -> Origi
 
     Returns:
         The origin with action bounds, number of actions and time limit. Data of another shape that were
-        recorded with options or wrappers, which are not applied here, lose their environment: they can be
-        trained on, not evaluated.
+        recorded with options or wrappers, which are not applied here, or that are pictures of another size,
+        lose their environment: they can be trained on, not evaluated.
 
     Raises:
         InputError: if observations or actions are not those of the environment.
@@ -68,7 +68,7 @@ def check_environment(origin: Origin, recording: Recording, where: str) -> Origi
     mismatch = facts.mismatch(
         recording.observation_size, recording.num_action_columns, is_discrete=recording.is_discrete
     )
-    if mismatch and origin.env_options:
+    if mismatch and (origin.env_options or recording.image_shape):
         return replace(origin, env_id=None, notes=(*origin.notes, mismatch))
     if mismatch:
         raise InputError(f"{where}: {mismatch}; correct the data, or the environment that they name")

@@ -222,7 +222,9 @@ def _by_path(path: Path) -> Found:
             return Found(claimed, format)
     if path.is_dir() and any(path.glob("$store$_*_ckpt.*.gz")):
         raise InputError(f"{path}: shards of DQN-replay; chibit data convert makes a store of them")
-    if path.suffix == ".tfrecord" or (path.is_dir() and any(path.rglob("*.tfrecord*"))):
+    if path.suffix == ".tfrecord" or any(
+        True for depth in ("", "*/", "*/*/") for _ in path.glob(f"{depth}*.tfrecord*")
+    ):
         raise InputError(
             f"{path}: RLDS data, which only TensorFlow reads; where it is installed, join the steps of "
             "tfds.builder_from_directory(PATH).as_dataset() to arrays, numpy.savez them, and give that file"

@@ -260,7 +260,8 @@ class _RecordWriter:
         where = f", column {dimension}" if values.shape[1] > 1 else ""
         raise InputError(
             f"{self._name}: {column}{where} of {self._place(first + row)} is {values[row, dimension]}; "
-            "expected finite numbers below 3.4e38; repair the data or leave that episode out"
+            "expected finite numbers below 3.4e38; repair the data, give them in other "
+            "units, or leave that episode out"
         )
 
     def _check_actions(self, actions: np.ndarray, first: int, num_actions: int) -> None:

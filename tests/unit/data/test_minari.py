@@ -586,6 +586,20 @@ def test_pictures_become_frames(write_minari, home, data_format, jpeg, colors):
     assert any("gray" in note for note in dataset.notes)
 
 
+def test_pictures_of_another_size_leave_training_only(write_minari, home):
+    """As Minari's sets of Atari, whose screens are 210 x 160."""
+    folder = write_minari(
+        [steps(pictures(11, 3), np.arange(10) % 2)],
+        env_id=None,
+        observation_space=gym.spaces.Box(0, 255, (40, 44, 3), np.uint8),
+        action_space=gym.spaces.Discrete(2),
+    )
+    edit_metadata(folder, eval_env_spec=json.dumps({"id": "CartPole-v1"}))
+    dataset = load_dataset(folder, progress=False)
+    assert dataset.spec.env_id is None
+    assert any("observations have 1760 values, those of CartPole-v1 have 4" in note for note in dataset.notes)
+
+
 def test_numbers_that_were_stored_as_pictures_are_refused(write_minari, home):
     """As Minari 0.5.3 did with every array of bytes."""
     space = gym.spaces.Box(0, 255, (5,), np.uint8)

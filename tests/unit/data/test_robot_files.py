@@ -100,6 +100,20 @@ def test_keys_and_filter_keys_are_chosen(tmp_path):
         load(path, columns=["observations=objekt"])
 
 
+def test_a_picture_is_chosen_where_there_are_no_numbers(tmp_path):
+    path = write_demos(tmp_path / "lift.hdf5", mask=False)
+    with h5py.File(path, "a") as file:
+        for demo in file["data"].values():
+            for group in ("obs", "next_obs"):
+                del demo[f"{group}/object"], demo[f"{group}/robot0_eef_pos"]
+    with pytest.raises(
+        InputError, match="pictures alone; choose one: --columns observations=agentview_image"
+    ):
+        load(path)
+    dataset = load(path, columns=["observations=agentview_image"])
+    assert (dataset.spec.image_shape, dataset.frames.shape) == ((1, 84, 84), (15, 84, 84))
+
+
 def test_demonstrations_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"demo_0: no obs; found actions, .*dataset_states_to_obs"):
         load(write_demos(tmp_path / "raw.hdf5", obs=False))

@@ -184,6 +184,15 @@ def test_damaged_tables_are_said_to_be(tmp_path, suffix):
         read(path, PLANT)
 
 
+def test_ends_may_be_time_limits_alone_and_a_table_without_rows_is_said(tmp_path):
+    columns = {**plant(), "timeouts": np.arange(NUM) % 5 == 4}
+    write_parquet(tmp_path / "log.parquet", columns)
+    assert read(tmp_path / "log.parquet", PLANT[:3])[0].episode_starts.tolist() == [0, 5, 10, 15]
+    (tmp_path / "log.csv").write_text(",".join(plant()) + "\n")
+    with pytest.raises(InputError, match="is empty; expected a number in every row"):
+        read(tmp_path / "log.csv", PLANT)
+
+
 def test_a_pipe_and_a_link_out_of_the_folder_are_not_opened(tmp_path):
     write_csv(tmp_path / "outside.csv", plant())
     folder = tmp_path / "folder"

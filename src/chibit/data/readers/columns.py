@@ -181,7 +181,8 @@ def locate_columns(names: Sequence[str], where: str, reading: Reading) -> dict[s
 def check_needed(columns: Collection[str], found: Iterable[str], where: str, reading: Reading | None) -> None:
     """Refuse a file without a column that is needed; None is one whose columns cannot be named."""
     needed = ["observations", "actions", "rewards"]
-    if EPISODE not in columns and (reading is None or reading.episode_length is None):
+    has_ends = EPISODE in columns or "truncations" in columns
+    if not has_ends and (reading is None or reading.episode_length is None):
         needed.append("terminations")
     for ours in needed:
         if ours not in columns:

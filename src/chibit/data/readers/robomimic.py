@@ -68,8 +68,9 @@ def _chosen(file: Hdf5Group, path: Path, part: str) -> tuple[list[str], list[str
     names = sorted(parts[part] if part else names, key=lambda name: int(name.removeprefix("demo_")))
     if not names:
         raise InputError(f"{path}: no demonstrations (data/demo_0, data/demo_1, ...)")
-    whole = [f"all demonstrations; filter keys are {listed}, as in {path.name}:{next(iter(parts))}"]
-    return names, whole if parts and not part else []
+    if not parts or part:
+        return names, []
+    return names, [f"all demonstrations; filter keys are {listed}, as in {path.name}:{next(iter(parts))}"]
 
 
 class _Demo:
@@ -97,7 +98,7 @@ class _Demo:
         chosen = tuple(key for key in self._keys if not is_picture[key])
         if not chosen:
             raise InputError(
-                f"{self.where}: obs holds pictures alone ({', '.join(self._keys)}); expected vectors"
+                f"{self.where}: obs holds pictures alone; choose one: --columns observations={self._keys[0]}"
             )
         return chosen, [key for key in self._keys if is_picture[key]]
 

@@ -156,6 +156,8 @@ def _numbers(column: Any, where: str, text: bool = False, empty: bool = False) -
     if types.is_dictionary(kind):
         column = pa.chunked_array([chunk.dictionary_decode() for chunk in column.chunks], kind.value_type)
         kind = kind.value_type
+    if types.is_null(kind):
+        raise InputError(f"{where} is empty; expected a number in every row")
     if column.null_count and not (empty and types.is_floating(kind)):
         row = int(np.flatnonzero(column.is_null().to_numpy())[0])
         raise InputError(f"{where}: row {row} is empty; expected a number in every row")
