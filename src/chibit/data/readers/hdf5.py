@@ -33,7 +33,9 @@ def open_hdf5(path: Path) -> Iterator[Hdf5Group]:
     with _reading(path):
         file = h5py.File(path, "r")
     with file:
-        yield Hdf5Group(file["/"].id, path, "")
+        with _reading(path):
+            root = file["/"].id
+        yield Hdf5Group(root, path, "")
 
 
 class Hdf5Group:
