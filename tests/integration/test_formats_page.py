@@ -5,6 +5,7 @@ import pickle
 import re
 import shlex
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import gymnasium as gym
@@ -167,6 +168,8 @@ FILES = {
 SLOW = {"pickle", "D4RL, locomotion", "D4RL, Maze2d", "D4RL, Kitchen", "Parquet", "a store"}
 """Whose likes are tested by the others and elsewhere."""
 EVALUATED = {"pickle", "D4RL, locomotion", "Minari"}
+if find_spec("gymnasium_robotics"):
+    EVALUATED.add("D4RL, Adroit")
 """Formats whose files here are of an environment that can be played."""
 
 
