@@ -120,6 +120,7 @@ def forms():
     tables = {f"table {form}": {"timestep_table": form} for form in ("random", "normal", "zeros")}
     return {
         "pretrained": words,
+        "shipped": {"initializer": "chibit"},
         "matched": {"initializer": f"random_matched:{words['initializer']}"},
         "language": {**words, **text, "perplexity_every": 2},
         "language, similarity, lora": {**similar["similarity mean_max_cosine"], **text, "tuning": "lora"},
@@ -187,6 +188,23 @@ def test_from_a_bad_step_on_nothing_changes_until_it_is_told_of(name):
         agent.update(good)
         agent.check()
         assert not all(map(torch.equal, before, snapshot(agent)))
+
+
+@pytest.mark.parametrize("name", ["dt", "bc", "awr", "cql"])
+def test_after_a_bad_first_step_the_next_one_is_as_if_it_were_the_first(name):
+    with pretend_device():
+        after = []
+        for begins_badly in (True, False):
+            agent, sampler = make(name, DEVICE)
+            batch = sampler.sample()
+            if begins_badly:
+                agent.update(spoilt(batch))
+                with pytest.raises(DivergenceError, match="at step 0"):
+                    agent.check()
+            torch.manual_seed(1)
+            agent.update(batch)
+            after.append(snapshot(agent))
+        assert len(after[0]) == len(after[1]) and all(map(torch.equal, *after))
 
 
 def test_bad_steps_are_told_of_at_the_latest_after_a_thousand(monkeypatch):

@@ -13,6 +13,7 @@ import torch
 
 from baseline_toys import small_config
 from chibit.agents import AGENTS
+from chibit.core import memory
 from chibit.core.checkpoint import load_checkpoint
 from chibit.core.errors import DamagedFileError, DivergenceError
 from chibit.core.signals import Stopped
@@ -80,6 +81,16 @@ def waits(monkeypatch):
 
     monkeypatch.setattr(Loop, "_step", counted)
     return kept
+
+
+def test_memory_is_limited_on_the_cpu_alone(data, tmp_path, monkeypatch):
+    limits = []
+    monkeypatch.setattr(memory, "limit_data", lambda most: limits.append(most))
+    for device, count in (("pretend", 0), ("auto", 1)):
+        with pretend_device():
+            config = config_of(data, "bc", num_steps=1, num_episodes=0, device=device)
+            train(config, tmp_path / device, progress=False)
+        assert len(limits) == count
 
 
 @pytest.mark.parametrize("agent", ["dt", "td3_bc", "awr"])

@@ -90,7 +90,12 @@ class AWR(StochasticAgent, config=AWRConfig):
 
     def prepare(self, dataset: TrajectoryDataset) -> TrajectoryDataset:
         """Keep the data at hand for the returns."""
-        self._logged = LoggedSteps.of(dataset, self.runtime.torch_device)
+        device = self.runtime.torch_device
+        self._logged = LoggedSteps.of(dataset, device)
+        if device.type != "cpu":  # the fused form leaves momentum unset where it leaves the first step out
+            for name, optimizer in self.optimizers.items():
+                for parameter in self._parameters[name]:
+                    optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         return dataset
 
     def value_loss(self, states: Tensor, returns: Tensor) -> Loss:
