@@ -116,7 +116,8 @@ def evaluate(
     """Play `num_episodes` episodes for each target return, all at once.
 
     Args:
-        policy: made for the same target returns, in this order.
+        policy: asked for these returns; one that takes no `target_return` in `reset` must have been made for
+            them, in this order.
         env: an id (of `chibit.environments.registry.ENVIRONMENTS`, or of anything registered with Gymnasium
             in this process), a class or function that builds one, or an instance; see `take_env`.
         target_returns: raw returns to ask for, in the policy's order; `[None]` for a policy that takes none,
@@ -157,7 +158,12 @@ def episode_seeds(seed: int, num_episodes: int) -> list[int]:
 
 
 def rollout(
-    policy: Policy, environments: Sequence[gym.Env], seeds: Sequence[int], *, progress: Progress | None = None
+    policy: Policy,
+    environments: Sequence[gym.Env],
+    seeds: Sequence[int],
+    *,
+    target_returns: np.ndarray | None = None,
+    progress: Progress | None = None,
 ) -> list[Episode]:
     """Play one episode in each environment, in lockstep, until all are over.
 
@@ -165,6 +171,7 @@ def rollout(
         policy: acts in all episodes at once; it is reset first.
         environments: E environments with one shape of observations, which do not reset themselves.
         seeds: E seeds for `env.reset`, and for what the policy draws in each episode, if it draws.
+        target_returns: (E,) raw returns to ask for, where the policy takes them in `reset`; None is its own.
         progress: told of every lockstep step.
 
     Returns:
@@ -175,7 +182,7 @@ def rollout(
         InputError: if the policy's actions do not have the shape that the environments take.
     """
     number = len(environments)
-    observations = _begin(policy, environments, seeds)
+    observations = _begin(policy, environments, seeds, target_returns)
     returns, discounted, rewards = np.zeros((3, number))
     lengths, (dones, solved, says) = np.zeros(number, np.int64), np.zeros((3, number), bool)
     faults: list[str | None] = [None] * number
@@ -212,7 +219,12 @@ def rollout(
     ]
 
 
-def _begin(policy: Policy, environments: Sequence[gym.Env], seeds: Sequence[int]) -> np.ndarray:
+def _begin(
+    policy: Policy,
+    environments: Sequence[gym.Env],
+    seeds: Sequence[int],
+    target_returns: np.ndarray | None,
+) -> np.ndarray:
     """Reset environments and policy: (E, S) first observations, which later ones are written into."""
     number, shape = len(environments), environments[0].observation_space.shape
     assert shape is not None
@@ -222,7 +234,7 @@ def _begin(policy: Policy, environments: Sequence[gym.Env], seeds: Sequence[int]
     for e, env in enumerate(environments):
         observations[e] = env.reset(seed=seeds[e])[0]
     if isinstance(policy, EpisodePolicy):
-        policy.reset(number, seed=seeds)
+        policy.reset(number, seed=seeds, target_return=target_returns)
     else:
         policy.reset(number)
     return observations
@@ -242,7 +254,7 @@ def _evaluate(
         raise InputError(
             f"{num_episodes} episodes for {num_targets} target returns, expected at least 1 of each"
         )
-    seeds = episode_seeds(seed, num_episodes)
+    seeds, asked = episode_seeds(seed, num_episodes), [t for t in target_returns if t is not None]
     played: list[list[Episode]] = [[] for _ in target_returns]
     started = time.perf_counter()
     in_wave = max(1, MAX_LOCKSTEP // num_targets)
@@ -250,7 +262,13 @@ def _evaluate(
         wave = seeds[first : first + in_wave]
         done = sum(episode.length for episodes in played for episode in episodes)
         environments = pool.take(len(wave) * num_targets)
-        episodes = rollout(policy, environments, wave * num_targets, progress=_counted_from(done, progress))
+        episodes = rollout(
+            policy,
+            environments,
+            wave * num_targets,
+            target_returns=np.repeat(asked, len(wave)) if len(asked) == num_targets else None,
+            progress=_counted_from(done, progress),
+        )
         pool.drop([env for env, episode in zip(environments, episodes, strict=True) if episode.fault])
         for target in range(num_targets):
             played[target] += episodes[target * len(wave) : (target + 1) * len(wave)]

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 from minari.serialization import serialize_space
 
+from chibit.agents import AGENTS, make_agent
 from chibit.core.errors import DamagedFileError, InputError, ResourceError
+from chibit.core.runtime import Runtime
 from chibit.data.inspect import find_notes
 from chibit.data.load import load_dataset
+from chibit.policy.policy import Policy
 
 
 def edit_metadata(folder, **changes):
@@ -278,6 +281,12 @@ def test_discrete_observations_are_one_hot_as_gymnasium_flattens_them(kind, writ
     assert np.array_equal(dataset.observations, expected[:-1])
     assert np.array_equal(dataset.final_observations, expected[-1:])
     assert dataset.spec.state_dim == gym.spaces.flatdim(space)
+    policy = Policy(make_agent(AGENTS["bc"].config(hidden_sizes=(8,)), dataset.spec, Runtime()), dataset.spec)
+    actions = []
+    for observation in (seen[3], expected[3]):
+        policy.reset()
+        actions.append(policy.act(observation))
+    assert np.array_equal(*actions)
     parts = [("/".join(part.path), part.width) for part in dataset.spec.observation_parts]
     assert (
         parts

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from torch import nn
 
+import chibit
 from baseline_toys import identity_data, small_agent
 from chibit.core.errors import InputError
 from chibit.data.spec import ObservationPart
@@ -225,14 +226,30 @@ def test_an_evaluation_is_decided_by_its_seed():
         return kept[0].episode_returns
 
     try:
-        import chibit
-
         chibit.register_env("toys/Three-v0", max_episode_steps=10)
         first = returns(0)
         assert returns(0) == first and returns(0, number=2) == first[:2]
         assert len({returns(seed) for seed in range(4)}) > 1
     finally:
         gym.registry.pop("toys/Three-v0")
+
+
+def test_an_evaluation_asks_for_each_of_its_targets():
+    policy = make("dt", target_return=3.0)
+    gym.register("toys/One-v0", IdentityEnv)
+    chibit.register_env("toys/One-v0", max_episode_steps=10)
+    try:
+        together, one, other = (
+            evaluate(policy, "toys/One-v0", target_returns=targets, num_episodes=2, seed=0)
+            for targets in ([50.0, -50.0], [50.0], [-50.0])
+        )
+        with pytest.raises(InputError, match="takes none"):
+            evaluate(make("bc"), "toys/One-v0", target_returns=[50.0], num_episodes=1, seed=0)
+    finally:
+        gym.registry.pop("toys/One-v0")
+    for found, expected in zip(together, (*one, *other), strict=True):
+        np.testing.assert_allclose(found.episode_returns, expected.episode_returns, atol=1e-5)
+    assert abs(one[0].mean_return - other[0].mean_return) > 1e-4
 
 
 SPACE = gym.spaces.Dict(

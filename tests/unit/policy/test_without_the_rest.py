@@ -65,3 +65,16 @@ def test_policies_act_with_torch_and_numpy_alone(tmp_path):
     for actions, known in zip(acted, expected, strict=True):
         np.testing.assert_allclose(actions, known, atol=1e-5)
     assert not set(loaded) & set(CLOSED.split(","))
+
+
+def test_the_policy_of_a_graph_imports_numpy_alone():
+    code = """
+import sys
+allowed = {"chibit", "numpy", *sys.stdlib_module_names}
+import chibit, chibit.policy.onnx_policy
+chibit.OnnxPolicy
+others = {name.partition(".")[0] for name in sys.modules} - allowed
+print(sorted(name for name in others if not name.startswith("__") and not name.startswith("_")))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert run.stdout.strip() == "[]"
