@@ -19,9 +19,9 @@ from annotated_types import Interval
 from torch import Tensor
 
 from chibit.agents.base import AgentState
-from chibit.agents.continuous import StochasticAgent
+from chibit.agents.continuous import RewardConfig, StochasticAgent
 from chibit.agents.logged_steps import LoggedSteps
-from chibit.agents.off_policy import BaselineConfig, Loss, Optimizers
+from chibit.agents.off_policy import Loss, Optimizers
 from chibit.core.fields import BelowOne, Count, Fraction, NonNegative, Positive, Widths
 from chibit.data.dataset import TrajectoryDataset
 from chibit.data.samplers.transitions import TransitionBatch
@@ -31,7 +31,7 @@ from chibit.models.critics import StateValue, frozen_copy
 
 
 @dataclass(frozen=True, kw_only=True)
-class AWRConfig(BaselineConfig):
+class AWRConfig(RewardConfig):
     """Hyper-parameters. Defaults: Peng et al. (2019), with the action spread of their locomotion tasks."""
 
     agent: ClassVar[str] = "awr"
@@ -91,7 +91,7 @@ class AWR(StochasticAgent, config=AWRConfig):
     def prepare(self, dataset: TrajectoryDataset) -> TrajectoryDataset:
         """Keep the data at hand for the returns."""
         device = self.runtime.torch_device
-        self._logged = LoggedSteps.of(dataset, device)
+        self._logged = LoggedSteps.of(dataset, device, self.config.reward_factor(dataset))
         if device.type != "cpu":  # the fused form leaves momentum unset where it leaves the first step out
             for name, optimizer in self.optimizers.items():
                 for parameter in self._parameters[name]:

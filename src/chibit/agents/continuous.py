@@ -6,7 +6,7 @@ Dimensions: B batch · S state_dim · A act_dim.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from chibit.agents.base import Sampler
 from chibit.agents.markov import ActionScaler
 from chibit.agents.off_policy import BaselineConfig, OffPolicyAgent
-from chibit.core.fields import Count, Fraction
+from chibit.core.fields import Count, Fraction, Positive, Since
 from chibit.core.runtime import Runtime
 from chibit.data.bounds import check_within
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
@@ -25,7 +25,27 @@ from chibit.models.actors import GaussianActor, TanhGaussianActor
 
 
 @dataclass(frozen=True, kw_only=True)
-class ActorCriticConfig(BaselineConfig):
+class RewardConfig(BaselineConfig):
+    """Of agents that learn values, whose step sizes suit rewards of a size."""
+
+    reward_scale: Annotated[Positive | None, Since(1.0)] = None
+    """Rewards are multiplied by this; None is 1 where the data name an environment, else what makes their
+    root mean square 1."""
+
+    def reward_factor(self, dataset: TrajectoryDataset) -> float:
+        """What the rewards of a data set are multiplied by."""
+        if self.reward_scale is not None:
+            return self.reward_scale
+        size = float(np.sqrt(np.mean(np.square(dataset.rewards, dtype=np.float64))))
+        return 1.0 if dataset.spec.env_id is not None or size == 0.0 else 1.0 / size
+
+    def as_recorded(self, return_scale: float | None, *, has_unit_bounds: bool) -> RewardConfig:
+        """In the paper's environments rewards are as they are."""
+        return self if return_scale is None else replace(self, reward_scale=self.reward_scale or 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActorCriticConfig(RewardConfig):
     """What the configs of agents with critics share."""
 
     batch_size: Count = 256
@@ -52,10 +72,6 @@ class ContinuousAgent(OffPolicyAgent):
         self.scaler = ActionScaler(config.agent, spec, runtime.torch_device)
         super().__init__(config, spec, runtime)
 
-    def reward_scale(self, dataset: TrajectoryDataset) -> float:
-        """Factor of the rewards of a data set."""
-        return 1.0
-
     def sampler(self, dataset: TrajectoryDataset, generator: np.random.Generator) -> Sampler[Any]:
         """Draw transitions uniformly, rewards scaled.
 
@@ -63,7 +79,7 @@ class ContinuousAgent(OffPolicyAgent):
             InputError: if actions lie outside assumed bounds.
         """
         check_actions(dataset)
-        scale = self.reward_scale(dataset)
+        scale = self.config.reward_factor(dataset) if isinstance(self.config, RewardConfig) else 1.0
         return TransitionSampler(
             dataset,
             batch_size=self.config.batch_size,

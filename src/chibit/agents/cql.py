@@ -52,6 +52,10 @@ class CQLConfig(ActorCriticConfig):
         """Actions from three sources."""
         return 3 * self.num_sampled_actions
 
+    def reward_factor(self, dataset: TrajectoryDataset) -> float:
+        """One by the range of the data's returns, if asked for."""
+        return return_range_scale(dataset) if self.scale_rewards else super().reward_factor(dataset)
+
 
 @dataclass(frozen=True)
 class ConservativeBatch:
@@ -80,10 +84,6 @@ class CQL(StochasticAgent, config=CQLConfig):
             "actor": adam(self.actor, config.actor_learning_rate),
             "temperature": adam(self.temperature, config.actor_learning_rate),
         }
-
-    def reward_scale(self, dataset: TrajectoryDataset) -> float:
-        """One by the range of the data's returns, if asked for."""
-        return return_range_scale(dataset) if self.config.scale_rewards else 1.0
 
     def update(self, batch: TransitionBatch) -> Mapping[str, float | Tensor]:
         """Take one step; the first pre-trains the critics if asked to."""

@@ -51,6 +51,10 @@ class IQLConfig(ActorCriticConfig):
     actor_decay_steps: Natural = 1_000_000
     """Steps over which the actor's learning rate falls to 0 along half a cosine; 0 keeps it constant."""
 
+    def reward_factor(self, dataset: TrajectoryDataset) -> float:
+        """One by the range of the data's returns, if asked for."""
+        return return_range_scale(dataset) if self.scale_rewards else super().reward_factor(dataset)
+
 
 class IQL(StochasticAgent, config=IQLConfig):
     """Twin critics, a state value and a Gaussian actor."""
@@ -66,10 +70,6 @@ class IQL(StochasticAgent, config=IQLConfig):
         self.target_critics = frozen_copy(self.critics)
         parts = {"value": self.value, "critic": self.critics, "actor": self.actor}
         return {name: adam(part, self.config.learning_rate) for name, part in parts.items()}
-
-    def reward_scale(self, dataset: TrajectoryDataset) -> float:
-        """One by the range of the data's returns, if asked for."""
-        return return_range_scale(dataset) if self.config.scale_rewards else 1.0
 
     def learning_rates(self) -> dict[str, float]:
         """The actor's decay."""

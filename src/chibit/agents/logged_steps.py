@@ -38,15 +38,15 @@ class LoggedSteps:
     """(E,) bool; True where the environment ended the episode, so that no value follows."""
 
     @classmethod
-    def of(cls, dataset: TrajectoryDataset, device: torch.device) -> LoggedSteps:
-        """Take the columns of a data set to a device."""
+    def of(cls, dataset: TrajectoryDataset, device: torch.device, reward_factor: float = 1.0) -> LoggedSteps:
+        """Take the columns of a data set to a device, rewards multiplied."""
         normalizer = StateNormalizer.from_spec(dataset.spec)
         states = normalizer(dataset.observations)
         final = dataset.final_observations
         final_states = states[dataset.episode_starts[1:] - 1] if final is None else normalizer(final)
         columns = (
             states,
-            np.array(dataset.rewards),
+            np.array(dataset.rewards) * np.float32(reward_factor),
             dataset.episode_starts[1:] - 1,
             final_states,
             np.array(dataset.episode_ends[:, 0]),

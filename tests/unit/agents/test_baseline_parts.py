@@ -85,7 +85,7 @@ def test_awr_returns_of_the_whole_data_set(has_final, terminates):
     ends = np.tile([terminates, not terminates], (8, 1))
     final = np.random.default_rng(0).standard_normal((8, 1)).astype(np.float32) if has_final else None
     dataset = dataclasses.replace(dataset, episode_ends=ends, final_observations=final)
-    agent, sampler = small_agent("awr", dataset)
+    agent, sampler = small_agent("awr", dataset, reward_scale=1.0)
     agent.update(sampler.sample())
     mean, std = (np.asarray(x, np.float32) for x in (dataset.spec.state_mean, dataset.spec.state_std))
 
@@ -302,8 +302,8 @@ def test_rewards_are_scaled_to_a_return_range_of_1000_where_asked_for(name):
     assert return_range_scale(dataset) == pytest.approx(1000.0 / spread)
     for returns, factor in (((0.25, 0.75), 2000.0), ((-3.0, -3.0), 1.0)):
         assert return_range_scale(SimpleNamespace(episode_returns=np.array(returns))) == factor
-    for scale_rewards, scale in ((True, 1000.0 / spread), (False, 1.0)):
-        _, sampler = small_agent(name, scale_rewards=scale_rewards)
+    for scale_rewards, scale in ((True, 1000.0 / spread), (False, 2.0)):
+        _, sampler = small_agent(name, scale_rewards=scale_rewards, reward_scale=2.0)
         batch = sampler.sample()
         np.testing.assert_allclose(batch.rewards, np.asarray(dataset.rewards)[batch.rows] * scale, rtol=1e-5)
 
@@ -396,7 +396,7 @@ def test_losses_see_raw_rewards_and_actions_as_shares_of_the_bounds():
     wide = dataclasses.replace(
         dataset, spec=dataclasses.replace(dataset.spec, action_low=(-4.0,), action_high=(8.0,))
     )
-    agent, sampler = small_agent("td3_bc", wide)
+    agent, sampler = small_agent("td3_bc", wide, reward_scale=1.0)
     batch, seen = sampler.sample(), []
     np.testing.assert_array_equal(batch.rewards, np.asarray(dataset.rewards)[batch.rows])
     losses = agent.losses

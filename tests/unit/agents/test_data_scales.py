@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+import baseline_toys
 from chibit.agents import AGENTS, make_agent
 from chibit.core.runtime import Runtime
 from chibit.data.dataset import TrajectoryDataset
@@ -182,3 +183,37 @@ def test_bounds_leave_room_around_an_action_that_never_changes(value):
     assert high - low <= max(0.01 * abs(value), 0.01)
     (low,), (high,) = settled_bounds(([-np.inf], [-1.0]), ([2.0], [3.0]))
     assert low < high == -1.0
+
+
+@pytest.mark.parametrize("agent_name", ["bc", "td3_bc", "iql", "cql", "rebrac", "awr", "brac_v"])
+def test_the_same_is_learned_whatever_the_unit_of_rewards(agent_name, tmp_path):
+    """Where no environment says what size they have, which the step sizes of values suit."""
+    rng = np.random.default_rng(0)
+    states, actions = rng.standard_normal((500, 2)), np.clip(0.4 * rng.standard_normal((500, 1)), -1, 1)
+    rewards, ends = -((actions[:, 0] - np.tanh(states[:, 0])) ** 2), np.arange(500) % 10 == 9
+    found = []
+    for scale in (1.0, 1e-2, 1e2):
+        dataset = from_arrays(states, actions, scale * rewards, ends, cache=tmp_path)
+        torch.manual_seed(0)
+        config = AGENTS[agent_name].config(**baseline_toys.SMALL[agent_name], batch_size=32)
+        agent = make_agent(config, dataset.spec, Runtime())
+        sampler = agent.sampler(agent.prepare(dataset), np.random.default_rng(0))
+        for _ in range(25):
+            agent.update(sampler.sample())
+        policy = agent.policy(None)
+        policy.reset(500)
+        found.append(policy.act(states))
+    for other in found[1:]:
+        np.testing.assert_allclose(other, found[0], atol=5e-3)
+
+
+def test_rewards_of_known_environments_and_of_earlier_runs_are_as_they_are(tmp_path):
+    kind = AGENTS["td3_bc"].config
+    dataset = log_of(5.0, tmp_path)
+    known = replace(dataset, spec=replace(dataset.spec, env_id="Pendulum-v1"))
+    size = np.sqrt(np.mean(np.square(dataset.rewards)))
+    assert kind().reward_factor(dataset) == pytest.approx(1 / size)
+    assert kind().reward_factor(known) == kind(reward_scale=1.0).reward_factor(dataset) == 1.0
+    record = to_record(RunConfig(data="hopper-medium", agent=kind()))
+    assert "reward_scale" not in record["agent"] and from_record(record).agent.reward_scale == 1.0
+    assert to_record(RunConfig(data="mine.npz", agent=kind()))["agent"]["reward_scale"] is None
