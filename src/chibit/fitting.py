@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from numpy.typing import ArrayLike
 from torch import nn
@@ -19,6 +19,7 @@ from chibit.core.plugins import is_address
 from chibit.core.run_dir import undone_if_refused
 from chibit.data.dataset import TrajectoryDataset
 from chibit.data.load import from_arrays, load_dataset
+from chibit.data.mix import mix
 from chibit.environments.own import EnvLike, take_env
 from chibit.models.initializers import short_name
 from chibit.models.own_backbone import register_backbone
@@ -27,7 +28,9 @@ from chibit.recipes import find_recipe
 from chibit.training.offline import Callback, train
 from chibit.training.pretrain.sources import import_sources
 from chibit.training.run_config import RunConfig, run_path
+from chibit.training.warm_start import source_config
 
+DataLike: TypeAlias = TrajectoryDataset | str | Path | Mapping[str, ArrayLike]
 _ARRAYS = ("observations", "actions", "rewards", "terminations", "truncations", "next_observations")
 _READING = ("columns", "episode_length", "skip_damaged")
 
@@ -56,8 +59,8 @@ class FitResult:
 
 
 def fit(
-    data: TrajectoryDataset | str | Path | Mapping[str, ArrayLike] | None = None,
-    agent: str | type[Agent] | AgentConfig = "chibit",
+    data: DataLike | Sequence[DataLike] | None = None,
+    agent: str | type[Agent] | AgentConfig | None = None,
     *,
     steps: int | None = None,
     seed: int = 0,
@@ -74,9 +77,9 @@ def fit(
 
     Args:
         data: what `load_dataset` gave, a name or path for it, or arrays by the names of `from_arrays`, which
-            may be given as keywords too.
+            may be given as keywords too. A list of them is mixed, as often drawn as `data_weights` say.
         agent: a recipe (chibit, dt, bc, td3_bc ...; `chibit recipes` lists them), MODULE:CLASS, an agent
-            class of yours, or its config.
+            class of yours, or its config; None is chibit, or the method of `init_from`.
         steps: gradient steps; None is 100,000.
         seed: of initialization, batches and evaluation.
         out: run directory; None makes runs/runs/<arm>-<data>-s<seed>-<hash>.
@@ -92,27 +95,34 @@ def fit(
     """
     arrays = {name: settings.pop(name) for name in _ARRAYS if name in settings}
     reading = {name: settings.pop(name) for name in _READING if name in settings}
-    dataset = _open(data, arrays, reading)
+    parts = _open(data, arrays, reading)
+    dataset = parts[0] if len(parts) == 1 else mix(parts, settings.get("data_weights", ()))
     given: dict[str, Any] = {"seed": seed, **settings} | ({} if steps is None else {"num_steps": steps})
     if backbone is not None:
         name = register_backbone(backbone)
         given = {"initializer": name, "arm": short_name(name), **given}
-    config = _configure(dataset, agent, dataset.spec.env_id if env is None else take_env(env), given)
+    if agent is None:
+        agent = source_config(settings["init_from"]) if settings.get("init_from") else "chibit"
+    given |= {"more_data": tuple(str(part.folder) for part in parts[1:])} if len(parts) > 1 else {}
+    config = _configure(parts[0], agent, dataset.spec.env_id if env is None else take_env(env), given)
     path = run_path(config, Path("runs"), "runs") if out is None else Path(out)
     with undone_if_refused(path):
         record = train(config, path, dataset=dataset, on_evaluation=on_evaluation, progress=progress)
     return FitResult(path, record)
 
 
-def _open(data: Any, arrays: Mapping[str, Any], reading: Mapping[str, Any]) -> TrajectoryDataset:
+def _open(data: Any, arrays: Mapping[str, Any], reading: Mapping[str, Any]) -> list[TrajectoryDataset]:
+    """The data sets that are meant, one for most."""
     if isinstance(data, Mapping):
         arrays, data = {**data, **arrays}, None
     if isinstance(data, str | Path) and not arrays:
-        return load_dataset(data, progress=False, **reading)
+        return [load_dataset(data, progress=False, **reading)]
+    if isinstance(data, list | tuple) and data and not arrays:
+        return [part for one in data for part in _open(one, {}, reading)]
     if reading:
         raise InputError(f"{next(iter(reading))}: acts where data is a name or a path; leave it out")
     if isinstance(data, TrajectoryDataset) and not arrays:
-        return data
+        return [data]
     unknown = [name for name in arrays if name not in _ARRAYS]
     missing = [name for name in _ARRAYS[:4] if name not in arrays]
     if data is not None or unknown or missing:
@@ -120,7 +130,7 @@ def _open(data: Any, arrays: Mapping[str, Any], reading: Mapping[str, Any]) -> T
         raise InputError(
             f"data: got {found}, expected a data set, a name, a path, or arrays {', '.join(_ARRAYS[:4])}"
         )
-    return from_arrays(**arrays)
+    return [from_arrays(**arrays)]
 
 
 def _configure(

@@ -61,7 +61,7 @@ def test_a_finished_run_is_not_run_again_and_trackers_are_told_what_it_logged(co
     ]
     assert [e.step for e in events.Scalars("eval/None/score")] == [4]
     with pytest.raises(InputError, match="another configuration"):
-        train(dataclasses.replace(config, num_steps=5), tmp_path / "run", progress=False)
+        train(dataclasses.replace(config, data_fraction=0.5), tmp_path / "run", progress=False)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("UsageError", InputError), ("CommError", ResourceError)])

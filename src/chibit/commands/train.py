@@ -98,7 +98,9 @@ def parse_run(argv: list[str], prog: str) -> tuple[Any, TrainDestination]:
     from chibit.models.initializers import import_initializer
     from chibit.recipes import find_recipe
     from chibit.training.run_config import RunConfig, from_record
+    from chibit.training.warm_start import source_config
 
+    spread_data(argv)
     agent_name = take_option(argv, "--agent")
     recipe_name = take_option(argv, "--recipe")
     config_file = take_option(argv, "--config")
@@ -119,7 +121,11 @@ def parse_run(argv: list[str], prog: str) -> tuple[Any, TrainDestination]:
         if data is None:
             _require_data(base)
     else:
-        base = RunConfig(data="", agent=entry.config())
+        source = take_option(list(argv), "--init-from")
+        if source is not None and agent_name is None:
+            base = RunConfig(data="", agent=source_config(source))
+        else:
+            base = RunConfig(data="", agent=entry.config())
         _require_data(base)
     arguments = parse(
         _arguments_class(type(base.agent)), argv, prog, _arguments_class(type(base.agent))(run=base)
@@ -131,6 +137,15 @@ def parse_run(argv: list[str], prog: str) -> tuple[Any, TrainDestination]:
     if arguments.run.env_id in given:  # nor does it name an environment that is not in the registry
         take_env(arguments.run.env_id)
     return arguments.run, arguments.destination
+
+
+def spread_data(argv: list[str]) -> None:
+    """Write ``--data A B`` as ``--data A --more-data B``."""
+    if "--data" in argv:
+        first = argv.index("--data") + 2
+        last = next((i for i in range(first, len(argv)) if argv[i].startswith("--")), len(argv))
+        if last > first:
+            argv.insert(first, "--more-data")
 
 
 def _require_data(base: Any) -> None:

@@ -38,6 +38,8 @@ INCIDENTAL = (
 )
 """Settings that decide where a run computes, what it leaves behind and where its agent was imported from, not
 its numbers: it stays the same run whatever they are."""
+AT_THE_END = ("result.json", "judgements.json")
+"""What is said of a run once it is finished."""
 _LONGEST_LINE = 32 << 20
 
 
@@ -131,6 +133,12 @@ class RunDir:
                 for name in ("config.json", ".lock"):
                     remove(self.path / name)
                 self.path.rmdir()
+
+    def extend(self, config: dict[str, Any]) -> None:
+        """Give a run another configuration under which it goes on; what was said at its end is removed."""
+        for name in AT_THE_END:
+            remove(self.path / name)
+        write_atomic(self.path / "config.json", dump({**self.description(), "config": config}, indent=1))
 
     def append_metrics(self, record: dict[str, Any]) -> None:
         """Add a line to metrics.jsonl."""

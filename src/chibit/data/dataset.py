@@ -18,6 +18,7 @@ import numpy as np
 from chibit.core.errors import InputError
 from chibit.core.memory import check_fits
 from chibit.data.copies import choose_fold, choose_share, digests, first_copies
+from chibit.data.mixture import Mixture
 from chibit.data.spec import DatasetSpec as DatasetSpec
 from chibit.data.statistics import RunningMoments, best_and_high, spread, units_of_returns
 
@@ -91,6 +92,8 @@ class TrajectoryDataset:
     """(N,) int64 row of the store that each step was taken from; None where all of the store is here."""
     whole_hash: str = ""
     """`content_hash` of the data set that this is a part of; empty where it is whole."""
+    mixture: Mixture | None = None
+    """Of several data sets; see `chibit.data.mix.mix`."""
     notes: tuple[str, ...] = ()
     """What was decided or left out while the data were read, one sentence each."""
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -334,6 +337,7 @@ class TrajectoryDataset:
             final_observations=None if self.final_observations is None else self.final_observations[kept],
             frames=None if self.frames is None else self.frames[rows],
             missions=None if self.missions is None else self.missions[kept],
+            mixture=None if self.mixture is None else self.mixture.take(kept),
             store_rows=self.in_store(rows),
             whole_hash=self.store_hash,
             content_hash=self._derived_hash(change),

@@ -29,6 +29,7 @@ from chibit.evaluation.pool import EnvironmentPool
 from chibit.evaluation.rollout import Evaluation, Progress, evaluate
 from chibit.policy.policy import Policy
 from chibit.training.held_out import HeldOut
+from chibit.training.longer import carry_on
 from chibit.training.loop import Loop, RunProgress
 from chibit.training.outlook import few_data, outlook
 from chibit.training.pretrain.sources import train_sources
@@ -37,6 +38,7 @@ from chibit.training.result import summarize
 from chibit.training.run_config import RunConfig, to_record
 from chibit.training.run_data import advise, generator_of, open_data, refuse_changed, refuse_changed_if_here
 from chibit.training.trackers import evaluation_metrics, make_trackers
+from chibit.training.warm_start import start_from
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ def train(
     """
     path = Path(path)
     config = config if env is None else replace(config, env_id=take_env(env))
+    config = carry_on(config, path)
     run = RunDir.create(path, arm=config.arm_name, study=study, config=to_record(config))
     with run.lock():
         if run.is_finished:
@@ -144,8 +147,12 @@ class _OfflineRun(Loop[RunConfig[Any]]):
         self._began: tuple[int, float] | None = None
 
     def begin(self) -> None:
-        self.run.write_provenance(provenance(self.dataset, self.agent))
+        record = provenance(self.dataset, self.agent)
         notes = [f"data: {note}" for note in find_notes(self.dataset)]
+        if self.config.init_from:
+            record["init_from"], said = start_from(self.agent, self.config.init_from)
+            notes.append(f"weights: {said}")
+        self.run.write_provenance(record)
         notes += [f"config: {note}" for note in find_idle(self.config, data=self.spec)]
         table = table_lines(outlook(self.config, self.dataset))
         for line in (*notes, *self.advice, "chosen for this run:", *table):

@@ -16,6 +16,7 @@ from chibit.core.fields import (
     BelowOne,
     Count,
     Natural,
+    Positive,
     Seed,
     Share,
     Targets,
@@ -27,6 +28,7 @@ from chibit.core.plugins import is_address
 from chibit.core.run_dir import run_folder
 from chibit.core.runtime import Precision
 from chibit.data.dataset import DatasetSpec
+from chibit.data.mix import check_weights
 from chibit.data.readers.columns import parse_columns
 from chibit.data.readers.origin import usual_return_scale
 from chibit.environments.data_names import published_env_id
@@ -40,6 +42,9 @@ _LATER_FIELDS: dict[str, Any] = {
     "skip_damaged": False,
     "action_low": None,
     "action_high": None,
+    "more_data": [],
+    "data_weights": [],
+    "init_from": "",
     "data_fraction": 1.0,
     "validation_share": 0.0,
     "validation_data": "",
@@ -57,6 +62,12 @@ class RunConfig(Checked, Generic[AgentConfigT]):
     """Data set: an id (hopper-medium, hopper-medium-v2, mujoco/hopper/medium-v0), a file or a folder."""
     agent: AgentConfigT
     """Hyper-parameters of the method; in Python also its key (dt), class or MODULE:CLASS, with defaults."""
+    more_data: tuple[str, ...] = ()
+    """Data sets to mix in, of the same sizes; --data A B is short for --data A --more-data B."""
+    data_weights: tuple[Positive, ...] = ()
+    """How often a drawn step is of each data set, relative to the others; empty draws all steps as often."""
+    init_from: str = ""
+    """Run or exported policy of the same method to start from: its weights, where sizes are the same."""
     env_id: str | None = None
     """Environment to evaluate in (Hopper-v4), where the data name none or another."""
     columns: tuple[str, ...] = ()
@@ -119,6 +130,7 @@ class RunConfig(Checked, Generic[AgentConfigT]):
         if self.arm:
             check_name(self.arm, "arm")
         parse_columns(self.columns)
+        check_weights(1 + len(self.more_data), self.data_weights)
         if len(self._held_out_by) > 1:
             first, *others = self._held_out_by.items()
             raise InputError(

@@ -16,6 +16,7 @@ from chibit.data.bounds import bound_actions
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
 from chibit.data.environment import evaluate_in
 from chibit.data.load import is_here, load_dataset
+from chibit.data.mix import mix
 from chibit.training.run_config import RunConfig
 
 _FEW_EPISODES = 50
@@ -44,7 +45,12 @@ def open_data(
     """
     names = ("columns", "episode_length", "skip_damaged", "action_low", "action_high")
     reading: dict[str, Any] = {name: getattr(config, name) for name in names}
-    if dataset is None:
+    if dataset is None and config.more_data:
+        sets = (config.data, *config.more_data)
+        opened = [load_dataset(name, progress=progress, **reading) for name in sets]
+        dataset = mix(opened, config.data_weights)
+        dataset = dataset if config.env_id is None else evaluate_in(dataset, config.env_id)
+    elif dataset is None:
         dataset = load_dataset(config.data, env_id=config.env_id, progress=progress, **reading)
     else:
         dataset = dataset if config.env_id is None else evaluate_in(dataset, config.env_id)
@@ -99,6 +105,7 @@ def identify(dataset: TrajectoryDataset) -> dict[str, Any]:
         "data_episodes": dataset.num_episodes,
         "data_steps": dataset.num_steps,
         "dataset": to_json(dataset.spec),
+        **({"mixed": [dict(part) for part in dataset.mixture.parts]} if dataset.mixture else {}),
     }
 
 
@@ -118,7 +125,7 @@ def refuse_changed_if_here(
     run: RunDir, config: RunConfig[Any], dataset: TrajectoryDataset | None = None
 ) -> None:
     """Do the same for a finished run, which needs its data no more: they are compared where they are here."""
-    if dataset is not None or is_here(config.data):
+    if dataset is not None or all(is_here(name) for name in (config.data, *config.more_data)):
         refuse_changed(run, config, open_data(config, dataset)[0])
 
 

@@ -28,7 +28,7 @@ def test_json_round_trip_for_every_agent(name):
         ({"num_stps": 3}, "unknown field 'num_stps'; did you mean 'num_steps'"),
         ({"seed": "one"}, "config.seed: got 'one', expected int"),
         ({"agent": {"batch": 3}}, "config.agent: unknown field 'batch'"),
-        ({"precision": "fp8"}, "expected one of fp32, bf16"),
+        ({"precision": "fp8"}, "expected one of fp32, tf32, bf16"),
     ],
 )
 def test_strict_reading(change, message):

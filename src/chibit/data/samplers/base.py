@@ -37,6 +37,9 @@ class RowSampler(ABC):
         self._starts = np.asarray(dataset.episode_starts)
         self._states = slice(1, 1 + spec.num_state_columns)
         self._normalize = StateNormalizer.of_centered(spec)
+        self._mixed: tuple[np.ndarray, np.ndarray] | None = None  # bounds of draws, and their shares
+        if dataset.mixture is not None and dataset.mixture.weights:
+            self._mixed = dataset.mixture.row_ranges(self._starts)
         self._stacks = None
         if dataset.frames is not None:
             self._stacks = FrameStacks(dataset.frames, dataset.episode_starts, spec.image_shape[0])
@@ -54,6 +57,15 @@ class RowSampler(ABC):
     @abstractmethod
     def move_to(self, device: torch.device) -> None:
         """Keep the data on a device, and gather batches there from now on; the draws stay the same."""
+
+    def _draw(self, number: int) -> np.ndarray:
+        """(B,) draws from 0 to `number` - 1, as often from each data set of a mixture as its weight says."""
+        if self._mixed is None:
+            return self._generator.integers(0, number, self._batch_size)
+        bounds, weights = self._mixed
+        weights = weights * (np.diff(bounds) > 0)
+        chosen = self._generator.choice(len(weights), self._batch_size, p=weights / weights.sum())
+        return self._generator.integers(bounds[chosen], bounds[chosen + 1])
 
     def _actions(self, records: np.ndarray) -> torch.Tensor:
         """Actions (..., A) float32, or (...) int64 where they are discrete, of records (..., W)."""

@@ -87,6 +87,9 @@ class TransitionSampler(RowSampler):
         # Rank of the first drawable row after each one left out: turns a draw's rank into its row with one
         # search.
         self._ranks_left_out = left_out - np.arange(len(left_out))
+        if self._mixed is not None:
+            bounds, weights = self._mixed
+            self._mixed = bounds - np.searchsorted(left_out, bounds), weights
         if self._num_rows == 0:
             raise InputError(
                 f"{dataset.spec.name}: no step has a next observation; give data with longer episodes"
@@ -104,7 +107,7 @@ class TransitionSampler(RowSampler):
 
     def sample(self) -> TransitionBatch:
         """Draw the next batch."""
-        ranks = self._generator.integers(0, self._num_rows, self._batch_size)
+        ranks = self._draw(self._num_rows)
         return self.transitions(ranks + np.searchsorted(self._ranks_left_out, ranks, side="right"))
 
     def transitions(self, rows: np.ndarray) -> TransitionBatch:

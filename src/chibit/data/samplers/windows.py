@@ -92,7 +92,7 @@ class WindowSampler(RowSampler):
 
     def sample(self) -> SequenceBatch:
         """Draw the next batch."""
-        return self.windows(self._generator.integers(0, len(self._records), self._batch_size))
+        return self.windows(self._draw(len(self._records)))
 
     def windows(self, rows: np.ndarray) -> SequenceBatch:
         """Give the windows that are anchored at chosen rows.

@@ -1,0 +1,100 @@
+"""Several data sets as one: of the same sizes, with shares of what is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from chibit.core.errors import InputError
+from chibit.data.dataset import TrajectoryDataset
+from chibit.data.load import from_arrays
+from chibit.data.mixture import Mixture
+
+_SIZES = ("observation_shape", "act_dim", "num_actions")
+
+
+def mix(
+    datasets: Sequence[TrajectoryDataset], weights: Sequence[float] = (), *, cache: str | Path | None = None
+) -> TrajectoryDataset:
+    """Put data sets behind one another; statistics, bounds and targets are those of all their steps.
+
+    Args:
+        datasets: of the same sizes, of vectors. The environment, if any, must be one; the score reference is
+            that of the first.
+        weights: how often a drawn step is of each, relative to the others; empty draws all steps as often.
+        cache: where the store of the mixture is kept; see `home_folder`.
+
+    Raises:
+        InputError: for pictures, sizes or environments that differ, or another number of weights.
+    """
+    first = datasets[0]
+    check_weights(len(datasets), weights)
+    for other in datasets[1:]:
+        theirs, ours = ([getattr(d.spec, name) for name in _SIZES] for d in (other, first))
+        if theirs != ours:
+            raise InputError(
+                f"data: {other.spec.name} has {_listed(theirs)}, {first.spec.name} has {_listed(ours)}; "
+                "mix data of the same sizes"
+            )
+    if first.spec.image_shape:
+        raise InputError(f"data: {first.spec.name} holds pictures, which are not mixed; train on one")
+    env_ids = list(dict.fromkeys(d.spec.env_id for d in datasets))
+    has_finals = all(d.final_observations is not None for d in datasets)
+    columns = {
+        name: np.concatenate([getattr(d, name) for d in datasets])
+        for name in ("observations", "actions", "rewards", "terminations", "truncations")
+    }
+    low, high = (
+        np.array([getattr(d.spec, name) for d in datasets]) for name in ("action_low", "action_high")
+    )
+    bounds = {"action_low": low.min(0), "action_high": high.max(0)} if first.spec.act_dim else {}
+    mixed = from_arrays(
+        **columns,
+        next_observations=np.concatenate([_next(d) for d in datasets]) if has_finals else None,
+        name="+".join(
+            "".join(c if c.isalnum() or c in "._-" else "-" for c in d.spec.name) for d in datasets
+        ),
+        env_id=env_ids[0] if len(env_ids) == 1 else None,
+        d4rl_physics=first.spec.d4rl_physics,
+        score_reference=first.spec.score_reference,
+        cache=cache,
+        **bounds,
+    )
+    sources = np.repeat(np.arange(len(datasets)), [d.num_episodes for d in datasets])
+    parts = tuple(
+        {"name": d.spec.name, "hash": d.content_hash, "episodes": d.num_episodes, "steps": d.num_steps}
+        for d in datasets
+    )
+    notes = [note for d in datasets for note in d.notes]
+    described = [_described(*each) for each in zip(parts, weights or parts, strict=True)]
+    notes.append(f"mixed of {' and '.join(described)}")
+    if len(env_ids) > 1:
+        notes.append(f"of {' and '.join(map(str, env_ids))}: not evaluated; name an environment for all")
+    mixture = Mixture(sources, parts, tuple(map(float, weights)))
+    return replace(mixed, mixture=mixture, notes=(*mixed.notes, *notes))
+
+
+def check_weights(number: int, weights: Sequence[float]) -> None:
+    """Refuse another number of weights than of data sets."""
+    if weights and len(weights) != number:
+        raise InputError(f"data_weights: got {len(weights)}, expected one for each of {number} data sets")
+
+
+def _next(dataset: TrajectoryDataset) -> np.ndarray:
+    """(N, S) what was seen after each action."""
+    following = np.concatenate([dataset.observations[1:], dataset.observations[-1:]])
+    following[dataset.episode_starts[1:] - 1] = dataset.final_observations
+    return following
+
+
+def _described(part: object, weight: object) -> str:
+    assert isinstance(part, dict)
+    share = f", weight {weight:g}" if isinstance(weight, (int, float)) else ""
+    return f"{part['name']} ({part['steps']:,} steps{share})"
+
+
+def _listed(sizes: Sequence[object]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in zip(_SIZES, sizes, strict=True) if value)

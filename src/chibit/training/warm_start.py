@@ -1,0 +1,108 @@
+"""Starting from what another run, or a saved policy, has learned: its weights, where sizes are the same."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from chibit.agents import Agent, AgentConfig
+from chibit.core.errors import InputError
+from chibit.core.formatting import count
+from chibit.core.shared_folder import what_is
+from chibit.models.hub import model_folder
+from chibit.policy.format import load_agent, read_policy
+from chibit.policy.run import load_run_agent
+
+_FLAG = "the folder of a run, or one that chibit export wrote"
+
+
+def load_source(source: str) -> Agent:
+    """The agent of a run (its last checkpoint) or of a saved policy.
+
+    Raises:
+        UserError: as `Policy.from_pretrained`.
+    """
+    folder = model_folder(source, flag=_FLAG)
+    if what_is(folder) == "a run":
+        return load_run_agent(folder, device="cpu").agent
+    return load_agent(read_policy(folder), folder, "cpu")
+
+
+def source_config(source: str) -> AgentConfig:
+    """The method of a run or a saved policy, with schedules left to the length of what starts from it."""
+    config: Any = load_source(source).config
+    usual: Any = type(config)()
+    filled = vars(usual.for_steps(1))
+    schedules = {name: value for name, value in vars(usual).items() if filled[name] != value}
+    changed: AgentConfig = dataclasses.replace(config, **schedules)
+    return changed
+
+
+def start_from(agent: Agent, source: str) -> tuple[dict[str, Any], str]:
+    """Give an agent the weights of another one of the same method, in place.
+
+    Those of the same name and shape are taken. Of a table with another number of rows the first ones are,
+    as far as both have them: timesteps. All else, such as the embeddings and the head of data of other sizes,
+    stays as it was drawn. Random numbers stay as they were.
+
+    Args:
+        agent: of a run that has not made a step.
+        source: a run or a policy.
+
+    Returns:
+        A record for provenance, and a sentence on what was taken.
+
+    Raises:
+        InputError: for another method, or where nothing fits.
+    """
+    with torch.random.fork_rng(devices=[]):
+        theirs = load_source(source)
+    if theirs.config.agent != agent.config.agent:
+        raise InputError(
+            f"init_from: {source} is of agent {theirs.config.agent}, this run of {agent.config.agent}; "
+            "give one of the same method"
+        )
+    tensors = theirs.modules().state_dict()
+    acting = set(tensors) if Path(source).is_dir() and what_is(Path(source)) == "a run" else None
+    if acting is None:  # a policy holds what acts; what was drawn beside it is not its own
+        acting = {name for name in theirs.acting_modules().state_dict() if name in tensors}
+    taken, anew = _copy(agent.modules(), {name: tensors[name] for name in acting})
+    if not taken:
+        raise InputError(
+            f"init_from: no weight of {source} has the size of this run's; give another, or none"
+        )
+    digest = hashlib.sha256()
+    for name in sorted(acting):
+        digest.update(
+            name.encode() + tensors[name].detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+        )
+    record = {"source": source, "hash": digest.hexdigest(), "taken": len(taken), "anew": anew}
+    said = f"starts from {count(len(taken), 'tensor')} of {source}"
+    return record, said + (
+        f"; drawn anew, since sizes differ or it has none: {', '.join(anew)}" if anew else ""
+    )
+
+
+@torch.no_grad()
+def _copy(modules: nn.Module, tensors: Mapping[str, Tensor]) -> tuple[list[str], list[str]]:
+    """Names that were copied, and those that were not."""
+    tables = {f"{name}.weight" for name, part in modules.named_modules() if isinstance(part, nn.Embedding)}
+    taken, anew = [], []
+    for name, own in modules.state_dict().items():  # shares memory with the parameters
+        given = tensors.get(name)
+        if given is not None and given.shape == own.shape:
+            own.copy_(given)
+        elif given is not None and name in tables and given.shape[1:] == own.shape[1:]:
+            rows = min(len(given), len(own))
+            own[:rows].copy_(given[:rows])
+        else:
+            anew.append(name)
+            continue
+        taken.append(name)
+    return taken, anew

@@ -1,0 +1,260 @@
+"""Going on: more steps in a run's folder, weights of another run or policy, several data sets mixed."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import chibit
+from chibit.cli import main
+from chibit.core.errors import InputError
+from chibit.data.mix import mix
+from chibit.data.samplers.transitions import TransitionSampler
+from chibit.data.samplers.windows import WindowSampler
+
+SMALL = {"batch_size": 4, "context_length": 3, "n_layer": 1, "n_embd": 16}
+QUIET = ["--device", "cpu", "--quiet"]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def arrays(seed=0, *, size=3, num_actions=2, episodes=6, reward=1.0):
+    generator, steps = np.random.default_rng(seed), 10 * episodes
+    return {
+        "observations": generator.normal(size=(steps, size)),
+        "actions": generator.uniform(-1, 1, size=(steps, num_actions)),
+        "rewards": reward * generator.normal(size=steps),
+        "terminations": np.arange(1, steps + 1) % 10 == 0,
+    }
+
+
+def weights(result):
+    return result.policy.agent.modules().state_dict()
+
+
+def alike(first, second):
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_more_steps_go_on_to_the_bit_with_the_schedules_of_the_first_ones():
+    data = arrays()
+    chibit.fit(data, "random", steps=40, out="run", **SMALL)
+    Path("run/judgements.json").write_text("{}")
+    longer = chibit.fit(data, "random", steps=60, out="run", **SMALL)
+    # Warm-up is 5 % of 40 steps, in both; a run of 60 steps begun anew would have 3.
+    whole = chibit.fit(
+        data, "random", steps=60, out="whole", warmup_steps=2, auxiliary_decay_steps=2, **SMALL
+    )
+    assert longer.record["steps"] == 60 and alike(weights(longer), weights(whole))
+    steps = [json.loads(line)["step"] for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    assert steps == [40, 60] and not Path("run/judgements.json").exists()
+    config = json.loads(Path("run/config.json").read_text())["config"]
+    assert (config["num_steps"], config["agent"]["warmup_steps"]) == (60, 2)
+    (change,) = json.loads(Path("run/provenance.json").read_text())["continued"]
+    assert (change["from"], change["to"]) == (40, 60)
+    said = Path("run/train.log").read_text()
+    assert "carried on from 40 to 60 steps; schedules stay those of a run of 40 steps (warmup_steps 2" in said
+    again = chibit.fit(data, "random", steps=60, out="run", **SMALL)  # finished: nothing is done
+    assert again.record == longer.record
+    third = chibit.fit(data, "random", steps=64, out="run", **SMALL)
+    assert third.record["steps"] == 64
+    assert [one["to"] for one in json.loads(Path("run/provenance.json").read_text())["continued"]] == [60, 64]
+
+
+def test_the_command_line_goes_on_and_refuses_fewer_steps_and_another_run(capsys):
+    np.savez("log.npz", **arrays())
+    run = ["train", "--agent", "bc", "--data", "log.npz", "--out", "run", *QUIET, "--no-judge"]
+    assert main([*run, "--num-steps", "4"]) == 0
+    assert main([*run, "--num-steps", "7"]) == 0
+    assert json.loads(Path("run/result.json").read_text())["steps"] == 7
+    capsys.readouterr()
+    assert main([*run, "--num-steps", "5"]) == 2
+    assert "run: is a run of 7 steps, got num_steps 5; give as many or more" in capsys.readouterr().err
+    assert main([*run, "--num-steps", "9", "--learning-rate", "0.1"]) == 2
+    assert "holds a run with another configuration" in capsys.readouterr().err
+    assert json.loads(Path("run/result.json").read_text())["steps"] == 7
+
+
+def test_weights_of_a_run_and_of_a_policy_are_started_from(capsys):
+    first = chibit.fit(arrays(), "random", steps=5, out="first", **SMALL)
+    first.policy.save_pretrained("policy")
+    tiny = {"steps": 1, "learning_rate": 1e-12, "weight_decay": 0.0}
+    for number, source in enumerate(("first", "policy")):
+        second = chibit.fit(arrays(1), init_from=source, out=f"second{number}", **tiny)
+        ours, theirs = weights(second), weights(first)
+        assert all(torch.allclose(ours[name], theirs[name], atol=1e-6) for name in ours)
+        record = json.loads(Path(f"second{number}/provenance.json").read_text())["init_from"]
+        assert record["source"] == source and record["anew"] == [] and len(record["hash"]) == 64
+        assert second.policy.agent.config.gpt == first.policy.agent.config.gpt
+        assert second.policy.agent.config.warmup_steps == 1  # of its own length
+
+
+def test_what_has_another_size_is_drawn_anew_and_said_so():
+    first = chibit.fit(arrays(), "random", steps=5, out="first", **SMALL)
+    other = chibit.fit(arrays(2, size=5, num_actions=1), "random", steps=1, init_from="first", out="other",
+                       learning_rate=1e-12, weight_decay=0.0, **SMALL)  # fmt: skip
+    ours, theirs = weights(other), weights(first)
+    anew = json.loads(Path("other/provenance.json").read_text())["init_from"]["anew"]
+    assert anew and all(ours[name].shape != theirs[name].shape for name in anew)
+    same = [name for name in ours if name not in anew]
+    assert any("blocks" in name for name in same)
+    assert all(torch.allclose(ours[name], theirs[name], atol=1e-6) for name in same)
+    assert "weights: starts from" in Path("other/train.log").read_text()
+    assert f"drawn anew, since sizes differ or it has none: {anew[0]}" in Path("other/train.log").read_text()
+
+
+def test_a_longer_time_limit_keeps_the_timesteps_that_both_have():
+    first = chibit.fit(arrays(), "random", steps=5, out="first", **SMALL)
+    longer = arrays() | {"terminations": np.arange(1, 61) % 20 == 0}
+    other = chibit.fit(
+        longer, "random", steps=1, init_from="first", out="other", learning_rate=1e-12, **SMALL
+    )
+    name = next(name for name, value in weights(first).items() if value.shape == (10, 16))
+    assert torch.allclose(weights(other)[name][:10], weights(first)[name], atol=1e-6)
+    assert weights(other)[name].shape == (20, 16)
+
+
+def test_the_command_line_takes_the_method_of_what_it_starts_from_and_refuses_another(capsys):
+    np.savez("log.npz", **arrays())
+    chibit.fit("log.npz", "td3_bc", steps=2, out="first", hidden_sizes=(8,))
+    run = ["train", "--data", "log.npz", "--init-from", "first", "--num-steps", "2", *QUIET, "--no-judge"]
+    assert main([*run, "--out", "second"]) == 0
+    config = json.loads(Path("second/config.json").read_text())["config"]
+    assert (config["agent_name"], config["agent"]["hidden_sizes"]) == ("td3_bc", [8])
+    for flags, words in (
+        (["--agent", "bc"], "first is of agent td3_bc, this run of bc; give one of the same method"),
+        (["--init-from", "nowhere/at/all"], "nowhere/at/all: no such folder"),
+    ):
+        capsys.readouterr()
+        assert main([*[w for w in run if "--init-from" not in flags or w not in ("--init-from", "first")],
+                     *flags, "--out", "third"]) == 2  # fmt: skip
+        error = capsys.readouterr().err
+        assert words in error and error.count("\n") == 1 and not Path("third").exists()
+
+
+def test_a_resumed_run_does_not_start_again_from_there():
+    chibit.fit(arrays(), "bc", steps=2, out="first")
+    run = {"init_from": "first", "steps": 3, "out": "second"}
+    before = weights(chibit.fit(arrays(1), "bc", **run))
+    shutil.rmtree("first/checkpoints")
+    again = chibit.fit(arrays(1), "bc", **run)
+    assert alike(before, weights(again))
+
+
+def sampled(dataset, kind, number=200):
+    common = {"batch_size": 50, "generator": np.random.default_rng(0)}
+    more = {"context_length": 2} if kind is WindowSampler else {}
+    sampler = kind(dataset, **common, **more)
+    return np.concatenate([sampler.sample().rows.numpy() for _ in range(number)])
+
+
+@pytest.mark.parametrize("kind", [WindowSampler, TransitionSampler])
+def test_steps_of_mixed_data_are_drawn_as_their_weights_say(kind):
+    parts = [chibit.from_arrays(**arrays(seed, episodes=n)) for seed, n in ((0, 2), (1, 12))]
+    rows = sampled(mix(parts, (3, 1)), kind)
+    assert np.mean(rows < 20) == pytest.approx(0.75, abs=0.02)
+    inside = np.bincount(rows[rows < 20], minlength=20)
+    assert inside.min() > 0.7 * inside.max()  # all steps of a part as often
+    assert np.mean(sampled(mix(parts), kind) < 20) == pytest.approx(20 / 140, abs=0.02)
+    few, held_out = mix(parts, (3, 1)).held_out_split(0.5, seed=0)
+    share = int((few.mixture.sources == 0).sum()) * 10
+    assert np.mean(sampled(few, kind) < share) == pytest.approx(0.75, abs=0.02)
+    assert held_out.mixture is not None
+
+
+def test_transitions_without_what_came_after_are_left_out_of_mixtures_too():
+    cut = arrays(episodes=3)
+    cut |= {"truncations": cut["terminations"], "terminations": np.zeros(30, bool)}
+    mixed = mix([chibit.from_arrays(**cut), chibit.from_arrays(**arrays(1))], (1, 1))
+    rows = sampled(mixed, TransitionSampler)
+    assert not set(rows) & {9, 19, 29} and np.mean(rows < 30) == pytest.approx(0.5, abs=0.02)
+    assert set(range(9)) <= set(rows) and 89 in rows
+
+
+def test_statistics_and_bounds_are_those_of_all():
+    first, second = arrays(0), arrays(1)
+    second |= {"observations": second["observations"] + 7, "actions": 3 * second["actions"]}
+    mixed = mix([chibit.from_arrays(**first), chibit.from_arrays(**second)])
+    both = np.concatenate([first["observations"], second["observations"]])
+    np.testing.assert_allclose(mixed.spec.state_mean, both.mean(0), rtol=1e-5)
+    assert mixed.spec.action_high[0] > 2 and (mixed.num_steps, mixed.num_episodes) == (120, 12)
+    np.testing.assert_allclose(mixed.observations, both, rtol=1e-5)
+
+
+def test_mixed_data_are_trained_on_recorded_and_resumed_exactly(capsys):
+    for name, seed in (("a", 0), ("b", 1)):
+        np.savez(f"{name}.npz", **arrays(seed))
+    run = [
+        "train",
+        "--agent",
+        "bc",
+        "--data",
+        "a.npz",
+        "b.npz",
+        "--data-weights",
+        "3",
+        "1",
+        "--no-judge",
+        *QUIET,
+    ]
+    assert main([*run, "--num-steps", "8", "--out", "whole"]) == 0
+    record = json.loads(Path("whole/config.json").read_text())["config"]
+    assert (record["data"], record["more_data"], record["data_weights"]) == ("a.npz", ["b.npz"], [3.0, 1.0])
+    parts = json.loads(Path("whole/provenance.json").read_text())["mixed"]
+    assert [(part["name"], part["steps"]) for part in parts] == [("a", 60), ("b", 60)]
+    assert main([*run, "--num-steps", "5", "--out", "part"]) == 0
+    assert main([*run, "--num-steps", "8", "--out", "part"]) == 0
+    policies = [chibit.Policy.from_pretrained(name) for name in ("whole", "part")]
+    assert alike(*(policy.agent.modules().state_dict() for policy in policies))
+    capsys.readouterr()
+    other = [word if word != "3" else "2" for word in run]
+    assert main([*other, "--num-steps", "8", "--out", "whole"]) == 2  # other weights are another run
+    assert "another configuration" in capsys.readouterr().err
+
+
+def test_in_python_a_list_is_mixed():
+    first, second = arrays(0), chibit.from_arrays(**arrays(1))
+    result = chibit.fit([first, second], "bc", steps=2, data_weights=(1, 2), out="run")
+    assert json.loads(Path("run/provenance.json").read_text())["data_episodes"] == 12
+    config = chibit.fit([first, second], "bc", steps=2, data_weights=(1, 2), out="run")
+    assert result.record == config.record
+    assert main(["train", "--config", "run/config.json", "--out", "again", "--no-judge", *QUIET]) == 0
+    states = [chibit.Policy.from_pretrained(name).agent.modules().state_dict() for name in ("run", "again")]
+    assert alike(*states)
+
+
+@pytest.mark.parametrize(
+    ("other", "more", "words"),
+    [
+        (
+            {"size": 4},
+            {},
+            r"has observation_shape \(4,\), act_dim 2, .* has observation_shape \(3,\), act_dim 2",
+        ),
+        ({"num_actions": 1}, {}, "act_dim 1"),
+        ({}, {"data_weights": (1,)}, "data_weights: got 1, expected one for each of 2 data sets"),
+        ({}, {"data_weights": (1, 0)}, r"data_weights\[1\]: got 0.* expected a positive number"),
+    ],
+)
+def test_what_cannot_be_mixed_is_refused_in_one_line(other, more, words):
+    with pytest.raises(InputError, match=words) as refusal:
+        chibit.fit([arrays(0), arrays(1, **other)], "bc", steps=1, out="run", **more)
+    assert "\n" not in str(refusal.value) and not Path("run").exists()
+    with pytest.raises(InputError, match="data_weights: got 2, expected one for each of 1 data sets"):
+        chibit.RunConfig(data="x", agent="bc", data_weights=(1, 2))
+
+
+def test_configurations_of_before_keep_their_names():
+    from chibit.training.run_config import to_record
+
+    config = chibit.RunConfig(data="x", agent="bc")
+    assert not {"more_data", "data_weights", "init_from"} & to_record(config).keys()
+    assert "more_data" in to_record(dataclasses.replace(config, more_data=("y",)))
