@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from chibit.core.formatting import format_score
-from chibit.environments.registry import ENVIRONMENTS, MemoryEnvironment
+from chibit.environments.kinds import MemoryEnvironment
+from chibit.environments.registry import ENVIRONMENTS
 from chibit.reporting.analysis import HEADLINE, Analysis
 from chibit.reporting.figures.panel import Panel, Section, arm_style, draw_line
 from chibit.reporting.figures.svg import MUTED, Canvas, to_svg
