@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -44,7 +44,40 @@ class CollectArguments(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConvertArguments(Checked):
+class SourceArguments(WithEnvModule):
+    """How data are read, as for chibit train."""
+
+    data: Annotated[str, tyro.conf.Positional]
+    """An id, a file or a folder, as for chibit train --data."""
+    env_id: str | None = None
+    """Environment of the data (Hopper-v4), where they name none or another."""
+    columns: tuple[str, ...] = ()
+    """Which columns of a file are which, as for chibit train: observations=obs,temp actions=valve."""
+    episode_length: Count | None = None
+    """Steps after which to cut a log without ends into episodes."""
+    skip_damaged: bool = False
+    """Leave out damaged episodes, counted in a note, in place of a refusal."""
+    action_low: tuple[float, ...] | None = None
+    """Lowest actions, a number for each dimension or one for all, as for chibit train."""
+    action_high: tuple[float, ...] | None = None
+    """Highest actions, likewise."""
+
+    def reading(self) -> dict[str, Any]:
+        """What `load_dataset` is told beside the name."""
+        from chibit.environments.own import take_env
+
+        return {
+            "env_id": None if self.env_id is None else take_env(self.env_id),
+            "columns": self.columns,
+            "episode_length": self.episode_length,
+            "skip_damaged": self.skip_damaged,
+            "action_low": self.action_low,
+            "action_high": self.action_high,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertArguments(SourceArguments):
     """Write a data set in another form, or with --game make a store of DQN-replay shards.
 
     Of the shards it is a sample of all buffers, as Chen et al. (2021) draw it: chibit data convert
@@ -61,14 +94,6 @@ class ConvertArguments(Checked):
     to: Literal["store", "minari", "npz"] = "store"
     """store (arrays as chibit keeps them), minari (a folder that Minari loads; its name ends in a version, as
     log-v0) or npz (flat columns)."""
-    env_id: str | None = None
-    """Environment of the data (Hopper-v4), where they name none or another."""
-    columns: tuple[str, ...] = ()
-    """Which columns of a file are which, as for chibit train: observations=obs,temp actions=valve."""
-    episode_length: Count | None = None
-    """Steps after which to cut a log without ends into episodes."""
-    skip_damaged: bool = False
-    """Leave out damaged episodes, counted in a note, in place of a refusal."""
     game: str | None = None
     """DQN-replay: Breakout, Qbert, Pong or Seaquest."""
     num_steps: Count | None = None
@@ -78,26 +103,11 @@ class ConvertArguments(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class InspectArguments(WithEnvModule):
+class InspectArguments(SourceArguments):
     """Show what a data set holds.
 
     Example: chibit data inspect hopper-medium
     """
-
-    data: Annotated[str, tyro.conf.Positional]
-    """An id, a file or a folder, as for chibit train --data."""
-    env_id: str | None = None
-    """Environment of the data (Hopper-v4), where they name none or another."""
-    columns: tuple[str, ...] = ()
-    """Which columns of a file are which, as for chibit train: observations=obs,temp actions=valve."""
-    episode_length: Count | None = None
-    """Steps after which to cut a log without ends into episodes."""
-    skip_damaged: bool = False
-    """Leave out damaged episodes, counted in a note, in place of a refusal."""
-    action_low: tuple[float, ...] | None = None
-    """Lowest actions, a number for each dimension or one for all, as for chibit train."""
-    action_high: tuple[float, ...] | None = None
-    """Highest actions, likewise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,15 +190,7 @@ def convert(argv: Sequence[str], prog: str) -> None:
         raise InputError("--num-steps and --seed are for DQN-replay; give its --game, or leave them out")
     from chibit.data.convert import convert as convert_data
 
-    lost = convert_data(
-        arguments.data,
-        arguments.out,
-        arguments.to,
-        env_id=arguments.env_id,
-        columns=arguments.columns,
-        episode_length=arguments.episode_length,
-        skip_damaged=arguments.skip_damaged,
-    )
+    lost = convert_data(arguments.data, arguments.out, arguments.to, **arguments.reading())
     for line in lost:
         console.print(f"not kept: {line}", soft_wrap=True)
     if not lost:
@@ -201,6 +203,10 @@ def _convert_shards(arguments: ConvertArguments, game: str) -> Path:
 
     if arguments.to != "store":
         raise InputError(f"to: got {arguments.to!r}, expected store; convert that store again")
+    if any(value not in (None, (), False) for value in arguments.reading().values()):
+        raise InputError(
+            "game: shards say themselves what is in them; leave --columns, --env-id and such out"
+        )
     return convert_replay(
         Path(arguments.data),
         game,
@@ -219,19 +225,10 @@ def inspect(argv: Sequence[str], prog: str) -> None:
     from chibit.data.choices import table_lines
     from chibit.data.inspect import describe, render_summary
     from chibit.data.load import load_dataset
-    from chibit.environments.own import take_env
     from chibit.training.outlook import few_data, of_run
     from chibit.training.run_config import RunConfig
 
-    dataset = load_dataset(
-        arguments.data,
-        env_id=None if arguments.env_id is None else take_env(arguments.env_id),
-        columns=arguments.columns,
-        episode_length=arguments.episode_length,
-        skip_damaged=arguments.skip_damaged,
-        action_low=arguments.action_low,
-        action_high=arguments.action_high,
-    )
+    dataset = load_dataset(arguments.data, **arguments.reading())
     console = make_console()
     console.print(render_summary(describe(dataset)))
     usual = RunConfig(data=arguments.data, agent=AGENTS[DEFAULT_AGENT].config())

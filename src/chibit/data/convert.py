@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from chibit.core.arrays import Rows, write_npz
 from chibit.core.errors import InputError
@@ -40,6 +41,8 @@ def convert(
     columns: Sequence[str] | Mapping[str, str | Sequence[str]] = (),
     episode_length: int | None = None,
     skip_damaged: bool = False,
+    action_low: ArrayLike | None = None,
+    action_high: ArrayLike | None = None,
     progress: bool = True,
 ) -> tuple[str, ...]:
     """Write a data set in another form; numbers keep the precision that they have at their source.
@@ -52,6 +55,8 @@ def convert(
         columns: as for `load_dataset`.
         episode_length: as for `load_dataset`.
         skip_damaged: as for `load_dataset`.
+        action_low: as for `load_dataset`.
+        action_high: as for `load_dataset`.
         progress: as for `load_dataset`.
 
     Returns:
@@ -67,7 +72,8 @@ def convert(
         "episode_length": episode_length,
         "skip_damaged": skip_damaged,
     }
-    dataset = load_dataset(name_or_path, env_id=env_id, progress=progress, **options)
+    bounds: dict[str, Any] = {"action_low": action_low, "action_high": action_high}
+    dataset = load_dataset(name_or_path, env_id=env_id, progress=progress, **options, **bounds)
     make_folder(out.parent)
     if to == "store":
         copy_store(dataset, out)

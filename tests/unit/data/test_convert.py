@@ -145,3 +145,6 @@ def test_flags_of_other_conversions_are_refused(tmp_path, home, capsys):
     words = ["data", "convert", path, "--game", "Pong", "--to", "npz", "--out", str(tmp_path / "x.npz")]
     assert main(words) == 2
     assert "to: got 'npz', expected store" in capsys.readouterr().err
+    words = ["data", "convert", path, "--game", "Pong", "--skip-damaged", "--out", str(tmp_path / "x")]
+    assert main(words) == 2
+    assert "shards say themselves what is in them" in capsys.readouterr().err

@@ -52,8 +52,12 @@ class Hdf5Group:
         with _reading(self._path):
             return [name.decode() for name in self._id]
 
-    def member(self, name: str) -> Hdf5Group | Hdf5Column:
+    def member(self, name: str, *, is_variable: bool = False) -> Hdf5Group | Hdf5Column:
         """Open a member.
+
+        Args:
+            name: of the member.
+            is_variable: whether elements of an array may be texts, or bytes such as encoded pictures.
 
         Raises:
             InputError: if it is not there; the message lists what is.
@@ -64,7 +68,7 @@ class Hdf5Group:
         if isinstance(opened, h5py.h5g.GroupID):
             return Hdf5Group(opened, self._path, where)
         if isinstance(opened, h5py.h5d.DatasetID):
-            return Hdf5Column(opened, self._path, where)
+            return Hdf5Column(opened, self._path, where, is_variable=is_variable)
         raise DamagedFileError(f"{self._path}: {where} is neither an array nor a group")
 
     def group(self, name: str) -> Hdf5Group:
@@ -74,26 +78,12 @@ class Hdf5Group:
             return member
         raise DamagedFileError(f"{self._path}: {self._name}/{name} is not a group")
 
-    def column(self, name: str) -> Hdf5Column:
-        """Open a member that must be an array; raises as `member` does."""
-        member = self.member(name)
+    def column(self, name: str, *, is_variable: bool = False) -> Hdf5Column:
+        """Open a member that must be an array; arguments and errors as of `member`."""
+        member = self.member(name, is_variable=is_variable)
         if isinstance(member, Hdf5Column):
             return member
         raise DamagedFileError(f"{self._path}: {self._name}/{name} is not an array")
-
-    def is_group(self, name: str) -> bool:
-        """Whether a member is a group; raises as `member`."""
-        with _reading(self._path):
-            return isinstance(self._open(name, f"{self._name}/{name}"), h5py.h5g.GroupID)
-
-    def variable(self, name: str) -> Hdf5Column:
-        """Open a member whose elements are texts, or bytes such as encoded pictures; raises as `member`."""
-        where = f"{self._name}/{name}"
-        with _reading(self._path):
-            opened = self._open(name, where)
-        if not isinstance(opened, h5py.h5d.DatasetID):
-            raise DamagedFileError(f"{self._path}: {where} is not an array")
-        return Hdf5Column(opened, self._path, where, is_variable=True)
 
     def _open(self, name: str, where: str) -> Any:
         if not self._id.links.exists(name.encode()):

@@ -16,7 +16,7 @@ import numpy as np
 
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.data.readers.columns import Column
-from chibit.data.readers.hdf5 import Hdf5Group
+from chibit.data.readers.hdf5 import Hdf5Column, Hdf5Group
 from chibit.data.readers.hdf5 import texts as read_texts
 from chibit.data.readers.minari_spaces import (
     MAX_DEPTH,
@@ -410,13 +410,13 @@ def _check_lengths(parts: Sequence[Column], columns: Mapping[str, Column], where
 
 def _leaves(group: Hdf5Group, name: str, where: str, depth: int = 0) -> list[Column]:
     """Parts of observations: of dictionaries in alphabetical order, of tuples by their number."""
-    if not group.is_group(name):
-        return [group.variable(name)]
-    inner = group.group(name)
-    names = sorted(inner.names(), key=_place)
+    member = group.member(name, is_variable=True)
+    if isinstance(member, Hdf5Column):
+        return [member]
+    names = sorted(member.names(), key=_place)
     if depth == MAX_DEPTH or not names:
         raise InputError(f"{where}: observations are empty or nested deeper than {MAX_DEPTH} times")
-    return [leaf for each in names for leaf in _leaves(inner, each, where, depth + 1)]
+    return [leaf for each in names for leaf in _leaves(member, each, where, depth + 1)]
 
 
 def _place(name: str) -> tuple[int, str]:

@@ -58,7 +58,11 @@ def _chosen(file: Hdf5Group, path: Path, part: str) -> tuple[list[str], list[str
     """Names of demonstrations in order, and notes on filter keys."""
     names = [name for name in file.group("data").names() if re.fullmatch(r"demo_\d{1,9}", name)]
     mask = file.group("mask") if "mask" in file.names() else None
-    parts = {} if mask is None else {key: set(texts(mask.variable(key))) for key in sorted(mask.names())}
+    parts = (
+        {}
+        if mask is None
+        else {key: set(texts(mask.column(key, is_variable=True))) for key in sorted(mask.names())}
+    )
     listed = ", ".join(f"{key} ({len(chosen):,})" for key, chosen in parts.items()) or "none"
     if part and part not in parts:
         raise InputError(f"{path}: no filter key {part!r}; found {listed}")
