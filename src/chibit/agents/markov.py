@@ -42,6 +42,7 @@ class MarkovPolicy(EpisodePolicy):
         self._num_actions, self._epsilon = spec.num_actions, epsilon
         self._dice = Dice()
         self._normalizer = StateNormalizer.from_spec(spec)
+        self.dtype = np.float64 if spec.state_offset else np.float32
         self._device = device
         self._actions = actions
 

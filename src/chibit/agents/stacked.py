@@ -62,6 +62,7 @@ class StackedPolicy(EpisodePolicy):
     ) -> None:
         """Act with a function of (E, K S) normalized states."""
         self._markov = MarkovPolicy(spec, device, lambda states: actions(self._remember(states)))
+        self.dtype = self._markov.dtype
         self._shape = (context_length, spec.state_dim)
         self._history = self._seen = torch.zeros(0, *self._shape, device=device)
 

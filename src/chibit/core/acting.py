@@ -76,9 +76,11 @@ class EpisodePolicy(ABC):
 
     Attributes:
         greedy: whether to take the likeliest action where the method would draw one.
+        dtype: in which observations are told apart: double precision where an offset is taken off them.
     """
 
     greedy: bool = False
+    dtype: type[np.floating] = np.float32
 
     @abstractmethod
     def reset(

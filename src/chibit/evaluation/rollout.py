@@ -230,7 +230,8 @@ def _begin(
     assert shape is not None
     # float32, and images bytes, as in data sets: a policy must see here what it saw in training.
     is_image = environments[0].observation_space.dtype == np.uint8
-    observations = np.zeros((number, *shape), dtype=np.uint8 if is_image else np.float32)
+    dtype = policy.dtype if isinstance(policy, EpisodePolicy) else np.float32
+    observations = np.zeros((number, *shape), dtype=np.uint8 if is_image else dtype)
     for e, env in enumerate(environments):
         observations[e] = env.reset(seed=seeds[e])[0]
     if isinstance(policy, EpisodePolicy):
@@ -332,9 +333,8 @@ def _step(env: gym.Env, action: np.ndarray) -> tuple[np.ndarray, float, bool, bo
         return f"the environment raised {type(error).__name__}: {str(error).partition(chr(10))[0]}"
     with np.errstate(over="ignore"):  # a value beyond float32 becomes infinite and is refused below
         observation, reward = np.asarray(observation), float(reward)
-        if observation.dtype != np.uint8:
-            observation = observation.astype(np.float32)
-    if not (np.isfinite(observation).all() and math.isfinite(reward)):
+        is_finite = np.isfinite(observation.astype(np.float32)).all()
+    if not (is_finite and math.isfinite(reward)):
         return "the environment gave a value that is not finite"
     over = bool(terminated or truncated)
     if over and _simulation_was_reset(env):

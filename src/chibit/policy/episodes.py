@@ -40,7 +40,7 @@ class Episodes(EpisodePolicy):
         """
         self._acting, self._shapes, self.greedy = acting, shapes, greedy
         self._target_return = self._first_target = target_return
-        self.max_episode_steps = shapes.max_episode_steps
+        self.max_episode_steps, self.dtype = shapes.max_episode_steps, shapes.dtype
         self._is_running = self._has_acted = np.zeros(0, bool)
         self._steps = np.zeros(0, np.int64)
         # What these say all together, so that one action costs little.

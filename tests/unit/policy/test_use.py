@@ -13,7 +13,7 @@ import chibit
 from baseline_toys import identity_data, small_agent
 from chibit.core.errors import InputError
 from chibit.data.spec import ObservationPart
-from chibit.evaluation.rollout import evaluate
+from chibit.evaluation.rollout import evaluate, rollout
 from chibit.policy.policy import Policy
 from policy_toys import KINDS, episode, make, play
 from toys import IdentityEnv
@@ -250,6 +250,44 @@ def test_an_evaluation_asks_for_each_of_its_targets():
     for found, expected in zip(together, (*one, *other), strict=True):
         np.testing.assert_allclose(found.episode_returns, expected.episode_returns, atol=1e-5)
     assert abs(one[0].mean_return - other[0].mean_return) > 1e-4
+
+
+class _Far(gym.Env):
+    """Observations that single precision cannot tell apart; the reward is the action."""
+
+    observation_space = gym.spaces.Box(-np.inf, np.inf, (1,), np.float64)
+    action_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.left = 5
+        return self._look(), {}
+
+    def step(self, action):
+        self.left -= 1
+        return self._look(), float(action[0]), self.left == 0, False, {}
+
+    def _look(self):
+        return 52.0 + 1e-6 * self.np_random.normal(size=1)
+
+
+@pytest.mark.parametrize("kind", ["dt", "bc", "stacked"])
+def test_an_environment_far_from_zero_is_seen_as_sharply_as_by_hand(kind):
+    agent = make(kind).agent
+    agent.spec = dataclasses.replace(
+        agent.spec, state_mean=(0.0,), state_std=(1e-6,), state_offset=(52.0,), max_episode_steps=30
+    )
+    policy = Policy(agent, agent.spec)
+    (episode,) = rollout(policy, [_Far()], [3])
+    env, total, over = _Far(), 0.0, False
+    seen, _ = env.reset(seed=3)
+    policy.reset(seed=[3])
+    while not over:
+        action = policy.act(seen)
+        seen, reward, over, _, _ = env.step(action)
+        policy.observe(reward, over)
+        total += reward
+    assert episode.raw_return == pytest.approx(total, abs=1e-6)
 
 
 SPACE = gym.spaces.Dict(

@@ -58,6 +58,7 @@ class ReturnConditionedPolicy(TrajectoryPolicy):
         )
         self._model, self._parts, self._spec, self._runtime = model, tuple(model.modules()), spec, runtime
         self._normalize = StateNormalizer.from_spec(spec)
+        self.dtype = np.float64 if spec.state_offset else np.float32
         self._form_of_states = {"states_are_encoded": True} if spec.image_shape else {}
         # Heads without tanh can leave the action space; others cannot, but for rounding.
         self._action_low, self._action_high = torch.tensor(spec.action_low), torch.tensor(spec.action_high)
