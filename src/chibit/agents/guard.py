@@ -26,7 +26,7 @@ def require_finite(step: int, rows: Tensor, **values: float | Tensor) -> None:
         DivergenceError: if a value is NaN or infinite.
     """
     for name, value in values.items():
-        number = float(value)
+        number = value.item() if isinstance(value, Tensor) else value
         if not math.isfinite(number):
             error = DivergenceError(
                 f"{name} is {number} at step {step}, expected a finite number; lower the learning rate, "
@@ -64,7 +64,7 @@ class StepGuard:
             require_finite(step, rows, **values)
             return
         self._failed.logical_or_(~torch.stack(list(values.values())).isfinite().all())
-        self._seen.append((step, rows, values))
+        self._seen.append((step, rows, {name: value.detach() for name, value in values.items()}))
 
     @property
     def is_full(self) -> bool:

@@ -161,7 +161,7 @@ class Loop(ABC, Generic[ConfigT]):
     def _step(self) -> None:
         started, state = time.perf_counter(), self.state
         metrics = self.update()
-        self._unread.append(metrics)
+        self._unread.append({name: _detached(value) for name, value in metrics.items()})
         state.step += 1
         state.train_seconds += time.perf_counter() - started
         self.progress.advance(metrics.get("train/loss"))
@@ -241,6 +241,11 @@ class Loop(ABC, Generic[ConfigT]):
                     "use another --out, or --allow-inexact-resume"
                 ) from error
             self.run.log(f"random numbers begin anew, the run is not an exact one any more ({reason})")
+
+
+def _detached(value: float | Tensor) -> float | Tensor:
+    """A metric without what it was computed from, which would be kept with it."""
+    return value.detach() if isinstance(value, Tensor) else value
 
 
 def _read_state(saved: Mapping[str, Any]) -> LoopState:

@@ -33,5 +33,11 @@ def test_a_value_that_is_not_finite_is_named_with_step_and_rows(bad: float) -> N
     assert caught.value.rows == (5, 9)
 
 
+def test_a_loss_whose_gradient_is_still_to_be_taken_is_asked_for_without_a_word() -> None:
+    loss = torch.tensor(math.inf, requires_grad=True)
+    with pytest.raises(DivergenceError, match="loss is inf at step 3"):
+        require_finite(3, torch.tensor([1]), loss=loss * 2)
+
+
 def test_finite_values_pass() -> None:
     require_finite(0, torch.tensor([0]), loss=1e30, gradient_norm=0.0)

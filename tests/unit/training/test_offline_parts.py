@@ -422,7 +422,7 @@ def test_training_and_measuring_are_timed_apart(data, tmp_path, clock, stage):
     assert (loop["train_seconds"], loop["evaluation_seconds"]) == (6.0, 30.5)
 
 
-def test_only_the_first_target_is_timed_since_all_are_played_at_once(data, tmp_path, stage):
+def test_only_the_first_target_is_timed_since_all_are_played_at_once(data, tmp_path, clock, stage):
     config = config_of(data, agent="dt", num_episodes=1, target_returns=(-5.0, -9.0))
     assert run(config, tmp_path / "run")["evaluation_seconds"] == 0.25
 

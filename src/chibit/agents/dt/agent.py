@@ -105,7 +105,7 @@ class DecisionTransformer(Agent, config=DecisionTransformerConfig):
         metrics: dict[str, float | Tensor] = {"train/loss": total.detach()}
         metrics |= {f"train/{name}_loss": loss.detach() for name, loss in losses.items()}
         metrics["train/grad_norm"] = norm
-        self.admit(batch.rows, loss=total.detach(), gradient_norm=norm)
+        self.admit(batch.rows, loss=total, gradient_norm=norm)
         factor = self._learning_rate_factor()
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
