@@ -45,6 +45,16 @@ def bound_actions(
     return replace(dataset, spec=spec)
 
 
+def declared_bounds(
+    low: ArrayLike | None, high: ArrayLike | None, actions: np.ndarray, where: str
+) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """What a store is told of given bounds, for (N, A) or (N,) actions; None without any, or of choices."""
+    if (low is None and high is None) or actions.dtype.kind != "f" or actions.ndim > 2:
+        return None
+    bounds = read_bounds(low, high, 1 if actions.ndim == 1 else actions.shape[1], where)
+    return tuple(bounds[0].tolist()), tuple(bounds[1].tolist())
+
+
 def read_bounds(low: ArrayLike | None, high: ArrayLike | None, act_dim: int, where: str) -> np.ndarray:
     """(2, A) lowest and highest actions, infinite where no bound is given; raises as `bound_actions`."""
     bounds = np.array([[-np.inf] * act_dim, [np.inf] * act_dim])

@@ -205,7 +205,15 @@ def _action_notes(dataset: TrajectoryDataset) -> Iterator[str]:
     constant = constant_columns(dataset.actions)
     if constant:
         yield f"{_dimensions('action', constant)} never change, but for rounding"
-    elif dataset.spec.act_dim == 1 and (dataset.actions == np.round(dataset.actions)).all():
+    spread = np.ptp(dataset.actions, axis=0).astype(np.float64)
+    room = np.subtract(dataset.spec.action_high, dataset.spec.action_low)
+    unused = tuple(i for i in np.flatnonzero(spread < 0.01 * room).tolist() if i not in constant)
+    if unused:
+        yield (
+            f"{_dimensions('action', unused)} use less than 1 % of their bounds, in units of which they are "
+            "learned; give narrower ones by --action-low and --action-high"
+        )
+    if not constant and dataset.spec.act_dim == 1 and (dataset.actions == np.round(dataset.actions)).all():
         low, high = int(dataset.actions.min()), int(dataset.actions.max())
         yield (
             f"actions are whole numbers, {low:,} to {high:,}, given as continuous: taken as a quantity; give "

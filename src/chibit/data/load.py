@@ -18,7 +18,7 @@ from chibit.core.errors import DamagedFileError, InputError, UserError
 from chibit.core.files import check_name
 from chibit.core.fingerprint import fingerprint
 from chibit.core.temporary import remove
-from chibit.data.bounds import bound_actions, bounds_beside
+from chibit.data.bounds import bound_actions, bounds_beside, declared_bounds
 from chibit.data.dataset import TrajectoryDataset
 from chibit.data.readers.base import ColumnFormat
 from chibit.data.readers.columns import Reading, mapping_beside, parse_columns
@@ -206,7 +206,8 @@ def from_arrays(
     names = ("observations", "actions", "rewards", "terminations", "truncations", "next_observations")
     columns = _numeric_columns(dict(zip(names, (*needed, truncations, next_observations), strict=True)))
     origin = Origin(name=name, env_id=env_id, d4rl_physics=d4rl_physics, score_reference=score_reference)
-    origin = replace(origin, provenance={"kind": "arrays"})
+    bounds = declared_bounds(action_low, action_high, columns["actions"], name)
+    origin = replace(origin, provenance={"kind": "arrays"}, action_bounds=bounds)
     folder = home_folder(cache) / "stores" / f"{_readable(name)}-{_content_hash(origin, columns)}"
     dataset = _open_kept(folder) or _keep(folder, record_columns(columns, where=name), origin, name)
     return bound_actions(dataset, action_low, action_high)

@@ -8,6 +8,7 @@ import pytest
 from chibit.cli import main
 from chibit.core.errors import InputError
 from chibit.core.run_dir import RunDir
+from chibit.data.inspect import find_notes
 from chibit.data.load import from_arrays, load_dataset
 from chibit.training.run_config import from_record
 from chibit.training.run_data import open_data
@@ -142,3 +143,19 @@ def test_a_run_that_goes_on_keeps_the_bounds_that_it_began_with(folder):
     began, now = (open_data(config, run=at)[0].spec for at in (run, None))
     assert began.action_low == (-1000.0, -3.0) and began.return_scale == 7.0
     assert now.action_low[0] >= 0.0
+
+
+def test_bounds_that_bound_nothing_are_none_and_wide_ones_are_noted(folder):
+    largest = float(np.finfo(np.float32).max)
+    own = from_arrays(**columns()).spec
+    np.savez("log.npz", **columns(), action_low=[-largest, -1e7], action_high=[1e5, 400.0])
+    dataset = load_dataset("log.npz", progress=False)
+    assert dataset.spec.action_low == own.action_low and dataset.spec.action_high == (1e5, 400.0)
+    [said] = [note for note in find_notes(dataset) if "less than 1 %" in note]
+    assert "1 action dimension (0)" in said
+
+
+def test_a_store_of_arrays_keeps_the_bounds_that_were_given(folder):
+    dataset = from_arrays(**columns(), action_low=-5, action_high=[100, np.inf])
+    again = load_dataset(dataset.folder)
+    assert again.spec == dataset.spec and again.spec.action_low == (-5.0, -5.0)

@@ -18,6 +18,8 @@ from chibit.environments.registry import ENVIRONMENTS
 from chibit.environments.scores import score_reference
 
 _LEAST_MARGIN = 1e-3
+_NO_BOUND = 1e6
+"""Declared bounds this far out stand for none, where the data stay below a thousandth of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +134,7 @@ def settled_bounds(
     declared: Bounds | None,
     reached: tuple[ArrayLike, ArrayLike],
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Lowest and highest action of each dimension: the declared ones that are finite, else what data reach.
+    """Lowest and highest action of each dimension: declared ones that bound anything, else what data reach.
 
     Args:
         declared: (A,) each, of the environment or of the data's own description; None for none.
@@ -143,7 +145,8 @@ def settled_bounds(
     known = np.zeros(found.shape, bool)
     if declared is not None:
         bounds = np.array(declared, np.float64)  # None becomes NaN
-        known = np.isfinite(bounds)
+        no_bound = (np.abs(bounds) >= _NO_BOUND) & (np.abs(bounds) > 1e3 * np.abs(found).max(axis=0))
+        known = np.isfinite(bounds) & ~no_bound
         found = np.where(known, bounds, found)
     size = np.abs(found).max(axis=0)
     is_flat = found[1] - found[0] <= 1e-6 * size
