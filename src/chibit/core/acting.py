@@ -8,7 +8,9 @@ Dimensions: E episodes · L of them that still run · K context in timesteps · 
 
 from __future__ import annotations
 
+import contextlib
 import math
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -77,10 +79,12 @@ class EpisodePolicy(ABC):
     Attributes:
         greedy: whether to take the likeliest action where the method would draw one.
         dtype: in which observations are told apart: double precision where an offset is taken off them.
+        max_episode_steps: steps of an episode after which `act` refuses.
     """
 
     greedy: bool = False
     dtype: type[np.floating] = np.float32
+    max_episode_steps: int = sys.maxsize
 
     @abstractmethod
     def reset(
@@ -107,6 +111,19 @@ class EpisodePolicy(ABC):
     @abstractmethod
     def observe(self, rewards: np.ndarray, dones: np.ndarray, actions: np.ndarray | None = None) -> None:
         """See `Policy`."""
+
+
+@contextlib.contextmanager
+def unlimited(policy: Policy) -> Iterator[None]:
+    """Leave it to where a policy is played how long an episode may be."""
+    if not isinstance(policy, EpisodePolicy):
+        yield
+        return
+    limit, policy.max_episode_steps = policy.max_episode_steps, sys.maxsize
+    try:
+        yield
+    finally:
+        policy.max_episode_steps = limit
 
 
 class Dice:

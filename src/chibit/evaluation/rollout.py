@@ -22,7 +22,7 @@ import gymnasium as gym
 import numpy as np
 
 from chibit.agents.base import Policy
-from chibit.core.acting import EpisodePolicy
+from chibit.core.acting import EpisodePolicy, unlimited
 from chibit.core.errors import InputError
 from chibit.environments.own import EnvLike, take_env
 from chibit.evaluation.pool import EnvironmentPool
@@ -263,13 +263,14 @@ def _evaluate(
         wave = seeds[first : first + in_wave]
         done = sum(episode.length for episodes in played for episode in episodes)
         environments = pool.take(len(wave) * num_targets)
-        episodes = rollout(
-            policy,
-            environments,
-            wave * num_targets,
-            target_returns=np.repeat(asked, len(wave)) if len(asked) == num_targets else None,
-            progress=_counted_from(done, progress),
-        )
+        with unlimited(policy):
+            episodes = rollout(
+                policy,
+                environments,
+                wave * num_targets,
+                target_returns=np.repeat(asked, len(wave)) if len(asked) == num_targets else None,
+                progress=_counted_from(done, progress),
+            )
         pool.drop([env for env, episode in zip(environments, episodes, strict=True) if episode.fault])
         for target in range(num_targets):
             played[target] += episodes[target * len(wave) : (target + 1) * len(wave)]

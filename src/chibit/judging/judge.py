@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from chibit.agents.base import Policy as ActingPolicy
+from chibit.core.acting import unlimited
 from chibit.core.config import Checked
 from chibit.core.errors import InputError
 from chibit.core.fields import BelowOne, Count, Fraction
@@ -112,23 +113,25 @@ class Judge:
         _check_policy(policy)
         if isinstance(policy, Policy):
             target_return = policy.target_return
-        return Judgement(
-            name=name,
-            target_return=target_return,
-            in_model=self._play(policy),
-            at_steps=self._at_steps(policy),
-            log=self.log,
-        )
+        with unlimited(policy):
+            return Judgement(
+                name=name,
+                target_return=target_return,
+                in_model=self._play(policy),
+                at_steps=self._at_steps(policy),
+                log=self.log,
+            )
 
     def other_estimates(self, policy: ActingPolicy) -> OtherEstimates:
         """Fitted Q evaluation and importance sampling, which mislead: see `chibit.judging.estimators`."""
-        return other_estimates(
-            policy,
-            self._train,
-            self.fitted.clone,
-            discount=self.config.discount,
-            seed=self.config.fit.seed,
-        )
+        with unlimited(policy):
+            return other_estimates(
+                policy,
+                self._train,
+                self.fitted.clone,
+                discount=self.config.discount,
+                seed=self.config.fit.seed,
+            )
 
     def _play(self, policy: ActingPolicy) -> PlayedInModel:
         play = self.fitted.world.play(

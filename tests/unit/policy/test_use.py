@@ -16,7 +16,7 @@ from chibit.data.spec import ObservationPart
 from chibit.evaluation.rollout import evaluate, rollout
 from chibit.policy.policy import Policy
 from policy_toys import KINDS, episode, make, play
-from toys import IdentityEnv
+from toys import CountdownEnv, IdentityEnv
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -232,6 +232,16 @@ def test_an_evaluation_is_decided_by_its_seed():
         assert len({returns(seed) for seed in range(4)}) > 1
     finally:
         gym.registry.pop("toys/Three-v0")
+
+
+def test_an_environment_may_last_longer_than_the_log():
+    """In an evaluation its limit counts, and by hand the log's."""
+    policy = make("bc")
+    policy.max_episode_steps = 4
+    (episode,) = evaluate(policy, CountdownEnv, target_returns=[None], num_episodes=1, seed=0)
+    assert episode.episode_lengths == (10,) and policy.max_episode_steps == 4
+    with pytest.raises(InputError, match="time limit of 4 steps"):
+        play(policy, 10)
 
 
 def test_an_evaluation_asks_for_each_of_its_targets():
