@@ -74,13 +74,19 @@ def mix(
     if len(env_ids) > 1:
         notes.append(f"of {' and '.join(map(str, env_ids))}: not evaluated; name an environment for all")
     mixture = Mixture(sources, parts, tuple(map(float, weights)))
-    return replace(mixed, mixture=mixture, notes=(*mixed.notes, *notes))
+    return replace(mixed, mixture=mixture, missions=_missions(datasets), notes=(*mixed.notes, *notes))
 
 
 def check_weights(number: int, weights: Sequence[float]) -> None:
     """Refuse another number of weights than of data sets."""
     if weights and len(weights) != number:
         raise InputError(f"data_weights: got {len(weights)}, expected one for each of {number} data sets")
+
+
+def _missions(datasets: Sequence[TrajectoryDataset]) -> np.ndarray | None:
+    """Texts of all episodes, where all data sets have them."""
+    missions = [d.missions for d in datasets if d.missions is not None]
+    return np.concatenate(missions) if len(missions) == len(datasets) else None
 
 
 def _next(dataset: TrajectoryDataset) -> np.ndarray:

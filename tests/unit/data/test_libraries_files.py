@@ -1,12 +1,14 @@
 """Data sets as other projects lay them out: OGBench, NeoRL and LeRobot."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.data.load import load_dataset
+from chibit.data.mix import mix
 from log_files import LENGTHS, neorl, write_lerobot, write_ogbench
 
 
@@ -92,6 +94,13 @@ def test_lerobot_data_are_read_with_their_tasks(tmp_path, version):
     )  # fmt: skip
     part, rest = dataset.held_out_split(0.34, 0)
     assert sorted([*part.missions, *rest.missions]) == sorted(dataset.missions)
+
+
+def test_texts_stay_with_their_episodes_where_data_sets_are_mixed(tmp_path):
+    datasets = [load(write_lerobot(tmp_path / name, "v3.0")) for name in ("a", "b")]
+    assert mix(datasets).missions.tolist() == [text for dataset in datasets for text in dataset.missions]
+    other = [datasets[0], replace(datasets[1], missions=None)]
+    assert mix(other).missions is None
 
 
 def test_lerobot_data_of_a_real_robot_have_no_rewards(tmp_path):
