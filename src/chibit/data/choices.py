@@ -92,7 +92,10 @@ def _action_bounds(dataset: TrajectoryDataset) -> Iterator[Choice]:
         is_reached = np.float32(low) == lowest[i], np.float32(high) == highest[i]
         why = "declared"
         if any(is_reached):
-            why = "what the data reach" if all(is_reached) else "one declared, one what the data reach"
+            reached = (
+                "what the data reach" if spec.env_id is None else f"of {spec.env_id}, reached by the data"
+            )
+            why = reached if all(is_reached) else "one declared, one what the data reach"
         found.append((f"{format_setting(low)} to {format_setting(high)}", why, i))
     groups = [(value, [row[2] for row in rows]) for value, rows in groupby(found, lambda row: row[:2])]
     for (bounds, why), dimensions in groups[:_MOST]:
