@@ -11,7 +11,7 @@ help:
 	@echo "make test         lint, types, the docs and all quick tests"
 	@echo "make test-slow    the tests that take longer than ten seconds each"
 	@echo "make test-lowest  the quick tests with the lowest versions that pyproject.toml allows (not of PyTorch)"
-	@echo "make docs         build the docs as a site into site/; warnings are errors"
+	@echo "make docs         build the docs as a site into site/docs; warnings are errors"
 	@echo "make results      write the tables of docs/results.md from results/, and the studies' pages into site/results"
 	@echo "make mutants      change the code in small ways and see that quick tests notice (about an hour)"
 
@@ -52,7 +52,7 @@ test-lowest:
 	$(LOWEST)/bin/python -m pytest -q -n 2 --dist loadfile tests/unit tests/integration
 
 docs: $(VENV)/test.stamp
-	$(BIN)/sphinx-build -W -q -d build/doctrees docs site
+	$(BIN)/sphinx-build -W -q -d build/doctrees docs site/docs
 
 results: $(VENV)/base.stamp
 	$(BIN)/python scripts/write_results.py

@@ -33,7 +33,7 @@ myst_enable_extensions = ["amsmath", "attrs_inline", "dollarmath"]
 myst_heading_anchors = 3
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
-nb_execution_timeout = 120
+nb_execution_timeout = 600
 os.environ["CHIBIT_HOME"] = str(Path(__file__).parents[1] / "build" / "docs-home")  # what the notebook keeps
 
 autodoc_member_order = "bysource"

@@ -13,6 +13,7 @@ import chibit
 from baseline_toys import identity_data, small_agent
 from chibit.core.errors import InputError
 from chibit.data.spec import ObservationPart
+from chibit.environments.registry import ENVIRONMENTS
 from chibit.evaluation.rollout import evaluate, rollout
 from chibit.policy.policy import Policy
 from policy_toys import KINDS, episode, make, play
@@ -215,7 +216,17 @@ def test_actions_are_drawn_anew_in_each_episode_as_often_as_the_model_says():
     assert policy.agent.draws_actions and not make("qr_dqn").agent.draws_actions
 
 
-def test_an_evaluation_is_decided_by_its_seed():
+@pytest.fixture
+def registry(monkeypatch):
+    """Environments that a test registers are forgotten after it."""
+    monkeypatch.setattr(ENVIRONMENTS, "_entries", dict(ENVIRONMENTS._all()))
+    known = set(gym.registry)
+    yield
+    for name in set(gym.registry) - known:
+        del gym.registry[name]
+
+
+def test_an_evaluation_is_decided_by_its_seed(registry):
     gym.register("toys/Three-v0", lambda: IdentityEnv(num_actions=3))
     policy = uneven()
 
@@ -225,13 +236,10 @@ def test_an_evaluation_is_decided_by_its_seed():
         )
         return kept[0].episode_returns
 
-    try:
-        chibit.register_env("toys/Three-v0", max_episode_steps=10)
-        first = returns(0)
-        assert returns(0) == first and returns(0, number=2) == first[:2]
-        assert len({returns(seed) for seed in range(4)}) > 1
-    finally:
-        gym.registry.pop("toys/Three-v0")
+    chibit.register_env("toys/Three-v0", max_episode_steps=10)
+    first = returns(0)
+    assert returns(0) == first and returns(0, number=2) == first[:2]
+    assert len({returns(seed) for seed in range(4)}) > 1
 
 
 def test_an_environment_may_last_longer_than_the_log():
@@ -244,19 +252,16 @@ def test_an_environment_may_last_longer_than_the_log():
         play(policy, 10)
 
 
-def test_an_evaluation_asks_for_each_of_its_targets():
+def test_an_evaluation_asks_for_each_of_its_targets(registry):
     policy = make("dt", target_return=3.0)
     gym.register("toys/One-v0", IdentityEnv)
     chibit.register_env("toys/One-v0", max_episode_steps=10)
-    try:
-        together, one, other = (
-            evaluate(policy, "toys/One-v0", target_returns=targets, num_episodes=2, seed=0)
-            for targets in ([50.0, -50.0], [50.0], [-50.0])
-        )
-        with pytest.raises(InputError, match="takes none"):
-            evaluate(make("bc"), "toys/One-v0", target_returns=[50.0], num_episodes=1, seed=0)
-    finally:
-        gym.registry.pop("toys/One-v0")
+    together, one, other = (
+        evaluate(policy, "toys/One-v0", target_returns=targets, num_episodes=2, seed=0)
+        for targets in ([50.0, -50.0], [50.0], [-50.0])
+    )
+    with pytest.raises(InputError, match="takes none"):
+        evaluate(make("bc"), "toys/One-v0", target_returns=[50.0], num_episodes=1, seed=0)
     for found, expected in zip(together, (*one, *other), strict=True):
         np.testing.assert_allclose(found.episode_returns, expected.episode_returns, atol=1e-5)
     assert abs(one[0].mean_return - other[0].mean_return) > 1e-4
