@@ -17,6 +17,7 @@ import chibit.data.text.tokens
 import chibit.evaluation.attention
 import chibit.evaluation.rollout
 import chibit.policy.export
+import chibit.policy.run
 import chibit.reporting.report
 import chibit.training.attention
 from chibit.cli import main
@@ -129,8 +130,8 @@ POINTS = {
     "data collect": (chibit.data.collect.behavior.streams, "_run_here"),
     "train": (chibit.data.store, "fill_store"),
     "pretrain": (chibit.data.text.tokens.TokenWriter, "write"),
-    "evaluate": (chibit.training.loading, "load_checkpoint"),
-    "attention": (chibit.training.loading, "load_checkpoint"),
+    "evaluate": (chibit.policy.run, "load_checkpoint"),
+    "attention": (chibit.policy.run, "load_checkpoint"),
     "export": (chibit.policy.export, "write_policy"),
     "report": (chibit.reporting.report, "render_markdown"),
 }

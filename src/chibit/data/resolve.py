@@ -222,9 +222,7 @@ def _by_path(path: Path) -> Found:
             return Found(claimed, format)
     if path.is_dir() and any(path.glob("$store$_*_ckpt.*.gz")):
         raise InputError(f"{path}: shards of DQN-replay; chibit data convert makes a store of them")
-    if path.suffix == ".tfrecord" or any(
-        True for depth in ("", "*/", "*/*/") for _ in path.glob(f"{depth}*.tfrecord*")
-    ):
+    if path.suffix == ".tfrecord" or (path.is_dir() and _is_rlds(path)):
         raise InputError(
             f"{path}: RLDS data, which only TensorFlow reads; where it is installed, join the steps of "
             "tfds.builder_from_directory(PATH).as_dataset() to arrays, numpy.savez them, and give that file"
@@ -236,6 +234,12 @@ def _by_path(path: Path) -> Found:
         )
     expected = sorted(format.expected or " or ".join(format.suffixes) for format in formats.values())
     raise InputError(f"{path}: unknown kind of file; expected {', '.join(expected)} or a store")
+
+
+def _is_rlds(folder: Path) -> bool:
+    """Whether TensorFlow Datasets wrote it, or a version in it; folders in it are not listed."""
+    versions = any((inner / "dataset_info.json").is_file() for inner in folder.iterdir())
+    return versions or any(folder.glob("*.tfrecord*"))
 
 
 def all_formats() -> Mapping[str, Format]:

@@ -102,6 +102,8 @@ def test_files_keep_the_names_of_the_first_version() -> None:
         adam_betas=(0.9, 0.95),
         gpt=GPTShape(n_layer=2, n_embd=8, norm_eps=1e-3),
         timestep_position="before_norm",
+        action_units="raw",
+        return_baseline=(0.0, 0.0),
     )
     record = to_json(config)
     assert FIRST.items() <= record.items() and not {"gpt", "initializer", "reward_mode"} & record.keys()

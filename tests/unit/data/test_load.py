@@ -153,8 +153,11 @@ def test_files_and_folders_of_another_kind(home, tmp_path):
         load_dataset(tmp_path / "x.txt")
     (tmp_path / "rlds").mkdir()
     (tmp_path / "rlds" / "pen-train.tfrecord-00000-of-00001").write_text("")
-    with pytest.raises(InputError, match=r"rlds: RLDS data, .*numpy\.savez them"):
-        load_dataset(tmp_path / "rlds")
+    (tmp_path / "pen" / "1.0.0").mkdir(parents=True)
+    (tmp_path / "pen" / "1.0.0" / "dataset_info.json").write_text("{}")
+    for name in ("rlds", "pen"):
+        with pytest.raises(InputError, match=rf"{name}: RLDS data, .*numpy\.savez them"):
+            load_dataset(tmp_path / name)
     (tmp_path / "folder").mkdir()
     with pytest.raises(InputError, match="neither a Minari data set"):
         load_dataset(tmp_path / "folder")
