@@ -59,6 +59,7 @@ CHANGES = [
     {"act_dim": 0},
     {"num_actions": 3},
     {"num_actions": 0},
+    {"num_actions": 2**63 - 1, "act_dim": 0, "action_low": (), "action_high": ()},
     {"image_shape": (1, 2, 3)},
     {"image_shape": (-1, -2, 1)},
     {"name": 3},
@@ -93,9 +94,13 @@ def test_a_store_is_known_by_what_it_holds(pendulum_file, tmp_path):
     dataset = load_dataset(pendulum_file, cache=tmp_path, progress=False)
     path = dataset.folder / store.MANIFEST
     manifest = json.loads(path.read_text())
-    for change in ({"content_hash": "0" * 64}, {"spec": {**manifest["spec"], "max_episode_steps": 0}}):
+    for change in (
+        {"content_hash": "0" * 64},
+        {"spec": {**manifest["spec"], "max_episode_steps": 0}},
+        {"notes": [["nested"]]},
+    ):
         changed = {**manifest, **change}
         changed["manifest_sha256"] = store._manifest_hash(changed)
         path.write_text(json.dumps(changed))
-        with pytest.raises(DamagedFileError, match="content_hash|max_episode_steps"):
+        with pytest.raises(DamagedFileError, match="content_hash|max_episode_steps|notes"):
             open_store(dataset.folder, verify="hash")

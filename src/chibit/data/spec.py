@@ -9,11 +9,14 @@ import math
 from dataclasses import dataclass
 from typing import Annotated
 
-from annotated_types import MinLen
+from annotated_types import Interval, MinLen
 
 from chibit.core.config import Checked
 from chibit.core.errors import InputError
 from chibit.core.fields import Count, Distinct, Natural, Positive
+
+MAX_ACTIONS = 1 << 16
+"""Discrete actions of a data set. A model has an output for each; beyond this, a number is no choice."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +57,7 @@ class DatasetSpec(Checked):
     """Numbers in an observation."""
     act_dim: Natural
     """Width of an action; 0 where actions are discrete."""
-    num_actions: Count | None
+    num_actions: Annotated[int, Interval(ge=1, le=MAX_ACTIONS)] | None
     """Number of discrete actions; None where actions are continuous."""
     env_id: str | None
     """Environment it is evaluated in, one of `chibit.environments.registry.ENVIRONMENTS`; None for none."""

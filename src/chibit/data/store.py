@@ -36,6 +36,7 @@ from chibit.core.temporary import remove
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset, returns_to_go
 from chibit.data.readers.origin import Origin, beyond_bounds, default_return_units, make_spec
 from chibit.data.readers.recording import Block, Recording
+from chibit.data.spec import MAX_ACTIONS
 from chibit.data.statistics import Narrowing, RunningMoments
 
 SCHEMA = 1
@@ -43,8 +44,6 @@ MANIFEST = "manifest.json"
 RECORDS, STARTS, ENDS, FINAL = "records", "episode_starts", "episode_ends", "final_observations"
 FRAMES, MISSIONS = "frames", "missions"
 _REMEDY = "remove the folder and convert the data again"
-MAX_ACTIONS = 1 << 16
-"""Discrete actions of a data set. A model has an output for each; beyond this, a number is no choice."""
 
 
 def write_store(folder: Path, recording: Recording, origin: Origin) -> Path:
@@ -163,7 +162,7 @@ def open_store(folder: Path, verify: Literal["size", "hash"] = "size") -> Trajec
             final_observations=arrays[FINAL],
             frames=arrays[FRAMES],
             missions=arrays[MISSIONS],
-            notes=tuple(manifest["notes"]),
+            notes=_read_notes(manifest["notes"]),
             provenance=manifest["provenance"],
         )
     except (InputError, KeyError, TypeError) as error:
@@ -173,6 +172,12 @@ def open_store(folder: Path, verify: Literal["size", "hash"] = "size") -> Trajec
         scale, line = default_return_units(spec.env_id, dataset.returns_to_go, dataset.episode_starts)
         dataset = replace(dataset, spec=replace(spec, return_scale=scale, return_baseline=line))
     return dataset
+
+
+def _read_notes(notes: Any) -> tuple[str, ...]:
+    if not (isinstance(notes, list) and all(isinstance(note, str) for note in notes)):
+        raise InputError("notes are no list of sentences")
+    return tuple(notes)
 
 
 def _write_records(

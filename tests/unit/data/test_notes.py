@@ -7,7 +7,7 @@ import pytest
 from chibit.core.errors import InputError
 from chibit.data.inspect import constant_dimensions, describe, find_notes
 from chibit.data.load import from_arrays, load_dataset
-from chibit.data.store import MAX_ACTIONS
+from chibit.data.spec import MAX_ACTIONS
 
 
 @pytest.fixture
