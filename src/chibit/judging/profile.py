@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from chibit.data.choices import constant_dimensions
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
-from chibit.data.inspect import constant_dimensions
 from chibit.judging.judgement import Histogram, LogProfile
 
 _NUM_BINS, _MOST_DIMENSIONS = 20, 64

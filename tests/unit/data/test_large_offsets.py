@@ -6,7 +6,8 @@ import torch
 
 from chibit.agents import AGENTS, make_agent
 from chibit.core.runtime import Runtime
-from chibit.data.inspect import constant_dimensions, describe
+from chibit.data.choices import constant_dimensions
+from chibit.data.inspect import describe
 from chibit.data.load import from_arrays
 from chibit.data.normalizer import StateNormalizer
 from chibit.data.samplers.transitions import TransitionSampler

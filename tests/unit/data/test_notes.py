@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from chibit.core.errors import InputError
-from chibit.data.inspect import constant_dimensions, describe, find_notes
+from chibit.data.choices import constant_dimensions
+from chibit.data.inspect import describe, find_notes
 from chibit.data.load import from_arrays, load_dataset
 from chibit.data.spec import MAX_ACTIONS
 
