@@ -26,7 +26,7 @@ def require_finite(step: int, rows: Tensor, **values: float | Tensor) -> None:
         DivergenceError: if a value is NaN or infinite.
     """
     for name, value in values.items():
-        number = value.item() if isinstance(value, Tensor) else value
+        number = value.detach().item() if isinstance(value, Tensor) else value
         if not math.isfinite(number):
             error = DivergenceError(
                 f"{name} is {number} at step {step}, expected a finite number; lower the learning rate, "
