@@ -62,7 +62,7 @@ def check_environment(origin: Origin, recording: Recording, where: str) -> Origi
     try:
         facts = _spaces(origin.env_id)
     except InputError as error:
-        if not isinstance(ENVIRONMENTS[origin.env_id], LibraryEnvironment):
+        if not isinstance(ENVIRONMENTS.get(origin.env_id), LibraryEnvironment):
             raise
         return replace(origin, env_id=None, notes=(*origin.notes, str(error)))  # of another version of it
     mismatch = facts.mismatch(
