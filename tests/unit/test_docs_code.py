@@ -5,7 +5,6 @@ Python blocks run in `tests/integration/test_docs.py`, those of the tutorial whe
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import shutil
@@ -24,7 +23,6 @@ from chibit.environments.registry import ENVIRONMENTS
 from chibit.models.initializers import INITIALIZERS
 from chibit.recipes import RECIPES
 from chibit.studies import STUDIES
-from chibit.training.run_config import RunConfig, to_record
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
@@ -71,9 +69,7 @@ def place(tmp_path, monkeypatch):
     """A folder with the examples and what the placeholders of the pages stand for."""
     for example in (ROOT / "docs" / "examples").glob("*.py"):
         shutil.copy(example, tmp_path)
-    (tmp_path / "RUN").mkdir()
-    run = RunConfig(data="hopper-medium", agent=AGENTS["bc"].config())
-    (tmp_path / "RUN" / "config.json").write_text(json.dumps({"config": to_record(run)}))
+    shutil.copytree(ROOT / "tests" / "golden" / "v0_1" / "run", tmp_path / "RUN")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     for registry in (AGENTS, INITIALIZERS, STUDIES, ENVIRONMENTS):
