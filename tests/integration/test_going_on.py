@@ -11,7 +11,7 @@ import torch
 
 import chibit
 from chibit.cli import main
-from chibit.core.errors import InputError
+from chibit.core.errors import DamagedFileError, InputError
 from chibit.data.mix import mix
 from chibit.data.samplers.transitions import TransitionSampler
 from chibit.data.samplers.windows import WindowSampler
@@ -81,6 +81,18 @@ def test_the_command_line_goes_on_and_refuses_fewer_steps_and_another_run(capsys
     assert main([*run, "--num-steps", "9", "--learning-rate", "0.1"]) == 2
     assert "holds a run with another configuration" in capsys.readouterr().err
     assert json.loads(Path("run/result.json").read_text())["steps"] == 7
+
+
+def test_a_run_whose_data_have_changed_or_that_may_not_go_on_stays_as_it_was():
+    chibit.fit(arrays(), "bc", steps=2, out="run")
+    before = {path.name: path.read_bytes() for path in Path("run").glob("*.json")}
+    data = json.loads(before["config.json"])["config"]["data"]
+    config = chibit.RunConfig(data=data, agent="bc", arm="bc", num_steps=3)
+    with pytest.raises(DamagedFileError, match="the data set .* has changed since this run began"):
+        chibit.train(config, "run", dataset=chibit.from_arrays(**arrays(1)), progress=False)
+    with pytest.raises(InputError, match="another configuration"):
+        chibit.train(config, "run", resume=False, progress=False)
+    assert {path.name: path.read_bytes() for path in Path("run").glob("*.json")} == before
 
 
 def test_weights_of_a_run_and_of_a_policy_are_started_from(capsys):

@@ -9,12 +9,14 @@ from typing import Any
 
 from chibit.core.errors import InputError
 from chibit.core.run_dir import INCIDENTAL, RunDir
+from chibit.data.dataset import TrajectoryDataset
 from chibit.training.run_config import RunConfig, from_record, to_record
+from chibit.training.run_data import refuse_changed_if_here
 
 _CONTINUED = "continued"
 
 
-def carry_on(config: RunConfig[Any], path: Path) -> RunConfig[Any]:
+def carry_on(config: RunConfig[Any], path: Path, dataset: TrajectoryDataset | None = None) -> RunConfig[Any]:
     """Make a run's folder that of the same run with more steps, where that is what is asked for.
 
     Its schedules (warm-up, decays) stay those of its first length, in steps; they are not stretched. Its
@@ -23,12 +25,14 @@ def carry_on(config: RunConfig[Any], path: Path) -> RunConfig[Any]:
     Args:
         config: what to do.
         path: a folder that may hold a run.
+        dataset: its data, where they are open.
 
     Returns:
         What to do there: `config`, with the schedules that the run has.
 
     Raises:
         InputError: for fewer steps than the run has or is to have.
+        DamagedFileError: where its data are here and have changed; the run stays as it was.
     """
     if not (path / "config.json").is_file():
         return config
@@ -46,6 +50,8 @@ def carry_on(config: RunConfig[Any], path: Path) -> RunConfig[Any]:
         )
     if config.num_steps > then.num_steps:
         with run.lock():
+            if record:
+                refuse_changed_if_here(run, then, dataset)
             _extend(run, then, config, record, first)
     return config if config.agent == then.agent else dataclasses.replace(config, agent=then.agent)
 

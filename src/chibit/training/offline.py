@@ -95,7 +95,7 @@ def train(
     """
     path = Path(path)
     config = config if env is None else replace(config, env_id=take_env(env))
-    config = carry_on(config, path)
+    config = carry_on(config, path, dataset) if resume else config
     run = RunDir.create(path, arm=config.arm_name, study=study, config=to_record(config))
     with run.lock():
         if run.is_finished:
