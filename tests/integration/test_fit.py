@@ -62,6 +62,7 @@ def test_three_lines_train_and_act(arrays):
 
 def test_a_run_loads_as_a_policy_and_acts_as_its_export(arrays):
     result = chibit.fit(arrays, "random", steps=3, out="run", target_returns=(2.0,), **SMALL)
+    assert main(["report", "run"]) == 0  # which writes into it
     policies = [chibit.Policy.from_pretrained("run"), result.policy]
     policies.append(chibit.Policy.from_pretrained(result.policy.save_pretrained("policy")))
     actions = []

@@ -228,6 +228,17 @@ class RunDir:
         return check_record(kind, data, path)
 
 
+def is_run(folder: Path) -> bool:
+    """Whether a folder is a run's, whatever else was written into it, such as a report.
+
+    Raises:
+        DamagedFileError: where its config.json is no JSON.
+    """
+    record = read_json(folder / "config.json") if (folder / "config.json").is_file() else None
+    config = record.get("config") if isinstance(record, dict) and "arm" in record else None
+    return isinstance(config, dict) and not config.keys().isdisjoint({"agent_name", "corpus"})
+
+
 @contextlib.contextmanager
 def undone_if_refused(path: Path) -> Iterator[None]:
     """Have a run that is refused before it starts leave no folder behind that was not there before."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from chibit.agents.base import Agent
 from chibit.core.config import to_json
-from chibit.core.shared_folder import what_is
+from chibit.core.run_dir import is_run
 from chibit.data.dataset import DatasetSpec
 from chibit.models.hub import model_folder
 from chibit.policy.card import PolicyScore, policy_scores
@@ -82,7 +82,7 @@ class Policy(Episodes):
             ResourceError: if the Hub cannot be reached.
         """
         folder = model_folder(str(source), flag="the folder that chibit export wrote")
-        if what_is(folder) == "a run":
+        if is_run(folder):
             run = load_run_agent(folder, device=device)
             wanted = run.target_return if target_return is None else target_return
             scores = policy_scores(run.evaluations, run.spec)

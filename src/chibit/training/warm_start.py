@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from chibit.agents import Agent, AgentConfig
 from chibit.core.errors import InputError
 from chibit.core.formatting import count
-from chibit.core.shared_folder import what_is
+from chibit.core.run_dir import is_run
 from chibit.models.hub import model_folder
 from chibit.policy.format import load_agent, read_policy
 from chibit.policy.run import load_run_agent
@@ -29,7 +29,7 @@ def load_source(source: str) -> Agent:
         UserError: as `Policy.from_pretrained`.
     """
     folder = model_folder(source, flag=_FLAG)
-    if what_is(folder) == "a run":
+    if is_run(folder):
         return load_run_agent(folder, device="cpu").agent
     return load_agent(read_policy(folder), folder, "cpu")
 
@@ -69,7 +69,7 @@ def start_from(agent: Agent, source: str) -> tuple[dict[str, Any], str]:
             "give one of the same method"
         )
     tensors = theirs.modules().state_dict()
-    acting = set(tensors) if Path(source).is_dir() and what_is(Path(source)) == "a run" else None
+    acting = set(tensors) if is_run(Path(source)) else None
     if acting is None:  # a policy holds what acts; what was drawn beside it is not its own
         acting = {name for name in theirs.acting_modules().state_dict() if name in tensors}
     taken, anew = _copy(agent.modules(), {name: tensors[name] for name in acting})
