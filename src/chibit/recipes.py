@@ -255,7 +255,7 @@ RECIPES |= {
     f"{name}_atari": Recipe(
         summary=f"Atari: {summary}",
         agent=agent,
-        settings={"evaluation_epsilon": 0.001},
+        settings={"evaluation_epsilon": 0.001, "target_every": 2_000},
         num_steps=ATARI_STEPS,
     )
     for name, (agent, summary) in _ATARI_VALUES.items()

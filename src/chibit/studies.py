@@ -304,6 +304,7 @@ _OWN = {
         data=("hopper-medium", "hopper-medium-replay"),
         num_steps=20_000,
         evaluate_every=2_500,
+        settings={"brac_v": {"behavior_steps": 10_000}, "awr": {"refresh_every": 1_000}},
     ),
 }
 STUDIES: AddressedRegistry[Study] = AddressedRegistry(
