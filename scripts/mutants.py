@@ -57,7 +57,10 @@ GROUPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "tests/unit/training/test_held_out.py",
         ),
     ),
-    "sequence": (("agents/dt/agent.py",), ("tests/unit/agents/test_decision_transformer.py",)),
+    "sequence": (
+        ("agents/dt/agent.py",),
+        ("tests/unit/agents/test_decision_transformer.py", "tests/unit/training/test_held_out.py"),
+    ),
     "evaluation": (
         ("evaluation/rollout.py", "evaluation/summary.py"),
         ("tests/unit/evaluation/test_rollout.py", "tests/unit/reporting/test_evaluation_summary.py"),
@@ -65,6 +68,8 @@ GROUPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "training": (
         ("training/loop.py", "training/offline.py", "training/result.py"),
         (
+            "tests/unit/training/test_held_out.py",
+            "tests/unit/training/test_loop.py",
             "tests/unit/training/test_offline_effects.py",
             "tests/unit/training/test_offline_parts.py",
             "tests/unit/training/test_result.py",

@@ -423,3 +423,17 @@ def test_progress_is_told_in_a_pool_too(monkeypatch):
             progress=lambda *counts: told.append(counts),
         )  # fmt: skip
     assert told == [(1, 1), (2, 0)]
+
+
+class Rising(Countdown):
+    """Rewards 1, 2, 3 and so on."""
+
+    def step(self, action):
+        observation, _, *ends = super().step(action)
+        return observation, float(self.length - self.left), *ends
+
+
+def test_returns_are_also_discounted_by_a_hundredth_a_step():
+    (episode,) = rollout(FixedActions(np.zeros((1, 1))), [Rising(4)], [0])
+    assert episode.raw_return == 10.0
+    assert episode.discounted_return == pytest.approx(1 + 0.99 * 2 + 0.99**2 * 3 + 0.99**3 * 4)

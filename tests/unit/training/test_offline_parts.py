@@ -701,3 +701,9 @@ def test_a_run_in_tf32_acts_on_machines_that_have_none(data, tmp_path):
     description["config"]["precision"] = "tf32"
     (tmp_path / "run" / "config.json").write_text(json.dumps(description))
     assert load_run_agent(tmp_path / "run", device="cpu").agent.runtime.precision == "fp32"
+
+
+def test_a_line_of_an_evaluation_has_all_of_its_targets():
+    evaluations = [SimpleNamespace(summary=text) for text in ("target 3: return 1", "target 5: return 2")]
+    line = offline.evaluation_line(evaluations, 40)
+    assert line == "  step 40: target 3: return 1; target 5: return 2"
