@@ -48,15 +48,17 @@ from chibit.reporting.tables.table import (
     text_columns,
     to_markdown,
 )
-from chibit.studies import STUDIES
+from chibit.studies import STUDIES, study_configs
 from chibit.sweep.rates import choose, read_trials
 
 ROOT = Path(__file__).parents[1]
-PAGE, RESULTS = ROOT / "docs" / "results.md", ROOT / "results"
+PAGE, README, RESULTS = ROOT / "docs" / "results.md", ROOT / "README.md", ROOT / "results"
 START, END = re.compile(r"<!-- results: (\w+) ?(\w*) -->\n"), "<!-- end of results -->\n"
 BESIDE = {"fair": "fair_baselines"}
 """A study, and another whose arms stand in its table of scores without a test."""
 STAGE_0, TRIAL_SEEDS = "rates", {100, 101}
+SEEDS = 10
+"""Paired seeds of the registered experiment."""
 CONTROL = "random"
 
 Key = tuple[str, str, str]
@@ -240,6 +242,15 @@ def outcomes(folder: Path) -> str:
     return f"{lines}\n{_demoted([table for table in chosen if table.rows], '####')}"
 
 
+def finding(folder: Path) -> str:
+    """What the main study says, in a sentence or two."""
+    analysis = analyze(read_study(folder))
+    planned, done = len(study_configs(folder.name, seeds=range(SEEDS))), len(analysis.study.runs)
+    so_far = f" ({done} of the {planned} registered runs are there; the rest decide.)" if done < planned else ""
+    where = ", ".join(analysis.study.datasets)
+    return f"{known_sentence()}\n\nOn our own data ({where}): {analysis.verdict.sentence}{so_far}\n"
+
+
 def together(analysis: Analysis, folder: Path) -> Analysis:
     """A study and the one beside it as one; the comparisons stay those of the first."""
     other = RESULTS / BESIDE.get(folder.name, "")
@@ -259,6 +270,7 @@ def write_pages(out: Path) -> None:
 PARTS: dict[str, Callable[..., str]] = {
     "evidence": evidence,
     "experiment": experiment,
+    "finding": finding,
     "scores": scores,
     "differences": differences,
     "evaluations": evaluations,
@@ -291,7 +303,8 @@ def main() -> None:
     if arguments.pages:
         write_pages(arguments.pages)
     else:
-        write_atomic(PAGE, filled(PAGE.read_text(encoding="utf-8")))
+        for page in (PAGE, README):
+            write_atomic(page, filled(page.read_text(encoding="utf-8")))
 
 
 if __name__ == "__main__":

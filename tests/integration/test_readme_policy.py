@@ -1,4 +1,4 @@
-"""The example of the README that acts with a saved policy, run as it stands."""
+"""The examples of the README in Python, run as they stand but for the number of steps."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from chibit.models.gpt import GPTShape
 from chibit.policy.policy import export_policy
 
 README = Path(__file__).parents[2] / "README.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
 HOPPER = DatasetSpec(
     name="chibit/hopper/medium-v0", state_dim=11, act_dim=3, num_actions=None, env_id="Hopper-v5",
     d4rl_physics=False, max_episode_steps=1000, score_reference=None, state_mean=(0.0,) * 11,
@@ -25,8 +26,7 @@ HOPPER = DatasetSpec(
 
 
 def test_the_example_drives_hopper(tmp_path, monkeypatch, capsys):
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
-    (code,) = [block for block in blocks if "Policy.from_pretrained" in block]
+    (code,) = [block for block in BLOCKS if "Policy.from_pretrained" in block]
     folder = re.search(r'from_pretrained\("([\w-]+)"\)', code).group(1)
     torch.manual_seed(0)
     config = dataclasses.replace(AGENTS["dt"].config(), gpt=GPTShape(n_layer=1, n_embd=16))
@@ -36,3 +36,16 @@ def test_the_example_drives_hopper(tmp_path, monkeypatch, capsys):
         warnings.simplefilter("ignore")  # gymnasium's own about its environments
         exec(compile(code, "README.md", "exec"), {})
     assert np.isfinite(float(capsys.readouterr().out.split()[-1]))
+
+
+def test_three_lines_train_and_act(tmp_path, monkeypatch, capsys):
+    (code,) = [block for block in BLOCKS if "chibit.fit" in block]
+    generator = np.random.default_rng(0)
+    columns = {"observations": generator.normal(size=(90, 3)), "actions": generator.uniform(-1, 1, (90, 2))}
+    columns |= {"rewards": columns["observations"][:, 0], "terminations": np.arange(1, 91) % 30 == 0}
+    np.savez(tmp_path / "plant.npz", **columns)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(re.sub(r"\bsteps=[\d_]+", "steps=2", code), "README.md", "exec"), {})
+    action = [float(part) for part in capsys.readouterr().out.strip(" []\n").split()]
+    assert len(action) == 2 and all(-1 <= part <= 1 for part in action)
+    assert (tmp_path / "runs" / "plant" / "result.json").is_file()

@@ -26,6 +26,8 @@ def script():
 def test_the_page_says_what_the_raw_results_give(script):
     assert script.filled(PAGE) == PAGE
     assert script.filled(PAGE.replace("45.3 ± 3.3", "45.4 ± 3.3")) == PAGE
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert script.filled(readme) == readme and "results: finding fair" in readme
     assert PAGE.index("results: evidence") < PAGE.index("results: experiment") < PAGE.index("## Policies")
 
 
