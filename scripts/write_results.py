@@ -246,9 +246,9 @@ def finding(folder: Path) -> str:
     """What the main study says, in a sentence or two."""
     analysis = analyze(read_study(folder))
     planned, done = len(study_configs(folder.name, seeds=range(SEEDS))), len(analysis.study.runs)
-    so_far = f" ({done} of the {planned} registered runs are there; the rest decide.)" if done < planned else ""
+    rest = f" ({done} of the {planned} registered runs are there; the rest decide.)" if done < planned else ""
     where = ", ".join(analysis.study.datasets)
-    return f"{known_sentence()}\n\nOn our own data ({where}): {analysis.verdict.sentence}{so_far}\n"
+    return f"{known_sentence()}\n\nOn our own data ({where}): {analysis.verdict.sentence}{rest}\n"
 
 
 def together(analysis: Analysis, folder: Path) -> Analysis:
