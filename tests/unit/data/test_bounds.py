@@ -16,6 +16,10 @@ from chibit.training.run_data import open_data
 NUM = 40
 
 
+SHORT = ["--num-steps", "2", "--hidden-sizes", "8", "--batch-size", "8"]
+SHORT += ["--quiet", "--no-judge", "--device", "cpu"]
+
+
 def columns(low=(0.0, -2.0), high=(80.0, 3.0)):
     rng = np.random.default_rng(0)
     actions = rng.uniform(low, high, size=(NUM, len(low)))
@@ -96,19 +100,7 @@ def test_bounds_beside_data_that_make_no_sense_are_refused_too(folder):
 
 def test_a_run_is_bound_by_its_flags(folder, capsys):
     np.savez("log.npz", **columns())
-    flags = [
-        "--num-steps",
-        "2",
-        "--hidden-sizes",
-        "8",
-        "--batch-size",
-        "8",
-        "--quiet",
-        "--no-judge",
-        "--device",
-        "cpu",
-    ]
-    run = ["train", "--agent", "bc", "--data", "log.npz", "--out", "run", *flags, "--num-episodes", "0"]
+    run = ["train", "--agent", "bc", "--data", "log.npz", "--out", "run", *SHORT, "--num-episodes", "0"]
     assert main([*run, "--action-low", "-1", "-4", "--action-high", "120", "5"]) == 0
     spec = json.loads((folder / "run" / "provenance.json").read_text())["dataset"]
     assert spec["action_low"] == [-1.0, -4.0] and spec["action_high"] == [120.0, 5.0]
@@ -122,19 +114,7 @@ def test_a_run_is_bound_by_its_flags(folder, capsys):
 def test_a_run_that_goes_on_keeps_the_bounds_that_it_began_with(folder):
     """As it must where an earlier version took others from the same data."""
     np.savez("log.npz", **columns())
-    flags = [
-        "--num-steps",
-        "2",
-        "--hidden-sizes",
-        "8",
-        "--batch-size",
-        "8",
-        "--quiet",
-        "--no-judge",
-        "--device",
-        "cpu",
-    ]
-    assert main(["train", "--agent", "bc", "--data", "log.npz", "--out", "run", *flags]) == 0
+    assert main(["train", "--agent", "bc", "--data", "log.npz", "--out", "run", *SHORT]) == 0
     run = RunDir.open(folder / "run")
     record = run.provenance()
     record["dataset"] |= {"action_low": [-1000.0, -3.0], "return_scale": 7.0}
