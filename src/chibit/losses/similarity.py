@@ -98,7 +98,8 @@ def spherical_kmeans(
         num_clusters: C, at most N.
         seed: of the start.
         max_iterations: Lloyd iterations at most.
-        tolerance: stop when an iteration lowers `spherical_inertia` by less than this fraction.
+        tolerance: stop when an iteration lowers the inertia, the sum over rows of one minus the cosine to
+            the nearest center, by less than this fraction.
 
     Returns:
         (C, D) float32 centers: the mean direction of a cluster, with the mean norm of its rows.
@@ -130,12 +131,6 @@ def spherical_kmeans(
     mean_norms = torch.zeros(num_clusters, device=rows.device).index_add_(0, clusters, norms) / counts
     # A center that no row is nearest to keeps the mean norm of all rows.
     return centers * torch.where(mean_norms > 0, mean_norms, norms.mean())[:, None]
-
-
-def spherical_inertia(embeddings: Tensor, centers: Tensor) -> float:
-    """Sum over the rows (N, D) of one minus the largest cosine to a center (C, D)."""
-    cosines, _ = _assign(F.normalize(embeddings.float(), dim=-1), F.normalize(centers.float(), dim=-1))
-    return (1.0 - cosines).sum().item()
 
 
 def _greedy_start(rows: Tensor, num_clusters: int, generator: torch.Generator) -> Tensor:

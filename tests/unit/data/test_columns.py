@@ -9,7 +9,7 @@ from chibit.cli import main
 from chibit.core.errors import InputError
 from chibit.core.run_dir import RunDir
 from chibit.data.load import load_dataset
-from chibit.data.readers.columns import find_columns, join, parse_columns
+from chibit.data.readers.columns import Reading, join, locate_columns, parse_columns
 from chibit.training.run_config import RunConfig, from_record, run_path, to_record
 
 EPISODES, STEPS = 3, 5
@@ -144,13 +144,13 @@ def test_a_mapping_that_makes_no_sense_is_refused(words, message):
 
 def test_numbered_columns_are_put_side_by_side_in_their_order():
     names = [*(f"observation_{number}" for number in range(11)), "act.1", "act.2", "reward", "done"]
-    found = find_columns(names, "x")
+    found = locate_columns(names, "x", Reading())
     assert found["observations"] == tuple(names[:11])
     assert found["actions"] == ("act.1", "act.2")
     with pytest.raises(InputError, match="observation 3 is missing among observation_0, observation_1"):
-        find_columns([name for name in names if name != "observation_3"], "x")
+        locate_columns([name for name in names if name != "observation_3"], "x", Reading())
     with pytest.raises(InputError, match="'reward' is there 2 times"):
-        find_columns([*names, "reward"], "x")
+        locate_columns([*names, "reward"], "x", Reading())
     joined = join([np.arange(4), np.ones((4, 2))], "x")
     assert joined[1:3].tolist() == [[1, 1, 1], [2, 1, 1]]
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from chibit.core.errors import InputError
 from chibit.data.readers import unpickler as unpickling
-from chibit.data.readers.columns import COLUMN_NAMES, find_columns
+from chibit.data.readers.columns import COLUMN_NAMES, Reading, check_needed, locate_columns
 from chibit.data.readers.recording import (
     find_episodes,
     record_columns,
@@ -104,7 +104,9 @@ def test_no_steps_are_refused():
 
 
 def test_columns_are_found_under_their_other_names():
-    found = find_columns(["observations", "actions", "rewards", "terminals", "timeouts", "infos"], "x")
+    found = locate_columns(
+        ["observations", "actions", "rewards", "terminals", "timeouts", "infos"], "x", Reading()
+    )
     assert found == {
         "observations": ("observations",),
         "actions": ("actions",),
@@ -116,7 +118,9 @@ def test_columns_are_found_under_their_other_names():
 
 def test_missing_columns_are_named_beside_those_that_are_there():
     with pytest.raises(InputError, match="no terminations; found actions, observations, rew"):
-        find_columns(["observations", "actions", "rewards"], "x")
+        check_needed(
+            ["observations", "actions", "rewards"], ["observations", "actions", "rewards"], "x", None
+        )
 
 
 def test_the_pickle_reader_knows_the_same_names():

@@ -18,12 +18,17 @@ from chibit.core.errors import InputError
 from chibit.losses.similarity import (
     load_centers,
     similarity_loss,
-    spherical_inertia,
     spherical_kmeans,
 )
 
 SHARED = Path(os.environ.get("CHIBIT_SHARED", "../shared")) / "data" / "embedding_centers"
 FORMS = ("mean_max_cosine", "paper_sum", "mean_pool", "released", "released_raw")
+
+
+def spherical_inertia(embeddings, centers):
+    """Sum over the rows (N, D) of one minus the largest cosine to a center (C, D)."""
+    cosines = F.cosine_similarity(embeddings[:, None], centers[None], dim=-1)
+    return (1.0 - cosines.max(dim=1).values).sum().item()
 
 
 def by_loops(tokens: Tensor, centers: Tensor, mask: Tensor, form: str) -> Tensor:

@@ -137,32 +137,15 @@ def read_beside(path: Path) -> dict[str, Any]:
         raise InputError(f"{file}: not a mapping of columns ({error}); mend or rename it") from error
 
 
-def find_columns(
-    found: Iterable[str], where: str, reading: Reading | None = None
-) -> dict[str, tuple[str, ...]]:
-    """Find the columns of a file.
+def locate_columns(names: Sequence[str], where: str, reading: Reading) -> dict[str, tuple[str, ...]]:
+    """Find the columns of a file among the names in it, which are in the file's order.
 
-    Args:
-        found: names in the file, in its order.
-        where: the file, for the message.
-        reading: the user's mapping. A column that it does not name is known by a usual name, or by a usual
-            name with numbers: ``observation_0, observation_1``.
+    A column that the user's mapping does not name is known by a usual name, or by a usual name with numbers:
+    ``observation_0, observation_1``.
 
     Returns:
         Our name of each column that is there, and the file's, several where they are to be put side by side.
-
-    Raises:
-        InputError: if one that is needed or named is missing, or is there twice; the message lists what is
-            there.
     """
-    names = list(found)
-    columns = locate_columns(names, where, reading or Reading())
-    check_needed(columns, names, where, reading)
-    return columns
-
-
-def locate_columns(names: Sequence[str], where: str, reading: Reading) -> dict[str, tuple[str, ...]]:
-    """As `find_columns`, of those that are there."""
     twice, times = Counter(names).most_common(1)[0] if names else ("", 0)
     if times > 1:
         raise InputError(f"{where}: column {twice!r} is there {times} times; rename all but one")

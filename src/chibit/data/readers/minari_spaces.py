@@ -288,9 +288,3 @@ def _categories(counts: Any, starts: Any, where: str) -> tuple[tuple[int, ...], 
             f"{_MAX_CATEGORIES:,} (one-hot vectors); embed them first"
         )
     return tuple(counts), tuple(starts)
-
-
-def describe_parts(parts: Sequence[Part], columns: Sequence[Column]) -> str:
-    """Names and widths of parts that are put side by side."""
-    widths = [column.shape[1] if len(column.shape) > 1 else 1 for column in columns]
-    return ", ".join(f"{part.name} ({width})" for part, width in zip(parts, widths, strict=True))
