@@ -342,9 +342,10 @@ def _run_mutant(originals: Path, place: Place, generator: random.Random) -> Muta
         }
         weights = [1] * 9 + [8, 8]
     verb = generator.choices(list(lines), weights)[0]
-    return Mutant(
-        f"{verb}: {what}", partial(main, lines[verb]), may_follow_links=verb not in ("report", "study")
-    )
+    # What a user names may itself be a link; a link inside what was named leads a report nowhere.
+    is_named_link = verb == "report" and study.is_symlink()
+    may_follow_links = is_named_link or verb not in ("report", "study")
+    return Mutant(f"{verb}: {what}", partial(main, lines[verb]), may_follow_links=may_follow_links)
 
 
 def _spec_mutant(originals: Path, place: Place, generator: random.Random) -> Mutant:
