@@ -26,7 +26,7 @@ from chibit.core.errors import DamagedFileError, InputError, UserError, first_li
 from chibit.core.fields import MAX_LAYERS
 from chibit.core.memory import check_fits
 from chibit.core.runtime import evaluating
-from chibit.models.hub import model_folder, require_safe_weights
+from chibit.models.hub import model_folder, read_config, require_safe_weights
 from chibit.models.vocabulary_loss import vocabulary_loss
 
 _SIZES = ("num_hidden_layers", "hidden_size", "intermediate_size", "n_inner", "vocab_size", "n_positions")
@@ -319,6 +319,7 @@ def _import_transformers() -> Any:
 
 
 def _read_config(folder: Path) -> Any:
+    read_config(folder)  # bounded and strict: transformers decodes and prints whatever stands there
     return _import_transformers().AutoConfig.from_pretrained(
         folder, local_files_only=True, trust_remote_code=False
     )

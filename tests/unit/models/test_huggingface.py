@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -337,3 +339,23 @@ def test_a_configuration_that_transformers_stumbles_over_is_refused_in_one_line(
         assert "\n" not in str(refused)
     else:
         assert built.gpt.width == 8
+
+
+@pytest.mark.parametrize(
+    ("name", "load"),
+    [
+        ("config.json", build_huggingface),
+        ("config.json", load_huggingface),
+        ("generation_config.json", load_huggingface),
+    ],
+)
+def test_a_configuration_without_end_is_refused_before_it_is_read(tmp_path, name, load):
+    make("Llama").save_pretrained(tmp_path)
+    os.truncate(tmp_path / name, 200_000_000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DamagedFileError, match="200,000,000 bytes"):
+            load(str(tmp_path))
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
