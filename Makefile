@@ -12,7 +12,7 @@ help:
 	@echo "make test-slow    the tests that take longer than ten seconds each"
 	@echo "make test-lowest  the quick tests with the lowest versions that pyproject.toml allows (not of PyTorch)"
 	@echo "make docs         build the docs as a site into site/docs; warnings are errors"
-	@echo "make results      write the tables of docs/results.md from results/, and the studies' pages into site/results"
+	@echo "make results      write the tables of docs/results.md and docs/judging.md from results/, and the studies' pages into site/results"
 	@echo "make mutants      change the code in small ways and see that quick tests notice (about an hour)"
 
 $(VENV)/base.stamp: pyproject.toml constraints.txt
@@ -56,6 +56,7 @@ docs: $(VENV)/test.stamp
 
 results: $(VENV)/base.stamp
 	$(BIN)/python scripts/write_results.py
+	$(BIN)/python benchmarks/judging_table.py
 	$(BIN)/python scripts/write_results.py --pages site/results
 
 mutants: $(VENV)/mutants.stamp

@@ -47,8 +47,6 @@ class Pool:
 
     name: str
     data: Callable[[], TrajectoryDataset]
-    is_known: bool = False
-    """Whether thresholds were chosen on it."""
 
 
 @dataclass(frozen=True)
@@ -114,8 +112,8 @@ def part(name: str, fraction: float = 0.0, episodes: int = 0) -> Callable[[], Tr
 POOLS = {
     pool.name: pool
     for pool in (
-        Pool("hopper-medium-replay", part("hopper-medium-replay", 0.25), is_known=True),
-        Pool("hopper-medium", part("hopper-medium", 0.1), is_known=True),
+        Pool("hopper-medium-replay", part("hopper-medium-replay", 0.25)),
+        Pool("hopper-medium", part("hopper-medium", 0.1)),
         Pool("pendulum", pendulum_log),
         Pool("walker2d-medium-replay", part("walker2d-medium-replay", 1 / 3)),
         Pool("hopper-medium-expert-25", part("hopper-medium-expert", episodes=25)),

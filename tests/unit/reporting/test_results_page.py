@@ -33,7 +33,8 @@ def test_the_page_says_what_the_raw_results_give(script):
 
 def test_all_raw_results_are_in_the_page(script):
     shown = {study for _, study in script.START.findall(PAGE)} | {path.name for path in script.kept_studies()}
-    assert shown - {""} == {path.name for path in (ROOT / "results").iterdir() if path.is_dir()}
+    kept = {path.name for path in (ROOT / "results").iterdir() if path.is_dir()}
+    assert (shown - {""}) | {"judging"} == kept  # which has a page of its own, docs/judging.md
 
 
 def test_a_mark_without_an_end_is_said(script):
