@@ -5,7 +5,7 @@ import json
 import pytest
 
 from chibit.agents.dt.config import DecisionTransformerConfig
-from chibit.data.collect.memory import collect_memory
+from chibit.data.collect.scripted import collect_scripted
 from chibit.training.offline import train
 from chibit.training.run_config import RunConfig
 
@@ -14,7 +14,7 @@ from chibit.training.run_config import RunConfig
 @pytest.mark.parametrize(("context_length", "low", "high"), [(20, 95.0, 100.0), (1, 30.0, 70.0)])
 def test_a_t_maze_is_solved_with_its_cue_in_the_context_alone(tmp_path, context_length, low, high):
     """100 episodes: chance is 50 with a standard deviation of 5."""
-    folder = collect_memory("tmaze-15-expert", out=tmp_path, progress=False)
+    folder = collect_scripted("tmaze-15-expert", out=tmp_path, progress=False)
     agent = DecisionTransformerConfig(
         context_length=context_length, window_anchor="last", batch_size=32, learning_rate=1e-3, dropout=0.0
     )

@@ -18,7 +18,7 @@ from chibit.core.terminal import make_console
 
 @dataclass(frozen=True, kw_only=True)
 class CollectArguments(Checked):
-    """Make a D4RL-style data set with the shipped behavior policies, memory tasks, or Atari data by an actor.
+    """Make a D4RL-style data set with the shipped behavior policies, by a script, or on Atari by an actor.
 
     Example: chibit data collect hopper-medium --num-steps 100000
     """
@@ -26,14 +26,15 @@ class CollectArguments(Checked):
     dataset: Annotated[str, tyro.conf.Positional]
     """hopper, halfcheetah or walker2d, or breakout, qbert, pong or seaquest; a dash; and random, medium,
     medium-replay, medium-expert or expert. Memory tasks: tmaze-15, tmaze-50, tmaze-150, keytodoor-20 or
-    keytodoor-60; a dash; and expert or mixed."""
+    keytodoor-60; a dash; and expert or mixed. Mazes: pointmaze-umaze, pointmaze-medium or pointmaze-large; a
+    dash; and near or all."""
     num_steps: Count | None = None
     """Environment steps; None takes D4RL's size (1M; replay 0.2M to 0.4M; medium-expert 2M), 0.5M on Atari,
-    and 500 of the longest episodes of a memory task."""
+    and 500 of the longest episodes of memory tasks and mazes."""
     seed: Seed = 0
     """The same seed gives the same data, whatever the number of processes."""
     num_processes: Workers = 1
-    """Processes that collect side by side; one on Atari and for memory tasks."""
+    """Processes that collect side by side; one on Atari, for memory tasks and mazes."""
     policy: Path | None = None
     """Atari: file of the actor (docs/data.md says what is in it); the weaker levels mix in random actions."""
     sticky_actions: bool = False
@@ -143,13 +144,13 @@ def _collect_atari(arguments: CollectArguments) -> Path:
     )
 
 
-def _collect_memory(arguments: CollectArguments) -> Path:
-    from chibit.data.collect.memory import collect_memory
+def _collect_scripted(arguments: CollectArguments) -> Path:
+    from chibit.data.collect.scripted import collect_scripted
 
     _refuse_atari_flags(arguments)
     if arguments.num_processes > 1:
-        raise InputError("num_processes: memory tasks are collected in one process; leave it out")
-    return collect_memory(
+        raise InputError("num_processes: this task's data are collected in one process; leave it out")
+    return collect_scripted(
         arguments.dataset, num_steps=arguments.num_steps, seed=arguments.seed, out=arguments.out
     )
 
@@ -173,7 +174,7 @@ def _collect_mujoco(arguments: CollectArguments) -> Path:
     )
 
 
-_COLLECTORS = {"played": _collect_atari, "scripted": _collect_memory}
+_COLLECTORS = {"played": _collect_atari, "scripted": _collect_scripted}
 """By whose data a name stands for; all others are MuJoCo's."""
 
 

@@ -38,7 +38,7 @@ from chibit.data.resolve import (
 from chibit.data.store import SCHEMA, open_store, write_store
 from chibit.environments.d4rl import D4RL_SETS
 from chibit.environments.data_names import is_published_name
-from chibit.environments.registry import GAMES, MEMORY_LEVELS, MEMORY_TASKS
+from chibit.environments.registry import GAMES, TASKS
 
 _CONVERTER = 8
 """Raised when the same source would become another store."""
@@ -224,8 +224,9 @@ def list_datasets(*, data_folder: Path | None = None, cache: Path | None = None)
     for entry in own:
         state = "here" if entry.dataset_id in here else "collected when first used"
         lines.append(_line(entry.name, f"{entry.env_id}; {state}"))
-    for task, env_id in MEMORY_TASKS.items():
-        lines += [_line(f"{task}-{level}", f"{env_id}; collected when first used") for level in MEMORY_LEVELS]
+    for task, row in TASKS.items():
+        state = f"{row.ids[0]}; collected when first used"
+        lines += [_line(f"{task}-{level}", state) for level in row.scripted_levels]
     folder = data_folder or home_folder(cache) / "d4rl"
     for dataset_id in D4RL_SETS:
         is_here = find_file(dataset_id, folder) is not None

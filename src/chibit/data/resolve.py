@@ -17,7 +17,7 @@ from chibit.data.readers.columns import refuse_part
 from chibit.data.store import MANIFEST
 from chibit.environments.d4rl import D4RL_SETS
 from chibit.environments.data_names import DataName, Source, read_name
-from chibit.environments.registry import GAMES, LEVELS, MEMORY_LEVELS, MEMORY_TASKS
+from chibit.environments.registry import GAMES, LEVELS, TASKS
 
 _REMOTE_MINARI_ID = re.compile(r".+/.+-v\d+")
 _MAX_DEPTH = 4  # of namespaces above a Minari data set
@@ -169,13 +169,13 @@ def _find_own(name: str, known: DataName, places: Places) -> Path | None:
 
 
 def _find_scripted(name: str, known: DataName, places: Places) -> Path:
-    """Find data of a memory task, and collect them if need be."""
-    from chibit.data.collect.memory import collect_memory, memory_dataset_id
+    """Find data of one of our tasks, and collect them if need be."""
+    from chibit.data.collect.scripted import collect_scripted, scripted_dataset_id
 
-    folder = _minari_folder(memory_dataset_id(name), places)
+    folder = _minari_folder(scripted_dataset_id(name), places)
     if folder is None and not places.download:
         raise InputError(f"{name}: not here yet; chibit data collect {name} makes it")
-    return folder or collect_memory(name, progress=places.progress)
+    return folder or collect_scripted(name, progress=places.progress)
 
 
 _FINDERS: Mapping[Source, Callable[[str, DataName, Places], Path | None]] = {
@@ -269,7 +269,7 @@ def all_formats() -> Mapping[str, Format]:
 def _own_names() -> list[str]:
     from chibit.data.collect.mujoco import list_collectable
 
-    tasks = [f"{task}-{level}" for task in MEMORY_TASKS for level in MEMORY_LEVELS]
+    tasks = [f"{task}-{level}" for task, row in TASKS.items() for level in row.scripted_levels]
     return [name for entry in list_collectable() for name in (entry.name, entry.dataset_id)] + tasks
 
 

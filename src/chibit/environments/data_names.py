@@ -13,8 +13,7 @@ from chibit.environments.registry import (
     ENVIRONMENTS,
     GAMES,
     LEVELS,
-    MEMORY_LEVELS,
-    MEMORY_TASKS,
+    TASKS,
 )
 
 Source = Literal["d4rl", "minari", "chibit", "short", "replay", "played", "scripted"]
@@ -27,7 +26,7 @@ _FORMS: dict[Source, str] = {
     "short": rf"({_LOCOMOTION})-({_LEVELS})",
     "replay": rf"({_GAMES})(?:-(\d+(?:\.\d+)?)pct)?",
     "played": rf"({_GAMES.lower()})-({'|'.join(LEVELS)})",
-    "scripted": rf"(?:chibit/)?({'|'.join(MEMORY_TASKS)})(?:[-/]({'|'.join(MEMORY_LEVELS)})(?:-v0)?)?",
+    "scripted": rf"(?:chibit/)?({'|'.join(TASKS)})(?:[-/](\w+)(?:-v0)?)?",
 }
 _PUBLISHED = re.compile(rf"({_LOCOMOTION})-({_LEVELS})-v\d+|({_GAMES})(-.+pct)?|(chibit|mujoco)/.*")
 
@@ -50,7 +49,9 @@ def read_name(name: str) -> DataName | None:
     if name in D4RL_SETS:
         return DataName("d4rl", D4RL_SETS[name].environment, D4RL_SETS[name].level)
     for source, form in _FORMS.items():
-        if match := re.fullmatch(form, name):
+        if match := re.fullmatch(form, name, re.ASCII):
+            if source == "scripted" and match[2] not in (None, *TASKS[match[1]].scripted_levels):
+                continue
             game = {game.lower(): game for game in GAMES}.get(match[1], match[1])
             return DataName(source, game, match[2] or "")
     return None

@@ -11,6 +11,7 @@ import importlib.util
 import inspect
 import io
 import re
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from annotated_types import MinLen
 from chibit.core.config import Checked
 from chibit.core.errors import InputError, UserError, first_line, needing
 from chibit.core.fields import Count, Distinct, Positive
+from chibit.core.temporary import temporary_folder
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -54,6 +56,10 @@ class Environment(Checked):
     """Columns of D4RL's observations that `d4rl_id` shows; None for all."""
     renderer: Literal["own", "pygame", "mujoco"] = "own"
     """What its pictures need beside itself."""
+    repeated_parts: tuple[str, ...] = ()
+    """Parts of a dictionary of observations that only repeat what is in others; left out."""
+    scripted_levels: tuple[str, ...] = ()
+    """Levels of the data that a script of this package collects in it, the usual one first."""
 
     def build(self, env_id: str, *, d4rl_physics: bool, **options: Any) -> gym.Env:
         """Build one of `ids`; arguments are those of `make_env`."""
@@ -65,7 +71,8 @@ class Environment(Checked):
             # v4 is chosen on purpose: it is the version that D4RL data belong to.
             warnings.filterwarnings("ignore", message=r".*is out of date", category=DeprecationWarning)
             given = {name: value for name, value in options.items() if value is not None}
-            return as_vectors(gymnasium.make(env_id, disable_env_checker=True, **given))
+            env = gymnasium.make(env_id, disable_env_checker=True, **given)
+            return as_vectors(env, self.repeated_parts)
 
     def physics(self, env_id: str, d4rl_physics: bool) -> dict[str, Any]:
         """What decides how it moves, for provenance, as JSON values."""
@@ -146,6 +153,8 @@ class MemoryEnvironment(Environment):
     """A score is the share of successes, in percent."""
     chance: Positive
     """Share of successes of the best policy without memory."""
+    scripted_levels: tuple[str, ...] = ("expert", "mixed")
+    """The expert's, or every other episode guesses."""
 
     def build(self, env_id: str, *, d4rl_physics: bool, **options: Any) -> gym.Env:
         """As the base, once Gymnasium knows the ids."""
@@ -203,12 +212,48 @@ class RoboticsEnvironment(MujocoEnvironment, LibraryEnvironment):
         from chibit.environments.mujoco import let_compare
 
         let_compare(mujoco_utils)
-        return _of_library(super().build, library, env_id, d4rl_physics=d4rl_physics, **options)
+        with private_temporary_files():
+            return _of_library(super().build, library, env_id, d4rl_physics=d4rl_physics, **options)
 
     def physics(self, env_id: str, d4rl_physics: bool) -> dict[str, Any]:
         """With the library's version: its rewards have changed between versions."""
         found = super().physics(env_id, d4rl_physics)
         return found | {"gymnasium_robotics": importlib.metadata.version("gymnasium-robotics")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointMazeEnvironment(RoboticsEnvironment):
+    """A maze of Gymnasium-Robotics with a ball, whose place is among its observations already."""
+
+    repeated_parts: tuple[str, ...] = ("achieved_goal",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MazeTask(RoboticsEnvironment):
+    """A task of this package in a maze of Gymnasium-Robotics; see `chibit.environments.pointmaze`."""
+
+    maze: Literal["UMaze", "Medium", "Large"]
+    """The map."""
+    max_episode_steps: Count
+    score_reference: Annotated[ScoreReference, Distinct()] | None = (0.0, 1.0)
+    """A score is the share of successes, in percent."""
+    scripted_levels: tuple[str, ...] = ("near", "all")
+    """Ways up to half of the longest, or all ways."""
+
+    def build(self, env_id: str, *, d4rl_physics: bool, **options: Any) -> gym.Env:
+        """As the base, once Gymnasium knows the ids."""
+        with needing("robotics", f"environment {env_id!r}"), _silent():
+            from chibit.environments import pointmaze as pointmaze
+
+        return super().build(env_id, d4rl_physics=d4rl_physics, **options)
+
+    def options(self, env_id: str) -> dict[str, Any]:
+        """The map."""
+        return {"maze": self.maze}
+
+    def time_limit(self, env_id: str) -> int:
+        """As long as the library's PointMaze lets a ball roll."""
+        return self.max_episode_steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,6 +285,18 @@ def _of_library(build: Callable[..., gym.Env], library: ModuleType, env_id: str,
 
 
 @contextlib.contextmanager
+def private_temporary_files() -> Iterator[None]:
+    """Let a library write its temporary files where they are gone afterwards: mazes leave theirs for ever."""
+    usual = tempfile.tempdir
+    with temporary_folder() as folder:
+        tempfile.tempdir = str(folder)
+        try:
+            yield
+        finally:
+            tempfile.tempdir = usual
+
+
+@contextlib.contextmanager
 def _silent() -> Iterator[None]:
     """Drop what a library prints when it is imported."""
     with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
@@ -248,10 +305,11 @@ def _silent() -> Iterator[None]:
 
 _LIBRARIES: tuple[tuple[str, type[Environment], str, str], ...] = (
     (
-        r"(PointMaze|AntMaze)_\w+-v\d+|AdroitHand(Door|Hammer|Pen|Relocate)\w*-v\d+"
+        r"AntMaze_\w+-v\d+|AdroitHand(Door|Hammer|Pen|Relocate)\w*-v\d+"
         r"|Fetch(Reach|Push|Slide|PickAndPlace)\w*-v\d+|FrankaKitchen-v\d+",
         RoboticsEnvironment, "gymnasium_robotics", "robotics",
     ),
+    (r"PointMaze_\w+-v\d+", PointMazeEnvironment, "gymnasium_robotics", "robotics"),
     (r"(MiniGrid|BabyAI)-[\w-]+-v\d+", GridEnvironment, "minigrid", "minigrid"),
 )  # fmt: skip
 """Pattern of ids, their row's class, module and extra: such ids are known where the extra is installed."""

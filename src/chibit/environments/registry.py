@@ -8,7 +8,7 @@ other packages come from `register_env`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from chibit.core.errors import InputError
 from chibit.core.files import nearest
@@ -17,9 +17,11 @@ from chibit.core.targets import environment_name
 from chibit.environments.kinds import (
     AtariEnvironment,
     Environment,
+    MazeTask,
     MemoryEnvironment,
     MujocoEnvironment,
     OwnEnvironment,
+    PointMazeEnvironment,
     ScoreReference,
     library_row,
     missing_extra,
@@ -31,8 +33,6 @@ if TYPE_CHECKING:
 LEVELS = ("random", "medium", "medium-replay", "medium-expert", "expert")
 """Levels of the data that are collected here."""
 D4RL_LEVELS = (*LEVELS, "full-replay")
-MEMORY_LEVELS = ("expert", "mixed")
-"""Levels of the data of memory tasks: the expert's, or every other episode guesses."""
 
 
 class Environments(Registry[Environment]):
@@ -90,6 +90,18 @@ def _key_to_door(delay: int) -> MemoryEnvironment:
     )
 
 
+def _maze(name: Literal["UMaze", "Medium", "Large"], steps: int) -> MazeTask:
+    task_id = f"chibit/PointMaze{name}-v0"
+    return MazeTask(name=f"pointmaze-{name.lower()}", ids=(task_id,), maze=name, max_episode_steps=steps)
+
+
+def _library_maze(name: str, reference: ScoreReference) -> PointMazeEnvironment:
+    # Random actions and a planner, 100 episodes each (scripts/maze_references.py): not D4RL's references,
+    # whose mazes have another radius and other goals.
+    maze_id = f"PointMaze_{name}-v3"
+    return PointMazeEnvironment(name=f"pointmaze_{name.lower()}", ids=(maze_id,), score_reference=reference)
+
+
 _HOPPER, _CHEETAH = (-20.272305, 3234.3), (-280.178953, 12135.0)
 _WALKER, _ANT = (1.629008, 4592.3), (-325.6, 3879.7)
 """D4RL's references (Fu et al., 2020); it keeps the same for all its versions and levels."""
@@ -117,14 +129,17 @@ _ROWS: tuple[Environment, ...] = (
     _game("Pong", (-20.7, 14.6), 20),
     _game("Seaquest", (68.4, 42054.7), 1450, 1150),
     *map(_t_maze, (15, 50, 150)), *map(_key_to_door, (20, 60)),
+    _maze("UMaze", 60), _maze("Medium", 120), _maze("Large", 160),
+    _library_maze("UMaze", (9.59, 240.83)), _library_maze("Medium", (9.34, 484.14)),
+    _library_maze("Large", (6.32, 622.10)),
 )
 # fmt: on
 for _row in _ROWS:
     for _id in _row.ids:
         ENVIRONMENTS.put(_id, _row)
 GAMES = tuple(row.name for row in _ROWS if isinstance(row, AtariEnvironment))
-MEMORY_TASKS = {row.name: row.ids[0] for row in _ROWS if isinstance(row, MemoryEnvironment)}
-"""Name to id of the memory tasks: tmaze-15, keytodoor-20."""
+TASKS = {row.name: row for row in _ROWS if row.scripted_levels}
+"""Tasks of this package whose data a script collects, by name: tmaze-15, pointmaze-medium."""
 D4RL_ROWS = tuple(row for row in _ROWS if row.d4rl_id)
 """Environments that D4RL's locomotion data are from."""
 D4RL_IDS = {row.name: row.d4rl_id for row in D4RL_ROWS}

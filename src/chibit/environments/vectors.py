@@ -2,10 +2,12 @@
 
 The parts of a dictionary stand side by side in alphabetical order, discrete ones as one-hot vectors: of a
 goal environment achieved_goal, desired_goal, observation. Minari data become the same. Text is left out; data
-keep it as missions.
+keep it as missions. So are parts that repeat others (`Environment.repeated_parts`).
 """
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 import gymnasium as gym
 from gymnasium.spaces import Box, Dict
@@ -14,8 +16,12 @@ from gymnasium.wrappers import FilterObservation, FlattenObservation
 from chibit.core.errors import InputError
 
 
-def as_vectors(env: gym.Env) -> gym.Env:
+def as_vectors(env: gym.Env, repeated_parts: Collection[str] = ()) -> gym.Env:
     """Give an environment whose observations are vectors; one that has such, or pictures, stays as it is.
+
+    Args:
+        env: any.
+        repeated_parts: keys of a dictionary that are left out.
 
     Raises:
         InputError: for observations that cannot be flattened.
@@ -24,7 +30,7 @@ def as_vectors(env: gym.Env) -> gym.Env:
     if isinstance(space, Box) and len(space.shape) in (1, 3):
         return env
     if isinstance(space, Dict):
-        kept = [name for name, part in space.items() if _is_numeric(part)]
+        kept = [name for name, part in space.items() if _is_numeric(part) and name not in repeated_parts]
         if kept and len(kept) < len(space):
             env = FilterObservation(env, kept)
     if not _is_numeric(env.observation_space):

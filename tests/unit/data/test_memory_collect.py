@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from chibit.core.errors import InputError
-from chibit.data.collect.memory import collect_memory
+from chibit.data.collect.scripted import collect_scripted
 from chibit.data.load import list_datasets, load_dataset
 
 
 @pytest.mark.parametrize(("dataset", "length"), [("tmaze-15-expert", (12, 16)), ("keytodoor-20", (23, 23))])
 def test_the_expert_is_always_right(tmp_path, dataset, length):
-    folder = collect_memory(dataset, num_steps=600, out=tmp_path, progress=False)
+    folder = collect_scripted(dataset, num_steps=600, out=tmp_path, progress=False)
     data = load_dataset(folder, cache=tmp_path / "home", progress=False)
     assert data.num_steps >= 600 > data.num_steps - data.episode_lengths[-1]
     assert set(data.episode_returns.tolist()) == {1.0}
@@ -22,7 +22,7 @@ def test_the_expert_is_always_right(tmp_path, dataset, length):
 
 
 def test_every_other_episode_of_mixed_data_guesses(tmp_path):
-    folder = collect_memory("tmaze-15-mixed", num_steps=6_000, out=tmp_path, progress=False)
+    folder = collect_scripted("tmaze-15-mixed", num_steps=6_000, out=tmp_path, progress=False)
     data = load_dataset(folder, cache=tmp_path / "home", progress=False)
     returns = data.episode_returns
     assert set(returns[::2].tolist()) == {1.0}
@@ -31,7 +31,7 @@ def test_every_other_episode_of_mixed_data_guesses(tmp_path):
 
 def test_data_say_no_word_of_other_settings(tmp_path):
     """The length is what the id stands for, and no option that an evaluation would lack."""
-    folder = collect_memory("tmaze-50-expert", num_steps=100, out=tmp_path, progress=False)
+    folder = collect_scripted("tmaze-50-expert", num_steps=100, out=tmp_path, progress=False)
     metadata = json.loads((folder / "data" / "metadata.json").read_text())
     assert json.loads(metadata["eval_env_spec"])["kwargs"] == {"length": 50}
     data = load_dataset(folder, cache=tmp_path / "home", progress=False)
@@ -41,7 +41,7 @@ def test_data_say_no_word_of_other_settings(tmp_path):
 def test_the_same_seed_gives_the_same_data_and_another_does_not(tmp_path):
     sets = []
     for number, seed in enumerate((3, 3, 4)):
-        folder = collect_memory(
+        folder = collect_scripted(
             "tmaze-15-mixed", num_steps=300, seed=seed, out=tmp_path / str(number), progress=False
         )
         data = load_dataset(folder, cache=tmp_path / "home", progress=False)
@@ -51,10 +51,10 @@ def test_the_same_seed_gives_the_same_data_and_another_does_not(tmp_path):
 
 
 def test_a_set_that_is_there_is_kept_and_another_is_refused(tmp_path):
-    folder = collect_memory("keytodoor-20-mixed", num_steps=100, out=tmp_path, progress=False)
-    assert collect_memory("keytodoor-20-mixed", num_steps=100, out=tmp_path, progress=False) == folder
+    folder = collect_scripted("keytodoor-20-mixed", num_steps=100, out=tmp_path, progress=False)
+    assert collect_scripted("keytodoor-20-mixed", num_steps=100, out=tmp_path, progress=False) == folder
     with pytest.raises(InputError, match="exists with other settings"):
-        collect_memory("keytodoor-20-mixed", num_steps=200, out=tmp_path, progress=False)
+        collect_scripted("keytodoor-20-mixed", num_steps=200, out=tmp_path, progress=False)
 
 
 def test_names(tmp_path, monkeypatch):
@@ -62,7 +62,7 @@ def test_names(tmp_path, monkeypatch):
     for name in ("tmaze-15", "tmaze-15-expert", "chibit/tmaze-15/expert-v0"):
         with pytest.raises(InputError, match="chibit data collect .* makes it"):
             load_dataset(name, download=False, cache=tmp_path)
-    collect_memory("tmaze-15", num_steps=50, progress=False)
+    collect_scripted("tmaze-15", num_steps=50, progress=False)
     hashes = {
         load_dataset(name, cache=tmp_path, progress=False).content_hash
         for name in ("tmaze-15", "tmaze-15-expert", "chibit/tmaze-15/expert-v0")

@@ -13,6 +13,7 @@ from chibit.core.errors import DamagedFileError, InputError, ResourceError
 from chibit.core.runtime import Runtime
 from chibit.data.inspect import find_notes
 from chibit.data.load import load_dataset
+from chibit.environments.make import make_env
 from chibit.policy.policy import Policy
 
 
@@ -236,6 +237,30 @@ def test_dictionary_observations_are_flattened_as_gymnasium_does(write_minari, h
     }
     assert np.array_equal(dataset.observations[0], gym.spaces.flatten(space, first))
     assert dataset.spec.state_dim == 7
+
+
+def test_the_place_of_a_maze_is_read_once_and_its_policy_acts_on_the_same_columns(write_minari, home):
+    """PointMaze's achieved_goal only repeats the first columns of its observation."""
+    pytest.importorskip("gymnasium_robotics")
+    env = make_env("PointMaze_UMaze-v3")
+    width = env.observation_space.shape[0]
+    env.close()
+    rng = np.random.default_rng(0)
+    parts = {"achieved_goal": 2, "desired_goal": 2, "observation": 4}
+    space = gym.spaces.Dict({name: gym.spaces.Box(-np.inf, np.inf, (size,)) for name, size in parts.items()})
+    observations = {name: rng.normal(size=(11, size)).astype(np.float32) for name, size in parts.items()}
+    episode = discrete_episode(observations) | {"actions": rng.uniform(-1, 1, (10, 2)).astype(np.float32)}
+    folder = write_minari(
+        [episode],
+        env_id="PointMaze_UMaze-v3",
+        observation_space=space,
+        action_space=gym.spaces.Box(-1, 1, (2,)),
+    )
+    dataset = load_dataset(folder)
+    kept = [observations["desired_goal"], observations["observation"]]
+    np.testing.assert_array_equal(dataset.observations, np.concatenate(kept, axis=1)[:10])
+    assert dataset.spec.state_dim == width == 6
+    assert [part.path for part in dataset.spec.observation_parts] == [("desired_goal",), ("observation",)]
 
 
 def discrete_episode(observations):

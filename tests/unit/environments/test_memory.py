@@ -6,7 +6,9 @@ from chibit.core.errors import InputError
 from chibit.environments.kinds import MemoryEnvironment
 from chibit.environments.make import make_env
 from chibit.environments.memory import BACK, DOWN, FORWARD, UP, KeyToDoor, TMaze
-from chibit.environments.registry import ENVIRONMENTS, MEMORY_TASKS
+from chibit.environments.registry import ENVIRONMENTS, TASKS
+
+MEMORY_IDS = [row.ids[0] for row in TASKS.values() if isinstance(row, MemoryEnvironment)]
 
 
 def walk(env, actions, seed):
@@ -100,7 +102,7 @@ def test_the_door_asks_for_the_color_after_the_delay():
         assert sum(rewards) == 0 and ends[-1][2] == {"success": False}
 
 
-@pytest.mark.parametrize("env_id", MEMORY_TASKS.values())
+@pytest.mark.parametrize("env_id", MEMORY_IDS)
 def test_every_id_can_be_built_with_its_own_size_and_limit(env_id):
     row = ENVIRONMENTS[env_id]
     assert isinstance(row, MemoryEnvironment)

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from chibit.environments.registry import D4RL_IDS, ENVIRONMENTS, GAMES, MEMORY_TASKS, find_game
+from chibit.environments.registry import D4RL_IDS, ENVIRONMENTS, GAMES, TASKS, find_game
 from chibit.environments.scores import normalized_score, score_reference
 
 D4RL = {name: ENVIRONMENTS[env_id].score_reference for name, env_id in D4RL_IDS.items()}
@@ -59,7 +59,8 @@ def test_every_allowed_environment_of_these_has_its_reference() -> None:
         f"{name}-{v}" for name in ("Ant", "HalfCheetah", "Hopper", "Walker2d") for v in ("v4", "v5")
     }
     games = {env_id for env_id in ENVIRONMENTS if any(game in env_id.lower() for game in GAMER)}
-    assert known == locomotion | games | set(MEMORY_TASKS.values())
+    mazes = {f"PointMaze_{name}-v3" for name in ("UMaze", "Medium", "Large")}
+    assert known == locomotion | games | {row.ids[0] for row in TASKS.values()} | mazes
 
 
 @pytest.mark.parametrize(

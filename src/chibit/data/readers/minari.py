@@ -103,7 +103,7 @@ def read_origin(metadata: dict[str, Any], folder: Path) -> Origin:
     name = check_name(str(metadata.get("dataset_id", fallback)), "data set")
     if "/" not in name and is_published_name(name):
         name = f"minari/{name}"  # D4RL's and Atari's ids are no Minari ids
-    env_spec = _json_field(metadata, "eval_env_spec", folder) or _json_field(metadata, "env_spec", folder)
+    env_spec = _env_spec(metadata, folder)
     env_id, env_options, notes = _environment(env_spec)
     d4rl_physics, physics_notes = _physics(metadata, env_id)
     num_actions, action_bounds = _action_space(_json_field(metadata, "action_space", folder), folder)
@@ -221,7 +221,14 @@ def _spaces(metadata: dict[str, Any], folder: Path) -> tuple[tuple[Part, ...], i
         raise DamagedFileError(
             f"{folder / _METADATA}: actions begin at {str(start)[:40]}; copy or download the data set again"
         )
-    return observation_parts(_json_field(metadata, "observation_space", folder), str(folder)), start
+    env_id = _environment(_env_spec(metadata, folder))[0]
+    repeated = ENVIRONMENTS[env_id].repeated_parts if env_id is not None else ()
+    space = _json_field(metadata, "observation_space", folder)
+    return observation_parts(space, str(folder), repeated), start
+
+
+def _env_spec(metadata: dict[str, Any], folder: Path) -> dict[str, Any]:
+    return _json_field(metadata, "eval_env_spec", folder) or _json_field(metadata, "env_spec", folder)
 
 
 def _with_parts(origin: Origin, recording: Recording, metadata: dict[str, Any], folder: Path) -> Origin:

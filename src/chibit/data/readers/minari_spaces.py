@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,11 @@ class Text(_Named):
 
 
 @dataclass(frozen=True)
+class Repeated(_Named):
+    """What stands in another part, too: left out."""
+
+
+@dataclass(frozen=True)
 class Picture(_Named):
     """A picture, or a stack of them."""
 
@@ -93,7 +98,7 @@ class Picture(_Named):
         return column if column.shape[1:] == self.shape else _Decoded(column, self, where)
 
 
-Part = Numbers | Categories | Text | Picture
+Part = Numbers | Categories | Text | Repeated | Picture
 
 
 @dataclass(frozen=True)
@@ -215,14 +220,20 @@ class FromZero:
         return np.asarray(self.column[rows], np.int64) - self.start
 
 
-def observation_parts(space: dict[str, Any], where: str) -> tuple[Part, ...]:
+def observation_parts(space: dict[str, Any], where: str, repeated: Collection[str] = ()) -> tuple[Part, ...]:
     """Read the parts of an observation in the order in which episodes give them; one where nothing is said.
+
+    Args:
+        space: as metadata give it.
+        where: the data set, for messages.
+        repeated: names of the parts that are left out.
 
     Raises:
         DamagedFileError: if a discrete space makes no sense.
         InputError: if it has too many values.
     """
-    return tuple(_parts(space, (), where))
+    parts = _parts(space, (), where)
+    return tuple(Repeated(part.path) if part.name in repeated else part for part in parts)
 
 
 def described(parts: Sequence[Part]) -> tuple[ObservationPart, ...]:
