@@ -82,6 +82,8 @@ SEQUENCE = DecisionTransformerConfig.agent
 """Key of the sequence model, whose settings most studies give."""
 SHORT = {"learning_rate": 3e-4}
 """Step size for a few thousand steps, in place of Table 7's for 100,000; schedules shrink by themselves."""
+STITCHING_IQL = {"expectile": 0.9, "inverse_temperature": 10.0}
+"""Kostrikov et al. (2022) on AntMaze, which they say needs stitching."""
 SHORT_VALUES = {"learning_rate": 3e-4, "target_every": 100, "standardize_pictures": True}
 """The same for Atari's value-based methods, in place of 5e-5 and 2,000 for millions."""
 
@@ -286,6 +288,16 @@ _OWN = {
         precision="bf16",
         settings={SEQUENCE: {"batch_size": 32, "learning_rate": 1e-3, "dropout": 0.0}},
         run_settings={"num_episodes": 100},
+    ),
+    "stitching": Study(
+        summary="starts that lie further from the goal than any way in the data, beside data of whole ways",
+        arms=("dt", "dt_last20", "bc", "bc_top10", "iql", "td3_bc"),
+        data=("pointmaze-medium-near", "pointmaze-medium-all"),
+        num_steps=5_000,
+        evaluate_every=1_250,
+        precision="bf16",
+        settings={SEQUENCE: {"batch_size": 16, "learning_rate": 1e-3}, "iql": STITCHING_IQL},
+        run_settings={"num_episodes": 50},
     ),
     "initializers": Study(
         summary="initializers and techniques on our own Hopper medium-replay data",
