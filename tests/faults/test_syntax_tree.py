@@ -57,6 +57,7 @@ PATHS = {
     "data/resolve.py": {"dataset_id", "name"},  # passed check_name, or a pattern
     "data/store.py": {"name", "path.name"},  # own columns; of a store that was opened
     "data/text/synthetic.py": {"kind", "digest"},  # of a table
+    "data/collect/language.py": {"dataset"},  # a known name
     "data/text/tokens.py": {"name"},  # compared with own names before
     "data/readers/unpickler.py": {"name"},  # own columns
     "evaluation/attention.py": {"name"},
@@ -113,8 +114,8 @@ def guarded(name, function, arguments):
     if function in ("importlib.import_module", "__import__"):
         return bool(arguments and arguments[0].startswith("'")) or name in IMPORTS_BY_NAME
     if function.endswith((".make", ".make_vec")) and function.startswith(("gym", "gymnasium")):
-        # kinds.py: an id of the registry; own.py: the like of an environment that the caller gave.
-        return name in ("environments/kinds.py", "environments/own.py")
+        # kinds.py, language.py: an id of the registry; own.py: the like of what the caller gave.
+        return name in ("environments/kinds.py", "environments/language.py", "environments/own.py")
     if function == "h5py.File":
         return name in ("data/readers/hdf5.py", "data/collect/minari_writer.py")
     return True

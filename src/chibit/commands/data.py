@@ -27,21 +27,24 @@ class CollectArguments(Checked):
     """hopper, halfcheetah or walker2d, or breakout, qbert, pong or seaquest; a dash; and random, medium,
     medium-replay, medium-expert or expert. Memory tasks: tmaze-15, tmaze-50, tmaze-150, keytodoor-20 or
     keytodoor-60; a dash; and expert or mixed. Mazes: pointmaze-umaze, pointmaze-medium or pointmaze-large; a
-    dash; and near or all."""
+    dash; and near or all. Instructions: babyai-gotoobj, -gotolocals8n4, -gotolocal, -gotodoor, -pickuploc,
+    -putnextlocal or -mixedlocal."""
     num_steps: Count | None = None
     """Environment steps; None takes D4RL's size (1M; replay 0.2M to 0.4M; medium-expert 2M), 0.5M on Atari,
-    and 500 of the longest episodes of memory tasks and mazes."""
+    500 of the longest episodes of memory tasks and mazes, and 10,000 episodes of BabyAI."""
+    num_episodes: Count | None = None
+    """BabyAI: episodes, in place of steps."""
     seed: Seed = 0
     """The same seed gives the same data, whatever the number of processes."""
     num_processes: Workers = 1
-    """Processes that collect side by side; one on Atari, for memory tasks and mazes."""
+    """Processes that collect side by side; one on Atari, for memory tasks, mazes and BabyAI."""
     policy: Path | None = None
     """Atari: file of the actor (docs/data.md says what is in it); the weaker levels mix in random actions."""
     sticky_actions: bool = False
     """Atari: repeat the last action with probability 0.25 in each frame."""
     out: Out | None = None
-    """Root folder of Minari data sets; None takes MINARI_DATASETS_PATH, else ~/.minari/datasets. Atari data
-    go into a folder in it; None is where chibit train finds them by name."""
+    """Root folder of Minari data sets; None takes MINARI_DATASETS_PATH, else ~/.minari/datasets. Data of
+    Atari and BabyAI are stores in a folder in it; None is where chibit train finds them by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +128,10 @@ def collect(argv: Sequence[str], prog: str) -> None:
     from chibit.environments.data_names import read_name
 
     name = read_name(arguments.dataset)
-    path = _COLLECTORS.get(name.source if name else "short", _collect_mujoco)(arguments)
+    source = name.source if name else "instructed" if arguments.dataset.startswith("babyai") else "short"
+    if arguments.num_episodes is not None and source != "instructed":
+        raise InputError("num_episodes: for BabyAI alone; give --num-steps")
+    path = _COLLECTORS.get(source, _collect_mujoco)(arguments)
     make_console().print(f"{path}", soft_wrap=True)
 
 
@@ -155,6 +161,21 @@ def _collect_scripted(arguments: CollectArguments) -> Path:
     )
 
 
+def _collect_language(arguments: CollectArguments) -> Path:
+    from chibit.data.collect.language import collect_language
+
+    _refuse_atari_flags(arguments)
+    if arguments.num_processes > 1:
+        raise InputError("num_processes: BabyAI's data are collected in one process; leave it out")
+    return collect_language(
+        arguments.dataset,
+        num_steps=arguments.num_steps,
+        num_episodes=arguments.num_episodes,
+        seed=arguments.seed,
+        out=arguments.out,
+    )
+
+
 def _refuse_atari_flags(arguments: CollectArguments) -> None:
     if arguments.policy is not None or arguments.sticky_actions:
         raise InputError("--policy and --sticky-actions are for Atari data; leave them out")
@@ -174,7 +195,7 @@ def _collect_mujoco(arguments: CollectArguments) -> Path:
     )
 
 
-_COLLECTORS = {"played": _collect_atari, "scripted": _collect_scripted}
+_COLLECTORS = {"played": _collect_atari, "scripted": _collect_scripted, "instructed": _collect_language}
 """By whose data a name stands for; all others are MuJoCo's."""
 
 

@@ -80,11 +80,25 @@ class EpisodePolicy(ABC):
         greedy: whether to take the likeliest action where the method would draw one.
         dtype: in which observations are told apart: double precision where an offset is taken off them.
         max_episode_steps: steps of an episode after which `act` refuses.
+        reads_missions: whether it must be told in words what each episode is for, by `instruct`.
     """
 
     greedy: bool = False
     dtype: type[np.floating] = np.float32
     max_episode_steps: int = sys.maxsize
+    reads_missions: bool = False
+
+    def instruct(self, missions: Sequence[str], envs: Sequence[int] | np.ndarray | None = None) -> None:
+        """Say what episodes are for, after `reset` and before the first `act`.
+
+        Args:
+            missions: a text for each of the episodes.
+            envs: which of them; None is all.
+
+        Raises:
+            InputError: if the policy reads no text.
+        """
+        raise InputError("instruct: this policy reads no text; leave it out")
 
     @abstractmethod
     def reset(

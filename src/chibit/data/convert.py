@@ -25,7 +25,7 @@ from chibit.data.readers.recording import BLOCK_ROWS, Block, Recording
 from chibit.data.resolve import Places, find_source, home_folder
 from chibit.data.samplers.frames import FrameStacks
 from chibit.data.spec import DatasetSpec
-from chibit.data.store import copy_store
+from chibit.data.store import OBSERVATIONS, copy_store
 
 Form = Literal["store", "minari", "npz"]
 _FRAME_ROWS = 512
@@ -140,6 +140,7 @@ def _stored(dataset: TrajectoryDataset) -> Recording:
         blocks=blocks,
         image_shape=spec.image_shape,
         missions=dataset.missions,
+        has_bytes=(dataset.folder / f"{OBSERVATIONS}.npy").is_file(),
     )
 
 
@@ -212,6 +213,7 @@ def _write_minari(out: Path, recording: Recording, dataset: TrajectoryDataset) -
         num_actions=spec.num_actions,
         action_bounds=(spec.action_low, spec.action_high),
         missions=recording.missions,
+        parts=spec.observation_parts if recording.has_bytes else (),
     )
     write_folder(out, spaces, spec.env_id, iter(episodes), lambda: metadata)
 
@@ -225,6 +227,7 @@ class _Episodes:
 
     def __iter__(self) -> Iterator[Any]:
         from chibit.data.collect.behavior.rollout import Episode
+        from chibit.data.collect.minari_writer import split_parts
 
         recording, has_frames = self._recording, self._dataset.frames is not None
         lengths = np.diff(recording.episode_starts).tolist()
@@ -240,7 +243,10 @@ class _Episodes:
             chosen = next(actions)
             terminated, truncated = recording.episode_ends[index].tolist()
             whole: Any = np.concatenate([observations, last])
-            if missions[index] is not None:
+            if self._recording.has_bytes:
+                parts = split_parts(whole, self._dataset.spec.observation_parts)
+                whole = {**parts, "mission": [missions[index]] * (length + 1)}
+            elif missions[index] is not None:
                 whole = {"mission": [missions[index]] * (length + 1), "observation": whole}
             yield Episode(
                 reset_seed=None,

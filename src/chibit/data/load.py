@@ -31,6 +31,7 @@ from chibit.data.resolve import (
     atari_folder,
     find_source,
     home_folder,
+    language_folder,
     local_minari_ids,
     make_places,
     readable_suffixes,
@@ -38,7 +39,7 @@ from chibit.data.resolve import (
 from chibit.data.store import SCHEMA, open_store, write_store
 from chibit.environments.d4rl import D4RL_SETS
 from chibit.environments.data_names import is_published_name
-from chibit.environments.registry import GAMES, TASKS
+from chibit.environments.registry import GAMES, LANGUAGE_TASKS, TASKS
 
 _CONVERTER = 8
 """Raised when the same source would become another store."""
@@ -227,6 +228,9 @@ def list_datasets(*, data_folder: Path | None = None, cache: Path | None = None)
     for task, row in TASKS.items():
         state = f"{row.ids[0]}; collected when first used"
         lines += [_line(f"{task}-{level}", state) for level in row.scripted_levels]
+    for name, env_id in LANGUAGE_TASKS.items():
+        state = "here" if (language_folder(cache) / name).is_dir() else "collected when first used"
+        lines.append(_line(name, f"{env_id}; {state}"))
     folder = data_folder or home_folder(cache) / "d4rl"
     for dataset_id in D4RL_SETS:
         is_here = find_file(dataset_id, folder) is not None

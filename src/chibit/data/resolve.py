@@ -17,7 +17,7 @@ from chibit.data.readers.columns import refuse_part
 from chibit.data.store import MANIFEST
 from chibit.environments.d4rl import D4RL_SETS
 from chibit.environments.data_names import DataName, Source, read_name
-from chibit.environments.registry import GAMES, LEVELS, TASKS
+from chibit.environments.registry import GAMES, LANGUAGE_TASKS, LEVELS, TASKS
 
 _REMOTE_MINARI_ID = re.compile(r".+/.+-v\d+")
 _MAX_DEPTH = 4  # of namespaces above a Minari data set
@@ -86,7 +86,7 @@ def check_known(name: str) -> None:
         InputError: for a name that is neither known nor on a server's pattern, and no file or folder.
     """
     known = read_name(name)
-    is_fetched = known is not None and known.source in ("d4rl", "replay", "played", "scripted")
+    is_fetched = known is not None and known.source not in ("minari", "chibit", "short")
     if not is_fetched and name not in _own_names() and not _REMOTE_MINARI_ID.fullmatch(name):
         find_source(name, Places(None, home_folder(), download=False, progress=False))
 
@@ -101,6 +101,11 @@ def make_places(
 def atari_folder(cache: Path | None = None) -> Path:
     """Folder of Atari data that were collected here, in a cache; None is the usual one."""
     return home_folder(cache) / "atari"
+
+
+def language_folder(cache: Path | None = None) -> Path:
+    """Folder of data with instructions that were collected here, in a cache; None is the usual one."""
+    return home_folder(cache) / "language"
 
 
 def readable_suffixes() -> tuple[str, ...]:
@@ -178,11 +183,24 @@ def _find_scripted(name: str, known: DataName, places: Places) -> Path:
     return folder or collect_scripted(name, progress=places.progress)
 
 
+def _find_instructed(name: str, known: DataName, places: Places) -> Path:
+    """Find data with instructions, and collect them if need be."""
+    from chibit.data.collect.language import collect_language
+
+    folder = language_folder(places.home)
+    if not (folder / name / MANIFEST).is_file() and not places.download:
+        raise InputError(f"{name}: not here yet; chibit data collect {name} makes it")
+    if (folder / name / MANIFEST).is_file():
+        return folder / name
+    return collect_language(name, out=folder, progress=places.progress)
+
+
 _FINDERS: Mapping[Source, Callable[[str, DataName, Places], Path | None]] = {
     "d4rl": _find_d4rl,
     "played": _find_played,
     "replay": _find_replay,
     "scripted": _find_scripted,
+    "instructed": _find_instructed,
     "short": _find_own,
     "chibit": _find_own,
 }
@@ -270,6 +288,7 @@ def _own_names() -> list[str]:
     from chibit.data.collect.mujoco import list_collectable
 
     tasks = [f"{task}-{level}" for task, row in TASKS.items() for level in row.scripted_levels]
+    tasks += LANGUAGE_TASKS
     return [name for entry in list_collectable() for name in (entry.name, entry.dataset_id)] + tasks
 
 

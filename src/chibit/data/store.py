@@ -7,7 +7,11 @@
     final_observations.npy  (E, S) float32, or float64 with an offset, where the source holds them
     frames.npy              (N, H, W) uint8 newest picture of each observation, where these are stacks of
                             pictures; the records then hold no observations
-    missions.npy            (E,) text of what each episode is for, where the source says it
+    observations.npy        (N, S) uint8, where all of them are bytes; the records then hold none, and get
+                            them when the store is opened
+    missions.npy            (E,) texts of what episodes are for, where the source says it
+    mission_ids.npy         (E,) int32, beside observations.npy: then missions.npy is a table of the different
+                            texts, and this the row of each episode
     manifest.json           schema, files with shapes and SHA-256, description, notes, provenance, its own
     SHA-256
 
@@ -32,6 +36,7 @@ from chibit.core.config import from_json, read_json, to_json
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.files import atomic_folder, check_regular, create, open_regular, sha256_file, write_atomic
 from chibit.core.fingerprint import file_state
+from chibit.core.memory import check_fits
 from chibit.core.temporary import remove
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset, returns_to_go
 from chibit.data.readers.origin import Origin, beyond_bounds, default_return_units, make_spec
@@ -42,7 +47,7 @@ from chibit.data.statistics import Narrowing, RunningMoments
 SCHEMA = 1
 MANIFEST = "manifest.json"
 RECORDS, STARTS, ENDS, FINAL = "records", "episode_starts", "episode_ends", "final_observations"
-FRAMES, MISSIONS = "frames", "missions"
+FRAMES, MISSIONS, MISSION_IDS, OBSERVATIONS = "frames", "missions", "mission_ids", "observations"
 _REMEDY = "remove the folder and convert the data again"
 
 
@@ -81,10 +86,14 @@ def fill_store(folder: Path, recording: Recording, origin: Origin) -> None:
             shape = (len(recording.rewards), *recording.image_shape[1:])
             write_rows(file, np.dtype(np.uint8), shape, recording.frames())
     arrays = {STARTS: recording.episode_starts, ENDS: recording.episode_ends}
-    if recording.missions is not None:
+    if recording.missions is not None and recording.has_bytes:
+        arrays[MISSIONS], places = np.unique(recording.missions, return_inverse=True)
+        arrays[MISSION_IDS] = places.astype(np.int32)
+    elif recording.missions is not None:  # as earlier versions have it, so that these data stay the same
         arrays[MISSIONS] = recording.missions
     if writer.final_observations is not None:
-        arrays[FINAL] = writer.final_observations
+        final = writer.final_observations
+        arrays[FINAL] = final.astype(np.uint8) if recording.has_bytes else final
     for name, array in arrays.items():
         with create(folder / f"{name}.npy") as file:
             np.save(file, array)
@@ -150,8 +159,9 @@ def open_store(folder: Path, verify: Literal["size", "hash"] = "size") -> Trajec
         if _content_hash(files) != manifest["content_hash"]:
             raise InputError("content_hash is not that of its files")
         arrays = {name: _open_array(folder, name, files[name], verify) for name in (RECORDS, STARTS, ENDS)}
-        for name in (FINAL, FRAMES, MISSIONS):
+        for name in (FINAL, FRAMES, MISSIONS, MISSION_IDS, OBSERVATIONS):
             arrays[name] = _open_array(folder, name, files[name], verify) if name in files else None
+        _unpack(arrays, spec)
         dataset = TrajectoryDataset(
             spec=spec,
             folder=folder,
@@ -174,6 +184,29 @@ def open_store(folder: Path, verify: Literal["size", "hash"] = "size") -> Trajec
     return dataset
 
 
+def _unpack(arrays: dict[str, Any], spec: DatasetSpec) -> None:
+    """Put bytes into the records, and a text beside each episode.
+
+    Raises:
+        InputError: if their shapes do not fit together.
+    """
+    records, seen, ids = arrays[RECORDS], arrays[OBSERVATIONS], arrays[MISSION_IDS]
+    if seen is not None:
+        if seen.dtype != np.uint8 or seen.shape != (len(records), spec.state_dim) or records.ndim != 2:
+            raise InputError(f"{OBSERVATIONS} are {seen.dtype} {seen.shape}")
+        check_fits(4 * seen.size, f"{spec.name}, which is kept as bytes,", "take fewer episodes")
+        arrays[RECORDS] = np.concatenate([records[:, :1], seen.astype(np.float32), records[:, 1:]], axis=1)
+        if arrays[FINAL] is not None:
+            arrays[FINAL] = arrays[FINAL].astype(np.float32)
+    if ids is not None:
+        table = arrays[MISSIONS]
+        if table is None or table.ndim != 1 or ids.ndim != 1 or ids.dtype != np.int32:
+            raise InputError(f"{MISSION_IDS} name no texts")
+        if ids.size and not 0 <= ids.min() <= ids.max() < len(table):
+            raise InputError(f"{MISSION_IDS} name text {ids.max()} of {len(table)}")
+        arrays[MISSIONS] = table[ids]
+
+
 def _read_notes(notes: Any) -> tuple[str, ...]:
     if not (isinstance(notes, list) and all(isinstance(note, str) for note in notes)):
         raise InputError("notes are no list of sentences")
@@ -187,7 +220,16 @@ def _write_records(
     remove(folder / f"{RECORDS}.npy")
     with create(folder / f"{RECORDS}.npy") as file:
         writer.write(file)
+    if recording.has_bytes:
+        _write_bytes(folder, recording)
     return writer
+
+
+def _write_bytes(folder: Path, recording: Recording) -> None:
+    with create(folder / f"{OBSERVATIONS}.npy") as file:
+        shape = (len(recording.rewards), recording.state_dim)
+        rows = (np.ascontiguousarray(block.observations) for block in recording.blocks())
+        write_rows(file, np.dtype(np.uint8), shape, rows)
 
 
 class _RecordWriter:
@@ -217,7 +259,11 @@ class _RecordWriter:
         recording = self._recording
         num_steps = int(recording.episode_starts[-1])
         width = 2 + recording.state_dim + recording.num_action_columns
-        write_rows(file, np.dtype(np.float32), (num_steps, width), self._rows(width))
+        kept = np.ones(width, bool)
+        if recording.has_bytes:
+            kept[1 : 1 + recording.state_dim] = False
+        rows = (rows[:, kept] for rows in self._rows(width)) if recording.has_bytes else self._rows(width)
+        write_rows(file, np.dtype(np.float32), (num_steps, int(kept.sum())), rows)
 
     def _rows(self, width: int) -> Iterator[np.ndarray]:
         recording = self._recording

@@ -12,11 +12,12 @@ from chibit.environments.registry import (
     D4RL_LEVELS,
     ENVIRONMENTS,
     GAMES,
+    LANGUAGE_TASKS,
     LEVELS,
     TASKS,
 )
 
-Source = Literal["d4rl", "minari", "chibit", "short", "replay", "played", "scripted"]
+Source = Literal["d4rl", "minari", "chibit", "short", "replay", "played", "scripted", "instructed"]
 
 _LEVELS, _GAMES = "|".join(D4RL_LEVELS), "|".join(GAMES)
 _LOCOMOTION = "|".join(D4RL_IDS)
@@ -27,6 +28,7 @@ _FORMS: dict[Source, str] = {
     "replay": rf"({_GAMES})(?:-(\d+(?:\.\d+)?)pct)?",
     "played": rf"({_GAMES.lower()})-({'|'.join(LEVELS)})",
     "scripted": rf"(?:chibit/)?({'|'.join(TASKS)})(?:[-/](\w+)(?:-v0)?)?",
+    "instructed": rf"({'|'.join(LANGUAGE_TASKS)})",
 }
 _PUBLISHED = re.compile(rf"({_LOCOMOTION})-({_LEVELS})-v\d+|({_GAMES})(-.+pct)?|(chibit|mujoco)/.*")
 
@@ -53,7 +55,8 @@ def read_name(name: str) -> DataName | None:
             if source == "scripted" and match[2] not in (None, *TASKS[match[1]].scripted_levels):
                 continue
             game = {game.lower(): game for game in GAMES}.get(match[1], match[1])
-            return DataName(source, game, match[2] or "")
+            level = match[2] if match.re.groups > 1 else None
+            return DataName(source, game, level or "")
     return None
 
 

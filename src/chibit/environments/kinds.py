@@ -61,11 +61,16 @@ class Environment(Checked):
     scripted_levels: tuple[str, ...] = ()
     """Levels of the data that a script of this package collects in it, the usual one first."""
 
+    def make_known(self) -> None:
+        """Let Gymnasium know the ids."""
+
     def build(self, env_id: str, *, d4rl_physics: bool, **options: Any) -> gym.Env:
         """Build one of `ids`; arguments are those of `make_env`."""
         import gymnasium
 
         from chibit.environments.vectors import as_vectors
+
+        self.make_known()
 
         with warnings.catch_warnings():
             # v4 is chosen on purpose: it is the version that D4RL data belong to.
@@ -73,6 +78,11 @@ class Environment(Checked):
             given = {name: value for name, value in options.items() if value is not None}
             env = gymnasium.make(env_id, disable_env_checker=True, **given)
             return as_vectors(env, self.repeated_parts)
+
+    @property
+    def listed_ids(self) -> tuple[str, ...]:
+        """Ids that stand in lists of what there is."""
+        return self.ids
 
     def physics(self, env_id: str, d4rl_physics: bool) -> dict[str, Any]:
         """What decides how it moves, for provenance, as JSON values."""
@@ -156,11 +166,9 @@ class MemoryEnvironment(Environment):
     scripted_levels: tuple[str, ...] = ("expert", "mixed")
     """The expert's, or every other episode guesses."""
 
-    def build(self, env_id: str, *, d4rl_physics: bool, **options: Any) -> gym.Env:
-        """As the base, once Gymnasium knows the ids."""
+    def make_known(self) -> None:
+        """By importing their module."""
         from chibit.environments import memory as memory
-
-        return super().build(env_id, d4rl_physics=d4rl_physics, **options)
 
     def options(self, env_id: str) -> dict[str, Any]:
         """The length of the corridor, or of the delay."""
@@ -169,6 +177,47 @@ class MemoryEnvironment(Environment):
     def time_limit(self, env_id: str) -> int:
         """Steps after which the task is over."""
         return self.max_episode_steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageEnvironment(Environment):
+    """A level of BabyAI as a task of language, in all its splits; see `chibit.environments.language`."""
+
+    level: str
+    """As BabyAI calls it."""
+    splits: Annotated[tuple[str, ...], MinLen(1)]
+    """What is played under each of `ids`; the first is that of the evaluations in training."""
+    max_episode_steps: Count
+    score_reference: Annotated[ScoreReference, Distinct()] | None = (0.0, 1.0)
+    """A score is the share of successes, in percent."""
+
+    def make_known(self) -> None:
+        """By importing their module."""
+        from chibit.environments import language as language
+
+    @property
+    def listed_ids(self) -> tuple[str, ...]:
+        """That of the first split."""
+        return self.ids[:1]
+
+    def physics(self, env_id: str, d4rl_physics: bool) -> dict[str, Any]:
+        """The library's version, and that `done` must be said."""
+        return {"minigrid": importlib.metadata.version("minigrid"), "done_required": True}
+
+    def options(self, env_id: str) -> dict[str, Any]:
+        """Level and split."""
+        return {"level": self.level, "split": self.splits[self.ids.index(env_id)]}
+
+    def time_limit(self, env_id: str) -> int:
+        """Steps after which the task is over."""
+        return self.max_episode_steps
+
+    def others(self, env_id: str) -> dict[str, str]:
+        """The other splits that have episodes, and their ids, which are played at the end of a run."""
+        from chibit.environments.language import has_episodes
+
+        pairs = zip(self.splits, self.ids, strict=True)
+        return {split: other for split, other in pairs if other != env_id and has_episodes(self.level, split)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,7 +313,10 @@ class GridEnvironment(LibraryEnvironment):
         """As the base, once Gymnasium knows the ids."""
         with needing("minigrid", f"environment {env_id!r}"):
             import minigrid as library
-        return _of_library(super().build, library, env_id, d4rl_physics=d4rl_physics, **options)
+        from chibit.environments.vectors import SuccessByReward
+
+        env = _of_library(super().build, library, env_id, d4rl_physics=d4rl_physics, **options)
+        return SuccessByReward(env)
 
     def physics(self, env_id: str, d4rl_physics: bool) -> dict[str, Any]:
         """The library's version."""

@@ -17,6 +17,7 @@ from chibit.core.targets import environment_name
 from chibit.environments.kinds import (
     AtariEnvironment,
     Environment,
+    LanguageEnvironment,
     MazeTask,
     MemoryEnvironment,
     MujocoEnvironment,
@@ -33,6 +34,13 @@ if TYPE_CHECKING:
 LEVELS = ("random", "medium", "medium-replay", "medium-expert", "expert")
 """Levels of the data that are collected here."""
 D4RL_LEVELS = (*LEVELS, "full-replay")
+
+LANGUAGE_SPLITS = (
+    *("seen", "held_out", "verb_synonym", "type_synonym", "color_synonym", "blank"),
+    *("verb_nonsense", "type_nonsense", "color_nonsense", "type_wrong", "color_wrong"),
+)
+"""What every level of BabyAI is played on: seen and held-out pairs of color and type, other words for the
+same, and the controls; see `chibit.environments.instructions`."""
 
 
 class Environments(Registry[Environment]):
@@ -102,6 +110,18 @@ def _library_maze(name: str, reference: ScoreReference) -> PointMazeEnvironment:
     return PointMazeEnvironment(name=f"pointmaze_{name.lower()}", ids=(maze_id,), score_reference=reference)
 
 
+def _babyai(level: str, max_episode_steps: int, *more_splits: str) -> LanguageEnvironment:
+    splits = (*LANGUAGE_SPLITS, *more_splits)
+    names = ("", *(f"-{split}" for split in splits[1:]))
+    return LanguageEnvironment(
+        name=f"babyai-{level.lower()}",
+        ids=tuple(f"chibit/BabyAI-{level}{name}-v0" for name in names),
+        level=level,
+        splits=splits,
+        max_episode_steps=max_episode_steps,
+    )
+
+
 _HOPPER, _CHEETAH = (-20.272305, 3234.3), (-280.178953, 12135.0)
 _WALKER, _ANT = (1.629008, 4592.3), (-325.6, 3879.7)
 """D4RL's references (Fu et al., 2020); it keeps the same for all its versions and levels."""
@@ -132,6 +152,9 @@ _ROWS: tuple[Environment, ...] = (
     _maze("UMaze", 60), _maze("Medium", 120), _maze("Large", 160),
     _library_maze("UMaze", (9.59, 240.83)), _library_maze("Medium", (9.34, 484.14)),
     _library_maze("Large", (6.32, 622.10)),
+    # Time limits: two to three times what the bot needs at most.
+    _babyai("GoToObj", 32), _babyai("GoToLocalS8N4", 32), _babyai("GoToLocal", 32), _babyai("GoToDoor", 32),
+    _babyai("PickupLoc", 40), _babyai("PutNextLocal", 64), _babyai("MixedLocal", 40, "verb_wrong"),
 )
 # fmt: on
 for _row in _ROWS:
@@ -140,6 +163,8 @@ for _row in _ROWS:
 GAMES = tuple(row.name for row in _ROWS if isinstance(row, AtariEnvironment))
 TASKS = {row.name: row for row in _ROWS if row.scripted_levels}
 """Tasks of this package whose data a script collects, by name: tmaze-15, pointmaze-medium."""
+LANGUAGE_TASKS = {row.name: row.ids[0] for row in _ROWS if isinstance(row, LanguageEnvironment)}
+"""Name to id of BabyAI's levels: babyai-gotolocal."""
 D4RL_ROWS = tuple(row for row in _ROWS if row.d4rl_id)
 """Environments that D4RL's locomotion data are from."""
 D4RL_IDS = {row.name: row.d4rl_id for row in D4RL_ROWS}
@@ -218,7 +243,8 @@ def find_environment(env_id: str) -> Environment:
         return ENVIRONMENTS[env_id]
     if extra := missing_extra(env_id):
         raise InputError(f"environment {env_id!r} needs the extra {extra}: pip install 'chibit[{extra}]'")
-    known = f"; known are {', '.join(sorted(ENVIRONMENTS))}"
+    listed = sorted({listed for row in ENVIRONMENTS.values() for listed in row.listed_ids})
+    known = f"; known are {', '.join(listed)}"
     hint = nearest(env_id, sorted(ENVIRONMENTS)) or known
     own = f"for one of yours name its module by --env-module, or in {OWN_MODULES}"
     raise InputError(f"environment {env_id!r} is not one that can be built here{hint}; {own}")

@@ -2,12 +2,14 @@
 
 The parts of a dictionary stand side by side in alphabetical order, discrete ones as one-hot vectors: of a
 goal environment achieved_goal, desired_goal, observation. Minari data become the same. Text is left out; data
-keep it as missions. So are parts that repeat others (`Environment.repeated_parts`).
+keep it as missions, and `reset` gives it as `info["mission"]`. So are parts that repeat others
+(`Environment.repeated_parts`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import gymnasium as gym
 from gymnasium.spaces import Box, Dict
@@ -32,11 +34,35 @@ def as_vectors(env: gym.Env, repeated_parts: Collection[str] = ()) -> gym.Env:
     if isinstance(space, Dict):
         kept = [name for name, part in space.items() if _is_numeric(part) and name not in repeated_parts]
         if kept and len(kept) < len(space):
-            env = FilterObservation(env, kept)
+            env = FilterObservation(TextAside(env, sorted(space.keys() - set(kept))), kept)
     if not _is_numeric(env.observation_space):
         name = env.spec.id if env.spec is not None else str(env)
         raise InputError(f"{name}: observations are {space}, expected numbers in vectors or dictionaries")
     return FlattenObservation(env)
+
+
+class TextAside(gym.Wrapper[Any, Any, Any, Any]):
+    """Puts what an episode's first observation says in words into `info["mission"]`."""
+
+    def __init__(self, env: gym.Env, parts: Sequence[str]) -> None:
+        """Look for texts in some parts of the observations, which are dictionaries."""
+        super().__init__(env)
+        self._parts = parts
+
+    def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
+        """Reset, and put the texts aside."""
+        seen, info = self.env.reset(**options)
+        said = [str(seen[part]) for part in self._parts if isinstance(seen[part], str)]
+        return seen, {"mission": " ".join(said), **info} if said else info
+
+
+class SuccessByReward(gym.Wrapper[Any, Any, Any, Any]):
+    """Says `info["success"]` of an environment that rewards nothing else."""
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Step; an episode is solved once a reward is above 0."""
+        seen, reward, terminated, truncated, info = self.env.step(action)
+        return seen, reward, terminated, truncated, {"success": float(reward) > 0, **info}
 
 
 def _is_numeric(space: gym.Space) -> bool:

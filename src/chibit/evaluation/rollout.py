@@ -232,13 +232,26 @@ def _begin(
     is_image = environments[0].observation_space.dtype == np.uint8
     dtype = policy.dtype if isinstance(policy, EpisodePolicy) else np.float32
     observations = np.zeros((number, *shape), dtype=np.uint8 if is_image else dtype)
+    missions: list[str | None] = [None] * number
     for e, env in enumerate(environments):
-        observations[e] = env.reset(seed=seeds[e])[0]
+        observations[e], info = env.reset(seed=seeds[e])
+        missions[e] = info.get("mission")
     if isinstance(policy, EpisodePolicy):
         policy.reset(number, seed=seeds, target_return=target_returns)
+        if policy.reads_missions:
+            policy.instruct([_said(mission) for mission in missions])
     else:
         policy.reset(number)
     return observations
+
+
+def _said(mission: str | None) -> str:
+    """What an environment says of an episode; InputError where it says nothing."""
+    if mission is None:
+        raise InputError(
+            "the environment says in no words what to do; evaluate agents that read in one that does"
+        )
+    return mission
 
 
 def _evaluate(

@@ -10,6 +10,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import textwrap
 from collections.abc import Generator
 from dataclasses import dataclass
 from functools import cache
@@ -29,6 +30,7 @@ from chibit.evaluation.rollout import rollout
 _PROBE = "import mujoco; mujoco.Renderer(mujoco.MjModel.from_xml_string('<mujoco/>'), 16, 16).render()"
 _PROBE_SECONDS = 30.0
 _MAX_FPS = 25.0
+_LINE_HEIGHT, _LETTER_WIDTH = 16, 7  # pixels of a caption
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,12 +121,14 @@ class _Filmed(gym.Wrapper):
         self._path = path
         self._writer: Generator[None, Any, None] | None = None
         self._steps = 0
+        self._caption: str | None = None
         self.frames = 0
         if find_environment(env_id).renderer == "mujoco":
             _draw_quickly(self.env.unwrapped, size)
 
     def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
         result = self.env.reset(**options)
+        self._caption = result[1].get("mission")
         self._take_picture()
         return result
 
@@ -146,11 +150,27 @@ class _Filmed(gym.Wrapper):
         super().close()
 
     def _take_picture(self) -> None:
-        picture = np.ascontiguousarray(self.env.render())
+        picture = np.asarray(self.env.render())
+        if self._caption is not None:
+            picture = captioned(picture, self._caption)
+        picture = np.ascontiguousarray(picture)
         if self._writer is None:
             self._writer = _open_writer(self._path, picture.shape[1::-1], self._fps)
         self._writer.send(picture)
         self.frames += 1
+
+
+def captioned(picture: np.ndarray, text: str) -> np.ndarray:
+    """A picture (H, W, 3) uint8 over a band that says what is to be done, (H + 16n, W, 3)."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    width = picture.shape[1]
+    lines = textwrap.wrap(f"“{text}”", max(8, width // _LETTER_WIDTH)) or [""]
+    band = Image.new("RGB", (width, _LINE_HEIGHT * len(lines)), "white")
+    font = ImageFont.load_default(_LINE_HEIGHT - 4)
+    for place, line in enumerate(lines):
+        ImageDraw.Draw(band).text((4, place * _LINE_HEIGHT), line, fill="black", font=font)
+    return np.concatenate([picture, np.asarray(band, np.uint8)])
 
 
 def _open_writer(path: Path, size: tuple[int, ...], fps: float) -> Generator[None, Any, None]:

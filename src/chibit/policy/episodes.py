@@ -41,7 +41,9 @@ class Episodes(EpisodePolicy):
         self._acting, self._shapes, self.greedy = acting, shapes, greedy
         self._target_return = self._first_target = target_return
         self.max_episode_steps, self.dtype = shapes.max_episode_steps, shapes.dtype
+        self.reads_missions = isinstance(acting, EpisodePolicy) and acting.reads_missions
         self._is_running = self._has_acted = np.zeros(0, bool)
+        self._untold: set[int] = set()  # episodes whose missions are not known yet
         self._steps = np.zeros(0, np.int64)
         # What these say all together, so that one action costs little.
         self._num_running = self._num_waiting = self._oldest = 0
@@ -95,17 +97,44 @@ class Episodes(EpisodePolicy):
         self._begin(number, seed, given, targets)
         if given is None:
             self._is_running, self._has_acted = np.zeros(number, bool), np.zeros(number, bool)
+            self._untold.clear()
             self._steps = np.zeros(number, np.int64)
         self._is_running[begun], self._has_acted[begun], self._steps[begun] = True, False, 0
+        if self.reads_missions:
+            self._untold |= set(begun.tolist())
         self._num_running, self._num_waiting = int(self._is_running.sum()), int(self._has_acted.sum())
         self._oldest = int(self._steps.max())
+
+    def instruct(self, missions: str | Sequence[str], envs: Sequence[int] | np.ndarray | None = None) -> None:
+        """Say what episodes are for, between `reset` and their first `act`.
+
+        Args:
+            missions: a text for each of the episodes, or one text where there is one.
+            envs: which of them; None is all.
+
+        Raises:
+            InputError: for a method that reads no text, another number of texts, or a running episode.
+        """
+        told = [missions] if isinstance(missions, str) else [str(mission) for mission in missions]
+        given = self._checked_envs(envs)
+        asked = list(range(len(self._is_running))) if given is None else given.tolist()
+        if not self.reads_missions:
+            raise InputError("instruct: this method reads no text; leave it out")
+        if len(told) != len(asked) or not asked:
+            raise InputError(f"instruct: got {len(told)} texts, expected {len(asked)}, one for each")
+        if not self._is_running[asked].all() or self._steps[asked].any():
+            raise InputError("instruct: say it at the beginning of an episode, after reset")
+        assert isinstance(self._acting, EpisodePolicy)
+        self._acting.instruct(told, asked)
+        self._untold -= set(asked)
 
     def act(self, observations: Any) -> np.ndarray:
         """Choose actions.
 
         Args:
             observations: (E, S) as the environment gives them, or (S,) where E is 1; images (E, C, H, W).
-                Where the data had dictionaries or integers, those: one, or with arrays (E, ...) in them.
+                Where the data had dictionaries or integers, those: one, or with arrays (E, ...) in them. A
+                `mission` in them is taken as by `instruct` at the beginning of an episode.
 
         Returns:
             (E, A) float32, or (E,) int64 where actions are discrete; without the first axis if the
@@ -117,6 +146,8 @@ class Episodes(EpisodePolicy):
         """
         if not self._num_running or self._num_waiting or self._oldest >= self.max_episode_steps:
             self._check_turn()
+        if self._untold:
+            self._take_missions(observations)
         given, is_single = self._shapes.observations(observations, self._is_running)
         actions = self._acting.act(given)
         if not (are_moderate(actions) or np.isfinite(actions).all()):
@@ -168,6 +199,7 @@ class Episodes(EpisodePolicy):
         *,
         target_return: float | None = None,
         seed: int | None = None,
+        mission: str | None = None,
     ) -> np.ndarray:
         """Go through the history of one episode, in which somebody else acted.
 
@@ -180,6 +212,7 @@ class Episodes(EpisodePolicy):
             rewards: (T,) raw.
             target_return: raw return to ask for.
             seed: see `reset`.
+            mission: what the episode is for, for methods that read it.
 
         Returns:
             (T, A) or (T,), what the policy would have done at each step.
@@ -194,6 +227,8 @@ class Episodes(EpisodePolicy):
                 f"replay: columns have {sorted(lengths)} steps, expected as many in each, 1 or more"
             )
         self.reset(1, target_return=target_return, seed=seed)
+        if mission is not None:
+            self.instruct(mission)
         chosen = []
         for step in range(len(earned)):
             try:
@@ -215,6 +250,20 @@ class Episodes(EpisodePolicy):
                 "inherit chibit.core.acting.EpisodePolicy"
             )
         self._acting.reset(num_envs)
+
+    def _take_missions(self, observations: Any) -> None:
+        """Take what dictionaries say of episodes that begin; refuse to act where nothing is said."""
+        said = observations.get("mission") if isinstance(observations, Mapping) else None
+        if said is None:
+            raise InputError(
+                f"act: what is environment {min(self._untold)} to do? This method reads it: call "
+                "instruct(missions) after reset, or give dictionaries with a mission"
+            )
+        texts = [said] if isinstance(said, str) else list(said)
+        if len(texts) != len(self._is_running):
+            raise InputError(f"act: got {len(texts)} missions, expected {len(self._is_running)}")
+        begun = sorted(self._untold)
+        self.instruct([texts[e] for e in begun], begun)
 
     def _check_turn(self) -> None:
         """Refuse to act where it is no time to."""

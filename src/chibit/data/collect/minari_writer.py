@@ -24,6 +24,8 @@ from minari.dataset.minari_storage import MinariStorage
 from chibit.core.files import atomic_folder, write_atomic
 from chibit.core.temporary import sweep_unlocked
 from chibit.data.collect.behavior.rollout import Episode
+from chibit.data.spec import ObservationPart
+from chibit.environments.registry import ENVIRONMENTS
 
 _FILES = ("main_data.hdf5", "metadata.json")
 
@@ -81,6 +83,8 @@ class Spaces:
     action_bounds: tuple[Sequence[float], Sequence[float]]
     missions: np.ndarray | None
     """Texts of what episodes are for; None for none."""
+    parts: Sequence[ObservationPart] = ()
+    """Parts of a dictionary, of bytes, that observations were; empty for vectors and pictures."""
 
     def spaces(self) -> tuple[gym.Space[Any], gym.Space[Any]]:
         """Gymnasium's spaces; texts are a part `mission` beside `observation`."""
@@ -93,11 +97,31 @@ class Spaces:
             length = max(1, max(map(len, self.missions)))
             letters = frozenset("".join(self.missions)) or frozenset(" ")
             text = gym.spaces.Text(length, min_length=0, charset=letters)
-            seen = gym.spaces.Dict({"mission": text, "observation": seen})
+            rest = {part.path[0]: _space(part) for part in self.parts} or {"observation": seen}
+            seen = gym.spaces.Dict({"mission": text, **rest})
         if self.num_actions is not None:
             return seen, gym.spaces.Discrete(self.num_actions)
         low, high = (np.array(bound, np.float64) for bound in self.action_bounds)
         return seen, gym.spaces.Box(low, high, dtype=np.float64)
+
+
+def _space(part: ObservationPart) -> gym.Space[Any]:
+    if part.counts:
+        return gym.spaces.Discrete(part.counts[0], start=part.starts[0])
+    return gym.spaces.Box(0, 255, part.shape, np.uint8)
+
+
+def split_parts(observations: np.ndarray, parts: Sequence[ObservationPart]) -> dict[str, np.ndarray]:
+    """Vectors (T, S) as the dictionaries of bytes and whole numbers that they were."""
+    found, first = {}, 0
+    for part in parts:
+        columns = observations[:, first : first + part.width]
+        if part.counts:
+            found[part.path[0]] = columns.argmax(axis=1) + part.starts[0]
+        else:
+            found[part.path[0]] = columns.reshape(-1, *part.shape).astype(np.uint8)
+        first += part.width
+    return found
 
 
 def write_folder(
@@ -121,6 +145,8 @@ def write_folder(
     """
     spec = None
     with contextlib.suppress(gym.error.Error, ValueError, TypeError):
+        if env_id and env_id in ENVIRONMENTS:
+            ENVIRONMENTS[env_id].make_known()
         spec = gym.spec(env_id) if env_id else None
         if spec is not None:
             spec.to_json()  # not where it is made by a function of the user's

@@ -318,12 +318,14 @@ def _metadata(
 
 
 @contextmanager
-def progress_bar(name: str, num_steps: int, shown: bool) -> Iterator[Callable[[int], None]]:
+def progress_bar(
+    name: str, num_steps: int, shown: bool, unit: str = "steps"
+) -> Iterator[Callable[[int], None]]:
     """Show steps, rate and time left on standard error; give the function that advances it."""
     columns = (
         text_column(f"collecting {name}"),
         BarColumn(),
-        text_column("{task.completed:,.0f}/{task.total:,.0f} steps"),
+        text_column("{task.completed:,.0f}/{task.total:,.0f} " + unit),
         text_column("{task.fields[rate]:,.0f}/s"),
         TimeRemainingColumn(),
     )

@@ -26,7 +26,7 @@ from chibit.data.readers.minari_episodes import (
     hdf5_episodes,
     record_episodes,
 )
-from chibit.data.readers.minari_spaces import Part, described, observation_parts
+from chibit.data.readers.minari_spaces import Numbers, Part, described, observation_parts
 from chibit.data.readers.origin import Origin
 from chibit.data.readers.recording import Recording, without_following
 from chibit.data.readers.sandbox import ApartFormat
@@ -299,6 +299,9 @@ def _record_other_format(folder: Path, metadata: dict[str, Any]) -> Recording:
     except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
         if isinstance(error, InputError):
             raise
+        grids = [part for part in _spaces(metadata, folder)[0] if isinstance(part, Numbers) and part.is_grid]
+        if grids and metadata.get("jpeg_encoding", True):  # earlier versions of Minari do that to them
+            raise grids[0].as_jpeg(str(folder)) from error
         raise DamagedFileError(
             f"{folder}: damaged Arrow files ({error}); copy or download them again"
         ) from error

@@ -55,11 +55,20 @@ class Numbers(_Named):
         """
         is_changed = self.shape is not None and column.dtype == np.uint8 and column.shape[1:] != self.shape
         if column.dtype.kind == "O" or (is_changed and len(column.shape) == 2):
-            raise InputError(
-                f"{where}: {self.name or 'observations'} of shape {self.shape} are stored as text or JPEG, "
-                "which changes numbers; expected plain numbers; write the data with jpeg_encoding=False"
-            )
+            raise self.as_jpeg(where)
         return _Flat(column) if len(column.shape) > 2 and column.shape[1:] == self.shape else column
+
+    @property
+    def is_grid(self) -> bool:
+        """Whether it could be taken for a picture."""
+        return self.shape is not None and len(self.shape) > 1
+
+    def as_jpeg(self, where: str) -> InputError:
+        """The refusal of numbers that are stored as something else."""
+        return InputError(
+            f"{where}: {self.name or 'observations'} of shape {self.shape} are stored as text or JPEG, "
+            "which changes numbers; expected plain numbers; write the data with jpeg_encoding=False"
+        )
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,8 @@ class Recording:
     or they are in the store already."""
     missions: np.ndarray | None = None
     """(E,) texts that say what each episode is for; None where there are none."""
+    has_bytes: bool = False
+    """Whether all observations are whole numbers from 0 to 255, which the store then keeps as bytes."""
     notes: tuple[str, ...] = ()
     """What was decided or left out, one sentence each."""
 
