@@ -8,18 +8,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
 from numpy.typing import ArrayLike
 from torch import nn
 
 from chibit.agents import Agent, AgentConfig
 from chibit.core.config import settings_of, with_settings
 from chibit.core.errors import InputError
+from chibit.core.fields import refusal
 from chibit.core.files import nearest
 from chibit.core.plugins import is_address
 from chibit.core.run_dir import undone_if_refused
 from chibit.data.dataset import TrajectoryDataset
 from chibit.data.load import from_arrays, load_dataset
 from chibit.data.mix import mix
+from chibit.data.readers.columns import COLUMN_NAMES
 from chibit.environments.own import EnvLike, take_env
 from chibit.models.initializers import short_name
 from chibit.models.own_backbone import register_backbone
@@ -27,11 +30,13 @@ from chibit.policy.policy import Policy
 from chibit.recipes import find_recipe
 from chibit.training.offline import Callback, train
 from chibit.training.pretrain.sources import import_sources
-from chibit.training.run_config import RunConfig, run_path
+from chibit.training.run_config import RunConfig, check_targets, run_path
 from chibit.training.warm_start import source_config
 
 DataLike: TypeAlias = TrajectoryDataset | str | Path | Mapping[str, ArrayLike]
-_ARRAYS = ("observations", "actions", "rewards", "terminations", "truncations", "next_observations")
+_ARRAYS = tuple(COLUMN_NAMES)
+_EXPECTED = f"arrays {', '.join(_ARRAYS[:4])}"
+_BACKBONE = "initializer"
 _READING = ("columns", "episode_length", "skip_damaged")
 
 
@@ -77,7 +82,8 @@ def fit(
 
     Args:
         data: what `load_dataset` gave, a name or path for it, or arrays by the names of `from_arrays`, which
-            may be given as keywords too. A list of them is mixed, as often drawn as `data_weights` say.
+            may be given as keywords too; a dictionary may have usual names (obs, reward, done ...). A list of
+            them is mixed, as often drawn as `data_weights` say.
         agent: a recipe (chibit, dt, bc, td3_bc ...; `chibit recipes` lists them), MODULE:CLASS, an agent
             class of yours, or its config; None is chibit, or the method of `init_from`.
         steps: gradient steps; None is 100,000.
@@ -93,6 +99,9 @@ def fit(
     Raises:
         UserError: as `chibit train`, in one line.
     """
+    for name, path in (("out", out), ("init_from", settings.get("init_from", ""))):
+        if not isinstance(path, str | Path | None):
+            raise refusal(name, path, "a path")
     arrays = {name: settings.pop(name) for name in _ARRAYS if name in settings}
     reading = {name: settings.pop(name) for name in _READING if name in settings}
     parts = _open(data, arrays, reading)
@@ -100,11 +109,12 @@ def fit(
     given: dict[str, Any] = {"seed": seed, **settings} | ({} if steps is None else {"num_steps": steps})
     if backbone is not None:
         name = register_backbone(backbone)
-        given = {"initializer": name, "arm": short_name(name), **given}
+        given = {_BACKBONE: name, "arm": short_name(name), **given}
     if agent is None:
         agent = source_config(settings["init_from"]) if settings.get("init_from") else "chibit"
     given |= {"more_data": tuple(str(part.folder) for part in parts[1:])} if len(parts) > 1 else {}
     config = _configure(parts[0], agent, dataset.spec.env_id if env is None else take_env(env), given)
+    check_targets(config)
     path = run_path(config, Path("runs"), "runs") if out is None else Path(out)
     with undone_if_refused(path):
         record = train(config, path, dataset=dataset, on_evaluation=on_evaluation, progress=progress)
@@ -123,14 +133,28 @@ def _open(data: Any, arrays: Mapping[str, Any], reading: Mapping[str, Any]) -> l
         raise InputError(f"{next(iter(reading))}: acts where data is a name or a path; leave it out")
     if isinstance(data, TrajectoryDataset) and not arrays:
         return [data]
-    unknown = [name for name in arrays if name not in _ARRAYS]
-    missing = [name for name in _ARRAYS[:4] if name not in arrays]
-    if data is not None or unknown or missing:
-        found = type(data).__name__ if data is not None else ", ".join(map(str, arrays)) or "nothing"
-        raise InputError(
-            f"data: got {found}, expected a data set, a name, a path, or arrays {', '.join(_ARRAYS[:4])}"
-        )
-    return [from_arrays(**arrays)]
+    if data is not None or not arrays:
+        found = "nothing" if data is None else type(data).__name__
+        raise InputError(f"data: got {found}, expected a data set, a name, a path, or {_EXPECTED}")
+    return [from_arrays(**_by_our_names(arrays))]
+
+
+def _by_our_names(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Arrays by the names of `from_arrays`, from usual ones."""
+    ours = {usual: name for name, names in COLUMN_NAMES.items() for usual in names}
+    found: dict[str, Any] = {}
+    for name, values in arrays.items():
+        if name not in ours:
+            raise InputError(f"data: unknown {name!r}{nearest(str(name), ours)}; expected {_EXPECTED}")
+        if ours[name] in found:
+            raise InputError(f"data: {ours[name]} are given twice, also as {name!r}; leave one out")
+        found[ours[name]] = values
+    if "truncations" in found and "terminations" not in found:
+        found["terminations"] = np.zeros(np.shape(found["truncations"]), bool)
+    missing = [name for name in _ARRAYS[:4] if name not in found]
+    if missing:
+        raise InputError(f"data: no {missing[0]}; got {', '.join(arrays)}, expected {_EXPECTED}")
+    return found
 
 
 def _configure(
@@ -147,6 +171,8 @@ def _configure(
     of_agent = settings_of(base.agent)
     for name in settings:
         if name not in of_run and name not in of_agent:
+            if name == _BACKBONE:
+                raise InputError(f"backbone: agent {base.agent.agent} has none; use dt, or a recipe of it")
             known = ["steps", *of_agent, *of_run]
             raise InputError(f"fit: unknown setting {name!r}{nearest(name, known)}")
     config = with_settings(base.agent, {name: settings[name] for name in settings if name in of_agent})

@@ -58,9 +58,9 @@ CHEN = {
     "timestep_position": "before_norm",
     "timestep_table": "normal",
     "dropout": 0.1,
-    "warmup_steps": 10_000,
+    "warmup_share": 0.1,
 }
-"""Chen et al. (2021): the plain Decision Transformer."""
+"""Chen et al. (2021), 10,000 of 100,000 steps of warm-up: the plain Decision Transformer."""
 SIMILARITY = {"similarity_weight": 0.1, "similarity_form": "paper_sum"}
 """Eq. 8 as printed, a sum over all tokens."""
 LANGUAGE = {"language_weight": 0.2, "language_corpus": "wikitext-103"}
@@ -71,7 +71,7 @@ RELEASED = {
     "auxiliary_decay": "sigmoid",
     "language_decay": "constant",
     "head": "tied",
-    "warmup_steps": 10_000,
+    "warmup_share": 0.1,
 }
 """The choices of the released run script."""
 ATARI = {
@@ -99,7 +99,7 @@ LAMO = {
     "timestep_table": "normal",
     "dropout": 0.1,
     "weight_decay": 1e-5,
-    "warmup_steps": 2_500,
+    "warmup_share": 0.025,
     "language_weight": 0.1,
     "language_decay": "constant",
     "language_corpus": "wikitext-103",
@@ -226,9 +226,11 @@ _CHEN_BC = {
     "dropout": 0.1,
     "learning_rate": 1e-4,
     "weight_decay": 1e-4,
-    "warmup_steps": 10_000,
+    "warmup_share": 0.1,
     "batch_size": 64,
 }
+AUTHORS: dict[str, dict[str, Any]] = {"iql": {"actor_decay_steps": 1_000_000}}
+"""Schedules that authors of baselines give for runs of their length, as the studies keep them."""
 
 
 def _defaults(agent: str) -> Recipe:
@@ -255,7 +257,12 @@ RECIPES |= {
     f"{name}_atari": Recipe(
         summary=f"Atari: {summary}",
         agent=agent,
-        settings={"evaluation_epsilon": 0.001, "target_every": 2_000},
+        settings={
+            "evaluation_epsilon": 0.001,
+            "target_every": 2_000,
+            "reward_clip": 1.0,
+            "reward_scale": 1.0,
+        },
         num_steps=ATARI_STEPS,
     )
     for name, (agent, summary) in _ATARI_VALUES.items()
@@ -273,7 +280,10 @@ RECIPES |= {
 }
 RECIPES |= {
     f"{name}_tuned": Recipe(
-        summary=f"{name} as its authors, or CORL, tuned it to each data set", agent=name, per_data=True
+        summary=f"{name} as its authors, or CORL, tuned it to each data set",
+        agent=name,
+        settings=AUTHORS.get(name, {}),
+        per_data=True,
     )
     for name in RECOMMENDED
 }

@@ -17,6 +17,7 @@ from chibit.models.gpt import SIZES
 from chibit.recipes import (
     ATARI_METHODS,
     ATARI_STEPS,
+    AUTHORS,
     FAIR_ARMS,
     MEMORY_CONTEXTS,
     RATES,
@@ -155,6 +156,7 @@ _OWN = {
         data=tuple(FAIR_TARGETS),
         num_steps=20_000,
         evaluate_every=2_000,
+        settings=AUTHORS,
         run_settings={"num_episodes": 20},
     ),
     "fair_twice": replace(
@@ -316,7 +318,7 @@ _OWN = {
         data=("hopper-medium", "hopper-medium-replay"),
         num_steps=20_000,
         evaluate_every=2_500,
-        settings={"brac_v": {"behavior_steps": 10_000}, "awr": {"refresh_every": 1_000}},
+        settings={**AUTHORS, "brac_v": {"behavior_steps": 10_000}, "awr": {"refresh_every": 1_000}},
     ),
 }
 STUDIES: AddressedRegistry[Study] = AddressedRegistry(

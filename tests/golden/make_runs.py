@@ -38,6 +38,12 @@ from golden.environment import fingerprint
 
 FILE = Path(__file__).with_name("runs.json")
 STEPS, EPISODES, LENGTH = 20, 12, 25
+AUTHORS_UNITS: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(("td3_bc", "cql", "brac_v", "awr", "rebrac"), {"reward_scale": 1.0}),
+    **dict.fromkeys(("qr_dqn", "rem", "discrete_cql"), {"reward_clip": 1.0}),
+    "iql": {"scale_rewards": True, "actor_decay_steps": 1_000_000},
+}
+"""Of rewards, as in the paper's environments, whatever these data are."""
 EVALUATED = ("dt", "td3_bc", "discrete_bc")
 
 
@@ -62,7 +68,9 @@ def data(is_discrete: bool) -> TrajectoryDataset:
 def trained(name: str) -> tuple[Any, list[float]]:
     """An agent after the first steps, and their losses."""
     is_discrete = name in baseline_toys.DISCRETE
-    small = sequence_toys.SMALL if name == "dt" else baseline_toys.SMALL[name]
+    small = (
+        sequence_toys.SMALL if name == "dt" else {**baseline_toys.SMALL[name], **AUTHORS_UNITS.get(name, {})}
+    )
     torch.manual_seed(0)
     config = AGENTS[name].config(**{**small, "batch_size": 8})
     agent = make_agent(config, data(is_discrete).spec, Runtime())

@@ -74,6 +74,40 @@ def test_a_run_loads_as_a_policy_and_acts_as_its_export(arrays):
     assert chibit.Policy.from_pretrained("run", target_return=-1.0).target_return == -1.0
 
 
+@pytest.mark.parametrize(
+    ("change", "given", "words"),
+    [
+        ({"rewardz": 0}, {}, "data: unknown 'rewardz'; did you mean 'reward' or 'rewards'"),
+        ({"rewards": None}, {}, "data: no rewards; got observations, actions, terminations, expected arrays"),
+        ({}, {"out": 3}, "out: got 3, expected a path"),
+        ({}, {"init_from": 3}, "init_from: got 3, expected a path"),
+        ({}, {"on_evaluation": 3}, "on_evaluation: got 3, expected a function, or a list of them"),
+        ({}, {"on_evaluation": ["a"]}, r"on_evaluation: got \['a'\], expected a function"),
+        ({}, {"target_returns": [3]}, "target_returns: agent bc takes none; leave them out"),
+        ({}, {"backbone": torch.nn.ReLU}, "backbone: agent bc has none; use dt, or a recipe of it"),
+        ({}, {"agent": "dt", "backbone": torch.nn.GRU}, "backbone: GRU cannot be made without arguments"),
+    ],
+)
+def test_what_does_not_fit_is_refused_at_once_in_a_line(arrays, change, given, words):
+    data = {**arrays, **{name: arrays["rewards"] for name in change if change[name] is not None}}
+    data = {name: values for name, values in data.items() if change.get(name, 0) is not None}
+    with pytest.raises(InputError, match=words) as refused:
+        chibit.fit(data, **{"agent": "bc", "steps": 2, "out": "run", **given})
+    assert "\n" not in str(refused.value) and not Path("run").exists()
+
+
+def test_arrays_go_by_usual_names_too_and_a_lambda_makes_a_backbone(arrays):
+    usual = dict(zip(("obs", "act", "reward", "timeout"), arrays.values(), strict=True))
+    result = chibit.fit(
+        usual, "dt", steps=1, out="run", backbone=lambda: Recurrent(8), target_returns=np.array([1.0, 2.0]),
+        context_length=2,
+    )  # fmt: skip
+    assert result.policy.act(arrays["observations"][0]).shape == (2,)
+    assert result.policy.agent.config.initializer == "own:Recurrent"
+    assert not chibit.load_dataset(json.loads(
+        Path("run/config.json").read_text())["config"]["data"]).terminations.any()  # fmt: skip
+
+
 def test_a_run_that_cannot_act_yet_is_refused(arrays):
     chibit.fit(arrays, "bc", steps=2, out="run")
     Path("run/checkpoints").rename("elsewhere")
@@ -212,8 +246,8 @@ class Broken(Recurrent):
         ({"agent": "chibitt"}, "agent: unknown 'chibitt'; did you mean 'chibit'"),
         ({"agent": int}, "agent: got <class 'int'>, expected a config, the key or the class"),
         ({"columns": ["a=b"]}, "columns: acts where data is a name or a path"),
-        ({"data": None}, "data: got observations, expected a data set, a name, a path, or arrays"),
-        ({"data": {"obs": [1]}}, "data: got obs, observations, .*, expected"),
+        ({"data": None}, "data: no actions; got observations, expected arrays observations, actions"),
+        ({"data": {"obs": [1]}}, "data: observations are given twice"),
     ],
 )
 def test_what_makes_no_sense_is_refused_at_once_in_one_line(arrays, settings, words):

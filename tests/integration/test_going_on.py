@@ -109,6 +109,35 @@ def test_weights_of_a_run_and_of_a_policy_are_started_from(capsys):
         assert second.policy.agent.config.warmup_steps == 1  # of its own length
 
 
+def test_units_are_those_of_the_new_data_whatever_they_were_where_it_starts_from():
+    first = chibit.fit(
+        arrays(), "random", steps=2, out="first", return_scale=7.0, action_units="raw", **SMALL
+    )
+    first.policy.save_pretrained("policy")
+    new = arrays(1, reward=1e5)
+    new["actions"] = 5e3 * (new["actions"] + 1)
+    fresh = chibit.fit(new, "random", steps=1, out="fresh", **SMALL).policy.agent.config
+    for source in ("first", "policy"):
+        policy = chibit.fit(new, init_from=source, steps=1, out=f"from-{source}").policy
+        config = policy.agent.config
+        assert config.return_scale == fresh.return_scale > 1e4
+        assert config.return_baseline == fresh.return_baseline and config.action_units == "range"
+        policy.reset(60)
+        acted = policy.act(new["observations"])
+        assert (acted > new["actions"].min(0)).all() and (acted < new["actions"].max(0)).all()
+        assert np.abs(acted - 5e3).mean() < 2e3  # in the middle, of which little is learned in a step
+    raw = chibit.fit(
+        new, "random", steps=1, init_from="first", out="raw", action_units="raw", **SMALL
+    ).policy  # whose bounds are part of its weights
+    assert raw.act(new["observations"][0]).max() > 100
+
+
+def test_a_run_of_a_recipe_goes_on_with_the_warm_up_of_its_first_length():
+    for steps in (20, 30):
+        assert chibit.fit(arrays(), "dt", steps=steps, out="run", **SMALL).record["steps"] == steps
+        assert json.loads(Path("run/config.json").read_text())["config"]["agent"]["warmup_steps"] == 2
+
+
 def test_what_has_another_size_is_drawn_anew_and_said_so():
     first = chibit.fit(arrays(), "random", steps=5, out="first", **SMALL)
     other = chibit.fit(arrays(2, size=5, num_actions=1), "random", steps=1, init_from="first", out="other",

@@ -19,9 +19,10 @@ from annotated_types import Interval
 from torch import Tensor
 
 from chibit.agents.base import AgentState
-from chibit.agents.continuous import RewardConfig, StochasticAgent
+from chibit.agents.continuous import StochasticAgent
 from chibit.agents.logged_steps import LoggedSteps
 from chibit.agents.off_policy import Loss, Optimizers
+from chibit.agents.rewards import RewardConfig
 from chibit.core.fields import BelowOne, Count, Fraction, NonNegative, Positive, Widths
 from chibit.data.dataset import TrajectoryDataset
 from chibit.data.samplers.transitions import TransitionBatch
@@ -47,7 +48,7 @@ class AWRConfig(RewardConfig):
     """Fixed standard deviation of the policy, in units of half the action range."""
     bound_weight: NonNegative = 10.0
     """Weight of the squared excess of the policy's mean over the bounds."""
-    schedules: ClassVar[Mapping[str, int]] = {"refresh_every": 1_000}
+    schedules: ClassVar[Mapping[str, int | None]] = {"refresh_every": 1_000}
     refresh_every: Count | None = None
     """Updates of the actor in a round; None is 1,000, or a tenth of a run that is shorter than 10,000."""
     value_every: Count = 2
@@ -91,7 +92,7 @@ class AWR(StochasticAgent, config=AWRConfig):
     def prepare(self, dataset: TrajectoryDataset) -> TrajectoryDataset:
         """Keep the data at hand for the returns."""
         device = self.runtime.torch_device
-        self._logged = LoggedSteps.of(dataset, device, self.config.reward_factor(dataset))
+        self._logged = LoggedSteps.of(dataset, device, self.config.reward_units(dataset))
         if device.type != "cpu":  # the fused form leaves momentum unset where it leaves the first step out
             for name, optimizer in self.optimizers.items():
                 for parameter in self._parameters[name]:

@@ -6,7 +6,7 @@ Dimensions: B batch · E episodes rolled out at once · S state_dim · A act_dim
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
@@ -22,6 +22,7 @@ from chibit.core.errors import DivergenceError, InputError
 
 if TYPE_CHECKING:
     from chibit.core.runtime import Precision, Runtime
+    from chibit.data.choices import Choice
     from chibit.data.dataset import DatasetSpec, TrajectoryDataset
     from chibit.data.samplers.windows import WindowSampler
     from chibit.models.decision_transformer import DecisionTransformerModel
@@ -30,6 +31,11 @@ _SCHEDULE_SHARE = 0.1
 DEFAULT_STEPS = 100_000
 """Of a run; schedules of an agent that is built without one are those of that."""
 Batch_co = TypeVar("Batch_co", covariant=True)
+
+
+def share_of(num_steps: int, share: float) -> int:
+    """A share of a run in gradient steps, at least one; 0 for none."""
+    return max(1, round(share * num_steps)) if share else 0
 
 
 class Sampler(Protocol[Batch_co]):
@@ -86,8 +92,9 @@ class AgentConfig(Checked):
     """Rough seconds a gradient step on one core of a server CPU, by default settings."""
     seconds_an_episode: ClassVar[float] = 0.1
     """Rough seconds an episode of evaluation."""
-    schedules: ClassVar[Mapping[str, int]] = {}
-    """Fields in gradient steps that are None where the run's length decides: what they are in a long one."""
+    schedules: ClassVar[Mapping[str, int | None]] = {}
+    """Fields in gradient steps that are None where the run's length decides: what they are in a long one, at
+    most a tenth of others; None is the whole run."""
     batch_size: int
     """Windows or transitions in a batch."""
 
@@ -125,11 +132,21 @@ class AgentConfig(Checked):
         return self.seconds_a_step
 
     def for_steps(self, num_steps: int) -> AgentConfig:
-        """Fill in what is left to the length of the run: at most a tenth of its steps."""
-        most = max(1, round(_SCHEDULE_SHARE * num_steps))
+        """Fill in what is left to the length of the run."""
+        most = share_of(num_steps, _SCHEDULE_SHARE)
         left = {name: steps for name, steps in self.schedules.items() if vars(self)[name] is None}
+        filled = {name: num_steps if steps is None else min(steps, most) for name, steps in left.items()}
         config: Any = self
-        return replace(config, **{name: min(steps, most) for name, steps in left.items()}) if left else self
+        return replace(config, **filled) if left else self
+
+    def for_other_data(self) -> AgentConfig:
+        """The same method, with what data and the length of a run decide left to those of another run."""
+        config: Any = self
+        return replace(config, **dict.fromkeys(self.schedules)) if self.schedules else self
+
+    def chosen(self, dataset: TrajectoryDataset) -> Iterator[Choice]:
+        """What the method makes of a data set, for the table at the start of a run."""
+        yield from ()
 
     @property
     def active_schedules(self) -> tuple[str, ...]:

@@ -7,21 +7,21 @@ Dimensions: B batch · E episodes rolled out at once · K states stacked · S st
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from chibit.agents.base import Policy, PolicyStep, Sampler
+from chibit.agents.base import Policy, PolicyStep, Sampler, share_of
 from chibit.agents.continuous import ContinuousAgent, check_actions
 from chibit.agents.off_policy import BaselineConfig, Loss, Optimizers
 from chibit.agents.stacked import StackedPolicy, StackedStates, last_steps
 from chibit.core.errors import InputError
-from chibit.core.fields import BelowOne, Count, Natural, NonNegative, Positive, Share, Widths
+from chibit.core.fields import BelowOne, Count, Natural, NonNegative, Positive, Share, Since, Widths
 from chibit.core.schedules import warmup
 from chibit.data.dataset import TrajectoryDataset
 from chibit.data.samplers.transitions import TransitionBatch
@@ -48,8 +48,11 @@ class BCConfig(BaselineConfig):
     """AdamW's step size."""
     weight_decay: NonNegative = 0.0
     """AdamW's decay."""
-    warmup_steps: Natural = 0
-    """Steps over which the learning rate rises linearly; 0 is none."""
+    schedules: ClassVar[Mapping[str, int | None]] = {"warmup_steps": None}
+    warmup_steps: Natural | None = None
+    """Steps over which the learning rate rises linearly; None is `warmup_share` of the run."""
+    warmup_share: Annotated[BelowOne, Since(0.0)] = 0.0
+    """That share; 0 is none."""
     batch_size: Count = 256
     """Transitions, or windows, in a batch."""
 
@@ -57,6 +60,16 @@ class BCConfig(BaselineConfig):
     def states_seen(self) -> int:
         """States in an input."""
         return self.context_length
+
+    @property
+    def active_schedules(self) -> tuple[str, ...]:
+        """The warm-up, where there is one."""
+        return ("warmup_steps",) if self.warmup_steps or self.warmup_share else ()
+
+    def for_steps(self, num_steps: int) -> BCConfig:
+        """Fill in the warm-up."""
+        steps = share_of(num_steps, self.warmup_share) if self.warmup_steps is None else self.warmup_steps
+        return replace(self, warmup_steps=steps, warmup_share=0.0)
 
 
 class BC(ContinuousAgent, config=BCConfig):
@@ -115,7 +128,7 @@ class BC(ContinuousAgent, config=BCConfig):
 
     def learning_rates(self) -> dict[str, float]:
         """The warm-up."""
-        return {"actor": self.config.learning_rate * warmup(self.step, self.config.warmup_steps)}
+        return {"actor": self.config.learning_rate * warmup(self.step, self.config.warmup_steps or 0)}
 
     def act(self, states: Tensor) -> Tensor:
         """The actor's actions in states (B, K S), without dropout."""

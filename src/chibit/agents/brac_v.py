@@ -30,7 +30,7 @@ class BRACVConfig(ActorCriticConfig):
 
     agent: ClassVar[str] = "brac_v"
 
-    schedules: ClassVar[Mapping[str, int]] = {"behavior_steps": 10_000}
+    schedules: ClassVar[Mapping[str, int | None]] = {"behavior_steps": 10_000}
     behavior_steps: Count | None = None
     """Updates that fit the behavior policy, at the start; None is 10,000, or a tenth of a run that is shorter
     than 100,000. D4RL took 1,000,000."""

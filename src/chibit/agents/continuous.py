@@ -6,7 +6,7 @@ Dimensions: B batch · S state_dim · A act_dim.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,33 +15,14 @@ from torch import Tensor
 
 from chibit.agents.base import Sampler
 from chibit.agents.markov import ActionScaler
-from chibit.agents.off_policy import BaselineConfig, OffPolicyAgent
-from chibit.core.fields import Count, Fraction, Positive, Since
+from chibit.agents.off_policy import OffPolicyAgent
+from chibit.agents.rewards import RewardConfig
+from chibit.core.fields import Count, Fraction
 from chibit.core.runtime import Runtime
 from chibit.data.bounds import check_within
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
 from chibit.data.samplers.transitions import TransitionSampler
 from chibit.models.actors import GaussianActor, TanhGaussianActor
-
-
-@dataclass(frozen=True, kw_only=True)
-class RewardConfig(BaselineConfig):
-    """Of agents that learn values, whose step sizes suit rewards of a size."""
-
-    reward_scale: Annotated[Positive | None, Since(1.0)] = None
-    """Rewards are multiplied by this; None is 1 where the data name an environment, else what makes their
-    root mean square 1."""
-
-    def reward_factor(self, dataset: TrajectoryDataset) -> float:
-        """What the rewards of a data set are multiplied by."""
-        if self.reward_scale is not None:
-            return self.reward_scale
-        size = float(np.sqrt(np.mean(np.square(dataset.rewards, dtype=np.float64))))
-        return 1.0 if dataset.spec.env_id is not None or size == 0.0 else 1.0 / size
-
-    def as_recorded(self, return_scale: float | None, *, has_unit_bounds: bool) -> RewardConfig:
-        """In the paper's environments rewards are as they are."""
-        return self if return_scale is None else replace(self, reward_scale=self.reward_scale or 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,18 +54,18 @@ class ContinuousAgent(OffPolicyAgent):
         super().__init__(config, spec, runtime)
 
     def sampler(self, dataset: TrajectoryDataset, generator: np.random.Generator) -> Sampler[Any]:
-        """Draw transitions uniformly, rewards scaled.
+        """Draw transitions uniformly, rewards in their units.
 
         Raises:
             InputError: if actions lie outside assumed bounds.
         """
         check_actions(dataset)
-        scale = self.config.reward_factor(dataset) if isinstance(self.config, RewardConfig) else 1.0
+        config = self.config
         return TransitionSampler(
             dataset,
             batch_size=self.config.batch_size,
             generator=generator,
-            reward_transform=None if scale == 1.0 else lambda rewards: rewards * scale,
+            reward_transform=config.reward_units(dataset) if isinstance(config, RewardConfig) else None,
         )
 
     def to_unit(self, batch: Any) -> Any:
@@ -133,12 +114,3 @@ def check_actions(dataset: TrajectoryDataset) -> None:
         return
     remedy = "scale the actions, or name the environment that the data come from"
     check_within(spec, dataset.actions.min(axis=0), dataset.actions.max(axis=0), remedy)
-
-
-def return_range_scale(dataset: TrajectoryDataset) -> float:
-    """Factor that makes the returns of the data span 1000, the time limit of the locomotion tasks.
-
-    The rule of Kostrikov et al. (2021). Where all returns are equal (rewards all zero, say) it is 1.
-    """
-    spread = float(dataset.episode_returns.max() - dataset.episode_returns.min())
-    return 1000.0 / spread if spread > 0 else 1.0

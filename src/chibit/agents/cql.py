@@ -13,11 +13,11 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from chibit.agents.continuous import ActorCriticConfig, StochasticAgent, return_range_scale
+from chibit.agents.continuous import ActorCriticConfig, StochasticAgent
 from chibit.agents.critic_pretraining import pretrain_critics
 from chibit.agents.off_policy import Loss, Optimizers, adam
+from chibit.agents.rewards import RangeRewardConfig
 from chibit.core.fields import Count, Needs, NonNegative, Positive, Widths
-from chibit.data.dataset import TrajectoryDataset
 from chibit.data.samplers.transitions import TransitionBatch
 from chibit.losses.value import conservative_gap, entropy_temperature_loss, td_loss, td_target
 from chibit.models.actors import TanhGaussian, TanhGaussianActor
@@ -25,7 +25,7 @@ from chibit.models.critics import Critics, frozen_copy, polyak_update
 
 
 @dataclass(frozen=True, kw_only=True)
-class CQLConfig(ActorCriticConfig):
+class CQLConfig(RangeRewardConfig, ActorCriticConfig):
     """Hyper-parameters. Defaults: the authors' code for locomotion, without its 40,000 steps of cloning."""
 
     agent: ClassVar[str] = "cql"
@@ -51,10 +51,6 @@ class CQLConfig(ActorCriticConfig):
     def rows_per_transition(self) -> int:
         """Actions from three sources."""
         return 3 * self.num_sampled_actions
-
-    def reward_factor(self, dataset: TrajectoryDataset) -> float:
-        """One by the range of the data's returns, if asked for."""
-        return return_range_scale(dataset) if self.scale_rewards else super().reward_factor(dataset)
 
 
 @dataclass(frozen=True)

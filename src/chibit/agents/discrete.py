@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from chibit.agents.base import Sampler
 from chibit.agents.off_policy import BaselineConfig, Loss, OffPolicyAgent, Optimizers, adam
+from chibit.agents.rewards import RewardConfig, RewardUnits, is_the_papers
 from chibit.core.errors import InputError
 from chibit.core.fields import PICTURES, VECTORS, Count, Fraction, Positive, Widths
 from chibit.core.runtime import Runtime
@@ -78,7 +79,7 @@ class DiscreteAgent(OffPolicyAgent):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ValueConfig(DiscreteConfig):
+class ValueConfig(RewardConfig, DiscreteConfig):
     """Hyper-parameters of the offline Atari agents of Agarwal et al. (2020)."""
 
     learning_rate: Positive = 5e-5
@@ -89,14 +90,29 @@ class ValueConfig(DiscreteConfig):
     """Transitions in a batch."""
     discount: Fraction = 0.99
     """Discount of rewards, for each step."""
-    schedules: ClassVar[Mapping[str, int]] = {"target_every": 2_000}
+    schedules: ClassVar[Mapping[str, int | None]] = {"target_every": 2_000}
     target_every: Count | None = None
     """Updates between two copies into the target network; None is 2,000, or a tenth of a run that is shorter
     than 20,000."""
-    reward_clip: Positive | None = 1.0
-    """Rewards are cut to ± this; None keeps them."""
+    reward_clip: Literal["auto"] | Positive | None = "auto"
+    """Rewards are cut to ± this; None keeps them; auto is 1 in Atari's games, and None elsewhere."""
     evaluation_epsilon: Fraction = 0.0
     """Probability of a random action when acting, so that no game hangs; Agarwal et al. have 0.001."""
+
+    def reward_units(self, dataset: TrajectoryDataset) -> RewardUnits:
+        """Cut, as they are, or as for other agents."""
+        units, limit = super().reward_units(dataset), self.reward_clip
+        if limit == "auto":
+            limit = 1.0 if is_the_papers(dataset.spec.env_id) else None
+        if limit is None:
+            return units
+        return RewardUnits(self.reward_scale or 1.0, limit=limit, why=units.why)
+
+    def as_recorded(self, return_scale: float | None, *, has_unit_bounds: bool) -> RewardConfig:
+        """In Atari's games rewards are cut."""
+        is_left = return_scale is not None and self.reward_clip == "auto"
+        config = replace(self, reward_clip=1.0) if is_left else self
+        return super(ValueConfig, config).as_recorded(return_scale, has_unit_bounds=has_unit_bounds)
 
 
 class ValueAgent(DiscreteAgent):
@@ -112,13 +128,12 @@ class ValueAgent(DiscreteAgent):
         return {"critic": adam(self.critic, self.config.learning_rate, self.config.adam_eps)}
 
     def sampler(self, dataset: TrajectoryDataset, generator: np.random.Generator) -> Sampler[TransitionBatch]:
-        """Draw transitions uniformly, rewards cut."""
-        clip = self.config.reward_clip
+        """Draw transitions uniformly, rewards in their units."""
         return TransitionSampler(
             dataset,
             batch_size=self.config.batch_size,
             generator=generator,
-            reward_transform=None if clip is None else lambda rewards: np.clip(rewards, -clip, clip),
+            reward_transform=self.config.reward_units(dataset),
         )
 
     def losses(self, batch: TransitionBatch) -> dict[str, Loss]:

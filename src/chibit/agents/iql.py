@@ -12,11 +12,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from chibit.agents.continuous import ActorCriticConfig, StochasticAgent, return_range_scale
+from chibit.agents.continuous import ActorCriticConfig, StochasticAgent
 from chibit.agents.off_policy import Loss, Optimizers, adam
+from chibit.agents.rewards import RangeRewardConfig
 from chibit.core.fields import Fraction, Natural, NonNegative, Positive, Widths
 from chibit.core.schedules import cosine_decay
-from chibit.data.dataset import TrajectoryDataset
 from chibit.data.samplers.transitions import TransitionBatch
 from chibit.losses.value import (
     expectile_loss,
@@ -30,7 +30,7 @@ from chibit.models.critics import Critics, StateValue, frozen_copy
 
 
 @dataclass(frozen=True, kw_only=True)
-class IQLConfig(ActorCriticConfig):
+class IQLConfig(RangeRewardConfig, ActorCriticConfig):
     """Hyper-parameters. Defaults: the locomotion settings of Kostrikov et al. (2021), Appendix B."""
 
     agent: ClassVar[str] = "iql"
@@ -42,18 +42,14 @@ class IQLConfig(ActorCriticConfig):
     """The policy's weights are exp(this · advantage); 0 is behavior cloning."""
     max_weight: NonNegative = 100.0
     """Upper bound of those weights."""
-    scale_rewards: bool = True
-    """Multiply rewards by 1000 / (best return - worst return)."""
     hidden_sizes: Widths = (256, 256)
     """Widths of the hidden layers of all networks."""
     learning_rate: Positive = 3e-4
     """Adam's step size for all networks."""
-    actor_decay_steps: Natural = 1_000_000
-    """Steps over which the actor's learning rate falls to 0 along half a cosine; 0 keeps it constant."""
-
-    def reward_factor(self, dataset: TrajectoryDataset) -> float:
-        """One by the range of the data's returns, if asked for."""
-        return return_range_scale(dataset) if self.scale_rewards else super().reward_factor(dataset)
+    schedules: ClassVar[Mapping[str, int | None]] = {"actor_decay_steps": None}
+    actor_decay_steps: Natural | None = None
+    """Steps over which the actor's learning rate falls to 0 along half a cosine; None is all of the run, as
+    the authors' 1,000,000 are; 0 keeps it constant."""
 
 
 class IQL(StochasticAgent, config=IQLConfig):

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from chibit.agents.rewards import RewardUnits
 from chibit.data.dataset import TrajectoryDataset
 from chibit.data.normalizer import StateNormalizer
 from chibit.losses.value import lambda_returns
@@ -38,15 +39,15 @@ class LoggedSteps:
     """(E,) bool; True where the environment ended the episode, so that no value follows."""
 
     @classmethod
-    def of(cls, dataset: TrajectoryDataset, device: torch.device, reward_factor: float = 1.0) -> LoggedSteps:
-        """Take the columns of a data set to a device, rewards multiplied."""
+    def of(cls, dataset: TrajectoryDataset, device: torch.device, units: RewardUnits) -> LoggedSteps:
+        """Take the columns of a data set to a device, rewards in their units."""
         normalizer = StateNormalizer.from_spec(dataset.spec)
         states = normalizer(dataset.observations)
         final = dataset.final_observations
         final_states = states[dataset.episode_starts[1:] - 1] if final is None else normalizer(final)
         columns = (
             states,
-            np.array(dataset.rewards) * np.float32(reward_factor),
+            units(np.array(dataset.rewards)),
             dataset.episode_starts[1:] - 1,
             final_states,
             np.array(dataset.episode_ends[:, 0]),

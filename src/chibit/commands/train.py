@@ -60,11 +60,10 @@ class TrainDestination(Destination, WithEnvModule):
 def train(argv: Sequence[str], prog: str) -> None:
     """``chibit train``."""
     from chibit.training.offline import train as train_offline
-    from chibit.training.run_config import run_path
+    from chibit.training.run_config import check_targets, run_path
 
     config, destination = parse_run(list(argv), prog)
-    if config.target_returns and not config.agent.takes_target_returns:
-        raise InputError(f"target_returns: agent {config.agent.agent} takes none; leave them out")
+    check_targets(config)
     path = destination.out or run_path(config, Path("runs"), destination.study)
     result = destination.run(train_offline, config, path)
     console = make_console()

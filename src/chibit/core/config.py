@@ -3,7 +3,7 @@
 A config class inherits `Checked`: flags, JSON and Python alike then refuse an unknown field, a missing one, a
 value of the wrong type or outside the range that `core.fields` let the field declare. Nothing is converted
 "just in case"; the exceptions are an integer where a float is expected, a list where a tuple is, text where a
-path is, and numpy's numbers.
+path is, and numpy's numbers and arrays.
 """
 
 from __future__ import annotations
@@ -289,6 +289,8 @@ def _convert_union(kind: Any, value: Any, where: str) -> Any:
 
 
 def _convert_tuple(kind: Any, value: Any, where: str) -> tuple:
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
     if not isinstance(value, (list, tuple)):
         raise refusal(where, value, "a list")
     item_kinds = typing.get_args(kind)

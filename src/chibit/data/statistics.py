@@ -64,7 +64,7 @@ def spread(mean: np.ndarray, std: np.ndarray) -> np.ndarray:
     return np.where(is_constant(mean, std), 1.0, std + np.minimum(1e-6, 1e-3 * std))
 
 
-def is_constant(mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+def is_constant(mean: np.ndarray | np.floating, std: np.ndarray | np.floating) -> np.ndarray:
     """Whether float32 numbers of a mean and a standard deviation count as all equal: within their rounding.
 
     The one definition, of what a store holds (`TrajectoryDataset.centered_observations`).

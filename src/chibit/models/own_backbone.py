@@ -66,7 +66,9 @@ def register_backbone(backbone: nn.Module | Callable[[], nn.Module]) -> str:
         kept = OwnBackbone(copy.deepcopy(backbone))
         name, make = type(backbone).__name__, lambda: copy.deepcopy(kept.body)
     elif callable(backbone):
-        name, make = getattr(backbone, "__name__", type(backbone).__name__), backbone
+        name, make = getattr(backbone, "__name__", ""), backbone
+        if not name.isidentifier():  # a lambda or a partial, which is called what it makes
+            name = type(_made(make, "backbone")).__name__
     else:
         raise InputError(
             f"backbone: got {type(backbone).__name__}, expected a torch.nn.Module or what makes one"
@@ -86,10 +88,20 @@ def make_backbone(name: str) -> OwnBackbone:
             f"initializer {PREFIX + name!r} is a backbone of somebody's own; call "
             "chibit.register_backbone with its module first"
         )
-    made: Any = _BACKBONES[name]()
+    return OwnBackbone(_made(_BACKBONES[name], name))
+
+
+def _made(make: Callable[[], nn.Module], name: str) -> nn.Module:
+    try:
+        made: Any = make()
+    except Exception as error:
+        raise InputError(
+            f"backbone: {name} cannot be made without arguments ({first_line(error)}); give an "
+            "instance, or a function that makes one"
+        ) from error
     if not isinstance(made, nn.Module):
         raise InputError(f"backbone: {name} makes a {type(made).__name__}, expected a torch.nn.Module")
-    return OwnBackbone(made)
+    return made
 
 
 def _check(body: nn.Module, name: str, width: int) -> None:

@@ -16,6 +16,7 @@ from chibit.agents import Agent, AgentState, Sampler, make_agent
 from chibit.core.checkpoint import Checkpoint
 from chibit.core.config import find_idle
 from chibit.core.errors import DivergenceError
+from chibit.core.fields import refusal
 from chibit.core.formatting import shown_time
 from chibit.core.memory import check_fits, limited_memory
 from chibit.core.run_dir import RunDir
@@ -94,6 +95,9 @@ def train(
         Stopped: after SIGINT or SIGTERM, with a checkpoint saved.
     """
     path = Path(path)
+    callbacks = (on_evaluation,) if callable(on_evaluation) else on_evaluation
+    if not isinstance(callbacks, Sequence) or not all(map(callable, callbacks)):
+        raise refusal("on_evaluation", on_evaluation, "a function, or a list of them")
     config = config if env is None else replace(config, env_id=take_env(env))
     config = carry_on(config, path, dataset) if resume else config
     run = RunDir.create(path, arm=config.arm_name, study=study, config=to_record(config))
@@ -105,7 +109,6 @@ def train(
         train_sources(config.agent, progress=progress)
         runtime = resolve_runtime(config.device, config.precision, config.num_threads)
         with limited_memory(runtime.torch_device.type):
-            callbacks = (on_evaluation,) if callable(on_evaluation) else tuple(on_evaluation)
             offline = _OfflineRun(config, run, runtime, dataset, callbacks, progress=progress)
             offline.resume(resume, allow_inexact=allow_inexact_resume)
             offline.run_to_end()

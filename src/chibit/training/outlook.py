@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from chibit.core.formatting import percent, shown_time
+from chibit.core.formatting import format_setting, percent, shown_time
 from chibit.data.choices import Choice, choices
 from chibit.data.dataset import TrajectoryDataset
 from chibit.training.run_config import RunConfig, count_evaluations
@@ -16,11 +16,15 @@ MOST_PASSES = 1_000
 
 def outlook(config: RunConfig[Any], dataset: TrajectoryDataset) -> tuple[Choice, ...]:
     """What is chosen for a run on a data set, by it and by its length, and how long it may take."""
-    has_targets = config.agent.takes_target_returns
-    found = choices(dataset, has_targets=has_targets)
-    if has_targets and config.target_returns is not None:
-        found = tuple(choice for choice in found if choice.what != "target returns")
-    return (*found, *of_run(config, dataset))
+    given = tuple(config.agent.chosen(dataset))
+    if config.target_returns is not None:
+        given = (
+            Choice("target returns", ", ".join(map(format_setting, config.target_returns)), "as given"),
+            *given,
+        )
+    said = {choice.what for choice in given}
+    found = choices(dataset, has_targets=config.agent.takes_target_returns)
+    return (*given, *(choice for choice in found if choice.what not in said), *of_run(config, dataset))
 
 
 def of_run(config: RunConfig[Any], dataset: TrajectoryDataset) -> tuple[Choice, ...]:
@@ -59,7 +63,7 @@ def few_data(config: RunConfig[Any], dataset: TrajectoryDataset) -> Iterator[str
     passes = _passes(config, dataset)
     if passes <= MOST_PASSES:
         return
-    steps = max(1, round(MOST_PASSES * dataset.num_steps / config.agent.steps_a_batch))
+    steps = max(1, MOST_PASSES * dataset.num_steps // config.agent.steps_a_batch)
     watched = config.validation_share or config.validation_data or config.validation_folds
     hint = "" if watched else ", and --validation-share 0.2 shows when they are learned by heart"
     yield (

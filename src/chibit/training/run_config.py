@@ -195,6 +195,12 @@ def agent_config(method: Any) -> Any:
     return method
 
 
+def check_targets(config: RunConfig[Any]) -> None:
+    """Refuse returns to ask for, for a method that is asked for none."""
+    if config.target_returns and not config.agent.takes_target_returns:
+        raise InputError(f"target_returns: agent {config.agent.agent} takes none; leave them out")
+
+
 _USUAL = {
     "device": "auto",
     "num_threads": 1,

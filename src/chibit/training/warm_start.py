@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from chibit.core.errors import InputError
 from chibit.core.formatting import count
 from chibit.core.run_dir import is_run
 from chibit.models.hub import model_folder
+from chibit.models.projections import ActionRange
 from chibit.policy.format import load_agent, read_policy
 from chibit.policy.run import load_run_agent
 
@@ -35,13 +35,8 @@ def load_source(source: str) -> Agent:
 
 
 def source_config(source: str) -> AgentConfig:
-    """The method of a run or a saved policy, with schedules left to the length of what starts from it."""
-    config: Any = load_source(source).config
-    usual: Any = type(config)()
-    filled = vars(usual.for_steps(1))
-    schedules = {name: value for name, value in vars(usual).items() if filled[name] != value}
-    changed: AgentConfig = dataclasses.replace(config, **schedules)
-    return changed
+    """The method of a run or a saved policy, with what data and length decide left to what starts from it."""
+    return load_source(source).config.for_other_data()
 
 
 def start_from(agent: Agent, source: str) -> tuple[dict[str, Any], str]:
@@ -49,7 +44,7 @@ def start_from(agent: Agent, source: str) -> tuple[dict[str, Any], str]:
 
     Those of the same name and shape are taken. Of a table with another number of rows the first ones are,
     as far as both have them: timesteps. All else, such as the embeddings and the head of data of other sizes,
-    stays as it was drawn. Random numbers stay as they were.
+    stays as it was drawn; so do bounds of actions, which are the data's. Random numbers stay as they were.
 
     Args:
         agent: of a run that has not made a step.
@@ -93,8 +88,11 @@ def start_from(agent: Agent, source: str) -> tuple[dict[str, Any], str]:
 def _copy(modules: nn.Module, tensors: Mapping[str, Tensor]) -> tuple[list[str], list[str]]:
     """Names that were copied, and those that were not."""
     tables = {f"{name}.weight" for name, part in modules.named_modules() if isinstance(part, nn.Embedding)}
+    bounds = tuple(f"{name}." for name, part in modules.named_modules() if isinstance(part, ActionRange))
     taken, anew = [], []
     for name, own in modules.state_dict().items():  # shares memory with the parameters
+        if name.startswith(bounds):
+            continue
         given = tensors.get(name)
         if given is not None and given.shape == own.shape:
             own.copy_(given)

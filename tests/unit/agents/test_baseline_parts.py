@@ -12,7 +12,7 @@ import torch
 
 from baseline_toys import identity_data, small_agent, small_config
 from chibit.agents import make_agent
-from chibit.agents.continuous import check_actions, return_range_scale
+from chibit.agents.continuous import check_actions
 from chibit.agents.critic_pretraining import NUM_STATES, pretrain_critics, synthetic_transitions
 from chibit.agents.off_policy import adam
 from chibit.agents.stacked import last_steps
@@ -299,21 +299,29 @@ def test_actors_and_targets_move_at_their_own_steps_only(name):
 def test_rewards_are_scaled_to_a_return_range_of_1000_where_asked_for(name):
     dataset = identity_data(False)
     spread = dataset.episode_returns.max() - dataset.episode_returns.min()
-    assert return_range_scale(dataset) == pytest.approx(1000.0 / spread)
-    for returns, factor in (((0.25, 0.75), 2000.0), ((-3.0, -3.0), 1.0)):
-        assert return_range_scale(SimpleNamespace(episode_returns=np.array(returns))) == factor
+    for returns, factor in (((0.25, 0.75), 2000.0), ((-3.0, -3.0), 1.0), ((1e6, 1e6 + 1e-3), 1.0)):
+        units = small_config(name, scale_rewards=True).reward_units(
+            SimpleNamespace(episode_returns=np.array(returns), spec=dataset.spec)
+        )
+        assert units(np.ones(1)) == factor
     for scale_rewards, scale in ((True, 1000.0 / spread), (False, 2.0)):
         _, sampler = small_agent(name, scale_rewards=scale_rewards, reward_scale=2.0)
         batch = sampler.sample()
         np.testing.assert_allclose(batch.rewards, np.asarray(dataset.rewards)[batch.rows] * scale, rtol=1e-5)
 
 
-def test_atari_rewards_are_cut_and_can_be_kept():
+def test_rewards_of_games_are_cut_those_of_other_logs_never_unless_asked_for():
     dataset = identity_data(True)
     wide = dataclasses.replace(dataset, records=dataset.records * np.float32(1.0))
-    wide.records[:, -1] = 7.0
-    assert (small_agent("qr_dqn", wide)[1].sample().rewards == 1.0).all()
-    assert (small_agent("qr_dqn", wide, reward_clip=None)[1].sample().rewards == 7.0).all()
+    wide.records[:, -1] = np.where(np.arange(wide.num_steps) % 2, 7.0, -0.5)
+    game = dataclasses.replace(wide, spec=dataclasses.replace(wide.spec, env_id="BreakoutNoFrameskip-v4"))
+
+    def seen(data, **settings):
+        return set(small_agent("qr_dqn", data, **settings)[1].sample().rewards.tolist())
+
+    assert seen(game) == seen(wide, reward_clip=1.0) == {1.0, -0.5}
+    assert seen(game, reward_clip=None) == seen(wide, reward_scale=1.0) == {7.0, -0.5}
+    assert sorted(seen(wide)) == pytest.approx([-1.0, 1.0])  # all episodes are equally long
 
 
 def test_last_steps_puts_the_newest_state_last_and_zeros_before_the_first():

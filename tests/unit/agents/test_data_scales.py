@@ -185,35 +185,114 @@ def test_bounds_leave_room_around_an_action_that_never_changes(value):
     assert low < high == -1.0
 
 
-@pytest.mark.parametrize("agent_name", ["bc", "td3_bc", "iql", "cql", "rebrac", "awr", "brac_v"])
-def test_the_same_is_learned_whatever_the_unit_of_rewards(agent_name, tmp_path):
-    """Where no environment says what size they have, which the step sizes of values suit."""
+VALUED = ("td3_bc", "iql", "cql", "rebrac", "awr", "brac_v", "discrete_cql", "qr_dqn", "rem")
+
+
+def rewarded(
+    is_discrete: bool, cache, *, scale: float = 1.0, offset: float = 0.0, low: float = -1.0, high: float = 1,
+    ends: str = "equal",
+) -> tuple[TrajectoryDataset, np.ndarray]:  # fmt: skip
+    """Steps whose reward says how near an action was to what a state asks for, and the states."""
     rng = np.random.default_rng(0)
-    states, actions = rng.standard_normal((500, 2)), np.clip(0.4 * rng.standard_normal((500, 1)), -1, 1)
-    rewards, ends = -((actions[:, 0] - np.tanh(states[:, 0])) ** 2), np.arange(500) % 10 == 9
-    found = []
-    for scale in (1.0, 1e-2, 1e2):
-        dataset = from_arrays(states, actions, scale * rewards, ends, cache=tmp_path)
-        torch.manual_seed(0)
-        config = AGENTS[agent_name].config(**baseline_toys.SMALL[agent_name], batch_size=32)
-        agent = make_agent(config, dataset.spec, Runtime())
-        sampler = agent.sampler(agent.prepare(dataset), np.random.default_rng(0))
-        for _ in range(25):
-            agent.update(sampler.sample())
-        policy = agent.policy(None)
-        policy.reset(500)
-        found.append(policy.act(states))
-    for other in found[1:]:
-        np.testing.assert_allclose(other, found[0], atol=5e-3)
+    states = rng.standard_normal((500, 2))
+    unit = np.clip(0.4 * rng.standard_normal((500, 1)), -1, 1)
+    actions = np.searchsorted([-0.2, 0.2], unit[:, 0]) if is_discrete else low + (high - low) * (unit + 1) / 2
+    rewards = -((unit[:, 0] - np.tanh(states[:, 0])) ** 2)
+    rows = np.arange(500)
+    over = np.isin(rows % 25, (9, 24)) if ends == "unequal" else rows % 10 == 9
+    columns = (np.zeros(500, bool), over) if ends == "cut" else (over, None)
+    return from_arrays(states, actions, scale * rewards + offset, *columns, cache=cache), states
 
 
-def test_rewards_of_known_environments_and_of_earlier_runs_are_as_they_are(tmp_path):
-    kind = AGENTS["td3_bc"].config
-    dataset = log_of(5.0, tmp_path)
-    known = replace(dataset, spec=replace(dataset.spec, env_id="Pendulum-v1"))
-    size = np.sqrt(np.mean(np.square(dataset.rewards)))
-    assert kind().reward_factor(dataset) == pytest.approx(1 / size)
-    assert kind().reward_factor(known) == kind(reward_scale=1.0).reward_factor(dataset) == 1.0
-    record = to_record(RunConfig(data="hopper-medium", agent=kind()))
-    assert "reward_scale" not in record["agent"] and from_record(record).agent.reward_scale == 1.0
-    assert to_record(RunConfig(data="mine.npz", agent=kind()))["agent"]["reward_scale"] is None
+def acted(agent_name: str, dataset: TrajectoryDataset, states: np.ndarray, **settings) -> np.ndarray:
+    """What is done after a few steps, or what each action is thought to be worth."""
+    torch.manual_seed(0)
+    config = AGENTS[agent_name].config(**baseline_toys.SMALL[agent_name], batch_size=32, **settings)
+    agent = make_agent(config, dataset.spec, Runtime())
+    sampler = agent.sampler(agent.prepare(dataset), np.random.default_rng(0))
+    for _ in range(25):
+        agent.update(sampler.sample())
+    if dataset.is_discrete:
+        return agent.critic(torch.from_numpy(states.astype(np.float32))).detach().numpy().ravel()
+    policy = agent.policy(None)
+    policy.reset(len(states))
+    return policy.act(states)
+
+
+@pytest.mark.parametrize("agent_name", ["bc", *VALUED])
+def test_the_same_is_learned_whatever_the_units_of_rewards_and_actions(agent_name, tmp_path):
+    is_discrete = agent_name in baseline_toys.DISCRETE
+    first = acted(agent_name, *rewarded(is_discrete, tmp_path))
+    for scale, offset, low, high in (
+        (1e-3, 0.0, 0.0, 1e-3),
+        (1e5, 0.0, -1e4, 0.0),
+        (10.0, 700.0, -1e4, 1e4),
+        (1.0, -700.0, 5.0, 5.1),
+    ):
+        given = {"scale": scale, "offset": offset, "low": low, "high": high}
+        found = acted(agent_name, *rewarded(is_discrete, tmp_path, **given))
+        found = found if is_discrete else (found - low) / (high - low) * 2 - 1
+        np.testing.assert_allclose(found, first, atol=2e-3, err_msg=str(given))
+
+
+@pytest.mark.parametrize("agent_name", ["td3_bc", "qr_dqn"])
+def test_the_mean_of_rewards_counts_where_episodes_terminate_after_unequal_steps_and_nowhere_else(
+    agent_name, tmp_path
+):
+    is_discrete = agent_name in baseline_toys.DISCRETE
+    config = AGENTS[agent_name].config()
+
+    def units(**given):
+        return config.reward_units(rewarded(is_discrete, tmp_path, **given)[0])
+
+    for ends in ("equal", "cut"):
+        found = units(ends=ends, offset=50.0)
+        assert found.offset == pytest.approx(units(ends=ends).offset + 50, rel=1e-5)
+        assert found.scale == pytest.approx(units(ends=ends).scale, rel=1e-3)
+    kept = units(ends="unequal", offset=50.0)
+    assert kept.offset == 0 and kept.scale == pytest.approx(1 / 49, rel=0.02)
+    assert (
+        "a wage of each step" in kept.why and "a price of each step" in units(ends="unequal", offset=-9.0).why
+    )
+    constant, states = rewarded(is_discrete, tmp_path, scale=0.0, offset=3.0)
+    assert (
+        np.isfinite(acted(agent_name, constant, states)).all() and config.reward_units(constant).offset == 3
+    )
+
+
+def test_rewards_are_as_they_are_in_the_papers_environments_and_where_that_is_asked_for(tmp_path):
+    dataset, _ = rewarded(False, tmp_path, scale=5.0)
+
+    def units(agent_name, env_id=None, **settings):
+        named = replace(dataset, spec=replace(dataset.spec, env_id=env_id))
+        return AGENTS[agent_name].config(**settings).reward_units(named)
+
+    raw = np.float32([-3.0, 8.0])
+    for agent_name in ("td3_bc", "cql", "awr"):
+        assert (units(agent_name, "Hopper-v4")(raw) == raw).all()
+        assert (units(agent_name, reward_scale=1.0)(raw) == raw).all()
+        # An environment to evaluate in does not change what is learned.
+        assert units(agent_name, "Pendulum-v1").scale == units(agent_name).scale != 1.0
+    assert units("iql", "Hopper-v4") == units("iql", scale_rewards=True) != units("iql")
+    assert units("iql", "Hopper-v4", reward_scale=2.0).scale == 2.0
+
+
+def test_units_of_rewards_on_the_papers_data_are_recorded_as_before():
+    def record(agent_name, data, **settings):
+        return to_record(RunConfig(data=data, agent=AGENTS[agent_name].config(**settings)))["agent"]
+
+    assert "reward_scale" not in record("td3_bc", "hopper-medium")
+    assert record("td3_bc", "mine.npz")["reward_scale"] is None
+    iql = record("iql", "hopper-medium")
+    assert iql["scale_rewards"] is True and "reward_scale" not in iql
+    assert record("iql", "mine.npz")["scale_rewards"] is None
+    assert record("qr_dqn", "Pong") == record("qr_dqn", "Pong", reward_clip=1.0, reward_scale=1.0)
+    assert record("qr_dqn", "mine.npz")["reward_clip"] == "auto"
+    kept = from_record(
+        {
+            "agent_name": "iql",
+            "data": "mine.npz",
+            "agent": {"scale_rewards": True, "actor_decay_steps": 1_000_000},
+        }
+    ).agent
+    assert (kept.scale_rewards, kept.reward_scale, kept.actor_decay_steps) == (True, 1.0, 1_000_000)

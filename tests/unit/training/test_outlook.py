@@ -12,6 +12,8 @@ from chibit.cli import main
 from chibit.core.runtime import Runtime
 from chibit.data.choices import choices, table_lines
 from chibit.data.load import from_arrays
+from chibit.recipes import RECIPES
+from chibit.studies import study_configs
 from chibit.training.outlook import few_data, outlook
 from chibit.training.run_config import RunConfig, to_record
 
@@ -95,6 +97,8 @@ SCHEDULES = [
     ("qr_dqn", "target_every", 1_000, 100),
     ("rem", "target_every", 100_000, 2_000),
     ("discrete_cql", "target_every", 5, 1),
+    ("iql", "actor_decay_steps", 500, 500),
+    ("iql", "actor_decay_steps", 1_000_000, 1_000_000),
 ]
 
 
@@ -105,6 +109,52 @@ def test_schedules_are_shares_of_the_run_where_none_is_given(agent, field, num_s
     assert to_record(config)["agent"][field] == expected
     given = dataclasses.replace(config, agent=kind(**{field: 77}))
     assert to_record(given)["agent"][field] == 77
+
+
+@pytest.mark.parametrize(
+    ("recipe", "share"),
+    [("dt", 0.1), ("chibit_released", 0.1), ("chibit_lora", 0.025), ("bc_stacked", 0.1), ("random", 0.05)],
+)
+def test_the_warm_up_of_a_recipe_is_a_share_of_the_run_too(recipe, share):
+    for num_steps in (100_000, 2_000):
+        config = dataclasses.replace(RECIPES[recipe].run(data="x"), num_steps=num_steps)
+        record = to_record(config)["agent"]
+        assert record["warmup_steps"] == share * num_steps and "warmup_share" not in record
+        given = dataclasses.replace(config.agent, warmup_steps=7)
+        assert to_record(dataclasses.replace(config, agent=given))["agent"]["warmup_steps"] == 7
+
+
+def test_the_authors_decay_of_iql_stays_in_the_studies():
+    assert RECIPES["iql_tuned"].run(data="hopper-medium").agent.actor_decay_steps == 1_000_000
+    for study in ("baselines", "fair_baselines"):
+        [config] = study_configs(study, arms=("iql",), seeds=(0,), data=("hopper-medium",))
+        assert to_record(config)["agent"]["actor_decay_steps"] == 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("agent", "settings", "what", "text"),
+    [
+        ("td3_bc", {}, "rewards", "less -4,875, times 0.000353"),
+        ("td3_bc", {"reward_scale": 2.0}, "rewards", "times 2.00 (as given)"),
+        ("dt", {"return_scale": 50.0}, "return scale", "50 (as given)"),
+        ("dt", {}, "return scale", "root mean square of the returns-to-go around"),
+    ],
+)
+def test_what_is_done_with_rewards_and_returns_is_said(agent, settings, what, text, log):
+    config = RunConfig(data="x", agent=AGENTS[agent].config(**settings), num_steps=10)
+    [said] = [choice.text for choice in outlook(config, log) if choice.what == what]
+    assert text in said
+
+
+def test_following_the_advice_on_few_data_ends_it(tmp_path):
+    for length in (5, 7, 20, 333):
+        ends = np.arange(2 * length) % length == length - 1
+        states = np.random.default_rng(0).standard_normal((2 * length, 2))
+        few = from_arrays(states, states[:, :1], states[:, 0], ends, cache=tmp_path)
+        config = RunConfig(data="x", agent=AGENTS["dt"].config(batch_size=7))
+        [said] = few_data(config, few)
+        steps = int(said.partition("--num-steps ")[2].split()[0])
+        assert not list(few_data(dataclasses.replace(config, num_steps=steps), few))
 
 
 @pytest.mark.parametrize("agent", ["brac_v", "awr"])

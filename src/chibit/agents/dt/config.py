@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Interval
 
-from chibit.agents.base import AgentConfig
+from chibit.agents.base import AgentConfig, share_of
 from chibit.core.acting import RewardMode
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.fields import (
@@ -27,9 +27,11 @@ from chibit.core.fields import (
     WasSecond,
 )
 from chibit.core.files import check_regular
+from chibit.core.formatting import format_setting
 from chibit.core.memory import transformer_bytes
 from chibit.core.runtime import Precision
-from chibit.data.dataset import DatasetSpec
+from chibit.data.choices import Choice
+from chibit.data.dataset import DatasetSpec, TrajectoryDataset
 from chibit.data.samplers.windows import WindowAnchor
 from chibit.losses.similarity import SimilarityForm
 from chibit.models.decision_transformer import RETURNS, DecisionTransformerModelConfig, TimestepTable
@@ -116,8 +118,9 @@ class DecisionTransformerConfig(DecisionTransformerModelConfig, AgentConfig):
     adam_betas: Annotated[tuple[BelowOne, BelowOne], WasSecond("adam_beta2", first=0.9)] = (0.9, 0.999)
     """AdamW's decay of the first and of the second moment."""
     warmup_steps: Natural | None = None
-    """Linear warm-up, in gradient steps; None is 5 % of the run, Table 7's 5,000 of 100,000 (the released
-    parser has 10,000)."""
+    """Linear warm-up, in gradient steps; None is `warmup_share` of the run."""
+    warmup_share: Annotated[BelowOne, Since(_SCHEDULE_SHARE)] = _SCHEDULE_SHARE
+    """That share: Table 7's 5,000 of 100,000 steps (the released parser has 10,000)."""
     learning_rate_decay_steps: Natural = 0
     """Gradient steps until half a cosine has brought the step size to a tenth; 0 keeps it constant."""
     grad_clip: Positive = 0.25
@@ -169,13 +172,33 @@ class DecisionTransformerConfig(DecisionTransformerModelConfig, AgentConfig):
             raise InputError("language_corpus: missing; language_weight and perplexity_every need text")
 
     def for_steps(self, num_steps: int) -> DecisionTransformerConfig:
-        """Fill in the schedules that were left to the length of the run: 5 % of it each, at least a step."""
-        share = max(1, round(_SCHEDULE_SHARE * num_steps))
+        """Fill in the schedules that were left to the length of the run."""
+        decay_steps = share_of(num_steps, _SCHEDULE_SHARE)
         return dataclasses.replace(
             self,
-            warmup_steps=share if self.warmup_steps is None else self.warmup_steps,
-            auxiliary_decay_steps=share if self.auxiliary_decay_steps is None else self.auxiliary_decay_steps,
+            warmup_steps=share_of(num_steps, self.warmup_share)
+            if self.warmup_steps is None
+            else self.warmup_steps,
+            warmup_share=_SCHEDULE_SHARE,
+            auxiliary_decay_steps=self.auxiliary_decay_steps or decay_steps,
         )
+
+    def for_other_data(self) -> DecisionTransformerConfig:
+        """With units of returns and actions, and the number of timesteps, as other data want them."""
+        return dataclasses.replace(
+            self,
+            warmup_steps=None,
+            auxiliary_decay_steps=None,
+            return_scale=None,
+            return_baseline=None,
+            action_units="range",
+            max_timesteps=0,
+        )
+
+    def chosen(self, dataset: TrajectoryDataset) -> Iterator[Choice]:
+        """A scale of returns that is not the data's."""
+        if self.takes_target_returns and self.return_scale not in (None, dataset.spec.return_scale):
+            yield Choice("return scale", format_setting(self.return_scale or 0.0), "as given")
 
     def with_return_units(
         self, scale: float | None, baseline: tuple[float, float] = (0.0, 0.0)
