@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: quickstart test test-slow test-lowest docs results mutants lint types clean help
+.PHONY: quickstart test campaigns test-slow test-lowest docs results mutants lint types clean help
 
 help:
 	@echo "make quickstart   collect data, fine-tune two arms, evaluate, write a page (about 4 minutes)"
 	@echo "make test         lint, types, the docs and all quick tests"
+	@echo "make campaigns    spoil folders, specs and command lines, and see that nothing worse than one line comes of it"
 	@echo "make test-slow    the tests that take longer than ten seconds each"
 	@echo "make test-lowest  the quick tests with the lowest versions that pyproject.toml allows (not of PyTorch)"
 	@echo "make docs         build the docs as a site into site/docs; warnings are errors"
@@ -34,6 +35,10 @@ quickstart: $(VENV)/base.stamp
 
 test: $(VENV)/test.stamp lint types docs
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+# What continuous integration runs beside: 50 spoiled ones of each kind of folder, specs and command lines.
+campaigns: $(VENV)/test.stamp
+	$(BIN)/python -m pytest -q -m slow tests/faults/test_campaigns.py
 
 test-slow: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -q -m slow

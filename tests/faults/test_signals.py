@@ -26,6 +26,7 @@ from chibit.sweep.tasks import Outcome, raise_if_stopped
 from fault_files import steps, write_h5
 from fault_guard import command, guarded
 from fault_runs import leftovers, on_call
+from forked import forked_command
 
 NUMBERS = {signal.SIGTERM: 143, signal.SIGINT: 130}
 
@@ -190,12 +191,19 @@ def test_a_study_ends_while_a_worker_converts_its_data(place, number):
     """Ctrl-C in a terminal reaches the driver, its workers and their readers at once; SIGTERM the driver."""
     path = write_h5(place / "data.hdf5", steps(300_000))
     few = ["--num-steps", 2, "--seeds", 0, 1, "--num-processes", 2, "--root", place / "runs"]
-    with start(place, "study", "policies", "--data", path, *few, start_new_session=True) as process:
-        wait_for(lambda: leftovers(place / "tmp"))
-        descendants = [pid for child in children(process.pid) for pid in (child, *children(child))]
-        (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
-        message = process.stderr.read()
-    assert process.returncode == NUMBERS[number], message
+    homes = {"CHIBIT_HOME": str(place / "home"), "TMPDIR": str(place / "tmp")}
+    (place / "tmp").mkdir()
+    process = forked_command(
+        *("study", "policies", "--data", path, *few),
+        folder=place / "said",
+        environment=homes,
+        new_session=True,
+    )
+    wait_for(lambda: leftovers(place / "tmp"))
+    descendants = [pid for child in children(process.pid) for pid in (child, *children(child))]
+    (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+    code, _, message = process.wait()
+    assert code == NUMBERS[number], message
     assert last_line(message) == "chibit: stopped, 0 of 2 runs are done; the same command goes on"
     assert "Traceback" not in message
     wait_for(lambda: not any(map(is_alive, descendants)), 10)

@@ -2,10 +2,7 @@
 
 import dataclasses
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -21,6 +18,7 @@ from chibit.training.attention import draw_attention
 from chibit.training.loading import load_run
 from chibit.training.offline import train
 from chibit.training.run_config import RunConfig
+from forked import forked_command
 
 SMALL = {
     "dt": {"context_length": 4, "batch_size": 4, "gpt": GPTShape(n_layer=1, n_embd=16), "warmup_steps": 5},
@@ -284,19 +282,13 @@ def test_a_signal_saves_and_says_how_it_ended(pendulum_file, tmp_path, number, c
     path = tmp_path / "run"
     flags = ["--data", str(pendulum_file), "--out", str(path), "--num-steps", "1000000", "--batch-size", "4"]
     flags += ["--num-episodes", "0", "--log-every", "10", "--device", "cpu", "--quiet"]
-    child = subprocess.Popen(
-        [sys.executable, "-m", "chibit", "train", "--agent", "td3_bc", *flags],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    child = forked_command("train", "--agent", "td3_bc", *flags, folder=tmp_path)
     deadline = time.monotonic() + 120
     while not (path / "metrics.jsonl").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     child.send_signal(number)
-    _, error = child.communicate(timeout=60)
-    assert child.returncode == code, error
+    ended, _, error = child.wait()
+    assert ended == code, error
     assert "checkpoint saved" in error
     assert error.count("\n") == 1
     saved = load_checkpoint(path / "checkpoints")

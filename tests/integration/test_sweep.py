@@ -17,6 +17,7 @@ from chibit.studies import STUDIES, study_configs
 from chibit.sweep import run_all
 from chibit.sweep.progress import last_record
 from chibit.training.run_config import RunConfig, run_path, to_record
+from forked import Forked
 
 DRIVER = (
     "import sys, json\nfrom pathlib import Path\nfrom chibit.sweep import run_all\n"
@@ -36,41 +37,45 @@ def config_of(data, **fields):
     return RunConfig(data=str(data), agent=agent, **{**defaults, **fields})
 
 
-def test_runs_finish_fail_and_are_skipped_each_on_its_own(pendulum_file, tmp_path):
-    configs = [
-        config_of(pendulum_file, seed=0),
-        config_of(tmp_path / "absent.npz"),
-        config_of(pendulum_file, seed=1),
-        config_of(pendulum_file, seed=0),
-    ]
-    first = run_all(configs, root=tmp_path, study="s", num_processes=2, progress=False)
+@pytest.fixture(scope="module")
+def pooled(two_runs, tmp_path_factory):
+    """The two runs, one of them twice, and one without data, in a process of a pool."""
+    root = tmp_path_factory.mktemp("pooled")
+    configs = [two_runs[0], config_of(root / "absent.npz"), two_runs[1], two_runs[0]]
+    outcomes = run_all(configs, root=root, study="s", engine="pool", num_processes=1, progress=False)
+    return root, configs, outcomes
+
+
+def test_runs_finish_fail_and_are_skipped_each_on_its_own(pooled):
+    root, configs, first = pooled
     assert [outcome.status for outcome in first] == ["finished", "failed", "finished", "finished"]
     assert "absent.npz" in first[1].message
     assert "\n" not in first[1].message
-    assert first[0].path == first[3].path == run_path(configs[0], tmp_path, "s")
+    assert first[0].path == first[3].path == run_path(configs[0], root, "s")
     before = {
         outcome.path: (outcome.path / "result.json").read_bytes() for outcome in first if not outcome.message
     }
-    second = run_all(configs, root=tmp_path, study="s", num_processes=1, progress=False)
+    second = run_all(configs, root=root, study="s", engine="process", progress=False)
     assert [outcome.status for outcome in second] == ["skipped", "failed", "skipped", "skipped"]
     assert before == {path: (path / "result.json").read_bytes() for path in before}
 
 
 def test_a_stopped_sweep_saves_and_goes_on_where_it_was(pendulum_file, tmp_path):
     configs = [config_of(pendulum_file, seed=seed, num_steps=10**6, num_episodes=0) for seed in range(3)]
-    (tmp_path / "driver.py").write_text(DRIVER)
-    arguments = [json.dumps([to_record(config) for config in configs]), str(tmp_path)]
-    command = [sys.executable, str(tmp_path / "driver.py"), *arguments]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    logs = [run_path(config, tmp_path, "s") / "metrics.jsonl" for config in configs[:2]]
+
+    def drive():
+        outcomes = run_all(configs, root=tmp_path, study="s", engine="pool", num_processes=1, progress=False)
+        print(json.dumps([outcome.status for outcome in outcomes]))
+
+    child = Forked(drive, tmp_path)
+    first = run_path(configs[0], tmp_path, "s")
     deadline = time.monotonic() + 120
-    while not all(log.exists() for log in logs) and time.monotonic() < deadline:
+    while not (first / "metrics.jsonl").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     child.send_signal(signal.SIGINT)
-    output, _ = child.communicate(timeout=60)
-    assert json.loads(output) == ["stopped", "stopped", "stopped"]
-    for config in configs[:2]:
-        assert checkpoint_steps(run_path(config, tmp_path, "s") / "checkpoints")
+    code, output, messages = child.wait()
+    assert (code, json.loads(output)) == (0, ["stopped", "stopped", "stopped"]), messages
+    assert checkpoint_steps(first / "checkpoints")
 
 
 @pytest.mark.slow
@@ -163,9 +168,9 @@ def in_process(two_runs, tmp_path_factory):
     return [comparable(outcome.path) for outcome in outcomes]
 
 
-def test_a_pool_gives_the_same_results_as_this_process_to_the_bit(two_runs, in_process, tmp_path):
-    outcomes = run_all(two_runs, root=tmp_path, study="s", num_processes=2, progress=False)
-    assert [comparable(outcome.path) for outcome in outcomes] == in_process
+def test_a_pool_gives_the_same_results_as_this_process_to_the_bit(pooled, in_process):
+    first, _, second, _ = pooled[2]
+    assert [comparable(outcome.path) for outcome in (first, second)] == in_process
 
 
 @pytest.mark.slow

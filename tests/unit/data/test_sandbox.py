@@ -7,6 +7,8 @@ import pytest
 from chibit.core.errors import DamagedFileError, InputError, ResourceError
 from chibit.data.readers.sandbox import run_apart
 
+pytestmark = pytest.mark.apart
+
 
 def run(code, folder, **limits):
     given = {"max_bytes": 1 << 30, "max_seconds": 60, **limits}

@@ -6,12 +6,10 @@ import json
 import os
 import pickle
 import socket
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlparse
@@ -22,30 +20,37 @@ from safetensors.torch import save_file
 
 from chibit.core.errors import DamagedFileError, InputError, UserError
 from chibit.models.hub import model_folder, read_config, read_weights
-
-CODE = """
-import sys
-from chibit.core.errors import UserError
-from chibit.models.hub import model_folder, read_weights
-try:
-    folder = model_folder(sys.argv[1], flag="igpt:FOLDER")
-    print(folder, sorted(read_weights(folder)))
-except UserError as error:
-    print(error)
-    sys.exit(error.exit_code)
-"""
+from forked import Forked
 
 
-def ask(model: str, home: Path, **environment: str) -> tuple[int, str, float]:
-    """Look a model up in a fresh process with an empty cache: exit code, output, seconds."""
-    variables = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
-    variables |= {"HF_HOME": str(home), "no_proxy": "127.0.0.1", **environment}
-    start = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-c", CODE, model], env=variables, capture_output=True, text=True, timeout=60
-    )
-    assert "Traceback" not in done.stderr
-    return done.returncode, done.stdout.strip(), time.perf_counter() - start
+def ask(model: str, home: Path, **environment: str) -> Forked:
+    """Look a model up in a process with an empty cache, which imports the Hub's client itself."""
+
+    def look() -> int:
+        for name in [name for name in sys.modules if name.startswith("huggingface_hub")]:
+            del sys.modules[name]
+        for name in [name for name in os.environ if name.startswith("HF_")]:
+            del os.environ[name]
+        os.environ.update({"HF_HOME": str(home), "no_proxy": "127.0.0.1", **environment})
+        start = time.perf_counter()
+        try:
+            folder = model_folder(model, flag="igpt:FOLDER")
+            print(folder, sorted(read_weights(folder)))
+        except UserError as error:
+            print(error)
+            return error.exit_code
+        finally:
+            print(time.perf_counter() - start, file=sys.stderr)
+        return 0
+
+    return Forked(look, home / "said")
+
+
+def answer(asked: Forked) -> tuple[int, str, float]:
+    """Exit code, output, and seconds that it took."""
+    code, output, messages = asked.wait()
+    assert "Traceback" not in messages
+    return code, output.strip(), float(messages.split()[-1])
 
 
 class Hub(ThreadingHTTPServer):
@@ -136,11 +141,11 @@ def test_a_model_is_downloaded_once_and_then_found_without_a_network(
     hub: Hub, weights: bytes, tmp_path: Path
 ) -> None:
     hub.files["main"] = {"config.json": b"{}", "model.safetensors": weights, "pytorch_model.bin": b"x"}
-    code, output, _ = ask("someone/tiny", tmp_path, HF_ENDPOINT=hub.url)
+    code, output, _ = answer(ask("someone/tiny", tmp_path, HF_ENDPOINT=hub.url))
     assert code == 0 and output.endswith("['a']")
     folder = Path(output.partition(" ")[0])
     assert sorted(file.name for file in folder.iterdir()) == ["config.json", "model.safetensors"]
-    again = ask("someone/tiny", tmp_path, HF_HUB_OFFLINE="1")
+    again = answer(ask("someone/tiny", tmp_path, HF_HUB_OFFLINE="1"))
     assert again[:2] == (0, output)
 
 
@@ -151,20 +156,20 @@ def test_a_pickle_on_the_hub_is_replaced_by_the_conversion_that_the_bot_proposes
     hub.files["main"] = {"config.json": b"{}", "pytorch_model.bin": b"x"}
     hub.files["refs/pr/3"] = {"config.json": b"{}", "model.safetensors": weights}
     hub.proposals.append(proposal("a stranger"))
-    code, output, _ = ask("someone/tiny", tmp_path / "one", HF_ENDPOINT=hub.url)
+    code, output, _ = answer(ask("someone/tiny", tmp_path / "one", HF_ENDPOINT=hub.url))
     assert code == 3 and output.startswith("someone/tiny: the Hub has its weights as a pickle only")
     hub.proposals.append(proposal("SFconvertbot"))
-    code, output, _ = ask("someone/tiny", tmp_path / "two", HF_ENDPOINT=hub.url)
+    code, output, _ = answer(ask("someone/tiny", tmp_path / "two", HF_ENDPOINT=hub.url))
     assert code == 0 and output.endswith("['a']")
 
 
 def test_a_model_that_the_hub_does_not_know(hub: Hub, tmp_path: Path) -> None:
-    code, output, _ = ask("someone/else", tmp_path, HF_ENDPOINT=hub.url)
+    code, output, _ = answer(ask("someone/else", tmp_path, HF_ENDPOINT=hub.url))
     assert code == 2 and "no such model" in output and "igpt:FOLDER" in output
 
 
 def test_no_network_fails_in_seconds_in_one_line_that_says_what_to_give(tmp_path: Path) -> None:
-    with socket.socket() as silent, ThreadPoolExecutor(3) as pool:
+    with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))  # accepts and never answers
         silent.listen(8)
         environments = (
@@ -172,8 +177,8 @@ def test_no_network_fails_in_seconds_in_one_line_that_says_what_to_give(tmp_path
             {"HF_HUB_OFFLINE": "1"},
             {"HF_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}"},
         )
-        jobs = [pool.submit(ask, "openai/imagegpt-small", tmp_path, **each) for each in environments]
-        refused, offline, hanging = (job.result() for job in jobs)
+        asked = [ask("openai/imagegpt-small", tmp_path, **each) for each in environments]
+        refused, offline, hanging = map(answer, asked)
     for code, output, seconds in (refused, offline, hanging):
         assert code == 4
         assert output.count("\n") == 0

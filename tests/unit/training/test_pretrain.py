@@ -7,8 +7,7 @@ import math
 import os
 import shutil
 import signal
-import subprocess
-import sys
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,6 +33,7 @@ from chibit.training.pretrain.config import SIZES, PretrainConfig, pretrain_path
 from chibit.training.pretrain.data import held_out_loss, load_pretrain_data, unigram_loss
 from chibit.training.pretrain.loop import pretrain
 from chibit.training.workers import Workers
+from forked import Forked
 
 TINY = PretrainConfig(
     corpus="markov",
@@ -383,29 +383,24 @@ def test_run_path_names_corpus_and_seed(tmp_path: Path) -> None:
         pretrain_path(TINY, tmp_path, "../up")
 
 
-SCRIPT = """
-import json, sys
-from pathlib import Path
-import torch
-from chibit.core.config import from_json
-from chibit.training.pretrain.loop import pretrain
-from chibit.training.pretrain.config import PretrainConfig
-torch.set_num_threads(1)
-config = from_json(PretrainConfig, json.loads(Path(sys.argv[1]).read_text()))
-pretrain(config, Path(sys.argv[2]), progress=False)
-"""
-
-
 def test_two_processes_have_the_losses_of_one(tmp_path: Path) -> None:
     gpt = replace(TINY.gpt, attn_dropout=0.0, resid_dropout=0.0)
     config = replace(TINY, gpt=gpt, num_candidates=4, micro_batch_tokens=32)
     run(config, tmp_path / "one")
-    (tmp_path / "script.py").write_text(SCRIPT)
-    (tmp_path / "config.json").write_text(json.dumps(to_json(config)))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += [str(tmp_path / "script.py"), str(tmp_path / "config.json"), str(tmp_path / "two")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CHIBIT_HOME": str(tmp_path / "home")}
-    subprocess.run(command, check=True, env=environment, capture_output=True, timeout=280)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}  # as torchrun sets them
+    for process in [
+        Forked(
+            lambda: run(config, tmp_path / "two") and None,
+            tmp_path / "said",
+            environment={**address, "RANK": rank, "LOCAL_RANK": rank},
+        )
+        for rank in "01"
+    ]:
+        code, _, messages = process.wait()
+        assert code == 0, messages
     for ours, theirs in zip(records(tmp_path / "two"), records(tmp_path / "one"), strict=True):
         assert ours["step"] == theirs["step"]
         for key in ("train/loss", "train/gradient_norm", "held_out/loss"):
