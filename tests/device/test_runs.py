@@ -20,8 +20,9 @@ from chibit.core.signals import Stopped
 from chibit.data.text.synthetic import SyntheticConfig
 from chibit.losses.similarity import spherical_kmeans
 from chibit.models.gpt import GPTConfig
+from chibit.training import stacked
 from chibit.training.loop import Loop
-from chibit.training.offline import _OfflineRun, train
+from chibit.training.offline import OfflineRun, train
 from chibit.training.pretrain.config import PretrainConfig
 from chibit.training.pretrain.loop import pretrain
 from chibit.training.run_config import RunConfig
@@ -119,7 +120,7 @@ def test_pre_training_waits_only_where_it_logs_and_evaluates(tmp_path, monkeypat
 
 
 def test_a_bad_step_is_told_of_at_the_next_line_with_its_own_number_and_rows(data, tmp_path, monkeypatch):
-    drawn, update = [], _OfflineRun.update
+    drawn, update = [], OfflineRun.update
 
     def spoil(self):
         if self.state.step == 1:
@@ -129,7 +130,7 @@ def test_a_bad_step_is_told_of_at_the_next_line_with_its_own_number_and_rows(dat
             return self.agent.update(batch)
         return update(self)
 
-    monkeypatch.setattr(_OfflineRun, "update", spoil)
+    monkeypatch.setattr(OfflineRun, "update", spoil)
     with pretend_device(), pytest.raises(DivergenceError, match="is nan at step 1, expected"):
         train(config_of(data, "bc"), tmp_path / "run", progress=False)
     record = json.loads((tmp_path / "run" / "divergence.json").read_text())
@@ -191,3 +192,27 @@ def train_until(step, config, path):
 
     with mock.patch.object(Loop, "_step", stopping):
         train(config, path, progress=False)
+
+
+def test_a_stack_waits_only_where_it_logs_saves_and_plays(data, tmp_path, monkeypatch):
+    kept, step = [], stacked._Stack._step
+
+    def counted(self):
+        seen.clear()
+        step(self)
+        kept.append((dict(seen.syncs), sum(seen.copies.values())))
+
+    monkeypatch.setattr(stacked._Stack, "_step", counted)
+    agent = AGENTS["dt"].config(**{**SMALL, "dropout": 0.2})
+    configs = [replace(config_of(data, "dt", seed=seed), agent=agent) for seed in range(3)]
+    paths = [tmp_path / f"run{seed}" for seed in range(3)]
+    with pretend_device() as seen:
+        ended = stacked.train_stack(list(zip(configs, paths, strict=True)))
+        train(configs[1], tmp_path / "alone", progress=False)
+    assert ended == dict.fromkeys(paths)
+    assert kept == [({}, 1)] * 6
+    here, there = (load_checkpoint(path / "checkpoints") for path in (paths[1], tmp_path / "alone"))
+    torch.testing.assert_close(dict(here.tensors), dict(there.tensors), rtol=1e-3, atol=1e-4)
+    assert here.state["agent"]["dropout_seed"] == there.state["agent"]["dropout_seed"]
+    lines = (tmp_path / "run1" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [3, 6]

@@ -1,13 +1,16 @@
 """Batches that are gathered on a device, or read ahead for it: the host's own, to the bit."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from atari_toys import numbered_pictures
 from chibit.data.load import from_arrays
-from chibit.data.samplers import placement
+from chibit.data.samplers import placement, stacked
 from chibit.data.samplers.placement import PrefetchingSampler, place
+from chibit.data.samplers.stacked import StackedSampler
 from chibit.data.samplers.transitions import TransitionSampler
 from chibit.data.samplers.windows import WindowSampler
 from pretend_device import PretendTensor, pretend_device
@@ -100,6 +103,31 @@ def test_data_too_large_for_the_device_are_read_ahead_and_the_draws_stay_the_sam
             sampler.load_state_dict(state)
             assert_equal(sampler.sample(), batch)
             sampler.load_state_dict(state)
+
+
+@pytest.mark.parametrize("anchor", ["first", "last"])
+@pytest.mark.parametrize("has_room", [True, False])
+def test_batches_of_a_stack_are_each_runs_own(datasets, monkeypatch, anchor, has_room):
+    kinds = ("continuous", "with what follows", "continuous")
+
+    def samplers():
+        return [windows(anchor)(datasets[kind], np.random.default_rng(i)) for i, kind in enumerate(kinds)]
+
+    alone = samplers()
+    with pretend_device() as seen:
+        monkeypatch.setattr(stacked, "room_on", lambda device: 10**6 if has_room else 0)
+        together = StackedSampler(samplers(), DEVICE)
+        for places in ([0, 1, 2], [1, 2]):
+            together.keep([places.index(place) for place in places] if len(places) == 3 else places)
+            seen.clear()
+            batch = together.sample()
+            assert sum(seen.copies.values()) == (1 if has_room else 6) and seen.syncs == {}
+            for place, number in enumerate(places):
+                own = {name: column[place] for name, column in vars(batch).items()}
+                rows = together.own_rows(own["rows"].cpu().numpy(), place)
+                expected = alone[number].sample()
+                assert np.array_equal(rows, expected.rows.numpy())
+                assert_equal(replace(expected, **own), replace(expected, rows=own["rows"].cpu()))
 
 
 def test_on_the_cpu_and_for_samplers_of_others_nothing_is_changed(datasets):

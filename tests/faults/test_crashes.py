@@ -47,7 +47,7 @@ def run(config, path, folder, before=None):
 
 
 CRASHES = {
-    "1 at a random step": lambda: on_call(offline._OfflineRun, "_step", 17, die),
+    "1 at a random step": lambda: on_call(offline.OfflineRun, "_step", 17, die),
     "2 while a tensor is written": lambda: on_call(checkpoint, "_write", 10, half_then_die),
     "3 between write and fsync": lambda: on_call(checkpoint, "flush", 11, die),
     "4 between fsync and rename": lambda: on_call(files, "_rename_unless_present", 4, die),
@@ -118,7 +118,7 @@ def test_a_signal_that_is_to_be_ignored_does_not_stop_a_run():
 def test_a_signal_finishes_the_step_and_saves(arena, number):
     config, folder, expected = arena
     path = folder / f"signal-{number}"
-    before = lambda: on_call(offline._OfflineRun, "_step", 8, lambda *_: os.kill(os.getpid(), number))  # noqa: E731
+    before = lambda: on_call(offline.OfflineRun, "_step", 8, lambda *_: os.kill(os.getpid(), number))  # noqa: E731
     stopped = run(config, path, folder, before)
     assert stopped.code == 128 + number, stopped.message
     assert checkpoint_steps(path / "checkpoints")[-1] == 8
@@ -136,7 +136,7 @@ def test_a_second_interrupt_leaves_the_last_checkpoint_whole(arena, moment):
         os.kill(os.getpid(), signal.SIGINT)
 
     def before():
-        on_call(offline._OfflineRun, "_step", 8, interrupt)
+        on_call(offline.OfflineRun, "_step", 8, interrupt)
         first_of_third_save = {"_write": 7, "flush": 7, "_prune": 3, "mark": 3}[moment]
         on_call(checkpoint, moment, first_of_third_save, interrupt)
 

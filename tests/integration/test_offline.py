@@ -107,19 +107,19 @@ def _interrupt(config, path, after):
     class Killed(BaseException):
         pass
 
-    original = offline._OfflineRun._step
+    original = offline.OfflineRun._step
 
     def step(self):
         if self.state.step == after + 1:
             raise Killed
         original(self)
 
-    offline._OfflineRun._step = step
+    offline.OfflineRun._step = step
     try:
         with pytest.raises(Killed):
             train(config, path, progress=False)
     finally:
-        offline._OfflineRun._step = original
+        offline.OfflineRun._step = original
 
 
 def test_a_finished_run_is_not_run_again(pendulum_file, tmp_path):

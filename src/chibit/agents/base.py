@@ -21,6 +21,7 @@ from chibit.core.config import Checked
 from chibit.core.errors import DivergenceError, InputError
 
 if TYPE_CHECKING:
+    from chibit.agents.stack import AgentStack
     from chibit.core.runtime import Precision, Runtime
     from chibit.data.choices import Choice
     from chibit.data.dataset import DatasetSpec, TrajectoryDataset
@@ -122,6 +123,11 @@ class AgentConfig(Checked):
     def size_class(self) -> tuple[str, ...]:
         """What runs of the method that take equally long have in common."""
         return ()
+
+    @property
+    def stack_shape(self) -> AgentConfig | None:
+        """The same for all configs whose runs can be one program, see `Agent.stack`; None where none can."""
+        return None
 
     def num_bytes(self, spec: DatasetSpec) -> int:
         """What training will take, from below; what is more than the machine has is never built."""
@@ -351,6 +357,19 @@ class Agent(ABC):
 
     def save_beside(self, folder: Path) -> None:  # noqa: B027 - most have nothing to write
         """Write what `acting_config` names into a policy's folder."""
+
+    def stack_obstacle(self, other: Any) -> str | None:
+        """What keeps this agent out of a stack that begins with another one, or itself; None if nothing."""
+        return f"agent {self.config.agent} trains by itself only"
+
+    @classmethod
+    def stack(cls, agents: Sequence[Any]) -> AgentStack:
+        """Train agents of this class, all at one step, as one program.
+
+        Raises:
+            InputError: naming the first `stack_obstacle`.
+        """
+        raise InputError(f"stack: {agents[0].stack_obstacle(agents[0])}")
 
     @abstractmethod
     def state_dict(self) -> AgentState:

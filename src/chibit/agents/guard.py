@@ -82,7 +82,7 @@ class StepGuard:
             DivergenceError: as `require_finite` for that step.
         """
         seen, self._seen = self._seen, []
-        if self._failed is not None and self._failed.item():
+        if seen and self._failed is not None and self._failed.item():
             self._failed.zero_()
             for step, rows, values in seen:
                 require_finite(step, rows, **values)

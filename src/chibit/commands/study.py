@@ -85,10 +85,19 @@ class StudyArguments(WithModules):
     select: Literal["return", "judge"] = "return"
     """What arms and targets are chosen by: returns in the simulator, or the judge, which needs none: all
     finished runs are played in models of their logs (about a minute for each log, and each split of it)."""
-    engine: Literal["process", "pool", "ray"] = "pool"
-    """In this process, in a pool of local ones, or on a Ray cluster (extra: ray)."""
-    num_processes: Annotated[Workers, Needs("--engine pool", lambda study: study.engine == "pool")] = 1
+    engine: Literal["auto", "process", "pool", "stacked", "ray"] = "auto"
+    """process: one run after the other, in this one; pool: local processes; stacked: runs of one shape as one
+    program; ray: a Ray cluster (extra: ray); auto: stacked with --stack, and on a GPU without
+    --num-processes, else pool."""
+    num_processes: Annotated[
+        Workers,
+        Needs("--engine pool", lambda study: study.engine in ("auto", "pool") and study.stack is None),
+    ] = 1
     """Runs side by side in the pool, one thread each."""
+    stack: Annotated[
+        Count | None, Needs("--engine stacked", lambda study: study.engine in ("auto", "stacked"))
+    ] = None
+    """Most runs in a stack; None is as many as fit into the memory of the device."""
     ray_address: Annotated[str | None, Needs("--engine ray", lambda study: study.engine == "ray")] = None
     """Ray cluster to join, such as auto or HOST:6379; None starts one on this machine."""
     gpu_share: Annotated[
@@ -107,7 +116,6 @@ def study(argv: Sequence[str], prog: str) -> None:
     """``chibit study``."""
     from chibit.reporting.read.registration import Registration, register
     from chibit.studies import STUDIES
-    from chibit.sweep import run_all
     from chibit.sweep.adaptive import Adaptive, other_seeds
     from chibit.sweep.tasks import make_tasks
 
@@ -144,17 +152,7 @@ def study(argv: Sequence[str], prog: str) -> None:
     folder = arguments.root / arguments.name
     if fixed != Registration():
         register(folder, fixed)
-    run = partial(
-        run_all,
-        root=arguments.root,
-        study=arguments.name,
-        attention=entry.attention,
-        engine=arguments.engine,
-        num_processes=arguments.num_processes,
-        ray_address=arguments.ray_address,
-        gpu_share=arguments.gpu_share,
-        retries=arguments.retries,
-    )
+    run = _runner(arguments, attention=entry.attention)
     if adaptive is None:
         outcomes = run(configs)
     else:
@@ -163,6 +161,24 @@ def study(argv: Sequence[str], prog: str) -> None:
         for line in other_seeds(folder, seeds):
             say(line)
     _report(console, outcomes, arguments)
+
+
+def _runner(arguments: StudyArguments, *, attention: bool) -> Callable[..., list[Outcome]]:
+    """What runs configurations where the flags say."""
+    from chibit.sweep import run_all
+
+    return partial(
+        run_all,
+        root=arguments.root,
+        study=arguments.name,
+        attention=attention,
+        engine=arguments.engine,
+        num_processes=arguments.num_processes,
+        stack=arguments.stack,
+        ray_address=arguments.ray_address,
+        gpu_share=arguments.gpu_share,
+        retries=arguments.retries,
+    )
 
 
 def _config_maker(arguments: StudyArguments) -> Callable[[Sequence[int]], list[RunConfig[Any]]]:
@@ -266,7 +282,7 @@ def _show_plan(console: Console, tasks: Sequence[Task], arguments: StudyArgument
         step = AGENTS[DEFAULT_AGENT].config.seconds_a_step
         rough = f"{step:g} s a step of ChibiT's size in fp32, more for larger models"
         basis = f"those marked ? are rough: {rough}; the others are {basis}"
-    side = arguments.num_processes if arguments.engine == "pool" else 1
+    side = arguments.num_processes if arguments.engine in ("auto", "pool") else 1
     console.print(
         f"about {shown_time(total / side)} left with {side} at a time ({basis})",
         soft_wrap=True,

@@ -127,6 +127,14 @@ class EpisodePolicy(ABC):
         """See `Policy`."""
 
 
+class StackPolicy(EpisodePolicy):
+    """Acts in episodes of several runs at once, in each by the weights of its own."""
+
+    @abstractmethod
+    def seat(self, runs: np.ndarray) -> None:
+        """Say of which run (E,) each episode is that the next `reset` begins; those of a run together."""
+
+
 @contextlib.contextmanager
 def unlimited(policy: Policy) -> Iterator[None]:
     """Leave it to where a policy is played how long an episode may be."""

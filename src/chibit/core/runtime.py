@@ -79,7 +79,7 @@ def resolve_runtime(device: str = "auto", precision: str = "fp32", num_threads: 
         InputError: for an unknown device or precision, or a device that is not there.
     """
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = "cuda" if is_on_gpu(device) else "cpu"
     try:
         kind = torch.device(device)
     except RuntimeError as error:
@@ -97,6 +97,11 @@ def resolve_runtime(device: str = "auto", precision: str = "fp32", num_threads: 
     torch.set_num_threads(num_threads)
     _keep_freed_memory()
     return Runtime(device=device, precision=precision, num_threads=num_threads)  # type: ignore[arg-type]
+
+
+def is_on_gpu(device: str) -> bool:
+    """Whether what a run is asked to run on is a CUDA device, or will be one."""
+    return torch.cuda.is_available() if device == "auto" else device.partition(":")[0] == "cuda"
 
 
 def _take_accelerator(device: torch.device) -> None:
@@ -127,9 +132,14 @@ def _keep_freed_memory() -> None:
     mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
+def free_memory(device: torch.device) -> int:
+    """Bytes that work may take: what is free on a CUDA device, else half of the machine's."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else total_memory() // 2
+
+
 def room_on(device: torch.device) -> int:
     """Bytes that data may take: half of what is free on a CUDA device, else a quarter of the machine's."""
-    return torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else total_memory() // 4
+    return free_memory(device) // 2
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:

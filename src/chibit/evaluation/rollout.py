@@ -10,6 +10,7 @@ Dimensions: E episodes played at once · S state_dim · A act_dim.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import sys
@@ -22,7 +23,7 @@ import gymnasium as gym
 import numpy as np
 
 from chibit.agents.base import Policy
-from chibit.core.acting import EpisodePolicy, unlimited
+from chibit.core.acting import EpisodePolicy, StackPolicy, unlimited
 from chibit.core.errors import InputError
 from chibit.environments.own import EnvLike, take_env
 from chibit.evaluation.pool import EnvironmentPool
@@ -140,14 +141,16 @@ def evaluate(
         env_id = take_env(env)
         pool = EnvironmentPool(env_id, d4rl_physics=d4rl_physics, max_episode_steps=max_episode_steps)
         with pool:
-            return _evaluate(policy, pool, target_returns, num_episodes, seed, score_reference, progress)
+            played = Played(pool, target_returns, num_episodes, seed, score_reference)
+            return evaluate_all(policy, [played], progress)[0]
     given = (environments.env_id, environments.d4rl_physics, environments.max_episode_steps)
     asked = (env, d4rl_physics, max_episode_steps)
     if given != asked:
         raise InputError(
             f"environments are {given}, the evaluation is in {asked}; pass a pool of the same kind"
         )
-    return _evaluate(policy, environments, target_returns, num_episodes, seed, score_reference, progress)
+    played = Played(environments, target_returns, num_episodes, seed, score_reference)
+    return evaluate_all(policy, [played], progress)[0]
 
 
 def episode_seeds(seed: int, num_episodes: int) -> list[int]:
@@ -254,44 +257,99 @@ def _said(mission: str | None) -> str:
     return mission
 
 
-def _evaluate(
-    policy: Policy,
-    pool: EnvironmentPool,
-    target_returns: Sequence[float | None],
-    num_episodes: int,
-    seed: int,
-    score_reference: tuple[float, float] | None,
-    progress: Progress | None,
-) -> list[Evaluation]:
-    num_targets = len(target_returns)
-    if num_episodes < 1 or num_targets < 1:
-        raise InputError(
-            f"{num_episodes} episodes for {num_targets} target returns, expected at least 1 of each"
-        )
-    seeds, asked = episode_seeds(seed, num_episodes), [t for t in target_returns if t is not None]
-    played: list[list[Episode]] = [[] for _ in target_returns]
-    started = time.perf_counter()
+@dataclass(frozen=True)
+class Played:
+    """An evaluation; its fields are arguments of `evaluate`."""
+
+    environments: EnvironmentPool
+    target_returns: Sequence[float | None]
+    num_episodes: int
+    seed: int
+    score_reference: tuple[float, float] | None
+    place: int = 0
+    """Of its run in the stack that acts, where it is one."""
+
+    def __post_init__(self) -> None:
+        if self.num_episodes < 1 or not self.target_returns:
+            raise InputError(
+                f"{self.num_episodes} episodes for {len(self.target_returns)} target returns, expected at "
+                "least 1 of each"
+            )
+
+    @property
+    def asked(self) -> list[float]:
+        """What is asked for, target by target; nothing of a policy that takes none."""
+        return [target for target in self.target_returns if target is not None]
+
+
+def evaluate_all(
+    policy: Policy | StackPolicy, parts: Sequence[Played], progress: Progress | None = None
+) -> list[list[Evaluation]]:
+    """Play several evaluations at once, all of as many episodes.
+
+    Args:
+        policy: of one part, or of a stack of runs, one for each part.
+        parts: what to play; their environments take the same actions.
+        progress: told of every lockstep step.
+
+    Returns:
+        The evaluations of each part, one for each target. Their seconds are the part's share.
+    """
+    num_targets, num_episodes = sum(len(part.target_returns) for part in parts), parts[0].num_episodes
+    seeds = [episode_seeds(part.seed, num_episodes) for part in parts]
+    played: list[list[list[Episode]]] = [[[] for _ in part.target_returns] for part in parts]
+    started, done = time.perf_counter(), 0
     in_wave = max(1, MAX_LOCKSTEP // num_targets)
     for first in range(0, num_episodes, in_wave):
-        wave = seeds[first : first + in_wave]
-        done = sum(episode.length for episodes in played for episode in episodes)
-        environments = pool.take(len(wave) * num_targets)
-        with unlimited(policy):
-            episodes = rollout(
-                policy,
-                environments,
-                wave * num_targets,
-                target_returns=np.repeat(asked, len(wave)) if len(asked) == num_targets else None,
-                progress=_counted_from(done, progress),
-            )
-        pool.drop([env for env, episode in zip(environments, episodes, strict=True) if episode.fault])
-        for target in range(num_targets):
-            played[target] += episodes[target * len(wave) : (target + 1) * len(wave)]
-    seconds = time.perf_counter() - started
+        waves = [of_part[first : first + in_wave] for of_part in seeds]
+        episodes = _play_wave(policy, parts, waves, _counted_from(done, progress))
+        done += sum(episode.length for episode in episodes)
+        each = iter(episodes)
+        for wave, of_part in zip(waves, played, strict=True):
+            for of_target in of_part:
+                of_target += itertools.islice(each, len(wave))
+    seconds = (time.perf_counter() - started) / len(parts)
     return [
-        _summarize(pool.env_id, target, episodes, score_reference, seconds)
-        for target, episodes in zip(target_returns, played, strict=True)
+        [
+            _summarize(part.environments.env_id, target, of_target, part.score_reference, seconds)
+            for target, of_target in zip(part.target_returns, of_part, strict=True)
+        ]
+        for part, of_part in zip(parts, played, strict=True)
     ]
+
+
+def _play_wave(
+    policy: Policy | StackPolicy,
+    parts: Sequence[Played],
+    waves: Sequence[Sequence[int]],
+    progress: Progress | None,
+) -> list[Episode]:
+    """Play an episode of each seed for each target, part by part and in it target by target."""
+    counts = [len(part.target_returns) * len(wave) for part, wave in zip(parts, waves, strict=True)]
+    taken = [part.environments.take(count) for part, count in zip(parts, counts, strict=True)]
+    asked = [
+        target for part, wave in zip(parts, waves, strict=True) for target in np.repeat(part.asked, len(wave))
+    ]
+    if isinstance(policy, StackPolicy):
+        policy.seat(np.repeat([part.place for part in parts], counts))
+    with unlimited(policy):
+        episodes = rollout(
+            policy,
+            [env for envs in taken for env in envs],
+            [
+                seed
+                for part, wave in zip(parts, waves, strict=True)
+                for _ in part.target_returns
+                for seed in wave
+            ],
+            target_returns=np.array(asked) if len(asked) == sum(counts) else None,
+            progress=progress,
+        )
+    each = iter(episodes)
+    for part, envs in zip(parts, taken, strict=True):
+        ended = zip(envs, itertools.islice(each, len(envs)), strict=True)
+        part.environments.drop([env for env, episode in ended if episode.fault])
+    return episodes
 
 
 def _counted_from(done: int, progress: Progress | None) -> Progress | None:

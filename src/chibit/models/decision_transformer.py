@@ -137,7 +137,11 @@ class DecisionTransformerModel(nn.Module):
         timesteps: table of timestep embeddings.
         backbone: any module with `width` and GPT's forward.
         action_head: from hidden states to actions or logits; None where the head is tied.
+        has_baseline: whether something is taken off returns-to-go.
     """
+
+    return_scale: Tensor
+    return_baseline: Tensor
 
     def __init__(
         self,
@@ -167,8 +171,11 @@ class DecisionTransformerModel(nn.Module):
         """
         super().__init__()
         self.config = config
-        self._return_scale = config.return_scale or PAPER_RETURN_SCALE
-        self._return_baseline = config.return_baseline or (0.0, 0.0)
+        baseline = config.return_baseline or (0.0, 0.0)
+        self.has_baseline = baseline != (0.0, 0.0)
+        scale = torch.tensor(config.return_scale or PAPER_RETURN_SCALE)
+        self.register_buffer("return_scale", scale, persistent=False)
+        self.register_buffer("return_baseline", torch.tensor(baseline), persistent=False)
         self.num_actions = num_actions
         width = cast(int, backbone.width)
         self.tokens_per_step = 3 if config.return_tokens else 2
@@ -296,12 +303,12 @@ class DecisionTransformerModel(nn.Module):
         return actions if self.bound is None else self.bound.from_unit(torch.tanh(actions))
 
     def _relative_returns(self, returns_to_go: Tensor, timesteps: Tensor) -> Tensor:
-        first, more = self._return_baseline
-        if (first, more) != (0.0, 0.0):
+        if self.has_baseline:
+            first, more = self.return_baseline.unbind()
             # Past the table every step looks like its last one, here as there.
             steps = timesteps.clamp(max=self.timesteps.num_embeddings - 1)
             returns_to_go = returns_to_go - first - more * steps
-        return returns_to_go / self._return_scale
+        return returns_to_go / self.return_scale
 
     def _add_timesteps(self, tokens: Tensor, timesteps: Tensor) -> Tensor:
         """Add one vector to the return, state and action of a step; (B, 3K, D) either way."""

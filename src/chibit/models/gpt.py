@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from chibit.core.config import Checked
 from chibit.core.errors import InputError
 from chibit.core.fields import BelowOne, Count, Layers
+from chibit.models.dropout import dropout, is_counted, is_stacked
 
 _HAS_ONEDNN = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled  # type: ignore[attr-defined]
 Activation = Literal["relu", "gelu", "gelu_new", "quick_gelu"]
@@ -87,29 +88,6 @@ SIZES = {
 """Table 9 of Reid et al. (2022), by the count of the blocks' parameters."""
 
 
-def dropout(x: Tensor, p: float, *, training: bool) -> Tensor:
-    """Drop each coordinate with probability p (rounded to 1/65536) and rescale the rest to keep the mean.
-
-    On CPU one 64-bit draw of the global generator decides four coordinates, which costs a tenth of
-    `F.dropout`; elsewhere it is `F.dropout`.
-
-    Args:
-        x: any shape.
-        p: probability in [0, 1).
-        training: False returns x itself.
-    """
-    if not training or p == 0.0:
-        return x
-    if x.device.type != "cpu":
-        return F.dropout(x, p)
-    dropped = max(1, round(p * 65536))
-    words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-    draws = words.view(torch.int16)[: x.numel()].view(x.shape)
-    # 1 where draws >= dropped - 32768, else 0, by arithmetic: five times faster than a comparison and a cast.
-    keep = draws.to(torch.float32).sub_(dropped - 32769).clamp_(0.0, 1.0)
-    return x * keep.mul_(65536 / (65536 - dropped)).to(x.dtype)
-
-
 def _activate(x: Tensor, activation: Activation) -> Tensor:
     if activation == "relu":
         return F.relu(x)
@@ -128,11 +106,12 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
     Training in float32 on a CPU, a 1x1 convolution of narrow layers runs 1.05 to 1.15 times as fast, forward
     and backward: it is oneDNN's, the matrix product is not. From width 768 on it is slower, and six times as
-    slow where torch has no oneDNN.
+    slow where torch has no oneDNN. Several models at once are products of batches of matrices.
     """
     batch, tokens, width = x.shape
     eager_fp32 = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    if not (eager_fp32 and _HAS_ONEDNN and torch.is_grad_enabled() and width * len(weight) <= 256 * 1024):
+    alone = eager_fp32 and not is_stacked()
+    if not (alone and _HAS_ONEDNN and torch.is_grad_enabled() and width * len(weight) <= 256 * 1024):
         return F.linear(x, weight, bias)
     pixels = x.reshape(batch, tokens, 1, width).permute(0, 3, 1, 2)  # (B, I, T, 1), channels last
     return F.conv2d(pixels, weight[:, :, None, None], bias).permute(0, 2, 3, 1).reshape(batch, tokens, -1)
@@ -200,12 +179,12 @@ _QUERY_BLOCK = 256
 
 
 def _use_fused(query: Tensor) -> bool:
-    """Whether the library's kernel is used: on GPUs.
+    """Whether the library's kernel is used: on GPUs, unless dropout's draws are counted, which it cannot do.
 
     Measured on CPU, forward and backward, it is slower than plain operations on blocks of queries at every
     length from 60 to 1,024 tokens, in bfloat16 up to 2.6 times, and with dropout even more.
     """
-    return query.device.type != "cpu"
+    return query.device.type != "cpu" and not is_counted()
 
 
 def _explicit_attention(

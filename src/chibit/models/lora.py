@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from chibit.core.errors import InputError, first_line, needing
+from chibit.models.dropout import dropout
 from chibit.models.gpt import GPT, CausalSelfAttention
 from chibit.models.huggingface import HuggingFaceBackbone
 
@@ -53,7 +54,7 @@ class LoRALinear(nn.Module):
     @property
     def weight(self) -> Tensor:
         """(O, I) corrected matrix; under training, with a fresh draw of the dropout."""
-        down = F.dropout(self.down, self.dropout, self.training)
+        down = dropout(self.down, self.dropout, training=self.training, as_torch=True)
         return self.frozen + self.scale * (self.up @ down)
 
     def forward(self, x: Tensor) -> Tensor:

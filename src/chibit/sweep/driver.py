@@ -16,13 +16,14 @@ from typing import Any, Literal, get_args
 
 from chibit.core.errors import InputError
 from chibit.core.files import nearest
+from chibit.core.runtime import is_on_gpu
 from chibit.core.signals import StopRequests
 from chibit.sweep.engines import Crash, Engine, InProcess, LocalPool, gpus_to_share, note
 from chibit.sweep.progress import StudyProgress
 from chibit.sweep.tasks import Outcome, Task, make_tasks
 from chibit.training.run_config import RunConfig, run_path
 
-EngineName = Literal["process", "pool", "ray"]
+EngineName = Literal["auto", "process", "pool", "stacked", "ray"]
 _POLL_SECONDS = 0.5
 
 
@@ -31,8 +32,9 @@ def run_all(
     *,
     root: Path,
     study: str,
-    engine: EngineName = "pool",
+    engine: EngineName = "auto",
     num_processes: int = 1,
+    stack: int | None = None,
     ray_address: str | None = None,
     gpu_share: float = 0.25,
     retries: int = 1,
@@ -45,8 +47,10 @@ def run_all(
         configs: the runs.
         root: folder that holds the study's folder.
         study: name of the study.
-        engine: process (this one), pool (local processes), or ray.
+        engine: process (this one), pool (local processes), stacked (runs of one shape as one program), ray,
+            or auto: stacked with `stack`, and on a GPU with one process, else pool.
         num_processes: runs side by side in the pool, each with its own number of threads (one by default).
+        stack: most runs in a stack; None is as many as fit into the memory of the device.
         ray_address: Ray cluster to join; None starts a local one.
         gpu_share: share of a GPU that Ray keeps for each run that takes one, in (0, 1]. The pool gives its
             places the machine's GPUs in turn.
@@ -59,9 +63,12 @@ def run_all(
         One outcome a configuration, in the same order.
 
     Raises:
-        InputError: for an unknown engine or number of processes, or a missing extra.
+        InputError: for an unknown engine or number of processes, or a missing extra; or runs of which the
+            engine stacked can put none beside another.
         ResourceError: if the Ray cluster cannot be reached.
     """
+    if stack is not None and stack < 1:
+        raise InputError(f"stack: got {stack}, expected at least 1")
     if num_processes < 1 or retries < 0:
         raise InputError(f"num_processes, retries: got {num_processes}, {retries}, expected at least 1 and 0")
     if not 0.0 < gpu_share <= 1.0:
@@ -73,7 +80,9 @@ def run_all(
         for outcome in outcomes.values():
             shown.ended(outcome)
         if to_do:
-            made = _make_engine(engine, to_do, num_processes, ray_address, gpu_share, retries)
+            if engine == "auto":
+                engine = usual_engine(to_do, num_processes, stack)
+            made = _make_engine(engine, to_do, num_processes, stack, ray_address, gpu_share, retries)
             with contextlib.closing(made):
                 outcomes |= _Driver(made, to_do, shown).run()
     return [outcomes[run_path(config, root, study)] for config in configs]
@@ -83,12 +92,17 @@ def _make_engine(
     name: str,
     tasks: Sequence[Task],
     num_processes: int,
+    stack: int | None,
     ray_address: str | None,
     gpu_share: float,
     retries: int,
 ) -> Engine:
     if name == "process":
         return InProcess(retries)
+    if name == "stacked":
+        from chibit.sweep.stacked_engine import Stacked
+
+        return Stacked(tasks, retries, stack)
     if name == "pool":
         return LocalPool(min(num_processes, len(tasks)), retries, gpus_to_share(tasks))
     if name == "ray":
@@ -98,6 +112,17 @@ def _make_engine(
         return RayEngine(ray_address, gpu_share, retries)
     known = get_args(EngineName)
     raise InputError(f"engine: unknown {name!r}{nearest(name, known)}; known: {', '.join(known)}")
+
+
+def usual_engine(tasks: Sequence[Task], num_processes: int, stack: int | None = None) -> EngineName:
+    """What `auto` means: stacks where that is asked for, or runs go on a GPU and no pool is; else a pool."""
+    from chibit.training.stacked import stack_key
+
+    if stack is not None:
+        return "stacked"
+    on_gpu = all(is_on_gpu(task.config.device) for task in tasks)
+    can_stack = on_gpu and num_processes == 1 and any(stack_key(task.config) for task in tasks)
+    return "stacked" if can_stack else "pool"
 
 
 class _Driver:

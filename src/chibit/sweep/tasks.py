@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -86,11 +86,19 @@ def run_task(task: Task) -> Outcome:
     from chibit.training.offline import train
     from chibit.training.pretrain.sources import import_sources
 
-    try:
+    def do() -> None:
         import_sources(task.config.agent)  # a worker of a pool has not seen the driver's modules
         train(task.config, task.path, study=task.study, progress=False)
         if task.attention:
             _draw(task)
+
+    return outcome_of(task, do)
+
+
+def outcome_of(task: Task, do: Callable[[], object]) -> Outcome:
+    """What becomes of a task by something that is done for it; a refusal becomes an outcome."""
+    try:
+        do()
     except BusyError as error:
         return Outcome(task.path, "busy", str(error))
     except UserError as error:
@@ -98,6 +106,18 @@ def run_task(task: Task) -> Outcome:
     except Stopped as error:
         return Outcome(task.path, "stopped", str(error), error.exit_code - 128)
     return Outcome(task.path, "finished")
+
+
+def finish_task(task: Task, error: UserError | Stopped | None) -> Outcome:
+    """What became of a task whose run ended with an error, or is finished and lacks at most its maps."""
+
+    def do() -> None:
+        if error is not None:
+            raise error
+        if task.attention:
+            _draw(task)
+
+    return outcome_of(task, do)
 
 
 def _draw(task: Task) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -126,23 +126,49 @@ class Loop(ABC, Generic[ConfigT]):
                 self.before_first_step()
             while state.step < config.num_steps:
                 self._step()
-                step, done = state.step, state.step == config.num_steps
-                if step % config.log_every == 0 or done:
-                    self._write_metrics()
-                evaluated, best = config.evaluates_at(step), False
-                if evaluated:
-                    self._read()
-                    with self.progress.evaluating():
-                        best = self.evaluate()
-                due = step % config.checkpoint_every == 0 if config.checkpoint_every else evaluated
-                signal_number = self.asked_to_stop()
-                if due or best or done or signal_number:
-                    self._save(best=best)
-                if signal_number and not done:
-                    self.saver.wait()
-                    raise Stopped(
-                        signal_number, f"{self.run.path}: stopped after step {step}, checkpoint saved"
-                    )
+                self._follow_up()
+        self.finish()
+
+    def _follow_up(self) -> None:
+        """What follows a step: a line of the log, an evaluation, a checkpoint, the end on request."""
+        evaluated, best = self.config.evaluates_at(self.state.step), False
+        if self.logs_now:
+            self.write_metrics()
+        if evaluated:
+            self._read()
+            with self.progress.evaluating():
+                best = self.evaluate()
+        signal_number = self.asked_to_stop()
+        if self.saves_now(best=best) or signal_number:
+            self.save(best=best)
+        if signal_number and not self.is_done:
+            raise self.stopped(signal_number)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all steps are."""
+        return self.state.step == self.config.num_steps
+
+    @property
+    def logs_now(self) -> bool:
+        """Whether a line of the log follows this step."""
+        return self.is_done or self.state.step % self.config.log_every == 0
+
+    def saves_now(self, *, best: bool) -> bool:
+        """Whether a checkpoint follows this step, of which the evaluation was the best so far or not."""
+        every, step = self.config.checkpoint_every, self.state.step
+        due = step % every == 0 if every else self.config.evaluates_at(step)
+        return due or best or self.is_done
+
+    def stopped(self, signal_number: int) -> Stopped:
+        """What a run ends with that was asked to stop and has saved, once that is on the disk."""
+        self.saver.wait()
+        return Stopped(
+            signal_number, f"{self.run.path}: stopped after step {self.state.step}, checkpoint saved"
+        )
+
+    def finish(self) -> None:
+        """Write the result."""
         with self.workers.first_alone():
             if self.workers.is_first:
                 self.run.write_result(self.result())
@@ -174,12 +200,18 @@ class Loop(ABC, Generic[ConfigT]):
         self.check()
         unread, self._unread = self._unread, []
         numbers = iter(read_scalars(value for metrics in unread for value in metrics.values()))
-        for name in (name for metrics in unread for name in metrics):
-            state.sums[name] = state.sums.get(name, 0.0) + next(numbers)
-            state.counts[name] = state.counts.get(name, 0) + 1
+        self.add_up({name: next(numbers) for name in metrics} for metrics in unread)
         state.train_seconds += time.perf_counter() - started
 
-    def _write_metrics(self) -> None:
+    def add_up(self, steps: Iterable[Mapping[str, float]]) -> None:
+        """Take in the metrics of steps, for the next line of the log."""
+        state = self.state
+        for name, value in (pair for metrics in steps for pair in metrics.items()):
+            state.sums[name] = state.sums.get(name, 0.0) + value
+            state.counts[name] = state.counts.get(name, 0) + 1
+
+    def write_metrics(self) -> None:
+        """Add a line to the log: the means since the line before, and what is measured."""
         self._read()
         state = self.state
         means = {name: total / state.counts[name] for name, total in state.sums.items()}
@@ -190,7 +222,8 @@ class Loop(ABC, Generic[ConfigT]):
         self.track(means)
         state.sums, state.counts = {}, {}
 
-    def _save(self, *, best: bool) -> None:
+    def save(self, *, best: bool) -> None:
+        """Save a checkpoint; `best` marks it as the best so far."""
         self._read()
         tensors, state = self.contents()
         if self.workers.is_first:

@@ -27,7 +27,7 @@ from chibit.data.inspect import find_notes
 from chibit.data.samplers.placement import place
 from chibit.environments.own import EnvLike, take_env
 from chibit.evaluation.pool import EnvironmentPool
-from chibit.evaluation.rollout import Evaluation, Progress, evaluate
+from chibit.evaluation.rollout import Evaluation, Played, Progress, evaluate
 from chibit.policy.policy import Policy
 from chibit.training.held_out import HeldOut
 from chibit.training.longer import carry_on
@@ -100,22 +100,35 @@ def train(
         raise refusal("on_evaluation", on_evaluation, "a function, or a list of them")
     config = config if env is None else replace(config, env_id=take_env(env))
     config = carry_on(config, path, dataset) if resume else config
+    with opened(config, path, dataset, study=study) as run:
+        if not run.is_finished:
+            train_sources(config.agent, progress=progress)
+            runtime = resolve_runtime(config.device, config.precision, config.num_threads)
+            with limited_memory(runtime.torch_device.type):
+                offline = OfflineRun(config, run, runtime, dataset, callbacks, progress=progress)
+                offline.resume(resume, allow_inexact=allow_inexact_resume)
+                offline.run_to_end()
+        return run.result()
+
+
+@contextlib.contextmanager
+def opened(
+    config: RunConfig[Any], path: Path, dataset: TrajectoryDataset | None = None, *, study: str
+) -> Iterator[RunDir]:
+    """Hold a run's directory, which is made where it is not there.
+
+    Raises:
+        UserError: where it is another run's or another process's, or is finished and its data have changed.
+    """
     run = RunDir.create(path, arm=config.arm_name, study=study, config=to_record(config))
     with run.lock():
         if run.is_finished:
             refuse_changed_if_here(run, config, dataset)
             make_trackers(run, config)
-            return run.result()
-        train_sources(config.agent, progress=progress)
-        runtime = resolve_runtime(config.device, config.precision, config.num_threads)
-        with limited_memory(runtime.torch_device.type):
-            offline = _OfflineRun(config, run, runtime, dataset, callbacks, progress=progress)
-            offline.resume(resume, allow_inexact=allow_inexact_resume)
-            offline.run_to_end()
-        return run.result()
+        yield run
 
 
-class _OfflineRun(Loop[RunConfig[Any]]):
+class OfflineRun(Loop[RunConfig[Any]]):
     """An agent that learns from logged trajectories, and plays on schedule."""
 
     def __init__(
@@ -138,8 +151,8 @@ class _OfflineRun(Loop[RunConfig[Any]]):
         remedy = "lower batch_size, context_length or the model's size"
         check_fits(agent_config.num_bytes(self.spec), "this model with a batch", remedy, runtime.memory)
         self.agent: Agent = make_agent(agent_config, self.spec, runtime)
-        sampler = self.agent.sampler(self.agent.prepare(self.dataset), generator_of(config.seed, 1))
-        self.sampler: Sampler[Any] = place(sampler, self.device)
+        drawn_from = self.agent.prepare(self.dataset)
+        self.sampler: Sampler[Any] = self.agent.sampler(drawn_from, generator_of(config.seed, 1))
         self.advice = (*advise(config, self.dataset, held_out), *few_data(config, self.dataset))
         self.held_out = None
         if held_out is not None:
@@ -150,6 +163,7 @@ class _OfflineRun(Loop[RunConfig[Any]]):
         self._began: tuple[int, float] | None = None
 
     def begin(self) -> None:
+        """See `Loop`."""
         record = provenance(self.dataset, self.agent)
         notes = [f"data: {note}" for note in find_notes(self.dataset)]
         if self.config.init_from:
@@ -168,22 +182,26 @@ class _OfflineRun(Loop[RunConfig[Any]]):
     def run_to_end(self) -> None:
         """As `Loop.run_to_end`; once steps were made, say how long the others will take."""
         self._began = self.state.step, self.state.train_seconds
+        self.sampler = place(self.sampler, self.device)
         super().run_to_end()
 
     def resources(self) -> contextlib.AbstractContextManager[Any]:
+        """See `Loop`."""
         return self.environments or contextlib.nullcontext()
 
     def update(self) -> Mapping[str, float | Tensor]:
+        """See `Loop`."""
         batch = self.sampler.sample()
-        with self._written_down():
+        with self.written_down():
             return self.agent.update(batch)
 
     def check(self) -> None:
-        with self._written_down():
+        """See `Loop`."""
+        with self.written_down():
             self.agent.check()
 
     @contextlib.contextmanager
-    def _written_down(self) -> Iterator[None]:
+    def written_down(self) -> Iterator[None]:
         """Have a divergence leave its rows in the run's folder."""
         try:
             yield
@@ -194,6 +212,7 @@ class _OfflineRun(Loop[RunConfig[Any]]):
             raise DivergenceError(f"{error}; the rows of its batch are in {path}") from error
 
     def measure(self) -> dict[str, float]:
+        """See `Loop`."""
         self._say_time()
         if self.held_out is None:
             return {}
@@ -217,10 +236,8 @@ class _OfflineRun(Loop[RunConfig[Any]]):
             )
 
     def evaluate(self) -> bool:
-        """Evaluate every target; True when the model is the best so far, by the first one's score."""
-        by_error = self.config.best_by == "held_out"
-        is_best = by_error and self.held_out is not None and self._is_best(-self.held_out.error())
-        rng, state = capture_rng(self.device), self.state
+        """Play for every target; True when the model is the best so far."""
+        rng = capture_rng(self.device)
         evaluations = []
         if self.environments is not None:
             evaluations = evaluate_agent(
@@ -228,11 +245,33 @@ class _OfflineRun(Loop[RunConfig[Any]]):
                 self.spec,
                 self.targets,
                 num_episodes=self.config.num_episodes,
-                seed=evaluation_seed(self.config.seed, self._evaluation_index()),
+                seed=self._evaluation_seed(),
                 environments=self.environments,
             )
         restore_rng(rng, self.device)
+        return self.take_in(evaluations)
+
+    def to_play(self) -> Played | None:
+        """The evaluation that is due at this step, for a stack; None where there is nothing to play in."""
+        if self.environments is None:
+            return None
+        return Played(
+            environments=self.environments,
+            target_returns=self.targets or (None,),
+            num_episodes=self.config.num_episodes,
+            seed=self._evaluation_seed(),
+            score_reference=self.spec.score_reference,
+        )
+
+    def take_in(self, evaluations: Sequence[Evaluation]) -> bool:
+        """Write down an evaluation, one record for each target; True when the model is the best so far.
+
+        It is judged by the score at the first target, or what the run chooses by.
+        """
+        state, by_error = self.state, self.config.best_by == "held_out"
+        is_best = by_error and self.held_out is not None and self._is_best(-self.held_out.error())
         if self.callbacks:
+            rng = capture_rng(self.device)
             self._tell(evaluations)
             restore_rng(rng, self.device)
         if not evaluations:
@@ -259,12 +298,13 @@ class _OfflineRun(Loop[RunConfig[Any]]):
         for callback in self.callbacks:
             callback(told)
 
-    def _evaluation_index(self) -> int:
-        """Which evaluation of the schedule this is, from 1: equal for all runs with one cadence."""
+    def _evaluation_seed(self) -> int:
+        """By the place of this evaluation in the schedule, from 1: equal for all runs with one cadence."""
         every = self.config.evaluate_every
-        return math.ceil(self.state.step / every) if every else 1
+        return evaluation_seed(self.config.seed, math.ceil(self.state.step / every) if every else 1)
 
     def contents(self) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
+        """See `Loop`."""
         agent = self.agent.state_dict()
         return agent.tensors, {
             "agent": agent.training,
@@ -274,19 +314,23 @@ class _OfflineRun(Loop[RunConfig[Any]]):
         }
 
     def refuse_changed(self, state: Mapping[str, Any], *, allow_inexact: bool) -> None:
+        """See `Loop`."""
         refuse_changed(self.run, self.config, self.dataset)
 
     def restore(self, checkpoint: Checkpoint) -> None:
+        """See `Loop`."""
         training = checkpoint.state["agent"]
         if training is None:  # which would load the weights alone
             raise ValueError("it holds no state of the training")
         self.agent.load_state_dict(AgentState(tensors=checkpoint.tensors, training=training))
 
     def restore_draws(self, state: Mapping[str, Any]) -> None:
+        """See `Loop`."""
         self.sampler.load_state_dict(state["sampler"])
         restore_rng(state["rng"], self.device)
 
     def result(self) -> dict[str, Any]:
+        """See `Loop`."""
         state = self.state
         return summarize(self.run, state.step, state.train_seconds, state.evaluation_seconds, self.dataset)
 

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+from dataclasses import replace
 
 import pytest
 
@@ -206,3 +207,23 @@ def test_a_ray_address_where_nobody_listens_is_refused_at_once():
             require_reachable(address)
     with pytest.raises(ResourceError, match="nobody answers"):
         require_reachable("127.0.0.1:99999")
+
+
+@pytest.mark.parametrize(
+    ("devices", "num_processes", "stack", "engine"),
+    [
+        (["cuda:0", "cuda:0"], 1, None, "stacked"),
+        (["cuda:0", "cpu"], 1, None, "pool"),
+        (["cuda:0", "cuda:0"], 2, None, "pool"),
+        (["cpu", "cpu"], 1, None, "pool"),
+        (["cpu", "cpu"], 1, 2, "stacked"),
+    ],
+)
+def test_runs_are_stacked_on_a_gpu_and_where_that_is_asked_for(
+    devices, num_processes, stack, engine, tmp_path
+):
+    configs = [RunConfig(data="x", agent="dt", device=device, seed=i) for i, device in enumerate(devices)]
+    tasks = make_tasks(configs, root=tmp_path, study="s")
+    assert driver.usual_engine(tasks, num_processes, stack) == engine
+    values = make_tasks([replace(config, agent="bc") for config in configs], root=tmp_path, study="s")
+    assert driver.usual_engine(values, num_processes, stack) == ("stacked" if stack else "pool")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -32,9 +32,13 @@ from chibit.data.samplers.windows import SequenceBatch, WindowSampler
 from chibit.losses.sequence import action_cross_entropy, action_mse
 from chibit.losses.similarity import similarity_loss
 from chibit.models.decision_transformer import PAPER_RETURN_SCALE, DecisionTransformerModel
+from chibit.models.dropout import Counted, drawing
 from chibit.models.gpt import GPT
 from chibit.models.huggingface import HuggingFaceBackbone
 from chibit.models.own_backbone import OwnBackbone
+
+if TYPE_CHECKING:
+    from chibit.agents.dt.stack import SequenceStack
 
 _DECAYS: dict[str, Callable[[int, int], float]] = {
     "linear_to_zero": linear_to_zero,
@@ -75,6 +79,11 @@ class DecisionTransformer(Agent, config=DecisionTransformerConfig):
             fused=True,
         )
         self.guard: StepGuard = StepGuard(runtime.torch_device, [self.optimizer])
+        self.draws: Counted | None = None
+        if config.dropout_draws == "counter" or (
+            config.dropout_draws == "auto" and runtime.torch_device.type != "cpu"
+        ):
+            self.draws = Counted(torch.randint(2**31, (1,)).to(runtime.torch_device))
 
     @property
     def initializer(self) -> dict[str, Any]:
@@ -96,7 +105,10 @@ class DecisionTransformer(Agent, config=DecisionTransformerConfig):
     def update(self, batch: SequenceBatch) -> Mapping[str, float | Tensor]:
         """Take one step down Eq. 9."""
         self._modules.train()
-        losses, weights = self.losses(batch), self.weights()
+        if self.draws is not None:
+            self.draws.begin(self.step)
+        with drawing(self.draws):
+            losses, weights = self.losses(batch), self.weights()
         total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
         self.optimizer.zero_grad()
         total.backward()  # type: ignore[no-untyped-call]
@@ -106,7 +118,7 @@ class DecisionTransformer(Agent, config=DecisionTransformerConfig):
         metrics |= {f"train/{name}_loss": loss.detach() for name, loss in losses.items()}
         metrics["train/grad_norm"] = norm
         self.admit(batch.rows, loss=total, gradient_norm=norm)
-        factor = self._learning_rate_factor()
+        factor = self.learning_rate_factor()
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
         self.optimizer.step()
@@ -116,14 +128,16 @@ class DecisionTransformer(Agent, config=DecisionTransformerConfig):
             metrics |= self.language.perplexity(self.step, self.runtime)
         return metrics
 
-    def _learning_rate_factor(self) -> float:
+    def learning_rate_factor(self) -> float:
+        """What step sizes are multiplied by at this step."""
         config, warmup_steps = self.config, self.config.warmup_steps or 0
         if not config.learning_rate_decay_steps:
             return warmup(self.step, warmup_steps)
         return cosine_decay(self.step, config.learning_rate_decay_steps, warmup_steps, floor=0.1)
 
-    def losses(self, batch: SequenceBatch) -> dict[str, Tensor]:
-        """The terms of Eq. 9 that count at this step, unweighted."""
+    def losses(self, batch: SequenceBatch, centers: Tensor | None = None) -> dict[str, Tensor]:
+        """The terms of Eq. 9 that count at this step, unweighted; `centers` in place of its own."""
+        centers = self.centers if centers is None else centers
         batch = batch.to(self.runtime.torch_device)
         with self.runtime.autocast():
             tokens = self.model.embed(batch.returns_to_go, batch.states, batch.actions, batch.timesteps)
@@ -131,11 +145,9 @@ class DecisionTransformer(Agent, config=DecisionTransformerConfig):
         targets = self.model.in_units(batch.actions)
         losses = {"action": self._action_loss(predictions, targets, batch.attention_mask)}
         weights = self.weights()
-        if weights["similarity"] and self.centers is not None:
+        if weights["similarity"] and centers is not None:
             real = batch.attention_mask.repeat_interleave(self.model.tokens_per_step, dim=1)
-            losses["similarity"] = similarity_loss(
-                tokens.float(), self.centers, real, self.config.similarity_form
-            )
+            losses["similarity"] = similarity_loss(tokens.float(), centers, real, self.config.similarity_form)
         if weights["language"] and self.language is not None and self.step % self.config.language_every == 0:
             losses["language"] = self.language.loss(self.runtime)
         return losses
@@ -171,13 +183,19 @@ class DecisionTransformer(Agent, config=DecisionTransformerConfig):
 
     def weights(self) -> dict[str, float]:
         """Weights of the terms of Eq. 9 at this step: 1, λ1, λ2."""
-        config, steps = self.config, self.config.auxiliary_decay_steps or 0
-        language_decay = config.language_decay or config.auxiliary_decay
+        similarity, language = self.decays()
         return {
             "action": 1.0,
-            "similarity": config.similarity_weight * _DECAYS[config.auxiliary_decay](self.step, steps),
-            "language": config.language_weight * _DECAYS[language_decay](self.step, steps),
+            "similarity": self.config.similarity_weight * similarity,
+            "language": self.config.language_weight * language,
         }
+
+    def decays(self) -> tuple[float, float]:
+        """What is left of λ1 and λ2 at this step, as shares."""
+        config, steps = self.config, self.config.auxiliary_decay_steps or 0
+        kinds = config.auxiliary_decay, config.language_decay or config.auxiliary_decay
+        similarity, language = (_DECAYS[kind](self.step, steps) for kind in kinds)
+        return similarity, language
 
     def policy(self, target_returns: Sequence[float] | None) -> ReturnConditionedPolicy:
         """Act with the current weights, asking for raw returns; None asks for the data's defaults."""
@@ -191,6 +209,19 @@ class DecisionTransformer(Agent, config=DecisionTransformerConfig):
             runtime=self.runtime,
             reward_mode=self.config.reward_mode,
         )
+
+    def stack_obstacle(self, other: Agent) -> str | None:
+        """See `Agent.stack_obstacle`."""
+        from chibit.agents.dt.stack import stack_obstacle  # which knows this class
+
+        return stack_obstacle(self, other) if isinstance(other, DecisionTransformer) else "another agent"
+
+    @classmethod
+    def stack(cls, agents: Sequence[DecisionTransformer]) -> SequenceStack:
+        """See `Agent.stack`."""
+        from chibit.agents.dt.stack import SequenceStack  # which knows this class
+
+        return SequenceStack(agents)
 
     @property
     def draws_actions(self) -> bool:
@@ -237,6 +268,8 @@ class DecisionTransformer(Agent, config=DecisionTransformerConfig):
         training: dict[str, Any] = {"step": self.step, "optimizer": self.optimizer.state_dict()}
         if self.language is not None:
             training["language"] = self.language.state_dict()
+        if self.draws is not None:
+            training["dropout_seed"] = self.draws.seeds
         return AgentState(tensors=dict(self._modules.state_dict()), training=training)
 
     def load_state_dict(self, state: AgentState) -> None:
@@ -247,6 +280,8 @@ class DecisionTransformer(Agent, config=DecisionTransformerConfig):
             restore_optimizer(self.optimizer, state.training["optimizer"])
             if self.language is not None:
                 self.language.load_state_dict(state.training["language"])
+            if self.draws is not None:
+                self.draws.seeds.copy_(state.training["dropout_seed"])
 
     def _with_decay(self) -> list[dict[str, Any]]:
         """AdamW's groups: each of `groups`, parted where not every parameter decays."""

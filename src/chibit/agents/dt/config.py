@@ -40,6 +40,7 @@ from chibit.models.hub import links_within
 from chibit.models.initializers import Transfer, is_own, short_name, with_budget
 
 Decay = Literal["linear_to_zero", "sigmoid", "constant"]
+DropoutDraws = Literal["auto", "stream", "counter"]
 
 _SCHEDULE_SHARE = 0.05
 """Warm-up (Table 7) and decay of the extra losses (section 4.1): 5,000 of 100,000 steps."""
@@ -64,6 +65,7 @@ _DECAYS = Needs(
     lambda config: config.auxiliary_decay != "constant" or config.language_decay not in (None, "constant"),
 )
 _IMAGE_GPT = Needs("an ImageGPT as initializer", lambda config: "igpt" in config.initializer)
+_DROPOUT = Needs("dropout", lambda config: any(config.dropouts().values()))
 _BACKBONE = Needs("a backbone that is trained", lambda config: config.tuning != "frozen")
 
 
@@ -88,6 +90,9 @@ class DecisionTransformerConfig(DecisionTransformerModelConfig, AgentConfig):
     """Probability, for embeddings, attention and residual branches (Table 7; the released parser has 0.1)."""
     attention_dropout: BelowOne | None = None
     """Probability for attention weights alone; None is `dropout` (the released code always has 0.1)."""
+    dropout_draws: Annotated[DropoutDraws, Since("auto"), _DROPOUT] = "auto"
+    """Random numbers of dropout: stream, from torch's generator; counter, computed from seed, step and place,
+    the same on every device and in a stack of runs; auto: stream on a CPU, else counter."""
 
     context_length: Count = 20
     """K: timesteps the model sees; three times as many tokens."""
@@ -330,6 +335,27 @@ class DecisionTransformerConfig(DecisionTransformerModelConfig, AgentConfig):
     def takes_target_returns(self) -> bool:
         """Whether the model looks at returns-to-go."""
         return self.return_tokens
+
+    @property
+    def stack_shape(self) -> DecisionTransformerConfig | None:
+        """All but weights, step sizes and weights of losses; None where text is read beside trajectories."""
+        if self.language_weight or self.perplexity_every:
+            return None
+        return dataclasses.replace(
+            self,
+            initializer="random",
+            transfer="whole",
+            timestep_table="auto",
+            max_timesteps=0,
+            learning_rate=1.0,
+            backbone_learning_rate=None,
+            weight_decay=0.0,
+            grad_clip=1.0,
+            similarity_weight=float(self.similarity_weight > 0),
+            similarity_source="",
+            return_scale=None,
+            return_baseline=None,
+        )
 
     def gpt_config(self) -> GPTConfig | None:
         """Of a random backbone; None where the initializer brings its own shape and none was asked for."""

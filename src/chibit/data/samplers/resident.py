@@ -8,7 +8,9 @@ Dimensions: B batch · K context in timesteps · C pictures in a stack · N step
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+import itertools
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -43,6 +45,16 @@ class Resident:
         self._frames: Tensor | None = None
         if dataset.frames is not None:
             self._frames, self._depth = self.take(np.asarray(dataset.frames)), dataset.spec.image_shape[0]
+
+    @classmethod
+    def joined(cls, parts: Sequence[Resident]) -> tuple[Resident, list[int]]:
+        """The columns of several data sets without pictures end to end, and the first row of each."""
+        firsts = [0, *itertools.accumulate(len(part._records) for part in parts)]
+        whole = copy.copy(parts[0])
+        whole._records = torch.cat([part._records for part in parts])
+        starts = [part._starts[:-1] + first for part, first in zip(parts, firsts, strict=False)]
+        whole._starts = torch.cat([*starts, parts[-1]._starts[-1:] + firsts[-2]])
+        return whole, firsts[:-1]
 
     def take(self, column: np.ndarray, prepare: Callable[[np.ndarray], np.ndarray] = np.array) -> Tensor:
         """A column on the device, row by row as `prepare` gives it."""

@@ -79,20 +79,28 @@ class WindowSampler(RowSampler):
         """
         check_sizes(context_length=context_length)
         super().__init__(dataset, batch_size=batch_size, generator=generator)
-        self.context_length, self._anchor = context_length, anchor
+        self.context_length, self.anchor = context_length, anchor
         what = f"batch_size: a batch of {batch_size:,} windows of {context_length:,} steps"
         num_bytes = 4 * batch_size * context_length * self._records.shape[1]
         check_fits(num_bytes, what, "lower batch_size or context_length")
         self._offsets = np.arange(context_length)
         self._there: Resident | None = None
 
+    def resident(self, device: torch.device) -> Resident:
+        """The data on a device."""
+        return Resident(self.dataset, self._normalize, device)
+
     def move_to(self, device: torch.device) -> None:
         """Keep the data on a device, and gather batches there from now on."""
-        self._there = Resident(self.dataset, self._normalize, device)
+        self._there = self.resident(device)
+
+    def draw(self) -> np.ndarray:
+        """Draw (B,) rows that anchor the next batch, without it."""
+        return self._draw(len(self._records))
 
     def sample(self) -> SequenceBatch:
         """Draw the next batch."""
-        return self.windows(self._draw(len(self._records)))
+        return self.windows(self.draw())
 
     def windows(self, rows: np.ndarray) -> SequenceBatch:
         """Give the windows that are anchored at chosen rows.
@@ -101,11 +109,11 @@ class WindowSampler(RowSampler):
             rows: (B,) int64 rows of the data set.
         """
         if self._there is not None:
-            by_last = self._anchor == "last"
+            by_last = self.anchor == "last"
             return SequenceBatch(**self._there.windows(rows, self.context_length, by_last=by_last))
         episodes = np.searchsorted(self._starts, rows, side="right") - 1
         ends = self._starts[episodes + 1]
-        if self._anchor == "last":
+        if self.anchor == "last":
             ends = rows + 1
             rows = np.maximum(self._starts[episodes], ends - self.context_length)
         steps = rows[:, None] + self._offsets

@@ -1,0 +1,66 @@
+"""The engine that trains runs of one shape as one program, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from chibit.core.errors import InputError, UserError
+from chibit.core.signals import Stopped
+from chibit.sweep.engines import Ended, InProcess, crash
+from chibit.sweep.tasks import Outcome, Task, finish_task
+from chibit.training.stacked import stack_key, train_stack
+
+
+class Stacked(InProcess):
+    """Takes all tasks, and does those of one shape together, so many at a time; others one by one."""
+
+    def __init__(self, tasks: Sequence[Task], retries: int, most: int | None) -> None:
+        """Prepare to take tasks.
+
+        Args:
+            tasks: all that there will be.
+            retries: times that a task may be submitted again after a crash.
+            most: runs in a stack; None is as many as fit.
+
+        Raises:
+            InputError: if none of them can be in a stack.
+        """
+        super().__init__(retries)
+        if not any(stack_key(task.config) for task in tasks):
+            raise InputError(
+                "engine: got stacked, but every run trains by itself only; a stack takes sequence models "
+                "that read no text: use --engine pool"
+            )
+        self.capacity, self._most, self._is_over = len(tasks), most, False
+
+    def interrupt(self) -> None:
+        """Begin no more tasks."""
+        self._is_over = True
+
+    def collect(self, timeout: float) -> list[Ended]:
+        """Do the first waiting task, with all that can be done beside it."""
+        if self._is_over:
+            waiting, self._waiting = self._waiting, []
+            return [(task, Outcome(task.path, "stopped", "not started")) for task in waiting]
+        if not self._waiting:
+            return []
+        key = stack_key(self._waiting[0].config)
+        if key is None or self._most == 1:
+            self._waiting.append(self._waiting.pop(0))
+            return super().collect(timeout)
+        alike = [task for task in self._waiting if stack_key(task.config) == key]
+        runs = [(task.config, task.path) for task in alike]
+        ended: list[Ended]
+        try:
+            how = train_stack(runs, study=alike[0].study, most=self._most)
+        except Exception as error:
+            self._waiting = [task for task in self._waiting if task not in alike]
+            refused = str(error) if isinstance(error, UserError) else None
+            return [
+                (task, crash(task, error) if refused is None else Outcome(task.path, "failed", refused))
+                for task in alike
+            ]
+        ended = [(task, finish_task(task, how[task.path])) for task in alike if task.path in how]
+        self._waiting = [task for task in self._waiting if task.path not in how]
+        self.was_interrupted = any(isinstance(error, Stopped) for error in how.values())
+        return ended
