@@ -39,6 +39,7 @@ VERBS = {
     "export": ("export.export", "write a run's policy as a folder to deploy or share"),
     "study": ("study.study", "a table of the paper, or another study: many runs, then a report"),
     "report": ("report.report", "tables, figures and one HTML page from run directories"),
+    "words": ("words.words", "does a language model know words for colors, objects and verbs?"),
     "recipes": ("start.recipes", "named configurations, one line each, or one whole"),
     "show": ("start.show", "the model of a run or recipe: configuration and parameter counts"),
 }

@@ -14,6 +14,7 @@ from chibit.agents.registry import AGENTS, AgentEntry, make_agent
 from chibit.agents.dt import agent  # noqa: F401
 from chibit.agents import bc, td3_bc, cql, brac_v, awr, iql, rebrac  # noqa: F401
 from chibit.agents import discrete_bc, qr_dqn, discrete_cql, rem  # noqa: F401
+from chibit.agents.text import agent as text_agent  # noqa: F401
 # isort: on
 
 DEFAULT_AGENT = "dt"

@@ -110,6 +110,11 @@ class AgentConfig(Checked):
         return False
 
     @property
+    def reads_missions(self) -> bool:
+        """Whether its agent is told in words what each episode is for."""
+        return False
+
+    @property
     def draws_attention(self) -> bool:
         """Whether its agent's `attending` has something to draw."""
         return False

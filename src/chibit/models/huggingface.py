@@ -14,7 +14,7 @@ import importlib
 import importlib.util
 import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ PreTrainedModel = Any
 
 
 class HuggingFaceBackbone(nn.Module):
-    """The body of a causal language model; position ids run from 0, padding is on the right.
+    """The body of a causal language model; position ids run from 0 at the first real token.
 
     Attributes:
         body: the model without its head and without its table of word embeddings.
@@ -154,7 +154,10 @@ class HuggingFaceBackbone(nn.Module):
         self._choose_attention(embeddings.device, want_weights=return_attentions)
         extra: dict[str, Any] = {"output_attentions": True} if return_attentions else {}
         if self._takes_positions:
-            extra["position_ids"] = torch.arange(tokens, device=embeddings.device)[None]
+            places = torch.arange(tokens, device=embeddings.device)[None]
+            if attention_mask is not None:  # counted from the first real token, wherever padding is
+                places = (attention_mask.cumsum(1) - 1).clamp(min=0)
+            extra["position_ids"] = places
         mask = None if attention_mask is None else attention_mask.long()
         embeddings = nn.functional.dropout(embeddings, self._embedding_dropout, self.training)
         output = self.body(inputs_embeds=embeddings, attention_mask=mask, **extra)
@@ -221,6 +224,12 @@ class HuggingFaceLanguageModel(nn.Module):
         hidden = self.gpt(self.tokens(token_ids[:, :-1]))
         table = self.tokens.weight if self.head is None else self.head.weight
         return vocabulary_loss(hidden.flatten(0, 1), table, token_ids[:, 1:].flatten())
+
+    def hidden_states(self, token_ids: Tensor) -> tuple[Tensor, ...]:
+        """(B, T, D) of (B, T) tokens: their embeddings, then what each layer gives."""
+        output = self.gpt.body(inputs_embeds=self.tokens(token_ids), output_hidden_states=True)
+        states: tuple[Tensor, ...] = output.hidden_states
+        return states
 
     def perplexity(self, token_ids: Tensor) -> float:
         """Exponential of the loss of (B, T) tokens, without dropout; at most e^700."""
@@ -290,6 +299,26 @@ def build_huggingface(folder: str) -> HuggingFaceLanguageModel:
                 config, dtype=torch.float32, attn_implementation="eager", trust_remote_code=False
             )
         return HuggingFaceLanguageModel(model)
+
+
+def load_tokenizer(source: str) -> Callable[[str], list[int]]:
+    """What turns a text into the tokens of a model, without special ones; source as of `load_huggingface`.
+
+    Raises:
+        InputError: if there is no tokenizer beside the model.
+    """
+    folder, extra = _locate(source)
+    transformers = _import_transformers()
+    with _reading(folder):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, **extra
+        )
+
+    def tokenize(text: str) -> list[int]:
+        ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
+        return ids
+
+    return tokenize
 
 
 def _locate(source: str) -> tuple[Path, dict[str, str]]:

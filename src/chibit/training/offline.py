@@ -37,7 +37,14 @@ from chibit.training.pretrain.sources import train_sources
 from chibit.training.provenance import provenance
 from chibit.training.result import summarize
 from chibit.training.run_config import RunConfig, to_record
-from chibit.training.run_data import advise, generator_of, open_data, refuse_changed, refuse_changed_if_here
+from chibit.training.run_data import (
+    advise,
+    generator_of,
+    open_data,
+    refuse_changed,
+    refuse_changed_if_here,
+    refuse_unread,
+)
 from chibit.training.trackers import evaluation_metrics, make_trackers
 from chibit.training.warm_start import start_from
 
@@ -144,6 +151,7 @@ class OfflineRun(Loop[RunConfig[Any]]):
         super().__init__(config, run, RunProgress(config.num_steps, run.path.name, enabled=progress))
         self.device = runtime.torch_device
         self.dataset, held_out = open_data(config, dataset, run=run, progress=progress)
+        refuse_unread(config, self.dataset)
         self.callbacks = callbacks
         self.spec: DatasetSpec = self.dataset.spec
         seed_torch(config.seed)

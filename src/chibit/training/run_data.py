@@ -91,6 +91,24 @@ def advise(
             )
 
 
+def refuse_unread(config: RunConfig[Any], dataset: TrajectoryDataset) -> None:
+    """Refuse data whose texts tell episodes apart, for an agent that reads none.
+
+    Raises:
+        InputError: with what reads them, and how to leave them out.
+    """
+    agent: Any = config.agent
+    if dataset.missions is None or agent.reads_missions:
+        return
+    number = len(set(dataset.missions.tolist()))
+    if number > 1:
+        raise InputError(
+            f"{dataset.spec.name}: says in {number} different texts what its episodes are for, and agent "
+            f"{agent.agent} reads none; use --agent text, or data without texts (chibit data convert "
+            f"{config.data} --to npz --out blind.npz)"
+        )
+
+
 def generator_of(seed: int, use: int) -> np.random.Generator:
     """Draws of a run: 1 of its batches; for errors 2 of held-out data, 3 of their best, 4 of its own."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, use])))

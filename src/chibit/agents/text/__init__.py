@@ -1,0 +1,1 @@
+"""Instructions in words: a sequence model that reads what each episode is for."""
