@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from chibit.core.bins import bin_range
 from chibit.core.errors import DamagedFileError
 from chibit.core.formatting import count, format_number
 from chibit.data.choices import Choice, choices, constant_columns, constant_dimensions, listed, table_lines
@@ -81,7 +82,8 @@ class DatasetSummary:
 def describe(dataset: TrajectoryDataset) -> DatasetSummary:
     """Look through a data set."""
     returns = dataset.episode_returns.astype(np.float64)
-    counts, edges = np.histogram(returns, bins=NUM_BINS)
+    ends = bin_range(float(returns.min()), float(returns.max()))
+    counts, edges = np.histogram(returns, bins=NUM_BINS, range=ends)
     terminated, truncated = dataset.episode_ends.T
     return DatasetSummary(
         spec=dataset.spec,

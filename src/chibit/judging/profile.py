@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from chibit.core.bins import bin_range
 from chibit.data.choices import constant_dimensions
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
 from chibit.judging.judgement import Histogram, LogProfile
@@ -62,7 +63,6 @@ def _histogram(columns: Sequence[np.ndarray], wide: float | None = None) -> Hist
 
 
 def _counted(values: np.ndarray, low: float, high: float) -> Histogram:
-    if not high > low:
-        low, high = low - 0.5, high + 0.5
+    low, high = bin_range(low, high)
     counts, _ = np.histogram(np.clip(values, low, high), bins=_NUM_BINS, range=(low, high))
     return Histogram(low=low, high=high, counts=tuple(counts.tolist()))

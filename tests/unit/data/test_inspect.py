@@ -7,6 +7,7 @@ from rich.console import Console
 from chibit.core.errors import DamagedFileError
 from chibit.data.inspect import describe, render_summary
 from chibit.data.load import from_arrays, load_dataset
+from chibit.judging.profile import profile_of
 
 
 def shown(summary):
@@ -107,3 +108,19 @@ def test_a_store_whose_actions_are_no_choices_is_damaged(tmp_path, monkeypatch, 
     records[0, 3] = action
     with pytest.raises(DamagedFileError, match="expected 0 to 1"):
         describe(dataclasses.replace(dataset, records=records))
+
+
+@pytest.mark.parametrize("offset", [0.0, 3.0, -5e15, 9e18, 1e38])
+def test_values_that_are_alike_have_a_histogram_however_large_they_are(tmp_path, offset):
+    rows = np.linspace(-1, 1, 6)[:, None]
+    dataset = from_arrays(
+        observations=rows + offset,
+        actions=np.tile([[offset], [np.nextafter(np.float32(offset), np.float32(np.inf))]], (3, 1)),
+        rewards=np.tile([offset, np.nextafter(np.float32(offset), np.float32(np.inf))], 3),
+        terminations=np.ones(6, bool),
+        cache=tmp_path,
+    )
+    counts = [describe(dataset).histogram_counts]
+    profile = profile_of([dataset])
+    counts += [each.counts for each in (profile.returns, profile.rewards, *profile.states, *profile.actions)]
+    assert [sum(each) for each in counts] == [6] * len(counts)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from chibit.core.bins import bin_range
 from chibit.core.formatting import count, format_score
 from chibit.reporting.analysis import HEADLINE, Analysis
 from chibit.reporting.figures.panel import Panel, Section, arm_style, draw_behavior
@@ -43,7 +44,9 @@ def return_histogram(canvas: Canvas, scores: Scores, dataset: str, key: str) -> 
         for place, arm in enumerate(study.arms)
         if (arm, dataset) in scores.curves
     }
-    edges = _bin_edges(np.concatenate(list(pooled.values())))
+    everything = np.concatenate(list(pooled.values()))
+    wide = bin_range(float(everything.min()), float(everything.max()))
+    edges = np.histogram_bin_edges(everything, bins=_BINS, range=wide)
     medians = []
     axes = canvas.clear("return of an episode", "share of episodes, %")
     for place, returns in pooled.items():
@@ -57,11 +60,3 @@ def return_histogram(canvas: Canvas, scores: Scores, dataset: str, key: str) -> 
     least, most = min(map(np.size, pooled.values())), max(map(np.size, pooled.values()))
     number = count(most, "episode") if least == most else f"{least:,} to {count(most, 'episode')}"
     return Panel(title=dataset, svg=svg, note=f"{number} of each arm")
-
-
-def _bin_edges(values: np.ndarray) -> np.ndarray:
-    """(_BINS + 1,) edges of bins of one width, also where all values are alike, however large they are."""
-    low, high = float(values.min()), float(values.max())
-    room = 1e-9 * max(abs(low), abs(high))  # less than that, and no bin would have a width
-    wide = (low, high) if high - low > room else (low - max(room, 0.5), high + max(room, 0.5))
-    return np.histogram_bin_edges(values, bins=_BINS, range=wide)
