@@ -83,6 +83,7 @@ SEQUENCE = DecisionTransformerConfig.agent
 """Key of the sequence model, whose settings most studies give."""
 SHORT = {"learning_rate": 3e-4}
 """Step size for a few thousand steps, in place of Table 7's for 100,000; schedules shrink by themselves."""
+STITCHING_SEQUENCE = {"batch_size": 16, "learning_rate": 1e-3}
 STITCHING_IQL = {"expectile": 0.9, "inverse_temperature": 10.0}
 """Kostrikov et al. (2022) on AntMaze, which they say needs stitching."""
 SHORT_VALUES = {"learning_rate": 3e-4, "target_every": 100, "standardize_pictures": True}
@@ -293,12 +294,12 @@ _OWN = {
     ),
     "stitching": Study(
         summary="starts that lie further from the goal than any way in the data, beside data of whole ways",
-        arms=("dt", "dt_last20", "bc", "bc_top10", "iql", "td3_bc"),
+        arms=("dt", "dt_last20", "reinformer", "bc", "bc_top10", "iql", "td3_bc"),
         data=("pointmaze-medium-near", "pointmaze-medium-all"),
         num_steps=5_000,
         evaluate_every=1_250,
         precision="bf16",
-        settings={SEQUENCE: {"batch_size": 16, "learning_rate": 1e-3}, "iql": STITCHING_IQL},
+        settings={SEQUENCE: STITCHING_SEQUENCE, "reinformer": STITCHING_SEQUENCE, "iql": STITCHING_IQL},
         run_settings={"num_episodes": 50},
     ),
     "initializers": Study(

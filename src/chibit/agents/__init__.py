@@ -12,6 +12,7 @@ from chibit.agents.registry import AGENTS, AgentEntry, make_agent
 # isort: off
 # Importing a method registers it; this is the order in which methods are listed.
 from chibit.agents.dt import agent  # noqa: F401
+from chibit.agents import reinformer  # noqa: F401
 from chibit.agents import bc, td3_bc, cql, brac_v, awr, iql, rebrac  # noqa: F401
 from chibit.agents import discrete_bc, qr_dqn, discrete_cql, rem  # noqa: F401
 from chibit.agents.text import agent as text_agent  # noqa: F401

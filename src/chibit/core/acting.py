@@ -270,6 +270,10 @@ class History:
                 self._steps[envs] + back,
             )
 
+    def ask(self, envs: np.ndarray, returns_to_go: np.ndarray) -> None:
+        """Remember what return-to-go (L',) episodes asked for at this step."""
+        self._returns_to_go[envs, self._columns[envs]] = returns_to_go
+
     def act(self, live: np.ndarray, actions: np.ndarray) -> None:
         """Remember what (L,) episodes do now, (L, A) or (L,); again replaces it."""
         self._actions[live, self._columns[live]] = actions
@@ -331,7 +335,10 @@ class TrajectoryPolicy(EpisodePolicy):
 
     @abstractmethod
     def _ask(self, window: Window) -> np.ndarray:
-        """Ask the model: (L', A) actions, or (L', N) logits."""
+        """Ask the model: (L', A) actions, or (L', N) logits.
+
+        A model that chooses what return to ask for writes it into the window's last step.
+        """
 
     def reset(
         self,
@@ -372,6 +379,7 @@ class TrajectoryPolicy(EpisodePolicy):
             actions = np.zeros((number, self._act_dim), np.float32)
         for window in self._history.windows(live):
             envs, answer = live[window.places], self._ask(window)
+            self._history.ask(envs, window.returns_to_go[:, -1])
             if self._act_dim is None:
                 answer = self._dice.choose(envs, answer, greedy=self.greedy)
             actions[envs] = answer

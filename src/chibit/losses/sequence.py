@@ -5,6 +5,7 @@ Dimensions: B batch · K context in timesteps · A act_dim or num_actions.
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -37,6 +38,25 @@ def action_cross_entropy(logits: Tensor, actions: Tensor, attention_mask: Tensor
     """
     errors = F.cross_entropy(logits.transpose(1, 2), actions, reduction="none")  # (B, K)
     return _mean_over_real(errors, attention_mask)
+
+
+def return_expectile(
+    predictions: Tensor, returns: Tensor, attention_mask: Tensor, expectile: float
+) -> Tensor:
+    """Mean asymmetric squared error of predicted returns-to-go: Eq. 6 of Zhuang et al. (2024).
+
+    Args:
+        predictions: (B, K).
+        returns: (B, K), finite everywhere.
+        attention_mask: (B, K) bool, True = real; at least one is.
+        expectile: in (0, 1); toward 1 the best prediction approaches the highest return.
+
+    Returns:
+        Scalar, at least 0.
+    """
+    errors = returns - predictions
+    weights = torch.where(errors < 0, 1.0 - expectile, expectile)
+    return _mean_over_real(weights * errors.square(), attention_mask)
 
 
 def _mean_over_real(errors: Tensor, attention_mask: Tensor) -> Tensor:

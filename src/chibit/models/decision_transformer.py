@@ -17,7 +17,7 @@ Sources: Chen et al. (2021), and the released code of Reid et al. (2022), whose 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal, cast
+from typing import Annotated, ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -138,8 +138,10 @@ class DecisionTransformerModel(nn.Module):
         backbone: any module with `width` and GPT's forward.
         action_head: from hidden states to actions or logits; None where the head is tied.
         has_baseline: whether something is taken off returns-to-go.
+        return_token: place of the return among the tokens of a step; actions are read from the second one.
     """
 
+    return_token: ClassVar[int] = 0
     return_scale: Tensor
     return_baseline: Tensor
 
@@ -254,8 +256,8 @@ class DecisionTransformerModel(nn.Module):
         states = states if states_are_encoded else self.embed_state(states)
         parts = [states, self.embed_action(self.in_units(actions))]
         if self.embed_return is not None:
-            returns = self._relative_returns(returns_to_go, timesteps)
-            parts.insert(0, self.embed_return(returns.unsqueeze(-1)))
+            returns = self.scaled_returns(returns_to_go, timesteps)
+            parts.insert(self.return_token, self.embed_return(returns.unsqueeze(-1)))
         tokens = interleave(*parts)
         if self.embedding_norm is None:
             return torch.tanh(tokens)
@@ -302,17 +304,25 @@ class DecisionTransformerModel(nn.Module):
             actions = self.action_head(hidden)
         return actions if self.bound is None else self.bound.from_unit(torch.tanh(actions))
 
-    def _relative_returns(self, returns_to_go: Tensor, timesteps: Tensor) -> Tensor:
+    def scaled_returns(self, returns_to_go: Tensor, timesteps: Tensor) -> Tensor:
+        """Raw returns-to-go (B, K) as they are embedded: less the baseline, in units of the scale."""
         if self.has_baseline:
             first, more = self.return_baseline.unbind()
-            # Past the table every step looks like its last one, here as there.
-            steps = timesteps.clamp(max=self.timesteps.num_embeddings - 1)
-            returns_to_go = returns_to_go - first - more * steps
+            returns_to_go = returns_to_go - first - more * self._known_steps(timesteps)
         return returns_to_go / self.return_scale
+
+    def raw_returns(self, scaled: Tensor, timesteps: Tensor) -> Tensor:
+        """What `scaled_returns` makes of returns-to-go (B, K), undone."""
+        first, more = self.return_baseline.unbind()
+        return scaled * self.return_scale + first + more * self._known_steps(timesteps)
+
+    def _known_steps(self, timesteps: Tensor) -> Tensor:
+        """Timesteps that the table has a row for: past it every step looks like its last one."""
+        return timesteps.clamp(max=self.timesteps.num_embeddings - 1)
 
     def _add_timesteps(self, tokens: Tensor, timesteps: Tensor) -> Tensor:
         """Add one vector to the return, state and action of a step; (B, 3K, D) either way."""
-        time: Tensor = self.timesteps(timesteps.clamp(max=self.timesteps.num_embeddings - 1))  # (B, K, D)
+        time: Tensor = self.timesteps(self._known_steps(timesteps))  # (B, K, D)
         steps = tokens.reshape(*timesteps.shape, self.tokens_per_step, -1)  # (B, K, 3, D)
         # In the tokens' precision: under autocast the residual stream then stays in bfloat16.
         return (steps + time.to(tokens.dtype).unsqueeze(2)).flatten(1, 2)
@@ -321,7 +331,7 @@ class DecisionTransformerModel(nn.Module):
         self, tokens: Tensor, timesteps: Tensor, attention_mask: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         if self.token_positions is not None:
-            first = timesteps[:, :1].clamp(max=self.timesteps.num_embeddings - 1)  # (B, 1)
+            first = self._known_steps(timesteps[:, :1])  # (B, 1)
             positions = self.token_positions.weight[: tokens.shape[1]] + self.timesteps(first)
             tokens = tokens + positions.to(tokens.dtype)
         elif self.config.timestep_position == "after_norm":

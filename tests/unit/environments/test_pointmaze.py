@@ -77,6 +77,7 @@ def test_near_data_hold_no_way_from_a_far_start_to_the_goal(near):
     bounds = np.concatenate([[0], np.cumsum(near.episode_lengths)])
     starts = [task.cell(near.observations[first, :2]) for first in bounds[:-1]]
     is_far = np.array([cell in task.starts for cell in starts])
+    assert task.goal_cell not in starts and near.episode_lengths.min() > 1
     assert is_far.sum() > 20 and near.episode_returns[is_far].max() == 0.0
     assert (near.episode_returns == 1.0).sum() > 3  # some that are near arrive
     ends = near.terminations[bounds[1:] - 1]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -51,6 +51,7 @@ class DecisionTransformer(Agent, config=DecisionTransformerConfig):
     """A trajectory model, its optimizer, and what is trained beside it."""
 
     config: DecisionTransformerConfig
+    model_class: ClassVar[type[DecisionTransformerModel]] = DecisionTransformerModel
 
     def __init__(self, config: DecisionTransformerConfig, spec: DatasetSpec, runtime: Runtime) -> None:
         """Build the model around the weights that `config.initializer` names.
@@ -62,7 +63,7 @@ class DecisionTransformer(Agent, config=DecisionTransformerConfig):
         units = (spec.return_scale or PAPER_RETURN_SCALE, spec.return_baseline)
         config = config.for_steps(DEFAULT_STEPS).with_return_units(*units)
         self.config, self.spec, self.runtime, self.step = config, spec, runtime, 0
-        built = build_sequence_model(config, spec)
+        built = build_sequence_model(config, spec, self.model_class)
         self.model, self._record = built.model, built.record
         self.centers = load_word_centers(config, built.pretrained)
         self.language = make_language_task(config, built.pretrained, built.shared_positions)
@@ -141,9 +142,8 @@ class DecisionTransformer(Agent, config=DecisionTransformerConfig):
         batch = batch.to(self.runtime.torch_device)
         with self.runtime.autocast():
             tokens = self.model.embed(batch.returns_to_go, batch.states, batch.actions, batch.timesteps)
-            predictions = self.model.decode(tokens, batch.timesteps).float()
-        targets = self.model.in_units(batch.actions)
-        losses = {"action": self._action_loss(predictions, targets, batch.attention_mask)}
+            outputs = self._decode(tokens, batch.timesteps)
+        losses = self._trajectory_losses(outputs, batch)
         weights = self.weights()
         if weights["similarity"] and centers is not None:
             real = batch.attention_mask.repeat_interleave(self.model.tokens_per_step, dim=1)
@@ -151,6 +151,14 @@ class DecisionTransformer(Agent, config=DecisionTransformerConfig):
         if weights["language"] and self.language is not None and self.step % self.config.language_every == 0:
             losses["language"] = self.language.loss(self.runtime)
         return losses
+
+    def _decode(self, tokens: Tensor, timesteps: Tensor) -> tuple[Tensor, ...]:
+        """What the model makes of its tokens; actions come first."""
+        return (self.model.decode(tokens, timesteps).float(),)
+
+    def _trajectory_losses(self, outputs: tuple[Tensor, ...], batch: SequenceBatch) -> dict[str, Tensor]:
+        targets = self.model.in_units(batch.actions)
+        return {"action": self._action_loss(outputs[0], targets, batch.attention_mask)}
 
     @torch.no_grad()
     def action_error(self, batch: SequenceBatch) -> float:

@@ -36,7 +36,11 @@ class SequenceModel:
     """Name and hash of the initializer, and the form of the timestep table, for provenance."""
 
 
-def build_sequence_model(config: DecisionTransformerConfig, spec: DatasetSpec) -> SequenceModel:
+def build_sequence_model(
+    config: DecisionTransformerConfig,
+    spec: DatasetSpec,
+    model_class: type[DecisionTransformerModel] = DecisionTransformerModel,
+) -> SequenceModel:
     """Load the initializer, put the wrapper around it and freeze what `config.tuning` says.
 
     Draws come from torch's global generator, as many for one initializer as for another: arms that share a
@@ -66,7 +70,7 @@ def build_sequence_model(config: DecisionTransformerConfig, spec: DatasetSpec) -
         rows = config.max_timesteps or spec.max_episode_steps
         timesteps = make_timestep_table(form, rows, width, positions)
     bounds = (torch.tensor(spec.action_low), torch.tensor(spec.action_high))
-    model = DecisionTransformerModel(
+    model = model_class(
         config,
         pretrained.backbone,
         state_dim=spec.state_dim,

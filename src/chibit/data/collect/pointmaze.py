@@ -61,7 +61,8 @@ def play_maze(env: gym.Env, seed: np.random.SeedSequence, level: str, index: int
     reset_seed = int(seed.generate_state(1)[0])
     most = env.longest // 2 if level == "near" else env.longest
     cells = free_cells(env.map)
-    start = cells[int(generator.integers(len(cells)))]
+    starts = [cell for cell in cells if cell != env.goal_cell]  # where an episode would be over at once
+    start = starts[int(generator.integers(len(starts)))]
     steps = cell_distances(env.map, start)
     targets = [cell for cell in cells if 0 < steps.get(cell, 0) <= most]
     target = targets[int(generator.integers(len(targets)))]
