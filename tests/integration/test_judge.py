@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 import chibit
 from chibit.cli import main
+from chibit.commands import judge as judge_command
 from chibit.core.config import from_json
 from chibit.judging import judge as judging
 from chibit.judging import judgement as judgement_rules
@@ -20,8 +22,8 @@ from judging_toys import QUICK, columns
 
 @pytest.fixture(autouse=True)
 def _a_quick_model(monkeypatch):
-    def quick(train, held_out, config, cache):
-        return fit_log(train, held_out, dataclasses.replace(QUICK, seed=config.seed), cache=cache)
+    def quick(train, held_out, config, **others):
+        return fit_log(train, held_out, dataclasses.replace(QUICK, seed=config.seed), **others)
 
     monkeypatch.setattr(judging, "fit_log", quick)
 
@@ -264,6 +266,41 @@ def test_a_run_without_an_environment_is_judged_at_its_end(log_file, tmp_path, c
         assert part in page
 
 
+def test_the_table_at_the_start_says_how_long_judging_takes(log_file, tmp_path, monkeypatch, capsys):
+    flags = [
+        "train",
+        "--data",
+        str(log_file),
+        "--quiet",
+        "--device",
+        "cpu",
+        "--agent",
+        "bc",
+        "--num-steps",
+        "4",
+    ]
+
+    def said(name, *more):
+        assert main([*flags, "--out", str(tmp_path / name), *more]) == 0
+        log = " ".join((tmp_path / name / "train.log").read_text().split())
+        return log, " ".join(capsys.readouterr().out.split())
+
+    log, printed = said("judged")
+    assert re.search(
+        r"judging at the end \d+ s \(rough; in a model of the log; --no-judge leaves it out\)", log
+    )
+    assert "verdict: " in printed
+    log, printed = said("left-out", "--no-judge")
+    assert "judging at the end none (--no-judge; chibit judge does it)" in log
+    assert "judged" not in printed and not (tmp_path / "left-out" / "judgements.json").exists()
+    monkeypatch.setattr(judge_command, "_ALWAYS_SECONDS", 1.0)
+    log, printed = said("longer")
+    assert re.search(
+        r"judging at the end none \(about \d+ s, longer than the run; chibit judge does it\)", log
+    )
+    assert "not judged: about" in printed and not (tmp_path / "longer" / "judgements.json").exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "number", "message"),
     [
@@ -279,6 +316,8 @@ def test_a_run_that_cannot_be_judged_says_why_and_its_report_what_it_learned(
     place = ["--data", str(tmp_path / "log.npz"), "--out", str(tmp_path / "s" / "run")]
     assert main(["train", *place, *flags]) == 0
     assert f"not judged: log: {message}" in " ".join(capsys.readouterr().out.split())
+    log = " ".join((tmp_path / "s" / "run" / "train.log").read_text().split())
+    assert f"judging at the end none (log: {message}" in log
     assert main(["report", str(tmp_path / "s")]) == 0
     page = (tmp_path / "s" / "report.html").read_text()
     assert "1 run finished without a simulator; chibit judge says what can be said." in page

@@ -17,8 +17,8 @@ GUIDE = Path(__file__).parents[2] / "docs" / "no_simulator.md"
 
 @pytest.fixture
 def _quick(monkeypatch):
-    def quick(train, held_out, config, cache):
-        return fit_log(train, held_out, dataclasses.replace(QUICK, seed=config.seed), cache=cache)
+    def quick(train, held_out, config, **others):
+        return fit_log(train, held_out, dataclasses.replace(QUICK, seed=config.seed), **others)
 
     monkeypatch.setattr(judging, "fit_log", quick)
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from annotated_types import MinLen
@@ -19,17 +19,24 @@ from chibit.core.config import to_json
 from chibit.core.errors import InputError, UserError
 from chibit.core.fields import BelowOne, Count, Seed, Targets
 from chibit.core.files import write_atomic
-from chibit.core.formatting import count, format_number, format_setting
+from chibit.core.formatting import count, format_number, format_setting, shown_time
 from chibit.core.run_dir import RunDir
 from chibit.core.terminal import make_console
 from chibit.judging.judgement import FILE, SCHEMA, beside_clone
 
 if TYPE_CHECKING:
     from chibit.agents.base import Policy
+    from chibit.data.choices import Choice
+    from chibit.data.dataset import TrajectoryDataset
     from chibit.judging.judge import Judge, JudgeConfig
     from chibit.judging.judgement import AtLoggedSteps, Judgement, PlayedInModel
     from chibit.training.loading import LoadedRun
+    from chibit.training.run_config import RunConfig
 
+_ALWAYS_SECONDS = 60.0
+"""Judging that takes no longer follows every run."""
+_TIMES_FORWARD = 3
+"""What a gradient step costs for each that a policy acts."""
 _CAPTION = (
     "return and value (discounted): in a model learned from the log, with the model spread, which is no "
     "confidence interval; disagree: the models among themselves, in units of the clone's; outside: share of "
@@ -42,7 +49,8 @@ class JudgeArguments(WithModules):
     """Judge trained runs without a simulator: play them in a model learned from their log.
 
     Their returns are compared with that of a plain clone in the same model. No number is given where a policy
-    leaves what the log covers. The model is learned once for a data set, in about a minute, and kept.
+    leaves what the log covers. The model is learned once for a data set, in seconds to a minute by its size,
+    and kept; playing a sequence model for 1,000 steps may take a minute a target return.
 
     Example: chibit judge RUN --target-returns 3600 1800 900
     """
@@ -95,15 +103,44 @@ def judge(argv: Sequence[str], prog: str) -> None:
     _judge_all(loaded, config, arguments.target_returns, arguments.other_estimates)
 
 
-def judge_runs(paths: Sequence[Path], *, device: str = "auto") -> None:
+def judge_runs(paths: Sequence[Path], *, device: str = "auto", progress: bool = True) -> None:
     """Judge finished runs as the command does, at their own target returns; say why where that cannot be."""
     from chibit.judging.judge import JudgeConfig
     from chibit.training.loading import load_run
 
     try:
-        _judge_all([load_run(path, device=device) for path in paths], JudgeConfig())
+        _judge_all([load_run(path, device=device) for path in paths], JudgeConfig(), progress=progress)
     except UserError as error:
         make_console().print(f"not judged: {error}", soft_wrap=True)
+
+
+def judging_at_end(
+    config: RunConfig[Any], dataset: TrajectoryDataset, held_out: TrajectoryDataset | None
+) -> tuple[bool, Choice]:
+    """Whether a run without an environment is judged when it is finished, and that in words.
+
+    Not where nothing can be learned of the log, nor where it would take longer than the run, and than a
+    minute: somebody who tries something out does not wait for that.
+    """
+    from chibit.data.choices import Choice
+    from chibit.judging import judge as judging
+    from chibit.training import outlook
+
+    what = "judging at the end"
+    try:
+        judging.check_log(dataset, held_out)
+    except InputError as error:
+        return False, Choice(what, "none", str(error))
+    acting = config.agent.rough_seconds_a_step(config.num_steps, config.precision)
+    seconds = judging.rough_seconds(
+        dataset,
+        num_policies=len(config.targets(dataset.spec) or (None,)),
+        seconds_an_action=acting / (_TIMES_FORWARD * config.agent.batch_size),
+    )
+    shown = shown_time(seconds)
+    if seconds > max(_ALWAYS_SECONDS, outlook.rough_seconds(config, dataset)):
+        return False, Choice(what, "none", f"about {shown}, longer than the run; chibit judge does it")
+    return True, Choice(what, shown, "rough; in a model of the log; --no-judge leaves it out")
 
 
 def _judge_all(
@@ -111,13 +148,14 @@ def _judge_all(
     config: JudgeConfig,
     asked: tuple[float, ...] = (),
     with_others: bool = False,
+    *,
+    progress: bool = True,
 ) -> None:
     console = make_console()
     judged: list[_Judged] = []
-    with console.status("judging"):
-        for judge_, runs in _judges(loaded, config):
-            for run in runs:
-                judged += _judge_run(judge_, run, asked)
+    for judge_, runs in _judges(loaded, config, progress):
+        for run in runs:
+            judged += _judge_run(judge_, run, asked)
     for run in loaded:
         own = [to_json(one.judgement) for one in judged if one.run is run]
         write_atomic(run.run.path / FILE, json.dumps({"schema": SCHEMA, "judgements": own}, indent=1))
@@ -136,7 +174,9 @@ def _runs_in(folder: Path) -> list[Path]:
     return finished or [folder]
 
 
-def _judges(loaded: Sequence[LoadedRun], config: JudgeConfig) -> Iterator[tuple[Judge, list[LoadedRun]]]:
+def _judges(
+    loaded: Sequence[LoadedRun], config: JudgeConfig, progress: bool
+) -> Iterator[tuple[Judge, list[LoadedRun]]]:
     """A judge for each log, and for each split of it: policies of one are compared with each other."""
     from chibit.judging.judge import Judge
     from chibit.training.run_data import open_data, refuse_changed
@@ -149,7 +189,7 @@ def _judges(loaded: Sequence[LoadedRun], config: JudgeConfig) -> Iterator[tuple[
             train, held_out = open_data(dataclasses.replace(run.config, data_fraction=1.0))
         key = (train.content_hash, "" if held_out is None else held_out.content_hash)
         if key not in by_log:
-            by_log[key] = (Judge(train, held_out=held_out, config=config), [])
+            by_log[key] = (Judge(train, held_out=held_out, config=config, progress=progress), [])
         by_log[key][1].append(run)
     yield from by_log.values()
 
@@ -199,7 +239,8 @@ def _table(judge_: Judge, judgements: Sequence[Judgement], are_held_out: bool) -
     for one in judgements:
         table.add_row(one.name, *_cells(one.in_model, one.at_steps, log.clone, is_kept=one.total is not None))
     table.add_section()
-    table.add_row("clone of the log", *_cells(log.clone, log.clone_at_steps, log.clone, is_kept=True))
+    clone = _cells(log.clone, log.clone_at_steps, log.clone, is_kept=not log.unfit)
+    table.add_row("clone of the log", *clone)
     return table
 
 

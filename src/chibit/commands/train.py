@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from rich.table import Table
@@ -19,6 +19,10 @@ from chibit.core.formatting import format_number, format_setting
 from chibit.core.run_dir import RunDir, undone_if_refused
 from chibit.core.score_rules import name_last
 from chibit.core.terminal import make_console
+
+if TYPE_CHECKING:
+    from chibit.data.choices import Choice
+    from chibit.data.dataset import TrajectoryDataset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +40,9 @@ class Destination(Checked):
     quiet: bool = False
     """No progress bar."""
 
-    def run(self, training: Callable[..., dict[str, Any]], config: Any, path: Path) -> dict[str, Any]:
+    def run(
+        self, training: Callable[..., dict[str, Any]], config: Any, path: Path, **others: Any
+    ) -> dict[str, Any]:
         """Train as these settings say; a run that is refused at its start leaves nothing behind."""
         with undone_if_refused(path):
             return training(
@@ -46,6 +52,7 @@ class Destination(Checked):
                 resume=self.resume,
                 allow_inexact_resume=self.allow_inexact_resume,
                 progress=not self.quiet,
+                **others,
             )
 
 
@@ -54,7 +61,19 @@ class TrainDestination(Destination, WithEnvModule):
     """Where a run is written, whether it is judged, and the module of its environment."""
 
     judge: bool = True
-    """Judge a run whose data name no environment at its end, as chibit judge does: about a minute."""
+    """Judge a run whose data name no environment at its end, as chibit judge does, unless that would take
+    longer than the run and more than a minute."""
+
+    def judging(
+        self, config: Any, dataset: TrajectoryDataset, held_out: TrajectoryDataset | None
+    ) -> Iterator[Choice]:
+        """Say, for the table at the start of a run, how it is judged where no environment can judge it."""
+        from chibit.commands.judge import judging_at_end
+
+        if dataset.spec.env_id is not None:
+            return
+        chosen = judging_at_end(config, dataset, held_out)[1]
+        yield chosen if self.judge else chosen._replace(value="none", why="--no-judge; chibit judge does it")
 
 
 def train(argv: Sequence[str], prog: str) -> None:
@@ -65,7 +84,7 @@ def train(argv: Sequence[str], prog: str) -> None:
     config, destination = parse_run(list(argv), prog)
     check_targets(config)
     path = destination.out or run_path(config, Path("runs"), destination.study)
-    result = destination.run(train_offline, config, path)
+    result = destination.run(train_offline, config, path, afterwards=destination.judging)
     console = make_console()
     if result["scores"]:
         console.print(result_table(result))
@@ -77,17 +96,23 @@ def train(argv: Sequence[str], prog: str) -> None:
             soft_wrap=True,
         )
     if destination.judge:
-        _judge_unplayed(path, config.device)
+        _judge_unplayed(path, config, destination)
     console.print(f"run directory: {path}", soft_wrap=True)
 
 
-def _judge_unplayed(path: Path, device: str) -> None:
-    """Judge a run that no environment can judge, once; say why where that cannot be."""
-    from chibit.commands.judge import judge_runs
+def _judge_unplayed(path: Path, config: Any, destination: TrainDestination) -> None:
+    """Judge a run that no environment can judge, once; say why where that is not done."""
+    from chibit.commands.judge import judge_runs, judging_at_end
     from chibit.judging.judgement import FILE
+    from chibit.training.run_data import open_data
 
-    if RunDir.open(path).provenance()["dataset"]["env_id"] is None and not (path / FILE).exists():
-        judge_runs([path], device=device)
+    if RunDir.open(path).provenance()["dataset"]["env_id"] is not None or (path / FILE).exists():
+        return
+    is_judged, choice = judging_at_end(config, *open_data(config))
+    if is_judged:
+        judge_runs([path], device=config.device, progress=not destination.quiet)
+    else:
+        make_console().print(f"not judged: {choice.why}", soft_wrap=True)
 
 
 def parse_run(argv: list[str], prog: str) -> tuple[Any, TrainDestination]:

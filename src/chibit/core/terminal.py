@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
+    MofNCompleteColumn,
     Progress,
     TextColumn,
     TimeRemainingColumn,
@@ -36,6 +37,19 @@ def byte_bar(description: str, shown: bool, total: int | None = None) -> Iterato
     console = make_console(stderr=True)
     with Progress(text_column("{task.description}"), *columns, console=console, disable=not shown) as bar:
         yield partial(bar.update, bar.add_task(description, total=total))
+
+
+@contextlib.contextmanager
+def step_bar(description: str, shown: bool, total: int) -> Iterator[Callable[[], None]]:
+    """A bar over steps on standard error, with the time left, gone at its end; gives what counts one.
+
+    Only a terminal shows it: in a file it would leave empty lines.
+    """
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), text_column("left"))
+    console = make_console(stderr=True)
+    text, hidden = text_column("{task.description}"), not (shown and console.is_terminal)
+    with Progress(text, *columns, console=console, disable=hidden, transient=True) as bar:
+        yield partial(bar.advance, bar.add_task(description, total=total))
 
 
 def print_anything() -> None:

@@ -5,13 +5,15 @@ Dimensions: E episodes played at once · N steps · S state_dim · A act_dim · 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from chibit.data.dataset import DatasetSpec
-from chibit.judging.networks import BATCH_SIZE, Members, minimize
+from chibit.judging.networks import BATCH_SIZE, Members, count_nothing, minimize, suited_steps
 from chibit.judging.steps import Scales, Steps
 
 _NUM_MEMBERS, _WIDTHS = 3, (128, 128)
@@ -38,8 +40,23 @@ class Clone(nn.Module):
             _NUM_MEMBERS, spec.state_dim, _WIDTHS, width if self.is_discrete else 2 * width
         )
 
-    def fit(self, steps: Steps, scales: Scales, generator: np.random.Generator, *, num_steps: int) -> None:
+    def fit(
+        self,
+        steps: Steps,
+        scales: Scales,
+        generator: np.random.Generator,
+        *,
+        num_steps: int,
+        advance: Callable[[], None] = count_nothing,
+    ) -> None:
         """Learn from all steps of a log by maximum likelihood.
+
+        Args:
+            steps: of the log.
+            scales: units.
+            generator: of batches.
+            num_steps: gradient steps at most; see `networks.suited_steps`.
+            advance: counts them.
 
         Raises:
             DivergenceError: if it does not work out.
@@ -57,7 +74,8 @@ class Clone(nn.Module):
             log_std = log_std.clamp(*_LOG_STD)
             return (0.5 * ((actions[rows] - mean) / log_std.exp()).square() + log_std).mean()
 
-        minimize(self.members.parameters(), loss, num_steps=num_steps, learning_rate=1e-3)
+        number = suited_steps(num_steps, len(states))
+        minimize(self.members.parameters(), loss, num_steps=number, learning_rate=1e-3, advance=advance)
 
     @torch.no_grad()
     def moments(self, observations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -20,15 +20,17 @@ from chibit.core.fields import Count, Seed
 from chibit.core.files import atomic_folder, write_atomic
 from chibit.core.home import home_folder
 from chibit.core.memory import read_whole
+from chibit.core.terminal import step_bar
 from chibit.data.dataset import TrajectoryDataset
 from chibit.judging.clone import Clone
 from chibit.judging.judgement import SelfTest
+from chibit.judging.networks import suited_steps
 from chibit.judging.steps import read_steps
 from chibit.judging.world import World, WorldConfig
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 1
+SCHEMA = 2
 """Raised when the same data would give another model."""
 LENGTHS = (1, 2, 5, 10, 25, 50, 100)
 """Steps over which the model is compared with held-out episodes."""
@@ -42,9 +44,13 @@ class FitConfig(Checked):
 
     world: WorldConfig = WorldConfig()
     clone_steps: Count = 3000
-    """Gradient steps of the clone."""
+    """Gradient steps of the clone at most."""
     seed: Seed = 0
     """Of weights, batches, and what the model is tested on."""
+
+    def num_steps(self, num_logged: int) -> int:
+        """Gradient steps of model and clone for a log of that many steps."""
+        return sum(suited_steps(most, num_logged) for most in (self.world.num_steps, self.clone_steps))
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +68,7 @@ def fit_log(
     config: FitConfig,
     *,
     cache: str | Path | None = None,
+    progress: bool = False,
 ) -> FittedLog:
     """Learn a model and a clone of a log, or take those that were learned before.
 
@@ -70,6 +77,7 @@ def fit_log(
         held_out: what the model is tested on.
         config: settings; the same ones give the same model to the bit, on one machine.
         cache: folder of what is kept; see `home_folder`.
+        progress: show what is learned on standard error, with the time left.
 
     Raises:
         DivergenceError: if nothing can be learned from the log.
@@ -82,7 +90,7 @@ def fit_log(
             return _load(folder, train, config, key)
         except (DamagedFileError, InputError) as error:
             log.warning("%s; it is learned again", error)
-    fitted = _fit(train, held_out, config)
+    fitted = _fit(train, held_out, config, progress)
     _keep(folder, fitted, key)
     return fitted
 
@@ -152,11 +160,16 @@ def _build(train: TrajectoryDataset, config: FitConfig) -> tuple[World, Clone]:
         return World(train.spec, config.world, ends_by_change=ends_by_change), Clone(train.spec)
 
 
-def _fit(train: TrajectoryDataset, held_out: TrajectoryDataset, config: FitConfig) -> FittedLog:
+def _fit(
+    train: TrajectoryDataset, held_out: TrajectoryDataset, config: FitConfig, progress: bool
+) -> FittedLog:
     world, clone = _build(train, config)
     steps = read_steps(train)
-    world.fit(steps, np.random.default_rng([config.seed, 0]))
-    clone.fit(steps, world.scales, np.random.default_rng([config.seed, 1]), num_steps=config.clone_steps)
+    of_world, of_clone = (np.random.default_rng([config.seed, use]) for use in (0, 1))
+    number = config.num_steps(train.num_steps)
+    with step_bar(f"learning a model of {train.spec.name}", progress, number) as advance:
+        world.fit(steps, of_world, advance)
+        clone.fit(steps, world.scales, of_clone, num_steps=config.clone_steps, advance=advance)
     tested = {length: open_loop(world, held_out, length, config.seed) for length in LENGTHS}
     found = {length: fit for length, fit in tested.items() if fit is not None}
     error = world.error(read_steps(held_out))

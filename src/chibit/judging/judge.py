@@ -6,23 +6,25 @@ Dimensions: N steps · E episodes.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from chibit.agents.base import Policy as ActingPolicy
-from chibit.core.acting import unlimited
+from chibit.core.acting import EpisodePolicy, unlimited
 from chibit.core.config import Checked
 from chibit.core.errors import InputError
 from chibit.core.fields import BelowOne, Count, Fraction
 from chibit.core.formatting import count, format_number
+from chibit.core.terminal import step_bar
 from chibit.data.dataset import TrajectoryDataset
 from chibit.data.statistics import spread
 from chibit.judging.estimators import OtherEstimates, other_estimates
 from chibit.judging.fitting import FitConfig, FittedLog, fit_log
 from chibit.judging.judgement import AtLoggedSteps, Estimate, Judgement, LogSummary, PlayedInModel
+from chibit.judging.networks import count_nothing
 from chibit.judging.profile import action_histograms, profile_of
 from chibit.judging.replay import action_error, replay
 from chibit.policy.policy import Policy
@@ -30,6 +32,8 @@ from chibit.policy.policy import Policy
 LEAST_EPISODES = 10
 """Below it a held-out episode or two decide everything."""
 _REPLAYED, _BEST = 20, 0.1
+_SECONDS_A_FIT_STEP, _SECONDS_A_MODEL_STEP = 0.006, 0.002
+"""Rough, on one core of a server: a gradient step of model or clone, a step of all episodes in the model."""
 _METHODS = {
     "reset": ("num_envs", 1),
     "act": ("observations", 1),
@@ -53,7 +57,7 @@ class JudgeConfig(Checked):
 
 
 class Judge:
-    """Judges policies on one log."""
+    """Judges policies on one log; the same policy twice is judged alike, also one that draws its actions."""
 
     def __init__(
         self,
@@ -62,6 +66,7 @@ class Judge:
         held_out: TrajectoryDataset | None = None,
         config: JudgeConfig | None = None,
         cache: str | Path | None = None,
+        progress: bool = False,
     ) -> None:
         """Learn a model of the log, or take the one that was learned before.
 
@@ -71,6 +76,7 @@ class Judge:
                 aside.
             config: settings.
             cache: where models are kept; see `chibit.core.home.home_folder`.
+            progress: show what is done on standard error, with the time left.
 
         Raises:
             InputError: for images, fewer than 10 episodes, or rewards that are all equal.
@@ -78,12 +84,13 @@ class Judge:
             ResourceError: if it does not fit into memory, or the model cannot be kept.
         """
         self.config = config = config or JudgeConfig()
-        _check(dataset, 0 if held_out is None else held_out.num_episodes)
+        check_log(dataset, held_out)
         self._train = dataset
         if held_out is None:
             self._train, held_out = dataset.held_out_split(config.held_out_share, config.fit.seed)
         self._held_out = held_out
-        self.fitted: FittedLog = fit_log(self._train, held_out, config.fit, cache=cache)
+        self._progress = progress
+        self.fitted: FittedLog = fit_log(self._train, held_out, config.fit, cache=cache, progress=progress)
         """Model and clone."""
         generator = np.random.default_rng([config.fit.seed, 2])
         number = config.rollouts_per_member * config.fit.world.num_members
@@ -113,12 +120,15 @@ class Judge:
         _check_policy(policy)
         if isinstance(policy, Policy):
             target_return = policy.target_return
-        with unlimited(policy):
+        longest = [int(self._held_out.episode_lengths[e].max()) for e in (self._replayed, self._best)]
+        number = self.horizon + sum(longest)
+        with unlimited(policy), step_bar(f"judging {name}", self._progress, number) as advance:
+            played = _Repeatable(policy, self.config.fit.seed, advance)
             return Judgement(
                 name=name,
                 target_return=target_return,
-                in_model=self._play(policy),
-                at_steps=self._at_steps(policy),
+                in_model=self._play(played),
+                at_steps=self._at_steps(played),
                 log=self.log,
             )
 
@@ -126,7 +136,7 @@ class Judge:
         """Fitted Q evaluation and importance sampling, which mislead: see `chibit.judging.estimators`."""
         with unlimited(policy):
             return other_estimates(
-                policy,
+                _Repeatable(policy, self.config.fit.seed),
                 self._train,
                 self.fitted.clone,
                 discount=self.config.discount,
@@ -200,6 +210,29 @@ class Judge:
             )
 
 
+class _Repeatable:
+    """A policy whose draws are the same at each reset, and who counts its steps."""
+
+    def __init__(self, policy: ActingPolicy, seed: int, advance: Callable[[], None] = count_nothing) -> None:
+        self._policy, self._seed, self._advance = policy, seed, advance
+
+    def reset(self, num_envs: int) -> None:
+        """With a seed, where it takes one."""
+        if isinstance(self._policy, EpisodePolicy):
+            self._policy.reset(num_envs, seed=self._seed)
+        else:
+            self._policy.reset(num_envs)
+
+    def act(self, observations: np.ndarray) -> np.ndarray:
+        """As the policy does."""
+        return self._policy.act(observations)
+
+    def observe(self, rewards: np.ndarray, dones: np.ndarray, actions: np.ndarray | None = None) -> None:
+        """Pass it on."""
+        self._policy.observe(rewards, dones, actions)
+        self._advance()
+
+
 def judge(
     policy: ActingPolicy,
     dataset: TrajectoryDataset,
@@ -209,11 +242,12 @@ def judge(
     target_return: float | None = None,
     config: JudgeConfig | None = None,
     cache: str | Path | None = None,
+    progress: bool = False,
 ) -> Judgement:
     """Say what can be said of a policy without a simulator: play it in a model learned from a log.
 
-    The model is learned once for a data set, in about a minute, and kept. To judge several policies, call a
-    `Judge` for each.
+    The model is learned once for a data set, in seconds to a minute by its size, and kept. To judge several
+    policies, call a `Judge` for each.
 
     Args:
         policy: a `chibit.Policy`, or any object with `reset(num_envs)`, `act(observations)` and
@@ -224,6 +258,7 @@ def judge(
         target_return: raw return that it asks for; a `chibit.Policy` says so itself.
         config: settings.
         cache: where models are kept; see `chibit.core.home.home_folder`.
+        progress: show what is done on standard error, with the time left.
 
     Returns:
         The judgement: its `value` and `total` are None where no number can be given, its `reasons` say why.
@@ -234,8 +269,31 @@ def judge(
         DivergenceError: if nothing can be learned from the log.
         ResourceError: if it does not fit into memory, or the model cannot be kept.
     """
-    judges = Judge(dataset, held_out=held_out, config=config, cache=cache)
+    judges = Judge(dataset, held_out=held_out, config=config, cache=cache, progress=progress)
     return judges(policy, name=name, target_return=target_return)
+
+
+def rough_seconds(
+    dataset: TrajectoryDataset,
+    *,
+    num_policies: int,
+    seconds_an_action: float,
+    config: JudgeConfig | None = None,
+) -> float:
+    """How long one core may take to judge policies on a log, where its model is not there yet.
+
+    Args:
+        dataset: what models are learned from.
+        num_policies: how many are judged, each at one target return.
+        seconds_an_action: that each takes to act once in one episode.
+        config: settings.
+    """
+    config = config or JudgeConfig()
+    horizon = config.horizon or dataset.spec.max_episode_steps
+    episodes = config.rollouts_per_member * config.fit.world.num_members + _REPLAYED
+    model = _SECONDS_A_FIT_STEP * config.fit.num_steps(dataset.num_steps)
+    played = (num_policies + 1) * _SECONDS_A_MODEL_STEP + num_policies * episodes * seconds_an_action
+    return model + horizon * played
 
 
 def discounted_returns(dataset: TrajectoryDataset, discount: float) -> np.ndarray:
@@ -255,9 +313,14 @@ def _check_policy(policy: object) -> None:
             raise InputError(f"policy: {found}; expected an object with {expected}") from error
 
 
-def _check(dataset: TrajectoryDataset, num_held_out: int) -> None:
-    """Refuse a log that no model can be learned from."""
-    spec, rewards, num_episodes = dataset.spec, dataset.rewards, dataset.num_episodes + num_held_out
+def check_log(dataset: TrajectoryDataset, held_out: TrajectoryDataset | None) -> None:
+    """Refuse a log that no model can be learned from.
+
+    Raises:
+        InputError: for images, fewer than 10 episodes, or rewards that are all equal.
+    """
+    spec, rewards = dataset.spec, dataset.rewards
+    num_episodes = dataset.num_episodes + (0 if held_out is None else held_out.num_episodes)
     if spec.image_shape:
         raise InputError(
             f"{spec.name}: observations are images, of which no model is learned; compare the held-out "
@@ -270,6 +333,6 @@ def _check(dataset: TrajectoryDataset, num_held_out: int) -> None:
         )
     if rewards.min() == rewards.max():
         raise InputError(
-            f"{spec.name}: every reward is {format_number(float(rewards[0]))}, so that all policies would be "
-            "judged alike; give rewards that say what is wanted"
+            f"{spec.name}: every reward is {format_number(float(rewards[0]))}, on which no model can be "
+            "tested; give rewards that say what is wanted"
         )

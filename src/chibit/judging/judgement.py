@@ -213,6 +213,20 @@ class LogSummary(Checked):
     profile: LogProfile | None = None
     """What it holds; None in judgements of earlier versions."""
 
+    @property
+    def unfit(self) -> str:
+        """Why the model has no number for anybody, the clone included; empty where it follows the log."""
+        test = self.self_test
+        needed = max([length for length in test.lengths if length <= LEAST_HORIZON], default=1)
+        if test.horizon >= needed:
+            return ""
+        pairs = zip(test.lengths, test.fits, strict=True)
+        measured = ", ".join(f"{fit:.2f} over {length}" for length, fit in pairs)
+        return (
+            f"the model does not follow the log (R2 of the sum of rewards by steps: {measured or 'none'}; "
+            f"expected {GOOD_FIT:g} up to {needed})"
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement(Checked):
@@ -279,16 +293,9 @@ def beside_clone(played: PlayedInModel, clone: PlayedInModel) -> str:
 
 
 def _reasons(played: PlayedInModel, log: LogSummary) -> list[str]:
-    reasons, test = [], log.self_test
-    needed = max([length for length in test.lengths if length <= LEAST_HORIZON], default=1)
-    if test.horizon < needed:
-        measured = ", ".join(
-            f"{fit:.2f} over {length}" for length, fit in zip(test.lengths, test.fits, strict=True)
-        )
-        reasons.append(
-            f"the model does not follow the log (R2 of the sum of rewards by steps: {measured or 'none'}; "
-            f"expected 0.9 up to {needed})"
-        )
+    if log.unfit:  # what else such a model says means nothing
+        return [log.unfit]
+    reasons = []
     ratio = played.disagreement / max(log.clone.disagreement, 1e-12)
     if ratio > _TIMES_CLONE:
         reasons.append(

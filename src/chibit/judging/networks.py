@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from chibit.core.errors import DivergenceError
 
 BATCH_SIZE = 256
+_PASSES, _LEAST_STEPS = 100, 500
+"""Over the log, and gradient steps: fewer do not follow small logs, and more only learn them by heart."""
 _WEIGHT_DECAY, _LAST_LEARNING_RATE = 1e-4, 1e-5
 
 
@@ -49,10 +51,24 @@ class Members(nn.Module):
         return output
 
 
+def suited_steps(most: int, num_rows: int) -> int:
+    """Gradient steps for a log of some steps: a hundred passes over it, and 500, but not more than `most`."""
+    return min(most, max(_LEAST_STEPS, _PASSES * num_rows // BATCH_SIZE))
+
+
+def count_nothing() -> None:
+    """For who shows no progress."""
+
+
 def minimize(
-    parameters: Iterable[nn.Parameter], loss: Callable[[], Tensor], *, num_steps: int, learning_rate: float
+    parameters: Iterable[nn.Parameter],
+    loss: Callable[[], Tensor],
+    *,
+    num_steps: int,
+    learning_rate: float,
+    advance: Callable[[], None] = count_nothing,
 ) -> None:
-    """Descend a loss of fresh batches with AdamW, whose rate falls along a cosine.
+    """Descend a loss of fresh batches with AdamW, whose rate falls along a cosine; `advance` counts steps.
 
     Raises:
         DivergenceError: if the loss ends up not finite.
@@ -66,6 +82,7 @@ def minimize(
         value.backward()
         optimizer.step()
         schedule.step()
+        advance()
     if not torch.isfinite(value):
         raise DivergenceError(
             f"the model of the log ends with a loss of {value.item()}, expected a finite one; look at the "

@@ -5,6 +5,7 @@ Dimensions: N steps · S state_dim · A width of a coded action (act_dim, or one
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,13 +22,13 @@ class Steps:
     """All steps of a log, end to end."""
 
     states: np.ndarray
-    """(N, S) float32 raw."""
+    """(N, S) float32 raw, float64 with an offset."""
     actions: np.ndarray
     """(N, A) float32; one-hot where actions are discrete."""
     rewards: np.ndarray
     """(N,) float64."""
     next_states: np.ndarray
-    """(N, S) float32 raw."""
+    """(N, S) of the same kind."""
     is_known: np.ndarray
     """(N,) bool, whether `next_states` is: not after an episode's end where the data hold none."""
     terminations: np.ndarray
@@ -92,12 +93,17 @@ class Scales(nn.Module):
             self.register_buffer(name, buffer)
 
     @classmethod
-    def measured(cls, steps: Steps, *, is_discrete: bool) -> Scales:
-        """Of some steps. Choices keep their zeros and ones."""
+    def measured(cls, steps: Steps, *, is_discrete: bool, offset: Sequence[float] = ()) -> Scales:
+        """Of some steps, less the offset of their states, by which it is told what is constant.
+
+        Choices keep their zeros and ones.
+        """
         scales = cls(steps.states.shape[1], steps.actions.shape[1])
         columns = {"state": steps.states, "action": steps.actions, "reward": steps.rewards[:, None]}
         for name, rows in columns.items():
             scales._set(name, rows.astype(np.float64))
+        if any(offset):
+            scales._fill("state_std", spread(scales.state_mean.numpy() - offset, steps.states.std(0)))
         if is_discrete:
             scales.action_mean.zero_()
             scales.action_std.fill_(1.0)
@@ -113,8 +119,8 @@ class Scales(nn.Module):
         return ((raw - self.state_mean.numpy()) / self.state_std.numpy()).astype(np.float32)
 
     def raw_states(self, states: np.ndarray) -> np.ndarray:
-        """Back from `states`, float32."""
-        return (states * self.state_std.numpy() + self.state_mean.numpy()).astype(np.float32)
+        """Back from `states`, float64, in which an offset leaves the signal."""
+        return np.asarray(states * self.state_std.numpy() + self.state_mean.numpy())
 
     def actions(self, raw: np.ndarray) -> np.ndarray:
         """(N, A) float32 in units of the spread."""

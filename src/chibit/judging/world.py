@@ -9,6 +9,7 @@ Dimensions: M members · E episodes played at once · S state_dim · A width of 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +22,7 @@ from chibit.core.config import Checked
 from chibit.core.errors import InputError
 from chibit.core.fields import Count, Positive, Widths
 from chibit.data.dataset import DatasetSpec
-from chibit.judging.networks import BATCH_SIZE, Members, minimize
+from chibit.judging.networks import BATCH_SIZE, Members, count_nothing, minimize, suited_steps
 from chibit.judging.steps import Scales, Steps, code_actions
 
 _HUBER_DELTA = 3.0
@@ -39,7 +40,7 @@ class WorldConfig(Checked):
     num_members: Count = 4
     hidden_sizes: Widths = (160, 160, 160)
     num_steps: Count = 4000
-    """Gradient steps."""
+    """Gradient steps at most; see `networks.suited_steps`."""
     learning_rate: Positive = 1e-3
 
 
@@ -92,14 +93,17 @@ class World(nn.Module):
         self.register_buffer("shift", torch.zeros(()))
         self.register_buffer("ends", torch.zeros((), dtype=torch.bool))
 
-    def fit(self, steps: Steps, generator: np.random.Generator) -> None:
-        """Learn from all steps of a log.
+    def fit(
+        self, steps: Steps, generator: np.random.Generator, advance: Callable[[], None] = count_nothing
+    ) -> None:
+        """Learn from all steps of a log; `advance` counts gradient steps.
 
         Raises:
             DivergenceError: if it does not work out.
         """
         config = self.config
-        self.scales = Scales.measured(steps, is_discrete=self.spec.num_actions is not None)
+        is_discrete = self.spec.num_actions is not None
+        self.scales = Scales.measured(steps, is_discrete=is_discrete, offset=self.spec.state_offset)
         inputs, targets, known = self._targets(steps)
         endings = torch.from_numpy(self._ending_inputs(steps))
         is_end = torch.from_numpy(steps.terminations.astype(np.float32))
@@ -130,7 +134,8 @@ class World(nn.Module):
 
         minimize(
             [*self.dynamics.parameters(), *self.ending.parameters()], loss,
-            num_steps=config.num_steps, learning_rate=config.learning_rate,
+            num_steps=suited_steps(config.num_steps, len(is_end)), learning_rate=config.learning_rate,
+            advance=advance,
         )  # fmt: skip
 
     @torch.no_grad()
@@ -159,9 +164,11 @@ class World(nn.Module):
         states, live = self.scales.states(starts), np.ones(number, bool)
         returns, values, lengths = np.zeros(number), np.zeros(number), np.zeros(number, np.int64)
         disagreement, clipped, weight = 0.0, 0, 1.0
+        dtype = np.float64 if any(self.spec.state_offset) else np.float32  # as in the log
         policy.reset(number)
         for _ in range(horizon):
-            actions = self._coded(policy.act(self.scales.raw_states(states)), live, int(lengths.max()))
+            seen = self.scales.raw_states(states).astype(dtype)
+            actions = self._coded(policy.act(seen), live, int(lengths.max()))
             inputs = np.concatenate([states, self.scales.actions(actions)], axis=1)
             predicted = self.dynamics.on_all(torch.from_numpy(inputs)).numpy()
             own = predicted[members, episodes]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,7 +21,7 @@ from chibit.core.formatting import shown_time
 from chibit.core.memory import check_fits, limited_memory
 from chibit.core.run_dir import RunDir
 from chibit.core.runtime import Runtime, capture_rng, resolve_runtime, restore_rng, seed_torch
-from chibit.data.choices import table_lines
+from chibit.data.choices import Choice, table_lines
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
 from chibit.data.inspect import find_notes
 from chibit.data.samplers.placement import place
@@ -63,6 +63,17 @@ class Evaluated:
 
 Callback: TypeAlias = Callable[[Evaluated], object]
 """Called after each evaluation; what it draws from torch's generators does not change the run."""
+Afterwards: TypeAlias = Callable[
+    [RunConfig[Any], TrajectoryDataset, TrajectoryDataset | None], Iterable[Choice]
+]
+"""Says, by the run and its data (trained on, held out), what is done with it when it is finished."""
+
+
+def say_nothing(
+    config: RunConfig[Any], dataset: TrajectoryDataset, held_out: TrajectoryDataset | None
+) -> Iterable[Choice]:
+    """Of callers that do nothing more."""
+    return ()
 
 
 def train(
@@ -72,6 +83,7 @@ def train(
     dataset: TrajectoryDataset | None = None,
     env: EnvLike | None = None,
     on_evaluation: Callback | Sequence[Callback] = (),
+    afterwards: Afterwards = say_nothing,
     study: str = "runs",
     resume: bool = True,
     allow_inexact_resume: bool = False,
@@ -87,6 +99,7 @@ def train(
         env: environment to evaluate in: an id, also of anything registered with Gymnasium in this process,
             what builds one, or an instance; see `take_env`. None takes that of `config`, or of the data.
         on_evaluation: called after each evaluation, one or several.
+        afterwards: says what the caller will do with the finished run, for the table of what was chosen.
         study: name of the study it belongs to.
         resume: continue from the newest whole checkpoint; False starts anew when there is none, and refuses
             when there is.
@@ -112,7 +125,9 @@ def train(
             train_sources(config.agent, progress=progress)
             runtime = resolve_runtime(config.device, config.precision, config.num_threads)
             with limited_memory(runtime.torch_device.type):
-                offline = OfflineRun(config, run, runtime, dataset, callbacks, progress=progress)
+                offline = OfflineRun(
+                    config, run, runtime, dataset, callbacks, progress=progress, afterwards=afterwards
+                )
                 offline.resume(resume, allow_inexact=allow_inexact_resume)
                 offline.run_to_end()
         return run.result()
@@ -147,6 +162,7 @@ class OfflineRun(Loop[RunConfig[Any]]):
         callbacks: Sequence[Callback],
         *,
         progress: bool,
+        afterwards: Afterwards = say_nothing,
     ) -> None:
         super().__init__(config, run, RunProgress(config.num_steps, run.path.name, enabled=progress))
         self.device = runtime.torch_device
@@ -168,6 +184,7 @@ class OfflineRun(Loop[RunConfig[Any]]):
         self.targets = config.targets(self.spec)
         self.environments = open_environments(self.spec) if config.num_episodes else None
         self.trackers = make_trackers(run, config)
+        self.planned = (*outlook(config, self.dataset), *afterwards(config, self.dataset, held_out))
         self._began: tuple[int, float] | None = None
 
     def begin(self) -> None:
@@ -179,7 +196,7 @@ class OfflineRun(Loop[RunConfig[Any]]):
             notes.append(f"weights: {said}")
         self.run.write_provenance(record)
         notes += [f"config: {note}" for note in find_idle(self.config, data=self.spec)]
-        table = table_lines(outlook(self.config, self.dataset))
+        table = table_lines(self.planned)
         for line in (*notes, *self.advice, "chosen for this run:", *table):
             self._say(line)
 

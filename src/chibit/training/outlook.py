@@ -47,15 +47,19 @@ def _of_length(config: RunConfig[Any], dataset: TrajectoryDataset) -> Iterator[C
         yield Choice(name.replace("_", " "), f"{settled[name]:,}", why)
 
 
-def _time(config: RunConfig[Any], dataset: TrajectoryDataset) -> Choice:
-    """A rough figure, since nothing was measured yet."""
+def rough_seconds(config: RunConfig[Any], dataset: TrajectoryDataset) -> float:
+    """How long one core may take for a run, since nothing was measured yet."""
     seconds = config.num_steps * config.agent.rough_seconds_a_step(config.num_steps, config.precision)
     if dataset.spec.env_id is not None and config.num_episodes:
         targets = config.targets(dataset.spec) or (0.0,)
         evaluations = count_evaluations(config.num_steps, config.evaluate_every)
         seconds += evaluations * config.num_episodes * len(targets) * config.agent.seconds_an_episode
+    return seconds
+
+
+def _time(config: RunConfig[Any], dataset: TrajectoryDataset) -> Choice:
     why = "rough, for one core of a server; measured once steps were made"
-    return Choice("expected time", shown_time(seconds), why)
+    return Choice("expected time", shown_time(rough_seconds(config, dataset)), why)
 
 
 def few_data(config: RunConfig[Any], dataset: TrajectoryDataset) -> Iterator[str]:

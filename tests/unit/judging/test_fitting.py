@@ -1,9 +1,13 @@
 import dataclasses
+import io
 import json
 
 import numpy as np
 import pytest
+import torch
+from rich.console import Console
 
+from chibit.core import terminal
 from chibit.judging import fitting
 from chibit.judging.fitting import LENGTHS, FitConfig, fit_log, open_loop
 from chibit.judging.judge import Judge
@@ -31,6 +35,18 @@ def test_a_model_is_learned_once(parts, tmp_path, monkeypatch):
     assert [sorted(path.name for path in folder.iterdir()) for folder in (tmp_path / "judges").iterdir()] == [
         ["manifest.json", "model.safetensors"]
     ]
+
+
+def test_what_is_learned_is_shown_with_the_time_left(parts, tmp_path, monkeypatch):
+    shown = io.StringIO()
+    monkeypatch.setattr(
+        terminal, "make_console", lambda **_: Console(file=shown, force_terminal=True, width=100)
+    )
+    fit_log(*parts, TINY, cache=tmp_path / "quiet")
+    assert not shown.getvalue()
+    fit_log(*parts, TINY, cache=tmp_path, progress=True)
+    assert "learning a model of line" in shown.getvalue() and "6/6" in shown.getvalue()
+    assert "left" in shown.getvalue()
 
 
 def test_other_data_seeds_or_settings_are_another_model(parts, tmp_path):
@@ -73,15 +89,15 @@ def test_a_manifest_that_lies_is_not_believed(parts, tmp_path, caplog):
 def test_the_same_seed_judges_alike_to_the_bit(tmp_path):
     dataset = make_log(tmp_path, 20)
     settings = dataclasses.replace(SETTINGS, fit=TINY)
-    first, again = (
-        Judge(dataset, config=settings, cache=tmp_path / name)(Acts(home)) for name in ("one", "two")
-    )
+    judgements = []
+    for name in ("one", "two"):
+        torch.manual_seed(len(judgements))  # what was drawn before makes no difference
+        judgements.append(Judge(dataset, config=settings, cache=tmp_path / name)(Acts(home)))
+    first, again = judgements
     assert first == again
 
 
 def test_a_fit_leaves_the_global_generator_alone(parts, tmp_path):
-    import torch
-
     before = torch.get_rng_state()
     fit_log(*parts, TINY, cache=tmp_path)
     assert torch.equal(before, torch.get_rng_state())

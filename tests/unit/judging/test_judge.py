@@ -3,6 +3,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 import chibit
 from baseline_toys import CONTINUOUS, DISCRETE, SMALL, identity_data
@@ -12,7 +13,7 @@ from chibit.agents.dt.config import DecisionTransformerConfig
 from chibit.core.config import from_json, to_json
 from chibit.core.errors import InputError
 from chibit.core.runtime import Runtime
-from chibit.judging.judge import Judge, discounted_returns
+from chibit.judging.judge import Judge, JudgeConfig, discounted_returns, rough_seconds
 from chibit.judging.judgement import Judgement
 from chibit.judging.profile import profile_of
 from chibit.judging.world import WorldConfig
@@ -77,6 +78,37 @@ def test_every_agent_is_judged(judges, name):
     assert len(judgement.at_steps.error.by_dimension) == (0 if name in DISCRETE else 1)
     (actions,) = judgement.at_steps.actions
     assert len(actions.counts) == (3 if name in DISCRETE else 20)
+
+
+def test_a_policy_that_draws_is_judged_alike_twice(judges):
+    judge = judges[True]
+    config = DecisionTransformerConfig(gpt=GPTShape(n_layer=1, n_embd=16), context_length=4)
+    torch.manual_seed(0)
+    agent = chibit.make_agent(config, judge._train.spec, Runtime())
+    policy = chibit.Policy(agent, judge._train.spec, target_return=1.0)
+    policy.reset(2)  # what it drew before makes no difference
+    assert judge(policy) == judge(policy)
+
+
+def test_a_model_that_does_not_follow_the_log_has_no_number_for_the_clone_either(line_judge):
+    judgement = line_judge(Acts(home), name="home")
+    assert not judgement.log.unfit
+    test = dataclasses.replace(judgement.log.self_test, fits=(0.5,) * len(judgement.log.self_test.fits))
+    log = dataclasses.replace(judgement.log, self_test=test)
+    wild = dataclasses.replace(judgement.in_model, clipped=1.0)
+    found = dataclasses.replace(judgement, log=log, in_model=wild)
+    assert found.reasons == (log.unfit,)  # what else the model says means nothing
+    assert log.unfit.startswith("the model does not follow the log (R2 of the sum of rewards by steps: 0.50")
+
+
+def test_what_judging_takes_follows_log_horizon_and_policies(line_log):
+    """In seconds of one core: a small log is learned in seconds, a wide policy plays for minutes."""
+    quick = {"num_policies": 1, "seconds_an_action": 0.0001}
+    assert rough_seconds(line_log, **quick) < 15
+    horizon = JudgeConfig(horizon=1000)
+    wide = {"num_policies": 2, "seconds_an_action": 0.01}
+    assert rough_seconds(line_log, config=horizon, **wide) > 1000
+    assert rough_seconds(line_log, config=horizon, **quick) < 30
 
 
 def narrow_log(cache, num_episodes=40):
@@ -181,7 +213,7 @@ def test_a_split_of_ones_own_is_taken(line_log, tmp_path):
     ("changes", "number", "message"),
     [
         ({}, 9, "9 episodes, expected at least 10"),
-        ({"rewards": np.full(20 * LENGTH, 2.5)}, 20, "every reward is 2.50, so that all policies"),
+        ({"rewards": np.full(20 * LENGTH, 2.5)}, 20, "every reward is 2.50, on which no model"),
     ],
 )
 def test_a_log_of_which_nothing_can_be_learned_is_refused(tmp_path, changes, number, message):

@@ -3,7 +3,9 @@ import pytest
 import torch
 
 from chibit.core.errors import DivergenceError, InputError
-from chibit.judging.networks import minimize
+from chibit.judging.clone import Clone
+from chibit.judging.fitting import FitConfig
+from chibit.judging.networks import minimize, suited_steps
 from chibit.judging.steps import read_steps
 from chibit.judging.world import World, WorldConfig
 from judging_toys import DISCOUNT, LENGTH, Acts, columns, down, home, make_log, true_value, up
@@ -188,6 +190,40 @@ def test_large_offsets_leave_the_signal(tmp_path):
     assert world.error(read_steps(make_log(tmp_path, 20, **moved))) < 2 * plain.error(
         read_steps(make_log(tmp_path, 20))
     )
+
+
+def test_a_policy_sees_what_varies_beside_a_large_offset(tmp_path, starts):
+    """In float32 52 and 3e-5 leave 17 states, and a policy in the model would see steps."""
+    arrays = columns(20)
+    moved = {name: 52.0 + 3e-5 * arrays[name] for name in ("observations", "next_observations")}
+    plain, small = fit(make_log(tmp_path, 20)), fit(make_log(tmp_path, 20, **moved))
+    seen = []
+
+    def watch(states):
+        seen.append(states)
+        return home((states - 52.0) / 3e-5)
+
+    expected = plain.play(Acts(home), starts, horizon=10, discount=1.0).returns
+    found = small.play(Acts(watch), 52.0 + 3e-5 * starts.astype(np.float64), horizon=10, discount=1.0).returns
+    assert len(np.unique(np.concatenate(seen))) > 100
+    assert np.abs(found - expected).max() < 0.5
+
+
+def test_small_logs_are_learned_in_fewer_steps(tmp_path):
+    """Their cost follows their size, and the full number of steps learns them by heart."""
+    assert [suited_steps(4000, number) for number in (180, 1280, 2560, 10_239, 10_240, 10**6)] == (
+        [500, 500, 1000, 3999, 4000, 4000]
+    )
+    assert suited_steps(60, 180) == 60
+    counted = []
+    world = World(make_log(tmp_path, 20, 12).spec, WorldConfig(hidden_sizes=(4,)), ends_by_change=True)
+    steps = read_steps(make_log(tmp_path, 20, 12))
+    world.fit(steps, np.random.default_rng(0), lambda: counted.append("world"))
+    Clone(world.spec).fit(
+        steps, world.scales, np.random.default_rng(0), num_steps=3000, advance=lambda: counted.append("clone")
+    )
+    assert (counted.count("world"), counted.count("clone")) == (500, 500)
+    assert FitConfig().num_steps(len(steps.rewards)) == len(counted)
 
 
 def test_a_loss_that_is_not_finite_is_said():

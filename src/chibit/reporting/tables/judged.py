@@ -245,6 +245,8 @@ def _table(policies: Sequence[JudgedPolicy], number: int) -> Table:
         for one in rank([policy.judgement for policy in policies])
     ]
     clone = [text("clone of the log"), *_cells(log.clone, log.clone_at_steps, log.clone)]
+    if log.unfit:
+        clone[1:4] = [EMPTY, EMPTY, EMPTY]
     clone[2] = EMPTY
     rows.append(Row(cells=(*clone, *([EMPTY] if is_simulated else []))))
     title = (
