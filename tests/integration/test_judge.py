@@ -116,6 +116,16 @@ def test_a_refusal_is_one_line(runs, flags, message, capsys):
     assert message in error and error.count("\n") == 1
 
 
+def test_estimates_that_cannot_be_are_refused_before_anything_is_judged(tmp_path, capsys):
+    np.savez(tmp_path / "log.npz", **columns(12) | {"actions": np.arange(12 * 40) % 3})
+    run = train(tmp_path / "log.npz", tmp_path / "run", "--agent", "discrete_bc")
+    capsys.readouterr()
+    assert main(["judge", str(run), "--other-estimates"]) == 2
+    printed = capsys.readouterr()
+    assert "actions are discrete" in printed.err and not printed.out
+    assert not (run / "judgements.json").exists()
+
+
 def test_data_that_have_changed_since_are_refused(tmp_path, capsys):
     np.savez(tmp_path / "log.npz", **columns(12))
     run = train(tmp_path / "log.npz", tmp_path / "run", "--agent", "bc", "--num-steps", "2")

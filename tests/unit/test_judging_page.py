@@ -62,3 +62,21 @@ def test_what_the_page_says_of_single_policies(pools):
             values = np.median([one.judgement.in_model.value.mean / one.true_value for one in kept])
             returns = np.median([one.judgement.in_model.total.mean / one.true_return for one in kept])
             assert 1.05 < values < 1.15 and 1.65 < returns < 1.85  # a tenth, three quarters
+
+
+def test_untrained_and_noisy_policies_are_told_by_support(table, pools):
+    """On data of one behavior an untrained one has no number; elsewhere its value is about right."""
+    for found in pools:
+        for name, pool in found.items():
+            named = {one.judgement.name: one for one in pool.judged}
+            far = [
+                named[f"bc@5000{noise}"].judgement.at_steps.far for noise in ("", "-noise-0.25", "-noise-0.6")
+            ]
+            assert far == sorted(far) and far[0] < far[2], name
+            untrained = named["bc@0"]
+            if name == "hopper-medium" or name.endswith("-25"):
+                assert not untrained.kept, name
+            elif untrained.kept:
+                width = table.measures(pool.kept, pool.judged)["range"]
+                error = abs(untrained.judgement.in_model.value.mean - untrained.true_value)
+                assert error < table.BAD * width, name

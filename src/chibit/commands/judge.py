@@ -88,6 +88,7 @@ class _Judged:
 def judge(argv: Sequence[str], prog: str) -> None:
     """``chibit judge``."""
     arguments = parse(JudgeArguments, argv, prog)
+    from chibit.judging.estimators import check_actions
     from chibit.judging.fitting import FitConfig
     from chibit.judging.judge import JudgeConfig
     from chibit.training.loading import load_run
@@ -97,6 +98,9 @@ def judge(argv: Sequence[str], prog: str) -> None:
     if arguments.target_returns and not any(run.agent.is_return_conditioned for run in loaded):
         agents = ", ".join(dict.fromkeys(run.config.agent.agent for run in loaded))
         raise InputError(f"target_returns: agent {agents} takes none; leave them out")
+    if arguments.other_estimates:
+        for run in loaded:
+            check_actions(run.spec)
     config = JudgeConfig(
         fit=FitConfig(seed=arguments.seed), horizon=arguments.horizon, discount=arguments.discount
     )

@@ -84,7 +84,7 @@ class StudyArguments(WithModules):
     """Gradient steps of initializers that are pre-trained on first use; None is the recipe's number."""
     select: Literal["return", "judge"] = "return"
     """What arms and targets are chosen by: returns in the simulator, or the judge, which needs none: all
-    finished runs are played in models of their logs (about a minute for each log, and each split of it)."""
+    finished runs are played in models of their logs (up to a minute for each log, and each split of it)."""
     engine: Literal["auto", "process", "pool", "stacked", "ray"] = "auto"
     """process: one run after the other, in this one; pool: local processes; stacked: runs of one shape as one
     program; ray: a Ray cluster (extra: ray); auto: stacked with --stack, and on a GPU without

@@ -16,7 +16,7 @@ import numpy as np
 from chibit.agents.base import Policy
 from chibit.core.config import Checked
 from chibit.core.errors import InputError
-from chibit.data.dataset import TrajectoryDataset
+from chibit.data.dataset import DatasetSpec, TrajectoryDataset
 from chibit.judging.clone import Clone
 from chibit.judging.replay import Replay, replay
 
@@ -53,10 +53,7 @@ def other_estimates(
     Raises:
         InputError: where actions are discrete, or do not fit.
     """
-    if dataset.is_discrete:
-        raise InputError(
-            f"{dataset.spec.name}: actions are discrete, expected continuous ones for FQE and WIS"
-        )
+    check_actions(dataset.spec)
     generator = np.random.default_rng([seed, 5])
     order = generator.permutation(dataset.num_episodes)
     fitting = np.cumsum(dataset.episode_lengths[order]) <= _MOST_STEPS
@@ -70,6 +67,16 @@ def other_estimates(
         effective_episodes=effective,
         num_episodes=len(episodes),
     )
+
+
+def check_actions(spec: DatasetSpec) -> None:
+    """Refuse discrete actions.
+
+    Raises:
+        InputError: if they are.
+    """
+    if spec.num_actions is not None:
+        raise InputError(f"{spec.name}: actions are discrete, expected continuous ones for FQE and WIS")
 
 
 def _linear_fqe(

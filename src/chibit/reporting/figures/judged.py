@@ -140,7 +140,9 @@ def _asked_for(canvas: Canvas, study: Study, policies: Sequence[JudgedPolicy], k
     axes.axvline(log.best_return, color=MUTED, linewidth=1)
     axes.plot([min(ends), max(ends)], [min(ends), max(ends)], color=MUTED, linewidth=1, linestyle=(0, (2, 3)))
     svg = to_svg(canvas.figure, key, f"Return in a model of the log against return asked for, {log.data}.")
-    note = "with the model spread; hollow: no number is given; line: the log's best; dotted: as told"
+    note = (
+        "with the model spread; hollow: no number is given; line: the log's best; dotted: what is asked for"
+    )
     return Panel(title=cut(f"Asked for and judged: {log.data}", _NAME), svg=svg, note=note)
 
 
