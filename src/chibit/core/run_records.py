@@ -122,7 +122,7 @@ class ResultRecord(Checked):
     steps: Natural
     score_unit: Literal["return", "normalized"]
     scores: tuple[ScoresRecord, ...]
-    behaviour_mean_return: float
+    behaviour_mean_return: float | None
     behaviour_score: float | None
     train_seconds: NonNegative | None = None
     evaluation_seconds: NonNegative | None = None

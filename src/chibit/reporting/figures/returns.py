@@ -22,28 +22,34 @@ def sections(canvas: Canvas, analysis: Analysis) -> Iterator[Section]:
     """A panel for each data set."""
     scores = analysis.scores[HEADLINE]
     rule = short_rule(scores)
+    known = [name for name in analysis.study.datasets if _returns(scores, name)]
+    if not known:
+        return
     yield Section(
         key="returns",
         title="Returns of episodes",
         caption=f"Raw returns of all episodes of the {rule} evaluation{'' if rule == 'last 1' else 's'}, all "
         "seeds together. Dotted: mean of the training data's own episodes.",
         panels={
-            None: [
-                return_histogram(canvas, scores, name, f"returns-{i}")
-                for i, name in enumerate(analysis.study.datasets)
-            ]
+            None: [return_histogram(canvas, scores, name, f"returns-{i}") for i, name in enumerate(known)]
         },
     )
+
+
+def _returns(scores: Scores, dataset: str) -> dict[int, np.ndarray]:
+    """Of all seeds, by place of the arm; of arms whose single episodes are known."""
+    pooled = {
+        place: np.concatenate([curve.final_returns for curve in scores.curves[arm, dataset].values()])
+        for place, arm in enumerate(scores.study.arms)
+        if (arm, dataset) in scores.curves
+    }
+    return {place: returns for place, returns in pooled.items() if returns.size}
 
 
 def return_histogram(canvas: Canvas, scores: Scores, dataset: str, key: str) -> Panel:
     """Raw returns of all episodes of up to four last evaluations, of all seeds, as shares."""
     study = scores.study
-    pooled = {
-        place: np.concatenate([curve.final_returns for curve in scores.curves[arm, dataset].values()])
-        for place, arm in enumerate(study.arms)
-        if (arm, dataset) in scores.curves
-    }
+    pooled = _returns(scores, dataset)
     everything = np.concatenate(list(pooled.values()))
     wide = bin_range(float(everything.min()), float(everything.max()))
     edges = np.histogram_bin_edges(everything, bins=_BINS, range=wide)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -179,7 +179,8 @@ def _read_run(folder: Path, known: dict[str, Any]) -> Run:
     if found.get("status") != "finished":
         raise Refused("unfinished", f"result.json: status {shown(found.get('status'))}, expected 'finished'")
     result = read_as(ResultRecord, found, "result.json")
-    curves = _read_curves(folder)
+    lines = read_lines(folder, "evaluations.jsonl")
+    curves = read_curves((where, read_as(EvaluationRecord, line, where)) for where, line in lines)
     _check_result(result, curves)
     loss, held_out = read_columns(folder, ("train/loss", HELD_OUT), _METRIC_LINES)
     if len(held_out) > 1:  # few runs have it; where it decides when a level is reached, each line counts
@@ -224,10 +225,10 @@ def _last_failure(folder: Path) -> str:
     return found[-1][:_LONGEST_FAILURE] if found else ""
 
 
-def _read_curves(folder: Path) -> tuple[Curve, ...]:
+def read_curves(evaluations: Iterable[tuple[str, EvaluationRecord]]) -> tuple[Curve, ...]:
+    """Evaluations, each with where it stands, as a curve for each target return."""
     records: dict[float | None, list[EvaluationRecord]] = {}
-    for where, line in read_lines(folder, "evaluations.jsonl"):
-        record = read_as(EvaluationRecord, line, where)
+    for where, record in evaluations:
         earlier = records.setdefault(record.target_return, [])
         if earlier and record.step <= earlier[-1].step:
             raise Refused("damaged", f"{where}: step {record.step} follows step {earlier[-1].step}")

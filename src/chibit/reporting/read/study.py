@@ -30,6 +30,7 @@ from chibit.reporting.read.judgements import (
     read_judged,
     read_learning,
 )
+from chibit.reporting.read.kept import read_kept
 from chibit.reporting.read.registration import FILE, Registration, read_registration
 from chibit.reporting.read.run import Excluded, Run, read_run
 from chibit.reporting.read.strict_json import Refused, shown_name
@@ -157,13 +158,17 @@ def read_study(folder: Path, only: Collection[Path] | None = None) -> Study:
         InputError: when there is no such folder, or none in it is a run directory.
     """
     folders = [candidate for candidate in _candidates(folder) if only is None or candidate in only]
+    tables = {candidate: entries for candidate in folders if (entries := read_kept(candidate))}
+    kept = [entry for entries in tables.values() for entry in entries]
+    folders = [candidate for candidate in folders if candidate not in tables]
     found = [read_run(candidate) for candidate in folders]
-    if only is None and not any(isinstance(entry, Run) or entry.is_run for entry in found):
+    if only is None and not any(isinstance(entry, Run) or entry.is_run for entry in (*found, *kept)):
         raise InputError(f"{folder}: it holds no run directories; {_REMEDY}")
-    runs = _name_data_apart([entry for entry in found if isinstance(entry, Run)])
+    runs = _name_data_apart([entry for entry in (*found, *kept) if isinstance(entry, Run)])
     runs = _name_variants_apart(runs)
-    kept, duplicates = _drop_duplicates(runs)
+    unlike, duplicates = _drop_duplicates(runs)
     judged, learning, excluded = _read_unplayed(folders, found, runs)
+    excluded += [entry for entry in kept if isinstance(entry, Excluded)]
     registration = Registration()
     try:
         registration = read_registration(folder)
@@ -171,7 +176,7 @@ def read_study(folder: Path, only: Collection[Path] | None = None) -> Study:
         excluded.append(Excluded(name=FILE, kind=refusal.kind, reason=refusal.reason))
     return Study(
         folder=folder,
-        runs=tuple(kept),
+        runs=tuple(unlike),
         excluded=tuple(excluded + duplicates),
         registration=registration,
         judged=tuple(judged),
