@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import logging
+import platform
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 
 from rich.console import Console
@@ -16,6 +18,8 @@ from chibit.core.signals import Interrupted, Stopped, interruptible
 from chibit.core.terminal import make_console, print_anything
 from chibit.core.version import __version__
 
+log = logging.getLogger("chibit")
+VERBOSE = ("-v", "--verbose")
 VERBS = {
     "quickstart": (
         "start.quickstart",
@@ -41,6 +45,7 @@ VERBS = {
     "report": ("report.report", "tables, figures and one HTML page from run directories"),
     "words": ("words.words", "does a language model know words for colors, objects and verbs?"),
     "recipes": ("start.recipes", "named configurations, one line each, or one whole"),
+    "completion": ("completion.completion", "complete commands and flags in bash, zsh or fish"),
     "show": ("start.show", "the model of a run or recipe: configuration and parameter counts"),
 }
 """Verb to its function in `chibit.commands`, and help line. Modules are imported when their verb is called:
@@ -54,14 +59,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 2 bad input or usage, 3 damaged or untrusted file, 4 out of a resource, 5
         training diverged, 129, 130 or 143 stopped on request.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    given = list(sys.argv[1:] if argv is None else argv)
+    arguments = [word for word in given if word not in VERBOSE]
     print_anything()
     errors = make_console(stderr=True, soft_wrap=True)
-    _route_warnings(errors)
+    _route_warnings(errors, logging.INFO if arguments == given else logging.DEBUG)
+    log.debug("chibit %s, Python %s: %s", __version__, platform.python_version(), " ".join(given))
     try:
         with interruptible():
             return _dispatch(arguments)
     except (UserError, Stopped) as error:
+        log.debug("refused or stopped here:", exc_info=True)
         errors.print(f"chibit: {one_line(str(error))}")
         return error.exit_code
     except MemoryError:
@@ -123,7 +131,8 @@ def usage() -> str:
             "",
             *lines,
             "",
-            "chibit VERB --help shows a verb's flags and an example. Start with: chibit quickstart",
+            "chibit VERB --help shows a verb's basic flags and an example, --help-all its other ones.",
+            "chibit --version; -v with any verb says more. Start with: chibit quickstart",
         ]
     )
 
@@ -136,13 +145,14 @@ class _Lines(logging.Handler):
         self._console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print it, after its level."""
+        """Print it, after its level; below it where it comes from, if that was asked for."""
         self._console.print(f"{record.levelname}: {one_line(record.getMessage())}")
+        if record.exc_info:
+            self._console.print("".join(traceback.format_exception(*record.exc_info)).rstrip())
 
 
-def _route_warnings(console: Console) -> None:
-    """Warnings of ours go to stderr in one plain line each."""
-    log = logging.getLogger("chibit")
+def _route_warnings(console: Console, level: int) -> None:
+    """Messages of ours go to stderr in one plain line each; with -v also what is read and saved."""
     log.handlers = [_Lines(console)]
-    log.setLevel(logging.INFO)
+    log.setLevel(level)
     log.propagate = False

@@ -24,6 +24,8 @@ class Recipe:
     """Key of the method."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Fields of its config that differ from their defaults."""
+    group: str = "baselines"
+    """Its kind, by which ``chibit recipes`` lists it; one of `GROUPS`."""
     per_data: bool = False
     """Take what the method's authors, or CORL, chose for the data set (`agents.recommended`)."""
     num_steps: int = 100_000
@@ -40,6 +42,19 @@ class Recipe:
         config = AGENTS[self.agent].config(**shortened(self.settings, shrink))
         return RunConfig(data=data, agent=recommended(config, data) if self.per_data else config)
 
+
+GROUPS = {
+    "models": "sequence models, by where their weights come from",
+    "ablations": "the paper's, Tables 4 to 6",
+    "controls": "what a difference is judged against",
+    "sizes": "Figure 3: sizes of the backbone",
+    "grid": "section 4.1: weights of the extra losses",
+    "rates": "learning rates of the backbone, for the studies fair and sources",
+    "memory": "context lengths, for the study memory",
+    "atari": "sequence models and value learners on Atari",
+    "baselines": "other methods with their defaults, and variants of them",
+}
+"""Kinds of recipes, and a line about each."""
 
 SCHEDULES = ("warmup_steps", "auxiliary_decay_steps", "learning_rate_decay_steps")
 
@@ -108,77 +123,125 @@ LAMO = {
 
 _MATCHED = {"timestep_table": "matched"}
 _FIRST_USE = "on first use (2,000 steps)"
-_SEQUENCE: dict[str, tuple[str, dict[str, Any], str]] = {
-    "dt": ("random", CHEN, "Decision Transformer of Chen et al. (2021), to the letter"),
-    "dt_context60": ("random", {**CHEN, "context_length": 60}, "the same with a context of 60"),
-    "random": ("random", {}, "the paper's wrapper, untrained GPT: what pre-training is judged against"),
-    "random_matched": ("random_matched:chibit", {}, "as random, each tensor with ChibiT's mean and spread"),
-    "random_matched_markov": (
-        "random_matched:markov",
-        {},
-        "the same with those of the Markov model",
-    ),
-    "chibit": ("chibit", {}, "pre-trained on Wikipedia, no further technique"),
-    "chibit_similarity": ("chibit", {"similarity_weight": 0.1}, "Eq. 8 as a mean over tokens (λ1 = 0.1)"),
-    "chibit_language": (
-        "chibit",
-        LANGUAGE,
-        "language co-training (λ2 = 0.2) on --language-corpus",
-    ),
-    "chibit_random_positions_plain": ("chibit", _MATCHED, "positions drawn anew at the pre-trained norms"),
-    "chibit_paper": ("chibit", PAPER, "chibit with all three techniques, as in Tables 2 and 6"),
-    "chibit_no_similarity": ("chibit", {**PAPER, "similarity_weight": 0.0}, "Table 6: without L_cos"),
-    "chibit_no_language": ("chibit", SIMILARITY, "Table 6: without L_LM"),
-    "chibit_random_positions": ("chibit", {**PAPER, **_MATCHED}, "Table 6: random positions"),
-    "chibit_context60": ("chibit", {**PAPER, "context_length": 60}, "Table 4: context of 60"),
-    "chibit_frozen": (
-        "chibit",
-        {**SIMILARITY, "tuning": "frozen"},
-        "Table 5: all but L_r, L_s, L_a and head is frozen",
-    ),
-    "chibit_released": ("chibit", RELEASED, "chibit with the choices of the released run script"),
-    "chibit_lora": ("chibit", LAMO, "LaMo's recipe on ChibiT"),
-    "chibit_blocks": ("chibit", {"transfer": "blocks"}, "control: only the blocks are transferred"),
-    "chibit_positions": ("chibit", {"transfer": "positions"}, "control: only the positions are transferred"),
-    "chibit_shuffled": ("chibit", {"transfer": "shuffled"}, "control: each tensor with its entries permuted"),
-    "chibit_no_context": ("chibit", {"context_length": 1}, "control: K = 1 (Takagi 2022)"),
-    "random_no_context": ("random", {"context_length": 1}, "its control: random with K = 1"),
-    "markov": ("markov", {}, "pre-trained on a Markov chain (Wang et al. 2024)"),
-    "iid": ("iid:2000", {}, f"pre-trained on independent tokens, {_FIRST_USE}"),
-    "ngram": ("ngram:2000", {}, f"pre-trained on a second-order Markov chain, {_FIRST_USE}"),
-    "dyck": ("dyck:2000", {}, f"pre-trained on nested brackets, {_FIRST_USE}"),
-    "automaton": ("automaton:2000", {}, f"pre-trained on a cellular automaton, {_FIRST_USE}"),
-    "shuffled_text": ("shuffled_text:2000", {}, f"pre-trained on text with its words shuffled, {_FIRST_USE}"),
-    "gpt2": ("gpt2", SIMILARITY, "GPT-2 small, similarity loss; from the Hub"),
-    "gpt2_lamo": ("gpt2", LAMO, "LaMo: GPT-2, LoRA, MLP projections"),
-    "clip": ("clip", SIMILARITY, "CLIP's text tower with the similarity loss; from the Hub"),
-    "igpt": ("igpt", {}, "ImageGPT small, with its own norm; from the Hub"),
-    "igpt_layernorm": ("igpt", {"image_gpt_norm": "layernorm"}, "ImageGPT read by GPT-2's code"),
-}
+_SEQUENCE: dict[str, tuple[str, dict[str, Any], str]] = {}
 """Name to initializer, what else differs from the defaults, and one line about it."""
-_SEQUENCE |= {
-    f"random_{size}": ("random", {"gpt": shape}, f"Figure 3: random with {size} parameters in its blocks")
-    for size, shape in SIZES.items()
-}
-_SEQUENCE |= {
-    f"chibit_{size}": (
-        f"chibit_{size}:2000",
-        {},
-        f"Figure 3: {size} pre-trained on text, {_FIRST_USE}",
-    )
-    for size in ("0.6M", *SIZES)
-}
+_GROUP_OF: dict[str, str] = {}
+
+
+def _add(group: str, recipes: Mapping[str, tuple[str, dict[str, Any], str]]) -> None:
+    """Take in the sequence models of a group."""
+    _SEQUENCE.update(recipes)
+    _GROUP_OF.update(dict.fromkeys(recipes, group))
+
+
+_add(
+    "models",
+    {
+        "dt": ("random", CHEN, "Decision Transformer of Chen et al. (2021), to the letter"),
+        "random": ("random", {}, "the paper's wrapper, untrained GPT: what pre-training is judged against"),
+        "chibit": ("chibit", {}, "pre-trained on Wikipedia, no further technique"),
+        "chibit_similarity": ("chibit", {"similarity_weight": 0.1}, "Eq. 8 as a mean over tokens (λ1 = 0.1)"),
+        "chibit_language": (
+            "chibit",
+            LANGUAGE,
+            "language co-training (λ2 = 0.2) on --language-corpus",
+        ),
+        "chibit_paper": ("chibit", PAPER, "chibit with all three techniques, as in Tables 2 and 6"),
+        "chibit_released": ("chibit", RELEASED, "chibit with the choices of the released run script"),
+        "chibit_lora": ("chibit", LAMO, "LaMo's recipe on ChibiT"),
+        "markov": ("markov", {}, "pre-trained on a Markov chain (Wang et al. 2024)"),
+        "iid": ("iid:2000", {}, f"pre-trained on independent tokens, {_FIRST_USE}"),
+        "ngram": ("ngram:2000", {}, f"pre-trained on a second-order Markov chain, {_FIRST_USE}"),
+        "dyck": ("dyck:2000", {}, f"pre-trained on nested brackets, {_FIRST_USE}"),
+        "automaton": ("automaton:2000", {}, f"pre-trained on a cellular automaton, {_FIRST_USE}"),
+        "shuffled_text": (
+            "shuffled_text:2000",
+            {},
+            f"pre-trained on text, its words shuffled, {_FIRST_USE}",
+        ),
+        "gpt2": ("gpt2", SIMILARITY, "GPT-2 small, similarity loss; from the Hub"),
+        "gpt2_lamo": ("gpt2", LAMO, "LaMo: GPT-2, LoRA, MLP projections"),
+        "clip": ("clip", SIMILARITY, "CLIP's text tower with the similarity loss; from the Hub"),
+        "igpt": ("igpt", {}, "ImageGPT small, with its own norm; from the Hub"),
+        "igpt_layernorm": ("igpt", {"image_gpt_norm": "layernorm"}, "ImageGPT read by GPT-2's code"),
+    },
+)
+_add(
+    "ablations",
+    {
+        "dt_context60": ("random", {**CHEN, "context_length": 60}, "dt with a context of 60"),
+        "chibit_no_similarity": ("chibit", {**PAPER, "similarity_weight": 0.0}, "Table 6: without L_cos"),
+        "chibit_no_language": ("chibit", SIMILARITY, "Table 6: without L_LM"),
+        "chibit_random_positions": ("chibit", {**PAPER, **_MATCHED}, "Table 6: random positions"),
+        "chibit_context60": ("chibit", {**PAPER, "context_length": 60}, "Table 4: context of 60"),
+        "chibit_frozen": (
+            "chibit",
+            {**SIMILARITY, "tuning": "frozen"},
+            "Table 5: all but L_r, L_s, L_a and head is frozen",
+        ),
+    },
+)
+_add(
+    "controls",
+    {
+        "random_matched": (
+            "random_matched:chibit",
+            {},
+            "as random, with ChibiT's mean and spread",
+        ),
+        "random_matched_markov": (
+            "random_matched:markov",
+            {},
+            "the same with those of the Markov model",
+        ),
+        "chibit_random_positions_plain": (
+            "chibit",
+            _MATCHED,
+            "positions drawn anew at their norms",
+        ),
+        "chibit_blocks": ("chibit", {"transfer": "blocks"}, "only the blocks are transferred"),
+        "chibit_positions": (
+            "chibit",
+            {"transfer": "positions"},
+            "only the positions are transferred",
+        ),
+        "chibit_shuffled": (
+            "chibit",
+            {"transfer": "shuffled"},
+            "each tensor with its entries permuted",
+        ),
+        "chibit_no_context": ("chibit", {"context_length": 1}, "K = 1 (Takagi 2022)"),
+        "random_no_context": ("random", {"context_length": 1}, "its control: random with K = 1"),
+    },
+)
+_add(
+    "sizes",
+    {
+        f"random_{size}": ("random", {"gpt": shape}, f"Figure 3: random with {size} parameters in its blocks")
+        for size, shape in SIZES.items()
+    },
+)
+_add(
+    "sizes",
+    {
+        f"chibit_{size}": (f"chibit_{size}:2000", {}, f"Figure 3: {size} pre-trained on text, {_FIRST_USE}")
+        for size in ("0.6M", *SIZES)
+    },
+)
 MEMORY_CONTEXTS = (1, 20, 60)
 """Context lengths of the study `memory`."""
-_SEQUENCE |= {
-    f"{arm}_last{context}": (
-        _SEQUENCE[arm][0],
-        {**_SEQUENCE[arm][1], "context_length": context, "window_anchor": "last"},
-        f"{arm}, windows drawn by their last step, context of {context}",
-    )
-    for arm in ("dt", "chibit")
-    for context in MEMORY_CONTEXTS
-}
+_add(
+    "memory",
+    {
+        f"{arm}_last{context}": (
+            _SEQUENCE[arm][0],
+            {**_SEQUENCE[arm][1], "context_length": context, "window_anchor": "last"},
+            f"{arm}, windows drawn by their last step, context of {context}",
+        )
+        for arm in ("dt", "chibit")
+        for context in MEMORY_CONTEXTS
+    },
+)
 WEIGHTS_GRID = {
     f"chibit_similarity{10 * similarity:.0f}_language{10 * language:.0f}": {
         **SIMILARITY,
@@ -189,22 +252,25 @@ WEIGHTS_GRID = {
     for language in (0.0, 0.2, 0.4)
 }
 """The grid that section 4.1 searches: λ1 and λ2, in tenths in the name."""
-_SEQUENCE |= {name: ("chibit", settings, "grid of section 4.1") for name, settings in WEIGHTS_GRID.items()}
+_add("grid", {name: ("chibit", settings, "grid of section 4.1") for name, settings in WEIGHTS_GRID.items()})
 RATES = ("3e-4", "1e-3", "3e-3")
 """Backbone learning rates that are tried for each arm of the studies `fair` and `sources`."""
 FAIR_ARMS = ("random", "chibit", "random_matched", "markov", "random_matched_markov")
 """Two initializers, and for each of them noise of its scale, beside the untrained model."""
 SOURCE_ARMS = ("iid", "ngram", "dyck", "automaton")
 """Other sources without language, pre-trained on as many tokens as the Markov model."""
-_SEQUENCE |= {
-    f"{arm}_{rate}": (
-        _SEQUENCE[arm][0],
-        {"backbone_learning_rate": float(rate)},
-        f"{arm}, its backbone at {rate}",
-    )
-    for arm in (*FAIR_ARMS, *SOURCE_ARMS)
-    for rate in RATES
-}
+_add(
+    "rates",
+    {
+        f"{arm}_{rate}": (
+            _SEQUENCE[arm][0],
+            {"backbone_learning_rate": float(rate)},
+            f"{arm}, its backbone at {rate}",
+        )
+        for arm in (*FAIR_ARMS, *SOURCE_ARMS)
+        for rate in RATES
+    },
+)
 ATARI_METHODS: dict[str, tuple[str, dict[str, Any], str]] = {
     "dt": ("random", ATARI_GPT, "Decision Transformer of Chen et al. (2021)"),
     "bc": ("random", {**ATARI_GPT, "return_tokens": False}, "the same without return tokens: cloning"),
@@ -240,7 +306,7 @@ def _defaults(agent: str) -> Recipe:
 
 
 RECIPES: dict[str, Recipe] = {
-    name: Recipe(summary=summary, settings={"initializer": initializer, **settings})
+    name: Recipe(summary=summary, group=_GROUP_OF[name], settings={"initializer": initializer, **settings})
     for name, (initializer, settings, summary) in _SEQUENCE.items()
 }
 """Name to recipe: of the sequence models, of each method with its defaults, and variants."""
@@ -248,6 +314,7 @@ RECIPES |= {name: _defaults(name) for name in AGENTS if name not in RECIPES}
 RECIPES |= {
     f"{name}_atari": Recipe(
         summary=f"Atari: {summary}",
+        group="atari",
         settings={**ATARI, "initializer": initializer, **settings},
         num_steps=ATARI_STEPS,
     )
@@ -256,6 +323,7 @@ RECIPES |= {
 RECIPES |= {
     f"{name}_atari": Recipe(
         summary=f"Atari: {summary}",
+        group="atari",
         agent=agent,
         settings={
             "evaluation_epsilon": 0.001,
@@ -303,4 +371,5 @@ def find_recipe(name: str, where: str) -> Recipe:
         return RECIPES[name]
     if name in AGENTS:
         return _defaults(name)
-    raise InputError(f"{where}: unknown {name!r}{nearest(name, RECIPES)}; see chibit recipes")
+    near = nearest(name, (*RECIPES, *GROUPS))
+    raise InputError(f"{where}: unknown {name!r}{near}; see chibit recipes")

@@ -91,7 +91,7 @@ def test_what_inspect_notes_is_said_at_the_start_of_training_too(tmp_path, capsy
     shown = " ".join(capsys.readouterr().out.split())
     train = ["train", "--agent", "bc", "--data", str(data), "--num-steps", "1", "--batch-size", "4"]
     assert main([*train, "--out", str(tmp_path / "run")]) == 0
-    printed = " ".join(capsys.readouterr().out.split())
+    printed = " ".join(capsys.readouterr().err.split())
     log = (tmp_path / "run" / "train.log").read_text()
     for note in notes:
         assert note in shown, note

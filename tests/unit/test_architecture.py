@@ -52,7 +52,7 @@ ALLOWED = {
     ),
     "recipes": ("core", "models.gpt", "agents", "training"),
     "studies": ("core", "environments.registry", "models.gpt", "agents", "recipes", "training"),
-    "sweep": ("core", "environments.own", "training", "evaluation.summary", "sweep"),
+    "sweep": ("core", "environments.own", "agents", "training", "evaluation.summary", "sweep"),
     "sweep.adaptive": ("core", "training", "sweep", "reporting"),
     "fitting": ("core", "environments", "data", "models", "agents", "policy", "recipes", "training"),
     "quickstart": ("core", "data", "recipes", "sweep", "training", "reporting"),

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from chibit.commands.parsing import WithEnvModule, parse
+from chibit.commands.parsing import WithEnvModule, WithJson, parse
 from chibit.core.config import Checked
 from chibit.core.errors import InputError
-from chibit.core.fields import Count, Out, Seed, Workers
-from chibit.core.terminal import make_console
+from chibit.core.fields import BASIC, Count, Group, Out, Seed, Workers
+from chibit.core.terminal import make_console, print_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,27 +24,27 @@ class CollectArguments(Checked):
     """
 
     dataset: Annotated[str, tyro.conf.Positional]
-    """hopper, halfcheetah or walker2d, or breakout, qbert, pong or seaquest; a dash; and random, medium,
-    medium-replay, medium-expert or expert. Memory tasks: tmaze-15, tmaze-50, tmaze-150, keytodoor-20 or
-    keytodoor-60; a dash; and expert or mixed. Mazes: pointmaze-umaze, pointmaze-medium or pointmaze-large; a
-    dash; and near or all. Instructions: babyai-gotoobj, -gotolocals8n4, -gotolocal, -gotodoor, -pickuploc,
-    -putnextlocal or -mixedlocal."""
+    """Name, such as hopper-medium; hopper, halfcheetah or walker2d, or breakout, qbert, pong or seaquest, a dash,
+    and random, medium, medium-replay, medium-expert or expert. Memory tasks: tmaze-15, tmaze-50, tmaze-150,
+    keytodoor-20 or keytodoor-60, a dash, and expert or mixed. Mazes: pointmaze-umaze, pointmaze-medium or
+    pointmaze-large, a dash, and near or all. Instructions: babyai-gotoobj, -gotolocals8n4, -gotolocal,
+    -gotodoor, -pickuploc, -putnextlocal or -mixedlocal."""
     num_steps: Count | None = None
     """Environment steps; None takes D4RL's size (1M; replay 0.2M to 0.4M; medium-expert 2M), 0.5M on Atari,
     500 of the longest episodes of memory tasks and mazes, and 10,000 episodes of BabyAI."""
     num_episodes: Count | None = None
     """BabyAI: episodes, in place of steps."""
     seed: Seed = 0
-    """The same seed gives the same data, whatever the number of processes."""
+    """Seed of the data. It gives the same data, whatever the number of processes."""
     num_processes: Workers = 1
-    """Processes that collect side by side; one on Atari, for memory tasks, mazes and BabyAI."""
+    """Processes side by side; one on Atari, for memory tasks, mazes and BabyAI."""
     policy: Path | None = None
-    """Atari: file of the actor (docs/data.md says what is in it); the weaker levels mix in random actions."""
+    """Atari: the actor's file; docs/data.md says what is in it. The weaker levels mix in random actions."""
     sticky_actions: bool = False
-    """Atari: repeat the last action with probability 0.25 in each frame."""
+    """Atari: repeat actions at random. The last one is taken again with probability 0.25 in each frame."""
     out: Out | None = None
-    """Root folder of Minari data sets; None takes MINARI_DATASETS_PATH, else ~/.minari/datasets. Data of
-    Atari and BabyAI are stores in a folder in it; None is where chibit train finds them by name."""
+    """Root of Minari data sets; None takes MINARI_DATASETS_PATH, else ~/.minari/datasets. Data of Atari and
+    BabyAI are stores in a folder in it; None is where chibit train finds them by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,17 +52,17 @@ class SourceArguments(WithEnvModule):
     """How data are read, as for chibit train."""
 
     data: Annotated[str, tyro.conf.Positional]
-    """An id, a file or a folder, as for chibit train --data."""
-    env_id: str | None = None
-    """Environment of the data (Hopper-v4), where they name none or another."""
-    columns: tuple[str, ...] = ()
-    """Which columns of a file are which, as for chibit train: observations=obs,temp actions=valve."""
-    episode_length: Count | None = None
-    """Steps after which to cut a log without ends into episodes."""
-    skip_damaged: bool = False
-    """Leave out damaged episodes, counted in a note, in place of a refusal."""
+    """An id, a file or a folder; as for chibit train --data."""
+    env_id: Annotated[str | None, BASIC, Group("reading")] = None
+    """Environment of the data (Hopper-v4). It is needed where they name none or another."""
+    columns: Annotated[tuple[str, ...], BASIC] = ()
+    """Which columns of a file are which; as for chibit train: observations=obs,temp actions=valve."""
+    episode_length: Annotated[Count | None, BASIC] = None
+    """Cut a log without ends after so many steps."""
+    skip_damaged: Annotated[bool, BASIC] = False
+    """Leave out damaged episodes. A note counts them; without, they are refused."""
     action_low: tuple[float, ...] | None = None
-    """Lowest actions, a number for each dimension or one for all, as for chibit train."""
+    """Lowest actions, for each dimension or one for all."""
     action_high: tuple[float, ...] | None = None
     """Highest actions, likewise."""
 
@@ -87,30 +87,32 @@ class ConvertArguments(SourceArguments):
     Of the shards it is a sample of all buffers, as Chen et al. (2021) draw it: chibit data convert
     Breakout/1/replay_logs --game Breakout --out breakout-1pct
 
-    Example: chibit data convert log.csv --to minari --out my/log-v0
+    Example: chibit data convert hopper-medium --to npz --out hopper.npz
     """
 
     data: Annotated[str, tyro.conf.Positional]
-    """An id, a file or a folder, as for chibit train --data; with --game the folder of the shards,
+    """An id, a file or a folder; with --game the folder of the shards,
     $store$_observation_ckpt.0.gz and so on."""
-    out: Out
+    out: Annotated[Out, BASIC, Group("writing")]
     """The file or folder to write; chibit train --data takes it. Nothing is written over."""
-    to: Literal["store", "minari", "npz"] = "store"
-    """store (arrays as chibit keeps them), minari (a folder that Minari loads; its name ends in a version, as
-    log-v0) or npz (flat columns)."""
-    game: str | None = None
+    to: Annotated[Literal["store", "minari", "npz"], BASIC] = "store"
+    """Form. store: arrays as chibit keeps them; minari: a folder that Minari loads, whose name ends in a
+    version, as log-v0; npz: flat columns."""
+    game: Annotated[str | None, BASIC, Group("DQN-replay")] = None
     """DQN-replay: Breakout, Qbert, Pong or Seaquest."""
     num_steps: Count | None = None
-    """DQN-replay: steps to take; None takes half a million, 1 %."""
+    """Steps to take; None takes half a million, 1 %."""
     seed: Seed | None = None
-    """DQN-replay: decides which buffers are visited; None is 0."""
+    """Which buffers are visited; None is 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class InspectArguments(SourceArguments):
+class InspectArguments(SourceArguments, WithJson):
     """Show what a data set holds.
 
     Example: chibit data inspect hopper-medium
+
+    Example: chibit data inspect hopper.npz --json
     """
 
 
@@ -251,11 +253,17 @@ def inspect(argv: Sequence[str], prog: str) -> None:
     from chibit.training.run_config import RunConfig
 
     dataset = load_dataset(arguments.data, **arguments.reading())
+    usual = RunConfig(data=arguments.data, agent=AGENTS[DEFAULT_AGENT].config())
+    expected, notes = of_run(usual, dataset), tuple(few_data(usual, dataset))
+    if arguments.json:
+        found = describe(dataset)
+        chosen = [one._asdict() for one in (*found.choices, *expected)]
+        print_json({**asdict(found), "choices": chosen, "run_notes": notes})
+        return
     console = make_console()
     console.print(render_summary(describe(dataset)))
-    usual = RunConfig(data=arguments.data, agent=AGENTS[DEFAULT_AGENT].config())
     console.print(Text("\nchibit train without flags", style="bold"))
-    for line in (*table_lines(of_run(usual, dataset)), *few_data(usual, dataset)):
+    for line in (*table_lines(expected), *notes):
         console.print(Text(line))
 
 

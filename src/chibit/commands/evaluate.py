@@ -7,20 +7,20 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from annotated_types import Interval
 from rich.progress import Progress
 from rich.table import Table
 
-from chibit.commands.parsing import WithEnvironment, WithModules, parse
+from chibit.commands.parsing import WithEnvironment, WithJson, WithModules, parse
 from chibit.core.config import read_json
 from chibit.core.errors import InputError, UserError
-from chibit.core.fields import MAX_EPISODES, Count, Out, Positive, Seed, Targets
+from chibit.core.fields import BASIC, MAX_EPISODES, Count, Out, Positive, Seed, Targets
 from chibit.core.files import check_can_make, make_folder, write_atomic
 from chibit.core.formatting import format_number, format_setting
-from chibit.core.terminal import make_console
+from chibit.core.terminal import make_console, print_json
 
 if TYPE_CHECKING:
     from chibit.data.dataset import DatasetSpec
@@ -29,49 +29,49 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateArguments(WithEnvironment):
+class EvaluateArguments(WithEnvironment, WithJson):
     """Play episodes with a trained run, at any target returns.
 
-    Example: chibit evaluate runs/quickstart/arms/chibit-... --target-returns 3600 1800 --num-episodes 100
-    --video
+    Example: chibit evaluate runs/mine/hopper --target-returns 3600 1800 --num-episodes 20
     """
 
     run: Annotated[Path, tyro.conf.Positional]
     """The run directory."""
-    target_returns: Targets = ()
+    target_returns: Annotated[Targets, BASIC] = ()
     """Raw returns to ask for; empty takes the run's own. Methods without target returns take none."""
-    num_episodes: Annotated[int, Interval(ge=1, le=MAX_EPISODES)] = 10
+    num_episodes: Annotated[int, Interval(ge=1, le=MAX_EPISODES), BASIC] = 10
     """Episodes for each target."""
-    seed: Seed = 1
+    seed: Annotated[Seed, BASIC] = 1
     """Seed of the episodes; another than the training's gives episodes it has not been chosen by."""
-    checkpoint: str = "last"
+    checkpoint: Annotated[str, BASIC] = "last"
     """last, best, or a step."""
-    device: str = "auto"
+    device: Annotated[str, BASIC] = "auto"
     """auto, cpu, cuda or cuda:N."""
     sticky_actions: bool = False
-    """Atari: repeat the last action with probability 0.25 in each frame; training evaluates without."""
-    video: bool = False
-    """Film one episode for each target, into the run's videos folder."""
-    out: Out | None = None
-    """JSON file to write every episode's return to."""
+    """Atari: repeat actions at random. The last one is taken again with probability 0.25 in each frame;
+    training evaluates without."""
+    video: Annotated[bool, BASIC] = False
+    """Film an episode for each target, into RUN/videos."""
+    out: Annotated[Out | None, BASIC] = None
+    """JSON file for every episode's return."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionArguments(WithModules):
     """Draw where a trained sequence model looks: early, middle and last layer.
 
-    Example: chibit attention RUN
+    Example: chibit attention runs/mine/hopper
     """
 
     run: Annotated[Path, tyro.conf.Positional]
     """The run directory; arrays and figure go to its attention folder."""
-    data: str = ""
+    data: Annotated[str, BASIC] = ""
     """Data set to take windows from; empty takes the run's own."""
-    num_windows: Count = 64
+    num_windows: Annotated[Count, BASIC] = 64
     """Windows to average over."""
-    temperature: Positive = 0.1
-    """Sharpens the picture as Appendix B of the paper does; 1 shows the weights as they are."""
-    checkpoint: str = "last"
+    temperature: Annotated[Positive, BASIC] = 0.1
+    """Sharpens the picture; 0.1 as Appendix B of the paper does, 1 shows the weights as they are."""
+    checkpoint: Annotated[str, BASIC] = "last"
     """last, best, or a step."""
 
 
@@ -98,7 +98,7 @@ def evaluate(argv: Sequence[str], prog: str) -> None:
     environments = open_environments(spec)
     if environments is None:
         raise InputError(f"{arguments.run}: its data name no environment that chibit knows; give --env-id")
-    with environments, Progress(transient=True) as progress:
+    with environments, Progress(console=make_console(stderr=True), transient=True) as progress:
         task = progress.add_task("episodes", total=arguments.num_episodes * len(targets or (None,)))
         evaluations = evaluate_agent(
             loaded.agent,
@@ -109,10 +109,15 @@ def evaluate(argv: Sequence[str], prog: str) -> None:
             environments=environments,
             progress=lambda done, live: progress.update(task, completed=done),
         )
-    console = make_console()
-    console.print(_evaluation_table(evaluations, spec, loaded.step))
+    console = make_console(stderr=arguments.json)
+    record = _record(evaluations, loaded, arguments.seed)
+    if arguments.json:
+        print_json(record)
+    else:
+        console.print(_evaluation_table(evaluations, spec, loaded.step))
     if arguments.out is not None:
-        _write_json(arguments.out, evaluations, loaded, arguments.seed)
+        make_folder(arguments.out.parent)
+        write_atomic(arguments.out, json.dumps(record, indent=1))
         console.print(f"written: {arguments.out}", soft_wrap=True)
     if arguments.video:
         for path in loaded.film(targets, arguments.seed):
@@ -165,17 +170,15 @@ def _require_own(path: Path) -> None:
         raise InputError(f"{path}: is there and was not written by this command; choose another --out")
 
 
-def _write_json(path: Path, evaluations: Sequence[Evaluation], loaded: LoadedRun, seed: int) -> None:
+def _record(evaluations: Sequence[Evaluation], loaded: LoadedRun, seed: int) -> dict[str, Any]:
+    """What the command writes."""
     from chibit.training.offline import evaluation_record
 
     records = [
         {**evaluation_record(one, loaded.step, 0.0), "discounted_returns": list(one.discounted_returns)}
         for one in evaluations
     ]
-    make_folder(path.parent)
-    write_atomic(
-        path, json.dumps({"run": str(loaded.run.path), "seed": seed, "evaluations": records}, indent=1)
-    )
+    return {"run": str(loaded.run.path), "seed": seed, "evaluations": records}
 
 
 def attention(argv: Sequence[str], prog: str) -> None:

@@ -12,7 +12,7 @@ import tyro
 
 from chibit.commands.parsing import WithEnvironment, parse
 from chibit.core.errors import UserError
-from chibit.core.fields import Out
+from chibit.core.fields import BASIC, Out
 from chibit.core.terminal import make_console
 
 
@@ -20,21 +20,21 @@ from chibit.core.terminal import make_console
 class ExportArguments(WithEnvironment):
     """Write a run's policy as a folder to deploy or share: weights, configuration, model card, a film.
 
-    Example: chibit export RUN --out hopper-policy --onnx
+    Example: chibit export runs/mine/hopper --out hopper-policy
     """
 
     run: Annotated[Path, tyro.conf.Positional]
     """The run directory."""
-    out: Out | None = None
+    out: Annotated[Out | None, BASIC] = None
     """The folder to write; None is the run's own folder `policy`."""
-    target_return: float | None = None
-    """Raw return the policy asks for; None takes the run's first."""
-    checkpoint: str = "last"
+    target_return: Annotated[float | None, BASIC] = None
+    """Raw return to ask for; None takes the run's first."""
+    checkpoint: Annotated[str, BASIC] = "last"
     """last, best, or a step."""
-    onnx: bool = False
-    """Write one step of the policy as policy.onnx too (extra: onnx)."""
-    video: bool = True
-    """Film the beginning of an episode as replay.mp4, where something can draw."""
+    onnx: Annotated[bool, BASIC] = False
+    """Write policy.onnx too (extra: onnx). It holds one step of the policy."""
+    video: Annotated[bool, BASIC] = True
+    """Film the start of an episode; as replay.mp4, where something can draw."""
 
 
 def export(argv: Sequence[str], prog: str) -> None:

@@ -17,7 +17,7 @@ from rich.table import Table
 from chibit.commands.parsing import WithModules, parse
 from chibit.core.config import to_json
 from chibit.core.errors import InputError, UserError
-from chibit.core.fields import BelowOne, Count, Seed, Targets
+from chibit.core.fields import BASIC, BelowOne, Count, Seed, Targets
 from chibit.core.files import write_atomic
 from chibit.core.formatting import count, format_number, format_setting, shown_time
 from chibit.core.run_dir import RunDir
@@ -52,27 +52,26 @@ class JudgeArguments(WithModules):
     leaves what the log covers. The model is learned once for a data set, in seconds to a minute by its size,
     and kept; playing a sequence model for 1,000 steps may take a minute a target return.
 
-    Example: chibit judge RUN --target-returns 3600 1800 900
+    Example: chibit judge runs/mine/hopper --target-returns 3600 1800
     """
 
     runs: Annotated[tuple[Path, ...], MinLen(1), tyro.conf.Positional]
-    """Run directories, or folders of them (a study), whose finished runs are judged."""
-    target_returns: Targets = ()
-    """Raw returns to ask for, of runs that take some; empty takes the run's own."""
-    checkpoint: str = "last"
+    """Run directories, or folders of them. Of a folder (a study) the finished runs are judged."""
+    target_returns: Annotated[Targets, BASIC] = ()
+    """Raw returns to ask for; of runs that take some. Empty takes the run's own."""
+    checkpoint: Annotated[str, BASIC] = "last"
     """last, best, or a step."""
-    horizon: Count | None = None
-    """Steps after which an episode in the model is cut; None takes the data's time limit."""
-    discount: BelowOne = 0.99
-    """Of values, per step."""
-    seed: Seed = 0
-    """Of the model and what it is tested on."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N; where policies act, the model is on the CPU."""
-    other_estimates: bool = False
-    """Fitted Q evaluation and importance sampling too. They mislead: off the logged behavior the first
-    preferred policies that fall at once to all good ones, and the second gives the log's mean to any policy.
-    """
+    horizon: Annotated[Count | None, BASIC] = None
+    """Steps after which an episode is cut; in the model. None takes the data's time limit."""
+    discount: Annotated[BelowOne, BASIC] = 0.99
+    """Discount of values, per step."""
+    seed: Annotated[Seed, BASIC] = 0
+    """Seed of the model and of its test."""
+    device: Annotated[str, BASIC] = "auto"
+    """Where policies act; auto, cpu, cuda or cuda:N. The model is on the CPU."""
+    other_estimates: Annotated[bool, BASIC] = False
+    """Fitted Q and importance sampling too; they mislead: off the logged behavior the first preferred
+    policies that fall at once to all good ones, and the second gives the log's mean to any policy."""
 
 
 @dataclass(frozen=True)

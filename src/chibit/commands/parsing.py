@@ -7,12 +7,14 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
 
+from chibit.commands.help import show_help, wants_help
 from chibit.core.config import Checked, find_idle, renamed
 from chibit.core.errors import InputError
+from chibit.core.fields import BASIC, Group
 
 if TYPE_CHECKING:
     from chibit.data.dataset import DatasetSpec
@@ -24,7 +26,7 @@ T = TypeVar("T")
 class WithEnvModule(Checked):
     """Base of the arguments of commands that meet environments of others."""
 
-    env_module: str = ""
+    env_module: Annotated[str, Group("own code")] = ""
     """Module of yours that registers environments (my_package.envs); it is imported, here and in workers."""
 
     def load_modules(self) -> None:
@@ -36,10 +38,18 @@ class WithEnvModule(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
+class WithJson(Checked):
+    """Base of the arguments of commands whose answer a program can read."""
+
+    json: Annotated[bool, BASIC, Group("output")] = False
+    """Answer in JSON; on standard output, and all else on standard error."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class WithModules(WithEnvModule):
     """Base of the arguments of commands that meet agents and initializers of others."""
 
-    agent: str = ""
+    agent: Annotated[str, Group("own code")] = ""
     """MODULE:CLASS of an agent that is none of chibit's own (my_module:MyAgent); the module is imported."""
     initializer: str = ""
     """MODULE:NAME of an initializer that is none of chibit's own; the module is imported."""
@@ -61,7 +71,7 @@ class WithModules(WithEnvModule):
 class WithEnvironment(WithModules):
     """Base of the arguments of commands that play in an environment."""
 
-    env_id: str | None = None
+    env_id: Annotated[str | None, Group("environment")] = None
     """Environment to play in (Hopper-v4), where the run's data name none or another."""
 
     def in_environment(self, spec: DatasetSpec) -> DatasetSpec:
@@ -88,6 +98,9 @@ def parse(kind: type[T], argv: Sequence[str], prog: str, default: T | None = Non
             would do nothing beside the others.
         SystemExit: with code 0, after help was printed.
     """
+    if wants_help(argv):
+        show_help(kind, argv, prog, default)
+        raise SystemExit(0)
     extra: dict[str, Any] = {} if default is None else {"default": default}
     said = io.StringIO()
     try:
@@ -97,6 +110,7 @@ def parse(kind: type[T], argv: Sequence[str], prog: str, default: T | None = Non
                 args=list(argv),
                 prog=prog,
                 config=(tyro.conf.OmitArgPrefixes,),
+                add_help=False,
                 **extra,
             )
     except SystemExit as error:

@@ -10,31 +10,32 @@ from typing import Annotated, Literal, get_args
 import tyro
 from annotated_types import MinLen
 
-from chibit.commands.parsing import parse
-from chibit.core.config import Checked
+from chibit.commands.parsing import WithJson, parse
 from chibit.core.fields import Out, Positive
 
 Format = Literal["html", "md", "csv", "tex"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportArguments(Checked):
+class ReportArguments(WithJson):
     """Write tables, figures and one HTML page from the run directories in a folder.
 
-    Example: chibit report runs/quickstart --target best --baseline dt
+    Example: chibit report runs/mine
+
+    Example: chibit report runs/table2 --target best --json
     """
 
     folder: Annotated[Path, tyro.conf.Positional]
-    """Folder whose subfolders are run directories (a study), or a single run directory."""
+    """A study, a run, or kept raw results; the folder of it. A study's has run directories."""
     out: Out | None = None
     """Where to write; None is the folder itself."""
     target: tuple[str, ...] = ("first",)
-    """Which of several target returns counts: first (listed), best (on each data set, for all arms), a
+    """Which of several target returns counts; first (listed), best (on each data set, for all arms), a
     number, or numbers by environment, such as hopper=3600 halfcheetah=6000."""
     baseline: str | None = None
-    """Arm that the others are compared with; None takes the registered comparisons, else random, dt or bc."""
+    """Arm to compare the others with; None takes the registered comparisons, else random, dt or bc."""
     score_level: float | None = None
-    """Score whose first reach is timed, on all data sets; None: the registered ones, else the data's mean."""
+    """Score whose first reach is timed; on all data sets. None: the registered ones, else the data's mean."""
     error_level: Positive | None = None
     """The same for the held-out action error; None: the registered ones."""
     formats: Annotated[tuple[Format, ...], MinLen(1)] = get_args(Format)
@@ -55,4 +56,5 @@ def report(argv: Sequence[str], prog: str) -> None:
         baseline=arguments.baseline,
         formats=arguments.formats,
         levels=Levels(score=arguments.score_level, error=arguments.error_level),
+        as_json=arguments.json,
     )

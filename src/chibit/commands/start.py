@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from rich.table import Table
+from rich.text import Text
 
-from chibit.commands.parsing import WithModules, parse
+from chibit.commands.parsing import WithJson, WithModules, parse
 from chibit.core.config import Checked
 from chibit.core.fields import Count, Out, Seed, Workers
-from chibit.core.terminal import make_console
+from chibit.core.terminal import make_console, print_json
 
 if TYPE_CHECKING:
     from chibit.agents import Agent
@@ -29,7 +30,7 @@ class QuickstartArguments(Checked):
     """
 
     out: Out = Path("runs/quickstart")
-    """Folder for the data, the runs and the page."""
+    """Folder for all of it; data, runs and page."""
     num_steps: Count = 1_500
     """Gradient steps of each arm."""
     collect_steps: Count = 100_000
@@ -41,25 +42,27 @@ class QuickstartArguments(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecipesArguments(Checked):
-    """List the named configurations, or show one as JSON.
+class RecipesArguments(WithJson):
+    """List the named configurations in their groups, or show one as JSON.
+
+    Example: chibit recipes baselines
 
     Example: chibit recipes chibit
     """
 
     name: Annotated[str, tyro.conf.Positional] = ""
-    """A recipe's name; empty lists all."""
+    """A recipe, or a group of them; empty lists all."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShowArguments(WithModules):
+class ShowArguments(WithModules, WithJson):
     """Show a model: its configuration and how many parameters it has, with and without embeddings.
 
     Example: chibit show chibit
     """
 
     what: Annotated[str, tyro.conf.Positional]
-    """A recipe's name (built with the sizes of Hopper: 11 states, 3 actions), or a run directory."""
+    """A recipe's name, or a run directory. A recipe's has the sizes of Hopper: 11 states, 3 actions."""
 
 
 def quickstart(argv: Sequence[str], prog: str) -> None:
@@ -78,20 +81,29 @@ def quickstart(argv: Sequence[str], prog: str) -> None:
 
 def recipes(argv: Sequence[str], prog: str) -> None:
     """``chibit recipes``."""
-    from chibit.recipes import RECIPES, find_recipe
+    from chibit.recipes import GROUPS, RECIPES, find_recipe
     from chibit.training.run_config import to_record
 
     arguments = parse(RecipesArguments, argv, prog)
-    console = make_console()
-    if arguments.name:
-        console.print_json(json.dumps(to_record(find_recipe(arguments.name, "recipe").run(data=""))))
+    name = arguments.name
+    if name and name not in GROUPS:
+        print_json(to_record(find_recipe(name, "recipe").run(data="")))
+        return
+    listed = {key: one for key, one in RECIPES.items() if name in ("", one.group)}
+    if arguments.json:
+        print_json({key: {"group": one.group, "summary": one.summary} for key, one in listed.items()})
         return
     table = Table(title="recipes: chibit train --recipe NAME --data DATA")
     table.add_column("name", no_wrap=True)
     table.add_column("what it is")
-    for name, recipe in RECIPES.items():
-        table.add_row(name, recipe.summary)
-    console.print(table)
+    for group, text in GROUPS.items():
+        members = {key: one for key, one in listed.items() if one.group == group}
+        if members:
+            table.add_row(Text(group, style="bold"), Text(text, style="bold"))
+        for key, one in members.items():
+            table.add_row(f"  {key}", one.summary)
+        table.add_section()
+    make_console().print(table)
 
 
 def show(argv: Sequence[str], prog: str) -> None:
@@ -99,13 +111,17 @@ def show(argv: Sequence[str], prog: str) -> None:
     arguments = parse(ShowArguments, argv, prog)
     from chibit.models.counting import count_parameters
 
-    console = make_console()
     agent, config = _agent_of(arguments)
+    numbers = count_parameters(agent.modules())
+    if arguments.json:
+        print_json({"config": asdict(config), "parameters": numbers})
+        return
+    console = make_console()
     console.print_json(json.dumps(asdict(config)))
     table = Table(title=f"parameters of {arguments.what}")
     table.add_column("counted")
     table.add_column("number", justify="right")
-    for name, number in count_parameters(agent.modules()).items():
+    for name, number in numbers.items():
         table.add_row(name.replace("_", " "), f"{number:,}")
     console.print(table)
 

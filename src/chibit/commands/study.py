@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -16,9 +17,11 @@ from rich.table import Table
 from chibit.commands.parsing import WithModules, parse
 from chibit.core.errors import InputError, ResourceError, UserError
 from chibit.core.fields import (
+    BASIC,
     MAX_EPISODES,
     Count,
     Distinct,
+    Group,
     Natural,
     Needs,
     Out,
@@ -29,12 +32,18 @@ from chibit.core.fields import (
 )
 from chibit.core.files import check_can_make
 from chibit.core.targets import read_targets
-from chibit.core.terminal import make_console
+from chibit.core.terminal import make_console, print_json
 
 if TYPE_CHECKING:
+    from chibit.reporting.read.registration import Registration
+    from chibit.studies import Study as StudyEntry
     from chibit.sweep import Outcome
-    from chibit.sweep.tasks import Task
+    from chibit.sweep.forecast import Plan
     from chibit.training.run_config import RunConfig
+
+
+_LONG = 60.0
+"""Seconds; of what takes longer the time is said before it begins."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,57 +54,60 @@ class StudyArguments(WithModules):
     """
 
     name: Annotated[str, tyro.conf.Positional] = ""
-    """The study, or MODULE:NAME of one of yours; empty lists them."""
-    seeds: Annotated[tuple[Seed, ...], MinLen(1), Distinct()] = (0, 1, 2)
-    """One run of every arm on every data set for each."""
-    until_half_width: Positive | None = None
+    """The study, or MODULE:NAME of one of yours. Empty lists them."""
+    seeds: Annotated[tuple[Seed, ...], MinLen(1), Distinct(), BASIC] = (0, 1, 2)
+    """Seeds; one run of every arm on every data set for each."""
+    until_half_width: Annotated[Positive | None, Group("more seeds")] = None
     """Add seeds until the 95% intervals of all comparisons over all data sets are within plus or minus this
     many points; None runs the seeds given."""
     max_seeds: Annotated[
         Count | None, Needs("--until-half-width", lambda study: study.until_half_width is not None)
     ] = None
     """Largest number of seeds with --until-half-width; None is 20."""
-    arms: Annotated[tuple[str, ...], Distinct()] = ()
+    arms: Annotated[tuple[str, ...], Distinct(), BASIC] = ()
     """Recipes in place of the study's own."""
-    data: Annotated[tuple[str, ...], Distinct()] = ()
+    data: Annotated[tuple[str, ...], Distinct(), BASIC] = ()
     """Data sets in place of the study's own."""
-    env_id: str | None = None
+    env_id: Annotated[str | None, Group("runs")] = None
     """Environment to evaluate in (Hopper-v4), where the data name none or another."""
     fractions: Annotated[tuple[Share, ...], Distinct()] = ()
     """Shares of the episodes to train on, in place of the study's own; redrawn with each seed."""
     rates_from: Path | None = None
     """Folder of the runs of study rates, for studies in which each arm has a learning rate of its own."""
-    num_steps: Count | None = None
+    num_steps: Annotated[Count | None, BASIC] = None
     """Gradient steps; None is the study's own number."""
     evaluate_every: Natural | None = None
     """Gradient steps between evaluations; None is the study's own number, or a quarter of fewer steps."""
     num_episodes: Annotated[int, Interval(ge=0, le=MAX_EPISODES)] | None = None
     """Episodes for each target return; None is the recipe's."""
     target_returns: tuple[str, ...] = ()
-    """Raw returns to ask for, on every data set or by environment, such as hopper=3600,1800 halfcheetah=6000;
-    empty takes the study's or each data set's own."""
-    precision: Literal["fp32", "tf32", "bf16"] | None = None
-    """fp32, tf32 (CUDA GPUs) or bf16; None is the study's."""
+    """Raw returns to ask for; on every data set or by environment, such as hopper=3600,1800
+    halfcheetah=6000. Empty takes the study's or each data set's own."""
+    precision: Annotated[Literal["fp32", "tf32", "bf16"] | None, BASIC] = None
+    """Precision; None is the study's. tf32 is for CUDA GPUs."""
     device: str | None = None
     """auto, cpu, cuda, cuda:N or mps; None is auto."""
     language_corpus: str = ""
     """Text of the arms that read text, in place of their own: an id, a folder or a built corpus."""
     pretrain_steps: Count | None = None
     """Gradient steps of initializers that are pre-trained on first use; None is the recipe's number."""
-    select: Literal["return", "judge"] = "return"
+    select: Annotated[Literal["return", "judge"], Group("choice")] = "return"
     """What arms and targets are chosen by: returns in the simulator, or the judge, which needs none: all
     finished runs are played in models of their logs (up to a minute for each log, and each split of it)."""
-    engine: Literal["auto", "process", "pool", "stacked", "ray"] = "auto"
-    """process: one run after the other, in this one; pool: local processes; stacked: runs of one shape as one
-    program; ray: a Ray cluster (extra: ray); auto: stacked with --stack, and on a GPU without
+    engine: Annotated[Literal["auto", "process", "pool", "stacked", "ray"], BASIC] = "auto"
+    """Where runs run; process: one run after the other, in this one; pool: local processes; stacked: runs of
+    one shape as one program; ray: a Ray cluster (extra: ray); auto: stacked with --stack, and on a GPU without
     --num-processes, else pool."""
     num_processes: Annotated[
         Workers,
         Needs("--engine pool", lambda study: study.engine in ("auto", "pool") and study.stack is None),
+        BASIC,
     ] = 1
-    """Runs side by side in the pool, one thread each."""
+    """Runs side by side in the pool. Each has one thread."""
     stack: Annotated[
-        Count | None, Needs("--engine stacked", lambda study: study.engine in ("auto", "stacked"))
+        Count | None,
+        Needs("--engine stacked", lambda study: study.engine in ("auto", "stacked")),
+        Group("engine"),
     ] = None
     """Most runs in a stack; None is as many as fit into the memory of the device."""
     ray_address: Annotated[str | None, Needs("--engine ray", lambda study: study.engine == "ray")] = None
@@ -106,10 +118,21 @@ class StudyArguments(WithModules):
     """Share of a GPU that Ray keeps for each run that takes one."""
     retries: Natural = 1
     """Times that a run that crashed is tried again, from its checkpoint."""
-    root: Out = Path("runs")
-    """Folder that holds the study's folder."""
-    dry_run: bool = False
-    """Only list the runs, what is finished, and how long the rest will take."""
+    tensorboard: Annotated[bool, Group("trackers")] = False
+    """Write TensorBoard event files into each run's folder (extra: tb); tensorboard --logdir ROOT/STUDY."""
+    wandb: str | None = None
+    """Weights & Biases project (extra: wandb); the runs are grouped by the study's name."""
+    root: Annotated[Out, BASIC, Group("output")] = Path("runs")
+    """Folder of studies; the study has its own in it."""
+    json: Annotated[bool, BASIC, Group("output"), Needs("--dry-run", lambda study: study.dry_run)] = False
+    """With --dry-run: JSON on standard output."""
+    dry_run: Annotated[bool, BASIC] = False
+    """Only list the runs and the time left. It says what is finished, too."""
+
+    @property
+    def side_by_side(self) -> int:
+        """Runs at a time."""
+        return self.num_processes if self.engine in ("auto", "pool") else 1
 
 
 def study(argv: Sequence[str], prog: str) -> None:
@@ -117,6 +140,7 @@ def study(argv: Sequence[str], prog: str) -> None:
     from chibit.reporting.read.registration import Registration, register
     from chibit.studies import STUDIES
     from chibit.sweep.adaptive import Adaptive, other_seeds
+    from chibit.sweep.forecast import make_plan
     from chibit.sweep.tasks import make_tasks
 
     arguments = parse(StudyArguments, argv, prog)
@@ -133,23 +157,18 @@ def study(argv: Sequence[str], prog: str) -> None:
     configs, adaptive = make_configs(arguments.seeds), None
     entry = STUDIES[arguments.name]
     _refuse_idle(arguments, configs, has_rates=entry.has_chosen_rates)
-    fixed = Registration(
-        comparisons=entry.comparisons,
-        score_levels=dict(entry.score_levels),
-        error_levels=dict(entry.error_levels),
-        negligible=entry.negligible,
-        until_half_width=arguments.until_half_width,
-    )
+    fixed = _fixed(arguments, entry)
     if arguments.until_half_width is not None:
         adaptive = Adaptive(make_configs, arguments.seeds, fixed, arguments.max_seeds)
         configs = adaptive.first_configs
+    tasks = make_tasks(configs, root=arguments.root, study=arguments.name, attention=entry.attention)
+    plan = make_plan(tasks, arguments.root, arguments.side_by_side)
     if arguments.dry_run:
-        tasks = make_tasks(configs, root=arguments.root, study=arguments.name, attention=entry.attention)
-        _show_plan(console, tasks, arguments)
-        if adaptive is not None:
-            console.print(f"then more seeds, up to {adaptive.most} in all, until the intervals are narrow")
+        _show_plan(plan, None if adaptive is None else adaptive.most, as_json=arguments.json)
         return
     folder = arguments.root / arguments.name
+    if plan.seconds_left > _LONG:
+        make_console(stderr=True).print(f"{len(plan.runs)} runs: {plan}", soft_wrap=True)
     if fixed != Registration():
         register(folder, fixed)
     run = _runner(arguments, attention=entry.attention)
@@ -181,6 +200,19 @@ def _runner(arguments: StudyArguments, *, attention: bool) -> Callable[..., list
     )
 
 
+def _fixed(arguments: StudyArguments, entry: StudyEntry) -> Registration:
+    """What is fixed before the first run."""
+    from chibit.reporting.read.registration import Registration
+
+    return Registration(
+        comparisons=entry.comparisons,
+        score_levels=dict(entry.score_levels),
+        error_levels=dict(entry.error_levels),
+        negligible=entry.negligible,
+        until_half_width=arguments.until_half_width,
+    )
+
+
 def _config_maker(arguments: StudyArguments) -> Callable[[Sequence[int]], list[RunConfig[Any]]]:
     """The runs of some seeds, all else as the flags say."""
     from chibit.environments.own import take_env
@@ -207,7 +239,8 @@ def _config_maker(arguments: StudyArguments) -> Callable[[Sequence[int]], list[R
         precision=arguments.precision,
         device=arguments.device,
     )
-    return lambda seeds: make(seeds=seeds)
+    trackers: dict[str, Any] = {"tensorboard": arguments.tensorboard, "wandb": arguments.wandb}
+    return lambda seeds: [replace(config, **trackers) for config in make(seeds=seeds)]
 
 
 def _check(arguments: StudyArguments) -> None:
@@ -254,48 +287,25 @@ def _list_studies(console: Console) -> None:
     console.print(table)
 
 
-def _show_plan(console: Console, tasks: Sequence[Task], arguments: StudyArguments) -> None:
+def _show_plan(plan: Plan, max_seeds: int | None, *, as_json: bool) -> None:
     """The runs, what is finished of them, and a cost estimate."""
-    from chibit.agents import AGENTS, DEFAULT_AGENT
     from chibit.core.formatting import shown_time
-    from chibit.sweep import forecast
 
-    measured = forecast.measure(arguments.root)
-    forecasts = [forecast.forecast(task, measured) for task in tasks]
-    states = [_state(task) for task in tasks]
-    for task, state, entry in zip(tasks, states, forecasts, strict=True):
-        left = "" if task.is_done else shown_time(entry.seconds) + (" " if entry.is_measured else "?")
-        line = f"{state:<10}{left:>9}  {task.path}"
-        console.print(line, soft_wrap=True)
-    counts = {kind: sum(state.startswith(kind) for state in states) for kind in ("finished", "at", "to do")}
-    console.print(
-        f"{len(tasks)} runs: {counts['finished']} finished, {counts['at']} begun, {counts['to do']} to do",
-    )
-    sources = forecast.sources_left(tasks)
-    for spec, steps in sources.items():
+    if as_json:
+        print_json({**asdict(plan), "max_seeds": max_seeds})
+        return
+    console = make_console()
+    for run in plan.runs:
+        left = "" if run.state == "finished" else shown_time(run.seconds_left) + " ?"[not run.is_measured]
+        console.print(f"{run.state:<10}{left:>9}  {run.path}", soft_wrap=True)
+    states = Counter(run.state.split(" ")[0] for run in plan.runs)
+    counts = f"{states['finished']} finished, {states['at']} begun, {states['to']} to do"
+    console.print(f"{len(plan.runs)} runs: {counts}")
+    for spec, steps in plan.pretrainings.items():
         console.print(f"to be pre-trained first: {spec}, {steps} steps")
-    total = sum(entry.seconds for entry in forecasts)
-    total += sum(sources.values()) * forecast.SECONDS_A_PRETRAINING_STEP
-    guessed = sum(not entry.is_measured for entry in forecasts)
-    basis = "measured on finished runs here"
-    if guessed:
-        step = AGENTS[DEFAULT_AGENT].config.seconds_a_step
-        rough = f"{step:g} s a step of ChibiT's size in fp32, more for larger models"
-        basis = f"those marked ? are rough: {rough}; the others are {basis}"
-    side = arguments.num_processes if arguments.engine in ("auto", "pool") else 1
-    console.print(
-        f"about {shown_time(total / side)} left with {side} at a time ({basis})",
-        soft_wrap=True,
-    )
-
-
-def _state(task: Task) -> str:
-    from chibit.sweep.forecast import steps_done
-
-    if task.is_done:
-        return "finished"
-    steps = steps_done(task.path)
-    return f"at {steps}" if steps else "at 0" if (task.path / "config.json").exists() else "to do"
+    console.print(str(plan), soft_wrap=True)
+    if max_seeds is not None:
+        console.print(f"then more seeds, up to {max_seeds} in all, until the intervals are narrow")
 
 
 def _report(console: Console, outcomes: Sequence[Outcome], arguments: StudyArguments) -> None:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from rich.table import Table
 
+from chibit.agents import DEFAULT_AGENT
 from chibit.commands.parsing import WithEnvModule, parse, take_option
 from chibit.core.config import Checked, read_json
 from chibit.core.errors import InputError
-from chibit.core.fields import Needs, Out
+from chibit.core.fields import BASIC, Group, Needs, Out
 from chibit.core.formatting import format_number, format_setting
 from chibit.core.run_dir import RunDir, undone_if_refused
 from chibit.core.score_rules import name_last
@@ -26,10 +27,22 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MethodChoice(Checked):
+    """What decides which other flags there are, and their defaults; it is read before them."""
+
+    agent: Annotated[str, BASIC, Group("method")] = DEFAULT_AGENT
+    """Method, or MODULE:CLASS of yours; dt is the sequence model. Each has flags of its own."""
+    recipe: Annotated[str, BASIC] = ""
+    """Named configuration; chibit recipes lists them."""
+    config: str = ""
+    """config.json of an earlier run; its settings hold unless a flag says otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Destination(Checked):
     """Where a run is written."""
 
-    out: Out | None = None
+    out: Annotated[Out | None, BASIC, Group("output")] = None
     """Run directory; None makes runs/STUDY/<arm>-<data>-s<seed>-<hash>."""
     study: str = "runs"
     """Name of the group of runs it belongs to; chibit report takes the group's folder."""
@@ -60,7 +73,7 @@ class Destination(Checked):
 class TrainDestination(Destination, WithEnvModule):
     """Where a run is written, whether it is judged, and the module of its environment."""
 
-    judge: bool = True
+    judge: Annotated[bool, Group("evaluation")] = True
     """Judge a run whose data name no environment at its end, as chibit judge does, unless that would take
     longer than the run and more than a minute."""
 
@@ -125,9 +138,9 @@ def parse_run(argv: list[str], prog: str) -> tuple[Any, TrainDestination]:
     from chibit.training.warm_start import source_config
 
     spread_data(argv)
-    agent_name = take_option(argv, "--agent")
-    recipe_name = take_option(argv, "--recipe")
-    config_file = take_option(argv, "--config")
+    agent_name, recipe_name, config_file = (
+        take_option(list(argv), name) for name in ("--agent", "--recipe", "--config")
+    )
     entry = AGENTS[DEFAULT_AGENT]
     is_module = agent_name is not None and ":" in agent_name
     if agent_name is not None:
@@ -152,7 +165,7 @@ def parse_run(argv: list[str], prog: str) -> tuple[Any, TrainDestination]:
             base = RunConfig(data="", agent=entry.config())
         _require_data(base)
     arguments = parse(
-        _arguments_class(type(base.agent)), argv, prog, _arguments_class(type(base.agent))(run=base)
+        arguments_class(type(base.agent)), argv, prog, arguments_class(type(base.agent))(run=base)
     )
     given = {word for argument in argv for word in argument.split("=", 1)}
     for source in set(arguments.run.agent.sources) & given:  # a file causes no import
@@ -177,24 +190,26 @@ def _require_data(base: Any) -> None:
     object.__setattr__(base, "data", tyro.MISSING)
 
 
-def _arguments_class(agent_config: type) -> Any:
+def arguments_class(agent_config: type) -> Any:
+    """The arguments of ``chibit train`` for a method."""
     from chibit.training.run_config import RunConfig
 
     return with_destination(
         RunConfig[agent_config],  # type: ignore[valid-type]
         "Fine-tune an agent on logged trajectories and evaluate it.\n\n"
-        "--agent NAME or MODULE:CLASS chooses the method (dt is the sequence model), --recipe NAME a named "
-        "configuration (chibit recipes lists them), --config FILE the config.json of an earlier run. "
-        "The flags below are those of the method chosen.\n\n"
-        "Example: chibit train --data hopper-medium --initializer chibit --seed 0 --precision bf16",
+        "The flags are those of the method chosen: chibit train --agent td3_bc --help.\n\n"
+        "Example: chibit train --data hopper-medium --initializer chibit --num-steps 5000 "
+        "--out runs/mine/hopper",
+        MethodChoice,
         TrainDestination,
     )
 
 
-def with_destination(config: Any, text: str, destination: type = Destination) -> Any:
-    """The class of the arguments of a command that trains: the run's own, and where it is written."""
+def with_destination(config: Any, text: str, choice: type, destination: type = Destination) -> Any:
+    """The class of the arguments of a command that trains: the run's own, its kind, where it is written."""
     fields: list[Any] = [
         ("run", config),
+        ("choice", choice, dataclasses.field(default=choice())),
         ("destination", destination, dataclasses.field(default=destination())),
     ]
     made = dataclasses.make_dataclass("Arguments", fields, frozen=True)

@@ -139,6 +139,7 @@ class CheckpointSaver:
             self._thread.shutdown()
 
     def _save(self, step: int, contents: _Contents, marks: tuple[str, ...]) -> None:
+        _log.debug("checkpoint of step %d into %s", step, self._folder)
         _commit(self._folder, step, contents, self._keep)
         for name in marks:
             mark(self._folder, name, step)

@@ -71,7 +71,7 @@ def _hints(kind: Any) -> dict[str, Any]:
 @cache
 def _on_disk(kind: Any, name: str) -> tuple[Was, bool]:
     """What files call a field, and whether they write its own fields in its place."""
-    declared = _metadata(kind, name)
+    declared = declarations(kind, name)
     was = next((found for found in declared if isinstance(found, Was)), Was(name))
     return was, any(isinstance(found, Flat) for found in declared)
 
@@ -79,11 +79,12 @@ def _on_disk(kind: Any, name: str) -> tuple[Was, bool]:
 @cache
 def _since(kind: Any) -> dict[str, Any]:
     """Fields that came later, and the values that files without them mean."""
-    declared = {field.name: _metadata(kind, field.name) for field in dataclasses.fields(kind)}
+    declared = {field.name: declarations(kind, field.name) for field in dataclasses.fields(kind)}
     return {name: x.before for name, found in declared.items() for x in found if isinstance(x, Since)}
 
 
-def _metadata(kind: Any, name: str) -> tuple[Any, ...]:
+def declarations(kind: Any, name: str) -> tuple[Any, ...]:
+    """What a field's ``Annotated`` type declares."""
     hint = _hints(kind)[name]
     return typing.get_args(hint)[1:] if typing.get_origin(hint) is Annotated else ()
 
@@ -173,7 +174,7 @@ def find_idle(
     """
     kind: Any = type(config)
     for field in dataclasses.fields(kind):
-        declared = _metadata(kind, field.name)
+        declared = declarations(kind, field.name)
         needs = [(need, holder) for need, holder in outer if not need.of or field.name in need.of]
         needs += [(need, config) for need in declared if isinstance(need, Needs)]
         value = getattr(config, field.name)

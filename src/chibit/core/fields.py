@@ -96,6 +96,19 @@ class Flat:
 
 
 @dataclass(frozen=True)
+class Group:
+    """Declares that ``--help-all`` shows a field, and those below it in its class, as a group of flags."""
+
+    title: str
+    """Its name; a field with another one ends it, and it may go on below."""
+
+
+@dataclass(frozen=True)
+class Basic:
+    """Declares a flag that ``--help`` shows; of a command that has some it shows no others."""
+
+
+@dataclass(frozen=True)
 class NeedsData:
     """Declares that a field acts only with data of a kind, which is known where a run begins."""
 
@@ -105,6 +118,7 @@ class NeedsData:
     """The condition, of a config of the class and of the data, such as a `DatasetSpec`."""
 
 
+BASIC = Basic()
 PICTURES = NeedsData("observations that are pictures", lambda config, spec: bool(spec.image_shape))
 VECTORS = NeedsData("observations that are vectors", lambda config, spec: not spec.image_shape)
 

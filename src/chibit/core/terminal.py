@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
+import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -23,6 +26,19 @@ from rich.progress import (
 def make_console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:
     """A console of standard output or error that prints text as it is."""
     return Console(stderr=stderr, soft_wrap=soft_wrap, markup=False, emoji=False, highlight=False)
+
+
+def print_json(value: Any) -> None:
+    """Print JSON on standard output; numbers that JSON lacks become null."""
+    print(json.dumps(_finite(value), indent=1, default=str))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def text_column(text: str) -> TextColumn:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,6 +42,7 @@ from chibit.environments.d4rl import D4RL_SETS
 from chibit.environments.data_names import is_published_name
 from chibit.environments.registry import GAMES, LANGUAGE_TASKS, TASKS
 
+_log = logging.getLogger("chibit")
 _CONVERTER = 8
 """Raised when the same source would become another store."""
 
@@ -115,6 +117,7 @@ def _open(name_or_path: str | Path, places: Places, reading: Reading) -> Traject
     folder = places.home / "stores" / f"{_readable(name_or_path)}-{_source_hash(source, reading)}"
     kept = _open_kept(folder)
     if kept is not None:
+        _log.debug("%s was converted before: %s", source.path, folder)
         return kept
     if places.progress:
         print(f"converting {source.path} to {folder}", file=sys.stderr)

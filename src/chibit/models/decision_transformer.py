@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from chibit.core.config import Checked
 from chibit.core.errors import InputError
-from chibit.core.fields import Needs, Positive, Since, Was
+from chibit.core.fields import Group, Needs, Positive, Since, Was
 from chibit.models.projections import ActionRange, Projections, make_action_head, make_projection
 
 TimestepPosition = Literal["before_norm", "after_norm"]
@@ -45,7 +45,7 @@ RETURNS = Needs("return_tokens", lambda config: config.return_tokens)
 class DecisionTransformerModelConfig(Checked):
     """What surrounds the backbone. Defaults: the paper's released code."""
 
-    return_scale: Annotated[Positive | None, RETURNS] = None
+    return_scale: Annotated[Positive | None, RETURNS, Group("sequence model")] = None
     """Returns-to-go are divided by this; None is the data's own (`DatasetSpec.return_scale`)."""
     return_baseline: Annotated[tuple[float, float] | None, RETURNS, Since((0.0, 0.0))] = None
     """What is taken off them first: at an episode's first step, and more at each later one; None is the

@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Group
 from rich.table import Table as RichTable
@@ -17,7 +18,7 @@ from chibit.core.errors import InputError, UserError
 from chibit.core.files import nearest, open_regular, write_atomic
 from chibit.core.formatting import count
 from chibit.core.shared_folder import MANIFEST, shared_folder
-from chibit.core.terminal import make_console
+from chibit.core.terminal import make_console, print_json
 from chibit.reporting.analysis import HEADLINE, Analysis, analyze
 from chibit.reporting.read.study import read_study
 from chibit.reporting.read.targets import TargetChoice
@@ -46,6 +47,8 @@ _COMPARISON_COLUMNS = (
     *("bootstrap_low", "bootstrap_high", "student_low", "student_high", "standard_error"),
     *("degrees_of_freedom", "p_value", "adjusted_p"),
 )
+_Line = dict[str, Any]
+"""A line of a CSV file by its columns."""
 _LOOKED_AT = 4096
 _BEGINNINGS = {
     "html": b"<!doctype html>",
@@ -170,50 +173,68 @@ def render_markdown(analysis: Analysis) -> str:
 
 def render_csv(analysis: Analysis) -> str:
     """One line for each run and target return, with all three scores."""
-    study = analysis.study
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    for run in study.runs:
-        for curve in run.curves:
-            normalized = study.is_normalized(run.dataset)
-            rules = curve.rules if normalized else curve.return_rules
-            writer.writerow(
-                (csv_safe(run.arm), csv_safe(run.dataset), run.seed)
-                + ("" if curve.target_return is None else curve.target_return,)
-                + ("score" if normalized else "return", rules.last4, rules.last, rules.best)
-                + (curve.steps[rules.best_index], curve.mean_returns[-1])
-                + (curve.steps[rules.converged_index], curve.seconds[rules.converged_index])
-                + (curve.steps[-1], csv_safe(run.name))
-            )
-    return buffer.getvalue()
+    return _to_csv(_COLUMNS, _score_rows(analysis))
 
 
 def render_comparisons(analysis: Analysis) -> str:
     """One line for each comparison over all data sets and on each, of scores and of what else is measured."""
+    return _to_csv(_COMPARISON_COLUMNS, _comparison_rows(analysis))
+
+
+def render_record(analysis: Analysis, paths: ReportPaths) -> dict[str, Any]:
+    """What a report says, and where it was written, as JSON values."""
+    return {
+        "study": str(analysis.study.folder),
+        "verdict": asdict(analysis.verdict),
+        "scores": list(_score_rows(analysis)),
+        "comparisons": list(_comparison_rows(analysis)),
+        "excluded": [asdict(one) for one in analysis.study.excluded],
+        "written": {kind: str(path) for kind, path in vars(paths).items() if path is not None},
+    }
+
+
+def _to_csv(columns: Sequence[str], rows: Iterable[_Line]) -> str:
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, _COMPARISON_COLUMNS, restval="", lineterminator="\n")
+    writer = csv.DictWriter(buffer, columns, restval="", lineterminator="\n")
     writer.writeheader()
+    for row in rows:
+        writer.writerow({name: csv_safe(v) if isinstance(v, str) else v for name, v in row.items()})
+    return buffer.getvalue()
+
+
+def _score_rows(analysis: Analysis) -> Iterator[_Line]:
+    for run in analysis.study.runs:
+        normalized = analysis.study.is_normalized(run.dataset)
+        for curve in run.curves:
+            rules = curve.rules if normalized else curve.return_rules
+            row: tuple[Any, ...] = (run.arm, run.dataset, run.seed, curve.target_return)
+            row += ("score" if normalized else "return", rules.last4, rules.last, rules.best)
+            row += (curve.steps[rules.best_index], curve.mean_returns[-1])
+            row += (curve.steps[rules.converged_index], curve.seconds[rules.converged_index])
+            yield dict(zip(_COLUMNS, (*row, curve.steps[-1], run.name), strict=True))
+
+
+def _comparison_rows(analysis: Analysis) -> Iterator[_Line]:
     everything = [(f"score-{HEADLINE}", analysis.comparisons[HEADLINE])]
     everything += [(one.measure.key, one.comparisons) for one in analysis.measured]
     for measure, comparisons in everything:
         for comparison in comparisons:
             if comparison.overall is not None:
                 whole = _comparison_row(comparison, comparison.overall, comparison.datasets)
-                writer.writerow({**whole, "measure": measure, "adjusted_p": comparison.adjusted_p})
+                yield {**whole, "measure": measure, "adjusted_p": comparison.adjusted_p}
             for dataset, estimate in comparison.by_dataset.items():
-                row = _comparison_row(comparison, estimate, (dataset,))
-                writer.writerow({**row, "measure": measure, "dataset": csv_safe(dataset)})
-    return buffer.getvalue()
+                yield {
+                    **_comparison_row(comparison, estimate, (dataset,)),
+                    "measure": measure,
+                    "dataset": dataset,
+                }
 
 
-def _comparison_row(
-    comparison: Comparison, estimate: Difference, datasets: Sequence[str]
-) -> dict[str, str | float | None]:
+def _comparison_row(comparison: Comparison, estimate: Difference, datasets: Sequence[str]) -> _Line:
     dropped = sorted({seed for name in datasets for seed in comparison.dropped.get(name, ())})
-    row: dict[str, str | float | None] = {
-        "arm": csv_safe(comparison.treatment),
-        "reference": csv_safe(comparison.baseline),
+    row: _Line = {
+        "arm": comparison.treatment,
+        "reference": comparison.baseline,
         "pairs": sum(comparison.num_pairs[name] for name in datasets),
         "dropped_seeds": " ".join(map(str, dropped)),
         "difference": estimate.value,
@@ -251,14 +272,20 @@ def print_report(
     target: TargetChoice = "first",
     baseline: str | None = None,
     levels: Levels | None = None,
+    as_json: bool = False,
 ) -> Path | None:
     """Write a report as `build_report` does, print its scores, and where the page is or else the other files.
+
+    With `as_json` all that it says is printed as JSON instead.
 
     Returns:
         The page, where it was asked for.
     """
     analysis = analyze(read_study(folder), target=target, baseline=baseline, levels=levels)
     paths = write_report_files(analysis, out or folder, formats)
+    if as_json:
+        print_json(render_record(analysis, paths))
+        return paths.html
     console = make_console()
     console.print(_for_console(analysis))
     written = {"page": paths.html} if paths.html else {**vars(paths), "scores": paths.csv, "csv": None}

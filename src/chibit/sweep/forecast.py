@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from chibit.agents import AGENTS, DEFAULT_AGENT
 from chibit.core.config import config_hash
 from chibit.core.errors import UserError
+from chibit.core.formatting import shown_time
 from chibit.core.run_dir import RunDir
 from chibit.sweep.tasks import Task
 from chibit.training.pretrain.sources import source_folder, source_steps, trained_specs
@@ -36,6 +38,70 @@ class Measurements:
     """Seconds a gradient step."""
     episode: dict[tuple[str, ...], list[float]] = field(default_factory=dict)
     """Seconds an episode of evaluation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedRun:
+    """A run of a study, and what is left of it."""
+
+    path: Path
+    state: str
+    """finished, to do, or at the step of its checkpoint."""
+    seconds_left: float
+    is_measured: bool
+    """Whether a finished run of the same kind says so."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a study will run, and how long that may take."""
+
+    runs: tuple[PlannedRun, ...]
+    pretrainings: dict[str, int]
+    """Initializers that are pre-trained first, and their gradient steps."""
+    side_by_side: int
+    """Runs at a time."""
+    seconds_left: float
+    """Of the whole study."""
+
+    def __str__(self) -> str:
+        """How long it may take, and what says so."""
+        basis = "measured on finished runs here"
+        if not all(run.is_measured for run in self.runs):
+            rough = f"{AGENTS[DEFAULT_AGENT].config.seconds_a_step:g} s a step of ChibiT's size in fp32"
+            basis = f"those marked ? are rough: {rough}, more for larger models; the others are {basis}"
+        return f"about {shown_time(self.seconds_left)} left with {self.side_by_side} at a time ({basis})"
+
+
+def make_plan(tasks: Sequence[Task], root: Path, side_by_side: int) -> Plan:
+    """Look at the folders of a study's runs.
+
+    Args:
+        tasks: the runs.
+        root: folder of the studies whose finished runs say how long others take.
+        side_by_side: runs at a time.
+    """
+    measured, sources = measure(root), sources_left(tasks)
+    left = [forecast(task, measured) for task in tasks]
+    total = sum(one.seconds for one in left) + sum(sources.values()) * SECONDS_A_PRETRAINING_STEP
+    return Plan(
+        runs=tuple(
+            PlannedRun(
+                path=task.path, state=_state(task), seconds_left=one.seconds, is_measured=one.is_measured
+            )
+            for task, one in zip(tasks, left, strict=True)
+        ),
+        pretrainings=sources,
+        side_by_side=side_by_side,
+        seconds_left=total / side_by_side,
+    )
+
+
+def _state(task: Task) -> str:
+    if task.is_done:
+        return "finished"
+    steps = steps_done(task.path)
+    return f"at {steps}" if steps or (task.path / "config.json").exists() else "to do"
 
 
 def measure(root: Path) -> Measurements:

@@ -43,7 +43,7 @@ class StudyProgress:
             for path, task in self._tasks.items()
         }
         self._done_before: dict[Path, int] = {}
-        self._work_done = 0.0
+        self._work_done, self._left = 0.0, ""
         self._bars = Progress(
             text_column("{task.description}"),
             BarColumn(bar_width=24),
@@ -85,7 +85,7 @@ class StudyProgress:
             self._work_done += work if outcome.status == "finished" else 0.0
         if outcome.status != "skipped":
             reason = f": {outcome.message}" if outcome.message else ""
-            self.say(f"{outcome.status}: {outcome.path.name}{reason} ({self._shown_counts()})")
+            self.say(f"{outcome.status}: {outcome.path.name}{reason} ({self._shown_counts()}{self._left})")
 
     def say(self, line: str) -> None:
         """Print a line above the bars."""
@@ -110,7 +110,8 @@ class StudyProgress:
             total = self._work_done + sum(self._work.values())
             elapsed = time.monotonic() - self._began
             if done > 0 and total > done:
-                note += f", about {shown_time(elapsed * (total - done) / done)} left"
+                self._left = f", about {shown_time(elapsed * (total - done) / done)} left"
+                note += self._left
             self._bars.update(self._study, completed=sum(self._counts.values()), note=note)
 
     def _shown_counts(self) -> str:

@@ -13,12 +13,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TimeRemainingColumn
 from torch import Tensor
 
 from chibit.agents.guard import MOST_UNREAD
 from chibit.core.checkpoint import Checkpoint, CheckpointSaver, load_checkpoint, sweep
 from chibit.core.errors import DamagedFileError, InputError, UserError, first_line
+from chibit.core.formatting import shown_time
 from chibit.core.run_dir import RunDir
 from chibit.core.runtime import read_scalars
 from chibit.core.signals import Stopped, StopRequests
@@ -30,7 +31,7 @@ from chibit.training.workers import Workers
 
 ConfigT = TypeVar("ConfigT", RunConfig[Any], PretrainConfig)
 _SMOOTHING = 0.98
-_REDRAW_SECONDS = 0.5
+_REDRAW_SECONDS, _LINE_SECONDS = 0.5, 60.0
 
 
 @dataclass
@@ -290,7 +291,10 @@ def _read_state(saved: Mapping[str, Any]) -> LoopState:
 
 
 class RunProgress:
-    """What a person sees of a run: a bar with rate, loss and time left, and lines above it; or nothing."""
+    """What a person sees of a run: lines, and a bar with rate, loss and time left; or nothing.
+
+    It is on standard error. Where that is no terminal but a log, a line a minute stands for the bar.
+    """
 
     def __init__(
         self,
@@ -300,22 +304,22 @@ class RunProgress:
         enabled: bool,
         unit: str = "steps",
         units_a_step: int = 1,
-        stderr: bool = False,
     ) -> None:
+        console = make_console(stderr=True)
+        numbers = f"{{task.fields[rate]:,.1f}} {unit}/s  loss {{task.fields[loss]:.4f}}"
         self.bar = Progress(
-            text_column("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            text_column(
-                f"{{task.fields[rate]:,.1f}} {unit}/s  loss {{task.fields[loss]:.4f}}  {{task.fields[note]}}"
-            ),
-            TimeElapsedColumn(),
+            BarColumn(bar_width=12),
+            text_column("{task.completed}/{task.total}"),
+            text_column(numbers + "  {task.fields[note]}"),
             text_column("left"),
-            TimeRemainingColumn(),
-            console=make_console(stderr=stderr),
-            disable=not enabled,
+            TimeRemainingColumn(compact=True),
+            console=console,
+            disable=not (enabled and console.is_terminal),
         )
         self._task = self.bar.add_task(name, total=num_steps, loss=0.0, rate=0.0, note="")
+        self._name, self._unit, self._num_steps = name, unit, num_steps
+        self._is_shown = enabled
+        self._rate_from, self._next_line = (0, 0.0), 0.0
         self._units_a_step = units_a_step
         self._loss: float | Tensor | None = None
         self._since, self._steps = 0.0, 0
@@ -324,16 +328,18 @@ class RunProgress:
         """Show the bar from `step` on."""
         self.bar.reset(self._task, completed=step)
         self._since = time.perf_counter()
+        self._rate_from, self._next_line = (step, self._since), self._since + _LINE_SECONDS
+        self.say(f"{self._name}: {self._num_steps - step:,} of {self._num_steps:,} steps to do")
 
     def say(self, message: str) -> None:
         """Print a line above the bar."""
-        if not self.bar.disable:
+        if self._is_shown:
             self.bar.console.print(message, soft_wrap=True)
 
     def advance(self, loss: float | Tensor | None) -> None:
         """Count a step; the bar is redrawn a few times a second, which alone waits for the loss."""
         self._steps += 1
-        if loss is not None and not self.bar.disable:
+        if loss is not None and self._is_shown:
             self._loss = loss if self._loss is None else _SMOOTHING * self._loss + (1 - _SMOOTHING) * loss
         if time.perf_counter() - self._since > _REDRAW_SECONDS:
             self._show()
@@ -345,6 +351,17 @@ class RunProgress:
         loss = 0.0 if self._loss is None else float(self._loss)
         self.bar.update(self._task, advance=self._steps, loss=loss, **fields)  # type: ignore
         self._since, self._steps = now, 0
+        if self.bar.disable and now > self._next_line:
+            self._next_line = now + _LINE_SECONDS
+            self._write_line(loss, now)
+
+    def _write_line(self, loss: float, now: float) -> None:
+        """What a log says in place of the bar; the time left includes evaluations."""
+        step = int(self.bar.tasks[0].completed)
+        begun, since = self._rate_from
+        a_step = (now - since) / max(1, step - begun)
+        left = shown_time((self._num_steps - step) * a_step)
+        self.say(f"  step {step:,} of {self._num_steps:,}, loss {loss:.4f}, about {left} left")
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:

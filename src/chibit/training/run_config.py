@@ -12,9 +12,11 @@ from chibit.agents import AGENTS, Agent, AgentConfig
 from chibit.core.config import Checked, from_json, to_json
 from chibit.core.errors import InputError
 from chibit.core.fields import (
+    BASIC,
     MAX_EPISODES,
     BelowOne,
     Count,
+    Group,
     Natural,
     Positive,
     Seed,
@@ -58,11 +60,11 @@ _LATER_FIELDS: dict[str, Any] = {
 class RunConfig(Checked, Generic[AgentConfigT]):
     """One training run. Defaults: section 4.3 and Table 7 of Reid et al. (2022)."""
 
-    data: str
-    """Data set: an id (hopper-medium, hopper-medium-v2, mujoco/hopper/medium-v0), a file or a folder."""
-    agent: AgentConfigT
+    data: Annotated[str, BASIC, Group("data")]
+    """Data set; an id (hopper-medium, hopper-medium-v2, mujoco/hopper/medium-v0), a file or a folder."""
+    agent: Annotated[AgentConfigT, Group("method")]
     """Hyper-parameters of the method; in Python also its key (dt), class or MODULE:CLASS, with defaults."""
-    more_data: tuple[str, ...] = ()
+    more_data: Annotated[tuple[str, ...], Group("data")] = ()
     """Data sets to mix in, of the same sizes; --data A B is short for --data A --more-data B."""
     data_weights: tuple[Positive, ...] = ()
     """How often a drawn step is of each data set, relative to the others; empty draws all steps as often."""
@@ -82,11 +84,11 @@ class RunConfig(Checked, Generic[AgentConfigT]):
     say them or say others."""
     action_high: Annotated[tuple[float, ...], MinLen(1)] | None = None
     """Highest actions, likewise."""
-    arm: str = ""
+    arm: Annotated[str, Group("output")] = ""
     """Name in tables and folders; empty takes the recipe's or the agent's name."""
-    data_fraction: Share = 1.0
+    data_fraction: Annotated[Share, Group("data")] = 1.0
     """Share of the episodes to train on, drawn anew with each seed; runs that share a seed share them."""
-    validation_share: BelowOne = 0.0
+    validation_share: Annotated[BelowOne, Group("held-out data")] = 0.0
     """Share of the episodes held out to measure the action error on, before `data_fraction` is taken; 0 is
     none."""
     validation_data: str = ""
@@ -97,25 +99,24 @@ class RunConfig(Checked, Generic[AgentConfigT]):
     best_by: Literal["return", "held_out"] = "return"
     """What checkpoint best is chosen by: the return in the simulator, or the held-out action error, which
     picked worse ones than the last where that was measured (docs/judging.md)."""
-    num_steps: Count = 100_000
+    num_steps: Annotated[Count, BASIC, Group("schedule")] = 100_000
     """Gradient steps."""
     evaluate_every: Natural = 5_000
     """Gradient steps between evaluations; 0 evaluates only at the end. The last step is always evaluated."""
-    num_episodes: Annotated[int, Interval(ge=0, le=MAX_EPISODES)] = 10
-    """Episodes for each target return at each evaluation; 0 turns evaluation off."""
-    target_returns: Annotated[Targets, MinLen(1)] | None = None
-    """Returns to ask for, raw; all are evaluated and kept. None takes the data set's usual ones."""
-    seed: Seed = 0
-    """Seed of initialization, batches and evaluation episodes; runs that share it see the same batches and
-    episodes."""
-    precision: Precision = "fp32"
-    """bf16 runs the forward pass in bfloat16 autocast: about twice as fast on recent processors. tf32
-    rounds the factors of matrix products on a CUDA GPU."""
+    num_episodes: Annotated[int, Interval(ge=0, le=MAX_EPISODES), BASIC, Group("evaluation")] = 10
+    """Episodes for each evaluation; for each target return. 0 turns evaluation off."""
+    target_returns: Annotated[Annotated[Targets, MinLen(1)] | None, BASIC] = None
+    """Raw returns to ask for; all are evaluated and kept. None takes the data set's usual ones."""
+    seed: Annotated[Seed, BASIC, Group("schedule")] = 0
+    """Seed of weights, batches and episodes; runs that share it see the same batches and episodes."""
+    precision: Annotated[Precision, BASIC, Group("machine")] = "fp32"
+    """bf16: faster on recent processors; it runs the forward pass in bfloat16 autocast: about twice as fast
+    on recent processors. tf32 rounds the factors of matrix products on a CUDA GPU."""
     device: str = "auto"
     """auto (CUDA where there is one), cpu, cuda, cuda:N or mps."""
     num_threads: Workers = 1
     """Threads inside one operation on the CPU; one is fastest for small models."""
-    checkpoint_every: Natural = 0
+    checkpoint_every: Annotated[Natural, Group("output")] = 0
     """Gradient steps between checkpoints; 0 saves at each evaluation and at the end."""
     log_every: Count = 100
     """Gradient steps between lines of metrics.jsonl; each is the mean since the line before."""

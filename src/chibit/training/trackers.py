@@ -66,7 +66,14 @@ def _wandb(run: RunDir, project: str, config: dict[str, Any]) -> Tracker:
     name = run.path.name
     with _translated(wandb.Error):
         there = wandb.init(
-            project=project, name=name, dir=str(run.path), config=config, resume="allow", id=name[-64:]
+            project=project,
+            group=run.description()["study"],
+            name=name,
+            dir=str(run.path),
+            config=config,
+            resume="allow",
+            id=name[-64:],
+            reinit="finish_previous",  # of the run before, in a process that does several
         )
 
     def track(step: int, metrics: Mapping[str, float]) -> None:

@@ -71,7 +71,7 @@ def test_the_line_of_progress_says_what_it_counts(capsys):
     with progress.bar:
         progress.start(5)
         progress.say(evaluation_line([ONE_FAILED], 5))
-    line = next(line for line in capsys.readouterr().out.splitlines() if "target" in line)
+    line = next(line for line in capsys.readouterr().err.splitlines() if "target" in line)
     assert line.strip() == "step 5: target 3,600: return 3,000 ± 0 (2 of 3 episodes, 1 failed), score 92.8"
 
 

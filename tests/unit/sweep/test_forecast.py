@@ -125,5 +125,5 @@ def test_progress_counts_and_says_how_much_is_left(tmp_path, capsys):
         shown.ended(Outcome(tasks[1].path, "failed", "the disk is [full]"))
         shown.ended(Outcome(tasks[2].path, "finished"))
     error = capsys.readouterr().err
-    assert f"failed: {tasks[1].path.name}: the disk is [full] (1 of 4 done, 1 failed)" in error
+    assert f"failed: {tasks[1].path.name}: the disk is [full] (1 of 4 done, 1 failed, about " in error
     assert "4 runs: 2 of 4 done, 1 failed" in error

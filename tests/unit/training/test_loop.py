@@ -1,9 +1,11 @@
 """What both trainings share beside their steps: the state of earlier versions, and what a person sees."""
 
+import io
 import time
 
 import pytest
 import torch
+from rich.console import Console
 
 from chibit.training import loop
 from chibit.training.loop import LoopState, RunProgress, _read_state
@@ -60,6 +62,35 @@ def test_it_says_that_a_run_evaluates_while_it_does(clock):
 def test_lines_stand_above_a_bar_whole_and_nowhere_without_one(capsys):
     line = "a line that is longer than eighty columns and is not broken there " * 2
     RunProgress(5, "run", enabled=True).say(line)
-    assert line in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert line in said.err and not said.out
     RunProgress(5, "run", enabled=False).say(line)
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr().err == ""
+
+
+def test_a_log_has_a_line_a_minute_with_the_time_left_and_no_bar(clock, capsys):
+    progress = RunProgress(1_000, "run", enabled=True)
+    with progress.bar:
+        progress.start(100)
+        for _ in range(100):
+            clock[0] += 1.0
+            progress.advance(0.5)
+    said = capsys.readouterr().err
+    assert "\r" not in said and "\x1b" not in said
+    assert said.splitlines() == [
+        "run: 900 of 1,000 steps to do",
+        "  step 161 of 1,000, loss 0.5000, about 14 min left",
+    ]
+
+
+@pytest.mark.parametrize("note", ["", "evaluating"])
+def test_a_bar_fits_80_columns_whatever_the_run_is_called(clock, note):
+    progress = RunProgress(10_000_000, "n" * 200, enabled=True, unit="tokens", units_a_step=65_536)
+    progress.start(123_456)
+    clock[0] += 100
+    progress.advance(10.5)
+    progress._show(note=note)
+    console = Console(width=80, file=io.StringIO(), force_terminal=True, color_system=None)
+    console.print(progress.bar.get_renderable())
+    lines = console.file.getvalue().rstrip("\n").split("\n")
+    assert len(lines) == 1 and len(lines[0]) <= 80 and "…" not in lines[0], lines

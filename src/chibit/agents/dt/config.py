@@ -14,10 +14,12 @@ from chibit.agents.base import AgentConfig, share_of
 from chibit.core.acting import RewardMode
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.fields import (
+    BASIC,
     PICTURES,
     BelowOne,
     Count,
     Flat,
+    Group,
     Natural,
     Needs,
     NonNegative,
@@ -78,8 +80,9 @@ class DecisionTransformerConfig(DecisionTransformerModelConfig, AgentConfig):
     seconds_a_step: ClassVar[float] = 0.15
     seconds_an_episode: ClassVar[float] = 1.0
 
-    initializer: Annotated[str, Was("init")] = "random"
-    """random, random_matched, chibit, markov, gpt2, clip, igpt, hf:ID, a folder, or MODULE:NAME."""
+    initializer: Annotated[str, Was("init"), BASIC, Group("weights")] = "random"
+    """Weights to start from; random, random_matched, chibit, markov, gpt2, clip, igpt, hf:ID, a folder, or
+    MODULE:NAME."""
     transfer: Transfer = "whole"
     """Which of its weights are taken: whole, blocks, positions, or shuffled."""
     image_gpt_norm: Annotated[Norm, _IMAGE_GPT] = "rms"
@@ -94,7 +97,7 @@ class DecisionTransformerConfig(DecisionTransformerModelConfig, AgentConfig):
     """Random numbers of dropout: stream, from torch's generator; counter, computed from seed, step and place,
     the same on every device and in a stack of runs; auto: stream on a CPU, else counter."""
 
-    context_length: Count = 20
+    context_length: Annotated[Count, Group("sequence model")] = 20
     """K: timesteps the model sees; three times as many tokens."""
     window_anchor: Annotated[WindowAnchor, Since("first")] = "first"
     """Which end of a training window is drawn: first (Chen et al.), or last, as a policy sees them."""
@@ -110,7 +113,7 @@ class DecisionTransformerConfig(DecisionTransformerModelConfig, AgentConfig):
     reward_mode: Annotated[RewardMode, Was("mode", (("delayed", "sparse"),)), RETURNS] = "normal"
     """sparse moves all reward to the last step and holds the return-to-go constant when acting."""
 
-    batch_size: Count = 64
+    batch_size: Annotated[Count, Group("optimization")] = 64
     """Windows in a batch."""
     learning_rate: Positive = 1e-4
     """AdamW's step size after the warm-up."""
@@ -130,7 +133,7 @@ class DecisionTransformerConfig(DecisionTransformerModelConfig, AgentConfig):
     """Gradient steps until half a cosine has brought the step size to a tenth; 0 keeps it constant."""
     grad_clip: Positive = 0.25
     """Largest global norm of the gradient."""
-    tuning: Literal["full", "frozen", "frozen_blocks", "lora"] = "full"
+    tuning: Annotated[Literal["full", "frozen", "frozen_blocks", "lora"], Group("what is trained")] = "full"
     """frozen trains L_r, L_s, L_a and the head only (paper); frozen_blocks all but the blocks (released)."""
     lora_rank: Annotated[Count, _LORA] = 16
     """Rank of LoRA's corrections."""
@@ -139,7 +142,7 @@ class DecisionTransformerConfig(DecisionTransformerModelConfig, AgentConfig):
     lora_dropout: Annotated[BelowOne, _LORA] = 0.1
     """Dropout in LoRA's corrections."""
 
-    similarity_weight: NonNegative = 0.0
+    similarity_weight: Annotated[NonNegative, Group("extra losses")] = 0.0
     """λ1 of Eq. 9 at step 0; the paper uses 0.1 or 0.2."""
     similarity_form: Annotated[SimilarityForm, _SIMILARITY] = "mean_max_cosine"
     """Eq. 8 as a mean (default), as printed, with mean pooling (footnote 2), or as the released code has

@@ -12,9 +12,11 @@ from annotated_types import Interval
 from chibit.core.config import Checked, to_json
 from chibit.core.errors import InputError
 from chibit.core.fields import (
+    BASIC,
     BelowOne,
     Count,
     Fraction,
+    Group,
     Natural,
     Needs,
     NeedsData,
@@ -52,9 +54,9 @@ def _has(*corpora: str) -> Callable[[PretrainConfig], bool]:
 class PretrainConfig(Checked):
     """A pre-training run. Defaults: section 4.1 of Reid et al. (2022); what it leaves open is marked."""
 
-    corpus: str = "wikitext-103"
-    """wikitext-103, wikitext-2, a file or folder of text, a folder of token shards, a corpus that was built
-    before, or a synthetic one: iid, markov, ngram, dyck, automaton, shuffled_text."""
+    corpus: Annotated[str, BASIC, Group("text")] = "wikitext-103"
+    """Text or a synthetic corpus; wikitext-103, wikitext-2, a file or folder of text, a folder of token
+    shards, a corpus that was built before, or iid, markov, ngram, dyck, automaton, shuffled_text."""
     validation: str | None = None
     """Held-out text, as `corpus`. None takes WikiText-103's validation set for wikitext-103, and else holds
     back the end of the corpus."""
@@ -62,8 +64,9 @@ class PretrainConfig(Checked):
         str,
         Needs("a corpus of text", lambda config: config.reads_text),
         NeedsData("a corpus that is not built yet", _decides_tokens),
+        BASIC,
     ] = "gpt2"
-    """gpt2, or bpe:N for a vocabulary of N tokens trained on the corpus."""
+    """gpt2 or bpe:N; the latter trains a vocabulary of N tokens on the corpus."""
     text: Annotated[str | None, Needs("corpus shuffled_text", _has("shuffled_text"))] = None
     """The text that shuffled_text shuffles, as `corpus`."""
     synthetic: Annotated[
@@ -73,23 +76,23 @@ class PretrainConfig(Checked):
         Needs("a corpus that is drawn", _has(*DRAWN), of=("num_states", "num_sequences")),
     ] = field(default_factory=SyntheticConfig)
     """Shape of a synthetic corpus."""
-    gpt: GPTConfig = field(default_factory=GPTConfig)
+    gpt: Annotated[GPTConfig, Group("model")] = field(default_factory=GPTConfig)
     """The backbone; --size chibit, 3M, 18M or 84M sets all of it."""
     n_positions: Annotated[int, Interval(ge=2)] = 1024
     """Rows of the position table."""
-    initializer: Annotated[str | None, Was("init")] = None
-    """Folder of a language model to go on from; its optimizer state is not kept. None draws one."""
-    block_length: Count = 1024
+    initializer: Annotated[str | None, Was("init"), BASIC] = None
+    """Language model to go on from; its folder. Its optimizer state is not kept. None draws one."""
+    block_length: Annotated[Count, Group("batches")] = 1024
     """Tokens of a block. Shorter blocks start at a random position, so that every position is trained."""
-    batch_tokens: Count = 65_536
-    """Tokens of a gradient step, over all micro-batches and processes."""
+    batch_tokens: Annotated[Count, BASIC] = 65_536
+    """Tokens of a gradient step; over all micro-batches and processes."""
     micro_batch_tokens: Count = 8_192
     """Tokens that go through the model at a time in each process; decides the memory."""
     num_candidates: Natural = 0
     """Words that the softmax's normalizer is estimated from; 0 is the exact softmax over the vocabulary."""
-    num_steps: Count = 80_000
+    num_steps: Annotated[Count, BASIC, Group("optimization")] = 80_000
     """Gradient steps."""
-    learning_rate: Positive = 3e-4
+    learning_rate: Annotated[Positive, BASIC] = 3e-4
     """Highest learning rate of AdamW."""
     warmup_steps: Natural = 10_000
     """Steps of linear warm-up."""
@@ -103,21 +106,21 @@ class PretrainConfig(Checked):
     """AdamW's decay of the first and of the second moment (the paper does not say)."""
     grad_clip: Annotated[Positive, Was("max_gradient_norm")] = 1.0
     """Gradients are scaled down to this norm (the paper does not say)."""
-    evaluate_every: Natural = 2_000
+    evaluate_every: Annotated[Natural, Group("evaluation")] = 2_000
     """Gradient steps between evaluations on held-out text; 0 evaluates only at the end."""
     validation_tokens: Annotated[Count, Needs("evaluate_every", lambda c: c.evaluate_every > 0)] = 65_536
     """Held-out tokens of an evaluation on the way; the last one reads all of them."""
     sample_tokens: Natural = 48
     """Tokens of text to generate at each evaluation; 0 for none."""
-    checkpoint_every: Natural = 0
+    checkpoint_every: Annotated[Natural, Group("output")] = 0
     """Gradient steps between checkpoints; 0 saves at each evaluation and at the end."""
     log_every: Count = 50
     """Gradient steps between lines of metrics.jsonl; each is the mean since the line before."""
-    seed: Natural = 0
-    """Seed of initialization, order of blocks, positions and dropout."""
-    precision: Precision = "fp32"
-    """bf16 runs the forward pass in bfloat16 autocast: more than twice as fast on recent processors. tf32
-    rounds the factors of matrix products on a CUDA GPU."""
+    seed: Annotated[Natural, BASIC, Group("machine")] = 0
+    """Seed of initialization and blocks; of positions and dropout too."""
+    precision: Annotated[Precision, BASIC] = "fp32"
+    """bf16: faster on recent processors; it runs the forward pass in bfloat16 autocast: more than twice as
+    fast on recent processors. tf32 rounds the factors of matrix products on a CUDA GPU."""
     device: str = "auto"
     """auto (CUDA where there is one), cpu, cuda, cuda:N or mps."""
     num_threads: Workers = 1

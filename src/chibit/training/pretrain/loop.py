@@ -156,7 +156,6 @@ class _PretrainRun(Loop[PretrainConfig]):
             enabled=progress and workers.is_first,
             unit="tokens",
             units_a_step=config.batch_tokens,
-            stderr=True,
         )
         super().__init__(config, run, shown, workers)
         self.runtime = runtime

@@ -1,0 +1,41 @@
+"""Weights & Biases, with a stand-in for the service: what a run tells it."""
+
+import sys
+import types
+
+import pytest
+
+from chibit.commands.study import StudyArguments, _config_maker
+from chibit.core.run_dir import RunDir
+from chibit.training.run_config import run_path, to_record
+from chibit.training.trackers import make_trackers
+
+
+@pytest.fixture
+def service(monkeypatch):
+    started = []
+
+    def init(**given):
+        started.append(given)
+        return types.SimpleNamespace(resumed=True, log=lambda *_, **__: None)
+
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(Error=OSError, init=init))
+    return started
+
+
+def test_runs_of_a_study_are_grouped_by_it_and_one_ends_where_the_next_begins(service, tmp_path):
+    flags = {"name": "table2", "data": ("hopper-medium",), "arms": ("random",), "num_steps": 4}
+    plain = _config_maker(StudyArguments(**flags))([0, 1])
+    tracked = _config_maker(StudyArguments(**flags, wandb="project", tensorboard=True))([0, 1])
+    for before, config in zip(plain, tracked, strict=True):
+        assert (config.wandb, config.tensorboard, before.wandb, before.tensorboard) == (
+            *("project", True),
+            *(None, False),
+        )
+        path = run_path(config, tmp_path, "table2")
+        assert path == run_path(before, tmp_path, "table2")  # it stays the same run
+        run = RunDir.create(path, arm="random", study="table2", config=to_record(config))
+        make_trackers(run, config)
+    assert [(one["project"], one["group"]) for one in service] == [("project", "table2")] * 2
+    assert {one["reinit"] for one in service} == {"finish_previous"}
+    assert service[0]["id"] != service[1]["id"] and service[0]["name"].startswith("random-hopper-medium-s0-")
