@@ -88,7 +88,7 @@ class _Asked(Exception):  # noqa: N818 - it carries a parser out of a command
 
 @cache
 def flags_of(verb: str, start: tuple[str, ...] = ()) -> tuple[Flag, ...]:
-    """All flags of a command, with those that it takes out before the parser sees them.
+    """All flags of a command.
 
     Args:
         verb: as in `chibit.cli.VERBS`.
@@ -96,7 +96,6 @@ def flags_of(verb: str, start: tuple[str, ...] = ()) -> tuple[Flag, ...]:
     """
     function = find_command(verb)
     module = importlib.import_module(function.__module__)
-    taken: list[str] = []
 
     def parse(kind: Any, argv: Sequence[str], prog: str, default: Any = None) -> Any:
         given = {} if default is None else {"default": default}
@@ -106,18 +105,12 @@ def flags_of(verb: str, start: tuple[str, ...] = ()) -> tuple[Flag, ...]:
                 tyro.extras.get_parser(kind, prog=prog, config=(tyro.conf.OmitArgPrefixes,), **given)
             )
 
-    def take_option(argv: list[str], name: str) -> str | None:
-        taken.append(name)
-        return original(argv, name)
-
-    original: Any = getattr(module, "take_option", None)
-    patches = {"parse": parse} | ({"take_option": take_option} if original else {})
-    with mock.patch.multiple(module, **patches):
+    with mock.patch.object(module, "parse", parse):
         try:
             function(list(start), f"chibit {verb}")
         except _Asked as asked:
             parser = asked.args[0]
-    flags = [Flag((name,), 1) for name in dict.fromkeys(taken)]
+    flags = []
     for action in parser._actions:
         choices = tuple(map(str, action.choices or ()))
         flags.append(Flag(tuple(action.option_strings), action.nargs, choices, str(action.metavar)))

@@ -1,4 +1,4 @@
-"""Pictures of a report page for the docs: wide and narrow, light and dark.
+"""Pictures of a report page for the docs: wide, on a phone, light, dark, and as it is printed.
 
     python scripts/report_screenshots.py runs/STUDY/report.html docs/images
 
@@ -13,11 +13,14 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
+WIDE, PHONE, PAPER = (1400, 1640), (390, 1100), (794, 1123)
+"""Pixels; paper is A4."""
 PICTURES = {
-    "report": {"width": 1280, "height": 1500, "scheme": "light"},
-    "report-dark": {"width": 1280, "height": 1500, "scheme": "dark"},
-    "report-phone": {"width": 390, "height": 1100, "scheme": "light"},
-    "report-phone-dark": {"width": 390, "height": 1100, "scheme": "dark"},
+    "report": (WIDE, "light", "screen"),
+    "report-dark": (WIDE, "dark", "screen"),
+    "report-phone": (PHONE, "light", "screen"),
+    "report-phone-dark": (PHONE, "dark", "screen"),
+    "report-print": (PAPER, "light", "print"),
 }
 
 
@@ -28,11 +31,9 @@ def main(page_path: Path, out: Path, *, whole: bool = False) -> None:
         browser = playwright.chromium.launch(
             executable_path=found, args=["--headless", "--no-sandbox", "--disable-gpu"]
         )
-        for name, picture in PICTURES.items():
-            page = browser.new_page(
-                viewport={"width": picture["width"], "height": picture["height"]},
-                color_scheme=picture["scheme"],
-            )
+        for name, ((width, height), scheme, media) in PICTURES.items():
+            page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+            page.emulate_media(media=media)
             page.goto(page_path.resolve().as_uri())
             page.screenshot(path=out / f"{name}.png", full_page=whole)
             page.close()

@@ -416,6 +416,17 @@ def wide_page(tmp_path_factory, runs):
     return build_report(study, formats=["html"]).html
 
 
+def test_in_print_no_table_goes_beyond_the_paper(browser, study_page, wide_page):
+    for page in (study_page, wide_page):
+        with Visit(browser, page, viewport={"width": 720, "height": 1000}) as visit:
+            visit.page.emulate_media(media="print")
+            visit.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+            wide = (
+                "[...document.querySelectorAll('table')].filter(t => t.getBoundingClientRect().right > 720)"
+            )
+            assert visit.page.evaluate(f"{wide}.map(t => t.id)") == []
+
+
 def test_ten_arms_on_nine_data_sets_are_seen_at_once(browser, wide_page):
     with Visit(browser, wide_page, viewport={"width": 1400, "height": 900}) as visit:
         scroll = """s => { const e = document.querySelector(s); return e.scrollWidth - e.clientWidth; }"""
