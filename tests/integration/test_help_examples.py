@@ -17,7 +17,7 @@ from chibit.commands.completion import arguments_of_commands
 
 ORDER = (
     *("data collect", "data list", "data convert", "data inspect", "train", "evaluate", "judge", "attention"),
-    *("export", "study", "report", "recipes", "show", "completion", "pretrain", "quickstart"),
+    *("export", "words", "study", "report", "recipes", "show", "completion", "pretrain", "quickstart"),
 )
 SHORT = {
     "data collect": {"--num-steps": "6000"},

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from chibit.commands import data, evaluate, export, judge, pretrain, report, start, study, train
+from chibit.commands import data, evaluate, export, judge, pretrain, report, start, study, train, words
 from chibit.commands.parsing import parse
 from chibit.core.config import Checked
 
@@ -70,6 +70,7 @@ def arguments_of_commands() -> dict[str, Any]:
         "evaluate": evaluate.EvaluateArguments,
         "judge": judge.JudgeArguments,
         "attention": evaluate.AttentionArguments,
+        "words": words.WordsArguments,
         "export": export.ExportArguments,
         "study": study.StudyArguments,
         "report": report.ReportArguments,

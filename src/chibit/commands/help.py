@@ -47,6 +47,12 @@ class Flag:
     is_positional: bool
 
     @property
+    def short_name(self) -> str:
+        """As it is written, without values that there is no room for."""
+        is_long = len(self.name) > _LEFT - 3
+        return re.sub(r" \S+\|\S+$", " NAME", self.name) if is_long else self.name
+
+    @property
     def line(self) -> str:
         """What it does and its default, in one line: as many of its clauses as there is room for."""
         ends = [mark.start() for mark in re.finditer(r"[.;] |$", self.text)]
@@ -87,9 +93,9 @@ def show_help(kind: Any, argv: Sequence[str], prog: str, default: Any = None) ->
     if HELP_ALL in argv:
         lines += _groups(shown)
     else:
-        lines += [line for flag in shown for line in _entry(flag, flag.line)]
-        lines += _entry(Flag("-h, --help", "", "", "", False, False), "Show this")
-        lines += _entry(Flag("-v, --verbose", "", "", "", False, False), "Say more, with tracebacks")
+        lines += [line for flag in shown for line in _entry(flag.short_name, flag.line)]
+        lines += _entry("-h, --help", "Show this")
+        lines += _entry("-v, --verbose", "Say more, with tracebacks")
         lines += _more(rest)
     print("\n".join([*lines, *_examples(examples)]))
 
@@ -191,7 +197,7 @@ def _groups(flags: Sequence[Flag]) -> Iterator[str]:
         yield f"{title}:"
         for flag in flags:
             if flag.group == title:
-                yield from _entry(flag, f"{flag.text} {flag.default}".rstrip())
+                yield from _entry(flag.name, f"{flag.text} {flag.default}".rstrip())
         yield ""
 
 
@@ -201,19 +207,17 @@ def _more(rest: Sequence[Flag]) -> list[str]:
         return []
     titles = dict.fromkeys(flag.group for flag in rest)
     counts = ", ".join(f"{title} ({sum(flag.group == title for flag in rest)})" for title in titles)
-    lines = _entry(
-        Flag(f"{HELP_ALL} [GROUP]", "", "", "", False, False), f"Show {count(len(rest), 'more flag')}:"
-    )
+    lines = _entry(f"{HELP_ALL} [GROUP]", f"Show {count(len(rest), 'more flag')}:")
     return [*lines, *_wrap(counts, " " * 4)]
 
 
-def _entry(flag: Flag, text: str) -> list[str]:
+def _entry(flag: str, text: str) -> list[str]:
     """A flag and what is said of it, in two columns."""
     lines = _wrap(text, " " * _LEFT)
-    name = f"  {flag.name}"
+    name = f"  {flag}"
     if len(name) < _LEFT - 1 and lines:
         return [name + lines[0][len(name) :], *lines[1:]]
-    return [*_wrap(flag.name, "  "), *lines]
+    return [*_wrap(flag, "  "), *lines]
 
 
 def _wrap(text: str, indent: str) -> list[str]:

@@ -96,8 +96,8 @@ class StudyArguments(WithModules):
     finished runs are played in models of their logs (up to a minute for each log, and each split of it)."""
     engine: Annotated[Literal["auto", "process", "pool", "stacked", "ray"], BASIC] = "auto"
     """Where runs run; process: one run after the other, in this one; pool: local processes; stacked: runs of
-    one shape as one program; ray: a Ray cluster (extra: ray); auto: stacked with --stack, and on a GPU without
-    --num-processes, else pool."""
+    one shape as one program; ray: a Ray cluster (extra: ray); auto: stacked with --stack, and on a GPU
+    without --num-processes, else pool."""
     num_processes: Annotated[
         Workers,
         Needs("--engine pool", lambda study: study.engine in ("auto", "pool") and study.stack is None),

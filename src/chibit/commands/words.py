@@ -27,11 +27,11 @@ class WordsArguments(Checked):
     """
 
     initializer: Annotated[str, tyro.conf.Positional] = "chibit"
-    """chibit, random, random_matched, gpt2, hf:ID, a folder, or MODULE:NAME."""
+    """Language model; chibit, random, random_matched, gpt2, hf:ID, a folder, or MODULE:NAME."""
     in_context: bool = False
-    """Compare hidden states of the words within a sentence, not their token embeddings."""
+    """Compare hidden states in a sentence; without, the words' token embeddings."""
     layer: Annotated[Natural | None, Needs("--in-context", lambda words: words.in_context)] = None
-    """Layer that hidden states are taken from; None is the middle one."""
+    """Layer of hidden states; None is the middle one."""
 
 
 def words(argv: Sequence[str], prog: str) -> None:
