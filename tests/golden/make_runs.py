@@ -38,6 +38,7 @@ from golden.environment import fingerprint
 
 FILE = Path(__file__).with_name("runs.json")
 STEPS, EPISODES, LENGTH = 20, 12, 25
+SEQUENCE = ("dt", "reinformer")
 AUTHORS_UNITS: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("td3_bc", "cql", "brac_v", "awr", "rebrac"), {"reward_scale": 1.0}),
     **dict.fromkeys(("qr_dqn", "rem", "discrete_cql"), {"reward_clip": 1.0}),
@@ -69,7 +70,7 @@ def trained(name: str) -> tuple[Any, list[float]]:
     """An agent after the first steps, and their losses."""
     is_discrete = name in baseline_toys.DISCRETE
     small = (
-        sequence_toys.SMALL if name == "dt" else {**baseline_toys.SMALL[name], **AUTHORS_UNITS.get(name, {})}
+        sequence_toys.SMALL if name in SEQUENCE else {**baseline_toys.SMALL[name], **AUTHORS_UNITS.get(name, {})}
     )
     torch.manual_seed(0)
     config = AGENTS[name].config(**{**small, "batch_size": 8})
@@ -95,7 +96,7 @@ def evaluations(name: str, agent: Any) -> list[float]:
 def numbers() -> dict[str, list[float]]:
     """All series by name."""
     found = {}
-    for name in AGENTS:
+    for name in (*SEQUENCE, *baseline_toys.SMALL):
         agent, found[f"losses of {name}"] = trained(name)
         if name in EVALUATED:
             found[f"evaluation of {name}"] = evaluations(name, agent)
