@@ -70,7 +70,9 @@ def trained(name: str) -> tuple[Any, list[float]]:
     """An agent after the first steps, and their losses."""
     is_discrete = name in baseline_toys.DISCRETE
     small = (
-        sequence_toys.SMALL if name in SEQUENCE else {**baseline_toys.SMALL[name], **AUTHORS_UNITS.get(name, {})}
+        sequence_toys.SMALL
+        if name in SEQUENCE
+        else {**baseline_toys.SMALL[name], **AUTHORS_UNITS.get(name, {})}
     )
     torch.manual_seed(0)
     config = AGENTS[name].config(**{**small, "batch_size": 8})
