@@ -61,8 +61,11 @@ def chibit_step(precision: str, settings: dict | None = None) -> Callable[[], ob
     return lambda: agent.update(batch)
 
 
-def transformers_step() -> Callable[[], object]:
-    """The model of transformers, trained as Chen et al. train; padding on the left as theirs."""
+def transformers_step(device: str = "cpu") -> Callable[[], object]:
+    """The model of transformers, trained as Chen et al. train; padding on the left as theirs.
+
+    On a GPU it waits for the loss at each step, as theirs does.
+    """
     from transformers import DecisionTransformerConfig, DecisionTransformerModel
 
     model = DecisionTransformerModel(
@@ -71,10 +74,11 @@ def transformers_step() -> Callable[[], object]:
             max_ep_len=1000, activation_function="relu", resid_pdrop=DROPOUT, embd_pdrop=DROPOUT,
             attn_pdrop=DROPOUT, bos_token_id=None, eos_token_id=None,
         )
-    ).train()  # fmt: skip
+    ).train().to(device)  # fmt: skip
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=1e-4)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min((step + 1) / 10_000, 1))
-    data = {name: torch.from_numpy(np.flip(value, axis=1).copy()) for name, value in columns().items()}
+    host = {name: torch.from_numpy(np.flip(value, axis=1).copy()) for name, value in columns().items()}
+    data = {name: value.to(device) for name, value in host.items()}
     mask = data["mask"]
 
     def step() -> float:
@@ -94,7 +98,7 @@ def transformers_step() -> Callable[[], object]:
     return step
 
 
-def d3rlpy_step() -> Callable[[], object]:
+def d3rlpy_step(device: str = "cpu:0", *, compile_graph: bool = False) -> Callable[[], object]:
     """d3rlpy's update, at the width of its published Decision Transformer runs."""
     import d3rlpy
 
@@ -110,8 +114,9 @@ def d3rlpy_step() -> Callable[[], object]:
         ),
         num_heads=1,
         num_layers=LAYERS,
+        compile_graph=compile_graph,
     )
-    algorithm = config.create(device="cpu:0")
+    algorithm = config.create(device=device)
     algorithm.create_impl((STATE_DIM,), ACT_DIM)
     zeros = np.zeros((BATCH, CONTEXT, 1), np.float32)
     batch = d3rlpy.dataset.TrajectoryMiniBatch(
