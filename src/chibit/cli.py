@@ -79,7 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(error, BrokenPipeError):
             return 0
         kind = resource_error if is_out_of_resources(error) else read_error
-        refused = kind(str(error.filename or "a file"), error)
+        nameless = "the current folder" if isinstance(error, FileNotFoundError) else "a file"
+        refused = kind(str(error.filename or nameless), error)
         errors.print(f"chibit: {one_line(str(refused))}")
         return refused.exit_code
     except KeyboardInterrupt as error:

@@ -92,3 +92,11 @@ def test_module_is_the_command_line():
         [sys.executable, "-m", "chibit", "--version"], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip()
+
+
+def test_a_current_folder_that_is_gone_is_named(tmp_path, monkeypatch, capsys):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert main(["train", "--agent", "bc", "--data", "data.npz", "--out", "run"]) == 2
+    assert capsys.readouterr().err == "chibit: the current folder: no such file; check the path\n"

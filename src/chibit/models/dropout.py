@@ -54,7 +54,7 @@ def dropout(x: Tensor, p: float, *, training: bool, as_torch: bool = False) -> T
 
 def _mask(draws: Tensor, p: float) -> Tensor:
     """0 where one of int16 draws says to drop, else what keeps the mean."""
-    dropped = max(1, round(p * 65536))
+    dropped = min(max(1, round(p * 65536)), 65535)
     # 1 where draws >= dropped - 32768, else 0, by arithmetic: five times faster than a comparison and a cast.
     keep = draws.to(torch.float32).sub_(dropped - 32769).clamp_(0.0, 1.0)
     return keep.mul_(65536 / (65536 - dropped))

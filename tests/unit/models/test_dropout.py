@@ -1,5 +1,7 @@
 """Where dropout's random numbers come from: torch's stream, a count, or generators of several runs."""
 
+import math
+
 import pytest
 import torch
 from torch.func import vmap
@@ -77,3 +79,11 @@ def test_generators_of_several_runs_give_what_torchs_own_gives_each(as_torch):
                 torch.set_rng_state(generator.get_state())
                 assert torch.equal(found, dropout(values, 0.3, training=True, as_torch=as_torch))
                 generator.set_state(torch.get_rng_state())
+
+
+@pytest.mark.parametrize("p", [1e-320, math.nextafter(1.0, 0.0)])
+def test_probabilities_at_the_edges_are_rounded_to_what_can_be_drawn(p):
+    torch.manual_seed(0)
+    kept = dropout(torch.ones(1 << 20), p, training=True)
+    assert kept.isfinite().all()
+    assert kept.mean().item() == pytest.approx(1.0, abs=0.5)
