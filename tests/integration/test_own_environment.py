@@ -8,12 +8,14 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Text
 
 import chibit
 from chibit.cli import main
 from chibit.core.errors import InputError
 from chibit.data.collect.behavior.rollout import Episode
 from chibit.data.collect.minari_writer import write_minari
+from chibit.data.environment import evaluate_in
 from chibit.data.load import from_arrays
 from chibit.data.readers.sandbox import own_ids
 from chibit.environments.kinds import OwnEnvironment
@@ -137,6 +139,49 @@ def test_the_command_line_takes_a_module_and_an_id(folder, capsys):
     assert main(["report", "run", "--out", "page"]) == 0
     assert "Success rate" in Path("page/report.md").read_text()
     assert "Success rate" in Path("page/report.html").read_text()
+
+
+class Parts(gym.Env):
+    """Shows a nested dictionary, of whose parts some are discrete, and a text."""
+
+    observation_space = Dict(
+        {
+            "z": Box(-1, 1, (2, 2), np.float64),
+            "inner": Dict({"mode": Discrete(3, start=1), "bits": MultiBinary(2)}),
+            "rooms": MultiDiscrete([2, 3], start=[0, 5]),
+            "mission": Text(8),
+        }
+    )
+    action_space = Discrete(3)
+
+    def reset(self, *, seed=None, options=None):
+        self.observation_space.seed(seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        return self.observation_space.sample(), 1.0, True, False, {}
+
+
+def test_a_policy_takes_the_parts_that_its_environment_shows_where_data_are_vectors(folder):
+    chibit.register_env("my/Parts-v0", Parts)
+    space = gym.spaces.Dict({k: v for k, v in Parts.observation_space.items() if k != "mission"})
+    seen = [Parts().reset(seed=seed)[0] for seed in range(20)]
+    columns = {
+        "observations": [gym.spaces.flatten(space, one) for one in seen],
+        "actions": np.arange(20) % 3,
+        "rewards": np.ones(20),
+        "terminations": np.arange(20) % 5 == 4,
+    }
+    data = from_arrays(**columns)
+    named = from_arrays(**columns, env_id="my/Parts-v0")
+    for number, found in enumerate((named, evaluate_in(data, "my/Parts-v0"))):
+        assert [part.width for part in found.spec.observation_parts] == [2, 3, 5, 4]
+        assert data.spec.observation_parts == ()
+        policy = chibit.fit(found, "discrete_bc", steps=1, num_episodes=0, out=folder / str(number)).policy
+        policy.reset()
+        action = policy.act(seen[7])
+        policy.reset()
+        assert action == policy.act(columns["observations"][7])
 
 
 def test_nothing_is_built_that_a_file_alone_names(folder, capsys):

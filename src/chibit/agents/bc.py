@@ -18,9 +18,9 @@ from torch import Tensor
 
 from chibit.agents.base import Policy, PolicyStep, Sampler, share_of
 from chibit.agents.continuous import ContinuousAgent, check_actions
+from chibit.agents.markov import MarkovStep
 from chibit.agents.off_policy import BaselineConfig, Loss, Optimizers
 from chibit.agents.stacked import StackedPolicy, StackedStates, last_steps
-from chibit.core.errors import InputError
 from chibit.core.fields import BelowOne, Count, Natural, NonNegative, Positive, Share, Since, Widths
 from chibit.core.schedules import warmup
 from chibit.data.dataset import TrajectoryDataset
@@ -146,7 +146,9 @@ class BC(ContinuousAgent, config=BCConfig):
         )
 
     def policy_step(self) -> PolicyStep:
-        """A graph for single states."""
-        if self.config.context_length > 1:
-            raise InputError("onnx: StackedPolicy has no graph; use context_length 1")
-        return super().policy_step()
+        """From raw observations, (E, S) or the last (E, K, S), to actions."""
+        length = self.config.context_length
+        if length == 1:
+            return super().policy_step()
+        step = MarkovStep(self.networks, self.spec, lambda states: self.env_actions(states.flatten(1)))
+        return step.as_step(length, observations_length=length)

@@ -5,7 +5,7 @@ Dimensions: B batch · E episodes rolled out at once · S state_dim · A act_dim
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,15 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from chibit.agents.base import PolicyStep
-from chibit.core.acting import Dice, EpisodePolicy, Seeds, are_moderate
+from chibit.core.acting import are_moderate
 from chibit.core.errors import InputError
+from chibit.core.state_policies import MemorylessPolicy
 from chibit.data.dataset import DatasetSpec
 from chibit.data.normalizer import StateNormalizer
 from chibit.models.projections import ActionRange
 
 
-class MarkovPolicy(EpisodePolicy):
-    """Acts on the current observation alone."""
+class MarkovPolicy(MemorylessPolicy):
+    """Acts on the current observation alone, by a function of normalized states."""
 
     def __init__(
         self,
@@ -39,39 +40,20 @@ class MarkovPolicy(EpisodePolicy):
             actions: maps (E, S) float32 to (E, A) within the environment's bounds, or to (E,) int64.
             epsilon: probability of a random action instead, where actions are discrete.
         """
-        self._num_actions, self._epsilon = spec.num_actions, epsilon
-        self._dice = Dice()
+        super().__init__(spec.num_actions, epsilon)
         self._normalizer = StateNormalizer.from_spec(spec)
         self.dtype = np.float64 if spec.state_offset else np.float32
         self._device = device
         self._actions = actions
 
-    def reset(
-        self,
-        num_envs: int,
-        *,
-        seed: Seeds = None,
-        envs: Sequence[int] | np.ndarray | None = None,
-        target_return: Any = None,
-    ) -> None:
-        """Nothing is remembered but dice: each episode has its own."""
-        if self._epsilon:
-            self._dice.begin(num_envs, envs, seed)
-
     @torch.inference_mode()
-    def act(self, observations: np.ndarray) -> np.ndarray:
-        """Choose actions (E, A) float32 or (E,) int64 for raw observations (E, S)."""
+    def _choose(self, observations: np.ndarray) -> np.ndarray:
         # A finished episode may show anything; its action must be finite all the same.
         states = self._normalizer(observations)
         if not (are_moderate(states) or np.isfinite(states).all()):
             states = np.nan_to_num(states)
-        actions = self._actions(torch.from_numpy(states).to(self._device)).cpu().numpy()
-        if self._epsilon and not self.greedy:
-            self._dice.stray(actions, self._epsilon, self._num_actions or 0)
+        actions: np.ndarray = self._actions(torch.from_numpy(states).to(self._device)).cpu().numpy()
         return actions
-
-    def observe(self, rewards: np.ndarray, dones: np.ndarray, actions: np.ndarray | None = None) -> None:
-        """Nothing is remembered."""
 
 
 class RawStates(nn.Module):
@@ -109,13 +91,13 @@ class MarkovStep(RawStates):
         self.networks, self._actions = modules, actions
 
     def forward(self, observations: Tensor) -> Tensor:
-        """Choose (E, A) actions, or (E,) int64, for (E, S) raw observations."""
+        """Choose (E, A) actions, or (E,) int64, for raw observations: (E, S), or the last (E, K, S)."""
         return self._actions(self.normalized(observations))
 
-    def as_step(self, epsilon: float) -> PolicyStep:
-        """With an example of its input, and the probability of a random action in place of its answer."""
-        inputs = {"observations": self.example(2)}
-        return PolicyStep(module=self, inputs=inputs, metadata={"epsilon": epsilon})
+    def as_step(self, *shape: int, **facts: Any) -> PolicyStep:
+        """With an example of its input, (2, *shape, S), and what whoever asks it must know."""
+        inputs = {"observations": self.example(2, *shape)}
+        return PolicyStep(module=self, inputs=inputs, metadata=facts)
 
 
 class ActionScaler:

@@ -210,7 +210,7 @@ class OffPolicyAgent(Agent):
 
     def policy_step(self) -> PolicyStep:
         """From raw observations (E, S) to actions."""
-        return MarkovStep(self.networks, self.spec, self.env_actions).as_step(self.acting_epsilon)
+        return MarkovStep(self.networks, self.spec, self.env_actions).as_step(epsilon=self.acting_epsilon)
 
     def modules(self) -> nn.Module:
         """All networks."""

@@ -5,16 +5,15 @@ Dimensions: B batch · E episodes rolled out at once · K states stacked · S st
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from chibit.agents.markov import MarkovPolicy
-from chibit.core.acting import EpisodePolicy, Seeds
+from chibit.core.state_policies import RecentPolicy
 from chibit.data.dataset import DatasetSpec
 from chibit.data.samplers.windows import SequenceBatch
 
@@ -50,7 +49,7 @@ def last_steps(batch: SequenceBatch) -> tuple[Tensor, Tensor]:
     return states.flatten(1), batch.actions[windows, lengths - 1]
 
 
-class StackedPolicy(EpisodePolicy):
+class StackedPolicy(RecentPolicy):
     """Acts on the last K observations; those before an episode's first are zeros, as in training."""
 
     def __init__(
@@ -61,39 +60,10 @@ class StackedPolicy(EpisodePolicy):
         context_length: int,
     ) -> None:
         """Act with a function of (E, K S) normalized states."""
-        self._markov = MarkovPolicy(spec, device, lambda states: actions(self._remember(states)))
-        self.dtype = self._markov.dtype
-        self._shape = (context_length, spec.state_dim)
-        self._history = self._seen = torch.zeros(0, *self._shape, device=device)
+        self._markov = MarkovPolicy(spec, device, lambda states: actions(states.flatten(1)))
+        # The mean of observations is what zeros are once they are normalized.
+        mean = np.add(spec.state_mean, spec.state_offset or 0.0)
+        super().__init__(context_length, mean.astype(self._markov.dtype))
 
-    def reset(
-        self,
-        num_envs: int,
-        *,
-        seed: Seeds = None,
-        envs: Sequence[int] | np.ndarray | None = None,
-        target_return: Any = None,
-    ) -> None:
-        """Forget what was seen."""
-        if envs is None:
-            self._history = self._seen = self._history.new_zeros(num_envs, *self._shape)
-        else:
-            begun = torch.zeros(len(self._history), dtype=torch.bool)
-            begun[torch.as_tensor(envs)] = True
-            mask = begun.to(self._history.device)[:, None, None]
-            self._history, self._seen = (
-                self._history.masked_fill(mask, 0.0),
-                self._seen.masked_fill(mask, 0.0),
-            )
-
-    def act(self, observations: np.ndarray) -> np.ndarray:
-        """Choose actions (E, A) float32 for raw observations (E, S)."""
+    def _choose(self, observations: np.ndarray) -> np.ndarray:
         return self._markov.act(observations)
-
-    def observe(self, rewards: np.ndarray, dones: np.ndarray, actions: np.ndarray | None = None) -> None:
-        """Go on; neither rewards nor actions are used."""
-        self._history = self._seen
-
-    def _remember(self, states: Tensor) -> Tensor:
-        self._seen = torch.cat([self._history[:, 1:], states[:, None]], dim=1)
-        return self._seen.flatten(1)

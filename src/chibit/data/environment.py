@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
+
+import gymnasium as gym
+from gymnasium import spaces
+from gymnasium.wrappers import FilterObservation, FlattenObservation
 
 from chibit.core.errors import InputError
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
@@ -16,6 +22,7 @@ from chibit.data.readers.origin import (
     usual_target_returns,
 )
 from chibit.data.readers.recording import Recording
+from chibit.data.spec import ObservationPart
 from chibit.environments.kinds import LibraryEnvironment, missing_extra
 from chibit.environments.make import make_env
 from chibit.environments.registry import ENVIRONMENTS
@@ -60,7 +67,7 @@ def check_environment(origin: Origin, recording: Recording, where: str) -> Origi
     if origin.env_id is None:
         return origin
     try:
-        facts = _spaces(origin.env_id)
+        facts, parts = _look_at(origin.env_id)
     except InputError as error:
         if not isinstance(ENVIRONMENTS.get(origin.env_id), LibraryEnvironment):
             raise
@@ -72,6 +79,7 @@ def check_environment(origin: Origin, recording: Recording, where: str) -> Origi
         return replace(origin, env_id=None, notes=(*origin.notes, mismatch))
     if mismatch:
         raise InputError(f"{where}: {mismatch}; correct the data, or the environment that they name")
+    origin = replace(origin, observation_parts=origin.observation_parts or parts)
     limit = origin.max_episode_steps or facts.max_episode_steps
     if facts.num_actions is not None:
         return replace(origin, num_actions=facts.num_actions, max_episode_steps=limit)
@@ -104,7 +112,7 @@ def spec_in(spec: DatasetSpec, env_id: str) -> DatasetSpec:
     """
     if spec.env_id == env_id:
         return spec
-    facts = _spaces(env_id)
+    facts, parts = _look_at(env_id)
     mismatch = facts.mismatch(spec.state_dim, spec.act_dim, is_discrete=spec.num_actions is not None)
     if mismatch:
         raise InputError(f"{spec.name}: {mismatch}; name the environment that the data are from")
@@ -113,6 +121,7 @@ def spec_in(spec: DatasetSpec, env_id: str) -> DatasetSpec:
     spec = replace(
         spec,
         env_id=env_id,
+        observation_parts=spec.observation_parts or parts,
         max_episode_steps=facts.max_episode_steps or spec.max_episode_steps,
         score_reference=own_reference or score_reference(env_id),
         default_target_returns=usual_target_returns(env_id) or spec.default_target_returns,
@@ -130,6 +139,25 @@ def spec_in(spec: DatasetSpec, env_id: str) -> DatasetSpec:
     return replace(spec, num_actions=facts.num_actions)
 
 
-def _spaces(env_id: str) -> Spaces:
+def _look_at(env_id: str) -> tuple[Spaces, tuple[ObservationPart, ...]]:
+    """Sizes of an environment, and what its observations are before they become vectors."""
     with contextlib.closing(make_env(env_id)) as env:
-        return Spaces.of(env_id, env)
+        inner = env
+        while isinstance(inner, FlattenObservation | FilterObservation):
+            inner = inner.env
+        return Spaces.of(env_id, env), tuple(_parts(inner.observation_space)) if inner is not env else ()
+
+
+def _parts(space: gym.Space[Any], path: tuple[str, ...] = ()) -> Iterator[ObservationPart]:
+    """Parts of an observation in the order in which `gymnasium.spaces.flatten` puts them side by side."""
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        named = space.items() if isinstance(space, spaces.Dict) else enumerate(space)
+        for key, part in named:
+            yield from _parts(part, (*path, str(key)))
+    elif isinstance(space, spaces.Discrete):
+        yield ObservationPart(path=path, shape=(), counts=(int(space.n),), starts=(int(space.start),))
+    elif isinstance(space, spaces.MultiDiscrete):
+        counts, starts = (tuple(map(int, numbers.ravel())) for numbers in (space.nvec, space.start))
+        yield ObservationPart(path=path, shape=space.nvec.shape, counts=counts, starts=starts)
+    elif space.shape is not None and not isinstance(space, spaces.Text):
+        yield ObservationPart(path=path, shape=space.shape)

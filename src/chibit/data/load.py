@@ -43,7 +43,7 @@ from chibit.environments.data_names import is_published_name
 from chibit.environments.registry import GAMES, LANGUAGE_TASKS, TASKS
 
 _log = logging.getLogger("chibit")
-_CONVERTER = 8
+_CONVERTER = 9
 """Raised when the same source would become another store."""
 
 

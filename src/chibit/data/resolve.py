@@ -250,6 +250,8 @@ def _by_path(path: Path) -> Found:
             f"{path}: neither a Minari data set (data/metadata.json), LeRobot's (meta/info.json), a store "
             f"({MANIFEST}) nor tables (.csv, .parquet, .jsonl)"
         )
+    if path.suffix in (".gz", ".zip", ".bz2", ".xz", ".zst"):
+        raise InputError(f"{path}: is compressed; unpack it, and give what is in it")
     expected = sorted(format.expected or " or ".join(format.suffixes) for format in formats.values())
     raise InputError(f"{path}: unknown kind of file; expected {', '.join(expected)} or a store")
 

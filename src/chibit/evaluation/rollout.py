@@ -24,7 +24,7 @@ import numpy as np
 
 from chibit.agents.base import Policy
 from chibit.core.acting import EpisodePolicy, StackPolicy, unlimited
-from chibit.core.errors import InputError
+from chibit.core.errors import InputError, first_line
 from chibit.environments.own import EnvLike, take_env
 from chibit.evaluation.pool import EnvironmentPool
 from chibit.evaluation.summary import EvaluationSummary, summarize
@@ -237,7 +237,7 @@ def _begin(
     observations = np.zeros((number, *shape), dtype=np.uint8 if is_image else dtype)
     missions: list[str | None] = [None] * number
     for e, env in enumerate(environments):
-        observations[e], info = env.reset(seed=seeds[e])
+        observations[e], info = _reset(env, seeds[e], shape)
         missions[e] = info.get("mission")
     if isinstance(policy, EpisodePolicy):
         policy.reset(number, seed=seeds, target_return=target_returns)
@@ -246,6 +246,23 @@ def _begin(
     else:
         policy.reset(number)
     return observations
+
+
+def _reset(env: gym.Env, seed: int, shape: tuple[int, ...]) -> tuple[np.ndarray, dict[str, Any]]:
+    """The first observation, of the shape that it should have; InputError where there is none."""
+    name = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
+    try:
+        seen, info = env.reset(seed=seed)
+    except _breakdowns() as error:
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise InputError(f"{name}: the environment cannot be reset ({reason})") from error
+    observation = np.asarray(seen)
+    if observation.shape != shape:
+        raise InputError(
+            f"{name}: reset gave an observation of shape {observation.shape}, its observation_space says "
+            f"{shape}; correct the environment"
+        )
+    return observation, info
 
 
 def _said(mission: str | None) -> str:
@@ -402,9 +419,11 @@ def _step(env: gym.Env, action: np.ndarray) -> tuple[np.ndarray, float, bool, bo
     try:
         observation, reward, terminated, truncated, info = env.step(action)
     except _breakdowns() as error:
-        return f"the environment raised {type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        return f"the environment raised {type(error).__name__}: {first_line(error)}"
     with np.errstate(over="ignore"):  # a value beyond float32 becomes infinite and is refused below
         observation, reward = np.asarray(observation), float(reward)
+        if observation.shape != env.observation_space.shape:
+            return f"the environment gave an observation of shape {observation.shape}"
         is_finite = np.isfinite(observation.astype(np.float32)).all()
     if not (is_finite and math.isfinite(reward)):
         return "the environment gave a value that is not finite"

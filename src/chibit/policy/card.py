@@ -20,6 +20,7 @@ from chibit.environments.scores import normalized_score
 from chibit.evaluation.summary import EvaluationSummary
 
 _RESAMPLES = 10_000
+_FIXED = " Nothing is drawn at random: what the policy has seen decides the action."
 _DRAWN = (
     " They are drawn at random, as in its evaluations, with other random numbers in each episode; "
     "`policy.reset(seed=0)` repeats them, and `Policy.from_pretrained(..., greedy=True)` takes the "
@@ -133,7 +134,7 @@ A policy for {place}, learned offline from logged trajectories by chibit's metho
 
 - Data: {_data_line(spec)}
 - Observations: {_observation_line(spec)}, as the environment gives them; the policy normalizes them itself.
-- Actions: {_action_line(spec)}{_DRAWN if draws_actions else ""}
+- Actions: {_action_line(spec)}{_DRAWN if draws_actions else _FIXED}
 
 ## Scores
 

@@ -86,12 +86,13 @@ class Episodes(EpisodePolicy):
         given = self._checked_envs(envs)
         number = len(self._is_running) if given is not None else 1
         number = number if num_envs is None else num_envs
+        if not isinstance(number, int | np.integer):
+            raise InputError(f"num_envs is {number!r}, expected a whole number")
         if number < 1 or (given is not None and number != len(self._is_running)):
             expected = "at least 1" if given is None else f"{len(self._is_running)} as before, with envs"
             raise InputError(f"num_envs is {number}, expected {expected}")
         begun = np.arange(number) if given is None else given
-        if not isinstance(seed, int | np.integer | None) and len(seed) != len(begun):
-            raise InputError(f"seed: got {len(seed)}, expected one for each of {len(begun)} episodes")
+        _check_seeds(seed, len(begun))
         asked = self._target_return if target_return is None else target_return
         targets = None if asked is None else self._checked_targets(asked, begun)
         self._begin(number, seed, given, targets)
@@ -156,13 +157,13 @@ class Episodes(EpisodePolicy):
         self._has_acted[:], self._num_waiting = self._is_running, self._num_running
         return actions[0] if is_single else actions
 
-    def observe(self, rewards: Any, dones: Any, actions: Any = None) -> None:
+    def observe(self, reward: Any, done: Any, action: Any = None) -> None:
         """Take in what the last actions brought.
 
         Args:
-            rewards: (E,) raw rewards, or one number.
-            dones: (E,) bool, True from the step on which an episode ended, or one value.
-            actions: as `act` gives them, what was really done where it was something else: after a filter, or
+            reward: (E,) raw rewards, or one number.
+            done: (E,) bool, True from the step on which an episode ended, or one value.
+            action: as `act` gives them, what was really done where it was something else: after a filter, or
                 by somebody else. None is what `act` said.
 
         Raises:
@@ -171,7 +172,7 @@ class Episodes(EpisodePolicy):
         number = len(self._is_running)
         if not number:
             raise InputError("observe: call reset first")
-        brought, over = _column("rewards", rewards, number), _column("dones", dones, number)
+        brought, over = _column("rewards", reward, number), _column("dones", done, number)
         waiting = self._has_acted
         if self._num_waiting < number:
             brought, over = np.where(waiting, brought, 0), np.where(waiting, over, 0)
@@ -179,11 +180,11 @@ class Episodes(EpisodePolicy):
         if over.dtype != bool and not np.isin(over, (0, 1)).all():
             e = first(~np.isin(over, (0, 1)))
             raise InputError(f"observe: done of environment {e} is {over[e]}, expected True or False")
-        done = None if actions is None else self._shapes.actions(actions, waiting)
+        executed = None if action is None else self._shapes.actions(action, waiting)
         if not self._num_waiting:
             raise InputError("observe: there is no action that this could follow; call act first")
         over = over.astype(bool, copy=False)
-        self._acting.observe(brought, over, done)
+        self._acting.observe(brought, over, executed)
         self._steps += waiting
         self._oldest += 1
         if over.any():
@@ -302,6 +303,17 @@ class Episodes(EpisodePolicy):
         spread = np.broadcast_to(given, (len(envs),))
         require_finite("target_return", spread, envs)
         return spread
+
+
+def _check_seeds(seed: Any, number: int) -> None:
+    """Refuse what is no seed of `number` episodes."""
+    if seed is None:
+        return
+    given = as_numbers("seed", seed)
+    if given.shape not in ((), (number,)):
+        raise InputError(f"seed: got {given.size}, expected one for each of {number} episodes")
+    if given.dtype.kind not in "iu" or (given < 0).any():
+        raise InputError(f"seed is {given.tolist()}, expected whole numbers from 0")
 
 
 def _column(name: str, values: Any, number: int) -> np.ndarray:

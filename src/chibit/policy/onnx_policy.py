@@ -6,15 +6,15 @@ Dimensions: E episodes acted in at once · L of them that still run · S state_d
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from chibit.core.acting import Dice, EpisodePolicy, Seeds, TrajectoryPolicy, Window
+from chibit.core.acting import EpisodePolicy, TrajectoryPolicy, Window
 from chibit.core.errors import DamagedFileError, InputError, first_line, needing
 from chibit.core.files import check_regular
+from chibit.core.state_policies import MemorylessPolicy, RecentPolicy
 from chibit.policy.episodes import Episodes
 from chibit.policy.shapes import Shapes
 
@@ -55,6 +55,8 @@ class OnnxPolicy(Episodes):
         acting: EpisodePolicy
         if "context_length" in facts:
             acting = _Trajectories(session, facts, shapes, 0.0 if target is None else target)
+        elif "observations_length" in facts:
+            acting = _LastStates(session, facts["observations_length"], shapes)
         else:
             acting = _SingleStates(session, facts["epsilon"], shapes)
         super().__init__(acting, shapes, target, greedy=greedy)
@@ -134,30 +136,28 @@ class _Trajectories(TrajectoryPolicy):
         return np.asarray(answer)
 
 
-class _SingleStates(EpisodePolicy):
+class _SingleStates(MemorylessPolicy):
     """The graph of a baseline."""
 
     def __init__(self, session: Any, epsilon: float, shapes: Shapes) -> None:
-        self._session, self._epsilon, self._shapes = session, epsilon, shapes
-        self._dice = Dice()
+        super().__init__(shapes.num_actions, epsilon)
+        self._session, self._shapes = session, shapes
 
-    def reset(
-        self,
-        num_envs: int,
-        *,
-        seed: Seeds = None,
-        envs: Sequence[int] | np.ndarray | None = None,
-        target_return: Any = None,
-    ) -> None:
-        if self._epsilon:
-            self._dice.begin(num_envs, envs, seed)
+    def _choose(self, observations: np.ndarray) -> np.ndarray:
+        return _ask(self._session, observations, self._shapes)
 
-    def act(self, observations: np.ndarray) -> np.ndarray:
-        (answer,) = self._session.run(["action"], {"observations": observations.astype(self._shapes.dtype)})
-        actions = np.asarray(answer)
-        if self._epsilon and not self.greedy:
-            self._dice.stray(actions, self._epsilon, self._shapes.num_actions or 0)
-        return actions
 
-    def observe(self, rewards: np.ndarray, dones: np.ndarray, actions: np.ndarray | None = None) -> None:
-        """Nothing is remembered."""
+class _LastStates(RecentPolicy):
+    """The graph of a baseline that sees several observations at once."""
+
+    def __init__(self, session: Any, length: int, shapes: Shapes) -> None:
+        super().__init__(length, shapes.mean.astype(shapes.dtype))
+        self._session, self._shapes = session, shapes
+
+    def _choose(self, observations: np.ndarray) -> np.ndarray:
+        return _ask(self._session, observations, self._shapes)
+
+
+def _ask(session: Any, observations: np.ndarray, shapes: Shapes) -> np.ndarray:
+    (answer,) = session.run(["action"], {"observations": observations.astype(shapes.dtype)})
+    return np.asarray(answer)

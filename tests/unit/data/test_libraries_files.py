@@ -1,5 +1,6 @@
 """Data sets as other projects lay them out: OGBench, NeoRL and LeRobot."""
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -94,6 +95,18 @@ def test_lerobot_data_are_read_with_their_tasks(tmp_path, version):
     )  # fmt: skip
     part, rest = dataset.held_out_split(0.34, 0)
     assert sorted([*part.missions, *rest.missions]) == sorted(dataset.missions)
+
+
+def test_texts_and_damaged_episodes_of_lerobot_are_left_out(tmp_path):
+    root = write_lerobot(tmp_path / "pusht", "v2.1")
+    text = {"dtype": "string", "shape": [1], "names": None}
+    info = json.loads((root / "meta/info.json").read_text())
+    info["features"]["observation.language"] = text
+    (root / "meta/info.json").write_text(json.dumps(info))
+    (root / "data/chunk-000/episode_000001.parquet").write_bytes(b"PAR1")
+    dataset = load(root, skip_damaged=True)
+    assert dataset.missions.tolist() == ["Push the T", "Push the T"]
+    assert {"left out texts: observation.language", "left out 1 of 3 files: damaged"} <= set(dataset.notes)
 
 
 def test_texts_stay_with_their_episodes_where_data_sets_are_mixed(tmp_path):

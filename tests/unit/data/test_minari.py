@@ -276,6 +276,7 @@ def discrete_episode(observations):
 DISCRETE_SPACES = {
     "one number": gym.spaces.Discrete(4, start=2),
     "several": gym.spaces.MultiDiscrete([3, 2], start=[1, 0]),
+    "in rows": gym.spaces.MultiDiscrete([[3, 2], [2, 4]]),
     "among others": gym.spaces.Dict(
         {
             "position": gym.spaces.Box(-1, 1, (2,), np.float32),
@@ -730,3 +731,19 @@ def test_an_unknown_remote_set_is_refused_within_seconds(home, monkeypatch):
         load_dataset("mujoco/hopper/medium-v0", progress=False)
     with pytest.raises(InputError, match="unknown data set 'mujoco/hopper/medium-v0'"):
         load_dataset("mujoco/hopper/medium-v0", download=False)
+
+
+def test_damaged_episodes_are_left_out_and_counted_where_asked(write_minari, hopper_episodes, home):
+    folder = write_minari(hopper_episodes)
+    with edit_episodes(folder) as file:
+        rewards = file["episode_0/rewards"][:-1]
+        del file["episode_0/rewards"], file["episode_2/actions"]
+        file["episode_0/rewards"] = rewards
+    with pytest.raises(InputError, match="episode_0: columns differ in length"):
+        load_dataset(folder, progress=False)
+    dataset = load_dataset(folder, skip_damaged=True, progress=False)
+    lengths = [len(episode["rewards"]) for episode in hopper_episodes]
+    assert dataset.episode_lengths.tolist() == [n for i, n in enumerate(lengths) if i not in (0, 2)]
+    assert f"left out 2 of {len(lengths)} episodes: damaged" in dataset.notes
+    with pytest.raises(InputError, match="leave --columns and --episode-length out"):
+        load_dataset(folder, episode_length=3, progress=False)

@@ -190,3 +190,10 @@ def test_columns_under_other_names_are_listed(tmp_path):
     np.savez(path, obs=np.zeros((3, 2)), act=np.zeros((3, 1)), reward=np.zeros(3))
     with pytest.raises(InputError, match="no terminations; found act, obs, reward"), read_npz(path):
         pass
+
+
+@pytest.mark.parametrize("kind", ["S", "U"])
+def test_episodes_are_named_by_text(path, kind):
+    columns = {"obs": np.ones((4, 1)), "act": np.ones(4) * 0.5, "rew": np.ones(4)}
+    np.savez(path, **columns, episode=np.array(["b", "b", "a", "c"]).astype(kind))
+    assert read(path)[0].episode_starts.tolist() == [0, 2, 3, 4]

@@ -14,6 +14,7 @@ import pytest
 from chibit.core.errors import DamagedFileError, InputError, ResourceError, UserError
 from chibit.data.load import load_dataset
 from chibit.data.readers import unpickler as unpickling
+from chibit.data.readers.columns import Reading
 from chibit.data.readers.pickles import read_trajectory_list
 from chibit.data.readers.unpickler import MalformedError, RefusedError, read_trajectories
 
@@ -214,7 +215,8 @@ def test_a_pickle_that_takes_forever_is_stopped(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("value", "kind", "message"),
     [
-        ({}, InputError, "a dict; expected a list of trajectories"),
+        ({}, InputError, "an empty dict; expected a list of trajectories or a dictionary of columns"),
+        ({"ep_0": {"obs": [1]}}, InputError, "the dictionary has no observations; found 'ep_0'"),
         ([], InputError, "an empty list; expected a list of trajectories"),
         (3, InputError, "a int"),
         ([3], InputError, "trajectory 0 is a int"),
@@ -242,7 +244,7 @@ def trajectory(num_steps=4, **changes):
 @pytest.mark.parametrize(
     ("trajectories", "message"),
     [
-        ([trajectory(terminals=None)], "trajectory 0 has no terminations; found"),
+        ([trajectory(rewards=None)], "trajectory 0 has no rewards; found"),
         (
             [trajectory(), trajectory(rewards=np.ones(3))],
             "trajectory 1: columns differ in length .*rewards 3",
@@ -264,6 +266,44 @@ def test_empty_trajectories_are_left_out_and_said(tmp_path):
     recording, origin = read(path)
     assert recording.episode_starts.tolist() == [0, 4, 5, 7]
     assert "left out 1 of 4 episodes: they have no steps" in origin.notes
+
+
+def test_trajectories_need_no_terminals(tmp_path):
+    path = tmp_path / "list.pkl"
+    path.write_bytes(pickle.dumps([trajectory(3, terminals=None), trajectory(2, terminals=None)]))
+    recording, _ = read(path)
+    assert recording.episode_ends.tolist() == [[False, True]] * 2
+    assert recording.notes == ("no terminations recorded: every episode counts as cut",)
+
+
+def test_a_dictionary_of_columns_holds_many_episodes(tmp_path):
+    columns = {"temp": np.arange(6.0), "obs": np.ones((6, 2)), "valve": np.arange(6) / 6, "r": np.ones(6)}
+    path = tmp_path / "flat.pkl"
+    path.write_bytes(pickle.dumps({**columns, "batch": np.array([4, 4, 1, 1, 1, 9])}))
+    mapping = {"observations": ("obs", "temp"), "actions": ("valve",), "rewards": ("r",)}
+    with read_trajectory_list(path, Reading({**mapping, "episode": ("batch",)})) as (recording, _):
+        assert recording.episode_starts.tolist() == [0, 2, 5, 6]
+        assert next(recording.blocks()).observations[:, 2].tolist() == [0, 1, 2, 3, 4, 5]
+    with pytest.raises(InputError, match="no terminations; found actions, .*--episode-length N"):
+        read_trajectory_list(path, Reading(mapping)).__enter__()
+    path.write_bytes(pickle.dumps([trajectory(), trajectory()]))
+    with pytest.raises(InputError, match="every trajectory is an episode; leave episode="):
+        read_trajectory_list(path, Reading({"episode": ("batch",)})).__enter__()
+
+
+def test_damaged_trajectories_are_left_out_and_counted_where_asked(tmp_path):
+    path = tmp_path / "list.pkl"
+    damaged = [trajectory(3, actions=np.zeros((2, 1))), trajectory(4, rewards=None)]
+    path.write_bytes(pickle.dumps([damaged[0], trajectory(2), trajectory(0), damaged[1]]))
+    with pytest.raises(InputError, match="trajectory 0: columns differ in length"):
+        read(path)
+    with read_trajectory_list(path, Reading(skip_damaged=True)) as (recording, origin):
+        assert recording.episode_starts.tolist() == [0, 2]
+    found = {"left out 1 of 4 episodes: they have no steps", "left out 2 of 4 episodes: damaged"}
+    assert found <= set(origin.notes)
+    path.write_bytes(pickle.dumps(damaged))
+    with pytest.raises(InputError, match="trajectory 1 has no rewards"):
+        read_trajectory_list(path, Reading(skip_damaged=True)).__enter__()
 
 
 def test_missing_file(tmp_path):

@@ -1,5 +1,6 @@
 """HDF5 files of other libraries: d3rlpy's dumps and robomimic's demonstrations."""
 
+import shutil
 from pathlib import Path
 
 import h5py
@@ -131,3 +132,51 @@ def test_demonstrations_that_do_not_fit_are_refused(tmp_path):
         file.create_group("data")
     with pytest.raises(InputError, match="no demonstrations"):
         load(path)
+
+
+def test_demonstrations_may_lack_rewards_and_ends(tmp_path):
+    path = write_demos(tmp_path / "raw.hdf5", obs=False)
+    with h5py.File(path, "a") as file:
+        for demo in file["data"].values():
+            del demo["rewards"], demo["dones"]
+    dataset = load(path, columns=["observations=states"])
+    assert not dataset.rewards.any()
+    assert dataset.episode_ends.tolist() == [[False, True]] * 3
+    assert {"no rewards recorded: all are 0", "no ends recorded: episodes were cut"} <= set(dataset.notes)
+
+
+def test_episodes_without_steps_are_counted_and_damaged_ones_left_out_where_asked(tmp_path):
+    path = write_demos(tmp_path / "odd.hdf5", lengths=(6, 4, 0, 5, 3), mask=False)
+    assert "left out 1 of 5 episodes: they have no steps" in load(path).notes
+    with h5py.File(path, "a") as file:  # a writer that was killed, and one that lost a row
+        del file["data/demo_4/obs/object"], file["data/demo_1/actions"]
+        file["data/demo_1/actions"] = np.zeros((3, 7))
+    with pytest.raises(InputError, match="demo_1: columns differ in length"):
+        load(path)
+    dataset = load(path, skip_damaged=True)
+    assert dataset.episode_lengths.tolist() == [6, 5]
+    assert dataset.observations[6, 0] == 30
+    assert "left out 2 of 5 episodes: damaged" in dataset.notes
+
+
+def test_damaged_episodes_of_a_dump_are_left_out_where_asked(tmp_path):
+    path = tmp_path / "dump.h5"
+    shutil.copy(DUMP, path)
+    with h5py.File(path, "a") as file:
+        del file["actions_0"]
+    with pytest.raises(InputError, match="no actions_0; found"):
+        load(path)
+    dataset = load(path, skip_damaged=True)
+    assert dataset.episode_lengths.tolist() == [7]
+    assert "left out 1 of 2 episodes: damaged" in dataset.notes
+
+
+def test_a_flat_file_names_episodes_by_text(tmp_path):
+    columns = {"s": np.arange(8.0).reshape(4, 2), "u": np.ones((4, 1)), "r": np.ones(4)}
+    names = ["observations=s", "actions=u", "rewards=r", "episode=run"]
+    for number, runs in enumerate((np.array([b"z", b"z", b"a", b"b"]), ["z", "z", "a", "b"])):
+        with h5py.File(tmp_path / f"{number}.h5", "w") as file:
+            for name, column in columns.items():
+                file[name] = column
+            file.create_dataset("run", data=runs)
+        assert load(tmp_path / f"{number}.h5", columns=names).episode_lengths.tolist() == [2, 1, 1]

@@ -1,4 +1,6 @@
 import json
+from datetime import date
+from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
@@ -9,6 +11,7 @@ from chibit.cli import main
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.data.load import load_dataset
 from chibit.data.readers.columns import Reading, parse_columns
+from chibit.data.readers.damage import without_damaged
 from chibit.data.resolve import all_formats
 
 EPISODES, STEPS = 3, 5
@@ -116,6 +119,92 @@ def test_an_episode_with_an_empty_cell_is_left_out_where_asked(tmp_path, cell):
     assert dataset.episode_starts.tolist() == [0, 5, 10]
 
 
+def test_whatever_cell_is_empty_in_a_damaged_episode_it_is_left_out_where_asked(tmp_path):
+    columns = {"obs": [[float(n), 1.0] for n in range(9)], "temp": list(range(9)), "u": [0, 1, 2] * 3}
+    columns |= {"r": [1] * 9, "batch": np.repeat([7, -1, 4], 3), "done": [False, False, True] * 3}
+    table = pa.table(columns)
+    names = [f"{ours}={theirs}" for ours, theirs in (("observations", "obs,temp"), ("actions", "u"))]
+    names += ["rewards=r", "episode=batch"]
+    empty = {"obs": [[5.0, None], None], "temp": [None], "u": [None], "r": [None], "done": [None]}
+    for name, cell in ((name, cell) for name, cells in empty.items() for cell in cells):
+        values = table[name].to_pylist()
+        values[5] = cell
+        column = pa.array(values, table[name].type)
+        pq.write_table(
+            table.set_column(table.column_names.index(name), name, column), tmp_path / "log.parquet"
+        )
+        with pytest.raises(InputError, match=f"{name}: row 5 is empty or NaN"):
+            read(tmp_path / "log.parquet", names)
+        reading = Reading(parse_columns(names), skip_damaged=True)
+        with all_formats()["parquet"].read_here_as(tmp_path / "log.parquet", reading) as (found, _):
+            whole = without_damaged(found, "log")
+        assert whole.is_discrete
+        assert whole.episode_starts.tolist() == [0, 3, 6]
+        assert next(whole.blocks()).observations[:, 0].tolist() == [0, 1, 2, 6, 7, 8]
+        assert "left out 1 of 3 episodes: values that are not finite" in whole.notes
+
+
+def test_numbers_and_episodes_of_databases_are_read(tmp_path):
+    columns = {"obs": [[[1.0, 2.0], [3.0, 4.0]]] * 4, "action": [0.5] * 4}
+    columns["reward"] = [Decimal("1.25"), Decimal("2"), Decimal("3"), Decimal("4")]
+    columns["episode"] = [date(2026, 1, 2)] * 3 + [date(2026, 1, 1)]
+    write_parquet(tmp_path / "log.parquet", columns)
+    recording, observations, _ = read(tmp_path / "log.parquet")
+    assert observations.tolist() == [[1.0, 2.0, 3.0, 4.0]] * 4
+    assert recording.rewards.tolist() == [1.25, 2, 3, 4]
+    assert recording.episode_starts.tolist() == [0, 3, 4]
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_files_without_rows_are_left_out_of_a_folder_and_counted(tmp_path, suffix):
+    for number, length in enumerate((2, 0, 3)):
+        part = {name: column[:length] for name, column in plant().items()}
+        WRITERS[suffix](tmp_path / f"{number}{suffix}", part)
+    if suffix == ".jsonl":  # without a row it has no bytes either
+        with pytest.raises(DamagedFileError, match=r"1\.jsonl: is empty; copy or write it again"):
+            read(tmp_path, PLANT)
+        return
+    recording, *_ = read(tmp_path, PLANT)
+    assert recording.episode_starts.tolist() == [0, 2, 5]
+    assert "left out 1 of 3 files: they have no rows" in recording_notes(tmp_path)
+
+
+def recording_notes(folder):
+    format = next(format for format in all_formats().values() if format.claim(folder) is not None)
+    with format.read_here_as(folder, Reading(parse_columns(PLANT))) as (_, origin):
+        return origin.notes
+
+
+def test_an_episode_that_two_files_share_is_said_and_tables_of_two_kinds_are_refused(tmp_path):
+    for number, rows in enumerate((slice(0, 7), slice(7, 15))):
+        write_csv(tmp_path / f"{number}.csv", {name: column[rows] for name, column in plant().items()})
+    assert read(tmp_path, PLANT)[0].episode_starts.tolist() == [0, 5, 7, 10, 15]
+    assert "1 files begin with the episode of the file before: taken as another one" in recording_notes(
+        tmp_path
+    )
+    write_parquet(tmp_path / "2.parquet", plant())
+    with pytest.raises(InputError, match=r"tables of several kinds \(\.csv, \.parquet\)"):
+        read(tmp_path, PLANT)
+
+
+def test_decimal_commas_are_read_where_commas_do_not_separate(tmp_path):
+    rows = ["temp;obs;valve;r;batch", "20;1,5;0,25;-1;a", "21;-2,5;0,5;2;a"]
+    (tmp_path / "log.csv").write_text("\r\n".join(rows))
+    names = ["observations=temp,obs", "actions=valve", "rewards=r", "episode=batch"]
+    recording, observations, actions = read(tmp_path / "log.csv", names)
+    assert observations.tolist() == [[20, 1.5], [21, -2.5]]
+    assert actions.tolist() == [[0.25], [0.5]]
+    assert recording.rewards.tolist() == [-1, 2]
+
+
+def test_a_log_without_ends_is_told_what_to_say(tmp_path):
+    write_csv(tmp_path / "log.csv", plant())
+    with pytest.raises(InputError, match=r"episode=COLUMN, or cut it by --episode-length N"):
+        read(tmp_path / "log.csv", PLANT[:3])
+    with pytest.raises(InputError, match=r"cut it after fewer steps \(episode_length\)"):
+        read(tmp_path / "log.csv", PLANT[:3], episode_length=16)
+
+
 @pytest.mark.parametrize("delimiter", ",;\t")
 def test_separators_and_a_mark_of_byte_order_are_known(tmp_path, delimiter):
     path = tmp_path / "log.csv"
@@ -146,7 +235,7 @@ def test_a_table_without_ends_is_cut(tmp_path):
     [
         ("valve", "temp", "column 'temp' is there 2 times"),
         ("valve", "volve", "no column 'valve' for actions; found batch, .*mean 'volve'"),
-        ("\nend", ",,hot,1,1,c\n", "obs_0: row 15 is empty"),
+        ("\nend", ",,hot,1,1,c\n", "obs_0: row 15 is empty or NaN"),
         ("\nend", "1,1,hot,1,1,c\n", "temp: row 15 is 'hot'; expected numbers"),
         ("\nend", "1,1,1,1,1,b\n", "episode: b comes back in row 15"),
     ],
@@ -189,7 +278,7 @@ def test_ends_may_be_time_limits_alone_and_a_table_without_rows_is_said(tmp_path
     write_parquet(tmp_path / "log.parquet", columns)
     assert read(tmp_path / "log.parquet", PLANT[:3])[0].episode_starts.tolist() == [0, 5, 10, 15]
     (tmp_path / "log.csv").write_text(",".join(plant()) + "\n")
-    with pytest.raises(InputError, match="is empty; expected a number in every row"):
+    with pytest.raises(InputError, match=r"log\.csv: no steps"):
         read(tmp_path / "log.csv", PLANT)
 
 

@@ -80,6 +80,8 @@ class Broken(Countdown):
                 observation = np.array([np.nan, 0.0])
             if self.how == "overflow":
                 observation = np.array([1e300, 0.0])
+            if self.how == "shape":
+                observation = np.zeros(3)
             if self.how == "reward":
                 reward = float("inf")
         return observation, reward, terminated, truncated, info
@@ -142,6 +144,7 @@ def test_policy_sees_the_observation_of_its_own_episode():
         ("observation", "not finite"),
         ("overflow", "not finite"),
         ("reward", "not finite"),
+        ("shape", "an observation of shape (3,)"),
     ],
 )
 def test_a_broken_environment_ends_its_episode_only(how, said):
@@ -176,6 +179,22 @@ def test_errors_of_simulations_end_their_episode(kind):
     (episode,) = rollout(FixedActions(ZERO), [Raising(kind("lost\nmore\nlines"))], [4])
     assert (episode.seed, episode.length, episode.raw_return) == (4, 1, 1.0)
     assert episode.fault == f"the environment raised {kind.__name__}: lost"
+
+
+class WrongSpace(Countdown):
+    observation_space = Box(-1, 1, (3,))
+
+
+class NoReset(Countdown):
+    def reset(self, *, seed=None, options=None):
+        raise RuntimeError("no license\nmore")
+
+
+def test_an_environment_that_cannot_begin_is_refused_in_one_line():
+    with pytest.raises(InputError, match=r"^WrongSpace: reset gave .* shape \(2,\), its .* says \(3,\)"):
+        rollout(FixedActions(ZERO), [WrongSpace(3)], [0])
+    with pytest.raises(InputError, match=r"^NoReset: .* cannot be reset \(RuntimeError: no license\)$"):
+        rollout(FixedActions(ZERO), [NoReset(3)], [0])
 
 
 def test_errors_in_programs_are_raised():

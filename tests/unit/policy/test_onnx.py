@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from chibit.agents import AGENTS, make_agent
 from chibit.core.errors import InputError
@@ -17,6 +18,7 @@ pytest.importorskip("onnxscript", reason="onnxscript is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
 PARITY = 1e-5
+FOUR_ACTIONS = {"act_dim": 0, "num_actions": 4, "action_low": (), "action_high": ()}
 
 
 def spec_of(**changes):
@@ -99,7 +101,7 @@ def test_a_baselines_graph_acts_as_its_policy_does(name, tmp_path):
 
 @pytest.mark.slow
 def test_discrete_policies_give_actions_or_logits(tmp_path):
-    spec = spec_of(act_dim=0, num_actions=4, action_low=(), action_high=())
+    spec = spec_of(**FOUR_ACTIONS)
     agent = make("qr_dqn", spec, hidden_sizes=(8,), num_quantiles=4)
     given = observations(np.random.default_rng(1), 9)
     graph = session(agent, spec, tmp_path)
@@ -118,7 +120,12 @@ def test_discrete_policies_give_actions_or_logits(tmp_path):
 
 
 def test_policies_without_a_graph_are_refused_in_one_line(tmp_path):
-    agent = make("bc", spec_of(), context_length=2)
-    with pytest.raises(InputError, match="onnx: StackedPolicy has no graph"):
+    pictures = spec_of(image_shape=(1, 40, 40), state_dim=1600, state_mean=(), state_std=(), **FOUR_ACTIONS)
+    agent = make("discrete_bc", pictures)
+    with pytest.raises(InputError, match="onnx: this policy sees images; only policies of vectors"):
+        export_onnx(agent, pictures, tmp_path / "policy.onnx")
+    agent = make("dt", spec_of(), gpt=GPTShape(n_layer=1, n_embd=8))
+    agent.model.backbone = torch.nn.Identity()
+    with pytest.raises(InputError, match="onnx: the backbone is not chibit's GPT"):
         export_onnx(agent, spec_of(), tmp_path / "policy.onnx")
     assert not (tmp_path / "policy.onnx").exists()

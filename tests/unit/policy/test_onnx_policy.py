@@ -21,7 +21,7 @@ from chibit.policy.policy import Policy
 from policy_toys import episode, make
 
 PARITY = 1e-5
-KINDS = ["dt", "discrete dt", "bc", "td3_bc", "qr_dqn", "discrete_bc"]
+KINDS = ["dt", "discrete dt", "bc", "stacked", "td3_bc", "qr_dqn", "discrete_bc"]
 
 
 class Module:

@@ -193,7 +193,7 @@ def test_the_card_of_a_plant_runs_and_says_how_actions_are_chosen(kind, tmp_path
     assert policy.spec.env_id is None
     text = (export_policy(policy.agent, policy.spec, tmp_path) / "README.md").read_text()
     assert "make_env" not in text
-    assert ("greedy=True" in text) == (kind == "discrete dt")
+    assert ("greedy=True" in text) == (kind == "discrete dt") == ("Nothing is drawn" not in text)
     monkeypatch.chdir(tmp_path)
     exec(compile(text.split("```python\n")[1].split("```")[0], "README.md", "exec"), {})
     assert capsys.readouterr().out

@@ -134,6 +134,9 @@ def test_one_environment_of_a_batch_begins_anew(kind):
         ({"target_return": 1e300}, "target_return of environment 0 is 1e"),
         ({"target_return": "best"}, "target_return have type"),
         ({"seed": [1, 2]}, "seed: got 2"),
+        ({"seed": 1.5}, "seed is 1.5, expected whole numbers from 0"),
+        ({"seed": -1}, "seed is -1, expected whole numbers from 0"),
+        ({"num_envs": 1.5}, "num_envs is 1.5, expected a whole number"),
     ],
 )
 def test_a_reset_that_makes_no_sense_is_refused_and_changes_nothing(options, said):
@@ -179,7 +182,7 @@ def test_a_history_is_replayed_in_one_call_and_then_goes_on(kind):
     expected = []
     for step in range(12):
         expected.append(stepped.act(seen[step]))
-        stepped.observe(rewards[step], False, taken[step])
+        stepped.observe(rewards[step], False, action=taken[step])
     chosen = policy.replay(seen, taken, rewards, seed=4)
     assert np.array_equal(chosen, np.array(expected)) and chosen.dtype == expected[0].dtype
     assert np.array_equal(policy.act(seen[0]), stepped.act(seen[0]))

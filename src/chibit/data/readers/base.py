@@ -43,12 +43,16 @@ class Format(ABC):
 
     def read_as(self, path: Path, reading: Reading) -> AbstractContextManager[tuple[Recording, Origin]]:
         """As `read`, with what the user says of the file."""
+        self.refuse_words(path, reading)
+        return self.read(path)
+
+    def refuse_words(self, path: Path, reading: Reading) -> None:
+        """Refuse what a user says of a file of a format that says it itself."""
         if reading.columns or reading.episode_length is not None:
             raise InputError(
                 f"{path}: data of format {self.key!r} say themselves what their columns and episodes are; "
                 "leave --columns and --episode-length out"
             )
-        return self.read(path)
 
 
 class ColumnFormat(Format):

@@ -170,6 +170,10 @@ def check_needed(columns: Collection[str], found: Iterable[str], where: str, rea
     for ours in needed:
         if ours not in columns:
             hint = "" if reading is None else f"; name it by --columns {ours}=COLUMN"
+            if hint and ours == "terminations":
+                hint += (
+                    f", or which episode a step is of by {EPISODE}=COLUMN, or cut it by --episode-length N"
+                )
             raise InputError(f"{where}: no {ours}; {_listed(found)}{hint}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO
 
@@ -27,12 +28,13 @@ class CsvTables(TableFormat, key="csv"):
         from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, read_csv
 
         _, delimiter = _header(file)
-        file.seek(0)
         table: Mapping[str, Any] = read_csv(
             file,
             read_options=ReadOptions(use_threads=False),
             parse_options=ParseOptions(delimiter=delimiter),
-            convert_options=ConvertOptions(include_columns=list(dict.fromkeys(names))),
+            convert_options=ConvertOptions(
+                include_columns=list(dict.fromkeys(names)), decimal_point=_decimal_point(file, delimiter)
+            ),
         )
         return table
 
@@ -41,3 +43,10 @@ def _header(file: BinaryIO) -> tuple[str, str]:
     """The line of names, and what separates them: what is there most often."""
     line = file.readline(_MAX_HEADER_BYTES).decode("utf-8-sig").strip("\r\n")
     return line, max(",;\t", key=line.count)
+
+
+def _decimal_point(file: BinaryIO, delimiter: str) -> str:
+    """A comma where the first rows have one between digits, and it does not separate columns."""
+    rows = file.read(_MAX_HEADER_BYTES)
+    file.seek(0)
+    return "," if delimiter != "," and re.search(rb"\d,\d", rows) else "."

@@ -13,8 +13,8 @@ import numpy as np
 from chibit.core.errors import InputError
 from chibit.data.environment import choose_environment
 from chibit.data.fetch import download
-from chibit.data.readers.columns import Column, Reading, check_needed, join, locate_columns
-from chibit.data.readers.hdf5 import Hdf5Column, Hdf5Group, check_budget, open_hdf5
+from chibit.data.readers.columns import EPISODE, Column, Reading, check_needed, join, locate_columns
+from chibit.data.readers.hdf5 import Budget, Hdf5Column, Hdf5Group, open_hdf5, texts
 from chibit.data.readers.origin import Origin, file_name
 from chibit.data.readers.recording import Recording, keep_episodes, read_flags, record_columns
 from chibit.environments.d4rl import D4RL_SETS, URL, D4rlSet
@@ -72,14 +72,16 @@ def read_d4rl(path: Path, reading: Reading | None = None) -> Iterator[tuple[Reco
     known = D4RL_SETS.get(dataset_id or "")
     with open_hdf5(path) as file:
         found = {
-            ours: [file.column(name) for name in theirs]
+            ours: [file.column(name, is_variable=ours == EPISODE) for name in theirs]
             for ours, theirs in locate_columns(file.names(), str(path), reading).items()
         }
         there = set(found) - {"truncations"} if known else found  # D4RL's own mark terminations, too
         check_needed(there, file.names(), str(path), reading)
         goals = _goals(file)
-        check_budget(path, [column for parts in (*found.values(), goals) for column in parts])
+        Budget(path).take(column for parts in (*found.values(), goals) for column in parts)
         columns: dict[str, Column] = {ours: join(parts, f"{path}: {ours}") for ours, parts in found.items()}
+        if EPISODE in columns and columns[EPISODE].dtype.kind in "SO":
+            columns[EPISODE] = np.array(texts(columns[EPISODE]))
         columns, notes = _cut_at_goals(columns, goals, path, reading)
         recording = record_columns(
             columns,

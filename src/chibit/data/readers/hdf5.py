@@ -154,13 +154,22 @@ def texts(column: Column) -> list[str]:
     return [row.decode(errors="replace") if isinstance(row, bytes) else str(row) for row in rows]
 
 
-def check_budget(path: Path, columns: Iterable[Hdf5Column]) -> None:
-    """Refuse to read columns that are larger than memory, or impossibly larger than their file.
+class Budget:
+    """What of a file may be read: no more than memory holds, and than a file of its size can."""
 
-    Raises:
-        DamagedFileError: if the file is far too small to hold them.
-    """
-    check_declared_size(path, sum(map(declared_bytes, columns)), path.stat().st_size)
+    def __init__(self, path: Path) -> None:
+        """Begin with a file of which nothing was read."""
+        self._path, self._stored, self._declared = path, path.stat().st_size, 0
+
+    def take(self, columns: Iterable[Hdf5Column]) -> None:
+        """Count columns that are to be read.
+
+        Raises:
+            DamagedFileError: if the file is far too small to hold all of them.
+            ResourceError: if they are larger than memory.
+        """
+        self._declared += sum(map(declared_bytes, columns))
+        check_declared_size(self._path, self._declared, self._stored)
 
 
 def _is_text_or_bytes(dtype: np.dtype[Any]) -> bool:

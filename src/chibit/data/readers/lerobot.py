@@ -66,13 +66,17 @@ class LeRobot(Parquet, key="lerobot"):
             raise DamagedFileError(
                 f"{path}: {found} rows, info.json says {total!r}; copy or download it again"
             )
-        episodes, tasks = _split(columns, info, path, reading.part)
+        episodes = _split(columns, info, path, reading.part)
+        joined = join_episodes(
+            ((place, lambda given=given: given) for place, (_, given) in episodes.items()),
+            str(path),
+            skip_damaged=reading.skip_damaged,
+        )
         name = file_name(path) + (f"-{reading.part}" if reading.part else "")
         provenance = {"kind": "lerobot", "path": str(path.absolute()), "part": reading.part}
-        origin = Origin(name=name, notes=(*damaged, *notes), provenance=provenance)
-        recording = record_columns(
-            join_episodes(episodes, str(path)), where=str(path), episode_length=reading.episode_length
-        )
+        origin = Origin(name=name, notes=(*damaged, *notes, *joined.notes), provenance=provenance)
+        recording = record_columns(joined.columns, where=str(path), episode_length=reading.episode_length)
+        tasks = [episodes[place][0] for place in joined.places]
         texts = self._tasks(path)
         if texts and len(recording.episode_ends) == len(tasks):
             recording = replace(recording, missions=np.array([texts.get(task, "") for task in tasks]))
@@ -114,19 +118,18 @@ def _columns(
     """The file's columns by our names, and notes."""
     seen = {name: each for name, each in features.items() if re.fullmatch(r"observation(\..+)?", name)}
     pictures = [name for name, each in seen.items() if each.get("dtype") in _PICTURES]
-    vectors = tuple(name for name in seen if name not in pictures)
+    texts = [name for name, each in seen.items() if each.get("dtype") == "string"]
+    vectors = tuple(name for name in seen if name not in (*pictures, *texts))
     mapping = {"observations": vectors, "actions": ("action",), **reading.columns}
     if not mapping["observations"]:
         raise InputError(f"{path}: observations are pictures alone ({', '.join(pictures)}); expected vectors")
     notes = [f"observations are {', '.join(mapping['observations'])}, side by side in this order"]
-    if pictures:
-        notes.append(f"left out pictures: {', '.join(pictures)}")
+    for what, left_out in (("pictures", pictures), ("texts", texts)):
+        if left_out:
+            notes.append(f"left out {what}: {', '.join(left_out)}")
     for ours, theirs in (("rewards", "next.reward"), ("terminations", "next.done")):
         if theirs in features:
             mapping.setdefault(ours, (theirs,))
-        elif ours not in mapping:
-            what = "rewards recorded: all are 0" if ours == "rewards" else "ends recorded: episodes were cut"
-            notes.append(f"no {what}")
     found = locate_columns(list(features), str(path / _INFO), Reading(mapping))
     return {**found, EPISODE: ("episode_index",), _TASK: (_TASK,)}, tuple(notes)
 
@@ -153,13 +156,11 @@ def _data_files(path: Path) -> list[Path]:
 
 def _split(
     columns: Mapping[str, Column], info: Mapping[str, Any], path: Path, part: str
-) -> tuple[list[tuple[str, Mapping[str, Column]]], list[int]]:
-    """Episodes with their places, and the task of each."""
+) -> dict[str, tuple[int, Mapping[str, Column]]]:
+    """Task and columns of each episode, by its place."""
     arrays = {name: np.asarray(column[0 : column.shape[0]]) for name, column in columns.items()}
     numbers, tasks = (arrays.pop(name).reshape(-1) for name in (EPISODE, _TASK))
     num_rows = len(numbers)
-    arrays.setdefault("rewards", np.zeros(num_rows))
-    arrays.setdefault("terminations", np.zeros(num_rows, bool))
     first, last = _range(info, path, part)
     edges = [0, *(np.flatnonzero(numbers[1:] != numbers[:-1]) + 1).tolist(), num_rows]
     if len(np.unique(numbers)) != len(edges) - 1:
@@ -169,11 +170,13 @@ def _split(
         for start, end in zip(edges[:-1], edges[1:], strict=True)
         if first <= numbers[start] < last
     ]
-    episodes: list[tuple[str, Mapping[str, Column]]] = [
-        (f"{path}: episode {numbers[rows.start]}", {name: array[rows] for name, array in arrays.items()})
+    return {
+        f"{path}: episode {numbers[rows.start]}": (
+            int(tasks[rows.start]),
+            {name: array[rows] for name, array in arrays.items()},
+        )
         for rows in chosen
-    ]
-    return episodes, [int(tasks[rows.start]) for rows in chosen]
+    }
 
 
 def _range(info: Mapping[str, Any], path: Path, part: str) -> tuple[int, float]:

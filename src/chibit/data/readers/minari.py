@@ -20,6 +20,7 @@ from chibit.core.config import read_json
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.files import check_name
 from chibit.data.environment import choose_environment
+from chibit.data.readers.columns import Reading
 from chibit.data.readers.hdf5 import open_hdf5
 from chibit.data.readers.minari_episodes import (
     ArrayEpisode,
@@ -58,13 +59,18 @@ class Minari(ApartFormat, key="minari"):
         """As `read_minari`."""
         return read_minari(path)
 
+    def read_here_as(self, path: Path, reading: Reading) -> AbstractContextManager[tuple[Recording, Origin]]:
+        """As `read_minari`, without damaged episodes where that is asked for."""
+        return read_minari(path, skip_damaged=reading.skip_damaged)
+
 
 @contextlib.contextmanager
-def read_minari(folder: Path) -> Iterator[tuple[Recording, Origin]]:
+def read_minari(folder: Path, *, skip_damaged: bool = False) -> Iterator[tuple[Recording, Origin]]:
     """Read a data set from its folder.
 
     Args:
         folder: as `Minari.claim` gave it.
+        skip_damaged: leave out episodes whose columns do not fit together.
 
     Raises:
         InputError: if its steps do not fit together, or its form is not one that can be read here.
@@ -84,8 +90,11 @@ def read_minari(folder: Path) -> Iterator[tuple[Recording, Origin]]:
     with open_hdf5(path) as file:
         count, open_episode = hdf5_episodes(file, path)
         _check_total(metadata, "total_episodes", count, path)
-        recording = record_episodes(count, open_episode, path, *_spaces(metadata, folder))
-        _check_total(metadata, "total_steps", len(recording.rewards), path)
+        recording = record_episodes(
+            count, open_episode, path, *_spaces(metadata, folder), skip_damaged=skip_damaged
+        )
+        if not skip_damaged:
+            _check_total(metadata, "total_steps", len(recording.rewards), path)
         _check_bounds(origin, recording, folder)
         if metadata.get("final_observations") is False:  # written here of data that do not hold them
             recording = without_following(recording)

@@ -204,6 +204,8 @@ def record_episodes(
     path: Path,
     parts: tuple[Part, ...],
     first_action: int = 0,
+    *,
+    skip_damaged: bool = False,
 ) -> Recording:
     """Make a recording of episodes: rewards and ends are read now, the rest when the store asks for it.
 
@@ -213,6 +215,7 @@ def record_episodes(
         path: the file, for messages.
         parts: of an observation.
         first_action: number of the first discrete action.
+        skip_damaged: leave out episodes that do not fit.
 
     Raises:
         InputError: if an episode's columns do not fit together, or it differs in shape from the others.
@@ -225,21 +228,27 @@ def record_episodes(
     found = _Ends(kinds)
     declared = 0
     stored = path.stat().st_size if path.is_file() else memory_budget()
+    damages: list[InputError | DamagedFileError] = []
     for index in range(count):
         where = f"{path}: episode_{index}"
-        episode = open_spaced(index)
-        columns = {name: episode.column(name) for name in _COLUMNS}
-        observed = [episode.pictures()] if kinds.picture else episode.observations()
-        declared += sum(
-            # As the file has it: what is made of it is larger and not held.
-            declared_bytes(column.column if isinstance(column, OneHotColumn) else column)
-            for column in (*(() if kinds.picture else observed), *columns.values())
-        )
-        check_declared_size(path, declared, stored)
-        if _check_lengths(observed, columns, where) > 0:
-            found.add(index, episode, observed, columns, where)
-    if found.layout is None:
-        raise InputError(f"{path}: no episode has any steps")
+        try:
+            episode = open_spaced(index)
+            columns = {name: episode.column(name) for name in _COLUMNS}
+            observed = [episode.pictures()] if kinds.picture else episode.observations()
+            declared += sum(
+                # As the file has it: what is made of it is larger and not held.
+                declared_bytes(column.column if isinstance(column, OneHotColumn) else column)
+                for column in (*(() if kinds.picture else observed), *columns.values())
+            )
+            check_declared_size(path, declared, stored)
+            if _check_lengths(observed, columns, where) > 0:
+                found.add(index, episode, observed, columns, where)
+        except (InputError, DamagedFileError) as error:
+            if not skip_damaged:
+                raise
+            damages.append(error)
+    if found.layout is None or not found.kept:
+        raise damages[0] if damages else InputError(f"{path}: no episode has any steps")
     starts, flags, _ = find_episodes(
         np.concatenate(found.terminations), np.concatenate(found.truncations), str(path)
     )
@@ -252,7 +261,7 @@ def record_episodes(
         is_discrete=found.layout.is_discrete,
         has_next_observations=kinds.picture is None,
         blocks=lambda: _merged(_blocks(found.kept, open_spaced, has_numbers=kinds.picture is None)),
-        notes=(*kinds.notes(found.layout), *found.notes(count, len(starts) - 1)),
+        notes=(*kinds.notes(found.layout), *found.notes(count, len(starts) - 1, len(damages))),
         image_shape=kinds.picture.form.image_shape if kinds.picture else (),
         frames=partial(_frames, kinds.picture, found.kept, open_spaced, path) if kinds.picture else None,
         missions=found.missions_at(starts),
@@ -318,8 +327,9 @@ class _Ends:
         if not (terminations[-1] or truncations[-1]):
             truncations[-1] = True
             self._num_unmarked += 1
+        rewards = read_rewards(columns["rewards"], where)
         self.kept.append(index)
-        self.rewards.append(read_rewards(columns["rewards"], where))
+        self.rewards.append(rewards)
         self.terminations.append(terminations)
         self.truncations.append(truncations)
         if self._kinds.has_text:
@@ -334,12 +344,11 @@ class _Ends:
         first = np.cumsum([0, *map(len, self.rewards)])
         return np.array(self._missions)[np.searchsorted(first, starts[:-1], side="right") - 1]
 
-    def notes(self, num_logged: int, num_episodes: int) -> tuple[str, ...]:
+    def notes(self, num_logged: int, num_episodes: int, num_damaged: int) -> tuple[str, ...]:
         """Say what differs from the file: `num_logged` episodes there, `num_episodes` in the recording."""
-        notes = []
         num_kept = len(self.kept)
-        if num_kept < num_logged:
-            notes.append(f"left out {num_logged - num_kept} of {num_logged} episodes: they have no steps")
+        left_out = {"they have no steps": num_logged - num_kept - num_damaged, "damaged": num_damaged}
+        notes = [f"left out {n} of {num_logged} episodes: {why}" for why, n in left_out.items() if n]
         if self._num_unmarked:
             unmarked = f"{self._num_unmarked} of {num_kept} episodes"
             notes.append(f"{unmarked} have no mark at their end: taken as truncated")

@@ -271,10 +271,10 @@ def _parts(space: Any, path: tuple[str, ...], where: str) -> Iterator[Part]:
         counts, starts = _categories([space.get("n")], [space.get("start", 0)], where)
         yield Categories(path, (), counts, starts)
     elif kind == "MultiDiscrete":
-        given = space.get("nvec")
-        least = space.get("start", [0] * len(given) if isinstance(given, list) else None)
-        counts, starts = _categories(given, least, where)
-        yield Categories(path, (len(counts),), counts, starts)
+        given = np.array(space.get("nvec"), object)
+        least = np.array(space.get("start", np.zeros(given.shape, int).tolist()), object)
+        counts, starts = _categories(_listed(given), _listed(least), where)
+        yield Categories(path, given.shape, counts, starts)
     elif kind == "Text":
         yield Text(path)
     else:
@@ -283,6 +283,10 @@ def _parts(space: Any, path: tuple[str, ...], where: str) -> Iterator[Part]:
         if shape is not None and space.get("dtype") == "uint8":
             form = PictureForm.of(shape, np.dtype(np.uint8))
         yield Numbers(path, shape) if form is None or shape is None else Picture(path, shape, form)
+
+
+def _listed(numbers: np.ndarray) -> list[Any] | None:
+    return numbers.ravel().tolist() if numbers.ndim else None
 
 
 def _shape(space: dict[str, Any]) -> tuple[int, ...] | None:

@@ -17,10 +17,10 @@ from chibit.core.files import check_regular
 from chibit.core.temporary import temporary_folder
 from chibit.data.readers import unpickler
 from chibit.data.readers.base import ColumnFormat
-from chibit.data.readers.columns import EPISODE, Reading
+from chibit.data.readers.columns import EPISODE, Column, Reading, check_needed
 from chibit.data.readers.d4rl import find_id, make_origin
 from chibit.data.readers.origin import Origin
-from chibit.data.readers.recording import Recording, record_columns
+from chibit.data.readers.recording import Recording, read_flags, record_columns
 from chibit.data.readers.sandbox import run_apart
 from chibit.data.readers.size_limits import memory_budget
 from chibit.environments.d4rl import D4RL_SETS
@@ -43,9 +43,10 @@ class Pickles(ColumnFormat, key="pickles"):
 
 @contextlib.contextmanager
 def read_trajectory_list(path: Path, reading: Reading | None = None) -> Iterator[tuple[Recording, Origin]]:
-    """Read a pickled list of dictionaries with observations, actions, rewards and terminals.
+    """Read a pickled list of dictionaries with observations, actions, rewards and perhaps terminals.
 
-    Each dictionary is an episode. One whose last step is not terminal was cut by a time limit.
+    Each dictionary is an episode. One whose last step is not terminal was cut by a time limit. A dictionary
+    alone holds the columns of all steps, as a `.npz` file does.
 
     Args:
         path: the .pkl file; a D4RL id as its name gives the environment.
@@ -58,31 +59,43 @@ def read_trajectory_list(path: Path, reading: Reading | None = None) -> Iterator
         ResourceError: if it needs more memory than this machine has.
     """
     reading = reading or Reading()
-    if EPISODE in reading.columns:
-        raise InputError(f"{path}: every trajectory is an episode; leave {EPISODE}=... out of --columns")
     with temporary_folder() as folder:
         _convert(path, folder, reading)
-        columns = {file.stem: map_array(file) for file in folder.glob("*.npy")}
-        lengths = columns.pop("lengths")
-        last_rows = np.cumsum(lengths[lengths > 0]) - 1
-        terminations = np.asarray(columns["terminations"]).reshape(-1) != 0
-        truncations = np.zeros(len(terminations), bool)
-        if "truncations" in columns:
-            truncations = np.asarray(columns["truncations"]).reshape(-1) != 0
-        truncations[last_rows] |= ~terminations[last_rows]
+        columns: dict[str, Column] = {file.stem: map_array(file) for file in folder.glob("*.npy")}
+        notes: tuple[str, ...] = ()
+        if "lengths" in columns:
+            notes = _mark_ends(columns, path, reading)
+        else:
+            check_needed(columns, columns, str(path), reading)
         dataset_id = find_id(path.stem)
         origin = make_origin(path, dataset_id, columns["observations"].shape[-1], kind="trajectory list")
         recording = record_columns(
-            columns | {"terminations": terminations, "truncations": truncations},
+            columns,
             where=str(path),
             num_state_columns=D4RL_SETS[dataset_id].num_state_columns if dataset_id else None,
             episode_length=reading.episode_length,
         )
-        num_empty = int((lengths == 0).sum())
-        if num_empty:
-            note = f"left out {num_empty} of {len(lengths)} episodes: they have no steps"
-            origin = replace(origin, notes=(*origin.notes, note))
-        yield recording, origin
+        yield recording, replace(origin, notes=(*origin.notes, *notes))
+
+
+def _mark_ends(columns: dict[str, Column], path: Path, reading: Reading) -> tuple[str, ...]:
+    """Truncate each trajectory at its last step where it was not terminated; note those without steps."""
+    if EPISODE in reading.columns:
+        raise InputError(f"{path}: every trajectory is an episode; leave {EPISODE}=... out of --columns")
+    lengths = np.asarray(columns.pop("lengths")[:])
+    truncations = np.zeros(int(lengths[lengths > 0].sum()), bool)
+    if "truncations" in columns:
+        truncations = read_flags(columns["truncations"], f"{path}: truncations").copy()
+    last = np.cumsum(lengths[lengths > 0]) - 1
+    terminations = np.zeros(len(truncations), bool)
+    if "terminations" in columns:
+        terminations = read_flags(columns["terminations"], f"{path}: terminations")
+    truncations[last] |= ~terminations[last]
+    columns["truncations"] = truncations
+    left_out = {"they have no steps": int((lengths == 0).sum()), "damaged": int((lengths < 0).sum())}
+    return tuple(
+        f"left out {count:,} of {len(lengths):,} episodes: {why}" for why, count in left_out.items() if count
+    )
 
 
 def _convert(path: Path, folder: Path, reading: Reading) -> None:
@@ -91,5 +104,5 @@ def _convert(path: Path, folder: Path, reading: Reading) -> None:
     max_bytes = _BASE_BYTES + _BYTES_PER_BYTE * size
     if max_bytes > 2 * memory_budget():
         raise ResourceError(f"{path}: reading {size >> 20} MB of pickle takes {max_bytes >> 20} MB of memory")
-    more = [json.dumps(reading.columns)] if reading.columns else []
-    run_apart([unpickler.__file__], path, folder, *more, max_bytes=max_bytes, max_seconds=_MAX_SECONDS)
+    said = json.dumps({"columns": reading.columns, "skip_damaged": reading.skip_damaged})
+    run_apart([unpickler.__file__], path, folder, said, max_bytes=max_bytes, max_seconds=_MAX_SECONDS)

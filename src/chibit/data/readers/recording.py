@@ -101,7 +101,8 @@ def find_episodes(
     last_rows = np.flatnonzero(terminations | truncations)
     if len(last_rows) == 0:
         raise InputError(
-            f"{where}: none of {len(terminations)} steps ends an episode; mark terminations or truncations"
+            f"{where}: none of {len(terminations)} steps ends an episode; mark terminations or truncations, "
+            "or cut it after fewer steps (episode_length)"
         )
     starts = np.concatenate([[0], last_rows + 1]).astype(np.int64)
     ends = np.stack([terminations[last_rows], truncations[last_rows]], axis=1)

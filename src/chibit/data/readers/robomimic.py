@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Collection, Iterator
+from functools import partial
 from pathlib import Path
 
 from chibit.core.errors import DamagedFileError, InputError
-from chibit.data.readers.columns import Reading, check_needed, join, locate_columns
+from chibit.data.readers.columns import Column, Reading, check_needed, join, locate_columns
 from chibit.data.readers.episodes import join_episodes
-from chibit.data.readers.hdf5 import Hdf5Column, Hdf5Group, check_budget, open_hdf5, texts
+from chibit.data.readers.hdf5 import Budget, Hdf5Column, Hdf5Group, open_hdf5, texts
 from chibit.data.readers.origin import Origin, file_name
 from chibit.data.readers.recording import Recording, record_columns
 
@@ -41,17 +42,16 @@ def read(path: Path, reading: Reading) -> Iterator[tuple[Recording, Origin]]:
         notes.append(f"observations are {', '.join(keys)}, side by side in this order")
         if pictures:
             notes.append(f"left out pictures: {', '.join(pictures)}")
-        opened = [demo.find(keys, reading) for demo in demos]
-        check_budget(path, [column for demo in opened for parts in demo.values() for column in parts])
-        episodes = (
-            (demo.where, {ours: join(parts, f"{demo.where}: {ours}") for ours, parts in columns.items()})
-            for demo, columns in zip(demos, opened, strict=True)
+        budget = Budget(path)
+        joined = join_episodes(
+            ((demo.where, partial(demo.find, keys, reading, budget)) for demo in demos),
+            str(path),
+            skip_damaged=reading.skip_damaged,
         )
         name = file_name(path) + (f"-{reading.part}" if reading.part else "")
         provenance = {"kind": "robomimic", "path": str(path.absolute()), "part": reading.part}
-        origin = Origin(name=name, notes=tuple(notes), provenance=provenance)
-        joined = join_episodes(episodes, str(path))
-        yield record_columns(joined, where=str(path), episode_length=reading.episode_length), origin
+        origin = Origin(name=name, notes=(*notes, *joined.notes), provenance=provenance)
+        yield record_columns(joined.columns, where=str(path), episode_length=reading.episode_length), origin
 
 
 def _chosen(file: Hdf5Group, path: Path, part: str) -> tuple[list[str], list[str]]:
@@ -106,14 +106,15 @@ class _Demo:
             )
         return chosen, [key for key in self._keys if is_picture[key]]
 
-    def find(self, keys: tuple[str, ...], reading: Reading) -> dict[str, list[Hdf5Column]]:
+    def find(self, keys: tuple[str, ...], reading: Reading, budget: Budget) -> dict[str, Column]:
         """The columns, by our names."""
         names = [*self._members, *self._keys]
         mapping = {**reading.columns, "observations": keys}
         found = locate_columns(names, self.where, Reading(mapping))
-        check_needed(found, names, self.where, reading)
+        check_needed({*found, "rewards", "terminations"}, names, self.where, reading)  # those may be missing
         columns = {ours: [self._open(name) for name in theirs] for ours, theirs in found.items()}
         if set(keys) <= set(self._following):
             following = self._group.group("next_obs")
             columns["next_observations"] = [following.column(key) for key in keys]
-        return columns
+        budget.take(column for parts in columns.values() for column in parts)
+        return {ours: join(parts, f"{self.where}: {ours}") for ours, parts in columns.items()}

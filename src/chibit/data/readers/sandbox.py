@@ -105,6 +105,11 @@ class ApartFormat(Format):
         """As `read_here`; DamagedFileError if it takes more memory or time than any such file may."""
         return _read_apart(self.key, path, Reading())
 
+    def read_as(self, path: Path, reading: Reading) -> AbstractContextManager[tuple[Recording, Origin]]:
+        """As `read`, with what the user says of the file."""
+        self.refuse_words(path, reading)
+        return _read_apart(self.key, path, reading)
+
     def read_here_as(self, path: Path, reading: Reading) -> AbstractContextManager[tuple[Recording, Origin]]:
         """As `Format.read_as`, in this process."""
         return self.read_here(path)

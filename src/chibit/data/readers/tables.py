@@ -6,6 +6,7 @@ A format says how one of its files is read as arrow's columns; here they become 
 from __future__ import annotations
 
 import contextlib
+import itertools
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 from chibit.core.arrays import reading as reading_errors
 from chibit.core.errors import DamagedFileError, InputError, ResourceError
 from chibit.core.files import list_folder, open_regular
+from chibit.data.readers.base import FORMATS
 from chibit.data.readers.columns import EPISODE, Column, Reading, check_needed, join, locate_columns
 from chibit.data.readers.origin import Origin, file_name
 from chibit.data.readers.recording import Recording, last_rows, record_columns
@@ -45,18 +47,30 @@ class TableFormat(ApartColumnFormat):
     @contextlib.contextmanager
     def read_here_as(self, path: Path, reading: Reading) -> Iterator[tuple[Recording, Origin]]:
         """Read all files, one after the other."""
-        files = [path]
-        if path.is_dir():
-            files = [file for file in list_folder(path, inside=path) if file.suffix in self.suffixes]
+        files = self._tables_in(path) if path.is_dir() else [path]
+        ends: list[tuple[Any, Any]] = []
         columns, notes = self.read_files(
-            files, path, reading, lambda file: self._read_file(file, path, reading)
+            files, path, reading, lambda file: self._read_file(file, path, reading, ends)
         )
+        if split := sum(last == first for (_, last), (first, _) in itertools.pairwise(ends)):
+            notes += (f"{split:,} files begin with the episode of the file before: taken as another one",)
         if EPISODE in columns:
             is_last = np.asarray(columns[EPISODE][0 : columns[EPISODE].shape[0]])
             columns[EPISODE] = np.cumsum(is_last) - is_last
         provenance = {"kind": self.key, "path": str(path.absolute())}
         origin = Origin(name=file_name(path), notes=notes, provenance=provenance)
         yield record_columns(columns, where=str(path), episode_length=reading.episode_length), origin
+
+    def _tables_in(self, folder: Path) -> list[Path]:
+        """The files of a folder; InputError where it has tables of other formats too."""
+        suffixes = {s for each in FORMATS.values() if isinstance(each, TableFormat) for s in each.suffixes}
+        files = [file for file in list_folder(folder, inside=folder) if file.suffix in suffixes]
+        kinds = sorted({file.suffix for file in files})
+        if not set(kinds) <= set(self.suffixes):
+            raise InputError(
+                f"{folder}: has tables of several kinds ({', '.join(kinds)}); put each in a folder"
+            )
+        return files
 
     def read_files(
         self,
@@ -79,12 +93,24 @@ class TableFormat(ApartColumnFormat):
                 raise InputError(f"{file}: has {there}; expected {first} as in {files[0].name}")
         if not parts:
             raise DamagedFileError(f"{path}: all {len(files):,} files are damaged; copy them again")
-        num_damaged = len(files) - len(parts)
-        notes = (f"left out {num_damaged:,} of {len(files):,} files: damaged",) if num_damaged else ()
-        return {name: _concatenate([part[name] for part in parts], path, name) for name in parts[0]}, notes
+        whole = [part for part in parts if next(iter(part.values())).shape[0]]
+        if not whole:
+            raise InputError(f"{path}: no steps")
+        left_out = {"damaged": len(files) - len(parts), "they have no rows": len(parts) - len(whole)}
+        notes = tuple(
+            f"left out {number:,} of {len(files):,} files: {why}"
+            for why, number in left_out.items()
+            if number
+        )
+        return {name: _concatenate([part[name] for part in whole], path, name) for name in whole[0]}, notes
 
-    def _read_file(self, path: Path, given: Path, reading: Reading) -> dict[str, Column]:
-        """The columns of a file; that of episodes is 1 in the last row of each."""
+    def _read_file(
+        self, path: Path, given: Path, reading: Reading, ends: list[tuple[Any, Any]]
+    ) -> dict[str, Column]:
+        """The columns of a file; that of episodes is 1 in the last row of each.
+
+        `ends` takes in which episodes a file of a folder begins and ends with, where it says so.
+        """
         is_episode = [EPISODE] if given.is_dir() else []
 
         def find(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -93,8 +119,10 @@ class TableFormat(ApartColumnFormat):
             return found
 
         columns = self.read_columns(path, given, find, reading)
-        if EPISODE in columns:
-            columns[EPISODE] = last_rows(columns[EPISODE], str(path)).astype(np.int64)
+        if EPISODE in columns and columns[EPISODE].shape[0]:
+            numbers = np.asarray(columns[EPISODE][0 : columns[EPISODE].shape[0]]).reshape(-1)
+            ends.append((numbers[0], numbers[-1]))
+            columns[EPISODE] = last_rows(numbers, str(path)).astype(np.int64)
         elif is_episode:
             columns[EPISODE] = np.arange(columns["rewards"].shape[0], 0, -1) == 1
         return columns
@@ -114,27 +142,34 @@ class TableFormat(ApartColumnFormat):
                 f"{path}: tables need the extra parquet: pip install 'chibit[parquet]'"
             ) from error
         with open_regular(path, inside=given if given.is_dir() else None) as file:
+            size = file.seek(0, 2)
+            if not size:
+                raise DamagedFileError(f"{path}: is empty; copy or write it again")
+            file.seek(0)
             with reading_errors(path):
                 names, num_rows = self.read_names(file)
             found = find(names)
             wanted = [name for theirs in found.values() for name in theirs]
-            size = file.seek(0, 2)
             check_declared_size(path, num_rows * len(wanted) * _NUMBER_BYTES, size)
             if size > memory_budget():
                 raise ResourceError(f"{path}: {size >> 20:,} MB, more than half of this machine's memory")
             file.seek(0)
             with reading_errors(path):
                 table = self.read_table(file, wanted)
-        return {
-            ours: join(
-                [
-                    _numbers(table[name], f"{path}: {name}", ours == EPISODE, reading.skip_damaged)
-                    for name in theirs
-                ],
-                f"{path}: {ours}",
-            )
-            for ours, theirs in found.items()
-        }
+        parts: dict[str, list[Column]] = {ours: [] for ours in found}
+        lacks_any = np.zeros(len(table[wanted[0]]), bool)
+        for ours, name in ((ours, name) for ours, theirs in found.items() for name in theirs):
+            values, lacks = _numbers(table[name], f"{path}: {name}", is_text=ours == EPISODE)
+            if lacks.any() and (ours == EPISODE or not reading.skip_damaged):
+                row = int(np.flatnonzero(lacks)[0])
+                raise InputError(f"{path}: {name}: row {row} is empty or NaN; expected a number in every row")
+            parts[ours].append(values)
+            lacks_any |= lacks
+        columns = {ours: join(arrays, f"{path}: {ours}") for ours, arrays in parts.items()}
+        if lacks_any.any():  # marked by the reward, so that the episode is left out
+            rewards = np.asarray(columns["rewards"][0 : len(lacks_any)], np.float64).reshape(-1)
+            columns["rewards"] = np.where(lacks_any, np.nan, rewards)
+        return columns
 
 
 def _concatenate(parts: Sequence[Column], path: Path, name: str) -> np.ndarray:
@@ -144,40 +179,44 @@ def _concatenate(parts: Sequence[Column], path: Path, name: str) -> np.ndarray:
     return np.concatenate(arrays)
 
 
-def _numbers(column: Any, where: str, text: bool = False, empty: bool = False) -> np.ndarray:
-    """An arrow column as numbers (n,), or vectors (n, width) of lists.
+def _numbers(column: Any, where: str, *, is_text: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """An arrow column as numbers (n,), or vectors (n, width) of lists, and which rows lack any, (n,) bool.
 
-    Text, and empty cells among reals, which become NaN, are taken only where that is asked for.
+    What is lacking is 0. Only a column that names episodes may be text.
     """
     import pyarrow as pa
     import pyarrow.compute
 
+    if not len(column):
+        return np.zeros(0), np.zeros(0, bool)
     types, kind = pa.types, column.type
     if types.is_dictionary(kind):
         column = pa.chunked_array([chunk.dictionary_decode() for chunk in column.chunks], kind.value_type)
         kind = kind.value_type
     if types.is_null(kind):
         raise InputError(f"{where} is empty; expected a number in every row")
-    if column.null_count and not (empty and types.is_floating(kind)):
-        row = int(np.flatnonzero(column.is_null().to_numpy())[0])
-        raise InputError(f"{where}: row {row} is empty; expected a number in every row")
-    if types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind):
-        return np.asarray(column.to_numpy())
+    lacks = np.asarray(column.is_null().to_numpy(), bool)
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        lengths = pyarrow.compute.list_value_length(column).drop_null().unique().to_pylist()
+        if len(lengths) != 1 or not lengths[0]:
+            shown = f"{min(lengths, default=0)} to {max(lengths, default=0)}"
+            raise InputError(f"{where}: lists of {shown} numbers; expected one length")
         flat = pa.chunked_array([chunk.flatten() for chunk in column.chunks], kind.value_type)
-        values = _numbers(flat, where, empty=empty)
-        if not types.is_fixed_size_list(kind):
-            lengths = pyarrow.compute.list_value_length(column).unique().to_pylist()
-            if len(lengths) > 1:
-                shown = f"{min(lengths)} to {max(lengths)}"
-                raise InputError(f"{where}: lists of {shown} numbers; expected one length")
-        return values.reshape(len(column), -1)
+        inner, gaps = _numbers(flat, where)
+        values = np.zeros((len(column), inner.size // int((~lacks).sum())), inner.dtype)
+        values[~lacks] = inner.reshape(-1, values.shape[1])
+        lacks[~lacks] |= gaps.reshape(-1, lengths[0]).any(axis=1)
+        return values, lacks
+    if types.is_decimal(kind):
+        column, kind = column.cast(pa.float64()), pa.float64()
+    if is_text and not (types.is_integer(kind) or types.is_floating(kind)):
+        return np.array(column.cast(pa.string()).fill_null("").to_pylist(), str), lacks
+    if types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind):
+        return np.asarray(column.fill_null(pa.scalar(0).cast(kind)).to_numpy()), lacks
     if types.is_string(kind) or types.is_large_string(kind):
-        values = column.to_pylist()
-        if text:
-            return np.array(values)
-        row = next((row for row, value in enumerate(values) if not _is_number(value)), 0)
-        raise InputError(f"{where}: row {row} is {values[row][:40]!r}; expected numbers")
+        texts = column.to_pylist()
+        row = next((row for row, text in enumerate(texts) if text is None or not _is_number(text)), 0)
+        raise InputError(f"{where}: row {row} is {str(texts[row])[:40]!r}; expected numbers")
     raise InputError(f"{where} has type {kind}; expected numbers")
 
 

@@ -1,10 +1,10 @@
 """Read a list of trajectories from a pickle without running anything in it: a program of its own.
 
-    python -I unpickler.py FILE FOLDER MAX_BYTES MAX_SECONDS [COLUMNS]
+    python -I unpickler.py FILE FOLDER MAX_BYTES MAX_SECONDS [READING]
 
-writes FOLDER/<column>.npy for each column and prints nothing; COLUMNS is a user's mapping, as JSON. A
-refusal is one line on standard error; the exit code is 2 for columns that do not fit together, 3 for a file
-that is damaged or not to be trusted, and 4 for a full disk.
+writes FOLDER/<column>.npy for each column and prints nothing; READING is what a user says of the file, as
+JSON: a mapping `columns`, and `skip_damaged`. A refusal is one line on standard error; the exit code is 2 for
+columns that do not fit together, 3 for a file that is damaged or not to be trusted, and 4 for a full disk.
 
 A pickle is a program that may call anything it can name. Here it can name only what an array needs, and even
 those names lead to the classes below, which take bytes, a shape and a simple type, check that they fit, and
@@ -47,7 +47,9 @@ COLUMNS = {
         *("next_observations", "next_observation", "next_obs", "next_states", "next_state"),
     ),
 }
-OPTIONAL = ("truncations", "next_observations")
+EPISODE = {"episode": ("episode", "episode_id", "episode_ids", "episode_index")}
+"""Of a dictionary of columns, which may hold many episodes."""
+NEEDED = ("observations", "actions", "rewards")
 MALFORMED, REFUSED, NO_SPACE = 2, 3, 4
 DAMAGE = (
     pickle.UnpicklingError,
@@ -178,47 +180,61 @@ class RestrictedUnpickler(pickle.Unpickler):
 
 
 def read_trajectories(
-    file: BinaryIO, columns: dict[str, list[str]] | None = None
-) -> list[dict[str, np.ndarray]]:
+    file: BinaryIO, columns: dict[str, list[str]] | None = None, *, skip_damaged: bool = False
+) -> list[dict[str, np.ndarray]] | dict[str, np.ndarray]:
     """Read trajectories.
 
     Args:
-        file: a pickled list of dictionaries of arrays, as Decision Transformer repositories make them.
+        file: a pickled list of dictionaries of arrays, as Decision Transformer repositories make them, or one
+            dictionary of arrays with all steps.
         columns: our names of columns and the file's, to be put side by side, where they are not usual ones.
+        skip_damaged: leave trajectories out whose columns do not fit together.
 
     Returns:
-        For each trajectory, its columns under our names.
+        For each trajectory its columns under our names, none for one that is left out; or those of all steps.
 
     Raises:
         RefusedError: if it is anything else.
     """
     value = RestrictedUnpickler(file, encoding="latin1").load()
+    if isinstance(value, dict) and value:
+        return _columns(value, "the dictionary", columns or {}, COLUMNS | EPISODE)
     if not isinstance(value, list | tuple) or not value:
-        empty = "an empty" if isinstance(value, list | tuple) else "a"
-        raise MalformedError(f"{empty} {type(value).__name__}; expected a list of trajectories")
-    return [_columns(item, index, columns or {}) for index, item in enumerate(value)]
+        empty = "an empty" if isinstance(value, list | tuple | dict) else "a"
+        raise MalformedError(
+            f"{empty} {type(value).__name__}; expected a list of trajectories or a dictionary of columns"
+        )
+    found: list[dict[str, np.ndarray]] = []
+    for index, item in enumerate(value):
+        try:
+            found.append(_columns(item, f"trajectory {index}", columns or {}, COLUMNS))
+        except MalformedError:
+            if not skip_damaged or (index == len(value) - 1 and not any(found)):
+                raise
+            found.append({})
+    return found
 
 
-def _columns(trajectory: Any, index: int, mapping: dict[str, list[str]]) -> dict[str, np.ndarray]:
+def _columns(
+    trajectory: Any, where: str, mapping: dict[str, list[str]], known: dict[str, tuple[str, ...]]
+) -> dict[str, np.ndarray]:
     if not isinstance(trajectory, dict):
-        raise MalformedError(f"trajectory {index} is a {type(trajectory).__name__}; expected a dictionary")
+        raise MalformedError(f"{where} is a {type(trajectory).__name__}; expected a dictionary")
     columns = {}
-    for ours, usual in COLUMNS.items():
+    for ours, usual in known.items():
         names = mapping.get(ours) or [name for name in usual if name in trajectory][:1]
         missing = next((name for name in names if name not in trajectory), None)
-        if missing is not None or not (names or ours in OPTIONAL):
+        if missing is not None or not (names or ours not in NEEDED):
             accepted = ours if missing is None else f"{missing!r} for {ours}"
             found = ", ".join(sorted(repr(str(name)[:40]) for name in list(trajectory)[:20])) or "nothing"
-            raise MalformedError(f"trajectory {index} has no {accepted}; found {found}")
+            raise MalformedError(f"{where} has no {accepted}; found {found}")
         if names:
-            parts = [_plain_array(trajectory[name], f"trajectory {index}: {name}") for name in names]
-            columns[ours] = (
-                parts[0] if len(parts) == 1 else _side_by_side(parts, f"trajectory {index}: {ours}")
-            )
+            parts = [_plain_array(trajectory[name], f"{where}: {name}") for name in names]
+            columns[ours] = parts[0] if len(parts) == 1 else _side_by_side(parts, f"{where}: {ours}")
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) != 1:
         listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
-        raise MalformedError(f"trajectory {index}: columns differ in length ({listed})")
+        raise MalformedError(f"{where}: columns differ in length ({listed})")
     return columns
 
 
@@ -251,19 +267,23 @@ def _numbers(value: Any) -> Any:
     raise TypeError(type(value).__name__)
 
 
-def write_columns(trajectories: list[dict[str, np.ndarray]], folder: Path, max_bytes: int) -> None:
-    """Write each column of all trajectories, end to end, and `lengths`.
+def write_columns(
+    found: list[dict[str, np.ndarray]] | dict[str, np.ndarray], folder: Path, max_bytes: int
+) -> None:
+    """Write each column of all trajectories, end to end, and `lengths` where they are apart: -1 is left out.
 
     Raises:
         RefusedError: if trajectories differ in shape, or one array is used so often that the columns would
             explode.
     """
-    names = [name for name in COLUMNS if all(name in trajectory for trajectory in trajectories)]
+    trajectories = [found] if isinstance(found, dict) else [each for each in found if each]
+    names = [name for name in trajectories[0] if all(name in trajectory for trajectory in trajectories)]
     total = sum(trajectory[name].nbytes for trajectory in trajectories for name in names)
     if total > max_bytes:
         raise RefusedError(f"its arrays take {total} bytes once written out; at most {max_bytes} are allowed")
-    lengths = np.array([len(trajectory["rewards"]) for trajectory in trajectories])
-    np.save(folder / "lengths.npy", lengths)
+    if isinstance(found, list):
+        lengths = np.array([len(each["rewards"]) if each else -1 for each in found])
+        np.save(folder / "lengths.npy", lengths)
     for name in names:
         # Empty trajectories may lack the width of their columns.
         parts = [trajectory[name] for trajectory in trajectories if len(trajectory["rewards"])]
@@ -292,8 +312,8 @@ def main(arguments: list[str]) -> int:
     limit(max_bytes, int(arguments[3]))
     try:
         with open(path, "rb") as file:
-            columns = json.loads(arguments[4]) if arguments[4:] else None
-            write_columns(read_trajectories(file, columns), folder, max_bytes)
+            said = json.loads(arguments[4]) if arguments[4:] else {}
+            write_columns(read_trajectories(file, **said), folder, max_bytes)
         return 0
     except MalformedError as error:
         return _refuse(MALFORMED, f"{path}: {error}")
