@@ -9,7 +9,7 @@ from typing import Any
 
 import gymnasium as gym
 from gymnasium import spaces
-from gymnasium.wrappers import FilterObservation, FlattenObservation
+from gymnasium.wrappers import FlattenObservation
 
 from chibit.core.errors import InputError
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
@@ -142,10 +142,11 @@ def spec_in(spec: DatasetSpec, env_id: str) -> DatasetSpec:
 def _look_at(env_id: str) -> tuple[Spaces, tuple[ObservationPart, ...]]:
     """Sizes of an environment, and what its observations are before they become vectors."""
     with contextlib.closing(make_env(env_id)) as env:
-        inner = env
-        while isinstance(inner, FlattenObservation | FilterObservation):
-            inner = inner.env
-        return Spaces.of(env_id, env), tuple(_parts(inner.observation_space)) if inner is not env else ()
+        flat = env
+        while isinstance(flat, gym.Wrapper) and not isinstance(flat, FlattenObservation):
+            flat = flat.env
+        space = flat.env.observation_space if isinstance(flat, FlattenObservation) else None
+        return Spaces.of(env_id, env), () if space is None else tuple(_parts(space))
 
 
 def _parts(space: gym.Space[Any], path: tuple[str, ...] = ()) -> Iterator[ObservationPart]:

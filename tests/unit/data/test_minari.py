@@ -319,6 +319,7 @@ def test_discrete_observations_are_one_hot_as_gymnasium_flattens_them(kind, writ
         == {
             "one number": [("", 4)],
             "several": [("", 5)],
+            "in rows": [("", 11)],
             "among others": [("direction", 4), ("inner/flags", 2), ("inner/room", 3), ("position", 2)],
         }[kind]
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from chibit.core.errors import InputError
-from chibit.data.readers.recording import Recording, keep_episodes
+from chibit.data.readers.recording import Recording, keep_episodes, left_out
 
 
 def without_damaged(recording: Recording, where: str) -> Recording:
@@ -29,9 +29,8 @@ def without_damaged(recording: Recording, where: str) -> Recording:
         raise InputError(
             f"{where}: all {len(lengths):,} episodes have values that are not finite; repair the data"
         )
-    num_left_out = len(lengths) - int(is_kept.sum())
-    note = f"left out {num_left_out:,} of {len(lengths):,} episodes: values that are not finite"
-    return keep_episodes(recording, is_kept, note)
+    reasons = {"values that are not finite": len(lengths) - int(is_kept.sum())}
+    return keep_episodes(recording, is_kept, *left_out(reasons, len(lengths)))
 
 
 def _is_finite(values: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.data.readers.columns import Column
-from chibit.data.readers.recording import check_lengths, read_flags
+from chibit.data.readers.recording import check_lengths, left_out, read_flags
 
 _DEFAULTS = {
     "rewards": "no rewards recorded: all are 0",
@@ -76,9 +76,8 @@ def join_episodes(
             parts.setdefault(name, []).append(array)
     if not places:
         raise damages[0] if damages else InputError(f"{where}: no episode has any steps")
-    left_out = {"they have no steps": num_empty, "damaged": len(damages)}
-    number = len(places) + num_empty + len(damages)
-    notes += [f"left out {count:,} of {number:,} episodes: {why}" for why, count in left_out.items() if count]
+    reasons = {"they have no steps": num_empty, "damaged": len(damages)}
+    notes += left_out(reasons, len(places) + num_empty + len(damages))
     return Joined({name: np.concatenate(arrays) for name, arrays in parts.items()}, places, tuple(notes))
 
 

@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -68,7 +69,7 @@ class LeRobot(Parquet, key="lerobot"):
             )
         episodes = _split(columns, info, path, reading.part)
         joined = join_episodes(
-            ((place, lambda given=given: given) for place, (_, given) in episodes.items()),
+            ((place, partial(dict, given)) for place, (_, given) in episodes.items()),
             str(path),
             skip_damaged=reading.skip_damaged,
         )

@@ -36,6 +36,7 @@ from chibit.data.readers.recording import (
     check_observations,
     declared_bytes,
     find_episodes,
+    left_out,
     read_flags,
     read_matrix,
     read_rewards,
@@ -225,24 +226,11 @@ def record_episodes(
         return SpacedEpisode(open_episode(index), parts, first_action, f"{path}: episode_{index}")
 
     kinds = _Kinds(parts, path)
-    found = _Ends(kinds)
-    declared = 0
-    stored = path.stat().st_size if path.is_file() else memory_budget()
+    found = _Ends(kinds, path)
     damages: list[InputError | DamagedFileError] = []
     for index in range(count):
-        where = f"{path}: episode_{index}"
         try:
-            episode = open_spaced(index)
-            columns = {name: episode.column(name) for name in _COLUMNS}
-            observed = [episode.pictures()] if kinds.picture else episode.observations()
-            declared += sum(
-                # As the file has it: what is made of it is larger and not held.
-                declared_bytes(column.column if isinstance(column, OneHotColumn) else column)
-                for column in (*(() if kinds.picture else observed), *columns.values())
-            )
-            check_declared_size(path, declared, stored)
-            if _check_lengths(observed, columns, where) > 0:
-                found.add(index, episode, observed, columns, where)
+            found.add(index, open_spaced(index), f"{path}: episode_{index}")
         except (InputError, DamagedFileError) as error:
             if not skip_damaged:
                 raise
@@ -298,7 +286,9 @@ class _Kinds:
 class _Ends:
     """Rewards and ends of the episodes that have steps."""
 
-    def __init__(self, kinds: _Kinds) -> None:
+    def __init__(self, kinds: _Kinds, path: Path) -> None:
+        self._path, self._declared = path, 0
+        self._stored = path.stat().st_size if path.is_file() else memory_budget()
         self.layout: _Layout | None = None
         self.kept: list[int] = []
         self.rewards: list[np.ndarray] = []
@@ -308,15 +298,18 @@ class _Ends:
         self._missions: list[str] = []
         self._num_unmarked = self._num_changing = 0
 
-    def add(
-        self,
-        index: int,
-        episode: SpacedEpisode,
-        observed: Sequence[Column],
-        columns: Mapping[str, Column],
-        where: str,
-    ) -> None:
-        """Read one episode's; InputError if it differs in shape from those before."""
+    def add(self, index: int, episode: SpacedEpisode, where: str) -> None:
+        """Read one episode's, where it has any; InputError if it differs in shape from those before."""
+        columns = {name: episode.column(name) for name in _COLUMNS}
+        observed = [episode.pictures()] if self._kinds.picture else episode.observations()
+        self._declared += sum(
+            # As the file has it: what is made of it is larger and not held.
+            declared_bytes(column.column if isinstance(column, OneHotColumn) else column)
+            for column in (*(() if self._kinds.picture else observed), *columns.values())
+        )
+        check_declared_size(self._path, self._declared, self._stored)
+        if _check_lengths(observed, columns, where) == 0:
+            return
         widths = () if self._kinds.picture else tuple(check_observations(c.shape, where) for c in observed)
         layout = _Layout(widths, *check_actions(columns["actions"].shape, columns["actions"].dtype, where))
         if self.layout is not None and layout != self.layout:
@@ -347,8 +340,8 @@ class _Ends:
     def notes(self, num_logged: int, num_episodes: int, num_damaged: int) -> tuple[str, ...]:
         """Say what differs from the file: `num_logged` episodes there, `num_episodes` in the recording."""
         num_kept = len(self.kept)
-        left_out = {"they have no steps": num_logged - num_kept - num_damaged, "damaged": num_damaged}
-        notes = [f"left out {n} of {num_logged} episodes: {why}" for why, n in left_out.items() if n]
+        reasons = {"they have no steps": num_logged - num_kept - num_damaged, "damaged": num_damaged}
+        notes = list(left_out(reasons, num_logged))
         if self._num_unmarked:
             unmarked = f"{self._num_unmarked} of {num_kept} episodes"
             notes.append(f"{unmarked} have no mark at their end: taken as truncated")

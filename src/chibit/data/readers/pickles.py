@@ -20,7 +20,7 @@ from chibit.data.readers.base import ColumnFormat
 from chibit.data.readers.columns import EPISODE, Column, Reading, check_needed
 from chibit.data.readers.d4rl import find_id, make_origin
 from chibit.data.readers.origin import Origin
-from chibit.data.readers.recording import Recording, read_flags, record_columns
+from chibit.data.readers.recording import Recording, left_out, read_flags, record_columns
 from chibit.data.readers.sandbox import run_apart
 from chibit.data.readers.size_limits import memory_budget
 from chibit.environments.d4rl import D4RL_SETS
@@ -92,10 +92,8 @@ def _mark_ends(columns: dict[str, Column], path: Path, reading: Reading) -> tupl
         terminations = read_flags(columns["terminations"], f"{path}: terminations")
     truncations[last] |= ~terminations[last]
     columns["truncations"] = truncations
-    left_out = {"they have no steps": int((lengths == 0).sum()), "damaged": int((lengths < 0).sum())}
-    return tuple(
-        f"left out {count:,} of {len(lengths):,} episodes: {why}" for why, count in left_out.items() if count
-    )
+    reasons = {"they have no steps": int((lengths == 0).sum()), "damaged": int((lengths < 0).sum())}
+    return left_out(reasons, len(lengths))
 
 
 def _convert(path: Path, folder: Path, reading: Reading) -> None:

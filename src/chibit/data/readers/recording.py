@@ -246,8 +246,15 @@ def without_following(recording: Recording) -> Recording:
     return replace(recording, has_next_observations=False, blocks=blocks)
 
 
-def keep_episodes(recording: Recording, is_kept: np.ndarray, note: str) -> Recording:
-    """Leave out episodes, (E,) bool, and say it in a note; nothing changes where all are kept."""
+def left_out(reasons: Mapping[str, int], total: int, what: str = "episodes") -> tuple[str, ...]:
+    """Notes on how many of a source's episodes, or other parts, were left out, by the reason."""
+    return tuple(
+        f"left out {number:,} of {total:,} {what}: {why}" for why, number in reasons.items() if number
+    )
+
+
+def keep_episodes(recording: Recording, is_kept: np.ndarray, *notes: str) -> Recording:
+    """Leave out episodes, (E,) bool, and say it in notes; nothing changes where all are kept."""
     if is_kept.all():
         return recording
     lengths = np.diff(recording.episode_starts)
@@ -280,7 +287,7 @@ def keep_episodes(recording: Recording, is_kept: np.ndarray, note: str) -> Recor
         blocks=blocks,
         frames=frames if recording.frames else None,
         missions=None if recording.missions is None else recording.missions[is_kept],
-        notes=(*recording.notes, note),
+        notes=(*recording.notes, *notes),
     )
 
 

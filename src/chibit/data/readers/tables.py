@@ -20,7 +20,7 @@ from chibit.core.files import list_folder, open_regular
 from chibit.data.readers.base import FORMATS
 from chibit.data.readers.columns import EPISODE, Column, Reading, check_needed, join, locate_columns
 from chibit.data.readers.origin import Origin, file_name
-from chibit.data.readers.recording import Recording, last_rows, record_columns
+from chibit.data.readers.recording import Recording, last_rows, left_out, record_columns
 from chibit.data.readers.sandbox import ApartColumnFormat
 from chibit.data.readers.size_limits import check_declared_size, memory_budget
 
@@ -96,12 +96,8 @@ class TableFormat(ApartColumnFormat):
         whole = [part for part in parts if next(iter(part.values())).shape[0]]
         if not whole:
             raise InputError(f"{path}: no steps")
-        left_out = {"damaged": len(files) - len(parts), "they have no rows": len(parts) - len(whole)}
-        notes = tuple(
-            f"left out {number:,} of {len(files):,} files: {why}"
-            for why, number in left_out.items()
-            if number
-        )
+        reasons = {"damaged": len(files) - len(parts), "they have no rows": len(parts) - len(whole)}
+        notes = left_out(reasons, len(files), "files")
         return {name: _concatenate([part[name] for part in whole], path, name) for name in whole[0]}, notes
 
     def _read_file(
@@ -166,9 +162,10 @@ class TableFormat(ApartColumnFormat):
             parts[ours].append(values)
             lacks_any |= lacks
         columns = {ours: join(arrays, f"{path}: {ours}") for ours, arrays in parts.items()}
-        if lacks_any.any():  # marked by the reward, so that the episode is left out
-            rewards = np.asarray(columns["rewards"][0 : len(lacks_any)], np.float64).reshape(-1)
-            columns["rewards"] = np.where(lacks_any, np.nan, rewards)
+        if lacks_any.any():  # marked, so that the episode is left out
+            seen = np.array(columns["observations"][0 : len(lacks_any)], np.float64)
+            seen[lacks_any] = np.nan
+            columns["observations"] = seen
         return columns
 
 
