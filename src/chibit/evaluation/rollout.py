@@ -258,10 +258,8 @@ def _reset(env: gym.Env, seed: int, shape: tuple[int, ...]) -> tuple[np.ndarray,
         raise InputError(f"{name}: the environment cannot be reset ({reason})") from error
     observation = np.asarray(seen)
     if observation.shape != shape:
-        raise InputError(
-            f"{name}: reset gave an observation of shape {observation.shape}, its observation_space says "
-            f"{shape}; correct the environment"
-        )
+        found = f"an observation of shape {observation.shape}"
+        raise InputError(f"{name}: reset gave {found}, its observation_space says {shape}; correct it")
     return observation, info
 
 
