@@ -330,7 +330,9 @@ def test_a_run_that_cannot_be_judged_says_why_and_its_report_what_it_learned(
     assert f"judging at the end none (log: {message}" in log
     assert main(["report", str(tmp_path / "s")]) == 0
     page = (tmp_path / "s" / "report.html").read_text()
-    assert "1 run finished without a simulator; chibit judge says what can be said." in page
+    assert (
+        "1 run finished without a simulator; chibit judge says what can be said, or why nothing can." in page
+    )
     assert "Action error while learning" in page and "not counted" not in page
     assert "Against a clone" not in page
 

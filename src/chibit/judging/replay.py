@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from chibit.agents.base import Policy
-from chibit.core.errors import InputError
 from chibit.data.dataset import TrajectoryDataset
 from chibit.judging.judgement import ActionError
+from chibit.judging.steps import check_actions
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,14 +57,8 @@ def replay(policy: Policy, dataset: TrajectoryDataset, episodes: Sequence[int]) 
     for step in range(int(lengths.max())):
         live = step < lengths
         rows = starts[:-1] + np.minimum(step, lengths - 1)
-        actions = np.asarray(policy.act(columns["observations"][rows]))
-        if actions.shape != chosen[rows].shape:
-            raise InputError(
-                f"the policy gives actions of shape {actions.shape}, expected {chosen[rows].shape} as in "
-                f"{dataset.spec.name}; judge it on the data that it was trained on"
-            )
-        if not np.isfinite(actions[live]).all():
-            raise InputError(f"the policy's action is not finite at step {step}; train it again")
+        given = policy.act(columns["observations"][rows])
+        actions = check_actions(given, chosen[rows].shape, live, dataset.spec.name, step)
         chosen[rows[live]] = actions[live]
         rewards = columns["rewards"][rows].astype(np.float64)
         policy.observe(rewards, step + 1 >= lengths, columns["actions"][rows])

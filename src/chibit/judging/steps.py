@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from chibit.core.errors import InputError
 from chibit.core.memory import check_fits
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
 from chibit.data.statistics import spread
+from chibit.policy.shapes import as_numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +62,33 @@ def read_steps(dataset: TrajectoryDataset) -> Steps:
         is_known=is_known,
         terminations=dataset.terminations,
     )
+
+
+def check_actions(
+    given: Any, expected: tuple[int, ...], live: np.ndarray, name: str, step: int
+) -> np.ndarray:
+    """What a policy gives, with 0 in episodes that are over.
+
+    Args:
+        given: what `act` gave.
+        expected: (E, A), or (E,) of choices.
+        live: (E,) bool.
+        name: of the data.
+        step: of the episodes.
+
+    Raises:
+        InputError: if it is no array of numbers of this shape, or is not finite in episodes that go on.
+    """
+    actions = as_numbers("the policy's actions", given)
+    if actions.shape != expected:
+        raise InputError(
+            f"the policy gives actions of shape {actions.shape}, expected {expected} as in {name}; judge it "
+            "on the data that it was trained on"
+        )
+    actions = np.where(live.reshape(-1, *[1] * (actions.ndim - 1)), actions, 0)
+    if not np.isfinite(actions).all():
+        raise InputError(f"the policy's action is not finite at step {step}; train it again")
+    return actions
 
 
 def code_actions(actions: np.ndarray, spec: DatasetSpec) -> np.ndarray:

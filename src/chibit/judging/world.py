@@ -23,7 +23,7 @@ from chibit.core.errors import InputError
 from chibit.core.fields import Count, Positive, Widths
 from chibit.data.dataset import DatasetSpec
 from chibit.judging.networks import BATCH_SIZE, Members, count_nothing, minimize, suited_steps
-from chibit.judging.steps import Scales, Steps, code_actions
+from chibit.judging.steps import Scales, Steps, check_actions, code_actions
 
 _HUBER_DELTA = 3.0
 _ENDING_WIDTHS = (64, 64)
@@ -236,16 +236,8 @@ class World(nn.Module):
     def _coded(self, actions: np.ndarray, live: np.ndarray, step: int) -> np.ndarray:
         """(E, A) actions as the environment would take them: cut at their bounds."""
         spec, number = self.spec, len(live)
-        actions = np.asarray(actions)
         expected = (number,) if spec.num_actions is not None else (number, spec.act_dim)
-        if actions.shape != expected:
-            raise InputError(
-                f"the policy gives actions of shape {actions.shape}, expected {expected} as in {spec.name}; "
-                "judge it on the data that it was trained on"
-            )
-        actions = np.where(live.reshape(-1, *[1] * (actions.ndim - 1)), actions, 0)
-        if not np.isfinite(actions).all():
-            raise InputError(f"the policy's action is not finite at step {step}; train it again")
+        actions = check_actions(actions, expected, live, spec.name, step)
         if spec.num_actions is None:
             return np.clip(actions, spec.action_low, spec.action_high).astype(np.float32)
         if not (np.isin(actions, range(spec.num_actions)).all()):

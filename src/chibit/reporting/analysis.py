@@ -103,7 +103,8 @@ class Analysis:
         if self.study.learning and not self.study.runs:
             number = count(len(self.study.learning), "run")
             return Verdict(
-                sentence=f"{number} finished without a simulator; chibit judge says what can be said.",
+                sentence=f"{number} finished without a simulator; chibit judge says what can be said, or why "
+                "nothing can.",
                 basis="Errors on logged actions, below, rank no policies where the log holds bad ones too.",
                 cautions=(),
                 tone="open",

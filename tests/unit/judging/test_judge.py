@@ -16,6 +16,7 @@ from chibit.core.runtime import Runtime
 from chibit.judging.judge import Judge, JudgeConfig, discounted_returns, rough_seconds
 from chibit.judging.judgement import Judgement
 from chibit.judging.profile import profile_of
+from chibit.judging.replay import replay
 from chibit.judging.world import WorldConfig
 from chibit.models.gpt import GPTShape
 from judging_toys import DISCOUNT, LENGTH, SETTINGS, Acts, columns, home, make_log, true_value, up
@@ -255,6 +256,22 @@ def test_a_policy_of_other_sizes_is_refused_in_a_line(line_judge):
     with pytest.raises(InputError, match="judge it on the data that it was trained on") as caught:
         line_judge(Acts(lambda seen: np.zeros((len(seen), 3))))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("actions", "message"),
+    [
+        (lambda n: [["a"]] * n, "the policy's actions have type <U1, expected numbers"),
+        (lambda n: [[0.0]] * (n - 1) + [[0.0, 1.0]], "the policy's actions have rows of different lengths"),
+        (lambda n: None, "the policy's actions have type object, expected numbers"),
+    ],
+)
+def test_actions_that_are_no_numbers_are_refused_in_a_line(line_judge, line_log, actions, message):
+    policy = Acts(lambda seen: seen)
+    policy.act = lambda seen: actions(len(seen))
+    for refused in (line_judge, lambda one: replay(one, line_log, [0, 1])):
+        with pytest.raises(InputError, match=message):
+            refused(policy)
 
 
 def test_a_policy_of_other_observations_is_refused_in_a_line(line_judge):
