@@ -184,6 +184,36 @@ def test_a_policy_takes_the_parts_that_its_environment_shows_where_data_are_vect
         assert action == policy.act(columns["observations"][7])
 
 
+class Pictures(gym.Env):
+    action_space = Discrete(2)
+
+    def __init__(self, *shape):
+        self.observation_space = Box(0, 255, shape, np.uint8)
+
+    def reset(self, *, seed=None, options=None):
+        self.observation_space.seed(seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        return self.observation_space.sample(), 1.0, True, False, {}
+
+
+def test_pictures_are_played_where_an_environment_shows_them_gray(folder):
+    columns = {
+        "observations": np.random.default_rng(0).integers(0, 256, (20, 40, 44, 3), dtype=np.uint8),
+        "actions": np.arange(20) % 2,
+        "rewards": np.ones(20),
+        "terminations": np.arange(20) % 5 == 4,
+    }
+    data = from_arrays(**columns)
+    with pytest.raises(InputError, match=r"wrapped so that it shows gray pictures, uint8 of \(1, 40, 44\)"):
+        chibit.fit(data, "discrete_bc", steps=1, out="run", env=lambda: Pictures(40, 44, 3))
+    gray = chibit.fit(
+        data, "discrete_bc", steps=1, batch_size=2, num_episodes=2, out="run", env=lambda: Pictures(1, 40, 44)
+    )
+    assert gray.scores[0]["mean_return_last"] == 1.0
+
+
 def test_nothing_is_built_that_a_file_alone_names(folder, capsys):
     log(env_id="my/Plant-v0")
     sys.path.append(str(folder))

@@ -115,7 +115,10 @@ def spec_in(spec: DatasetSpec, env_id: str) -> DatasetSpec:
     facts, parts = _look_at(env_id)
     mismatch = facts.mismatch(spec.state_dim, spec.act_dim, is_discrete=spec.num_actions is not None)
     if mismatch:
-        raise InputError(f"{spec.name}: {mismatch}; name the environment that the data are from")
+        remedy = "name the environment that the data are from"
+        if spec.image_shape:
+            remedy += f", wrapped so that it shows gray pictures, uint8 of {spec.image_shape}"
+        raise InputError(f"{spec.name}: {mismatch}; {remedy}")
     own_reference = spec.score_reference if spec.env_id is None else None
     scale = usual_return_scale(env_id)
     spec = replace(
