@@ -107,6 +107,10 @@ def test_texts_and_damaged_episodes_of_lerobot_are_left_out(tmp_path):
     dataset = load(root, skip_damaged=True)
     assert dataset.missions.tolist() == ["Push the T", "Push the T"]
     assert {"left out texts: observation.language", "left out 1 of 3 files: damaged"} <= set(dataset.notes)
+    (root / "data/chunk-000/episode_000001.parquet").unlink()
+    dataset = load(root, skip_damaged=True)
+    assert dataset.num_episodes == 2
+    assert "11 rows are here, info.json says 18" in dataset.notes
 
 
 def test_texts_stay_with_their_episodes_where_data_sets_are_mixed(tmp_path):
