@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,12 @@ def test_damaged_vocabulary_is_refused() -> None:
     ):
         with pytest.raises(DamagedFileError, match="build the corpus again"):
             BPETokenizer(changes)
+
+
+@pytest.mark.parametrize("text", ["x" * 200_000, " " * 200_000, "ab" * 100_000])
+def test_text_without_words_is_trained_on_in_little_time(text):
+    begin = time.process_time()
+    trained = train_bpe([text], 300)
+    assert time.process_time() - begin < 3
+    assert trained.decode(trained.encode(text)) == text
+    assert len(trained.encode(text)) < len(text) / 30

@@ -10,7 +10,8 @@ import functools
 import hashlib
 import importlib.util
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,6 +30,8 @@ _PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++
 """GPT-2's split of text into pieces, with the possessive quantifiers that tiktoken gives it."""
 _SMALLEST_BPE = 257
 """All bytes and the end of text."""
+_LONG = re.compile(r"\S{1000}|\s{1000}")
+"""No word of a language: pairs are looked for in it as in words of this length."""
 
 
 class Tokenizer(Protocol):
@@ -141,9 +144,19 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> BPETokenizer:
         initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.train_from_iterator(_in_words(texts), trainer)
     model = json.loads(tokenizer.to_str())["model"]
     return BPETokenizer(json.dumps({"vocab": model["vocab"], "merges": model["merges"]}))
+
+
+def _in_words(texts: Iterable[str]) -> Iterator[str]:
+    """Cut texts where a word is very long: training takes time that grows with the square of its length."""
+    for text in texts:
+        start = 0
+        for found in _LONG.finditer(text):
+            yield text[start : found.end()]
+            start = found.end()
+        yield text[start:]
 
 
 @functools.cache
