@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from chibit.agents import AGENTS, make_agent
 from chibit.agents.dt.agent import DecisionTransformer
 from chibit.agents.stack import as_stack
 from chibit.core.errors import DivergenceError, InputError
-from sequence_toys import corpus_folder, language_model_folder, make_small, target_return_data
+from chibit.core.runtime import Runtime
+from sequence_toys import SMALL, corpus_folder, language_model_folder, make_small, target_return_data
 
 DT = {"timestep_position": "before_norm", "timestep_table": "normal", "dropout": 0.1}
 CHIBIT = {"dropout": 0.2}
@@ -232,6 +234,9 @@ def test_runs_at_other_steps_and_those_that_read_text_are_refused():
     )  # fmt: skip
     with pytest.raises(InputError, match="run 0: language_model trains by itself only"):
         DecisionTransformer.stack([reading, reading])
+    inheriting = make_agent(AGENTS["reinformer"].config(**SMALL), target_return_data().spec, Runtime())
+    with pytest.raises(InputError, match="run 1: .* trains by itself only"):
+        DecisionTransformer.stack([first, inheriting])
 
 
 def test_scales_of_returns_are_each_runs_own():

@@ -341,8 +341,11 @@ class DecisionTransformerConfig(DecisionTransformerModelConfig, AgentConfig):
 
     @property
     def stack_shape(self) -> DecisionTransformerConfig | None:
-        """All but weights, step sizes and weights of losses; None where text is read beside trajectories."""
-        if self.language_weight or self.perplexity_every:
+        """All but weights, step sizes and weights of losses; None where text is read beside trajectories.
+
+        Methods that inherit have losses and policies of their own, and none either.
+        """
+        if self.language_weight or self.perplexity_every or type(self) is not DecisionTransformerConfig:
             return None
         return dataclasses.replace(
             self,
