@@ -83,6 +83,24 @@ class Analysis:
     """What is compared beside the score."""
     trends: dict[str, list[Trend]]
     """What is measured, and every comparison of it over shares of a data set."""
+    levels: Levels
+    """What first reaches are timed to, where not the registered ones."""
+
+    def fewer_arms(self, most: int, shown: int) -> Analysis:
+        """Of more arms than `most` those that are compared, and the `shown` highest; else all as they are."""
+        study, registered = self.study, registered_pairs(self.study)
+        if len(study.arms) <= most:
+            return self
+        ranked = [row.arm for row in self.tables["scores"][HEADLINE].rows if row.arm is not None]
+        kept = {self.baseline, *(arm for pair in registered for arm in pair)}
+        kept |= {study.arms[place] for place in ranked[:shown]}
+        is_usual = self.baseline == choose_baseline(study.arms)
+        return analyze(
+            replace(study, runs=tuple(run for run in study.runs if run.arm in kept)),
+            target=self.target,
+            baseline=None if registered and is_usual else self.baseline,
+            levels=self.levels,
+        )
 
     @cached_property
     def known(self) -> str:
@@ -228,6 +246,7 @@ def analyze(
         trends={what: found for what, values, pairs in compared if (found := trends(values, pairs))},
         aggregates={rule: {arm: aggregate(scores[rule], arm) for arm in study.arms} for rule in RULES},
         comparisons=comparisons,
+        levels=levels or Levels(),
     )
 
 

@@ -11,7 +11,7 @@ import datetime
 import hashlib
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
@@ -43,6 +43,7 @@ from chibit.reporting.read.arms import arm_label, base_name
 from chibit.reporting.read.study import Study
 from chibit.reporting.statistics.comparison import RULES, Rule, choose_baseline
 from chibit.reporting.statistics.verdict import describe_rule, short_rule
+from chibit.reporting.tables.table import Table
 
 _LARGEST_TEMPLATE = 1 << 20
 _TEMPLATES = Path(__file__).with_name("templates")
@@ -83,6 +84,8 @@ class Download:
     """Its content, as a data URL."""
 
 
+MOST_ARMS, SHOWN_ARMS = 24, 12
+"""Of more arms the page shows the highest; figures of all could not be read."""
 SECTIONS = (curves, lengths, forest, measured, crossover, returns, sizes, profile, targets)
 """The figures, in the order of the page: modules with a function `sections`."""
 
@@ -102,15 +105,18 @@ def render_page(analysis: Analysis, files: Mapping[str, str], *, is_beside_runs:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    everything, analysis = analysis, analysis.fewer_arms(MOST_ARMS, SHOWN_ARMS)
     study = analysis.study
     script = _own_file("page.js")
     attention, refused = attention_panels(study)
     videos, left_out = embed_videos(study)
     return environment.get_template("page.html.j2").render(
         study=study,
+        whole=everything.study,
+        all_scores=None if everything is analysis else _scores_of_all(everything),
         known=analysis.known,
-        verdict=analysis.verdict,
-        other_rules=_other_rules(analysis),
+        verdict=everything.verdict,
+        other_rules=_other_rules(everything),
         rules=list(RULES),
         rule_names={rule: short_rule(scores).capitalize() for rule, scores in analysis.scores.items()},
         last_rule=describe_rule(analysis.scores[HEADLINE]),
@@ -134,6 +140,13 @@ def render_page(analysis: Analysis, files: Mapping[str, str], *, is_beside_runs:
         version=version("chibit"),
         made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
+
+
+def _scores_of_all(analysis: Analysis) -> Table:
+    """The scores of arms of which only some are in the page's figures, and so without their marks."""
+    found: Table = analysis.tables["scores"][HEADLINE]
+    rows = tuple(replace(row, arm=None) for row in found.rows)
+    return replace(found, key="all-arms", title=f"Scores of all {len(analysis.study.arms)} arms", rows=rows)
 
 
 def _sections(analysis: Analysis) -> list[tuple[bool, list[Section]]]:

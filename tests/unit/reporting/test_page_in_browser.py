@@ -543,3 +543,55 @@ def test_a_video_is_inside_the_page_and_loads(browser, tmp_path, runs):
         visit.page.wait_for_function("document.querySelector('video').readyState >= 1", timeout=10_000)
         assert visit.page.evaluate("document.querySelector('video').duration") == pytest.approx(1.0, abs=0.2)
         assert visit.outside_requests() == []
+
+
+def keep(study, arm, score):
+    """An arm of two seeds, of which only evaluations are kept."""
+    lines = [f"{seed},{step},1,3600,{score + seed},900,10" for seed in (0, 1) for step in (5, 10)]
+    (study / arm).mkdir(parents=True)
+    header = "seed,step,seconds,target_return,score,mean_return,episodes"
+    (study / arm / "hopper-medium.csv").write_text("\n".join([header, *lines, ""]))
+
+
+def test_of_many_arms_the_highest_are_shown_and_all_are_in_a_folded_table(browser, tmp_path):
+    for place in range(40):
+        keep(tmp_path / "many", f"arm{place}", place)
+    page = build_report(tmp_path / "many", tmp_path / "page", formats=["html", "csv"]).html
+    with Visit(browser, page, viewport={"width": 1400, "height": 900}) as visit:
+        assert "40 arms" in visit.page.inner_text("header")
+        assert "40 arms are more than figures can show" in visit.page.inner_text("main")
+        legend = visit.page.locator("#arms label").all_inner_texts()
+        assert set(legend) == {"arm0", *(f"arm{place}" for place in range(28, 40))}
+        assert "arm39 scores 39.0 points higher than arm0" in visit.page.inner_text("section.verdict")
+        assert not visit.visible("#table-all-arms")
+        visit.open_details()
+        assert len(visit.column("table-all-arms", 0)) >= 40 and visit.messages == []
+    assert len((tmp_path / "page" / "scores.csv").read_text().splitlines()) == 81
+
+
+@pytest.mark.parametrize("width", [1400, 390])
+def test_long_and_right_to_left_names_leave_the_numbers_in_sight(browser, tmp_path, width):
+    names = (
+        "random",
+        "x" * 200,
+        "a_" * 100,
+        "\u05e2\u05d1\u05e8\u05d9\u05ea",
+        "\u0630\u0631\u0627\u0639 \u0637\u0648\u064a\u0644",
+    )
+    for place, name in enumerate(names):
+        keep(tmp_path / "names", name, place)
+    page = build_report(tmp_path / "names", tmp_path / "page", formats=["html"]).html
+    with Visit(browser, page, viewport={"width": width, "height": 900}) as visit:
+        assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
+        first = "document.querySelector('#table-scores-last4 tbody td').getBoundingClientRect()"
+        assert 0 < visit.page.evaluate(f"{first}.right") <= width
+        text = visit.page.inner_text("main")
+        assert all(name in text for name in names)
+
+
+def test_one_run_has_a_page(browser, tmp_path):
+    keep(tmp_path / "one", "random", 3)
+    lines = (tmp_path / "one" / "random" / "hopper-medium.csv").read_text().splitlines()[:3]
+    (tmp_path / "one" / "random" / "hopper-medium.csv").write_text("\n".join([*lines, ""]))
+    with Visit(browser, build_report(tmp_path / "one", tmp_path / "page").html) as visit:
+        assert visit.messages == [] and "1 finished run" in visit.page.inner_text("header")
