@@ -36,7 +36,7 @@ PATHS = {
     "core/temporary.py": {"secrets.token_hex", "suffix"},  # begins with letters; a file's own suffix
     "core/shared_folder.py": {"name"},  # of a list that admits nothing outside, or files that were listed
     "data/collect/atari.py": {"dataset"},  # matched against a pattern
-    "data/collect/memory.py": {"dataset_id"},  # made of a pattern's parts
+    "data/collect/scripted.py": {"dataset_id"},  # made of a pattern's parts
     "environments/memory.py": {"self.length"},  # a number
     "data/readers/dqn_replay.py": {"game", "kind", "number"},  # a key of a table, and numbers
     "data/load.py": {

@@ -123,6 +123,16 @@ class DatasetSpec(Checked):
         return self.image_shape or (self.state_dim,)
 
     @property
+    def symbol_grid(self) -> slice | None:
+        """Columns of a state that are a grid of symbols, (H, W, 3) as MiniGrid has it; None without one."""
+        first = 0
+        for part in self.observation_parts:
+            if len(part.shape) == 3 and part.shape[-1] == 3 and not part.counts:
+                return slice(first, first + part.width)
+            first += part.width
+        return None
+
+    @property
     def num_state_columns(self) -> int:
         """Columns of a record that hold the observation: none where it is an image."""
         return 0 if self.image_shape else self.state_dim

@@ -92,13 +92,15 @@ def advise(
 
 
 def refuse_unread(config: RunConfig[Any], dataset: TrajectoryDataset) -> None:
-    """Refuse data whose texts tell episodes apart, for an agent that reads none.
+    """Refuse data whose texts tell episodes apart, for an agent that reads none where one could.
+
+    Data that no agent here reads, a robot's with instructions, are trained on without a word but the note.
 
     Raises:
         InputError: with what reads them, and how to leave them out.
     """
     agent: Any = config.agent
-    if dataset.missions is None or agent.reads_missions:
+    if dataset.missions is None or agent.reads_missions or dataset.spec.symbol_grid is None:
         return
     number = len(set(dataset.missions.tolist()))
     if number > 1:

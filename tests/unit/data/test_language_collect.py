@@ -140,7 +140,6 @@ def test_grids_that_were_stored_as_jpeg_are_refused(tmp_path, monkeypatch, data_
 
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     is_grid = lambda space: getattr(space, "shape", None) == (7, 7, 3)  # noqa: E731
-    monkeypatch.setattr(arrow_storage, "is_image_space", is_grid)
     parts = {"image": gym.spaces.Box(0, 255, (7, 7, 3), np.uint8), "mission": gym.spaces.Text(32)}
     grid = np.random.default_rng(0).integers(0, 10, (6, 7, 7, 3), dtype=np.uint8)
     ends = np.arange(5) == 4
@@ -152,14 +151,16 @@ def test_grids_that_were_stored_as_jpeg_are_refused(tmp_path, monkeypatch, data_
         truncations=ends & False,
         infos={},
     )
-    minari.create_dataset_from_buffers(
-        "test/grid-v0",
-        [buffer],
-        env=None,
-        observation_space=gym.spaces.Dict(parts),
-        action_space=gym.spaces.Discrete(3),
-        data_format=data_format,
-    )
+    with monkeypatch.context() as patched:
+        patched.setattr(arrow_storage, "is_image_space", is_grid)
+        minari.create_dataset_from_buffers(
+            "test/grid-v0",
+            [buffer],
+            env=None,
+            observation_space=gym.spaces.Dict(parts),
+            action_space=gym.spaces.Discrete(3),
+            data_format=data_format,
+        )
     folder = tmp_path / "test" / "grid-v0"
     if data_format == "hdf5":
         with h5py.File(folder / "data" / "main_data.hdf5", "a") as file:

@@ -13,6 +13,7 @@ from chibit.data.collect.mujoco import collect
 from chibit.data.load import is_here, list_datasets, load_dataset
 from chibit.data.store import open_store
 from chibit.environments.d4rl import D4RL_SETS
+from chibit.environments.registry import LANGUAGE_TASKS, TASKS
 
 
 @pytest.fixture
@@ -207,7 +208,8 @@ def test_the_list_says_what_is_here(write_minari, hopper_episodes, home, path, t
     assert lines["test/hopper/random-v0"] == "Minari; here"
     assert lines["Breakout"] == "1 % of DQN-replay; downloaded when first used"
     assert lines["tmaze-50-mixed"] == "chibit/TMaze50-v0; collected when first used"
-    assert len(lines) == 15 + 10 + len(D4RL_SETS) + 1 + 4
+    ours = sum(len(row.scripted_levels) for row in TASKS.values())
+    assert len(lines) == 15 + ours + len(LANGUAGE_TASKS) + len(D4RL_SETS) + 1 + 4
 
 
 def load_at(moment, path, home):

