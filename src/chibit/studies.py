@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from chibit.agents.dt.config import DecisionTransformerConfig
 from chibit.core.errors import InputError
 from chibit.core.plugins import AddressedRegistry
-from chibit.core.runtime import Precision
 from chibit.core.targets import environment_name
 from chibit.environments.registry import D4RL_LEVELS, GAMES, OWN_IDS
 from chibit.models.gpt import SIZES
@@ -22,10 +21,12 @@ from chibit.recipes import (
     MEMORY_CONTEXTS,
     RATES,
     SOURCE_ARMS,
+    TEXT_ARMS,
     WEIGHTS_GRID,
     find_recipe,
     shortened,
 )
+from chibit.study import Study as Study
 from chibit.training.run_config import RunConfig
 
 _LEVEL = rf"(simple|{'|'.join(D4RL_LEVELS)})"
@@ -34,49 +35,6 @@ MEDIUM = tuple(f"{name}-medium-v2" for name in ENVIRONMENTS)
 MEDIUM_EXPERT = tuple(f"{name}-medium-expert-v2" for name in ENVIRONMENTS)
 MEDIUM_REPLAY = tuple(f"{name}-medium-replay-v2" for name in ENVIRONMENTS)
 NINE = MEDIUM_EXPERT + MEDIUM + MEDIUM_REPLAY
-
-
-@dataclass(frozen=True, kw_only=True)
-class Study:
-    """Arms, data sets and seeds to cross."""
-
-    summary: str
-    """One line for ``chibit study``."""
-    arms: tuple[str, ...]
-    """Names of recipes."""
-    data: tuple[str, ...]
-    """Data sets."""
-    num_steps: int = 100_000
-    """Gradient steps of every arm."""
-    evaluate_every: int = 5_000
-    """Same cadence for every arm."""
-    precision: Precision = "fp32"
-    """Of every arm."""
-    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Fields of the methods' configs, by their key: a schedule for a small budget."""
-    data_settings: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
-    """More of them, by data set and key."""
-    language_settings: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of the sequence model's config, for the arms that train on language too."""
-    run_settings: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of RunConfig, for every run."""
-    target_returns: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    """Raw returns to ask for, by data set; elsewhere the data set's own."""
-    fractions: tuple[float, ...] = (1.0,)
-    """Shares of the episodes to train on."""
-    has_chosen_rates: bool = False
-    """Every arm takes the backbone learning rate that the study `rates` chose for it."""
-    attention: bool = False
-    """Draw each finished run's attention maps."""
-    comparisons: tuple[tuple[str, str], ...] = ()
-    """Pairs (arm, reference) that were decided on before the first run, and that Holm's correction counts;
-    empty compares every arm with the baseline."""
-    score_levels: Mapping[str, float] = field(default_factory=dict)
-    """Scores whose first reach the report times, by data set; elsewhere the mean of the training data."""
-    error_levels: Mapping[str, float] = field(default_factory=dict)
-    """Held-out action errors whose first reach the report times, by data set; elsewhere none is."""
-    negligible: float | None = None
-    """Size below which a difference does not matter, in the unit of the scores."""
 
 
 SEQUENCE = DecisionTransformerConfig.agent
@@ -133,6 +91,22 @@ FAIR = Study(
 )
 FAIR_CELL = replace(FAIR, data=("hopper-medium-replay",), score_levels={}, negligible=None)
 """On one data set of it, for what is asked besides."""
+
+LANGUAGE = Study(
+    summary="instructions in words: who understands other words for the same? Each arm at its own rate",
+    arms=tuple(TEXT_ARMS),
+    data=("babyai-gotolocals8n4", "babyai-pickuploc", "babyai-mixedlocal"),
+    num_steps=1_200,
+    evaluate_every=100,
+    precision="bf16",
+    run_settings={"num_episodes": 50},
+    has_chosen_rates=True,
+    comparisons=(
+        ("text_chibit", "text_random_matched"),
+        *((arm, "text_random") for arm in (*TEXT_ARMS,)[2:]),
+    ),
+)
+LANGUAGE = replace(LANGUAGE, score_levels=dict.fromkeys(LANGUAGE.data, 90.0))
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -302,6 +276,18 @@ _OWN = {
         settings={SEQUENCE: STITCHING_SEQUENCE, "reinformer": STITCHING_SEQUENCE, "iql": STITCHING_IQL},
         run_settings={"num_episodes": 50},
     ),
+    "language_rates": replace(
+        LANGUAGE,
+        summary="stage 0 of `language`: the learning rate of each arm, on seeds that are thrown away",
+        arms=tuple(f"{arm}_{rate}" for arm in TEXT_ARMS for rate in RATES),
+        data=LANGUAGE.data[:1],
+        num_steps=400,
+        run_settings={"num_episodes": 50, "validation_share": 0.02, "log_every": 400},
+        has_chosen_rates=False,
+        comparisons=(),
+        score_levels={},
+    ),
+    "language": LANGUAGE,
     "initializers": Study(
         summary="initializers and techniques on our own Hopper medium-replay data",
         arms=_names("random random_matched chibit chibit_similarity chibit_language")
@@ -420,8 +406,9 @@ def _rate(name: str, arm: str, rates: Mapping[str, float] | None) -> float:
     chosen = BACKBONE_RATES if rates is None else rates
     if arm not in chosen:
         raise InputError(
-            f"study {name}: no backbone learning rate was chosen for arm {arm!r}; run chibit study rates "
-            "with it, and give --rates-from the folder of its runs"
+            f"study {name}: no backbone learning rate was chosen for arm {arm!r}; run chibit study "
+            f"{'language_rates' if arm in TEXT_ARMS else 'rates'} with it, and give --rates-from the folder "
+            "of its runs"
         )
     return chosen[arm]
 

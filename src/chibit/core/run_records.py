@@ -115,6 +115,25 @@ class ScoresRecord(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SplitRecord(Checked):
+    """What became of a run in one of the splits of its environment, at its end."""
+
+    split: str
+    successes: tuple[bool, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_name(self.split, "split")
+        if not self.successes:
+            raise InputError("successes: got none, expected an episode or more")
+
+    @property
+    def success_rate(self) -> float:
+        """Share of the episodes."""
+        return sum(self.successes) / len(self.successes)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ResultRecord(Checked):
     """result.json of a fine-tuning run."""
 
@@ -127,6 +146,7 @@ class ResultRecord(Checked):
     train_seconds: NonNegative | None = None
     evaluation_seconds: NonNegative | None = None
     parameters: dict[str, int] = field(default_factory=dict)
+    splits: tuple[SplitRecord, ...] = ()
 
 
 def read_record(kind: type[T], record: Any, where: str | Path) -> T:

@@ -198,8 +198,8 @@ def _mission_notes(dataset: TrajectoryDataset) -> Iterator[str]:
         distinct = np.unique(dataset.missions)
         number, example = count(len(distinct), "text"), str(distinct[0])[:60]
         yield (
-            f"{number} of what an episode is for, as {example!r}: kept beside the episodes; agents that see "
-            "states alone ignore them"
+            f"{number} of what an episode is for, as {example!r}: kept beside the episodes for agent text; "
+            "other agents are refused data whose texts differ"
         )
 
 

@@ -92,6 +92,10 @@ class Environment(Checked):
         """Arguments that the id stands for, which its record in a file may repeat."""
         return {}
 
+    def played_at_end(self, env_id: str) -> dict[str, str]:
+        """Variants that a run is played in at its end, once more itself among them: name to id."""
+        return {}
+
     def time_limit(self, env_id: str) -> int | None:
         """Steps after which an episode is cut; None for never."""
         import gymnasium
@@ -212,12 +216,14 @@ class LanguageEnvironment(Environment):
         """Steps after which the task is over."""
         return self.max_episode_steps
 
-    def others(self, env_id: str) -> dict[str, str]:
-        """The other splits that have episodes, and their ids, which are played at the end of a run."""
+    def played_at_end(self, env_id: str) -> dict[str, str]:
+        """All splits that have episodes, after training on the first; nothing after another's."""
         from chibit.environments.language import has_episodes
 
+        if env_id != self.ids[0]:
+            return {}
         pairs = zip(self.splits, self.ids, strict=True)
-        return {split: other for split, other in pairs if other != env_id and has_episodes(self.level, split)}
+        return {split: played for split, played in pairs if has_episodes(self.level, split)}
 
 
 @dataclass(frozen=True, kw_only=True)

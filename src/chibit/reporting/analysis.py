@@ -44,6 +44,7 @@ from chibit.reporting.tables.published import published_table
 from chibit.reporting.tables.runs import excluded_table, gaps_table, runs_table
 from chibit.reporting.tables.scores import scores_table
 from chibit.reporting.tables.settings import data_table, provenance_table, settings_tables
+from chibit.reporting.tables.splits import splits_tables
 from chibit.reporting.tables.success import success_table
 from chibit.reporting.tables.table import Table
 from chibit.reporting.tables.targets import targets_table
@@ -174,6 +175,7 @@ class Analysis:
             "targets": {rule: targets_table(self.scores[rule]) for rule in RULES},
             "published": published_table(self.scores),
             "success": success_table(headline),
+            "splits": splits_tables(self.study),
             "convergence": convergence_table(headline),
             "gaps": [gaps] if gaps else [],
             **self._judged_tables(),

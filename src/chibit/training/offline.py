@@ -45,6 +45,7 @@ from chibit.training.run_data import (
     refuse_changed_if_here,
     refuse_unread,
 )
+from chibit.training.splits import play_splits
 from chibit.training.trackers import evaluation_metrics, make_trackers
 from chibit.training.warm_start import start_from
 
@@ -356,8 +357,14 @@ class OfflineRun(Loop[RunConfig[Any]]):
 
     def result(self) -> dict[str, Any]:
         """See `Loop`."""
-        state = self.state
-        return summarize(self.run, state.step, state.train_seconds, state.evaluation_seconds, self.dataset)
+        config, state = self.config, self.state
+        seed = evaluation_seed(config.seed, 0)
+        splits, more = play_splits(
+            self.agent, self.spec, self.targets, config.num_episodes, seed=seed, say=self._say
+        )
+        seconds = state.train_seconds, state.evaluation_seconds + more
+        result = summarize(self.run, state.step, *seconds, self.dataset)
+        return result | ({"splits": splits} if splits else {})
 
 
 def open_environments(spec: DatasetSpec) -> EnvironmentPool | None:

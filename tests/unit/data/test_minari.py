@@ -696,7 +696,7 @@ def test_missions_are_kept_beside_the_episodes(write_minari, home, data_format):
     assert dataset.spec.state_dim == 4 + 147
     assert load_dataset(dataset.folder).missions.tolist() == missions
     [note] = [note for note in find_notes(dataset) if "what an episode is for" in note]
-    assert "2 texts" in note and "'go to the red ball'" in note and "ignore them" in note
+    assert "2 texts" in note and "'go to the red ball'" in note and "other agents are refused" in note
     assert dataset.random_fraction(0.34, 0).missions.shape == (1,)
     with edit_episodes(folder) if data_format == "hdf5" else contextlib.nullcontext() as file:
         if file is None:

@@ -200,8 +200,9 @@ def test_a_level_as_gymnasium_and_the_package_see_it():
     np.testing.assert_array_equal(vector[4:], observation["image"].ravel())
     row = ENVIRONMENTS["chibit/BabyAI-MixedLocal-v0"]
     assert row.splits[: len(LANGUAGE_SPLITS)] == LANGUAGE_SPLITS
-    assert "seen" not in row.others("chibit/BabyAI-MixedLocal-v0")
-    doors = ENVIRONMENTS["chibit/BabyAI-GoToDoor-v0"].others("chibit/BabyAI-GoToDoor-v0")
+    assert list(row.played_at_end("chibit/BabyAI-MixedLocal-v0")) == list(row.splits)
+    assert row.played_at_end("chibit/BabyAI-MixedLocal-blank-v0") == {}
+    doors = ENVIRONMENTS["chibit/BabyAI-GoToDoor-v0"].played_at_end("chibit/BabyAI-GoToDoor-v0")
     assert "held_out" not in doors and "blank" in doors
     assert row.options("chibit/BabyAI-MixedLocal-blank-v0") == {"level": "MixedLocal", "split": "blank"}
 
