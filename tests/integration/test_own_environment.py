@@ -184,6 +184,37 @@ def test_a_policy_takes_the_parts_that_its_environment_shows_where_data_are_vect
         assert action == policy.act(columns["observations"][7])
 
 
+class Gears(gym.Env):
+    """Rewards gear 3 of 1 to 3."""
+
+    observation_space = Box(-1, 1, (1,))
+    action_space = Discrete(3, start=1)
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action)
+        return np.zeros(1, np.float32), float(action == 3), True, False, {}
+
+
+def test_actions_that_begin_at_one_are_played_as_they_are_read(folder, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(folder / "minari"))
+    gym.register("my/Gears-v0", entry_point=f"{__name__}:Gears")
+    chibit.register_env("my/Gears-v0")
+    actions = np.array([1, 3, 2, 3])
+    episodes = [
+        Episode(None, np.zeros((2, 1)), actions[i : i + 1], (actions[i : i + 1] == 3) * 1.0, True, False)
+        for i in range(4)
+    ]
+    write_minari(folder / "minari", "my/gears-v0", gym.make("my/Gears-v0"), iter(episodes), dict)
+    data = chibit.load_dataset("my/gears-v0", progress=False)
+    assert (data.actions.tolist(), data.spec.env_id) == ([0, 2, 1, 2], "my/Gears-v0")
+    best = Still()
+    best.act = lambda observations: np.full(len(observations), 2)
+    assert evaluate(best, "my/Gears-v0", num_episodes=2)[0].episode_returns == (1.0, 1.0)
+
+
 class Pictures(gym.Env):
     action_space = Discrete(2)
 

@@ -68,7 +68,7 @@ class Environment(Checked):
         """Build one of `ids`; arguments are those of `make_env`."""
         import gymnasium
 
-        from chibit.environments.vectors import as_vectors
+        from chibit.environments.vectors import as_vectors, from_zero
 
         self.make_known()
 
@@ -77,7 +77,7 @@ class Environment(Checked):
             warnings.filterwarnings("ignore", message=r".*is out of date", category=DeprecationWarning)
             given = {name: value for name, value in options.items() if value is not None}
             env = gymnasium.make(env_id, disable_env_checker=True, **given)
-            return as_vectors(env, self.repeated_parts)
+            return as_vectors(from_zero(env), self.repeated_parts)
 
     @property
     def listed_ids(self) -> tuple[str, ...]:

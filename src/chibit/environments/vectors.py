@@ -12,8 +12,8 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import gymnasium as gym
-from gymnasium.spaces import Box, Dict
-from gymnasium.wrappers import FilterObservation, FlattenObservation
+from gymnasium.spaces import Box, Dict, Discrete
+from gymnasium.wrappers import FilterObservation, FlattenObservation, TransformAction
 
 from chibit.core.errors import InputError
 
@@ -39,6 +39,15 @@ def as_vectors(env: gym.Env, repeated_parts: Collection[str] = ()) -> gym.Env:
         name = env.spec.id if env.spec is not None else str(env)
         raise InputError(f"{name}: observations are {space}, expected numbers in vectors or dictionaries")
     return FlattenObservation(env)
+
+
+def from_zero(env: gym.Env) -> gym.Env:
+    """Give an environment whose discrete actions begin at 0, as they do in data."""
+    space = env.action_space
+    if not isinstance(space, Discrete) or space.start == 0:
+        return env
+    start = space.start
+    return TransformAction(env, lambda action: action + start, Discrete(space.n))
 
 
 class TextAside(gym.Wrapper[Any, Any, Any, Any]):
