@@ -129,6 +129,12 @@ def test_arrays_by_name_classes_and_configs_of_agents_are_taken(arrays):
     ]
     actions = [result.policy.act(arrays["observations"][0]) for result in results]
     assert all(np.array_equal(actions[0], action) for action in actions)
+    longer = chibit.fit(
+        arrays, "bc", steps=3, hidden_sizes=(8,), out="b"
+    )  # the same run, however it is named
+    assert longer.record["steps"] == 3
+    with pytest.raises(InputError, match=r"another configuration \(.*hidden_sizes \[8\], now \[9\]"):
+        chibit.fit(arrays, BC, steps=3, hidden_sizes=(9,), out="b")
 
 
 def test_what_follows_an_evaluation_sees_it_and_does_not_change_the_run(pendulum_file):

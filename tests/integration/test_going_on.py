@@ -132,6 +132,15 @@ def test_units_are_those_of_the_new_data_whatever_they_were_where_it_starts_from
     assert raw.act(new["observations"][0]).max() > 100
 
 
+def test_what_a_decay_to_the_end_of_the_first_length_has_stopped_is_said():
+    for steps, given, is_over in ((4, {}, True), (4, {"actor_decay_steps": 0}, False)):
+        out = f"run{is_over}"
+        for longer in (steps, steps + 2):
+            chibit.fit(arrays(), "iql", steps=longer, hidden_sizes=(8,), out=out, **given)
+        said = Path(out, "train.log").read_text()
+        assert ("actor_decay_steps are over: what they slow down learns no more" in said) == is_over
+
+
 def test_a_run_of_a_recipe_goes_on_with_the_warm_up_of_its_first_length():
     for steps in (20, 30):
         assert chibit.fit(arrays(), "dt", steps=steps, out="run", **SMALL).record["steps"] == steps

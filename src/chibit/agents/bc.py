@@ -48,7 +48,7 @@ class BCConfig(BaselineConfig):
     """AdamW's step size."""
     weight_decay: NonNegative = 0.0
     """AdamW's decay."""
-    schedules: ClassVar[Mapping[str, int | None]] = {"warmup_steps": None}
+    schedules: ClassVar[Mapping[str, int | None]] = {"warmup_steps": 0}
     warmup_steps: Natural | None = None
     """Steps over which the learning rate rises linearly; None is `warmup_share` of the run."""
     warmup_share: Annotated[BelowOne, Since(0.0)] = 0.0

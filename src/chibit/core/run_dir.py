@@ -17,6 +17,7 @@ from typing import Any
 
 from chibit.core.config import config_hash, parse_json, read_json
 from chibit.core.errors import BusyError, DamagedFileError, InputError, UserError, resource_error
+from chibit.core.fields import shown
 from chibit.core.files import append, make_folder, open_regular, require_inside, write_atomic
 from chibit.core.platform import flush
 from chibit.core.run_records import (
@@ -41,6 +42,8 @@ its numbers: it stays the same run whatever they are."""
 AT_THE_END = ("result.json", "judgements.json")
 """What is said of a run once it is finished."""
 _LONGEST_LINE = 32 << 20
+_MOST_TOLD = 3
+"""Settings that a message names."""
 
 
 class RunDir:
@@ -61,8 +64,13 @@ class RunDir:
         make_folder(path)
         run = cls(path)
         if (path / "config.json").exists():
-            if _identity(run.description()) != _identity(json.loads(json.dumps(description))):
-                raise InputError(f"{path}: holds a run with another configuration; choose another --out")
+            given = json.loads(json.dumps(description))
+            changes = list(_changes(_identity(run.description()), _identity(given)))
+            if changes:
+                told = "; ".join([*changes[:_MOST_TOLD], *(["..."] if len(changes) > _MOST_TOLD else [])])
+                raise InputError(
+                    f"{path}: holds a run with another configuration ({told}); choose another --out"
+                )
         elif any(
             entry.name != ".lock" and not entry.name.startswith(TEMPORARY_PREFIX) for entry in path.iterdir()
         ):
@@ -282,9 +290,19 @@ def _holds(path: Path, config: dict[str, Any]) -> bool:
 
 
 def _identity(description: dict[str, Any]) -> dict[str, Any]:
-    """A description without what is incidental."""
-    config = {key: value for key, value in description["config"].items() if key not in INCIDENTAL}
+    """A description without what is incidental; its arm is the name that tables show, given or not."""
+    left_out = (*INCIDENTAL, "arm")
+    config = {key: value for key, value in description["config"].items() if key not in left_out}
     return {**description, "config": config}
+
+
+def _changes(then: Any, now: Any, name: str = "") -> Iterator[str]:
+    """What differs between two descriptions."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        for key in {**now, **then}:
+            yield from _changes(then.get(key), now.get(key), key)
+    elif then != now:
+        yield f"{name} {shown(then)}, now {shown(now)}"
 
 
 def dump(record: Any, indent: int | None = None) -> str:

@@ -142,8 +142,11 @@ def _return_notes(dataset: TrajectoryDataset) -> Iterator[str]:
     elif is_constant(returns.mean(), returns.std()):
         shown = format_number(float(returns.mean()))
         clone = "discrete_bc" if dataset.is_discrete else "bc"
+        nearly = ""
+        if returns.std():
+            nearly = " to a part in a million, which single precision rounds (take an offset off the rewards)"
         yield (
-            f"all episodes have the return {shown}: a target return cannot tell good from bad; "
+            f"all episodes have the return {shown}{nearly}: a target return cannot tell good from bad; "
             f"cloning (--agent {clone}) asks for none"
         )
 

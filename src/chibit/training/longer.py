@@ -59,7 +59,9 @@ def carry_on(config: RunConfig[Any], path: Path, dataset: TrajectoryDataset | No
 def _decisive(config: RunConfig[Any], num_steps: int) -> dict[str, Any]:
     """What makes it the run it is, were it of this length."""
     record = to_record(dataclasses.replace(config, num_steps=num_steps))
-    return {name: value for name, value in record.items() if name not in INCIDENTAL}
+    return {name: value for name, value in record.items() if name not in INCIDENTAL} | {
+        "arm": config.arm_name
+    }
 
 
 def _schedules(then: RunConfig[Any], config: RunConfig[Any]) -> str:
@@ -83,3 +85,6 @@ def _extend(
         f"carried on from {then.num_steps} to {config.num_steps} steps; schedules stay those of a run of "
         f"{first} steps{_schedules(then, config)}"
     )
+    for name, usual in then.agent.schedules.items():
+        if usual is None and vars(then.agent)[name] == first:  # what falls to 0 at the end of a run
+            run.log(f"{name} are over: what they slow down learns no more")

@@ -22,8 +22,14 @@ def test_create_and_open(tmp_path):
 
 def test_another_configuration_is_refused(tmp_path):
     make(tmp_path / "run")
-    with pytest.raises(InputError, match="another configuration"):
+    with pytest.raises(InputError, match=r"another configuration \(a 1, now 2\); choose another --out"):
         make(tmp_path / "run", a=2)
+    made = make(tmp_path / "more", data="x", agent={"rate": 0.1, "width": 8}, device="cpu")
+    assert make(tmp_path / "more", data="x", agent={"rate": 0.1, "width": 8}, device="cuda").path == made.path
+    with pytest.raises(
+        InputError, match=r"\(data 'x', now 'y'; rate 0.1, now 0.2; depth None, now 2; \.\.\.\)"
+    ):
+        make(tmp_path / "more", data="y", agent={"rate": 0.2, "depth": 2})
 
 
 def test_a_foreign_folder_is_refused(tmp_path):

@@ -58,6 +58,8 @@ def test_a_step_marked_as_both_ends_is_said(build):
 def test_equal_returns_are_said_and_cloning_proposed(build):
     equal = build(rewards=np.where(np.arange(40) % 10 == 9, 1.0, 0.0))
     assert "the return 1" in said(equal, "a target return cannot tell", "--agent bc")
+    rounded = build(rewards=1e6 + np.random.default_rng(0).random(40))
+    assert "take an offset off the rewards" in said(rounded, "to a part in a million", "cannot tell")
     almost = build(rewards=np.where(np.arange(40) % 10 == 9, 1.0 + 1e-4 * (np.arange(40) > 20), 0.0))
     assert not [note for note in find_notes(almost) if "target return" in note]
 
