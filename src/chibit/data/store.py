@@ -48,6 +48,8 @@ SCHEMA = 1
 MANIFEST = "manifest.json"
 RECORDS, STARTS, ENDS, FINAL = "records", "episode_starts", "episode_ends", "final_observations"
 FRAMES, MISSIONS, MISSION_IDS, OBSERVATIONS = "frames", "missions", "mission_ids", "observations"
+_MOST = 1.7e38
+"""Half of what single precision holds, so that differences of two numbers fit into it too."""
 _REMEDY = "remove the folder and convert the data again"
 
 
@@ -304,14 +306,14 @@ class _RecordWriter:
             self.final_observations[episodes] = final
 
     def _check_finite(self, values: np.ndarray, first: int, column: str) -> None:
-        is_finite = np.isfinite(values)
+        is_finite = np.abs(values) <= _MOST  # and neither NaN
         if is_finite.all():
             return
         row, dimension = np.argwhere(~is_finite)[0].tolist()
         where = f", column {dimension}" if values.shape[1] > 1 else ""
         raise InputError(
             f"{self._name}: {column}{where} of {self._place(first + row)} is {values[row, dimension]}; "
-            "expected finite numbers below 3.4e38; repair the data, give them in other "
+            "expected finite numbers below 1.7e38; repair the data, give them in other "
             "units, or leave that episode out"
         )
 

@@ -197,8 +197,9 @@ def test_values_that_are_not_finite_are_named_with_their_place(tmp_path, column,
     ("column", "value", "message"),
     [
         ("observations", 1e300, "is inf"),
+        ("observations", -2e38, "e.38; expected finite numbers below 1.7e38"),
         ("rewards", 1e300, "is inf"),
-        ("rewards", 3e38, "the sum of rewards"),
+        ("rewards", 1e38, "the sum of rewards"),
     ],
 )
 def test_values_beyond_single_precision_are_refused(tmp_path, column, value, message):
