@@ -305,6 +305,7 @@ _CHEN_BC = {
     "dropout": 0.1,
     "learning_rate": 1e-4,
     "weight_decay": 1e-4,
+    "warmup_steps": None,
     "warmup_share": 0.1,
     "batch_size": 64,
 }

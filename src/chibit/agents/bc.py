@@ -21,7 +21,8 @@ from chibit.agents.continuous import ContinuousAgent, check_actions
 from chibit.agents.markov import MarkovStep
 from chibit.agents.off_policy import BaselineConfig, Loss, Optimizers
 from chibit.agents.stacked import StackedPolicy, StackedStates, last_steps
-from chibit.core.fields import BelowOne, Count, Natural, NonNegative, Positive, Share, Since, Widths
+from chibit.core.errors import InputError
+from chibit.core.fields import BelowOne, Count, Natural, Needs, NonNegative, Positive, Share, Since, Widths
 from chibit.core.schedules import warmup
 from chibit.data.dataset import TrajectoryDataset
 from chibit.data.samplers.transitions import TransitionBatch
@@ -49,10 +50,12 @@ class BCConfig(BaselineConfig):
     weight_decay: NonNegative = 0.0
     """AdamW's decay."""
     schedules: ClassVar[Mapping[str, int | None]] = {"warmup_steps": 0}
-    warmup_steps: Natural | None = None
-    """Steps over which the learning rate rises linearly; None is `warmup_share` of the run."""
-    warmup_share: Annotated[BelowOne, Since(0.0)] = 0.0
-    """That share; 0 is none."""
+    warmup_steps: Natural | None = 0
+    """Steps over which the learning rate rises linearly; 0 is none, None `warmup_share` of the run."""
+    warmup_share: Annotated[
+        BelowOne, Since(0.0), Needs("warmup_steps None", lambda config: config.warmup_steps is None)
+    ] = 0.0
+    """That share."""
     batch_size: Count = 256
     """Transitions, or windows, in a batch."""
 
@@ -64,7 +67,7 @@ class BCConfig(BaselineConfig):
     @property
     def active_schedules(self) -> tuple[str, ...]:
         """The warm-up, where there is one."""
-        return ("warmup_steps",) if self.warmup_steps or self.warmup_share else ()
+        return ("warmup_steps",) if self.warmup_steps != 0 else ()
 
     def for_steps(self, num_steps: int) -> BCConfig:
         """Fill in the warm-up."""

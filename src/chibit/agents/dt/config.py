@@ -127,7 +127,11 @@ class DecisionTransformerConfig(DecisionTransformerModelConfig, AgentConfig):
     """AdamW's decay of the first and of the second moment."""
     warmup_steps: Natural | None = None
     """Linear warm-up, in gradient steps; None is `warmup_share` of the run."""
-    warmup_share: Annotated[BelowOne, Since(_SCHEDULE_SHARE)] = _SCHEDULE_SHARE
+    warmup_share: Annotated[
+        BelowOne,
+        Since(_SCHEDULE_SHARE),
+        Needs("warmup_steps None", lambda config: config.warmup_steps is None),
+    ] = _SCHEDULE_SHARE
     """That share: Table 7's 5,000 of 100,000 steps (the released parser has 10,000)."""
     learning_rate_decay_steps: Natural = 0
     """Gradient steps until half a cosine has brought the step size to a tenth; 0 keeps it constant."""
