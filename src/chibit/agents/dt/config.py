@@ -209,7 +209,7 @@ class DecisionTransformerConfig(DecisionTransformerModelConfig, AgentConfig):
 
     def chosen(self, dataset: TrajectoryDataset) -> Iterator[Choice]:
         """A scale of returns that is not the data's."""
-        if self.takes_target_returns and self.return_scale not in (None, dataset.spec.return_scale):
+        if self.return_tokens and self.return_scale not in (None, dataset.spec.return_scale):
             yield Choice("return scale", format_setting(self.return_scale or 0.0), "as given")
 
     def with_return_units(
