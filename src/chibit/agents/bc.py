@@ -21,7 +21,6 @@ from chibit.agents.continuous import ContinuousAgent, check_actions
 from chibit.agents.markov import MarkovStep
 from chibit.agents.off_policy import BaselineConfig, Loss, Optimizers
 from chibit.agents.stacked import StackedPolicy, StackedStates, last_steps
-from chibit.core.errors import InputError
 from chibit.core.fields import BelowOne, Count, Natural, Needs, NonNegative, Positive, Share, Since, Widths
 from chibit.core.schedules import warmup
 from chibit.data.dataset import TrajectoryDataset
