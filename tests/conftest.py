@@ -14,6 +14,9 @@ from hypothesis import Phase, settings
 
 # Where a failure is all that is asked for, it need not be made small: `make mutants` runs thousands of them.
 settings.register_profile("mutants", phases=(Phase.explicit, Phase.generate), derandomize=True, database=None)
+# No test is timed: a busy machine is no fault of the code.
+settings.register_profile("usual", deadline=None)
+settings.load_profile("usual")
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, nohup a closed terminal, and every
 # process they start does as they do.
