@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: quickstart test campaigns test-slow test-lowest docs results mutants lint types clean help
+.PHONY: quickstart test campaigns test-slow test-lowest docs linkcheck results mutants lint types clean help
 
 help:
 	@echo "make quickstart   collect data, fine-tune two arms, evaluate, write a page (about 4 minutes)"
@@ -13,6 +13,7 @@ help:
 	@echo "make test-slow    the tests that take longer than ten seconds each"
 	@echo "make test-lowest  the quick tests with the lowest versions that pyproject.toml allows (not of PyTorch)"
 	@echo "make docs         build the docs as a site into site/docs; warnings are errors"
+	@echo "make linkcheck    ask every address that the docs name (needs a network)"
 	@echo "make results      write the tables of docs/results.md and docs/judging.md from results/, and the studies' pages into site/results"
 	@echo "make mutants      change the code in small ways and see that quick tests notice (about an hour)"
 
@@ -58,6 +59,9 @@ test-lowest:
 
 docs: $(VENV)/test.stamp
 	$(BIN)/sphinx-build -W -q -d build/doctrees docs site/docs
+
+linkcheck: $(VENV)/test.stamp
+	$(BIN)/sphinx-build -b linkcheck -q -D nb_execution_mode=off -d build/doctrees-links docs site/links
 
 results: $(VENV)/base.stamp
 	$(BIN)/python scripts/write_results.py

@@ -70,13 +70,16 @@ def _google_style(app: Sphinx, what: str, name: str, obj: Any, options: Any, lin
 
 _ANNOTATED = r"Annotated\[((?:[^\[\]]|\[[^\[\]]*\])*?), ([^\[\]]*)\]"
 """A type without further ones of the kind in it, and what is said of its values."""
+_BARE = r"Annotated\[((?:[^\[\],]|\[[^\[\]]*\])*)\]"
+"""A type of whose values nothing is said any more."""
 
 
 def _show_ranges(app: Sphinx, doctree: nodes.document) -> None:
     """Ranges of fields as mathematics writes them: ``int ≥ 1`` for ``Annotated[int, Interval(ge=1)]``."""
     for node in doctree.findall(desc_annotation):
         if "Annotated[" in node.astext():
-            text = re.sub(r"Interval\((.*?)\)", _range, node.astext())
+            text = re.sub(r", (Basic|Group)\(\)", "", node.astext())  # of the command line
+            text = re.sub(r"Interval\((.*?)\)", _range, re.sub(_BARE, r"\1", text))
             while (inner := re.sub(_ANNOTATED, r"\1 \2", text)) != text:
                 text = inner
             node.children = [nodes.Text(text)]

@@ -10,7 +10,7 @@ import math
 import numbers
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -99,7 +99,7 @@ class Flat:
 class Group:
     """Declares that ``--help-all`` shows a field, and those below it in its class, as a group of flags."""
 
-    title: str
+    title: str = field(repr=False)
     """Its name; a field with another one ends it, and it may go on below."""
 
 
