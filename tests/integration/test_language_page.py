@@ -20,7 +20,7 @@ COMMANDS = [
     if line.startswith("chibit ")
 ]
 SHORT = {
-    "data": ["--num-episodes", "24"],
+    "data": ["--num-episodes", "120"],
     "train": ["--num-steps", "4", "--evaluate-every", "2", "--num-episodes", "2", "--quiet"],
     "study": ["--num-steps", "4", "--num-episodes", "2", "--engine", "process"],
 }
