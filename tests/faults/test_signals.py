@@ -48,7 +48,7 @@ def wait_for(condition, seconds=60):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
-        time.sleep(0.01)
+        time.sleep(0.04)  # looking costs more than waiting
 
 
 def children(pid):
@@ -63,10 +63,9 @@ def is_alive(pid):
 
 
 def start(place, *arguments, **process):
-    environment = {**os.environ, "CHIBIT_HOME": str(place / "home"), "TMPDIR": str(place / "tmp")}
+    environment = {"CHIBIT_HOME": str(place / "home"), "TMPDIR": str(place / "tmp")}
     (place / "tmp").mkdir(exist_ok=True)
-    program = [sys.executable, "-m", "chibit", *map(str, arguments)]
-    return subprocess.Popen(program, stderr=subprocess.PIPE, text=True, env=environment, **process)
+    return forked_command(*arguments, folder=place / "said", environment=environment, **process)
 
 
 def last_line(message):
@@ -76,12 +75,12 @@ def last_line(message):
 @pytest.mark.parametrize("number", NUMBERS, ids=["SIGTERM", "SIGINT"])
 def test_a_conversion_ends_its_reader_and_leaves_nothing(place, number):
     path = write_h5(place / "data.hdf5", steps(40_000))
-    with start(place, "data", "inspect", path) as process:
-        wait_for(lambda: children(process.pid) and leftovers(place / "tmp"))
-        (child,) = children(process.pid)
-        process.send_signal(number)
-        message = process.stderr.read()
-    assert process.returncode == NUMBERS[number]
+    process = start(place, "data", "inspect", path)
+    wait_for(lambda: children(process.pid) and leftovers(place / "tmp"))
+    (child,) = children(process.pid)
+    process.send_signal(number)
+    code, _, message = process.wait()
+    assert code == NUMBERS[number]
     assert last_line(message) == f"chibit: stopped by {number.name}"
     assert "Traceback" not in message
     wait_for(lambda: not is_alive(child), 10)
@@ -90,27 +89,26 @@ def test_a_conversion_ends_its_reader_and_leaves_nothing(place, number):
 
 def test_a_reader_does_not_outlive_a_killed_command_and_the_next_one_sweeps(place):
     path = write_h5(place / "data.hdf5", steps(1_000_000))
-    with start(place, "data", "inspect", path) as process:
-        wait_for(lambda: children(process.pid) and leftovers(place / "tmp"))
-        (child,) = children(process.pid)
-        wait_for(lambda: list(place.glob("tmp/*/*.npy")))
-        process.kill()
+    process = start(place, "data", "inspect", path)
+    wait_for(lambda: children(process.pid) and leftovers(place / "tmp"))
+    (child,) = children(process.pid)
+    wait_for(lambda: list(place.glob("tmp/*/*.npy")))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
     wait_for(lambda: not is_alive(child), 20)
     assert leftovers(place / "tmp")
-    with start(place, "data", "inspect", path) as process:
-        process.stderr.read()
-    assert process.returncode == 0
+    assert start(place, "data", "inspect", path).wait()[0] == 0
     assert leftovers(place) == []
 
 
 def test_collecting_in_processes_ends_them(place):
     out = ["--num-steps", 10**6, "--num-processes", 2, "--out", place / "minari"]
-    with start(place, "data", "collect", "hopper-medium", *out) as process:
-        wait_for(lambda: leftovers(place / "minari") and len(children(process.pid)) >= 3)
-        workers = children(process.pid)
-        process.send_signal(signal.SIGTERM)
-        message = process.stderr.read()
-    assert process.returncode == 143
+    process = start(place, "data", "collect", "hopper-medium", *out)
+    wait_for(lambda: leftovers(place / "minari") and len(children(process.pid)) >= 3)
+    workers = children(process.pid)
+    process.send_signal(signal.SIGTERM)
+    code, _, message = process.wait()
+    assert code == 143
     assert last_line(message) == "chibit: stopped by SIGTERM"
     wait_for(lambda: not any(map(is_alive, workers)), 10)
     assert leftovers(place) == []
@@ -118,9 +116,10 @@ def test_collecting_in_processes_ends_them(place):
 
 def test_what_a_killed_collection_left_is_swept_by_the_next_one(place):
     out = ["--num-steps", 10**6, "--out", place / "minari"]
-    with start(place, "data", "collect", "hopper-medium", *out) as process:
-        wait_for(lambda: [path for path in leftovers(place) if list(path.rglob("main_data.hdf5"))])
-        process.kill()
+    process = start(place, "data", "collect", "hopper-medium", *out)
+    wait_for(lambda: [path for path in leftovers(place) if list(path.rglob("main_data.hdf5"))])
+    process.send_signal(signal.SIGKILL)
+    process.wait()
     assert leftovers(place / "minari")
     assert main(["data", "collect", "hopper-medium", "--num-steps", "8", "--out", str(place / "minari")]) == 0
     assert leftovers(place / "minari") == []
@@ -191,14 +190,7 @@ def test_a_study_ends_while_a_worker_converts_its_data(place, number):
     """Ctrl-C in a terminal reaches the driver, its workers and their readers at once; SIGTERM the driver."""
     path = write_h5(place / "data.hdf5", steps(300_000))
     few = ["--num-steps", 2, "--seeds", 0, 1, "--num-processes", 2, "--root", place / "runs"]
-    homes = {"CHIBIT_HOME": str(place / "home"), "TMPDIR": str(place / "tmp")}
-    (place / "tmp").mkdir()
-    process = forked_command(
-        *("study", "policies", "--data", path, *few),
-        folder=place / "said",
-        environment=homes,
-        new_session=True,
-    )
+    process = start(place, "study", "policies", "--data", path, *few, new_session=True)
     wait_for(lambda: leftovers(place / "tmp"))
     descendants = [pid for child in children(process.pid) for pid in (child, *children(child))]
     (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
