@@ -44,7 +44,7 @@ def trained(tmp_path_factory):
     return folder
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=180):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
