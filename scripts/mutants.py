@@ -49,11 +49,13 @@ GROUPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "agents/td3.py",
             "agents/td3_bc.py",
             "agents/iql.py",
+            "agents/rewards.py",
         ),
         (
             "tests/unit/agents/test_baselines.py",
             "tests/unit/agents/test_baseline_losses.py",
             "tests/unit/agents/test_baseline_parts.py",
+            "tests/unit/agents/test_data_scales.py",
             "tests/unit/training/test_held_out.py",
         ),
     ),

@@ -580,3 +580,9 @@ class TestVariants:
         with pytest.raises(InputError) as caught:
             agent._parameter_groups(SimpleNamespace(shared_positions=None))
         assert str(caught.value) == "tuning 'full' leaves nothing to train; use full"
+
+
+@pytest.mark.parametrize("anchor", ["first", "last"])
+def test_windows_are_drawn_by_the_end_that_the_config_names(anchor: str) -> None:
+    _, sampler = make_small(window_anchor=anchor)
+    assert sampler.anchor == anchor

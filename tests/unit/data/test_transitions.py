@@ -7,6 +7,7 @@ import torch
 from atari_toys import numbered_pictures
 from chibit.core.errors import InputError
 from chibit.data.load import from_arrays
+from chibit.data.mix import mix
 from chibit.data.samplers import transitions
 from chibit.data.samplers.transitions import TransitionBatch, TransitionSampler
 
@@ -137,3 +138,27 @@ def test_a_batch_goes_to_a_device_whole_and_stays_where_it_is_on_the_cpu():
     moved = tensors("meta")
     assert {tensor.device.type for tensor in vars(moved).values()} == {"meta"}
     assert type(moved) is TransitionBatch
+
+
+@pytest.mark.parametrize("with_next", [False, True])
+def test_batches_are_the_same_where_the_data_were_moved(tmp_path, with_next):
+    """On the CPU, which is a device like others; tests/device has one that refuses to mix."""
+    dataset = make_dataset(tmp_path, with_next)
+    here, there = (make_sampler(dataset, batch_size=50, reward_transform=lambda r: r / 4) for _ in range(2))
+    there.move_to(torch.device("cpu"))
+    for _ in range(3):
+        expected, found = here.sample(), there.sample()
+        for name, values in vars(expected).items():
+            assert torch.equal(getattr(found, name), values), name
+
+
+def test_of_mixed_data_what_has_a_next_observation_is_drawn_by_the_weights(tmp_path):
+    parts = [make_dataset(tmp_path / str(number)) for number in range(2)]
+    sampler = make_sampler(mix(parts, (3.0, 1.0)), batch_size=40_000)
+    rows = sampler.sample().rows.numpy()
+    drawable = [0, 1, 2, 3, 4, 7, 8, 9]  # rows 5 and 6 are cut, and nothing is known of what followed
+    counts = np.bincount(rows, minlength=20)
+    assert np.flatnonzero(counts).tolist() == drawable + [10 + row for row in drawable]
+    # 3,750 and 1,250 a row: five standard deviations.
+    assert np.abs(counts[drawable] - 3_750).max() < 300
+    assert np.abs(counts[10:][drawable] - 1_250).max() < 180

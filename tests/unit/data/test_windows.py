@@ -215,3 +215,22 @@ def test_how_often_the_first_step_of_an_episode_is_seen(tmp_path, anchor, share)
     batch = make_sampler(dataset, batch_size=4_000, anchor=anchor).sample()
     seen = ((batch.timesteps == 0) & batch.attention_mask).any(1).float().mean().item()
     assert abs(seen - share) < 0.04  # five standard deviations of 4,000 draws
+
+
+@pytest.mark.parametrize("anchor", ["first", "last"])
+def test_batches_are_the_same_where_the_data_were_moved(tmp_path, anchor):
+    """On the CPU, which is a device like others; tests/device has one that refuses to mix."""
+    dataset = make_dataset([3, 1, 9, 4], tmp_path)
+    here, there = (make_sampler(dataset, anchor=anchor) for _ in range(2))
+    there.move_to(torch.device("cpu"))
+    for _ in range(3):
+        expected, found = here.sample(), there.sample()
+        for name, values in vars(expected).items():
+            assert torch.equal(getattr(found, name), values), name
+
+
+def test_windows_begin_where_they_are_drawn_unless_asked_otherwise(tmp_path):
+    dataset = make_dataset([9], tmp_path)
+    usual, first = make_sampler(dataset).sample(), make_sampler(dataset, anchor="first").sample()
+    assert torch.equal(usual.timesteps, first.timesteps)
+    assert not torch.equal(usual.timesteps, make_sampler(dataset, anchor="last").sample().timesteps)

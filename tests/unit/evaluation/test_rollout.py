@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import sys
 import time
 
 import gymnasium as gym
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete
 
+from chibit.core.acting import EpisodePolicy
 from chibit.core.config import to_json
 from chibit.core.errors import InputError
 from chibit.environments.make import make_env, physics_record
@@ -456,3 +458,79 @@ def test_returns_are_also_discounted_by_a_hundredth_a_step():
     (episode,) = rollout(FixedActions(np.zeros((1, 1))), [Rising(4)], [0])
     assert episode.raw_return == 10.0
     assert episode.discounted_return == pytest.approx(1 + 0.99 * 2 + 0.99**2 * 3 + 0.99**3 * 4)
+
+
+class Solvable(Countdown):
+    """Says at each step whether it is solved, or says nothing."""
+
+    def __init__(self, says=(False, True), key="success") -> None:
+        super().__init__(len(says))
+        self.says, self.key = says, key
+
+    def step(self, action):
+        said = self.says[len(self.says) - self.left]
+        observation, reward, terminated, truncated, _ = super().step(action)
+        return observation, reward, terminated, truncated, {} if said is None else {self.key: said}
+
+
+@pytest.mark.parametrize("key", ["success", "is_success"])
+def test_an_episode_is_a_success_where_any_step_says_so(key):
+    said = [(None, True, False), (False, False, None), (None, None, None), (np.True_, False, False)]
+    envs = [Solvable(says, key) for says in said]
+    found = [episode.success for episode in rollout(FixedActions(ZERO), envs, [0, 1, 2, 3])]
+    assert found == [True, False, None, True]
+
+
+def test_the_first_word_on_success_counts():
+    class Both(Solvable):
+        def step(self, action):
+            *outcome, info = super().step(action)
+            return *outcome, info | {"is_success": True}
+
+    assert rollout(FixedActions(ZERO), [Both((False, False))], [0])[0].success is False
+
+
+def test_an_evaluation_says_how_often_it_was_solved():
+    (found,) = evaluate(FixedActions(ZERO), lambda: Solvable(), num_episodes=3)
+    assert found.successes == (True, True, True) and found.summary.success_rate == 1.0
+    assert found.discounted_returns == pytest.approx([1 + 0.99] * 3)
+    (found,) = evaluate(FixedActions(ZERO), lambda: Solvable((None, None)), num_episodes=3)
+    assert found.successes == () and found.summary.success_rate is None
+    (found,) = evaluate(FixedActions(ZERO), lambda: Solvable((False, None)), num_episodes=2)
+    assert found.successes == (False, False) and found.summary.success_rate == 0.0
+
+
+class Told(EpisodePolicy):
+    """Remembers how its episodes began, and of what precision its observations were."""
+
+    dtype = np.float64
+
+    def __init__(self) -> None:
+        self.begun: list[tuple] = []
+
+    def reset(self, num_envs, *, seed=None, envs=None, target_return=None):
+        asked = None if target_return is None else np.asarray(target_return).tolist()
+        self.begun.append((num_envs, list(seed), asked, self.max_episode_steps))
+
+    def act(self, observations):
+        self.seen = observations.dtype
+        return np.zeros((len(observations), 1), np.float32)
+
+    def observe(self, rewards, dones, actions=None):
+        pass
+
+
+def test_a_policy_is_told_what_to_ask_for_and_the_seed_of_each_episode():
+    policy = Told()
+    policy.max_episode_steps = 1  # left to the environment while it is played
+    evaluate(policy, lambda: Solvable(), target_returns=[5.0, 7.0], num_episodes=2, seed=4)
+    seeds = episode_seeds(4, 2)
+    assert policy.begun == [(4, seeds + seeds, [5.0, 5.0, 7.0, 7.0], sys.maxsize)]
+    assert policy.seen == np.float64 and policy.max_episode_steps == 1
+    evaluate(policy, lambda: Solvable(), num_episodes=1, seed=4)
+    assert policy.begun[1] == (1, seeds[:1], None, sys.maxsize)
+
+
+def test_ten_episodes_from_seed_zero_are_usual():
+    (found,) = evaluate(FixedActions(ZERO), lambda: Solvable())
+    assert found.env_seeds == tuple(episode_seeds(0, 10))

@@ -168,3 +168,18 @@ def test_lines_of_the_log_and_of_earlier_versions_are_summarized():
     )
     assert (bare.num_episodes, bare.num_failed, bare.mean_length) == (3, 0, None)
     assert (bare.normalized_score, bare.score) == (None, 4.0)
+
+
+def test_the_share_of_successes_leaves_out_what_failed():
+    found = summarize([1.0, 0.0, 0.0], failed_episodes=[1], successes=[True, True, False])
+    assert found.success_rate == 0.5
+    assert str(found) == "return 0.500 ± 0.707 (2 of 3 episodes, 1 failed), success 50 %"
+    assert summarize([1.0]).success_rate is None and "success" not in str(summarize([1.0]))
+    assert summarize([1.0], failed_episodes=[0], successes=[True]).success_rate is None
+    assert "success 33 %" in str(summarize([0.0] * 3, successes=[True, False, False]))
+
+
+def test_lines_of_evaluations_keep_successes_and_earlier_ones_have_none():
+    record = {"episode_returns": [1.0, 0.0], "target_return": None, "normalized_score": None}
+    assert summarize_record(record | {"successes": [True, False]}).success_rate == 0.5
+    assert summarize_record(record).success_rate is None
