@@ -708,3 +708,51 @@ def test_a_line_of_an_evaluation_has_all_of_its_targets():
     evaluations = [SimpleNamespace(summary=text) for text in ("target 3: return 1", "target 5: return 2")]
     line = offline.evaluation_line(evaluations, 40)
     assert line == "  step 40: target 3: return 1; target 5: return 2"
+
+
+def test_callbacks_are_told_of_each_evaluation_and_change_nothing(data, tmp_path, stage):
+    told = []
+
+    def listen(found):
+        told.append((found.step, [one.target_return for one in found.evaluations], found.policy))
+        torch.rand(5)
+
+    config = config_of(data, agent="dt", evaluate_every=3, num_episodes=1, target_returns=(-400.0, -900.0))
+    run(config, tmp_path / "heard", on_evaluation=[listen, lambda found: torch.rand(3)])
+    run(config, tmp_path / "plain")
+    assert [step for step, _, _ in told] == [3, 6] and told[0][1] == [-400.0, -900.0]
+    assert told[1][2].target_return == -400.0
+    told[1][2].reset()
+    assert told[1][2].act(np.zeros(3)).shape == (1,)
+    assert are_equal(weights(tmp_path / "heard", 6), weights(tmp_path / "plain", 6))
+    run(config_of(data, evaluate_every=6, num_episodes=1), tmp_path / "bc", on_evaluation=listen)
+    assert told[2][:2] == (6, [None]) and told[2][2].target_return is None
+
+
+def test_the_best_checkpoint_is_by_the_held_out_error_where_asked(data, tmp_path, stage, monkeypatch):
+    by_step = {2: 3.0, 4: 1.0, 6: 2.0}
+    monkeypatch.setattr(HeldOutError, "__call__", lambda self: by_step[self._agent.step])
+    stage.scores = [1.0, 2.0, 9.0]
+    given = {"evaluate_every": 2, "num_episodes": 1, "validation_share": 0.3}
+    run(config_of(data, best_by="held_out", **given), tmp_path / "by_error")
+    assert marked(RunDir(tmp_path / "by_error").checkpoints, "best") == 4
+    stage.asked.clear()
+    run(config_of(data, **given), tmp_path / "by_return")
+    assert marked(RunDir(tmp_path / "by_return").checkpoints, "best") == 6
+
+
+def test_the_log_says_once_how_long_the_rest_will_take(data, tmp_path, clock):
+    run(config_of(data, num_steps=6, log_every=2), tmp_path / "run")
+    lines_of_log = (tmp_path / "run" / "train.log").read_text().splitlines()
+    said = [line for line in lines_of_log if line.startswith("measured over")]
+    assert said == ["measured over 2 steps: 1e+03 ms each, about 4 s for the 4 left, without evaluations"]
+
+
+def test_successes_are_kept_in_records_and_in_the_result(data, tmp_path, stage, monkeypatch):
+    def play(policy, env_id, *, target_returns, **asked):
+        return [evaluation_of(None, (1.0, 0.0), successes=(True, False))]
+
+    monkeypatch.setattr(offline, "evaluate", play)
+    result = run(config_of(data, evaluate_every=6, num_episodes=2), tmp_path / "run")
+    assert RunDir(tmp_path / "run").read_log("evaluations.jsonl")[0]["successes"] == [True, False]
+    assert result["scores"][0]["success_rate_last"] == 0.5
