@@ -76,13 +76,18 @@ def _download(repo_id: str, flag: str) -> Path:
     """Snapshot of a model repository in the Hub's local cache."""
     with needing("hf", f"{repo_id}: downloading", f"or give a folder: {flag}"):
         from huggingface_hub import constants, snapshot_download
-        from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+        from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
     failure = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else unreachable(constants.ENDPOINT)
     try:
         if failure is not None:
             return Path(snapshot_download(repo_id, allow_patterns=_MODEL_FILES, local_files_only=True))
         folder = Path(snapshot_download(repo_id, allow_patterns=_MODEL_FILES))
         return folder if _has_safe_weights(folder) else _converted(repo_id)
+    except HFValidationError as error:
+        raise InputError(
+            f"{repo_id}: no folder here, and no name that a model of the Hub can have; check it, or give a "
+            f"folder: {flag}"
+        ) from error
     except GatedRepoError as error:
         raise InputError(
             f"{repo_id}: the Hub wants you to accept this model's terms first; or give a folder: {flag}"

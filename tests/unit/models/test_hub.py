@@ -197,6 +197,12 @@ def test_neither_a_folder_nor_an_id(source: str) -> None:
         model_folder(source, flag="x")
 
 
+@pytest.mark.parametrize("source", ["1e+38", "a+b", "x--y", "name" * 30])
+def test_what_no_model_of_the_hub_can_be_called_is_said_so(source: str) -> None:
+    with pytest.raises(InputError, match="no name that a model of the Hub can have"):
+        model_folder(source, "--initializer gpt2:FOLDER")
+
+
 def test_weights_are_read_as_float32_copies(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_file({"half": torch.tensor([1.5, -2.0], dtype=torch.float16)}, path)
