@@ -200,7 +200,7 @@ def test_neither_a_folder_nor_an_id(source: str) -> None:
 @pytest.mark.parametrize("source", ["1e+38", "a+b", "x--y", "name" * 30])
 def test_what_no_model_of_the_hub_can_be_called_is_said_so(source: str) -> None:
     with pytest.raises(InputError, match="no name that a model of the Hub can have"):
-        model_folder(source, "--initializer gpt2:FOLDER")
+        model_folder(source, flag="gpt2:FOLDER")
 
 
 def test_weights_are_read_as_float32_copies(tmp_path: Path) -> None:
