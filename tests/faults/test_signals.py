@@ -44,7 +44,7 @@ def trained(tmp_path_factory):
     return folder
 
 
-def wait_for(condition, seconds=180):
+def wait_for(condition, seconds=60):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -104,7 +104,8 @@ def test_a_reader_does_not_outlive_a_killed_command_and_the_next_one_sweeps(plac
 def test_collecting_in_processes_ends_them(place):
     out = ["--num-steps", 10**6, "--num-processes", 2, "--out", place / "minari"]
     process = start(place, "data", "collect", "hopper-medium", *out)
-    wait_for(lambda: leftovers(place / "minari") and len(children(process.pid)) >= 3)
+    # Two workers; the tracker of their resources may be that of the tests, from which the command is forked.
+    wait_for(lambda: leftovers(place / "minari") and len(children(process.pid)) >= 2)
     workers = children(process.pid)
     process.send_signal(signal.SIGTERM)
     code, _, message = process.wait()
