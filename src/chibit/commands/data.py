@@ -140,8 +140,7 @@ def collect(argv: Sequence[str], prog: str) -> None:
 def _collect_atari(arguments: CollectArguments) -> Path:
     from chibit.data.collect.atari import collect_atari
 
-    if arguments.num_processes > 1:
-        raise InputError("num_processes: Atari data are collected in one process; leave it out")
+    _refuse_processes(arguments, "Atari")
     return collect_atari(
         arguments.dataset,
         policy=arguments.policy,
@@ -156,8 +155,7 @@ def _collect_scripted(arguments: CollectArguments) -> Path:
     from chibit.data.collect.scripted import collect_scripted
 
     _refuse_atari_flags(arguments)
-    if arguments.num_processes > 1:
-        raise InputError("num_processes: this task's data are collected in one process; leave it out")
+    _refuse_processes(arguments, "this task's")
     return collect_scripted(
         arguments.dataset, num_steps=arguments.num_steps, seed=arguments.seed, out=arguments.out
     )
@@ -167,8 +165,7 @@ def _collect_language(arguments: CollectArguments) -> Path:
     from chibit.data.collect.language import collect_language
 
     _refuse_atari_flags(arguments)
-    if arguments.num_processes > 1:
-        raise InputError("num_processes: BabyAI's data are collected in one process; leave it out")
+    _refuse_processes(arguments, "BabyAI's")
     return collect_language(
         arguments.dataset,
         num_steps=arguments.num_steps,
@@ -176,6 +173,11 @@ def _collect_language(arguments: CollectArguments) -> Path:
         seed=arguments.seed,
         out=arguments.out,
     )
+
+
+def _refuse_processes(arguments: CollectArguments, whose: str) -> None:
+    if arguments.num_processes > 1:
+        raise InputError(f"num_processes: {whose} data are collected in one process; leave it out")
 
 
 def _refuse_atari_flags(arguments: CollectArguments) -> None:
