@@ -72,7 +72,6 @@ TRAIN, PRETRAIN, STUDY = "train --data x", "pretrain", "study {} --dry-run"
         (f"{STUDY.format('table2')} --max-seeds 9", "max_seeds: got 9, but it acts with --until-half-width"),
         (f"{STUDY.format('table2')} --ray-address auto", "ray_address: got 'auto'"),
         (f"{STUDY.format('table2')} --engine process --num-processes 2", "num_processes: got 2"),
-        (f"{STUDY.format('table2')} --stack 4 --num-processes 2", "num_processes: got 2"),
         (
             f"{STUDY.format('table2')} --engine pool --stack 4",
             "stack: got 4, but it acts with --engine stacked",

@@ -86,8 +86,9 @@ def test_a_study_is_the_same_by_every_engine(data, tmp_path):
     configs = [config_of(path, seed, validation_share=0.2, **plays) for path in data for seed in range(2)]
     configs.append(replace(config_of(data[0]), agent=AGENTS["bc"].config(hidden_sizes=(8,))))
     configs.append(config_of(data[0], agent={"context_length": 3}))
-    for engine in ("process", "stacked"):
-        outcomes = run_all(configs, root=tmp_path / engine, study="s", engine=engine, progress=False)
+    for engine, num_processes in (("process", None), ("stacked", 2)):
+        options = {"engine": engine, "num_processes": num_processes, "progress": False}
+        outcomes = run_all(configs, root=tmp_path / engine, study="s", **options)
         assert [outcome.status for outcome in outcomes] == ["finished"] * 6, outcomes
     assert len(lines(outcomes[0].path, "evaluations.jsonl")) == 2
     for config in configs:

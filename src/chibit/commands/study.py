@@ -99,11 +99,12 @@ class StudyArguments(WithModules):
     one shape as one program; ray: a Ray cluster (extra: ray); auto: stacked with --stack, and on a GPU
     without --num-processes, else pool."""
     num_processes: Annotated[
-        Workers,
-        Needs("--engine pool", lambda study: study.engine in ("auto", "pool") and study.stack is None),
+        Workers | None,
+        Needs("--engine pool or stacked", lambda study: study.engine in ("auto", "pool", "stacked")),
         BASIC,
-    ] = 1
-    """Runs side by side in the pool. Each has one thread."""
+    ] = None
+    """Runs side by side in the pool, each with one thread (None is 1); with --engine stacked, processes in
+    which environments take their steps (None is every core with a GPU, else 1)."""
     stack: Annotated[
         Count | None,
         Needs("--engine stacked", lambda study: study.engine in ("auto", "stacked")),
@@ -132,7 +133,7 @@ class StudyArguments(WithModules):
     @property
     def side_by_side(self) -> int:
         """Runs at a time."""
-        return self.num_processes if self.engine in ("auto", "pool") else 1
+        return self.num_processes or 1 if self.engine in ("auto", "pool") else 1
 
 
 def study(argv: Sequence[str], prog: str) -> None:

@@ -110,6 +110,14 @@ def total_memory() -> int:
         return _ASSUMED_MEMORY
 
 
+def available_cores() -> int:
+    """Cores that this process may use, at least 1."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # Linux alone says which
+        return os.cpu_count() or 1
+
+
 def limit_data(num_bytes: int) -> Callable[[], None]:
     """Let allocations beyond this many bytes fail; gives the function that takes the limit back."""
     if _resource is None:

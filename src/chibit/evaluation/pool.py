@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
+from typing import NamedTuple
 
 import gymnasium as gym
 from gymnasium.spaces import Box
@@ -11,6 +12,14 @@ from gymnasium.spaces import Box
 from chibit.core.errors import InputError
 from chibit.environments.make import make_env
 from chibit.environments.spaces import Spaces
+
+
+class Kind(NamedTuple):
+    """What a pool is asked for; see `EnvironmentPool`."""
+
+    env_id: str
+    d4rl_physics: bool
+    max_episode_steps: int | None
 
 
 class EnvironmentPool:
@@ -31,14 +40,17 @@ class EnvironmentPool:
         """
         if max_episode_steps is not None and max_episode_steps < 1:
             raise InputError(f"max_episode_steps is {max_episode_steps}, expected at least 1")
-        self.env_id = env_id
-        self.d4rl_physics = d4rl_physics
-        self.max_episode_steps = max_episode_steps
+        self.env_id, self.d4rl_physics, self.max_episode_steps = env_id, d4rl_physics, max_episode_steps
         self._environments: list[gym.Env] = []
         first = self.take(1)[0]
         if not isinstance(first.observation_space, Box):
             raise InputError(f"{env_id}: observations are {first.observation_space}, expected a Box")
         self._spaces = Spaces.of(env_id, first)
+
+    @property
+    def kind(self) -> Kind:
+        """What another pool of the same kind is made of."""
+        return Kind(self.env_id, self.d4rl_physics, self.max_episode_steps)
 
     def take(self, number: int) -> list[gym.Env]:
         """Return the first `number` environments, building those that are missing."""

@@ -1,9 +1,9 @@
 """Evaluation in lockstep: every episode of every target return advances together, one model call a step.
 
-Environments are a plain list and never reset by themselves, so no reward of a next episode can be counted.
-Each episode has its own seed, derived from the evaluation's seed and the episode's index alone: targets, arms
-and methods that are compared start from the same states. Episodes do not touch each other, so each is the one
-that would be played alone.
+Environments never reset by themselves, so no reward of a next episode can be counted. Each episode has its
+own seed, derived from the evaluation's seed and the episode's index alone: targets, arms and methods that are
+compared start from the same states. Episodes do not touch each other, so each is the one that would be played
+alone.
 
 Dimensions: E episodes played at once · S state_dim · A act_dim.
 """
@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import math
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,15 +22,18 @@ import numpy as np
 
 from chibit.agents.base import Policy
 from chibit.core.acting import EpisodePolicy, StackPolicy, unlimited
-from chibit.core.errors import InputError, first_line
+from chibit.core.errors import InputError
 from chibit.environments.own import EnvLike, take_env
+from chibit.evaluation.crew import Crew
 from chibit.evaluation.pool import EnvironmentPool
+from chibit.evaluation.stage import AnyStage, Stage, on_stage
 from chibit.evaluation.summary import EvaluationSummary, summarize
 
 log = logging.getLogger(__name__)
 
 MAX_LOCKSTEP = 256
-"""Most episodes played at once; more run in waves. It bounds memory, and larger batches gain nothing."""
+"""Most episodes played at once in one process; more run in waves. It bounds memory, and larger batches gain
+nothing."""
 
 DISCOUNT = 0.99
 """Of discounted returns, per step; what `chibit judge` calls a value."""
@@ -184,29 +185,41 @@ def rollout(
     Raises:
         InputError: if the policy's actions do not have the shape that the environments take.
     """
-    number = len(environments)
-    observations = _begin(policy, environments, seeds, target_returns)
+    return play(policy, Stage(environments), seeds, target_returns=target_returns, progress=progress)
+
+
+def play(
+    policy: Policy,
+    stage: AnyStage,
+    seeds: Sequence[int],
+    *,
+    target_returns: np.ndarray | None = None,
+    progress: Progress | None = None,
+) -> list[Episode]:
+    """As `rollout`, wherever the environments are."""
+    number = len(seeds)
+    observations = _begin(policy, stage, seeds, target_returns)
     returns, discounted, rewards = np.zeros((3, number))
     lengths, (dones, solved, says) = np.zeros(number, np.int64), np.zeros((3, number), bool)
     faults: list[str | None] = [None] * number
-    running = list(range(number))
-    while running:
+    running, step = np.arange(number), 0
+    while len(running):
         actions = policy.act(observations)
-        if not lengths.any():
-            _check_actions(actions, environments[0].action_space, number)
-        for e in running:
-            outcome = _step(environments[e], actions[e])
-            if isinstance(outcome, str):
-                faults[e], dones[e] = outcome, True
-                continue
-            observations[e], rewards[e], dones[e], success = outcome
-            solved[e] |= success is True
-            says[e] |= success is not None
-            returns[e] += rewards[e]
-            discounted[e] += DISCOUNT ** int(lengths[e]) * rewards[e]
-            lengths[e] += 1
+        if not step:
+            _check_actions(actions, stage.example.action_space, number)
+        taken = stage.step(actions, running)
+        good = running[taken.is_sound]
+        observations[good], rewards[good] = taken.observations[taken.is_sound], taken.rewards[taken.is_sound]
+        dones[running] = taken.dones
+        solved[running] |= taken.successes == 1
+        says[running] |= taken.successes >= 0
+        returns[good] += rewards[good]
+        discounted[good] += DISCOUNT**step * rewards[good]
+        lengths[good] += 1
+        for place, fault in taken.faults.items():
+            faults[running[place]] = fault
         policy.observe(rewards, dones)
-        running = [e for e in running if not dones[e]]
+        running, step = running[~taken.dones], step + 1
         if progress is not None:
             progress(int(lengths.sum()), len(running))
     return [
@@ -223,44 +236,20 @@ def rollout(
 
 
 def _begin(
-    policy: Policy,
-    environments: Sequence[gym.Env],
-    seeds: Sequence[int],
-    target_returns: np.ndarray | None,
+    policy: Policy, stage: AnyStage, seeds: Sequence[int], target_returns: np.ndarray | None
 ) -> np.ndarray:
     """Reset environments and policy: (E, S) first observations, which later ones are written into."""
-    number, shape = len(environments), environments[0].observation_space.shape
-    assert shape is not None
     # float32, and images bytes, as in data sets: a policy must see here what it saw in training.
-    is_image = environments[0].observation_space.dtype == np.uint8
+    is_image = stage.example.observation_space.dtype == np.uint8
     dtype = policy.dtype if isinstance(policy, EpisodePolicy) else np.float32
-    observations = np.zeros((number, *shape), dtype=np.uint8 if is_image else dtype)
-    missions: list[str | None] = [None] * number
-    for e, env in enumerate(environments):
-        observations[e], info = _reset(env, seeds[e], shape)
-        missions[e] = info.get("mission")
+    observations, missions = stage.reset(seeds, np.dtype(np.uint8 if is_image else dtype))
     if isinstance(policy, EpisodePolicy):
-        policy.reset(number, seed=seeds, target_return=target_returns)
+        policy.reset(len(seeds), seed=seeds, target_return=target_returns)
         if policy.reads_missions:
             policy.instruct([_said(mission) for mission in missions])
     else:
-        policy.reset(number)
+        policy.reset(len(seeds))
     return observations
-
-
-def _reset(env: gym.Env, seed: int, shape: tuple[int, ...]) -> tuple[np.ndarray, dict[str, Any]]:
-    """The first observation, of the shape that it should have; InputError where there is none."""
-    name = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
-    try:
-        seen, info = env.reset(seed=seed)
-    except _breakdowns() as error:
-        reason = f"{type(error).__name__}: {first_line(error)}"
-        raise InputError(f"{name}: the environment cannot be reset ({reason})") from error
-    observation = np.asarray(seen)
-    if observation.shape != shape:
-        found = f"an observation of shape {observation.shape}"
-        raise InputError(f"{name}: reset gave {found}, its observation_space says {shape}; correct it")
-    return observation, info
 
 
 def _said(mission: str | None) -> str:
@@ -298,7 +287,11 @@ class Played:
 
 
 def evaluate_all(
-    policy: Policy | StackPolicy, parts: Sequence[Played], progress: Progress | None = None
+    policy: Policy | StackPolicy,
+    parts: Sequence[Played],
+    progress: Progress | None = None,
+    *,
+    crew: Crew | None = None,
 ) -> list[list[Evaluation]]:
     """Play several evaluations at once, all of as many episodes.
 
@@ -306,6 +299,7 @@ def evaluate_all(
         policy: of one part, or of a stack of runs, one for each part.
         parts: what to play; their environments take the same actions.
         progress: told of every lockstep step.
+        crew: processes to play in, with environments of the parts' kinds; None plays in this one.
 
     Returns:
         The evaluations of each part, one for each target. Their seconds are the part's share.
@@ -314,10 +308,10 @@ def evaluate_all(
     seeds = [episode_seeds(part.seed, num_episodes) for part in parts]
     played: list[list[list[Episode]]] = [[[] for _ in part.target_returns] for part in parts]
     started, done = time.perf_counter(), 0
-    in_wave = max(1, MAX_LOCKSTEP // num_targets)
+    in_wave = max(1, MAX_LOCKSTEP * (1 if crew is None else crew.num_processes) // num_targets)
     for first in range(0, num_episodes, in_wave):
         waves = [of_part[first : first + in_wave] for of_part in seeds]
-        episodes = _play_wave(policy, parts, waves, _counted_from(done, progress))
+        episodes = _play_wave(policy, parts, waves, _counted_from(done, progress), crew)
         done += sum(episode.length for episode in episodes)
         each = iter(episodes)
         for wave, of_part in zip(waves, played, strict=True):
@@ -338,33 +332,22 @@ def _play_wave(
     parts: Sequence[Played],
     waves: Sequence[Sequence[int]],
     progress: Progress | None,
+    crew: Crew | None,
 ) -> list[Episode]:
     """Play an episode of each seed for each target, part by part and in it target by target."""
     counts = [len(part.target_returns) * len(wave) for part, wave in zip(parts, waves, strict=True)]
-    taken = [part.environments.take(count) for part, count in zip(parts, counts, strict=True)]
     asked = [
         target for part, wave in zip(parts, waves, strict=True) for target in np.repeat(part.asked, len(wave))
     ]
+    seeds = [
+        seed for part, wave in zip(parts, waves, strict=True) for _ in part.target_returns for seed in wave
+    ]
     if isinstance(policy, StackPolicy):
         policy.seat(np.repeat([part.place for part in parts], counts))
-    with unlimited(policy):
-        episodes = rollout(
-            policy,
-            [env for envs in taken for env in envs],
-            [
-                seed
-                for part, wave in zip(parts, waves, strict=True)
-                for _ in part.target_returns
-                for seed in wave
-            ],
-            target_returns=np.array(asked) if len(asked) == sum(counts) else None,
-            progress=progress,
-        )
-    each = iter(episodes)
-    for part, envs in zip(parts, taken, strict=True):
-        ended = zip(envs, itertools.islice(each, len(envs)), strict=True)
-        part.environments.drop([env for env, episode in ended if episode.fault])
-    return episodes
+    wanted = [(part.environments, count) for part, count in zip(parts, counts, strict=True)]
+    with unlimited(policy), on_stage(wanted) if crew is None else crew.on_stage(wanted) as stage:
+        targets = np.array(asked) if len(asked) == sum(counts) else None
+        return play(policy, stage, seeds, target_returns=targets, progress=progress)
 
 
 def _counted_from(done: int, progress: Progress | None) -> Progress | None:
@@ -408,42 +391,3 @@ def _check_actions(actions: np.ndarray, space: gym.Space[Any], number: int) -> N
             f"the policy gives actions of shape {actions.shape}, the environment takes {expected}; "
             "evaluate in the environment that the data comes from"
         )
-
-
-def _step(env: gym.Env, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool | None] | str:
-    """One step: (observation (S,), reward, whether the episode is over, success), or what went wrong."""
-    if not np.isfinite(action).all():
-        return "the policy's action is not finite"
-    try:
-        observation, reward, terminated, truncated, info = env.step(action)
-    except _breakdowns() as error:
-        return f"the environment raised {type(error).__name__}: {first_line(error)}"
-    with np.errstate(over="ignore"):  # a value beyond float32 becomes infinite and is refused below
-        observation, reward = np.asarray(observation), float(reward)
-        if observation.shape != env.observation_space.shape:
-            return f"the environment gave an observation of shape {observation.shape}"
-        is_finite = np.isfinite(observation.astype(np.float32)).all()
-    if not (is_finite and math.isfinite(reward)):
-        return "the environment gave a value that is not finite"
-    over = bool(terminated or truncated)
-    if over and _simulation_was_reset(env):
-        return "the simulation became unstable"
-    success = info.get("success", info.get("is_success"))
-    return observation, reward, over, None if success is None else bool(success)
-
-
-def _breakdowns() -> tuple[type[Exception], ...]:
-    """Errors that mean a broken simulation; MuJoCo's own two derive from nothing narrower than Exception."""
-    mujoco = sys.modules.get("mujoco")
-    errors = (ArithmeticError, LookupError, RuntimeError, ValueError, gym.error.Error)
-    return errors if mujoco is None else (*errors, mujoco.FatalError, mujoco.UnexpectedError)
-
-
-def _simulation_was_reset(env: gym.Env) -> bool:
-    """Whether MuJoCo met a state that is not finite: it then silently starts again from the initial pose."""
-    data = getattr(env.unwrapped, "data", None)
-    if data is None or "mujoco" not in sys.modules:
-        return False
-    kinds = sys.modules["mujoco"].mjtWarning
-    bad = [kinds.mjWARN_BADQPOS, kinds.mjWARN_BADQVEL, kinds.mjWARN_BADQACC]
-    return bool(np.asarray(data.warning.number)[[int(kind) for kind in bad]].any())

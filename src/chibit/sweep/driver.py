@@ -33,7 +33,7 @@ def run_all(
     root: Path,
     study: str,
     engine: EngineName = "auto",
-    num_processes: int = 1,
+    num_processes: int | None = None,
     stack: int | None = None,
     ray_address: str | None = None,
     gpu_share: float = 0.25,
@@ -49,7 +49,8 @@ def run_all(
         study: name of the study.
         engine: process (this one), pool (local processes), stacked (runs of one shape as one program), ray,
             or auto: stacked with `stack`, and on a GPU with one process, else pool.
-        num_processes: runs side by side in the pool, each with its own number of threads (one by default).
+        num_processes: runs side by side in the pool (None is 1), each with its own number of threads (one by
+            default); or processes of a stack's environments, see `train_stack`.
         stack: most runs in a stack; None is as many as fit into the memory of the device.
         ray_address: Ray cluster to join; None starts a local one.
         gpu_share: share of a GPU that Ray keeps for each run that takes one, in (0, 1]. The pool gives its
@@ -69,7 +70,7 @@ def run_all(
     """
     if stack is not None and stack < 1:
         raise InputError(f"stack: got {stack}, expected at least 1")
-    if num_processes < 1 or retries < 0:
+    if retries < 0 or (num_processes is not None and num_processes < 1):
         raise InputError(f"num_processes, retries: got {num_processes}, {retries}, expected at least 1 and 0")
     if not 0.0 < gpu_share <= 1.0:
         raise InputError(f"gpu_share: got {gpu_share:g}, expected above 0 and at most 1")
@@ -91,7 +92,7 @@ def run_all(
 def _make_engine(
     name: str,
     tasks: Sequence[Task],
-    num_processes: int,
+    num_processes: int | None,
     stack: int | None,
     ray_address: str | None,
     gpu_share: float,
@@ -102,9 +103,9 @@ def _make_engine(
     if name == "stacked":
         from chibit.sweep.stacked_engine import Stacked
 
-        return Stacked(tasks, retries, stack)
+        return Stacked(tasks, retries, stack, num_processes)
     if name == "pool":
-        return LocalPool(min(num_processes, len(tasks)), retries, gpus_to_share(tasks))
+        return LocalPool(min(num_processes or 1, len(tasks)), retries, gpus_to_share(tasks))
     if name == "ray":
         from chibit.sweep.ray_engine import RayEngine, refuse_indices
 
@@ -114,14 +115,14 @@ def _make_engine(
     raise InputError(f"engine: unknown {name!r}{nearest(name, known)}; known: {', '.join(known)}")
 
 
-def usual_engine(tasks: Sequence[Task], num_processes: int, stack: int | None = None) -> EngineName:
+def usual_engine(tasks: Sequence[Task], num_processes: int | None, stack: int | None = None) -> EngineName:
     """What `auto` means: stacks where that is asked for, or runs go on a GPU and no pool is; else a pool."""
     from chibit.training.stacked import stack_key
 
     if stack is not None:
         return "stacked"
     on_gpu = all(is_on_gpu(task.config.device) for task in tasks)
-    can_stack = on_gpu and num_processes == 1 and any(stack_key(task.config) for task in tasks)
+    can_stack = on_gpu and num_processes is None and any(stack_key(task.config) for task in tasks)
     return "stacked" if can_stack else "pool"
 
 

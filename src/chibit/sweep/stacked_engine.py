@@ -14,13 +14,16 @@ from chibit.training.stacked import stack_key, train_stack
 class Stacked(InProcess):
     """Takes all tasks, and does those of one shape together, so many at a time; others one by one."""
 
-    def __init__(self, tasks: Sequence[Task], retries: int, most: int | None) -> None:
+    def __init__(
+        self, tasks: Sequence[Task], retries: int, most: int | None, num_processes: int | None
+    ) -> None:
         """Prepare to take tasks.
 
         Args:
             tasks: all that there will be.
             retries: times that a task may be submitted again after a crash.
             most: runs in a stack; None is as many as fit.
+            num_processes: in which environments take their steps; see `train_stack`.
 
         Raises:
             InputError: if none of them can be in a stack.
@@ -32,6 +35,7 @@ class Stacked(InProcess):
                 "that read no text: use --engine pool"
             )
         self.capacity, self._most, self._is_over = len(tasks), most, False
+        self._num_processes = num_processes
 
     def interrupt(self) -> None:
         """Begin no more tasks."""
@@ -52,7 +56,7 @@ class Stacked(InProcess):
         runs = [(task.config, task.path) for task in alike]
         ended: list[Ended]
         try:
-            how = train_stack(runs, study=alike[0].study, most=self._most)
+            how = train_stack(runs, study=alike[0].study, most=self._most, num_processes=self._num_processes)
         except Exception as error:
             self._waiting = [task for task in self._waiting if task not in alike]
             refused = str(error) if isinstance(error, UserError) else None

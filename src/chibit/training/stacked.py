@@ -22,6 +22,7 @@ from chibit.agents.guard import MOST_UNREAD
 from chibit.agents.stack import AgentStack
 from chibit.core.errors import InputError, ResourceError, UserError
 from chibit.core.memory import limited_memory
+from chibit.core.platform import available_cores
 from chibit.core.runtime import (
     Runtime,
     capture_rng,
@@ -32,6 +33,7 @@ from chibit.core.runtime import (
 from chibit.core.signals import Stopped, StopRequests
 from chibit.data.samplers.stacked import StackedSampler
 from chibit.data.spec import DatasetSpec
+from chibit.evaluation.crew import Crew
 from chibit.evaluation.rollout import evaluate_all
 from chibit.training.longer import carry_on
 from chibit.training.offline import OfflineRun, opened
@@ -56,7 +58,11 @@ def stack_key(config: RunConfig[Any]) -> tuple[Any, ...] | None:
 
 
 def train_stack(
-    runs: Sequence[tuple[RunConfig[Any], Path]], *, study: str = "runs", most: int | None = None
+    runs: Sequence[tuple[RunConfig[Any], Path]],
+    *,
+    study: str = "runs",
+    most: int | None = None,
+    num_processes: int | None = None,
 ) -> Ended:
     """Train runs of one shape side by side on one device, each in its own directory.
 
@@ -64,6 +70,8 @@ def train_stack(
         runs: configurations and directories. The first that can be opened says what the others must be like.
         study: name of the study they belong to.
         most: runs in the stack; None is as many as fit into the memory of the device.
+        num_processes: in which environments take their steps; None is one for each core of the machine where
+            models are on a GPU, and else this one alone, as 1 is.
 
     Returns:
         How those of them ended that were taken, or could not be: the others are of another shape, at another
@@ -82,8 +90,13 @@ def train_stack(
         if len(members) == 1:
             ended |= _train_alone(members[0], runtime)
         elif members:
-            ended |= _Stack(members, runtime).run_to_end()
+            ended |= _Stack(members, runtime, num_processes or usual_processes(runtime)).run_to_end()
     return ended
+
+
+def usual_processes(runtime: Runtime) -> int:
+    """Processes of a stack's environments: while a CPU computes models, it has no time for others."""
+    return available_cores() if runtime.torch_device.type == "cuda" else 1
 
 
 def _train_alone(member: _Member, runtime: Runtime) -> Ended:
@@ -202,8 +215,9 @@ def _member(config: RunConfig[Any], path: Path, runtime: Runtime, study: str) ->
 class _Stack:
     """The loop over steps of all members."""
 
-    def __init__(self, members: Sequence[_Member], runtime: Runtime) -> None:
+    def __init__(self, members: Sequence[_Member], runtime: Runtime, num_processes: int) -> None:
         self.members, self.ended = list(members), cast(Ended, {})
+        self.crew = Crew(num_processes) if num_processes > 1 else None
         self.device = runtime.torch_device
         agents = [member.run.agent for member in members]
         self.agents: AgentStack = type(agents[0]).stack(agents)
@@ -214,7 +228,7 @@ class _Stack:
 
     def run_to_end(self) -> Ended:
         """Until each member is finished, or ended by itself."""
-        with self.stop, contextlib.ExitStack() as held:
+        with self.stop, contextlib.ExitStack() as held, self.crew or contextlib.nullcontext():
             for member in self.members:
                 held.enter_context(member.run.resources())
                 held.callback(self._close, member)
@@ -291,7 +305,7 @@ class _Stack:
         parts = [replace(played, place=place) for place, played in asked if played is not None]
         if any(member.run.held_out is not None for member in self.members):
             self.agents.scatter()
-        evaluations = evaluate_all(self.agents.policy(), parts) if parts else []
+        evaluations = evaluate_all(self.agents.policy(), parts, crew=self.crew) if parts else []
         of_path = {self.members[part.place].path: own for part, own in zip(parts, evaluations, strict=True)}
         best: set[Path] = set()
 

@@ -212,11 +212,11 @@ def test_a_ray_address_where_nobody_listens_is_refused_at_once():
 @pytest.mark.parametrize(
     ("devices", "num_processes", "stack", "engine"),
     [
-        (["cuda:0", "cuda:0"], 1, None, "stacked"),
-        (["cuda:0", "cpu"], 1, None, "pool"),
+        (["cuda:0", "cuda:0"], None, None, "stacked"),
+        (["cuda:0", "cpu"], None, None, "pool"),
         (["cuda:0", "cuda:0"], 2, None, "pool"),
-        (["cpu", "cpu"], 1, None, "pool"),
-        (["cpu", "cpu"], 1, 2, "stacked"),
+        (["cpu", "cpu"], None, None, "pool"),
+        (["cpu", "cpu"], None, 2, "stacked"),
     ],
 )
 def test_runs_are_stacked_on_a_gpu_and_where_that_is_asked_for(

@@ -1,0 +1,164 @@
+"""Environments that take their steps in lockstep, and what can go wrong in them. Imports no torch.
+
+Dimensions: E environments · L of them that still run · S state_dim · A act_dim.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+
+from chibit.core.errors import InputError, first_line
+from chibit.evaluation.pool import EnvironmentPool
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A step of L environments, each row by its place among them."""
+
+    observations: np.ndarray
+    """(L, S) in the dtype that `reset` was asked for."""
+    rewards: np.ndarray
+    """(L,) raw."""
+    dones: np.ndarray
+    """(L,) bool: whether the episode is over."""
+    successes: np.ndarray
+    """(L,) int8: 1 and 0 where the environment speaks of success, -1 where it does not."""
+    faults: dict[int, str]
+    """What went wrong, by place; such an episode is over, and its other numbers mean nothing."""
+
+    @property
+    def is_sound(self) -> np.ndarray:
+        """(L,) bool: whether nothing went wrong."""
+        sound = np.ones(len(self.dones), bool)
+        sound[list(self.faults)] = False
+        return sound
+
+
+class AnyStage(Protocol):
+    """E environments in this process, or in others."""
+
+    @property
+    def example(self) -> gym.Env:
+        """One whose spaces are those of all."""
+        ...
+
+    def reset(self, seeds: Sequence[int], dtype: np.dtype[Any]) -> tuple[np.ndarray, list[str | None]]:
+        """Begin an episode in each: (E, S) observations, and its mission where it has one."""
+        ...
+
+    def step(self, actions: np.ndarray, running: np.ndarray) -> Taken:
+        """Take a step in those of (L,) indices, by their rows of (E, A) actions."""
+        ...
+
+
+class Stage:
+    """Environments of this process, with one shape of observations, which do not reset themselves."""
+
+    def __init__(self, environments: Sequence[gym.Env]) -> None:
+        self._environments, self.failed = environments, list[gym.Env]()
+
+    @property
+    def example(self) -> gym.Env:
+        """See `AnyStage`."""
+        return self._environments[0]
+
+    def reset(self, seeds: Sequence[int], dtype: np.dtype[Any]) -> tuple[np.ndarray, list[str | None]]:
+        """See `AnyStage`; InputError where an environment cannot be reset."""
+        shape = self.example.observation_space.shape
+        assert shape is not None
+        self._shape, self._dtype = shape, dtype
+        observations = np.zeros((len(seeds), *shape), dtype)
+        missions: list[str | None] = [None] * len(seeds)
+        for e, (env, seed) in enumerate(zip(self._environments, seeds, strict=True)):
+            observations[e], info = _reset(env, seed, shape)
+            missions[e] = info.get("mission")
+        return observations, missions
+
+    def step(self, actions: np.ndarray, running: np.ndarray) -> Taken:
+        """See `AnyStage`."""
+        number = len(running)
+        observations, rewards = np.zeros((number, *self._shape), self._dtype), np.zeros(number)
+        dones, successes = np.ones(number, bool), np.full(number, -1, np.int8)
+        faults: dict[int, str] = {}
+        for place, e in enumerate(running.tolist()):
+            outcome = _step(self._environments[e], actions[e])
+            if isinstance(outcome, str):
+                faults[place] = outcome
+                self.failed.append(self._environments[e])
+                continue
+            observations[place], rewards[place], dones[place], success = outcome
+            if success is not None:
+                successes[place] = success
+        return Taken(observations, rewards, dones, successes, faults)
+
+
+@contextlib.contextmanager
+def on_stage(wanted: Sequence[tuple[EnvironmentPool, int]]) -> Iterator[Stage]:
+    """So many environments of each pool, one pool after the other; those that fail are dropped."""
+    taken = [pool.take(count) for pool, count in wanted]
+    stage = Stage([env for envs in taken for env in envs])
+    yield stage
+    for (pool, _), envs in zip(wanted, taken, strict=True):
+        pool.drop([env for env in envs if any(env is failed for failed in stage.failed)])
+
+
+def _reset(env: gym.Env, seed: int, shape: tuple[int, ...]) -> tuple[np.ndarray, dict[str, Any]]:
+    """The first observation, of the shape that it should have; InputError where there is none."""
+    name = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
+    try:
+        seen, info = env.reset(seed=seed)
+    except _breakdowns() as error:
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise InputError(f"{name}: the environment cannot be reset ({reason})") from error
+    observation = np.asarray(seen)
+    if observation.shape != shape:
+        found = f"an observation of shape {observation.shape}"
+        raise InputError(f"{name}: reset gave {found}, its observation_space says {shape}; correct it")
+    return observation, info
+
+
+def _step(env: gym.Env, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool | None] | str:
+    """One step: (observation (S,), reward, whether the episode is over, success), or what went wrong."""
+    if not np.isfinite(action).all():
+        return "the policy's action is not finite"
+    try:
+        observation, reward, terminated, truncated, info = env.step(action)
+    except _breakdowns() as error:
+        return f"the environment raised {type(error).__name__}: {first_line(error)}"
+    with np.errstate(over="ignore"):  # a value beyond float32 becomes infinite and is refused below
+        observation, reward = np.asarray(observation), float(reward)
+        if observation.shape != env.observation_space.shape:
+            return f"the environment gave an observation of shape {observation.shape}"
+        is_finite = np.isfinite(observation.astype(np.float32)).all()
+    if not (is_finite and math.isfinite(reward)):
+        return "the environment gave a value that is not finite"
+    over = bool(terminated or truncated)
+    if over and _simulation_was_reset(env):
+        return "the simulation became unstable"
+    success = info.get("success", info.get("is_success"))
+    return observation, reward, over, None if success is None else bool(success)
+
+
+def _breakdowns() -> tuple[type[Exception], ...]:
+    """Errors that mean a broken simulation; MuJoCo's own two derive from nothing narrower than Exception."""
+    mujoco = sys.modules.get("mujoco")
+    errors = (ArithmeticError, LookupError, RuntimeError, ValueError, gym.error.Error)
+    return errors if mujoco is None else (*errors, mujoco.FatalError, mujoco.UnexpectedError)
+
+
+def _simulation_was_reset(env: gym.Env) -> bool:
+    """Whether MuJoCo met a state that is not finite: it then silently starts again from the initial pose."""
+    data = getattr(env.unwrapped, "data", None)
+    if data is None or "mujoco" not in sys.modules:
+        return False
+    kinds = sys.modules["mujoco"].mjtWarning
+    bad = [kinds.mjWARN_BADQPOS, kinds.mjWARN_BADQVEL, kinds.mjWARN_BADQACC]
+    return bool(np.asarray(data.warning.number)[[int(kind) for kind in bad]].any())

@@ -1,0 +1,118 @@
+"""Environments in other processes: the episodes that are played in this one, faults and refusals included."""
+
+import os
+import signal
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.spaces import Box
+
+from chibit.core.errors import InputError, ResourceError
+from chibit.environments.own import take_env
+from chibit.evaluation.crew import Crew
+from chibit.evaluation.pool import EnvironmentPool
+from chibit.evaluation.rollout import Played, evaluate_all
+
+
+class Lame(gym.Env):
+    """Ends after as many steps as its seed says; some break, some cannot begin, some speak of success."""
+
+    observation_space = Box(-np.inf, np.inf, (2,))
+    action_space = Box(-1, 1, (1,))
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.left, self.breaks = 3 + seed % 5, seed % 3 == 0
+        if seed % 1000 == 999:
+            raise RuntimeError("will not begin")
+        return np.array([self.left, seed % 7]), {}
+
+    def step(self, action):
+        self.left -= 1
+        if self.breaks and self.left == 1:
+            raise RuntimeError(f"broke in process {os.getpid()}")
+        info = {} if self.breaks else {"success": self.left == 2}
+        return np.array([self.left, action[0]]), float(action[0]), self.left == 0, False, info
+
+
+class Echo:
+    """Acts by what it sees."""
+
+    def reset(self, num_envs):
+        self.num_envs = num_envs
+
+    def act(self, observations):
+        return np.sin(observations.sum(axis=1, keepdims=True)).astype(np.float32)
+
+    def observe(self, rewards, dones):
+        pass
+
+
+@pytest.fixture(scope="module")
+def crew():
+    with Crew(2) as crew:
+        yield crew
+
+
+@pytest.fixture(scope="module")
+def lame():
+    return take_env(Lame)
+
+
+def without_seconds(evaluations):
+    return [[{**vars(one), "seconds": None} for one in part] for part in evaluations]
+
+
+def test_a_crew_plays_the_episodes_of_one_process_whatever_breaks(crew, lame, caplog):
+    with EnvironmentPool(lame) as pool, EnvironmentPool(lame, max_episode_steps=4) as shorter:
+        parts = [Played(pool, (None, None), 7, 3, None), Played(shorter, (None,), 7, 4, (0.0, 1.0))]
+        here = evaluate_all(Echo(), parts)
+        for _ in range(2):  # the second time without the environments that broke
+            there = evaluate_all(Echo(), parts, crew=crew)
+            assert without_seconds(there) == without_seconds(here)
+    assert {index for part in here for one in part for index in one.failed_episodes}
+    assert any(any(one.successes) and not all(one.successes) for part in here for one in part)
+    own = {line.rpartition(" ")[2] for line in caplog.text.splitlines() if "broke in process" in line}
+    assert len(own) == 3 and str(os.getpid()) in own
+
+
+def test_more_processes_than_episodes_leave_some_idle(crew, lame):
+    with EnvironmentPool(lame) as pool:
+        parts = [Played(pool, (None,), 1, 3, None)]
+        assert without_seconds(evaluate_all(Echo(), parts, crew=crew)) == without_seconds(
+            evaluate_all(Echo(), parts)
+        )
+
+
+def test_simulations_are_those_of_one_process_to_the_bit(crew):
+    class Shaky(Echo):
+        def act(self, observations):
+            return np.sin(100 * observations[:, :3]).astype(np.float32)
+
+    with EnvironmentPool("Hopper-v5", max_episode_steps=40) as pool:
+        parts = [Played(pool, (None,), 3, 5, None)]
+        (here,), (there,) = evaluate_all(Shaky(), parts), evaluate_all(Shaky(), parts, crew=crew)
+    assert here[0].episode_returns == there[0].episode_returns
+    assert len(set(here[0].episode_returns)) == 3
+
+
+def test_what_a_process_refuses_is_refused_and_the_crew_goes_on(crew, lame, monkeypatch):
+    with EnvironmentPool(lame) as pool:
+        part = Played(pool, (None,), 4, 0, None)
+        monkeypatch.setattr("chibit.evaluation.rollout.episode_seeds", lambda *_: [1, 2, 1999, 4])
+        with pytest.raises(InputError, match="cannot be reset .RuntimeError: will not begin"):
+            evaluate_all(Echo(), [part], crew=crew)
+        monkeypatch.setattr("chibit.evaluation.rollout.episode_seeds", lambda *_: [1, 2, 4, 5])
+        assert evaluate_all(Echo(), [part], crew=crew)[0][0].failed_episodes == ()
+
+
+def test_a_process_that_was_killed_is_said(lame):
+    with Crew(2) as crew, EnvironmentPool(lame) as pool:
+        part = Played(pool, (None,), 4, 0, None)
+        evaluate_all(Echo(), [part], crew=crew)
+        process, _ = crew._members[1]
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        with pytest.raises(ResourceError, match="was killed"):
+            evaluate_all(Echo(), [part], crew=crew)
