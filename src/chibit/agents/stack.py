@@ -52,6 +52,17 @@ class AgentStack(ABC):
         """Write parameters, optimizers and steps back into the agents, each as if it had trained alone."""
 
     @abstractmethod
+    def action_errors(self, batch: Any) -> tuple[Tensor, Tensor | None]:
+        """What `Agent.action_error` and `Agent.action_errors` are of each run, for which nobody has waited.
+
+        Args:
+            batch: one of the agents', every field with a first axis of R.
+
+        Returns:
+            (R,) errors, and (R, A) those of each dimension, squared; None where actions are discrete.
+        """
+
+    @abstractmethod
     def policy(self) -> StackPolicy:
         """Acts with the current parameters; `reset` is told the target returns."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from chibit.agents import Agent
@@ -32,15 +34,15 @@ class HeldOutError:
         """
         sampler = agent.sampler(dataset, generator_of(seed, use))
         self._agent = agent
-        self._batches = [sampler.sample() for _ in range(-(-HELD_OUT_ROWS // agent.config.batch_size))]
+        self.batches = [sampler.sample() for _ in range(-(-HELD_OUT_ROWS // agent.config.batch_size))]
 
     def __call__(self) -> float:
         """The error now, as `Agent.action_error` defines it."""
-        return sum(self._agent.action_error(batch) for batch in self._batches) / len(self._batches)
+        return sum(self._agent.action_error(batch) for batch in self.batches) / len(self.batches)
 
     def by_dimension(self) -> np.ndarray | None:
         """(A,) mean squared error of each dimension of the action; None where actions are discrete."""
-        errors = [self._agent.action_errors(batch) for batch in self._batches]
+        errors = [self._agent.action_errors(batch) for batch in self.batches]
         found = [error for error in errors if error is not None]
         return np.mean(found, axis=0) if found else None
 
@@ -57,6 +59,8 @@ class HeldOut:
         """On all that is held out."""
         self._best = HeldOutError(agent, held_out.top_fraction(BEST), seed, use=3)
         self._trained = HeldOutError(agent, trained, seed, use=4)
+        self.ahead: tuple[Sequence[float], np.ndarray | None] | None = None
+        """What `measured` would give now, where a stack of runs has measured it already."""
         self._spread = np.ones(0)
         if not trained.is_discrete:
             moments = RunningMoments.of(trained.actions)
@@ -65,16 +69,22 @@ class HeldOut:
 
     def __call__(self) -> dict[str, float]:
         """Errors by their names in metrics.jsonl."""
-        metrics = {
-            f"held_out/{self._name}": self.error(),
-            f"held_out/best_tenth_{self._name}": self._best(),
-            f"train/{self._name}": self._trained(),
-        }
-        squares = self.error.by_dimension()
+        (errors, squares), self.ahead = self.ahead or self.measured(), None
+        names = f"held_out/{self._name}", f"held_out/best_tenth_{self._name}", f"train/{self._name}"
+        metrics = dict(zip(names, errors, strict=True))
         if squares is not None:
-            errors = np.sqrt(squares) / self._spread
-            metrics |= {f"held_out/dimension_{i}": error for i, error in enumerate(errors.tolist())}
+            apart = np.sqrt(squares) / self._spread
+            metrics |= {f"held_out/dimension_{i}": error for i, error in enumerate(apart.tolist())}
         return metrics
+
+    @property
+    def parts(self) -> tuple[HeldOutError, ...]:
+        """Of all that is held out, of its best episodes, and of what is trained on."""
+        return self.error, self._best, self._trained
+
+    def measured(self) -> tuple[Sequence[float], np.ndarray | None]:
+        """The error of each part, and (A,) those of the first by dimension, squared."""
+        return [part() for part in self.parts], self.error.by_dimension()
 
     def warning(self, metrics: dict[str, float]) -> str | None:
         """What to say, once, when the error on held-out episodes has left that on the others."""

@@ -31,7 +31,7 @@ from chibit.core.runtime import (
     restore_rng,
 )
 from chibit.core.signals import Stopped, StopRequests
-from chibit.data.samplers.stacked import StackedSampler
+from chibit.data.samplers.stacked import StackedSampler, side_by_side
 from chibit.data.spec import DatasetSpec
 from chibit.evaluation.crew import Crew
 from chibit.evaluation.rollout import evaluate_all
@@ -265,8 +265,7 @@ class _Stack:
         if first.logs_now or evaluates or signal_number or first.saves_now(best=False):
             self._read()
         if first.logs_now and self.members:
-            if any(member.run.held_out is not None for member in self.members):
-                self.agents.scatter()
+            self._measure()
             self._each(lambda member: member.run.write_metrics())
         best = self._evaluate() if evaluates and self.members else set()
         saving = [m for m in self.members if signal_number or m.run.saves_now(best=m.path in best)]
@@ -277,6 +276,32 @@ class _Stack:
         if signal_number and self.members and not self._first.is_done:
             self._each(lambda member: member.run.saver.wait())
             self._end([(member, member.run.stopped(signal_number)) for member in self.members])
+
+    def _measure(self) -> None:
+        """Have the errors on what is held out ready for the log, those of all runs at once."""
+        held_out = [member.run.held_out for member in self.members if member.run.held_out is not None]
+        if len(held_out) < len(self.members):
+            self.agents.scatter()  # so that each can measure its own
+            return
+        started = time.perf_counter()
+        parts = zip(*(each.parts for each in held_out), strict=True)  # one part of each run
+        measured = [self._errors([part.batches for part in of_all]) for of_all in parts]
+        errors, squares = torch.stack([error for error, _ in measured], 1).tolist(), measured[0][1]
+        by_dimension = None if squares is None else squares.cpu().numpy()
+        share = (time.perf_counter() - started) / len(self.members)
+        for place, (member, each) in enumerate(zip(self.members, held_out, strict=True)):
+            each.ahead = errors[place], None if by_dimension is None else by_dimension[place]
+            member.run.state.evaluation_seconds += share
+
+    def _errors(self, batches: Sequence[Sequence[Any]]) -> tuple[Tensor, Tensor | None]:
+        """(R,) mean errors over batches of each run, and (R, A) those of each dimension, squared."""
+        measured = [
+            self.agents.action_errors(side_by_side(of_all, self.device))
+            for of_all in zip(*batches, strict=True)
+        ]
+        squares = [square for _, square in measured if square is not None]
+        mean = torch.stack([error for error, _ in measured]).mean(0)
+        return mean, torch.stack(squares).mean(0) if squares else None
 
     def _read(self) -> None:
         """Wait for the steps since the last time; hand out what they gave, and end who diverged."""
@@ -303,7 +328,7 @@ class _Stack:
         """Play the episodes of all members at once; directories of those that are the best so far."""
         asked = [(place, member.run.to_play()) for place, member in enumerate(self.members)]
         parts = [replace(played, place=place) for place, played in asked if played is not None]
-        if any(member.run.held_out is not None for member in self.members):
+        if any(member.run.config.best_by == "held_out" for member in self.members):
             self.agents.scatter()
         evaluations = evaluate_all(self.agents.policy(), parts, crew=self.crew) if parts else []
         of_path = {self.members[part.place].path: own for part, own in zip(parts, evaluations, strict=True)}

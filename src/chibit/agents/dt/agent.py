@@ -163,27 +163,33 @@ class DecisionTransformer(Agent, config=DecisionTransformerConfig):
     @torch.no_grad()
     def action_error(self, batch: SequenceBatch) -> float:
         """Error of actions as they are, or cross-entropy, without dropout; nothing is learned from it."""
-        batch = batch.to(self.runtime.torch_device)
-        return self._action_loss(self._predicted(batch), batch.actions, batch.attention_mask).item()
+        self._modules.eval()
+        return self.errors(batch.to(self.runtime.torch_device))[0].item()
 
     @torch.no_grad()
     def action_errors(self, batch: SequenceBatch) -> np.ndarray | None:
         """See `Agent.action_errors`."""
         if self.spec.num_actions is not None:
             return None
-        batch = batch.to(self.runtime.torch_device)
-        squares = (self._predicted(batch) - batch.actions).square()[batch.attention_mask]
-        errors: np.ndarray = squares.mean(0).cpu().numpy()
+        self._modules.eval()
+        errors: np.ndarray = self.errors(batch.to(self.runtime.torch_device))[1].cpu().numpy()
         return errors
 
-    def _predicted(self, batch: SequenceBatch) -> Tensor:
-        """Actions (B, K, A) without dropout."""
-        self._modules.eval()
+    def errors(self, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
+        """The action error over the real steps of a batch, and (A,) that of each dimension, squared.
+
+        Where actions are discrete, there are no dimensions, and the second is the first.
+        """
         with self.runtime.autocast():
-            predictions: Tensor = self.model(
+            predictions = self.model(
                 batch.returns_to_go, batch.states, batch.actions, batch.timesteps
             ).float()
-        return predictions
+        error = self._action_loss(predictions, batch.actions, batch.attention_mask)
+        if self.spec.num_actions is not None:
+            return error, error
+        real = batch.attention_mask.to(predictions.dtype)
+        squares = (predictions - batch.actions).square() * real[..., None]
+        return error, squares.sum((0, 1)) / real.sum()
 
     def _action_loss(self, predictions: Tensor, actions: Tensor, attention_mask: Tensor) -> Tensor:
         error = action_mse if self.spec.num_actions is None else action_cross_entropy

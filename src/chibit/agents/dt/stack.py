@@ -223,6 +223,20 @@ class SequenceStack(AgentStack):
             answers: Tensor = vmap(one)(self._weights, self._fixed, self._places, tuple(inputs))
         return answers
 
+    def action_errors(self, batch: SequenceBatch) -> tuple[Tensor, Tensor | None]:
+        """See `AgentStack`."""
+        columns = {name: column for name, column in vars(batch).items() if name != "rows"}
+
+        def one(weights: Tensor, fixed: Named, place: Tensor, own: Named) -> Any:
+            with drawing(self._draws, place):
+                return self._with(
+                    weights, fixed, lambda: self._first.errors(SequenceBatch(**own, rows=place))
+                )
+
+        with evaluating(self._first.modules()):
+            errors, squares = vmap(one)(self._weights, self._fixed, self._places, columns)
+        return errors, squares if self._first.spec.num_actions is None else None
+
     def _vector(self, numbers: Sequence[float]) -> Tensor:
         """(R,) numbers beside the weights."""
         return torch.tensor(numbers, dtype=self._weights.dtype, device=self.device)

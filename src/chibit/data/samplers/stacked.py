@@ -15,6 +15,15 @@ from chibit.data.samplers.resident import Resident
 from chibit.data.samplers.windows import SequenceBatch, WindowSampler
 
 
+def side_by_side(batches: Sequence[SequenceBatch], device: torch.device) -> SequenceBatch:
+    """Batches of R runs, which lie on the host, as one on a device: every field has a first axis of R."""
+    columns = [vars(batch) for batch in batches]
+    laid = {name: torch.stack([column[name] for column in columns]) for name in columns[0]}
+    if device.type != "cpu":
+        laid = {name: send(column, device) for name, column in laid.items()}
+    return SequenceBatch(**laid)
+
+
 class StackedSampler:
     """Windows of R runs; their samplers' states move as if each had drawn alone."""
 
@@ -45,11 +54,7 @@ class StackedSampler:
         """Draw the next batch of each run: every field has a first axis of R; see `own_rows` for its rows."""
         if self._data is not None:
             return self._gathered(self._data)
-        batches = [vars(sampler.sample()) for sampler in self._samplers]
-        laid = {name: torch.stack([batch[name] for batch in batches]) for name in batches[0]}
-        if self._device.type != "cpu":
-            laid = {name: send(column, self._device) for name, column in laid.items()}
-        return SequenceBatch(**laid)
+        return side_by_side([sampler.sample() for sampler in self._samplers], self._device)
 
     def _gathered(self, data: Resident) -> SequenceBatch:
         """The same on the device."""
