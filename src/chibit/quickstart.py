@@ -11,16 +11,22 @@ from rich.console import Console
 
 from chibit.core.errors import UserError
 from chibit.core.files import make_folder
+from chibit.core.formatting import shown_time
 from chibit.core.terminal import make_console
 from chibit.recipes import RECIPES
 from chibit.reporting.report import print_report
 from chibit.sweep import Outcome, run_all
-from chibit.sweep.tasks import raise_if_stopped
+from chibit.sweep.forecast import make_plan
+from chibit.sweep.tasks import make_tasks, raise_if_stopped
 from chibit.training.loading import load_run
 from chibit.training.run_config import RunConfig
 
 ARMS = ("random", "chibit")
 DATASET = "hopper-medium"
+_COLLECTED_A_SECOND = 7_000
+"""Environment steps, in one process."""
+_PAGE_SECONDS = 30.0
+"""Of the film and the page."""
 
 
 def quickstart_configs(data: str, num_steps: int, seed: int) -> list[RunConfig[Any]]:
@@ -64,12 +70,19 @@ def run_quickstart(
     Raises:
         UserError: when a run fails, with its reason.
     """
-    from chibit.data.collect.mujoco import collect
+    from chibit.data.collect.mujoco import collect, find_collectable
 
     console, started = make_console(), time.perf_counter()
     make_folder(out)
+    configs = quickstart_configs(str(out / "data" / find_collectable(DATASET).dataset_id), num_steps, seed)
+    tasks = make_tasks(configs, root=out, study=DATASET)
+    seconds = (
+        collect_steps / _COLLECTED_A_SECOND
+        + make_plan(tasks, out, min(num_processes, len(ARMS))).seconds_left
+    )
+    console.print(f"about {shown_time(seconds + _PAGE_SECONDS)} in all (rough, for a server's cores)")
     console.rule(f"1 of 3: collect {DATASET} ({collect_steps:,} steps of Hopper-v5)")
-    data = collect(
+    collect(
         DATASET,
         num_steps=collect_steps,
         seed=seed,
@@ -78,7 +91,6 @@ def run_quickstart(
         progress=True,
     )
     console.rule(f"2 of 3: fine-tune {' and '.join(ARMS)}, {num_steps:,} steps each, evaluate in Hopper-v5")
-    configs = quickstart_configs(str(data), num_steps, seed)
     outcomes = run_all(configs, root=out, study=DATASET, num_processes=num_processes)
     raise_if_stopped(outcomes)
     for outcome in outcomes:

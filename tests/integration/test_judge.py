@@ -303,12 +303,14 @@ def test_the_table_at_the_start_says_how_long_judging_takes(log_file, tmp_path, 
     log, printed = said("left-out", "--no-judge")
     assert "judging at the end none (--no-judge; chibit judge does it)" in log
     assert "judged" not in printed and not (tmp_path / "left-out" / "judgements.json").exists()
-    monkeypatch.setattr(judge_command, "_ALWAYS_SECONDS", 1.0)
+    monkeypatch.setattr(judge_command, "LONG_SECONDS", 1.0)
     log, printed = said("longer")
     assert re.search(
         r"judging at the end none \(about \d+ s, longer than the run; chibit judge does it\)", log
     )
     assert "not judged: about" in printed and not (tmp_path / "longer" / "judgements.json").exists()
+    assert main(["judge", str(tmp_path / "longer")]) == 0
+    assert re.search(r"judging 1 run: about \d+ s \(rough, for one core\)\n", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from annotated_types import Interval
-from rich.progress import Progress
 from rich.table import Table
 
 from chibit.commands.parsing import WithEnvironment, WithJson, WithModules, parse
@@ -20,6 +19,7 @@ from chibit.core.errors import InputError, UserError
 from chibit.core.fields import BASIC, MAX_EPISODES, Count, Out, Positive, Seed, Targets
 from chibit.core.files import check_can_make, make_folder, write_atomic
 from chibit.core.formatting import format_number, format_setting
+from chibit.core.progress import step_bar
 from chibit.core.terminal import make_console, print_json
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ def evaluate(argv: Sequence[str], prog: str) -> None:
     """``chibit evaluate``."""
     arguments = parse(EvaluateArguments, argv, prog)
     from chibit.environments.atari import sticky_env_id
+    from chibit.evaluation.pool import most_steps
     from chibit.training.loading import load_run
     from chibit.training.offline import evaluate_agent, open_environments
 
@@ -98,8 +99,8 @@ def evaluate(argv: Sequence[str], prog: str) -> None:
     environments = open_environments(spec)
     if environments is None:
         raise InputError(f"{arguments.run}: its data name no environment that chibit knows; give --env-id")
-    with environments, Progress(console=make_console(stderr=True), transient=True) as progress:
-        task = progress.add_task("episodes", total=arguments.num_episodes * len(targets or (None,)))
+    most = most_steps(arguments.num_episodes, len(targets or (None,)), spec.max_episode_steps)
+    with environments, step_bar("evaluating", True, most, "steps at most") as advance:
         evaluations = evaluate_agent(
             loaded.agent,
             spec,
@@ -107,7 +108,7 @@ def evaluate(argv: Sequence[str], prog: str) -> None:
             num_episodes=arguments.num_episodes,
             seed=arguments.seed,
             environments=environments,
-            progress=lambda done, live: progress.update(task, completed=done),
+            progress=lambda done, running: advance(),
         )
     console = make_console(stderr=arguments.json)
     record = _record(evaluations, loaded, arguments.seed)

@@ -20,6 +20,7 @@ from chibit.core.errors import InputError, UserError
 from chibit.core.fields import BASIC, BelowOne, Count, Seed, Targets
 from chibit.core.files import write_atomic
 from chibit.core.formatting import count, format_number, format_setting, shown_time
+from chibit.core.progress import LONG_SECONDS
 from chibit.core.run_dir import RunDir
 from chibit.core.terminal import make_console
 from chibit.judging.judgement import FILE, SCHEMA, beside_clone
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from chibit.training.loading import LoadedRun
     from chibit.training.run_config import RunConfig
 
-_ALWAYS_SECONDS = 60.0
-"""Judging that takes no longer follows every run."""
 _TIMES_FORWARD = 3
 """What a gradient step costs for each that a policy acts."""
 _CAPTION = (
@@ -134,16 +133,19 @@ def judging_at_end(
         judging.check_log(dataset, held_out)
     except InputError as error:
         return False, Choice(what, "none", str(error))
-    acting = config.agent.rough_seconds_a_step(config.num_steps, config.precision)
+    num_policies = len(config.targets(dataset.spec) or (None,))
     seconds = judging.rough_seconds(
-        dataset,
-        num_policies=len(config.targets(dataset.spec) or (None,)),
-        seconds_an_action=acting / (_TIMES_FORWARD * config.agent.batch_size),
+        dataset, num_policies=num_policies, seconds_an_action=_seconds_an_action(config)
     )
     shown = shown_time(seconds)
-    if seconds > max(_ALWAYS_SECONDS, outlook.rough_seconds(config, dataset)):
+    if seconds > max(LONG_SECONDS, outlook.rough_seconds(config, dataset)):
         return False, Choice(what, "none", f"about {shown}, longer than the run; chibit judge does it")
     return True, Choice(what, shown, "rough; in a model of the log; --no-judge leaves it out")
+
+
+def _seconds_an_action(config: RunConfig[Any]) -> float:
+    a_step = config.agent.rough_seconds_a_step(config.num_steps, config.precision)
+    return a_step / (_TIMES_FORWARD * config.agent.batch_size)
 
 
 def _judge_all(
@@ -156,7 +158,7 @@ def _judge_all(
 ) -> None:
     console = make_console()
     judged: list[_Judged] = []
-    for judge_, runs in _judges(loaded, config, progress):
+    for judge_, runs in _judges(loaded, config, asked, progress):
         for run in runs:
             judged += _judge_run(judge_, run, asked)
     for run in loaded:
@@ -178,27 +180,42 @@ def _runs_in(folder: Path) -> list[Path]:
 
 
 def _judges(
-    loaded: Sequence[LoadedRun], config: JudgeConfig, progress: bool
+    loaded: Sequence[LoadedRun], config: JudgeConfig, asked: tuple[float, ...], progress: bool
 ) -> Iterator[tuple[Judge, list[LoadedRun]]]:
     """A judge for each log, and for each split of it: policies of one are compared with each other."""
-    from chibit.judging.judge import Judge
+    from chibit.judging.judge import Judge, rough_seconds
     from chibit.training.run_data import open_data, refuse_changed
 
-    by_log: dict[tuple[str, str], tuple[Judge, list[LoadedRun]]] = {}
+    by_log: dict[tuple[str, str], tuple[TrajectoryDataset, TrajectoryDataset | None, list[LoadedRun]]] = {}
     for run in loaded:
         train, held_out = open_data(run.config)
         refuse_changed(run.run, run.config, train)
         if run.config.data_fraction < 1.0:  # it is judged on what all of the data say
             train, held_out = open_data(dataclasses.replace(run.config, data_fraction=1.0))
         key = (train.content_hash, "" if held_out is None else held_out.content_hash)
-        if key not in by_log:
-            by_log[key] = (Judge(train, held_out=held_out, config=config, progress=progress), [])
-        by_log[key][1].append(run)
-    yield from by_log.values()
+        by_log.setdefault(key, (train, held_out, []))[2].append(run)
+    seconds = sum(
+        rough_seconds(
+            train,
+            num_policies=sum(len(_targets(run, asked)) for run in runs),
+            seconds_an_action=max(_seconds_an_action(run.config) for run in runs),
+            config=config,
+        )
+        for train, _, runs in by_log.values()
+    )
+    if progress and seconds > LONG_SECONDS:
+        line = f"judging {count(len(loaded), 'run')}: about {shown_time(seconds)} (rough, for one core)"
+        make_console(stderr=True).print(line, soft_wrap=True)
+    for train, held_out, runs in by_log.values():
+        yield Judge(train, held_out=held_out, config=config, progress=progress), runs
+
+
+def _targets(run: LoadedRun, asked: tuple[float, ...]) -> Sequence[float | None]:
+    return run.config.targets(run.spec, asked) or (None,)
 
 
 def _judge_run(judge_: Judge, run: LoadedRun, asked: tuple[float, ...]) -> Iterator[_Judged]:
-    for target in run.config.targets(run.spec, asked) or (None,):
+    for target in _targets(run, asked):
         policy = run.agent.policy(None if target is None else [target])
         name = run.run.path.resolve().name
         if target is not None:

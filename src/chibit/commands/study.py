@@ -31,6 +31,7 @@ from chibit.core.fields import (
     Workers,
 )
 from chibit.core.files import check_can_make
+from chibit.core.progress import LONG_SECONDS
 from chibit.core.targets import read_targets
 from chibit.core.terminal import make_console, print_json
 
@@ -40,10 +41,6 @@ if TYPE_CHECKING:
     from chibit.sweep import Outcome
     from chibit.sweep.forecast import Plan
     from chibit.training.run_config import RunConfig
-
-
-_LONG = 60.0
-"""Seconds; of what takes longer the time is said before it begins."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +165,7 @@ def study(argv: Sequence[str], prog: str) -> None:
         _show_plan(plan, None if adaptive is None else adaptive.most, as_json=arguments.json)
         return
     folder = arguments.root / arguments.name
-    if plan.seconds_left > _LONG:
+    if plan.seconds_left > LONG_SECONDS:
         make_console(stderr=True).print(f"{len(plan.runs)} runs: {plan}", soft_wrap=True)
     if fixed != Registration():
         register(folder, fixed)

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+from rich.progress import TextColumn
 
 
 def make_console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:
@@ -44,28 +34,6 @@ def _finite(value: Any) -> Any:
 def text_column(text: str) -> TextColumn:
     """A column of a progress bar, with the fields of a task in braces; their values are shown as they are."""
     return TextColumn(text, markup=False)
-
-
-@contextlib.contextmanager
-def byte_bar(description: str, shown: bool, total: int | None = None) -> Iterator[Callable[..., None]]:
-    """A bar over bytes on standard error; gives what takes `advance`, or `completed` and `total`."""
-    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    console = make_console(stderr=True)
-    with Progress(text_column("{task.description}"), *columns, console=console, disable=not shown) as bar:
-        yield partial(bar.update, bar.add_task(description, total=total))
-
-
-@contextlib.contextmanager
-def step_bar(description: str, shown: bool, total: int) -> Iterator[Callable[[], None]]:
-    """A bar over steps on standard error, with the time left, gone at its end; gives what counts one.
-
-    Only a terminal shows it: in a file it would leave empty lines.
-    """
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), text_column("left"))
-    console = make_console(stderr=True)
-    text, hidden = text_column("{task.description}"), not (shown and console.is_terminal)
-    with Progress(text, *columns, console=console, disable=hidden, transient=True) as bar:
-        yield partial(bar.advance, bar.add_task(description, total=total))
 
 
 def print_anything() -> None:

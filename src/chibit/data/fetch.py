@@ -10,8 +10,8 @@ from pathlib import Path
 
 from chibit.core.errors import ResourceError
 from chibit.core.files import extend, flush, make_folder, move, resource_error
+from chibit.core.progress import byte_bar
 from chibit.core.temporary import open_locked
-from chibit.core.terminal import byte_bar
 
 TIMEOUT_SECONDS = 10.0
 """Silence after which a server counts as unreachable."""

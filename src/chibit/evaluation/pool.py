@@ -13,6 +13,20 @@ from chibit.core.errors import InputError
 from chibit.environments.make import make_env
 from chibit.environments.spaces import Spaces
 
+MAX_LOCKSTEP = 256
+"""Most episodes played at once in one process; more run in waves. It bounds memory, and larger batches gain
+nothing."""
+
+
+def episodes_in_wave(num_targets: int, num_processes: int = 1) -> int:
+    """Episodes of each target that are played at once."""
+    return max(1, MAX_LOCKSTEP * num_processes // num_targets)
+
+
+def most_steps(num_episodes: int, num_targets: int, time_limit: int) -> int:
+    """Lockstep steps of an evaluation where every episode lasts until the time limit."""
+    return -(-num_episodes // episodes_in_wave(num_targets)) * time_limit
+
 
 class Kind(NamedTuple):
     """What a pool is asked for; see `EnvironmentPool`."""

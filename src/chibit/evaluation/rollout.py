@@ -25,15 +25,11 @@ from chibit.core.acting import EpisodePolicy, StackPolicy, unlimited
 from chibit.core.errors import InputError
 from chibit.environments.own import EnvLike, take_env
 from chibit.evaluation.crew import Crew
-from chibit.evaluation.pool import EnvironmentPool
+from chibit.evaluation.pool import EnvironmentPool, episodes_in_wave
 from chibit.evaluation.stage import AnyStage, Stage, on_stage
 from chibit.evaluation.summary import EvaluationSummary, summarize
 
 log = logging.getLogger(__name__)
-
-MAX_LOCKSTEP = 256
-"""Most episodes played at once in one process; more run in waves. It bounds memory, and larger batches gain
-nothing."""
 
 DISCOUNT = 0.99
 """Of discounted returns, per step; what `chibit judge` calls a value."""
@@ -308,7 +304,7 @@ def evaluate_all(
     seeds = [episode_seeds(part.seed, num_episodes) for part in parts]
     played: list[list[list[Episode]]] = [[[] for _ in part.target_returns] for part in parts]
     started, done = time.perf_counter(), 0
-    in_wave = max(1, MAX_LOCKSTEP * (1 if crew is None else crew.num_processes) // num_targets)
+    in_wave = episodes_in_wave(num_targets, 1 if crew is None else crew.num_processes)
     for first in range(0, num_episodes, in_wave):
         waves = [of_part[first : first + in_wave] for of_part in seeds]
         episodes = _play_wave(policy, parts, waves, _counted_from(done, progress), crew)

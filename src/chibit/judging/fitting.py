@@ -20,7 +20,7 @@ from chibit.core.fields import Count, Seed
 from chibit.core.files import atomic_folder, write_atomic
 from chibit.core.home import home_folder
 from chibit.core.memory import read_whole
-from chibit.core.terminal import step_bar
+from chibit.core.progress import step_bar
 from chibit.data.dataset import TrajectoryDataset
 from chibit.judging.clone import Clone
 from chibit.judging.judgement import SelfTest

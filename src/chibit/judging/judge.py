@@ -18,7 +18,7 @@ from chibit.core.config import Checked
 from chibit.core.errors import InputError
 from chibit.core.fields import BelowOne, Count, Fraction
 from chibit.core.formatting import count, format_number
-from chibit.core.terminal import step_bar
+from chibit.core.progress import step_bar
 from chibit.data.dataset import TrajectoryDataset
 from chibit.data.statistics import spread
 from chibit.judging.estimators import OtherEstimates, other_estimates

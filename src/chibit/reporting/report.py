@@ -281,7 +281,7 @@ def print_report(
     Returns:
         The page, where it was asked for.
     """
-    analysis = analyze(read_study(folder), target=target, baseline=baseline, levels=levels)
+    analysis = analyze(read_study(folder, progress=True), target=target, baseline=baseline, levels=levels)
     paths = write_report_files(analysis, out or folder, formats)
     if as_json:
         print_json(render_record(analysis, paths))

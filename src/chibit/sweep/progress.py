@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, TaskID, TimeElapsedColumn
 from chibit.core.errors import UserError
 from chibit.core.files import open_regular
 from chibit.core.formatting import shown_time
+from chibit.core.progress import LONG_SECONDS
 from chibit.core.terminal import make_console, text_column
 from chibit.evaluation.summary import summarize_record
 from chibit.sweep.forecast import forecast, measure
@@ -29,7 +30,7 @@ _MOST_BARS = 16
 
 
 class StudyProgress:
-    """A line for the study, and a bar for each run under way."""
+    """A line for the study, and a bar for each run under way; in a log a line a minute stands for them."""
 
     def __init__(self, tasks: Sequence[Task], root: Path, *, enabled: bool) -> None:
         self._tasks, self._enabled = {task.path: task for task in tasks}, enabled
@@ -155,8 +156,12 @@ class StudyProgress:
                 self._show(spec, f"pre-training {spec}", int(metrics["step"]), source_steps(spec), "")
 
     def _follow(self) -> None:
+        next_line = self._began + LONG_SECONDS
         while not self._over.wait(_REFRESH_SECONDS):
             self.refresh()
+            if time.monotonic() > next_line and not self._bars.console.is_terminal:
+                next_line += LONG_SECONDS
+                self.say(f"  {self._bars.tasks[self._study].fields['note']}")
 
 
 def _note(path: Path, metrics: dict[str, Any]) -> str:

@@ -19,7 +19,7 @@ from torch import Tensor
 from chibit.agents.guard import MOST_UNREAD
 from chibit.core.checkpoint import Checkpoint, CheckpointSaver, load_checkpoint, sweep
 from chibit.core.errors import DamagedFileError, InputError, UserError, first_line
-from chibit.core.formatting import shown_time
+from chibit.core.progress import Pace
 from chibit.core.run_dir import RunDir
 from chibit.core.runtime import read_scalars
 from chibit.core.signals import Stopped, StopRequests
@@ -31,7 +31,7 @@ from chibit.training.workers import Workers
 
 ConfigT = TypeVar("ConfigT", RunConfig[Any], PretrainConfig)
 _SMOOTHING = 0.98
-_REDRAW_SECONDS, _LINE_SECONDS = 0.5, 60.0
+_REDRAW_SECONDS = 0.5
 
 
 @dataclass
@@ -122,9 +122,9 @@ class Loop(ABC, Generic[ConfigT]):
         """Step, log, evaluate and save, until the last step; then write the result."""
         config, state = self.config, self.state
         with self.stop, self.progress.bar, self.resources(), self.saver:
-            self.progress.start(state.step)
             if state.step == 0:
                 self.before_first_step()
+            self.progress.start(state.step)
             while state.step < config.num_steps:
                 self._step()
                 self._follow_up()
@@ -293,7 +293,8 @@ def _read_state(saved: Mapping[str, Any]) -> LoopState:
 class RunProgress:
     """What a person sees of a run: lines, and a bar with rate, loss and time left; or nothing.
 
-    It is on standard error. Where that is no terminal but a log, a line a minute stands for the bar.
+    It is on standard error. Where that is no terminal but a log, a line a minute stands for the bar; its time
+    left includes evaluations.
     """
 
     def __init__(
@@ -317,9 +318,11 @@ class RunProgress:
             disable=not (enabled and console.is_terminal),
         )
         self._task = self.bar.add_task(name, total=num_steps, loss=0.0, rate=0.0, note="")
-        self._name, self._unit, self._num_steps = name, unit, num_steps
+        self._name, self._num_steps = name, num_steps
         self._is_shown = enabled
-        self._rate_from, self._next_line = (0, 0.0), 0.0
+        self._pace = Pace(
+            name, num_steps, self.say, in_log=self.bar.disable, beside=", evaluations not counted"
+        )
         self._units_a_step = units_a_step
         self._loss: float | Tensor | None = None
         self._since, self._steps = 0.0, 0
@@ -328,7 +331,7 @@ class RunProgress:
         """Show the bar from `step` on."""
         self.bar.reset(self._task, completed=step)
         self._since = time.perf_counter()
-        self._rate_from, self._next_line = (step, self._since), self._since + _LINE_SECONDS
+        self._pace.start(step)
         self.say(f"{self._name}: {self._num_steps - step:,} of {self._num_steps:,} steps to do")
 
     def say(self, message: str) -> None:
@@ -351,17 +354,7 @@ class RunProgress:
         loss = 0.0 if self._loss is None else float(self._loss)
         self.bar.update(self._task, advance=self._steps, loss=loss, **fields)  # type: ignore
         self._since, self._steps = now, 0
-        if self.bar.disable and now > self._next_line:
-            self._next_line = now + _LINE_SECONDS
-            self._write_line(loss, now)
-
-    def _write_line(self, loss: float, now: float) -> None:
-        """What a log says in place of the bar; the time left includes evaluations."""
-        step = int(self.bar.tasks[0].completed)
-        begun, since = self._rate_from
-        a_step = (now - since) / max(1, step - begun)
-        left = shown_time((self._num_steps - step) * a_step)
-        self.say(f"  step {step:,} of {self._num_steps:,}, loss {loss:.4f}, about {left} left")
+        self._pace.at(self.bar.tasks[0].completed, f", loss {loss:.4f}")
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:

@@ -19,8 +19,7 @@ from chibit.core.config import to_json
 from chibit.core.errors import InputError
 from chibit.environments.make import make_env, physics_record
 from chibit.evaluation import pool as pool_module
-from chibit.evaluation import rollout as rollout_module
-from chibit.evaluation.pool import EnvironmentPool
+from chibit.evaluation.pool import EnvironmentPool, most_steps
 from chibit.evaluation.rollout import episode_seeds, evaluate, rollout
 
 
@@ -279,8 +278,19 @@ def test_waves_play_the_same_episodes(monkeypatch):
         return [dataclasses.replace(result, seconds=0.0) for result in results]
 
     whole = play()
-    monkeypatch.setattr(rollout_module, "MAX_LOCKSTEP", 4)
+    monkeypatch.setattr(pool_module, "MAX_LOCKSTEP", 4)
     assert play() == whole
+
+
+@pytest.mark.parametrize("at_once", [256, 4])
+def test_progress_is_told_as_often_as_is_foreseen(monkeypatch, at_once):
+    monkeypatch.setattr(pool_module, "MAX_LOCKSTEP", at_once)
+    told = []
+    evaluate(
+        FixedActions(np.zeros((20, 1), np.float32)), "Pendulum-v1", target_returns=[2.0, 1.0], num_episodes=5,
+        max_episode_steps=20, progress=lambda steps, running: told.append(steps),
+    )  # fmt: skip
+    assert len(told) == most_steps(5, 2, 20) == 20 * (1 if at_once == 256 else 3)
 
 
 def test_reused_environments_give_the_same_episodes_and_are_closed():
@@ -405,7 +415,7 @@ def test_what_is_asked_for_each_target_is_in_what_comes_back(monkeypatch, caplog
 
 def test_one_episode_for_each_target_is_the_least_that_is_played_at_once(monkeypatch):
     monkeypatch.setattr(pool_module, "make_env", lambda *_, **__: Countdown(1))
-    monkeypatch.setattr(rollout_module, "MAX_LOCKSTEP", 1)
+    monkeypatch.setattr(pool_module, "MAX_LOCKSTEP", 1)
     policy = FixedActions(ZERO)
     evaluate(policy, "Pendulum-v1", target_returns=[1.0, 2.0], num_episodes=2, seed=0)
     assert [len(seen) for seen in policy.seen] == [2, 2]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from chibit.core import terminal
+from chibit.core import progress
 from chibit.judging import fitting
 from chibit.judging.fitting import LENGTHS, FitConfig, fit_log, open_loop
 from chibit.judging.judge import Judge
@@ -40,7 +40,7 @@ def test_a_model_is_learned_once(parts, tmp_path, monkeypatch):
 def test_what_is_learned_is_shown_with_the_time_left(parts, tmp_path, monkeypatch):
     shown = io.StringIO()
     monkeypatch.setattr(
-        terminal, "make_console", lambda **_: Console(file=shown, force_terminal=True, width=100)
+        progress, "make_console", lambda **_: Console(file=shown, force_terminal=True, width=100)
     )
     fit_log(*parts, TINY, cache=tmp_path / "quiet")
     assert not shown.getvalue()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import time
 
 import pytest
 
@@ -9,7 +10,7 @@ from chibit.agents import AGENTS
 from chibit.core.formatting import shown_time
 from chibit.core.run_dir import RunDir
 from chibit.recipes import RECIPES
-from chibit.sweep import forecast
+from chibit.sweep import forecast, progress
 from chibit.sweep.progress import StudyProgress
 from chibit.sweep.tasks import Outcome, make_tasks
 from chibit.training.result import target_scores
@@ -106,6 +107,16 @@ def test_baselines_have_their_own_figures(tmp_path):
 )
 def test_times_are_short(seconds, shown):
     assert shown_time(seconds) == shown
+
+
+def test_a_log_has_a_line_of_the_study_now_and_then(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "_REFRESH_SECONDS", 0.001)
+    monkeypatch.setattr(progress, "LONG_SECONDS", 0.01)
+    with StudyProgress(tasks_of(tmp_path, config_of(), config_of(seed=1)), tmp_path, enabled=True):
+        time.sleep(0.1)
+    lines = capsys.readouterr().err.splitlines()
+    assert 2 < len(lines) < 20 and not any("\x1b" in line for line in lines)
+    assert lines[0] == "  0 of 2 done, 0 running, 2 waiting"
 
 
 def test_progress_counts_and_says_how_much_is_left(tmp_path, capsys):

@@ -79,7 +79,8 @@ def test_a_log_has_a_line_a_minute_with_the_time_left_and_no_bar(clock, capsys):
     assert "\r" not in said and "\x1b" not in said
     assert said.splitlines() == [
         "run: 900 of 1,000 steps to do",
-        "  step 161 of 1,000, loss 0.5000, about 14 min left",
+        "run: about 15 min for 900 steps, evaluations not counted",
+        "  161 of 1,000 steps, loss 0.5000, about 14 min left",
     ]
 
 

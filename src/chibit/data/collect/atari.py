@@ -16,8 +16,9 @@ import numpy as np
 from chibit.core.errors import InputError
 from chibit.core.files import sha256_file
 from chibit.core.formatting import format_number
+from chibit.core.progress import step_bar
 from chibit.data.collect.behavior.atari import Actor, Dice, load_actor, with_dice
-from chibit.data.collect.mujoco import check_numbers, progress_bar, require_space, reuse
+from chibit.data.collect.mujoco import check_numbers, require_space, reuse
 from chibit.data.frame_store import FrameEpisode, write_frame_store
 from chibit.data.readers.origin import Origin
 from chibit.data.resolve import atari_folder
@@ -78,7 +79,7 @@ def collect_atari(
         seed: decides every game.
         sticky_actions: play with sticky actions.
         out: folder that holds such sets; None is where `load_dataset` looks for them.
-        progress: show a bar with rate and time left.
+        progress: show a bar with the time left.
 
     Returns:
         The store. One that was collected with the same settings before is returned as it is.
@@ -108,7 +109,7 @@ def collect_atari(
         return reuse(folder, settings, folder / MANIFEST, "provenance")
     require_space(folder, num_steps, math.prod(IMAGE_SHAPE[1:]) + 12)
     returns: dict[float, list[float]] = {epsilon: [] for epsilon in EPSILONS[level]}
-    with progress_bar(dataset, num_steps, progress) as advance:
+    with step_bar(f"collecting {dataset}", progress, num_steps) as advance:
         episodes = _play(envs, actor, settings, returns, advance)
         write_frame_store(folder, episodes, _origin(game, settings), notes=_notes(settings, returns))
     return folder

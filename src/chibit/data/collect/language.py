@@ -15,7 +15,8 @@ import numpy as np
 
 from chibit.core.errors import InputError
 from chibit.core.files import nearest
-from chibit.data.collect.mujoco import check_numbers, progress_bar, require_space, reuse
+from chibit.core.progress import step_bar
+from chibit.data.collect.mujoco import check_numbers, require_space, reuse
 from chibit.data.environment import check_environment
 from chibit.data.readers.origin import Origin
 from chibit.data.readers.recording import Block, Recording
@@ -77,7 +78,7 @@ def collect_language(
         num_episodes: episodes instead; None of both is 10,000.
         seed: decides every episode.
         out: folder that holds such sets; None is where `load_dataset` looks for them.
-        progress: show a bar with rate and time left.
+        progress: show a bar with the time left.
 
     Returns:
         The store. One that was collected with the same settings before is returned as it is.
@@ -105,7 +106,8 @@ def collect_language(
     most = num_steps or (num_episodes or 1) * row.max_episode_steps
     require_space(folder, most, 160)
     total = num_steps or num_episodes or 0
-    with progress_bar(dataset, total, progress, "steps" if num_steps else "episodes") as advance:
+    unit = "steps" if num_steps else "episodes"
+    with step_bar(f"collecting {dataset}", progress, total, unit) as advance:
         episodes = _collect(row, settings, advance)
     return _write(folder, row, settings, episodes)
 

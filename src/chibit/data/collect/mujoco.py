@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import shutil
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from itertools import chain
@@ -20,12 +20,11 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from rich.progress import BarColumn, Progress, TimeRemainingColumn
 
 from chibit.core.config import read_json
 from chibit.core.errors import InputError, ResourceError, UserError
 from chibit.core.files import nearest
-from chibit.core.terminal import make_console, text_column
+from chibit.core.progress import step_bar
 from chibit.data.collect.behavior import BehaviorPolicy, Ladder, load_ladder
 from chibit.data.collect.behavior.rollout import BLOCK_EPISODES, Episode, roll_out_block
 from chibit.data.collect.behavior.streams import block_runner, in_order
@@ -126,7 +125,7 @@ def collect(
         seed: Decides every episode.
         num_processes: Worker processes; the data do not depend on it.
         out: Root folder of Minari data sets; `None` is Minari's own.
-        progress: Show a bar with rate and time left.
+        progress: Show a bar with the time left.
 
     Returns:
         The folder of the data set. One that was collected with the same settings before is returned as it is.
@@ -154,7 +153,7 @@ def collect(
     require_space(root, num_steps, 1.3 * (8 * state_dim + 4 * act_dim + 8 + 2))
     returns: dict[str, list[float]] = {}
 
-    with progress_bar(entry.name, num_steps, progress) as advance:
+    with step_bar(f"collecting {entry.name}", progress, num_steps) as advance:
 
         def episodes() -> Iterator[Episode]:
             for phase, episode in _episodes(entry, ladder, settings, num_processes):
@@ -315,24 +314,3 @@ def _metadata(
             ],
         },
     }
-
-
-@contextmanager
-def progress_bar(
-    name: str, num_steps: int, shown: bool, unit: str = "steps"
-) -> Iterator[Callable[[int], None]]:
-    """Show steps, rate and time left on standard error; give the function that advances it."""
-    columns = (
-        text_column(f"collecting {name}"),
-        BarColumn(),
-        text_column("{task.completed:,.0f}/{task.total:,.0f} " + unit),
-        text_column("{task.fields[rate]:,.0f}/s"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=make_console(stderr=True), disable=not shown) as bar:
-        task = bar.add_task("", total=num_steps, rate=0.0)
-
-        def advance(steps: int) -> None:
-            bar.update(task, advance=steps, rate=bar.tasks[task].speed or 0.0)
-
-        yield advance

@@ -11,10 +11,11 @@ import gymnasium as gym
 import numpy as np
 
 from chibit.core.errors import InputError
+from chibit.core.progress import step_bar
 from chibit.data.collect.behavior.rollout import Episode
 from chibit.data.collect.memory import play_memory
 from chibit.data.collect.minari_writer import minari_root, write_minari
-from chibit.data.collect.mujoco import check_numbers, progress_bar, require_space, reuse
+from chibit.data.collect.mujoco import check_numbers, require_space, reuse
 from chibit.data.collect.pointmaze import play_maze
 from chibit.environments.data_names import read_name
 from chibit.environments.kinds import Environment, MazeTask, MemoryEnvironment
@@ -76,7 +77,7 @@ def collect_scripted(
             longest episodes have.
         seed: decides every episode.
         out: root folder of Minari data sets; None is Minari's own.
-        progress: show a bar with rate and time left.
+        progress: show a bar with the time left.
 
     Returns:
         The folder of the data set. One that was collected with the same settings before is returned as it is.
@@ -103,7 +104,7 @@ def collect_scripted(
     require_space(root, settings.num_steps, 64)
     play, script = _SCRIPTS[type(row)]
     returns: list[float] = []
-    with progress_bar(dataset, settings.num_steps, progress) as advance:
+    with step_bar(f"collecting {dataset}", progress, settings.num_steps) as advance:
         episodes = _episodes(play, env, settings, level, returns, advance)
         return write_minari(
             root, dataset_id, env, episodes, lambda: _metadata(settings, level, script, returns)

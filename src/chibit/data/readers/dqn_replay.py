@@ -26,7 +26,8 @@ import numpy as np
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.fingerprint import content_sample
 from chibit.core.home import home_folder
-from chibit.data.collect.mujoco import check_numbers, progress_bar, require_space
+from chibit.core.progress import step_bar
+from chibit.data.collect.mujoco import check_numbers, require_space
 from chibit.data.fetch import download
 from chibit.data.frame_store import FrameEpisode, write_frame_store
 from chibit.data.readers.dqn_replay_shards import REMEDY, ROW_SHAPES, open_shard, read_count
@@ -172,7 +173,7 @@ def convert_replay(
         target_returns=row.replay_target_returns,
         provenance={**made_of, "shards": _identify(folder)},
     )
-    with progress_bar(out.name, found, progress) as advance:
+    with step_bar(f"writing {out.name}", progress, found) as advance:
         episodes = (
             episode
             for buffer, spans in zip(buffers, chosen, strict=True)

@@ -24,7 +24,7 @@ def download_minari(dataset_id: str, root: Path, *, hint: str = "", progress: bo
         dataset_id: `mujoco/hopper/medium-v0`, already checked as a name.
         root: folder of Minari data sets.
         hint: what else may have been meant, for the message.
-        progress: let Minari's own bars through to standard error.
+        progress: say so on standard error, and let Minari's own bars through to a terminal.
 
     Returns:
         The folder of the data set.
@@ -84,7 +84,7 @@ def _fetch(dataset_id: str, root: Path, progress: bool) -> str | None:
     with process, _ended_with(process):
         while piece := process.stderr.read1(4096):  # type: ignore[attr-defined]
             tail = (tail + piece)[-4096:]
-            if progress:
+            if progress and sys.stderr.isatty():
                 sys.stderr.write(piece.decode(errors="replace"))
     if process.returncode == 0:
         return None

@@ -21,7 +21,7 @@ from chibit.core.config import read_json
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.files import open_regular, read_regular
 from chibit.core.fingerprint import fingerprint
-from chibit.core.terminal import byte_bar
+from chibit.core.progress import byte_bar
 from chibit.data.resolve import home_folder
 from chibit.data.text.sources import HUB_CORPORA, PIECE, TextSource, find_text
 from chibit.data.text.tokenizer import BPETokenizer, Tokenizer, load_gpt2_tokenizer, train_bpe

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from chibit.core.errors import InputError, read_error
+from chibit.core.progress import step_bar
 from chibit.core.run_dir import INCIDENTAL
 from chibit.core.targets import environment_name
 from chibit.judging.judgement import FILE as JUDGEMENTS
@@ -144,12 +145,13 @@ class Study:
         return gaps
 
 
-def read_study(folder: Path, only: Collection[Path] | None = None) -> Study:
+def read_study(folder: Path, only: Collection[Path] | None = None, *, progress: bool = False) -> Study:
     """Read every run directory in a folder, or the one that the folder is.
 
     Args:
         folder: a study's folder, or a single run directory.
         only: run directories to read; None reads all.
+        progress: show on standard error how many are read.
 
     Returns:
         The runs, and all that could not be used with the reason.
@@ -161,7 +163,11 @@ def read_study(folder: Path, only: Collection[Path] | None = None) -> Study:
     tables = {candidate: entries for candidate in folders if (entries := read_kept(candidate))}
     kept = [entry for entries in tables.values() for entry in entries]
     folders = [candidate for candidate in folders if candidate not in tables]
-    found = [read_run(candidate) for candidate in folders]
+    found = list[Run | Excluded]()
+    with step_bar("reading", progress, len(folders), "runs") as advance:
+        for candidate in folders:
+            found.append(read_run(candidate))
+            advance()
     if only is None and not any(isinstance(entry, Run) or entry.is_run for entry in (*found, *kept)):
         raise InputError(f"{folder}: it holds no run directories; {_REMEDY}")
     runs = _name_data_apart([entry for entry in (*found, *kept) if isinstance(entry, Run)])
