@@ -8,7 +8,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from chibit.data.dataset import TrajectoryDataset
 from chibit.data.load import from_arrays
 from chibit.data.samplers.placement import place
 from chibit.data.samplers.stacked import StackedSampler
+from chibit.data.spec import ObservationPart
 from chibit.models.gpt import GPTConfig, GPTShape
 from chibit.models.language_model import LanguageModel, LanguageModelConfig
 
@@ -83,6 +84,26 @@ def data(is_discrete: bool, num_steps: int) -> TrajectoryDataset:
     )
 
 
+@cache
+def instructed(num_steps: int) -> TrajectoryDataset:
+    """Noise of BabyAI's sizes, whose episodes are for something that is said in words."""
+    draw, folder = np.random.default_rng(0), Path(tempfile.mkdtemp(prefix="chibit-gpu-"))
+    parts = (
+        ObservationPart(path=("direction",), shape=(4,)),
+        ObservationPart(path=("image",), shape=(7, 7, 3)),
+    )
+    made = from_arrays(
+        draw.integers(0, 4, (num_steps, sum(part.width for part in parts))),
+        draw.integers(0, NUM_ACTIONS, num_steps),
+        rewards=np.ones(num_steps),
+        terminations=np.arange(num_steps) % EPISODE == EPISODE - 1,
+        cache=folder,
+    )
+    texts = [f"go to the {color} ball" for color in ("red", "green", "blue")]
+    missions = np.array([texts[i % 3] for i in range(made.num_episodes)])
+    return replace(made, spec=replace(made.spec, observation_parts=parts), missions=missions)
+
+
 def is_sequence(name: str) -> bool:
     """Whether an agent's config is the sequence model's, or inherits it."""
     return issubclass(AGENTS[name].config, AGENTS[DEFAULT_AGENT].config)
@@ -101,7 +122,8 @@ def config_of(name: str, sizes: Sizes, **settings: Any) -> Any:
 
 def made(config: Any, sizes: Sizes, runtime: Runtime, seed: int = 0) -> tuple[Agent, Any]:
     """An agent and its sampler, drawn from the same numbers on every device."""
-    dataset = data(config.agent in DISCRETE, sizes.num_steps)
+    kind = config.agent
+    dataset = instructed(sizes.num_steps) if kind == "text" else data(kind in DISCRETE, sizes.num_steps)
     torch.manual_seed(seed)
     agent = make_agent(config, dataset.spec, runtime)
     return agent, agent.sampler(agent.prepare(dataset), np.random.default_rng(seed))

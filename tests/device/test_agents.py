@@ -13,9 +13,12 @@ from baseline_toys import CONTINUOUS, DISCRETE, identity_data, small_config
 from chibit.agents import AGENTS, guard, make_agent
 from chibit.core.errors import DivergenceError
 from chibit.core.runtime import Runtime, read_scalars
+from chibit.data.load import from_arrays
 from chibit.data.samplers.placement import place
 from chibit.data.samplers.windows import WindowSampler
+from chibit.data.spec import ObservationPart
 from chibit.losses.similarity import SimilarityForm
+from chibit.models.gpt import GPTShape
 from chibit.recipes import RECIPES
 from pretend_device import PretendTensor, pretend_device
 
@@ -105,6 +108,37 @@ def test_no_step_waits_for_the_device(name):
     with pretend_device() as seen:
         agent, sampler = make(name, DEVICE)
         steps_without_waiting(seen, agent, sampler, STEPS)
+
+
+@pytest.fixture(scope="module")
+def instructed(tmp_path_factory):
+    """Eight episodes of BabyAI's sizes, of two instructions."""
+    draw = np.random.default_rng(0)
+    parts = (
+        ObservationPart(path=("direction",), shape=(4,)),
+        ObservationPart(path=("image",), shape=(7, 7, 3)),
+    )
+    made = from_arrays(
+        draw.integers(0, 4, (40, 151)), draw.integers(0, 3, 40), np.ones(40), np.arange(40) % 5 == 4,
+        cache=tmp_path_factory.mktemp("instructed"),
+    )  # fmt: skip
+    texts = np.array(["go to the red ball", "open a door"] * 4)
+    return replace(made, spec=replace(made.spec, observation_parts=parts), missions=texts)
+
+
+def test_the_agent_that_reads_gives_what_the_cpu_gives_and_waits_for_nothing(instructed):
+    def made(runtime):
+        torch.manual_seed(0)
+        shape = GPTShape(n_layer=1, n_embd=16)
+        config = AGENTS["text"].config(gpt=shape, batch_size=4, context_length=8)
+        agent = make_agent(config, instructed.spec, runtime)
+        return agent, agent.sampler(agent.prepare(instructed), np.random.default_rng(0))
+
+    expected = run(*made(Runtime()), 3)
+    with pretend_device() as seen:
+        for there, wanted in zip(run(*made(DEVICE), 3), expected, strict=True):
+            assert there == pytest.approx(wanted, rel=1e-4, abs=1e-6)
+        steps_without_waiting(seen, *made(DEVICE), 3)
 
 
 def forms():

@@ -10,7 +10,6 @@ numbers in a state · F features of a text.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -172,11 +171,7 @@ class InstructedModel(nn.Module):
         width = cast(int, backbone.width)
         self.backbone, self.reader = backbone, reader
         self._grid, self._num_cells = grid_columns, num_cells
-        others = [
-            column for column in range(state_dim) if not grid_columns.start <= column < grid_columns.stop
-        ]
-        self._others: Sequence[int] = others
-        self.look = SoftLook(num_cells, len(others), width)
+        self.look = SoftLook(num_cells, state_dim - (grid_columns.stop - grid_columns.start), width)
         self.embed_action = nn.Embedding(num_actions, width)
         self.timesteps = nn.Embedding(max_timesteps, width)
         self.norm = nn.LayerNorm(width)
@@ -199,7 +194,8 @@ class InstructedModel(nn.Module):
         """
         told: Told = self.reader(text)
         grids = states[..., self._grid].round().long().unflatten(-1, (self._num_cells, len(SYMBOLS)))
-        seen = self.look(grids, states[..., self._others], told.summary)
+        others = torch.cat([states[..., : self._grid.start], states[..., self._grid.stop :]], dim=-1)
+        seen = self.look(grids, others, told.summary)
         time = self.timesteps(timesteps.clamp(max=self.timesteps.num_embeddings - 1))
         steps = torch.stack([seen, self.embed_action(actions)], dim=2) + time[:, :, None]
         tokens = self.norm(steps.flatten(1, 2))[:, :-1]

@@ -60,8 +60,9 @@ class MissionSampler(WindowSampler):
         )
         self._normalize = StateNormalizer(np.zeros(1, np.float32), np.ones(1, np.float32))
         texts, places = np.unique(dataset.missions, return_inverse=True)
-        self._texts, self._text_of = encode(texts.tolist()), places
         self._lengths = np.diff(self._starts)
+        self._texts = encode(texts.tolist())
+        self._text_of = torch.from_numpy(np.repeat(places, self._lengths))  # (N,) of each row
         if self._mixed is not None:  # bounds of rows become those of episodes
             bounds, shares = self._mixed
             self._mixed = np.searchsorted(self._starts, bounds), shares
@@ -69,7 +70,7 @@ class MissionSampler(WindowSampler):
     def move_to(self, device: torch.device) -> None:
         """Keep the data and the texts on a device."""
         super().move_to(device)
-        self._texts = self._texts.to(device)
+        self._texts, self._text_of = self._texts.to(device), self._text_of.to(device)
 
     def sample(self) -> MissionBatch:
         """Draw the next batch."""
@@ -84,8 +85,8 @@ class MissionSampler(WindowSampler):
     def windows(self, rows: np.ndarray) -> MissionBatch:
         """Give the pieces that end at chosen rows (B,), with their texts."""
         batch = super().windows(rows)
-        episodes = np.searchsorted(self._starts, rows, side="right") - 1
-        steps = int(np.minimum(rows - self._starts[episodes] + 1, self.context_length).max())
-        text = self._texts[torch.from_numpy(self._text_of[episodes]).to(self._texts.device)]
+        begun = self._starts[np.searchsorted(self._starts, rows, side="right") - 1]
+        steps = int(np.minimum(rows - begun + 1, self.context_length).max())
+        text = self._texts[self._text_of[batch.rows]]
         cut = {name: column[:, :steps] for name, column in vars(batch).items() if name != "rows"}
         return MissionBatch(**cut, rows=batch.rows, text=text)
