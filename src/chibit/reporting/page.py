@@ -12,7 +12,6 @@ import hashlib
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from chibit.core.files import read_regular
+from chibit.core.version import __version__
 from chibit.reporting.analysis import HEADLINE, Analysis
 from chibit.reporting.figures import (
     crossover,
@@ -137,7 +137,7 @@ def render_page(analysis: Analysis, files: Mapping[str, str], *, is_beside_runs:
         css=Markup(_own_file("page.css")),
         script=Markup(script),
         script_hash=_content_hash(script),
-        version=version("chibit"),
+        version=__version__,
         made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
 

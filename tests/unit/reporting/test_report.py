@@ -1,9 +1,11 @@
 """Whole reports: files, formats, no torch, no half-written page, and what a terminal shows."""
 
 import csv
+import importlib.metadata
 import io
 import subprocess
 import sys
+from unittest import mock
 
 import pytest
 from rich.console import Console
@@ -11,6 +13,7 @@ from rich.console import Console
 from chibit.core.errors import InputError, ResourceError
 from chibit.core.files import check_can_make
 from chibit.core.shared_folder import MANIFEST
+from chibit.core.version import __version__
 from chibit.reporting import build_report, render_console_table
 
 HOPPER = "hopper-medium-v2"
@@ -25,6 +28,12 @@ def shown(folder, **settings):
     console = Console(width=120, file=io.StringIO())
     console.print(render_console_table(folder, **settings))
     return console.file.getvalue()
+
+
+def test_a_package_that_is_on_the_path_and_not_installed_reports_too(study):
+    missing = importlib.metadata.PackageNotFoundError("chibit")
+    with mock.patch.object(importlib.metadata, "distribution", side_effect=missing):
+        assert f"chibit {__version__}" in build_report(study).html.read_text()
 
 
 def test_all_formats_beside_the_runs(study):
