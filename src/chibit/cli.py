@@ -8,7 +8,7 @@ import platform
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from rich.console import Console
 
@@ -23,17 +23,17 @@ VERBOSE = ("-v", "--verbose")
 VERBS = {
     "quickstart": (
         "start.quickstart",
-        "the main job on a laptop: collect, fine-tune two arms, evaluate",
+        "collect data, fine-tune two arms, evaluate, write a page",
     ),
     "data collect": (
         "data.collect",
-        "make D4RL-style data with the shipped policies, or Atari data with an actor",
+        "D4RL-style data by shipped policies, or Atari data by an actor",
     ),
     "data convert": ("data.convert", "write a data set as a store, for Minari or as .npz"),
     "data list": ("data.list_known", "data sets that can be made, downloaded, or are here already"),
     "data inspect": (
         "data.inspect",
-        "episodes, returns, sizes, environment and references of a data set",
+        "episodes, returns, sizes and environment of a data set",
     ),
     "pretrain": ("pretrain.pretrain", "train a language model on text or a synthetic corpus"),
     "train": ("train.train", "fine-tune an agent on logged trajectories and evaluate it"),
@@ -118,24 +118,29 @@ def _split_verb(arguments: list[str]) -> tuple[str, list[str]]:
     if group:
         if len(arguments) > 1 and arguments[1] not in ("-h", "--help"):
             raise InputError(f"unknown command {' '.join(arguments[:2])!r}; known: {', '.join(group)}")
-        print("\n".join(f"  chibit {verb:<14} {VERBS[verb][1]}" for verb in group))
+        print("\n".join(_lines(group)))
         raise SystemExit(0)
     raise InputError(f"unknown command {arguments[0]!r}{nearest(arguments[0], VERBS)}; see chibit --help")
 
 
 def usage() -> str:
     """The text of ``chibit --help``."""
-    lines = [f"  chibit {verb:<14} {text}" for verb, (_, text) in VERBS.items()]
     return "\n".join(
         [
-            "chibit: offline reinforcement learning as sequence modeling, with pre-trained weights",
+            "usage: chibit COMMAND [OPTIONS]",
             "",
-            *lines,
+            "Offline reinforcement learning as sequence modeling, with pre-trained weights.",
             "",
-            "chibit VERB --help shows a verb's basic flags and an example, --help-all its other ones.",
-            "chibit --version; -v with any verb says more. Start with: chibit quickstart",
+            *_lines(VERBS),
+            "",
+            "COMMAND --help shows basic flags and an example, --help-all all flags; -v with",
+            "any command says more. Start with: chibit quickstart",
         ]
     )
+
+
+def _lines(verbs: Iterable[str]) -> list[str]:
+    return [f"  {verb:<13} {VERBS[verb][1]}" for verb in verbs]
 
 
 class _Lines(logging.Handler):

@@ -5,13 +5,7 @@ import sys
 import pytest
 
 import chibit.cli
-from chibit.cli import VERBS, main
-
-
-def test_help_lists_every_verb(capsys):
-    assert main(["--help"]) == 0
-    text = capsys.readouterr().out
-    assert all(f"chibit {verb}" in text for verb in VERBS)
+from chibit.cli import main
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from chibit.commands.completion import arguments_of_commands, completion_script
 from chibit.core.config import Checked
 from chibit.core.fields import BASIC, Count, Group
 
-LINES, COLUMNS = 40, 80
+LINES, COLUMNS = 24, 80
 METHODS = [("train", "--agent", name) for name in AGENTS]
 COMMANDS = [*(tuple(verb.split()) for verb in VERBS), *METHODS]
 FLAG = re.compile(r"^  (--[^ \n]+)", re.MULTILINE)
@@ -40,6 +40,13 @@ def test_help_fits_a_screen_with_a_line_for_each_flag(command, capsys):
     assert len(flags) <= 13  # ten basic ones, what they are for, help and -v
     words = command if command[0] == "data" else command[:1]
     assert f"\n  chibit {' '.join(words)}" in text[text.index("Example") :]
+
+
+def test_the_list_of_commands_fits_a_screen(capsys):
+    assert main(["--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= LINES and max(map(len, lines)) <= COLUMNS
+    assert [line[2:16].strip() for line in lines if line.startswith("  ")] == list(VERBS)
 
 
 @pytest.mark.parametrize("verb", VERBS)

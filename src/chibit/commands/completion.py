@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -16,6 +17,9 @@ import tyro
 from chibit.commands import data, evaluate, export, judge, pretrain, report, start, study, train, words
 from chibit.commands.parsing import parse
 from chibit.core.config import Checked
+
+_HELP = "{'flags': ['-h', '--help'], 'description': 'show help message and exit', 'type': 'flag'}"
+_HELP_ALL = "{'flags': ['--help-all'], 'description': 'show all flags in groups', 'type': 'flag'}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +52,27 @@ def completion_script(shell: str) -> str:
             args=["--tyro-write-completion", shell, "-"],
             config=(tyro.conf.OmitArgPrefixes,),
         )
-    # Its entries are lines; texts of more than one would become entries of their own.
     lines = said.getvalue().splitlines()
-    return "\n".join(
-        line.replace("\\n", " ") if line.startswith("COMPLETION_SPEC = ") else line for line in lines
-    )
+    return "\n".join(_complete(line) if line.startswith("COMPLETION_SPEC = ") else line for line in lines)
+
+
+def _complete(spec: str) -> str:
+    """The table of commands and flags, a Python literal, as tyro writes it; with what it lacks."""
+    # Its entries are lines; texts of more than one would become entries of their own.
+    spec = re.sub(r"\\+n", " ", spec).replace("%%", "%")
+    of_commands = re.escape(_HELP) + r"(?!\], 'subcommands': \{')"  # and not of groups of them
+    spec = re.sub(of_commands, f"{_HELP}, {_HELP_ALL}", spec)
+    texts = {verb.split()[-1]: kind.__doc__.splitlines()[0] for verb, kind in arguments_of_commands().items()}
+    for name, text in {**texts, "data": "Data sets: make, convert, list and show them."}.items():
+        spec = spec.replace(
+            f"'{name}': {{'description': '{name}'", f"'{name}': {{'description': '{_quoted(text)}'"
+        )
+    return spec
+
+
+def _quoted(text: str) -> str:
+    """Text for the inside of a literal, without any sign that Python or a shell would read as more."""
+    return "".join(sign if sign.isalnum() or sign in " ,.:;-()" else f"\\x{ord(sign):02x}" for sign in text)
 
 
 def arguments_of_commands() -> dict[str, Any]:

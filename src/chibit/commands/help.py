@@ -236,6 +236,7 @@ def _examples(examples: Sequence[str]) -> list[str]:
     """Examples as they can be pasted into a shell."""
     lines = ["", "Example:" if len(examples) == 1 else "Examples:"]
     for example in examples:
-        parts = textwrap.wrap(example, _WIDTH - 8, break_on_hyphens=False)
+        fits = len(example) <= _WIDTH - 2
+        parts = [example] if fits else textwrap.wrap(example, _WIDTH - 8, break_on_hyphens=False)
         lines += [f"  {line}" for line in " \\\n    ".join(parts).split("\n")]
     return lines

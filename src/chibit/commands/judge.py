@@ -45,11 +45,10 @@ _CAPTION = (
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeArguments(WithModules):
-    """Judge trained runs without a simulator: play them in a model learned from their log.
+    """Judge trained runs without a simulator, in a model learned from their log.
 
     Their returns are compared with that of a plain clone in the same model. No number is given where a policy
-    leaves what the log covers. The model is learned once for a data set, in seconds to a minute by its size,
-    and kept; playing a sequence model for 1,000 steps may take a minute a target return.
+    leaves what the log covers. The model is learned once for a data set and kept.
 
     Example: chibit judge runs/mine/hopper --target-returns 3600 1800
     """

@@ -100,8 +100,8 @@ class StudyArguments(WithModules):
         Needs("--engine pool or stacked", lambda study: study.engine in ("auto", "pool", "stacked")),
         BASIC,
     ] = None
-    """Runs side by side in the pool, each with one thread (None is 1); with --engine stacked, processes in
-    which environments take their steps (None is every core with a GPU, else 1)."""
+    """Runs side by side in the pool; each has one thread, and None is 1. With --engine stacked: processes in
+    which environments take their steps; None is every core with a GPU, else 1."""
     stack: Annotated[
         Count | None,
         Needs("--engine stacked", lambda study: study.engine in ("auto", "stacked")),

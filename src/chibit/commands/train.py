@@ -196,10 +196,9 @@ def arguments_class(agent_config: type) -> Any:
 
     return with_destination(
         RunConfig[agent_config],  # type: ignore[valid-type]
-        "Fine-tune an agent on logged trajectories and evaluate it.\n\n"
-        "The flags are those of the method chosen: chibit train --agent td3_bc --help.\n\n"
-        "Example: chibit train --data hopper-medium --initializer chibit --num-steps 5000 "
-        "--out runs/mine/hopper",
+        "Fine-tune an agent on logged trajectories and evaluate it. The flags are those of the method "
+        "chosen: chibit train --agent td3_bc --help.\n\n"
+        "Example: chibit train --data hopper-medium --num-steps 5000 --out runs/mine/hopper",
         MethodChoice,
         TrainDestination,
     )
