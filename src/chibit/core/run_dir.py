@@ -35,6 +35,7 @@ LOGS = {"metrics.jsonl": MetricsRecord, "evaluations.jsonl": EvaluationRecord}
 """Logs of a run, and what a line of each holds."""
 INCIDENTAL = (
     *("device", "num_threads", "compile", "log_every", "checkpoint_every", "tensorboard", "wandb"),
+    "micro_batch_tokens",
     "agent_class",
 )
 """Settings that decide where a run computes, what it leaves behind and where its agent was imported from, not

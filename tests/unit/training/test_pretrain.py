@@ -253,6 +253,23 @@ def test_the_learning_rate_moves_the_weights_by_its_schedule(tmp_path: Path) -> 
         assert largest == pytest.approx(1e-4 * factor, rel=1e-2)
 
 
+def test_a_micro_batch_is_as_large_as_memory_allows() -> None:
+    config = PretrainConfig(corpus="x")
+    assert [config.micro_batch(room) for room in (0, 2 * config.num_bytes(65_536))] == [8_192, 65_536]
+    assert config.micro_batch(2 * config.num_bytes(32_768) + 1) == 32_768
+    assert replace(config, micro_batch_tokens=1_024).micro_batch(10**15) == 1_024
+    odd = PretrainConfig(corpus="x", block_length=1_000, batch_tokens=24_000)
+    assert [odd.micro_batch(room) for room in (0, 10**15)] == [8_000, 16_000]
+    assert PretrainConfig(corpus="x", block_length=64, batch_tokens=128).micro_batch() == 128
+
+
+def test_the_size_of_a_micro_batch_is_no_part_of_what_a_run_is(tmp_path: Path) -> None:
+    paths = {pretrain_path(replace(TINY, micro_batch_tokens=n), tmp_path, "s") for n in (None, 32, 64)}
+    assert len(paths) == 1
+    run(TINY, tmp_path / "run")
+    assert run(replace(TINY, micro_batch_tokens=None), tmp_path / "run")["status"] == "finished"
+
+
 def test_accumulation_changes_nothing(tmp_path: Path) -> None:
     quiet = replace(TINY, gpt=replace(TINY.gpt, attn_dropout=0.0, resid_dropout=0.0))
     run(quiet, tmp_path / "two")

@@ -38,6 +38,8 @@ from chibit.models.gpt import GPTConfig
 
 SIZES = {"chibit": GPTConfig(), **{name: GPTConfig(**vars(shape)) for name, shape in SHAPES.items()}}
 """Backbones by the count of their blocks' parameters: ChibiT, and Table 9 of Reid et al. (2022)."""
+_USUAL_TOKENS, _FACTOR = 8_192, 2.0
+"""Tokens of a micro-batch on a CPU; what a step takes of a GPU over the bound from below (docs/log.md)."""
 DRAWN = tuple(kind for kind in SYNTHETIC if kind != "shuffled_text")
 """Corpora that are made of nothing."""
 
@@ -86,8 +88,9 @@ class PretrainConfig(Checked):
     """Tokens of a block. Shorter blocks start at a random position, so that every position is trained."""
     batch_tokens: Annotated[Count, BASIC] = 65_536
     """Tokens of a gradient step; over all micro-batches and processes."""
-    micro_batch_tokens: Count = 8_192
-    """Tokens that go through the model at a time in each process; decides the memory."""
+    micro_batch_tokens: Count | None = None
+    """Tokens that go through the model at a time in each process; decides the memory. None is 8,192, and on a
+    CUDA device as many as fit."""
     num_candidates: Natural = 0
     """Words that the softmax's normalizer is estimated from; 0 is the exact softmax over the vocabulary."""
     num_steps: Annotated[Count, BASIC, Group("optimization")] = 80_000
@@ -134,11 +137,13 @@ class PretrainConfig(Checked):
             raise InputError(
                 f"block_length: got {self.block_length}, expected at most n_positions = {self.n_positions}"
             )
-        for name in ("batch_tokens", "micro_batch_tokens"):
-            if getattr(self, name) % self.block_length:
+        for name, tokens in (
+            ("batch_tokens", self.batch_tokens),
+            ("micro_batch_tokens", self.micro_batch_tokens or 0),
+        ):
+            if tokens % self.block_length:
                 raise InputError(
-                    f"{name}: got {getattr(self, name)}, expected a multiple of block_length, which is "
-                    f"{self.block_length}"
+                    f"{name}: got {tokens}, expected a multiple of block_length, which is {self.block_length}"
                 )
         if self.num_candidates == 1:
             raise InputError("num_candidates: got 1, expected 0 for the exact softmax, or at least 2")
@@ -157,15 +162,25 @@ class PretrainConfig(Checked):
         """Whether an evaluation follows a gradient step: each `evaluate_every`-th, and the last one."""
         return step == self.num_steps or (self.evaluate_every > 0 and step % self.evaluate_every == 0)
 
-    def num_bytes(self) -> int:
+    def micro_batch(self, room: int = 0) -> int:
+        """Tokens that go through the model at a time, more than usual where `room` bytes are free."""
+        if self.micro_batch_tokens is not None:
+            return self.micro_batch_tokens
+        tokens = max(1, min(_USUAL_TOKENS, self.batch_tokens) // self.block_length) * self.block_length
+        while 2 * tokens <= self.batch_tokens and _FACTOR * self.num_bytes(2 * tokens) <= room:
+            tokens *= 2
+        return tokens
+
+    def num_bytes(self, micro_batch: int | None = None) -> int:
         """What training will take, from below, without the tables of a vocabulary that is not known yet."""
+        tokens = self.micro_batch() if micro_batch is None else micro_batch
         return transformer_bytes(
             layers=self.gpt.n_layer,
             width=self.gpt.n_embd,
             inner=self.gpt.inner_width,
             heads=self.gpt.n_head,
             table_rows=self.n_positions,
-            batches=[(max(1, self.micro_batch_tokens // self.block_length), self.block_length)],
+            batches=[(max(1, tokens // self.block_length), self.block_length)],
         )
 
     def learning_rate_at(self, step: int) -> float:
@@ -186,4 +201,5 @@ def pretrain_path(config: PretrainConfig, root: Path, study: str) -> Path:
     readable = "".join(c if c.isalnum() or c in "._-" else "-" for c in Path(config.corpus).name)
     name = readable[:60].strip(".-") or "corpus"
     usual = {"device": "auto", "num_threads": 1, "compile": False, "log_every": 50, "checkpoint_every": 0}
+    usual["micro_batch_tokens"] = _USUAL_TOKENS
     return run_folder(root / check_name(study, "study"), f"{name}-s{config.seed}", to_json(config), usual)

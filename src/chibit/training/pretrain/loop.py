@@ -24,7 +24,15 @@ from chibit.core.errors import DamagedFileError, DivergenceError, InputError, Re
 from chibit.core.memory import check_fits
 from chibit.core.optimizers import restore_optimizer
 from chibit.core.run_dir import RunDir
-from chibit.core.runtime import Runtime, capture_rng, resolve_runtime, restore_rng, seed_torch, send
+from chibit.core.runtime import (
+    Runtime,
+    capture_rng,
+    free_memory,
+    resolve_runtime,
+    restore_rng,
+    seed_torch,
+    send,
+)
 from chibit.data.text.tokens import TokenSampler
 from chibit.models.counting import count_parameters
 from chibit.models.language_model import save_language_model
@@ -166,6 +174,8 @@ class _PretrainRun(Loop[PretrainConfig]):
         seed_torch(config.seed)
         self.model = make_language_model(config, train.vocab_size).to(runtime.torch_device)
         self.optimizer = make_optimizer(self.model, config)
+        device = runtime.torch_device
+        self.micro_batch = config.micro_batch(free_memory(device) if device.type == "cuda" else 0)
         self.guard = StepGuard(runtime.torch_device, [self.optimizer])
         self.sampler = TokenSampler(
             train,
@@ -197,7 +207,7 @@ class _PretrainRun(Loop[PretrainConfig]):
         drawn = send(drawn.contiguous(), device)  # in one piece
         tokens, offsets = drawn[:, :-1], drawn[:, -1]
         candidates = None if self.candidates is None else self.candidates.draw(self.draws)
-        rows = max(1, config.micro_batch_tokens // config.block_length)
+        rows = max(1, self.micro_batch // config.block_length)
         loss = torch.zeros((), dtype=self.runtime.sum_dtype, device=device)
         for block, offset in zip(torch.split(tokens, rows), torch.split(offsets, rows), strict=True):
             loss += self._micro_step(block, offset, candidates)
@@ -259,7 +269,7 @@ class _PretrainRun(Loop[PretrainConfig]):
             held_out,
             self.runtime,
             block_length=config.block_length,
-            micro_batch_tokens=config.micro_batch_tokens,
+            micro_batch_tokens=self.micro_batch,
         )
         if not math.isfinite(loss):
             raise DivergenceError(
@@ -311,6 +321,7 @@ class _PretrainRun(Loop[PretrainConfig]):
         train = self.data.train
         record = {
             **circumstances(self.runtime),
+            "micro_batch_tokens": self.micro_batch,
             "corpus": {
                 "tokens": len(train),
                 "documents": train.num_documents,
