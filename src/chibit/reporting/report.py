@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Group
+from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -50,6 +51,8 @@ _COMPARISON_COLUMNS = (
 _Line = dict[str, Any]
 """A line of a CSV file by its columns."""
 _LOOKED_AT = 4096
+_UNBOUND, _LONGEST_NAME = 10_000, 22
+"""Columns of a terminal: of one without an edge, and most of a name."""
 _BEGINNINGS = {
     "html": b"<!doctype html>",
     "markdown": b"# ",
@@ -311,13 +314,27 @@ def _for_console(analysis: Analysis) -> Group:
 
 
 def _rich_table(table: Table) -> RichTable:
-    shown = RichTable(
-        title=Text(table.title), title_justify="left", caption=Text(table.caption), caption_justify="left"
-    )
-    for column in table.columns:
-        shown.add_column(Text(column.label), justify="right" if column.numeric else "left")
+    """All columns, or as many of the first ones as there is room for."""
+    console, number = make_console(), len(table.columns)
+    for shown in (_columns(table, number), *(_columns(table, most, "-\n") for most in range(number, 1, -1))):
+        if Measurement.get(console, console.options.update(width=_UNBOUND), shown).maximum <= console.width:
+            break
+    return shown
+
+
+def _columns(table: Table, number: int, hyphen: str = "-") -> RichTable:
+    hidden = len(table.columns) - number
+    more = f" {count(hidden, 'more column')} in the files and in a wider terminal." if hidden else ""
+    caption = Text(table.caption + more)
+    shown = RichTable(title=Text(table.title), title_justify="left", caption=caption, caption_justify="left")
+    for column in table.columns[:number]:
+        label = Text(column.label.replace("-", hyphen))
+        if column.numeric:
+            shown.add_column(label, justify="right")
+        else:
+            shown.add_column(label, max_width=_LONGEST_NAME, overflow="fold")
     for row in table.rows:
-        shown.add_row(*[_rich_cell(cell.text, cell.note, cell.strong) for cell in row.cells])
+        shown.add_row(*[_rich_cell(cell.text, cell.note, cell.strong) for cell in row.cells[:number]])
     return shown
 
 

@@ -425,6 +425,11 @@ def test_in_print_no_table_goes_beyond_the_paper(browser, study_page, wide_page)
                 "[...document.querySelectorAll('table')].filter(t => t.getBoundingClientRect().right > 720)"
             )
             assert visit.page.evaluate(f"{wide}.map(t => t.id)") == []
+            broken = (
+                "[...document.querySelectorAll('#table-scores-last4 td small')].filter(e => "
+                "e.getBoundingClientRect().height > 18).map(e => e.textContent)"
+            )
+            assert visit.page.evaluate(broken) == []
 
 
 def test_ten_arms_on_nine_data_sets_are_seen_at_once(browser, wide_page):

@@ -30,6 +30,22 @@ def shown(folder, **settings):
     return console.file.getvalue()
 
 
+@pytest.mark.parametrize(("width", "more"), [(80, 9), (400, 0)])
+def test_a_terminal_shows_whole_numbers_of_as_many_columns_as_it_has_room_for(
+    tmp_path, runs, monkeypatch, width, more
+):
+    monkeypatch.setenv("COLUMNS", str(width))
+    arms = {"random": 0, "chibit": 4, "a" * 200: 1, "\u05e2\u05d1\u05e8\u05d9\u05ea": 2}
+    runs.write_study(tmp_path, arms, runs.NINE, [0, 1], num_evaluations=1)
+    console = Console(file=io.StringIO())
+    console.print(render_console_table(tmp_path))
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= width and not any("\u2026" in line for line in lines)
+    text = " ".join(" ".join(lines).split())
+    assert (f"{more} more columns in the files and in a wider terminal" in text) == bool(more)
+    assert "Optimality gap" in text and sum(" to " in line for line in lines) >= 4
+
+
 def test_a_package_that_is_on_the_path_and_not_installed_reports_too(study):
     missing = importlib.metadata.PackageNotFoundError("chibit")
     with mock.patch.object(importlib.metadata, "distribution", side_effect=missing):

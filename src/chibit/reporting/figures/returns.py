@@ -16,6 +16,8 @@ from chibit.reporting.statistics.comparison import Scores, behavior_mean
 from chibit.reporting.statistics.verdict import short_rule
 
 _BINS = 24
+_MOST_FILLED = 4
+"""Areas of more arms than that cover each other."""
 
 
 def sections(canvas: Canvas, analysis: Analysis) -> Iterator[Section]:
@@ -57,7 +59,8 @@ def return_histogram(canvas: Canvas, scores: Scores, dataset: str, key: str) -> 
     axes = canvas.clear("return of an episode", "share of episodes, %")
     for place, returns in pooled.items():
         shares = 100 * np.histogram(returns, bins=edges)[0] / returns.size
-        axes.stairs(shares, edges, fill=True, alpha=0.16, **arm_style(place))
+        if len(pooled) <= _MOST_FILLED:
+            axes.stairs(shares, edges, fill=True, alpha=0.16, **arm_style(place))
         axes.stairs(shares, edges, linewidth=1.5, linestyle=arm_dashes(place), **arm_style(place))
         median = format_score(float(np.median(returns)), normalized=False)
         medians.append(f"{arm_label(study.arms[place])} has median {median}")
