@@ -1,12 +1,11 @@
 """What ``--json`` gives: one document that a strict reader takes, on standard output; all else elsewhere."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
 from chibit.cli import main
+from forked import forked_command
 
 FLAGS = ("--n-layer", "1", "--n-embd", "16", "--context-length", "4", "--batch-size", "4")
 
@@ -48,14 +47,13 @@ def test_evaluate_and_what_it_writes_are_the_same(study, tmp_path, capsys):
     assert [row["target_return"] for row in found["evaluations"]] == [-100.0, -500.0]
 
 
-def test_progress_and_messages_of_an_evaluation_are_not_on_standard_output(study, tmp_path):
-    command = [sys.executable, "-m", "chibit", "-v", "evaluate", str(study / "dt"), "--num-episodes", "1"]
-    done = subprocess.run(
-        [*command, "--json", "--out", "x.json"], capture_output=True, text=True, cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
-    assert strictly(done.stdout)["evaluations"]
-    assert "written: x.json" in done.stderr and "\r" not in done.stderr
+def test_progress_and_messages_of_an_evaluation_are_not_on_standard_output(study, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flags = ("--num-episodes", 1, "--json", "--out", "x.json")
+    code, output, messages = forked_command("-v", "evaluate", study / "dt", *flags, folder=tmp_path).wait()
+    assert code == 0, messages
+    assert strictly(output)["evaluations"]
+    assert "written: x.json" in messages and "\r" not in messages
 
 
 def test_report(study, tmp_path, capsys):

@@ -247,14 +247,16 @@ def inspect(argv: Sequence[str], prog: str) -> None:
     arguments = parse(InspectArguments, argv, prog)
     from rich.text import Text
 
-    from chibit.agents import AGENTS, DEFAULT_AGENT
     from chibit.data.choices import table_lines
     from chibit.data.inspect import describe, render_summary
     from chibit.data.load import load_dataset
+
+    dataset = load_dataset(arguments.data, **arguments.reading())
+    # What agents are made of takes longest to import, and only data that can be read need it.
+    from chibit.agents import AGENTS, DEFAULT_AGENT
     from chibit.training.outlook import few_data, of_run
     from chibit.training.run_config import RunConfig
 
-    dataset = load_dataset(arguments.data, **arguments.reading())
     usual = RunConfig(data=arguments.data, agent=AGENTS[DEFAULT_AGENT].config())
     expected, notes = of_run(usual, dataset), tuple(few_data(usual, dataset))
     if arguments.json:

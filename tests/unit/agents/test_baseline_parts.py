@@ -313,14 +313,14 @@ def test_rewards_are_scaled_to_a_return_range_of_1000_where_asked_for(name):
 def test_rewards_of_games_are_cut_those_of_other_logs_never_unless_asked_for():
     dataset = identity_data(True)
     wide = dataclasses.replace(dataset, records=dataset.records * np.float32(1.0))
-    wide.records[:, -1] = np.where(np.arange(wide.num_steps) % 2, 7.0, -0.5)
+    wide.records[:, -1] = np.where(np.arange(wide.num_steps) % 2, 7.0, -5.0)
     game = dataclasses.replace(wide, spec=dataclasses.replace(wide.spec, env_id="BreakoutNoFrameskip-v4"))
 
     def seen(data, **settings):
         return set(small_agent("qr_dqn", data, **settings)[1].sample().rewards.tolist())
 
-    assert seen(game) == seen(wide, reward_clip=1.0) == {1.0, -0.5}
-    assert seen(game, reward_clip=None) == seen(wide, reward_scale=1.0) == {7.0, -0.5}
+    assert seen(game) == seen(wide, reward_clip=1.0) == {1.0, -1.0}
+    assert seen(game, reward_clip=None) == seen(wide, reward_scale=1.0) == {7.0, -5.0}
     assert sorted(seen(wide)) == pytest.approx([-1.0, 1.0])  # all episodes are equally long
 
 
@@ -397,6 +397,15 @@ def test_the_step_for_a_graph_acts_as_the_policy(name):
     np.testing.assert_allclose(given, policy.act(observations.numpy()), rtol=1e-5, atol=1e-6)
     assert step.module.networks is agent.networks
     assert step.inputs["observations"].shape == (2, agent.spec.state_dim)
+    assert step.metadata == {"epsilon": agent.acting_epsilon}
+
+
+def test_actions_are_drawn_as_often_as_configured():
+    agent, _ = small_agent("qr_dqn", evaluation_epsilon=1.0)
+    policy = agent.policy(None)
+    policy.reset(200)
+    acted = policy.act(np.zeros((200, agent.spec.state_dim)))
+    assert set(acted.tolist()) == set(range(agent.spec.num_actions))
 
 
 def test_losses_see_raw_rewards_and_actions_as_shares_of_the_bounds():

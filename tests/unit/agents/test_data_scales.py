@@ -275,6 +275,45 @@ def test_rewards_are_as_they_are_in_the_papers_environments_and_where_that_is_as
         assert units(agent_name, "Pendulum-v1").scale == units(agent_name).scale != 1.0
     assert units("iql", "Hopper-v4") == units("iql", scale_rewards=True) != units("iql")
     assert units("iql", "Hopper-v4", reward_scale=2.0).scale == 2.0
+    assert units("td3_bc", "Hopper-v4").choice == ("rewards", "as they are", "usual in Hopper-v4")
+
+
+UNEQUAL = (2, 6, 4)
+COMMON = "their mean, which every step earns in any case, and spread"
+SIZE = "over their root mean square"
+WAGE, PRICE = (
+    f"{SIZE}; their mean of {mean} of each step, since episodes terminate after unequal numbers of them: "
+    "take it off the data if it is not meant so"
+    for mean in ("0.500 is a wage", "-2.00 is a price")
+)
+RANGE = {"scale_rewards": True}
+
+
+@pytest.mark.parametrize(
+    ("agent_name", "settings", "rewards", "lengths", "units", "made", "why"),
+    [
+        ("td3_bc", {}, [3.0] * 12, (4, 4, 4), (1, 3), "less 3.00", "all are equal"),
+        ("td3_bc", {}, [3.0, 7.0] * 6, (4, 4, 4), (0.5, 5), "less 5.00, times 0.500", COMMON),
+        ("td3_bc", {}, [4.0, -4.0] * 6, UNEQUAL, (0.25, 0), "times 0.250", SIZE),
+        ("td3_bc", {}, [0.0] * 12, UNEQUAL, (1, 0), "as they are", SIZE),
+        ("td3_bc", {}, [0.5] * 12, UNEQUAL, (2, 0), "times 2.00", WAGE),
+        ("td3_bc", {}, [-2.0] * 12, UNEQUAL, (0.5, 0), "times 0.500", PRICE),
+        ("td3_bc", {"reward_scale": 2.0}, [3.0] * 12, UNEQUAL, (2, 0), "times 2.00", "as given"),
+        ("iql", RANGE, [2.0, 0.0] * 6, UNEQUAL, (250, 0), "times 250", "returns span 1,000"),
+        ("iql", RANGE, [2.0] * 12, (4, 4, 4), (1, 0), "as they are", "all returns are equal"),
+    ],
+)  # fmt: skip
+def test_what_is_made_of_rewards_is_what_the_table_says(
+    agent_name, settings, rewards, lengths, units, made, why, tmp_path
+):
+    ends = np.isin(np.arange(12), np.cumsum(lengths) - 1)
+    dataset = from_arrays(np.arange(12.0)[:, None], np.arange(12.0)[:, None], rewards, ends, cache=tmp_path)
+    config = AGENTS[agent_name].config(**settings)
+    scale, offset = units
+    np.testing.assert_allclose(
+        config.reward_units(dataset)(dataset.rewards), scale * (np.array(rewards) - offset), rtol=1e-6
+    )
+    assert list(config.chosen(dataset)) == [("rewards", made, why)]
 
 
 def test_units_of_rewards_on_the_papers_data_are_recorded_as_before():
