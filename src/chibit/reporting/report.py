@@ -51,8 +51,8 @@ _COMPARISON_COLUMNS = (
 _Line = dict[str, Any]
 """A line of a CSV file by its columns."""
 _LOOKED_AT = 4096
-_UNBOUND, _LONGEST_NAME = 10_000, 22
-"""Columns of a terminal: of one without an edge, and most of a name."""
+_UNBOUND, _LONGEST_NAME, _MOST_ROWS = 10_000, 22, 24
+"""In a terminal: columns of one without an edge, most of a name, most arms."""
 _BEGINNINGS = {
     "html": b"<!doctype html>",
     "markdown": b"# ",
@@ -323,8 +323,10 @@ def _rich_table(table: Table) -> RichTable:
 
 
 def _columns(table: Table, number: int, hyphen: str = "-") -> RichTable:
-    hidden = len(table.columns) - number
-    more = f" {count(hidden, 'more column')} in the files and in a wider terminal." if hidden else ""
+    rows = [row for row in table.rows if not row.summary]
+    hidden, left_out = len(table.columns) - number, len(rows) - _MOST_ROWS
+    more = f" {count(left_out, 'more row')} in the files." if left_out > 0 else ""
+    more += f" {count(hidden, 'more column')} in the files and in a wider terminal." if hidden else ""
     caption = Text(table.caption + more)
     shown = RichTable(title=Text(table.title), title_justify="left", caption=caption, caption_justify="left")
     for column in table.columns[:number]:
@@ -333,7 +335,7 @@ def _columns(table: Table, number: int, hyphen: str = "-") -> RichTable:
             shown.add_column(label, justify="right")
         else:
             shown.add_column(label, max_width=_LONGEST_NAME, overflow="fold")
-    for row in table.rows:
+    for row in (*rows[:_MOST_ROWS], *(row for row in table.rows if row.summary)):
         shown.add_row(*[_rich_cell(cell.text, cell.note, cell.strong) for cell in row.cells[:number]])
     return shown
 

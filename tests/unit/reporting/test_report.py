@@ -46,6 +46,13 @@ def test_a_terminal_shows_whole_numbers_of_as_many_columns_as_it_has_room_for(
     assert "Optimality gap" in text and sum(" to " in line for line in lines) >= 4
 
 
+def test_a_terminal_shows_the_highest_of_many_arms(tmp_path, runs):
+    runs.write_study(tmp_path, {f"arm-{i}": i for i in range(30)}, [HOPPER], [0], num_evaluations=1)
+    text = shown(tmp_path)
+    assert "arm-29 " in text and "Data's own mean" in text and "arm-0 " not in text.split("6 more rows")[0]
+    assert "Bold" not in text  # of one seed nothing is
+
+
 def test_a_package_that_is_on_the_path_and_not_installed_reports_too(study):
     missing = importlib.metadata.PackageNotFoundError("chibit")
     with mock.patch.object(importlib.metadata, "distribution", side_effect=missing):

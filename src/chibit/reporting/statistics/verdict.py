@@ -288,6 +288,10 @@ def _registered_cautions(scores: Scores, comparisons: Sequence[Comparison]) -> l
             f"The first of {number} comparisons registered before the first run{without}; "
             "p-values are adjusted for all of them (Holm)."
         )
+    if any(one.overall is not None and one.overall.student is not None for one in comparisons):
+        cautions.append(
+            "The intervals of this verdict are Student's; those in the figures are the bootstrap's."
+        )
     return cautions
 
 

@@ -64,11 +64,13 @@ def scores_table(scores: Scores, aggregates: Mapping[str, Aggregates | None]) ->
     if raw:
         all_raw = len(raw) == len(study.datasets)
         unit = "Raw returns" if all_raw else f"{unit}; raw returns on {', '.join(raw)}"
+    apart = "where the paired 95% interval of its difference from the second leaves out zero"
+    bold = "" if one or len(study.arms) == 1 else f" Bold: highest on a data set, {apart}."
+    below = "" if one else " Below means: 95% intervals."
     return Table(
         key=f"scores-{scores.rule}",
         title=f"Scores: {rule_title(scores)}",
-        caption=f"{unit}. {spread}. Bold: highest on a data set, where the paired 95% interval of its "
-        "difference from the second leaves out zero. Below means: 95% intervals.",
+        caption=f"{unit}. {spread}.{bold}{below}",
         columns=(
             *text_columns("Arm"),
             *number_columns(*(label for _, label in kinds)),
