@@ -15,7 +15,7 @@ from rich.console import Console
 from chibit.core.errors import InputError, UserError, one_line
 from chibit.core.files import is_out_of_resources, nearest, read_error, resource_error
 from chibit.core.signals import Interrupted, Stopped, interruptible
-from chibit.core.terminal import make_console, print_anything
+from chibit.core.terminal import flush_output, make_console, print_anything, say
 from chibit.core.version import __version__
 
 log = logging.getLogger("chibit")
@@ -67,13 +67,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     log.debug("chibit %s, Python %s: %s", __version__, platform.python_version(), " ".join(given))
     try:
         with interruptible():
-            return _dispatch(arguments)
+            try:
+                return _dispatch(arguments)
+            finally:
+                flush_output()
     except (UserError, Stopped) as error:
         log.debug("refused or stopped here:", exc_info=True)
-        errors.print(f"chibit: {one_line(str(error))}")
+        say(errors, f"chibit: {one_line(str(error))}")
         return error.exit_code
     except MemoryError:
-        errors.print("chibit: out of memory; use a smaller batch, model or data set")
+        say(errors, "chibit: out of memory; use a smaller batch, model or data set")
         return 4
     except OSError as error:
         if isinstance(error, BrokenPipeError):
@@ -81,11 +84,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         kind = resource_error if is_out_of_resources(error) else read_error
         nameless = "the current folder" if isinstance(error, FileNotFoundError) else "a file"
         refused = kind(str(error.filename or nameless), error)
-        errors.print(f"chibit: {one_line(str(refused))}")
+        say(errors, f"chibit: {one_line(str(refused))}")
         return refused.exit_code
     except KeyboardInterrupt as error:
         number = error.signal_number if isinstance(error, Interrupted) else signal.SIGINT
-        errors.print(f"chibit: stopped by {signal.Signals(number).name}")
+        say(errors, f"chibit: stopped by {signal.Signals(number).name}")
         return 128 + number
 
 

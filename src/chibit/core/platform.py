@@ -40,6 +40,13 @@ _PR_SET_PDEATHSIG = 1  # of Linux's prctl
 _ASSUMED_MEMORY = 8 << 30
 
 
+def send_nowhere(stream: Any) -> None:
+    """Drop what a stream of the process still holds, and whatever is written to it from now on."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
 def lock(descriptor: int, *, wait: bool) -> bool:
     """Take an exclusive lock that ends with the process.
 

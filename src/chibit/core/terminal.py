@@ -12,10 +12,19 @@ from typing import Any
 from rich.console import Console
 from rich.progress import TextColumn
 
+from chibit.core.platform import send_nowhere
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Nobody reads any more, as after `| head`: what is under way goes on without a word."""
+        self.quiet = True
+        send_nowhere(self.file)
+
 
 def make_console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:
     """A console of standard output or error that prints text as it is."""
-    return Console(stderr=stderr, soft_wrap=soft_wrap, markup=False, emoji=False, highlight=False)
+    return _Console(stderr=stderr, soft_wrap=soft_wrap, markup=False, emoji=False, highlight=False)
 
 
 def print_json(value: Any) -> None:
@@ -41,3 +50,26 @@ def print_anything() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def flush_output() -> None:
+    """Write what standard output still holds.
+
+    Raises:
+        OSError: if there is no room, or nobody reads; then it is dropped, and the interpreter ends in peace.
+    """
+    if sys.stdout is None:  # closed by whoever started the process
+        return
+    try:
+        sys.stdout.flush()
+    except OSError:
+        send_nowhere(sys.stdout)
+        raise
+
+
+def say(console: Console, text: str) -> None:
+    """Print a last line on standard error, unless that takes nothing: the exit code says it too."""
+    try:
+        console.print(text)
+    except OSError:
+        send_nowhere(sys.stderr)
