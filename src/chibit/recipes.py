@@ -400,5 +400,7 @@ def find_recipe(name: str, where: str) -> Recipe:
         return RECIPES[name]
     if name in AGENTS:
         return _defaults(name)
-    near = nearest(name, (*RECIPES, *GROUPS))
+    near = (
+        nearest(name, (*RECIPES, *GROUPS)) or f", expected a recipe or a group of them: {', '.join(GROUPS)}"
+    )
     raise InputError(f"{where}: unknown {name!r}{near}; see chibit recipes")

@@ -4,7 +4,7 @@ from chibit.agents import AGENTS
 from chibit.agents.recommended import RECOMMENDED
 from chibit.commands.train import parse_run
 from chibit.core.errors import InputError
-from chibit.recipes import RECIPES
+from chibit.recipes import RECIPES, find_recipe
 
 
 @pytest.mark.parametrize("name", sorted(set(AGENTS) - {"dt"}))
@@ -42,3 +42,10 @@ def test_a_recipe_still_asks_for_data():
 def test_stacked_cloning_is_chen_et_als():
     config = RECIPES["bc_stacked"].run(data="x").agent
     assert (config.context_length, config.hidden_sizes, config.batch_size) == (20, (128, 128, 128), 64)
+
+
+def test_an_unknown_name_is_told_the_groups():
+    with pytest.raises(
+        InputError, match="recipe: unknown 'zzz', expected a recipe or a group of them: models, "
+    ):
+        find_recipe("zzz", "recipe")
