@@ -95,6 +95,11 @@ def _import_everything() -> None:
             importlib.import_module(module.name)
 
 
+def _names_all(line: Sequence[str]) -> bool:
+    """Whether a command line names a folder in which even what is outside lies: it may then be read."""
+    return any(word.rpartition("=")[2] in ("/", "..") for word in line)
+
+
 def _open_mutants(name: str, numbers: range, seed: int, originals: Path, place: Place) -> Counter[str]:
     found: Counter[str] = Counter(dict.fromkeys((*COLUMNS, "megabytes"), 0))
     expected: dict[Any, str] = {}
@@ -108,7 +113,7 @@ def _open_mutants(name: str, numbers: range, seed: int, originals: Path, place: 
                 place,
                 named=mutant.line,
                 may_be_stopped=bool(mutant.line),
-                may_follow_links=mutant.may_follow_links or "/" in mutant.line,
+                may_follow_links=mutant.may_follow_links or _names_all(mutant.line),
             )
             if mutant.whole is not None and mutant.whole not in expected:
                 place.empty()
