@@ -213,10 +213,20 @@ def read_json(path: Path, *, inside: Path | None = None) -> Any:
 _SCALARS = frozenset({int, float, bool, str, Path, type(None)})
 
 
+def unambiguous(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; ValueError where a name is there twice: readers keep one value or the other."""
+    found: dict[str, Any] = {}
+    for name, value in fields:
+        if name in found:
+            raise ValueError(f"{shown(name)} is there twice")
+        found[name] = value
+    return found
+
+
 def parse_json(content: bytes, where: Path | str) -> Any:
     """Values from JSON in UTF-8; DamagedFileError, which names `where` it stands, if it is not valid."""
     try:
-        return json.loads(content.decode("utf-8"))
+        return json.loads(content.decode("utf-8"), object_pairs_hook=unambiguous)
     except (ValueError, RecursionError) as error:
         raise DamagedFileError(f"{where}: not valid JSON ({error}); restore the file or remove it") from error
 

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 from chibit.core.errors import DamagedFileError, InputError, UserError
 from chibit.core.files import check_name
 from chibit.core.fingerprint import fingerprint
+from chibit.core.numbers import as_numbers
 from chibit.core.temporary import remove
 from chibit.data.bounds import bound_actions, bounds_beside, declared_bounds
 from chibit.data.dataset import TrajectoryDataset
@@ -206,9 +207,11 @@ def from_arrays(
     check_name(name, "data set")
     if is_published_name(name):
         raise InputError(f"name: {name!r} is that of a published data set; choose another")
-    needed = (observations, actions, rewards, terminations)
-    names = ("observations", "actions", "rewards", "terminations", "truncations", "next_observations")
-    columns = _numeric_columns(dict(zip(names, (*needed, truncations, next_observations), strict=True)))
+    given = {"observations": observations, "actions": actions, "rewards": rewards}
+    given |= {"terminations": terminations}
+    known = {"truncations": truncations, "next_observations": next_observations}
+    given |= {name: column for name, column in known.items() if column is not None}
+    columns = {name: as_numbers(name, column) for name, column in given.items()}
     origin = Origin(name=name, env_id=env_id, d4rl_physics=d4rl_physics, score_reference=score_reference)
     bounds = declared_bounds(action_low, action_high, columns["actions"], name)
     origin = replace(origin, provenance={"kind": "arrays"}, action_bounds=bounds)
@@ -286,21 +289,6 @@ def _content_hash(origin: Origin, columns: Mapping[str, np.ndarray]) -> str:
         digest.update(f"{name} {column.dtype} {column.shape}".encode())
         digest.update(np.ascontiguousarray(column).data)
     return digest.hexdigest()[:8]
-
-
-def _numeric_columns(given: Mapping[str, ArrayLike | None]) -> dict[str, np.ndarray]:
-    columns = {}
-    for name, value in given.items():
-        if value is None:
-            continue
-        try:
-            column = np.asarray(value)
-        except ValueError as error:
-            raise InputError(f"{name}: not an array ({error})") from error
-        if column.dtype.kind not in "fiub":
-            raise InputError(f"{name}: type {column.dtype}, expected numbers")
-        columns[name] = column
-    return columns
 
 
 def _line(name: str, what: str) -> str:

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from chibit.core.errors import InputError
 from chibit.core.memory import check_fits
+from chibit.core.numbers import as_numbers
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
 from chibit.data.statistics import spread
-from chibit.policy.shapes import as_numbers
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,8 @@ import numpy as np
 from chibit.core.acting import EpisodePolicy, Seeds, are_moderate
 from chibit.core.acting import Policy as ActingPolicy
 from chibit.core.errors import InputError
-from chibit.policy.shapes import Shapes, as_numbers, first, require_finite
+from chibit.core.numbers import as_numbers
+from chibit.policy.shapes import Shapes, first, require_finite
 
 
 class Episodes(EpisodePolicy):

@@ -13,6 +13,7 @@ import numpy as np
 
 from chibit.core.acting import are_moderate
 from chibit.core.errors import InputError
+from chibit.core.numbers import as_numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,17 +164,6 @@ def require_finite(what: str, values: np.ndarray, envs: Sequence[int] | np.ndarr
         place = first(~is_finite)
         e = place if envs is None else envs[place]
         raise InputError(f"{what} of environment {e} is {values[place]}, expected a finite number")
-
-
-def as_numbers(what: str, values: Any) -> np.ndarray:
-    """An array of numbers."""
-    try:
-        array = np.asarray(values)
-    except ValueError as error:
-        raise InputError(f"{what} have rows of different lengths, expected as many in each") from error
-    if array.dtype.kind not in "fiub":
-        raise InputError(f"{what} have type {array.dtype}, expected numbers")
-    return array
 
 
 def _forms(part: Mapping[str, Any], number: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

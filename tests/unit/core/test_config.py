@@ -93,3 +93,6 @@ def test_reading_json(tmp_path):
     (tmp_path / "deep.json").write_text("[" * 100_000)
     with pytest.raises(DamagedFileError, match="not valid JSON"):
         read_json(tmp_path / "deep.json")
+    (tmp_path / "twice.json").write_text('{"outer": {"seed": 1, "rate": 2, "seed": 3}}')
+    with pytest.raises(DamagedFileError, match=r"twice.json: not valid JSON \('seed' is there twice\)"):
+        read_json(tmp_path / "twice.json")

@@ -4,6 +4,7 @@ import zipfile
 
 import numpy as np
 import pytest
+import torch
 
 from chibit.core.errors import DamagedFileError, InputError, ResourceError, UserError
 from chibit.data.load import from_arrays, load_dataset
@@ -151,8 +152,16 @@ def test_lists_are_arrays(tmp_path):
     [
         ({"env_id": "Hopper-v99"}, "environment 'Hopper-v99'"),
         ({"name": "../x"}, "data set name"),
-        ({"rewards": ["a", "b"]}, "rewards: type <U1, expected numbers"),
-        ({"rewards": [[1], [2, 3]]}, "rewards: not an array"),
+        ({"rewards": ["a", "b"]}, "rewards have type <U1, expected numbers"),
+        ({"rewards": [[1], [2, 3]]}, "rewards have rows of different lengths"),
+        ({"rewards": None}, "rewards have type object, expected numbers"),
+        ({"rewards": torch.ones(2, requires_grad=True)}, "rewards cannot be read as an array"),
+        ({"rewards": torch.ones(2, dtype=torch.bfloat16)}, "rewards cannot be read as an array"),
+        ({"rewards": np.ma.array([1.0, 2.0], mask=[False, True])}, r"rewards are masked at \[1\]"),
+        (
+            {"observations": np.ma.masked_equal([[0.0, 1], [2, 3]], 2.0)},
+            r"observations are masked at \[1, 0\]",
+        ),
         ({"rewards": [1, 2, 3]}, "columns differ in length"),
         ({"env_id": "Pendulum-v1"}, "observations have 2 values, those of Pendulum-v1 have 3"),
         ({"rewards": [1, float("inf")]}, r"rewards of row 1 \(episode 0, step 1\) is inf"),

@@ -39,6 +39,7 @@ def test_what_is_refused_changes_nothing(kind):
             lambda: policy.act("now"),
             lambda: policy.act([[1.0], [1.0, 2.0]]),
             lambda: policy.act(np.zeros(99)),
+            lambda: policy.act(np.ma.masked_equal(np.zeros(3), 0)),
         ):
             with pytest.raises(InputError, match="^(act|observe): "):
                 refused()

@@ -99,6 +99,11 @@ class TestRefusals:
         (run / name).write_text(text[: len(text) // 2])
         refused(run, "damaged", name, "not valid JSON")
 
+    def test_a_field_that_is_there_twice(self, run):
+        text = (run / "result.json").read_text()
+        (run / "result.json").write_text(text.replace("{", '{"steps": 7,', 1))
+        refused(run, "damaged", "result.json", "not valid JSON")
+
     @pytest.mark.parametrize("content", ["[]", "null", "3", '"text"'])
     def test_json_that_is_no_object(self, run, content):
         (run / "result.json").write_text(content)

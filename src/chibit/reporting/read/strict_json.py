@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
+from chibit.core.config import unambiguous
 from chibit.core.errors import DamagedFileError, UserError
 from chibit.core.fields import shown
 from chibit.core.files import read_regular
@@ -113,7 +114,7 @@ def _read_bytes(folder: Path, name: str, most: int) -> bytes:
 
 def _parse(text: bytes, where: str) -> Any:
     try:
-        return _checked(json.loads(text, parse_constant=_refuse_constant), 0)
+        return _checked(json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=unambiguous), 0)
     except (ValueError, RecursionError) as error:
         raise Refused("damaged", f"{where}: not valid JSON") from error
 
