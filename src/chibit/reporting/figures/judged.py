@@ -190,7 +190,7 @@ def _coverage(canvas: Canvas, states: Sequence[Histogram], key: str) -> Panel:
     extent = (0, 100, -0.5, len(states) - 0.5)
     axes.imshow(image, aspect="auto", interpolation="nearest", extent=extent, origin="lower", zorder=3)
     svg = to_svg(canvas.figure, key, f"Where the log has been in each of {len(states)} dimensions.")
-    note = "darker: more steps; within four standard deviations of the mean"
+    note = "stronger color: more steps; within four standard deviations of the mean"
     return Panel(title="Observations", svg=svg, note=note)
 
 
