@@ -125,6 +125,15 @@ def available_cores() -> int:
         return os.cpu_count() or 1
 
 
+def give_huge_pages() -> None:
+    """Let processes that are started from here take memory in huge pages, unless the user has said otherwise.
+
+    glibc reads it when a program starts; elsewhere, and where the kernel gives none, it changes nothing.
+    Training steps on a CPU take 3 to 4 % less time so (docs/log.md).
+    """
+    os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
+
+
 def limit_data(num_bytes: int) -> Callable[[], None]:
     """Let allocations beyond this many bytes fail; gives the function that takes the limit back."""
     if _resource is None:

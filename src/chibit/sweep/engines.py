@@ -17,7 +17,7 @@ from types import FrameType
 
 import torch
 
-from chibit.core.platform import interrupts_held_back, take_interrupts
+from chibit.core.platform import give_huge_pages, interrupts_held_back, take_interrupts
 from chibit.core.run_dir import RunDir
 from chibit.core.signals import Interrupted, interruptible
 from chibit.environments.own import receive_environments, send_environments
@@ -105,6 +105,7 @@ class LocalPool(Engine):
         self.capacity = num_processes
         self.retries, self._has_passed_on = retries, False
         self._context = multiprocessing.get_context("spawn")
+        give_huge_pages()
         self._free = [self._place(gpus[i % len(gpus)] if gpus else None) for i in range(num_processes)]
         self._busy: dict[Future[Outcome], tuple[Task, _Place]] = {}
 

@@ -20,6 +20,7 @@ _PASSED_ON = (
     "CHIBIT_PLUGINS",
     "MINARI_DATASETS_PATH",
     "MUJOCO_GL",
+    "GLIBC_TUNABLES",
     "HF_HOME",
     "HF_HUB_OFFLINE",
 )

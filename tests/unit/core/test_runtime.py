@@ -1,9 +1,12 @@
+import subprocess
+import sys
 import types
 
 import pytest
 import torch
 
 from chibit.core.errors import InputError
+from chibit.core.platform import give_huge_pages
 from chibit.core.runtime import Runtime, capture_rng, read_scalars, resolve_runtime, restore_rng, seed_torch
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda:1")
@@ -23,6 +26,20 @@ def two_gpus(monkeypatch):
     yield chosen
     for backend, allowed in zip(backends, before, strict=True):
         backend.allow_tf32 = allowed
+
+
+def test_processes_take_huge_pages_unless_the_user_says_otherwise(monkeypatch):
+    code = "import os; print(os.environ['GLIBC_TUNABLES'])"
+    for given, expected in (
+        (None, "glibc.malloc.hugetlb=1"),
+        ("glibc.malloc.check=0", "glibc.malloc.check=0"),
+    ):
+        monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+        if given is not None:
+            monkeypatch.setenv("GLIBC_TUNABLES", given)
+        give_huge_pages()
+        told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert told.stdout.strip() == expected
 
 
 def test_bf16_runs_matrix_products_in_bfloat16():
