@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete
 
-from chibit.core.acting import EpisodePolicy
+from chibit.core.acting import EpisodePolicy, StackPolicy
 from chibit.core.config import to_json
 from chibit.core.errors import InputError
 from chibit.environments.make import make_env, physics_record
 from chibit.evaluation import pool as pool_module
 from chibit.evaluation.pool import EnvironmentPool, most_steps
-from chibit.evaluation.rollout import episode_seeds, evaluate, rollout
+from chibit.evaluation.rollout import Played, episode_seeds, evaluate, evaluate_all, rollout
+from chibit.evaluation.stage import on_stage
 
 
 class FixedActions:
@@ -180,6 +181,12 @@ def test_errors_of_simulations_end_their_episode(kind):
     (episode,) = rollout(FixedActions(ZERO), [Raising(kind("lost\nmore\nlines"))], [4])
     assert (episode.seed, episode.length, episode.raw_return) == (4, 1, 1.0)
     assert episode.fault == f"the environment raised {kind.__name__}: lost"
+
+
+def test_environments_break_down_without_mujoco_too(monkeypatch):
+    monkeypatch.delitem(sys.modules, "mujoco")
+    (episode,) = rollout(FixedActions(ZERO), [Raising(ValueError("lost"))], [4])
+    assert episode.fault == "the environment raised ValueError: lost"
 
 
 class WrongSpace(Countdown):
@@ -539,6 +546,86 @@ def test_a_policy_is_told_what_to_ask_for_and_the_seed_of_each_episode():
     assert policy.seen == np.float64 and policy.max_episode_steps == 1
     evaluate(policy, lambda: Solvable(), num_episodes=1, seed=4)
     assert policy.begun[1] == (1, seeds[:1], None, sys.maxsize)
+
+
+def test_episodes_in_environments_of_ones_own_are_asked_for_returns_too():
+    policy, told = Told(), []
+    environments = [Countdown(2), Countdown(1)]
+    asked = np.array([5.0, 7.0])
+    rollout(policy, environments, [3, 4], target_returns=asked, progress=lambda *counts: told.append(counts))
+    assert policy.begun == [(2, [3, 4], [5.0, 7.0], sys.maxsize)]
+    assert told == [(2, 1), (3, 0)]
+
+
+class Speaking(Countdown):
+    """Says what to do, or nothing."""
+
+    def __init__(self, mission) -> None:
+        super().__init__(1)
+        self.mission = mission
+
+    def reset(self, *, seed=None, options=None):
+        return super().reset()[0], {} if self.mission is None else {"mission": self.mission}
+
+
+class Reading(Told):
+    """Remembers what it was told to do."""
+
+    reads_missions = True
+
+    def instruct(self, missions, envs=None):
+        self.missions = missions
+
+
+def test_policies_that_read_are_told_what_each_episode_is_for():
+    policy = Reading()
+    rollout(policy, [Speaking("go left"), Speaking("")], [0, 0])
+    assert policy.missions == ["go left", ""]
+    with pytest.raises(InputError) as caught:
+        rollout(policy, [Speaking("go left"), Speaking(None)], [0, 0])
+    assert str(caught.value) == (
+        "the environment says in no words what to do; evaluate agents that read in one that does"
+    )
+    rollout(Told(), [Speaking("go left")], [0])  # one that does not read is told nothing
+
+
+class Seated(Told, StackPolicy):
+    """Remembers of which run each episode was."""
+
+    def seat(self, runs):
+        self.runs = runs.tolist()
+
+
+class Elsewhere:
+    """In place of processes: remembers how many environments of each pool were asked for."""
+
+    num_processes = 2
+
+    def __init__(self) -> None:
+        self.wanted: list[list[int]] = []
+
+    def on_stage(self, wanted):
+        self.wanted.append([number for _, number in wanted])
+        return on_stage(wanted)
+
+
+def test_runs_of_a_stack_play_their_own_episodes_where_the_crew_is(monkeypatch):
+    monkeypatch.setattr(pool_module, "make_env", lambda *_, **__: Countdown(2))
+    monkeypatch.setattr(pool_module, "MAX_LOCKSTEP", 3)
+    policy, crew = Seated(), Elsewhere()
+    started = time.perf_counter()
+    with EnvironmentPool("a") as first, EnvironmentPool("b") as second:
+        parts = [Played(first, [5.0, 6.0], 3, 1, None, place=4), Played(second, [7.0], 3, 2, None, place=0)]
+        found = evaluate_all(policy, parts, crew=crew)
+    passed = time.perf_counter() - started
+    assert crew.wanted == [[4, 2], [2, 1]]  # six at once: three in each of two processes
+    assert policy.runs == [4, 4, 0]
+    (seeds, others), asked = (episode_seeds(1, 3), episode_seeds(2, 3)), [5.0, 5.0, 6.0, 6.0, 7.0, 7.0]
+    assert policy.begun[0] == (6, [*seeds[:2], *seeds[:2], *others[:2]], asked, sys.maxsize)
+    assert [[one.target_return for one in part] for part in found] == [[5.0, 6.0], [7.0]]
+    assert found[0][0].env_seeds == found[0][1].env_seeds == tuple(seeds)
+    assert found[1][0].env_seeds == tuple(others)
+    assert 0 < 2 * found[0][0].seconds < passed and found[0][0].seconds == found[1][0].seconds
 
 
 def test_ten_episodes_from_seed_zero_are_usual():
