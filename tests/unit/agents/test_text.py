@@ -307,13 +307,13 @@ def test_a_film_says_what_is_to_be_done():
 
 def test_a_run_from_data_to_success_rates(store, tmp_path, capsys):
     run = tmp_path / "run"
-    settings = ["--n-embd", "32", "--n-layer", "2", "--batch-size", "6", "--precision", "bf16"]
+    settings = ["--n-embd", "32", "--n-layer", "1", "--batch-size", "6", "--precision", "bf16"]
     command = ["train", "--agent", "text", "--data", str(store), "--out", str(run), *settings, "--quiet"]
-    assert main([*command, "--num-steps", "4", "--evaluate-every", "4", "--num-episodes", "3"]) == 0
+    assert main([*command, "--num-steps", "4", "--evaluate-every", "4", "--num-episodes", "2"]) == 0
     [line] = [json.loads(text) for text in (run / "evaluations.jsonl").read_text().splitlines()]
-    assert len(line["successes"]) == 3 and line["target_return"] is None
+    assert len(line["successes"]) == 2 and line["target_return"] is None
     provenance = json.loads((run / "provenance.json").read_text())
     assert provenance["initialiser"]["words"]["color"]["known"] is False
     env = "chibit/BabyAI-GoToLocalS8N4-color_synonym-v0"
-    assert main(["evaluate", str(run), "--num-episodes", "2", "--env-id", env]) == 0
+    assert main(["evaluate", str(run), "--num-episodes", "1", "--env-id", env]) == 0
     assert "success" in capsys.readouterr().out

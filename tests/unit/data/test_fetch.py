@@ -152,7 +152,7 @@ def fetch_quietly(url, target):
 
 def test_processes_that_want_the_same_file_fetch_it_once(server, tmp_path):
     server.delay = 0.5
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")
     with context.Pool(3) as pool:
         jobs = [pool.apply_async(fetch_quietly, (server.url, tmp_path / "file")) for _ in range(3)]
         assert all(job.get(60) for job in jobs)

@@ -218,9 +218,9 @@ def load_at(moment, path, home):
 
 
 def test_processes_that_load_the_same_source_share_one_store(path, home):
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")
     with context.Pool(3) as pool:
-        jobs = [pool.apply_async(load_at, (time.time() + 2.0, path, home)) for _ in range(6)]
+        jobs = [pool.apply_async(load_at, (time.time() + 0.5, path, home)) for _ in range(6)]
         assert len({job.get(60) for job in jobs}) == 1
     assert len(stores(home)) == 1
 

@@ -268,9 +268,9 @@ def convert_at(moment, home):
 
 
 def test_processes_that_convert_the_same_data_do_not_disturb_each_other(tmp_path):
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")
     with context.Pool(3) as pool:
-        jobs = [pool.apply_async(convert_at, (time.time() + 2.0, tmp_path)) for _ in range(6)]
+        jobs = [pool.apply_async(convert_at, (time.time() + 0.5, tmp_path)) for _ in range(6)]
         results = {job.get(60) for job in jobs}
     assert len(results) == 1
     stores = list((tmp_path / "stores").iterdir())
