@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -79,12 +80,21 @@ PATHS = {
 """Variables that are joined to a folder, with why they cannot leave it. Whoever adds to this has looked at
 where the name comes from; one from a file or a user goes through `core.files.check_name`."""
 FOLDERS = re.compile(r"(folder|path|root|temporary|Path|home|place|entry|study|parent|\bout)(\b|_)")
-TREES = {
-    path.relative_to(SOURCE if path.is_relative_to(SOURCE) else ROOT).as_posix(): ast.parse(path.read_text())
-    for path in FILES
-}
+
+
+@cache
+def trees():
+    """The syntax tree of each file, by its name."""
+    return {
+        path.relative_to(SOURCE if path.is_relative_to(SOURCE) else ROOT).as_posix(): ast.parse(
+            path.read_text()
+        )
+        for path in FILES
+    }
+
+
 PACKAGE = {path.relative_to(SOURCE).as_posix() for path in FILES if path.is_relative_to(SOURCE)}
-"""Names in `TREES` of the modules of the package."""
+"""Names in `trees()` of the modules of the package."""
 
 
 def calls(tree):
@@ -193,7 +203,7 @@ def joined_to_folders(tree):
 def test_calls_that_run_or_load_what_a_file_says_are_never_made():
     assert not [
         f"{name}: {function}"
-        for name, tree in TREES.items()
+        for name, tree in trees().items()
         for function, _, keywords in calls(tree)
         if not harmless(name, function, keywords)
     ]
@@ -203,7 +213,7 @@ def test_processes_imports_and_environments_stay_where_they_are_guarded():
     assert not [
         f"{name}: {function}({', '.join(arguments)})"
         for name in PACKAGE
-        for function, arguments, _ in calls(TREES[name])
+        for function, arguments, _ in calls(trees()[name])
         if not guarded(name, function, arguments)
     ]
 
@@ -213,7 +223,7 @@ def test_every_name_that_becomes_part_of_a_path_was_looked_at():
     assert not [
         f"{name}: {variable} in {place}"
         for name in PACKAGE
-        for place, variable in joined_to_folders(TREES[name])
+        for place, variable in joined_to_folders(trees()[name])
         if variable not in PATHS.get(name, ())
     ]
 
@@ -223,7 +233,7 @@ def test_files_are_opened_replaced_and_removed_in_a_few_modules_alone():
     found = [
         (name, function, *arguments[:1])
         for name in PACKAGE - OPENS
-        for function, arguments, keywords in calls(TREES[name])
+        for function, arguments, keywords in calls(trees()[name])
         if opens(function, [*arguments, *keywords] if function.endswith("replace") else arguments)
     ]
     assert set(found) - IN_MEMORY == set()
