@@ -237,6 +237,8 @@ def test_a_table_without_ends_is_cut(tmp_path):
         ("valve", "volve", "no column 'valve' for actions; found batch, .*mean 'volve'"),
         ("\nend", ",,hot,1,1,c\n", "obs_0: row 15 is empty or NaN"),
         ("\nend", "1,1,hot,1,1,c\n", "temp: row 15 is 'hot'; expected numbers"),
+        ("\nend", "1,1,1_9,1,1,c\n", "temp: row 15 is '1_9'; expected numbers"),
+        ("\nend", "1,1,\u0661\u0669,1,1,c\n", "temp: row 15 is '\u0661\u0669'; expected numbers"),
         ("\nend", "1,1,1,1,1,b\n", "episode: b comes back in row 15"),
     ],
 )
