@@ -33,7 +33,7 @@ CONTEXT, SCALE, TARGET = 20, 1000.0, 3600.0
 def make_spec(env_id: str) -> DatasetSpec:
     with EnvironmentPool(env_id) as pool:
         env = pool.take(1)[0]
-        state_dim, act_dim = pool.observation_shape[0], env.action_space.shape[0]
+        state_dim, act_dim = env.observation_space.shape[0], env.action_space.shape[0]
     return DatasetSpec(
         name="benchmark", state_dim=state_dim, act_dim=act_dim, num_actions=None, env_id=env_id,
         d4rl_physics=False, max_episode_steps=1000, score_reference=None, state_mean=(0.0,) * state_dim,
