@@ -64,7 +64,7 @@ GROUPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("tests/unit/agents/test_decision_transformer.py", "tests/unit/training/test_held_out.py"),
     ),
     "evaluation": (
-        ("evaluation/rollout.py", "evaluation/summary.py"),
+        ("evaluation/rollout.py", "evaluation/stage.py", "evaluation/summary.py"),
         ("tests/unit/evaluation/test_rollout.py", "tests/unit/reporting/test_evaluation_summary.py"),
     ),
     "training": (
