@@ -201,8 +201,11 @@ class NoReset(Countdown):
 def test_an_environment_that_cannot_begin_is_refused_in_one_line():
     with pytest.raises(InputError, match=r"^WrongSpace: reset gave .* shape \(2,\), its .* says \(3,\)"):
         rollout(FixedActions(ZERO), [WrongSpace(3)], [0])
-    with pytest.raises(InputError, match=r"^NoReset: .* cannot be reset \(RuntimeError: no license\)$"):
-        rollout(FixedActions(ZERO), [NoReset(3)], [0])
+    broken = NoReset(3)
+    for name in ("NoReset", "Mine-v0"):
+        with pytest.raises(InputError, match=rf"^{name}: .* cannot be reset \(RuntimeError: no license\)$"):
+            rollout(FixedActions(ZERO), [broken], [0])
+        broken.spec = gym.envs.registration.EnvSpec("Mine-v0")
 
 
 def test_errors_in_programs_are_raised():

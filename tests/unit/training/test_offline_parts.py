@@ -459,6 +459,21 @@ def test_an_evaluation_has_the_seed_of_its_place_in_the_schedule(
     assert pool.sizes == {"state_dim": 3, "act_dim": 1, "num_actions": None}
 
 
+def test_what_a_stack_plays_for_a_run_is_what_it_would_play_itself(data, tmp_path, stage):
+    config = config_of(data, evaluate_every=3, num_episodes=4)
+    with offline.opened(config, tmp_path / "run", study="s") as held:
+        made = offline.OfflineRun(config, held, offline.resolve_runtime("cpu"), None, (), progress=False)
+    made.state.step, made.spec = 6, dataclasses.replace(made.spec, score_reference=(0.0, 9.0))
+    played = made.to_play()
+    assert played.environments is made.environments and played.num_episodes == 4
+    assert (played.seed, played.score_reference) == (offline.evaluation_seed(3, 2), (0.0, 9.0))
+    assert played.target_returns == (None,)
+    made.targets = (5.0,)
+    assert made.to_play().target_returns == (5.0,)
+    made.environments = None
+    assert made.to_play() is None
+
+
 def test_seeds_of_evaluations_are_those_of_earlier_versions():
     expected = {(0, 1): 3964924996, (3, 1): 457190280, (3, 2): 960329833}
     assert {key: offline.evaluation_seed(*key) for key in expected} == expected
