@@ -256,7 +256,7 @@ _OWN = {
     "memory": Study(
         summary="a cue that must be remembered: contexts of 1, 20 and 60 beside methods without memory",
         arms=(
-            *(f"{arm}_last{context}" for arm in ("dt", "chibit") for context in MEMORY_CONTEXTS),
+            *(f"{arm}_last{k}" for arm in ("dt", "random", "chibit") for k in MEMORY_CONTEXTS),
             *("dt", "discrete_bc", "discrete_cql", "rem"),
         ),
         data=("tmaze-15-expert", "tmaze-50-expert", "keytodoor-20-expert"),
@@ -265,6 +265,7 @@ _OWN = {
         precision="bf16",
         settings={SEQUENCE: {"batch_size": 32, "learning_rate": 1e-3, "dropout": 0.0}},
         run_settings={"num_episodes": 100},
+        comparisons=tuple((f"chibit_last{k}", f"random_last{k}") for k in MEMORY_CONTEXTS),
     ),
     "stitching": Study(
         summary="starts that lie further from the goal than any way in the data, beside data of whole ways",
