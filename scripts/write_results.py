@@ -1,6 +1,6 @@
-"""Write the tables of docs/results.md from the raw results in results/, or the page of every study.
+"""Write the tables of the docs from the raw results in results/, or the page of every study.
 
-A mark in docs/results.md, ``<!-- results: WHAT STUDY -->``, says what stands between it and the next
+A mark in a page of docs/, ``<!-- results: WHAT STUDY -->``, says what stands between it and the next
 ``<!-- end of results -->``: a key of `PARTS`. Studies whose runs are kept as run directories (see
 `export_results.py`) are all in the part `experiment`, with what docs/experiment.md says is to be reported of
 them; older ones are kept as a line for each evaluation, ``<study>/<arm>/<data>.csv``.
@@ -52,7 +52,7 @@ from chibit.studies import STUDIES, study_configs
 from chibit.sweep.rates import choose, read_trials
 
 ROOT = Path(__file__).parents[1]
-PAGE, README, RESULTS = ROOT / "docs" / "results.md", ROOT / "README.md", ROOT / "results"
+PAGES, RESULTS = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"], ROOT / "results"
 START, END = re.compile(r"<!-- results: (\w+) ?(\w*) -->\n"), "<!-- end of results -->\n"
 BESIDE = {"fair": "fair_baselines"}
 """A study, and another whose arms stand in its table of scores without a test."""
@@ -242,6 +242,23 @@ def outcomes(folder: Path) -> str:
     return f"{lines}\n{_demoted([table for table in chosen if table.rows], '####')}"
 
 
+def successes(folder: Path) -> str:
+    """Per cent of the last evaluation that was solved: mean over seeds, and the lowest of them."""
+    study = read_study(folder)
+    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for run in study.runs:
+        found[run.arm][run.dataset] += [one.last for one in run.result.scores[:1] if one.last is not None]
+    rows = []
+    for arm in sorted(found, key=arm_rank):
+        cells = []
+        for dataset in study.datasets:
+            values = np.array(found[arm][dataset])
+            note = f"lowest of {values.size}: {values.min():.0f}" if values.size else ""
+            cells.append(replace(score_cell(values, normalized=True, num_seeds=values.size), note=note))
+        rows.append((text(arm_label(arm)), *cells))
+    return grid((*text_columns("Arm"), *number_columns(*study.datasets)), rows)
+
+
 def finding(folder: Path) -> str:
     """What the main study says, in a sentence or two."""
     analysis = analyze(read_study(folder))
@@ -275,6 +292,7 @@ PARTS: dict[str, Callable[..., str]] = {
     "differences": differences,
     "evaluations": evaluations,
     "returns": returns,
+    "successes": successes,
     "errors": errors,
 }
 """What can stand between marks; those after the first two are of one study."""
@@ -303,8 +321,10 @@ def main() -> None:
     if arguments.pages:
         write_pages(arguments.pages)
     else:
-        for page in (PAGE, README):
-            write_atomic(page, filled(page.read_text(encoding="utf-8")))
+        for page in PAGES:
+            before = page.read_text(encoding="utf-8")
+            if filled(before) != before:
+                write_atomic(page, filled(before))
 
 
 if __name__ == "__main__":

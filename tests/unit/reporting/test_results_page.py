@@ -1,6 +1,7 @@
 """The tables of docs/results.md are what the raw results give, also for studies that are yet to be run."""
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 
@@ -26,8 +27,9 @@ def script():
 def test_the_page_says_what_the_raw_results_give(script):
     assert script.filled(PAGE) == PAGE
     assert script.filled(PAGE.replace("45.3 ± 3.3", "45.4 ± 3.3")) == PAGE
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert script.filled(readme) == readme and "results: finding fair" in readme
+    texts = {page.name: page.read_text(encoding="utf-8") for page in script.PAGES}
+    assert [name for name, text in texts.items() if script.filled(text) != text] == []
+    assert "results: finding fair" in texts["README.md"]
     assert PAGE.index("results: evidence") < PAGE.index("results: experiment") < PAGE.index("## Policies")
 
 
@@ -51,6 +53,21 @@ def test_scores_by_hand(script, tmp_path):
     rows = [line.split(" | ") for line in script.scores(tmp_path / "s").splitlines()[2:]]
     assert rows[0][2:] == ["10", "2", "30.0 ± 14.1", "27.5 ± 17.7", "30.0 ± 14.1 |"]
     assert script.differences(tmp_path / "s").splitlines()[-1] == "| d | iql | +15.0 | +15.0 |"
+
+
+def test_successes_by_hand(script, tmp_path, runs):
+    for seed, gain in enumerate((0.0, 20.0, 40.0)):
+        runs.write_run(tmp_path / "s", "dt_last20", REPLAY, seed, gain=gain, num_evaluations=2)
+    runs.write_run(tmp_path / "s", "random_last60", REPLAY, 0, gain=7.0, num_evaluations=2)
+    last = [
+        json.loads(path.read_text())["scores"][0]["last"]
+        for path in sorted((tmp_path / "s").glob("dt_last20-*/result.json"))
+    ]
+    head, _, first, second = script.successes(tmp_path / "s").splitlines()
+    assert head == f"| Arm | {REPLAY} |"
+    mean, spread = np.mean(last), np.std(last, ddof=1)
+    assert first == f"| DT, last 20 steps | {mean:.1f} ± {spread:.1f} (lowest of 3: {min(last):.0f}) |"
+    assert second.startswith("| Random init, last 60 steps | ") and "(lowest of 1: " in second
 
 
 @pytest.fixture
