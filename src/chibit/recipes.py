@@ -239,7 +239,7 @@ _add(
             {**_SEQUENCE[arm][1], "context_length": context, "window_anchor": "last"},
             f"{arm}, windows drawn by their last step, context of {context}",
         )
-        for arm in ("dt", "random", "chibit")
+        for arm in ("dt", "random", "random_matched", "chibit")
         for context in MEMORY_CONTEXTS
     },
 )

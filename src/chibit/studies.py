@@ -257,6 +257,7 @@ _OWN = {
         summary="a cue that must be remembered: contexts of 1, 20 and 60 beside methods without memory",
         arms=(
             *(f"{arm}_last{k}" for arm in ("dt", "random", "chibit") for k in MEMORY_CONTEXTS),
+            f"random_matched_last{MEMORY_CONTEXTS[-1]}",
             *("dt", "discrete_bc", "discrete_cql", "rem"),
         ),
         data=("tmaze-15-expert", "tmaze-50-expert", "keytodoor-20-expert"),
@@ -265,7 +266,10 @@ _OWN = {
         precision="bf16",
         settings={SEQUENCE: {"batch_size": 32, "learning_rate": 1e-3, "dropout": 0.0}},
         run_settings={"num_episodes": 100},
-        comparisons=tuple((f"chibit_last{k}", f"random_last{k}") for k in MEMORY_CONTEXTS),
+        comparisons=(
+            *((f"chibit_last{k}", f"random_last{k}") for k in MEMORY_CONTEXTS),
+            ("chibit_last60", "random_matched_last60"),
+        ),
     ),
     "stitching": Study(
         summary="starts that lie further from the goal than any way in the data, beside data of whole ways",
