@@ -9,8 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SOURCE = Path(__file__).parents[2] / "src" / "chibit"
 FILES = sorted(SOURCE.rglob("*.py"))
+SCRIPTS, TESTS = SOURCE.parents[1] / "scripts", SOURCE.parents[1] / "tests"
+PAGE = SOURCE.parents[1] / "docs" / "architecture.md"
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 450, 60
 
 ALLOWED = {
@@ -103,6 +107,18 @@ def long_parts(name, text):
             yield f"{name}: {node.name}"
 
 
+def num_code_lines(text):
+    """Lines without blanks, comments and strings that stand alone, as documentation does."""
+    alone = {
+        line
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        for line in range(node.lineno, node.end_lineno + 1)
+    }
+    lines = enumerate(text.splitlines(), 1)
+    return sum(i not in alone and not re.fullmatch(r"\s*(#.*)?", line) for i, line in lines)
+
+
 def test_imports_point_down():
     offenders = {module_name(path): wrong_imports(module_name(path), imports_of(path)) for path in FILES}
     assert not {name: wrong for name, wrong in offenders.items() if wrong}
@@ -149,3 +165,18 @@ def test_the_picture_of_the_layers_is_that_of_the_code():
     script = SOURCE.parents[1] / "scripts" / "draw_layers.py"
     result = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+
+
+def test_the_page_names_every_module_and_no_other():
+    page = PAGE.read_text()
+    stems = {path.stem for path in FILES if not path.stem.startswith("__")}
+    assert not sorted(stem for stem in stems if not re.search(rf"\b{stem}\b", page))
+    paths = [f"/{path}" for folder in (SOURCE, SCRIPTS, TESTS) for path in folder.rglob("*.py")]
+    named = set(re.findall(r"[\w/]+\.py\b", page))
+    assert not [name for name in named if not any(path.endswith(f"/{name}") for path in paths)]
+
+
+def test_the_page_says_how_much_code_there_is():
+    page = PAGE.read_text()
+    said = int(re.search(r"([\d,]+) lines of code without", page)[1].replace(",", ""))
+    assert said == pytest.approx(sum(num_code_lines(path.read_text()) for path in FILES), rel=0.03)

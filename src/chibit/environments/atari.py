@@ -142,7 +142,7 @@ class AtariEnv(gym.Env[np.ndarray, np.int64]):
         cut = self._steps >= self._limit and not over
         return self._stack.copy(), reward, over, cut, {"lives": self._ale.lives()}
 
-    def render(self) -> np.ndarray:  # type: ignore[override]
+    def render(self) -> np.ndarray:
         """The screen in color, (210, 160, 3) uint8."""
         return np.asarray(self._ale.getScreenRGB())
 

@@ -155,16 +155,37 @@ class AtariEnvironment(Environment):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MemoryEnvironment(Environment):
+class OwnTask(Environment):
+    """A task of this package: its module gives Gymnasium the ids, and a score is the share of successes."""
+
+    max_episode_steps: Count
+    score_reference: Annotated[ScoreReference, Distinct()] | None = (0.0, 1.0)
+    """A score is the share of successes, in percent."""
+
+    def time_limit(self, env_id: str) -> int:
+        """Steps after which the task is over."""
+        return self.max_episode_steps
+
+    def register(self, env_id: str, entry_point: str) -> None:
+        """Let Gymnasium know one of `ids`: a class, with the options that the id stands for."""
+        import gymnasium
+
+        gymnasium.register(
+            env_id,
+            entry_point=entry_point,
+            kwargs=self.options(env_id),
+            max_episode_steps=self.max_episode_steps,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryEnvironment(OwnTask):
     """A task of this package that cannot be solved without memory; see `chibit.environments.memory`."""
 
     task: Literal["TMaze", "KeyToDoor"]
     """Its class."""
     setting: tuple[str, int]
     """Argument of the class that the id stands for."""
-    max_episode_steps: Count
-    score_reference: Annotated[ScoreReference, Distinct()] | None = (0.0, 1.0)
-    """A score is the share of successes, in percent."""
     chance: Positive
     """Share of successes of the best policy without memory."""
     scripted_levels: tuple[str, ...] = ("expert", "mixed")
@@ -178,22 +199,15 @@ class MemoryEnvironment(Environment):
         """The length of the corridor, or of the delay."""
         return dict([self.setting])
 
-    def time_limit(self, env_id: str) -> int:
-        """Steps after which the task is over."""
-        return self.max_episode_steps
-
 
 @dataclass(frozen=True, kw_only=True)
-class LanguageEnvironment(Environment):
+class LanguageEnvironment(OwnTask):
     """A level of BabyAI as a task of language, in all its splits; see `chibit.environments.language`."""
 
     level: str
     """As BabyAI calls it."""
     splits: Annotated[tuple[str, ...], MinLen(1)]
     """What is played under each of `ids`; the first is that of the evaluations in training."""
-    max_episode_steps: Count
-    score_reference: Annotated[ScoreReference, Distinct()] | None = (0.0, 1.0)
-    """A score is the share of successes, in percent."""
 
     def make_known(self) -> None:
         """By importing their module."""
@@ -211,10 +225,6 @@ class LanguageEnvironment(Environment):
     def options(self, env_id: str) -> dict[str, Any]:
         """Level and split."""
         return {"level": self.level, "split": self.splits[self.ids.index(env_id)]}
-
-    def time_limit(self, env_id: str) -> int:
-        """Steps after which the task is over."""
-        return self.max_episode_steps
 
     def played_at_end(self, env_id: str) -> dict[str, str]:
         """All splits that have episodes, after training on the first; nothing after another's."""
@@ -284,14 +294,11 @@ class PointMazeEnvironment(RoboticsEnvironment):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MazeTask(RoboticsEnvironment):
+class MazeTask(OwnTask, RoboticsEnvironment):
     """A task of this package in a maze of Gymnasium-Robotics; see `chibit.environments.pointmaze`."""
 
     maze: Literal["UMaze", "Medium", "Large"]
     """The map."""
-    max_episode_steps: Count
-    score_reference: Annotated[ScoreReference, Distinct()] | None = (0.0, 1.0)
-    """A score is the share of successes, in percent."""
     scripted_levels: tuple[str, ...] = ("near", "all")
     """Ways up to half of the longest, or all ways."""
 
@@ -305,10 +312,6 @@ class MazeTask(RoboticsEnvironment):
     def options(self, env_id: str) -> dict[str, Any]:
         """The map."""
         return {"maze": self.maze}
-
-    def time_limit(self, env_id: str) -> int:
-        """As long as the library's PointMaze lets a ball roll."""
-        return self.max_episode_steps
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -204,7 +204,7 @@ def _build(level: str, render_mode: str | None) -> RoomGridLevel:
 
         return MixedLocal(**options)
     made: Any = gym.make(f"BabyAI-{level}-v0", disable_env_checker=True, **options).unwrapped
-    return made  # type: ignore[no-any-return]
+    return made
 
 
 @contextlib.contextmanager
@@ -218,12 +218,7 @@ def _register() -> None:
     """Give Gymnasium the ids of the registry."""
     for env_id, row in ENVIRONMENTS.items():
         if isinstance(row, LanguageEnvironment):
-            gym.register(
-                env_id,
-                entry_point=f"{__name__}:LanguageTask",
-                kwargs=row.options(env_id),
-                max_episode_steps=row.max_episode_steps,
-            )
+            row.register(env_id, f"{__name__}:LanguageTask")
 
 
 _register()

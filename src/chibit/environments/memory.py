@@ -172,14 +172,9 @@ def _register() -> None:
     """Give Gymnasium the ids: those of the registry, and two whose settings are the caller's."""
     for task in (TMaze, KeyToDoor):
         gym.register(f"chibit/{task.__name__}-v0", entry_point=f"{__name__}:{task.__name__}")
-    for row in ENVIRONMENTS.values():
+    for env_id, row in ENVIRONMENTS.items():
         if isinstance(row, MemoryEnvironment):
-            gym.register(
-                row.ids[0],
-                entry_point=f"{__name__}:{row.task}",
-                kwargs=row.options(row.ids[0]),
-                max_episode_steps=row.max_episode_steps,
-            )
+            row.register(env_id, f"{__name__}:{row.task}")
 
 
 _register()

@@ -135,14 +135,9 @@ class PointMaze(gym.Env[np.ndarray, np.ndarray]):
 
 def _register() -> None:
     gym.register("chibit/PointMaze-v0", entry_point=f"{__name__}:PointMaze")
-    for row in ENVIRONMENTS.values():
+    for env_id, row in ENVIRONMENTS.items():
         if isinstance(row, MazeTask):
-            gym.register(
-                row.ids[0],
-                entry_point=f"{__name__}:PointMaze",
-                kwargs=row.options(row.ids[0]),
-                max_episode_steps=row.max_episode_steps,
-            )
+            row.register(env_id, f"{__name__}:PointMaze")
 
 
 _register()

@@ -19,6 +19,8 @@ from chibit.models.mlp import MLP, Encoder
 
 LOG_SQRT_TWO_PI = 0.5 * math.log(2.0 * math.pi)
 LOG_TWO = math.log(2.0)
+_LOG_STD_RANGE = (-5.0, 2.0)
+"""IQL's, of a standard deviation that does not depend on the state."""
 
 
 class DeterministicActor(nn.Module):
@@ -160,7 +162,6 @@ class GaussianActor(nn.Module):
         *,
         tanh_mean: bool,
         fixed_std: float | None = None,
-        log_std_range: tuple[float, float] = (-5.0, 2.0),
     ) -> None:
         """Build the network.
 
@@ -170,12 +171,10 @@ class GaussianActor(nn.Module):
             hidden_sizes: widths of the hidden layers.
             tanh_mean: bound the mean to [-1, 1] (IQL), or leave it free (AWR).
             fixed_std: standard deviation that is not learned (AWR); None learns it from 1 (IQL).
-            log_std_range: log standard deviations are cut to it.
         """
         super().__init__()
         self.mlp = MLP(state_dim, hidden_sizes, act_dim)
         self.tanh_mean = tanh_mean
-        self.log_std_range = log_std_range
         if fixed_std is None:
             self.log_std = nn.Parameter(torch.zeros(act_dim))
         else:
@@ -184,7 +183,7 @@ class GaussianActor(nn.Module):
     def forward(self, states: Tensor) -> Gaussian:
         """Give the distribution of actions in states (B, S)."""
         mean = self.mlp(states).float()
-        return Gaussian(torch.tanh(mean) if self.tanh_mean else mean, self.log_std.clamp(*self.log_std_range))
+        return Gaussian(torch.tanh(mean) if self.tanh_mean else mean, self.log_std.clamp(*_LOG_STD_RANGE))
 
 
 class CategoricalActor(nn.Module):

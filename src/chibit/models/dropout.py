@@ -45,7 +45,7 @@ def dropout(x: Tensor, p: float, *, training: bool, as_torch: bool = False) -> T
         draws, place = active
         asked = (tuple(x.shape), p, x.dtype if as_torch else None)
         keep = draws.masks(*asked)[0] if place is None else _OfEachRun.apply(place, draws, *asked)
-        return x * keep.to(x.dtype)  # type: ignore[no-any-return]
+        return x * keep.to(x.dtype)
     if as_torch or x.device.type != "cpu":
         return F.dropout(x, p)
     words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)

@@ -26,7 +26,7 @@ from chibit.core.errors import InputError
 from chibit.core.fields import BelowOne, Count, Layers
 from chibit.models.dropout import dropout, is_counted, is_stacked
 
-_HAS_ONEDNN = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled  # type: ignore[attr-defined]
+_HAS_ONEDNN = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
 Activation = Literal["relu", "gelu", "gelu_new", "quick_gelu"]
 Norm = Literal["layernorm", "rms"]
 

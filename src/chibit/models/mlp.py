@@ -113,7 +113,7 @@ class StackedMLP(nn.Module):
             list(part) if num_members is None else [p[:num_members] for p in part] for part in parts
         )
         if self._fused_is_faster(x):
-            fused: Tensor = _FusedStack.apply(x, *weights, *biases)  # type: ignore[no-untyped-call]
+            fused: Tensor = _FusedStack.apply(x, *weights, *biases)
             return fused
         x = x.expand(len(weights[0]), *x.shape)
         for i, (weight, bias) in enumerate(zip(weights[:-1], biases[:-1], strict=True)):

@@ -25,6 +25,8 @@ from torch import Tensor
 
 CHUNK_TOKENS = 512
 """Tokens whose logits exist at a time: 51 MB of bfloat16 or 103 MB of float32 over GPT-2's vocabulary."""
+_POWER = 0.75
+"""Of the counts that candidates are drawn by: 1 follows the unigram distribution, below favors rare words."""
 
 
 @dataclass(frozen=True)
@@ -38,18 +40,17 @@ class Candidates:
 
 
 class CandidateSampler:
-    """Draws C distinct ids, each with a known probability in proportion to (count + 1)^power, at most 1."""
+    """Draws C distinct ids, each with a known probability in proportion to (count + 1)^0.75, at most 1."""
 
-    def __init__(self, counts: np.ndarray, num_candidates: int, *, power: float = 0.75) -> None:
+    def __init__(self, counts: np.ndarray, num_candidates: int) -> None:
         """Solve for the inclusion probabilities.
 
         Args:
             counts: (V,) occurrences of each token in the corpus.
             num_candidates: C, between 1 and V.
-            power: 1 follows the unigram distribution, below 1 favors rare words.
         """
         self.num_candidates = num_candidates
-        weight = (np.asarray(counts, dtype=np.float64) + 1.0) ** power
+        weight = (np.asarray(counts, dtype=np.float64) + 1.0) ** _POWER
         inclusion = np.ones(len(weight))
         free = np.ones(len(weight), dtype=bool)
         while free.any():  # each round fixes the most frequent ids at probability 1; it ends after a few
@@ -146,7 +147,7 @@ class _VocabularyLoss(torch.autograd.Function):
             return torch.cat(losses).mean()
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         hidden_gradient, gradient = ctx.saved_tensors
         return hidden_gradient * upstream, gradient * upstream, None, None, None, None, None
 

@@ -27,6 +27,8 @@ from chibit.training.pretrain.sources import source_folder, source_steps, traine
 
 _REFRESH_SECONDS = 0.5
 _MOST_BARS = 16
+_END_BYTES = 1 << 16
+"""Of a log, in which its last record is."""
 
 
 class StudyProgress:
@@ -172,12 +174,12 @@ def _note(path: Path, metrics: dict[str, Any]) -> str:
     return note
 
 
-def last_record(path: Path, window: int = 65_536) -> dict[str, Any] | None:
+def last_record(path: Path) -> dict[str, Any] | None:
     """The last whole record of a JSON-lines file, reading no more than its end; None where there is none."""
     try:
         with open_regular(path) as file:
             size = file.seek(0, 2)
-            file.seek(max(0, size - window))
+            file.seek(max(0, size - _END_BYTES))
             lines = file.read().split(b"\n")[:-1]
     except (UserError, OSError):
         return None

@@ -347,12 +347,12 @@ class RunProgress:
         if time.perf_counter() - self._since > _REDRAW_SECONDS:
             self._show()
 
-    def _show(self, **fields: str) -> None:
+    def _show(self, **fields: Any) -> None:
         now = time.perf_counter()
         if self._steps:
-            fields |= {"rate": self._units_a_step * self._steps / max(now - self._since, 1e-9)}  # type: ignore
+            fields["rate"] = self._units_a_step * self._steps / max(now - self._since, 1e-9)
         loss = 0.0 if self._loss is None else float(self._loss)
-        self.bar.update(self._task, advance=self._steps, loss=loss, **fields)  # type: ignore
+        self.bar.update(self._task, advance=self._steps, loss=loss, **fields)
         self._since, self._steps = now, 0
         self._pace.at(self.bar.tasks[0].completed, f", loss {loss:.4f}")
 

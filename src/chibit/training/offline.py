@@ -111,8 +111,6 @@ def train(
         The content of result.json.
 
     Raises:
-        UserError: bad data or configuration, damaged files, no resources, divergence; each with its exit
-            code.
         Stopped: after SIGINT or SIGTERM, with a checkpoint saved.
     """
     path = Path(path)

@@ -4,8 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chibit.core.errors import InputError
-from chibit.data.readers import unpickler as unpickling
-from chibit.data.readers.columns import COLUMN_NAMES, Reading, check_needed, locate_columns
+from chibit.data.readers.columns import Reading, check_needed, locate_columns
 from chibit.data.readers.recording import (
     find_episodes,
     record_columns,
@@ -121,7 +120,3 @@ def test_missing_columns_are_named_beside_those_that_are_there():
         check_needed(
             ["observations", "actions", "rewards"], ["observations", "actions", "rewards"], "x", None
         )
-
-
-def test_the_pickle_reader_knows_the_same_names():
-    assert unpickling.COLUMNS == COLUMN_NAMES

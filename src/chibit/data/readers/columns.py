@@ -14,27 +14,13 @@ import numpy as np
 
 from chibit.core.errors import InputError
 from chibit.core.files import nearest, read_regular
+from chibit.data.readers.unpickler import COLUMN_NAMES, EPISODE_NAMES
 
-COLUMN_NAMES = {
-    "observations": ("observations", "observation", "obs", "states", "state"),
-    "actions": ("actions", "action", "acts", "act"),
-    "rewards": ("rewards", "reward", "rew"),
-    "terminations": (
-        *("terminations", "terminals", "dones"),
-        *("termination", "terminal", "terminated", "done"),
-    ),
-    "truncations": ("truncations", "timeouts", "truncation", "timeout", "truncated"),
-    "next_observations": (
-        *("next_observations", "next_observation", "next_obs", "next_states", "next_state"),
-    ),
-}
-"""Our name of a column and those that files give it: Gymnasium's, D4RL's, and those of other loggers."""
 EPISODE = "episode"
-EPISODE_NAMES = ("episode", "episode_id", "episode_ids", "episode_index")
-"""Of the column that says which episode a step is of."""
+"""Our name of the column that says which episode a step is of."""
 ACTION_LOW, ACTION_HIGH = "action_low", "action_high"
 """Bounds of actions, which the file beside data may give too."""
-_NAMES = {**COLUMN_NAMES, EPISODE: EPISODE_NAMES}
+_NAMES = COLUMN_NAMES | EPISODE_NAMES
 _WIDE = ("observations", "actions", "next_observations")
 _MAX_TOML_BYTES = 1 << 20
 

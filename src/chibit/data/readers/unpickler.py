@@ -34,7 +34,7 @@ except ImportError:
     resource = None
 
 _PR_SET_PDEATHSIG, _SIGKILL = 1, 9
-COLUMNS = {
+COLUMN_NAMES = {
     "observations": ("observations", "observation", "obs", "states", "state"),
     "actions": ("actions", "action", "acts", "act"),
     "rewards": ("rewards", "reward", "rew"),
@@ -47,8 +47,9 @@ COLUMNS = {
         *("next_observations", "next_observation", "next_obs", "next_states", "next_state"),
     ),
 }
-EPISODE = {"episode": ("episode", "episode_id", "episode_ids", "episode_index")}
-"""Of a dictionary of columns, which may hold many episodes."""
+"""Our name of a column and those that files give it: Gymnasium's, D4RL's, and those of other loggers."""
+EPISODE_NAMES = {"episode": ("episode", "episode_id", "episode_ids", "episode_index")}
+"""The same of the column that says which episode a step is of."""
 NEEDED = ("observations", "actions", "rewards")
 MALFORMED, REFUSED, NO_SPACE = 2, 3, 4
 DAMAGE = (
@@ -198,7 +199,7 @@ def read_trajectories(
     """
     value = RestrictedUnpickler(file, encoding="latin1").load()
     if isinstance(value, dict) and value:
-        return _columns(value, "the dictionary", columns or {}, COLUMNS | EPISODE)
+        return _columns(value, "the dictionary", columns or {}, COLUMN_NAMES | EPISODE_NAMES)
     if not isinstance(value, list | tuple) or not value:
         empty = "an empty" if isinstance(value, list | tuple | dict) else "a"
         raise MalformedError(
@@ -207,7 +208,7 @@ def read_trajectories(
     found: list[dict[str, np.ndarray]] = []
     for index, item in enumerate(value):
         try:
-            found.append(_columns(item, f"trajectory {index}", columns or {}, COLUMNS))
+            found.append(_columns(item, f"trajectory {index}", columns or {}, COLUMN_NAMES))
         except MalformedError:
             if not skip_damaged or (index == len(value) - 1 and not any(found)):
                 raise

@@ -90,7 +90,7 @@ def read_text_file(path: Path) -> Iterator[TextPiece]:
     """
     try:
         with open_regular(path) as raw:
-            file: IO[bytes] = gzip.GzipFile(fileobj=raw) if path.suffix == ".gz" else raw  # type: ignore
+            file: IO[bytes] = gzip.GzipFile(fileobj=raw) if path.suffix == ".gz" else raw  # type: ignore[assignment]
             if path.name.removesuffix(".gz").endswith(".jsonl"):
                 yield from _read_lines(path, file, raw)
             else:

@@ -108,14 +108,12 @@ def overall_forest(
     return [forest(rows, f"forest-{key}", title, axis, width=width)] if rows else []
 
 
-def dataset_forests(
-    scores: Scores, comparisons: Sequence[Comparison], key: str = "forest", what: str = "difference"
-) -> list[Panel]:
+def dataset_forests(scores: Scores, comparisons: Sequence[Comparison]) -> list[Panel]:
     """A panel for each comparison, its data sets one below the other; none for a single data set."""
     if not comparisons or len(scores.study.datasets) == 1:
         return []
     panels = []
-    labels, axis = _labels(comparisons, what)
+    labels, axis = _labels(comparisons, "difference")
     for number, (label, comparison) in enumerate(zip(labels, comparisons, strict=True)):
         place = scores.study.arms.index(comparison.treatment)
         rows = [
@@ -123,7 +121,7 @@ def dataset_forests(
             for dataset, estimate in comparison.by_dataset.items()
         ]
         if rows:
-            panels.append(forest(rows, f"{key}-{number}", label, axis, arm=place))
+            panels.append(forest(rows, f"forest-{number}", label, axis, arm=place))
     return panels
 
 

@@ -25,6 +25,8 @@ Statistic = Callable[..., np.ndarray]
 
 RESAMPLES = 10_000
 """Bootstrap replicates of a published interval; its ends then vary by about 1 % of its width."""
+_BAND_RESAMPLES = 2_000
+"""Of a band in a figure."""
 CONFIDENCE = 0.95
 MIN_RUNS = 2
 """Fewest runs in a stratum for an interval: one run says nothing about the spread between runs."""
@@ -127,17 +129,16 @@ def interquartile_mean(strata: Strata) -> np.ndarray:
     return pooled[..., cut : size - cut].mean(axis=-1)
 
 
-def optimality_gap(strata: Strata, target: float = 100.0) -> np.ndarray:
-    """How far runs stay below the target on average; scores above it count as the target. Lower is better.
+def optimality_gap(strata: Strata) -> np.ndarray:
+    """How far runs stay below 100, the expert's score, on average; higher ones count as 100. Lower is better.
 
     Args:
-        strata: D arrays (..., n) of scores on one scale.
-        target: score that counts as solved; 100 is the expert's in normalized scores.
+        strata: D arrays (..., n) of normalized scores.
 
     Returns:
         (...) gaps, at least 0.
     """
-    return target - mean_over_tasks([np.minimum(stratum, target) for stratum in strata])
+    return 100.0 - mean_over_tasks([np.minimum(stratum, 100.0) for stratum in strata])
 
 
 def probability_of_improvement(treatment: Strata, control: Strata) -> np.ndarray:
@@ -180,7 +181,7 @@ def performance_profile(strata: Strata, thresholds: np.ndarray) -> np.ndarray:
 
 
 def performance_profile_band(
-    strata: Strata, thresholds: np.ndarray, rng: np.random.Generator, resamples: int = 2_000
+    strata: Strata, thresholds: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pointwise 95% interval of `performance_profile`, by the stratified bootstrap.
 
@@ -188,22 +189,19 @@ def performance_profile_band(
         strata: D arrays (n,), n >= 2.
         thresholds: (T,) scores.
         rng: generator of the replicates.
-        resamples: replicates.
 
     Returns:
         Two (T,) arrays, low and high.
     """
     total = sum(stratum.size for stratum in strata)
-    shares = np.zeros((resamples, thresholds.size))
+    shares = np.zeros((_BAND_RESAMPLES, thresholds.size))
     for stratum in strata:
         above = (stratum[:, None] > thresholds).astype(float)
-        shares += _resampling_weights(stratum.size, rng, resamples) @ above * (stratum.size / total)
+        shares += _resampling_weights(stratum.size, rng, _BAND_RESAMPLES) @ above * (stratum.size / total)
     return _percentiles(shares)
 
 
-def mean_band(
-    curves: np.ndarray, rng: np.random.Generator, resamples: int = 2_000
-) -> tuple[np.ndarray, np.ndarray]:
+def mean_band(curves: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Pointwise 95% bootstrap interval of the mean learning curve over runs.
 
     With two or three runs this is the range from the lowest run to the highest.
@@ -211,12 +209,11 @@ def mean_band(
     Args:
         curves: (n, T) one curve per run, n >= 2, at the same steps.
         rng: generator of the replicates.
-        resamples: replicates.
 
     Returns:
         Two (T,) arrays, low and high.
     """
-    return _percentiles(_resampling_weights(len(curves), rng, resamples) @ curves)
+    return _percentiles(_resampling_weights(len(curves), rng, _BAND_RESAMPLES) @ curves)
 
 
 def bootstrap(
@@ -255,7 +252,6 @@ def paired_difference(
     control: Strata,
     *,
     rng: np.random.Generator,
-    resamples: int = RESAMPLES,
     confidence: float = CONFIDENCE,
 ) -> Difference:
     """Mean over data sets of the paired difference, treatment minus control, with both intervals.
@@ -267,7 +263,6 @@ def paired_difference(
         treatment: D arrays (n,).
         control: D arrays (n,); entry i of a stratum has the same seed as entry i of the treatment's.
         rng: generator of the replicates.
-        resamples: replicates.
         confidence: nominal level of the intervals.
 
     Raises:
@@ -276,7 +271,7 @@ def paired_difference(
     if [x.shape for x in treatment] != [y.shape for y in control]:
         raise ValueError("paired arms need the same seeds on the same data sets")
     differences = [x - y for x, y in zip(treatment, control, strict=True)]
-    found = bootstrap(mean_over_tasks, differences, rng=rng, resamples=resamples, confidence=confidence)
+    found = bootstrap(mean_over_tasks, differences, rng=rng, confidence=confidence)
     student = student_interval(differences, confidence) if found.has_interval else None
     return Difference(**vars(found), student=student)
 

@@ -128,13 +128,13 @@ def _aggregate_cells(
     normalized = scores.is_normalized(*scores.aggregated)
     for attribute, _ in kinds:
         estimate = getattr(found, attribute) if found is not None else None
-        yield EMPTY if estimate is None else estimate_cell(estimate, normalized=normalized)
+        yield EMPTY if estimate is None else _estimate_cell(estimate, normalized=normalized)
 
 
-def estimate_cell(estimate: Estimate, *, normalized: bool, signed: bool = False) -> Cell:
+def _estimate_cell(estimate: Estimate, *, normalized: bool) -> Cell:
     """A figure with its interval below."""
     return Cell(
-        text=format_score(estimate.value, normalized=normalized, signed=signed),
+        text=format_score(estimate.value, normalized=normalized),
         sort=estimate.value,
-        note=format_interval(estimate, normalized=normalized, signed=signed) or "no interval",
+        note=format_interval(estimate, normalized=normalized) or "no interval",
     )

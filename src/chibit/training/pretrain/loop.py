@@ -96,7 +96,6 @@ def pretrain(
         The content of result.json.
 
     Raises:
-        UserError: bad data or configuration, damaged files, no resources, divergence.
         Stopped: after SIGINT or SIGTERM, with a checkpoint saved.
     """
     workers = Workers.of_torchrun()
