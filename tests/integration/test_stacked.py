@@ -5,15 +5,18 @@ import signal
 from dataclasses import replace
 from unittest import mock
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box
 
 from chibit.agents import AGENTS
 from chibit.core.checkpoint import load_checkpoint
 from chibit.core.errors import DivergenceError, InputError, ResourceError
 from chibit.core.signals import Stopped
 from chibit.data.load import load_dataset
+from chibit.environments.own import take_env
 from chibit.sweep import run_all
 from chibit.training import stacked
 from chibit.training.offline import OfflineRun, train
@@ -177,6 +180,45 @@ def test_a_run_whose_folder_takes_no_more_ends_and_the_others_finish(data, tmp_p
     assert str(ended[paths[0]]).endswith("cannot write") and ended[paths[1]] is None
     with pytest.raises(ResourceError):
         raise ended[paths[0]]
+
+
+class Breaking(gym.Env):
+    """Of Pendulum's sizes; breaks where its kind says so."""
+
+    observation_space, action_space, error = Box(-9, 9, (3,)), Box(-2, 2, (1,)), None
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        if isinstance(self.error, RuntimeError):
+            raise self.error
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action):
+        if self.error is not None:
+            raise self.error
+        return np.zeros(3, np.float32), 1.0, True, False, {}
+
+
+class Unready(Breaking):
+    error = RuntimeError("will not begin")
+
+
+class Unforeseen(Breaking):
+    error = TypeError("nobody foresaw it")
+
+
+def test_a_run_whose_environment_breaks_ends_alone_and_the_others_finish(data, tmp_path):
+    envs = [take_env(kind) for kind in (Breaking, Unready, Unforeseen, Breaking)]
+    configs = [config_of(data[0], seed, env_id=env, num_episodes=1) for seed, env in enumerate(envs)]
+    done = {}
+    for engine, stack in (("process", None), ("stacked", 3)):
+        options = {"engine": engine, "stack": stack, "progress": False}
+        outcomes = run_all(configs, root=tmp_path / engine, study="s", **options)
+        done[engine] = [(outcome.status, outcome.message) for outcome in outcomes]
+    assert done["stacked"] == done["process"]
+    assert [status for status, _ in done["stacked"]] == ["finished", "failed", "failed", "finished"]
+    assert "will not begin" in done["stacked"][1][1] and "TypeError: nobody" in done["stacked"][2][1]
+    assert_alike(*(run_path(configs[0], tmp_path / engine, "s") for engine in done))
 
 
 def test_what_does_not_fit_one_stack_is_said(data, tmp_path, monkeypatch):

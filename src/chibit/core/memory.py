@@ -110,7 +110,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextlib.contextmanager
-def limited_memory(device_type: str) -> Iterator[None]:
+def limited_memory(device_type: str, remedy: str = "lower batch_size or the model's size") -> Iterator[None]:
     """Keep work on the CPU from taking memory that the machine does not have.
 
     Linux would promise more than there is and later kill this process or another one. Within the context an
@@ -119,6 +119,7 @@ def limited_memory(device_type: str) -> Iterator[None]:
     Args:
         device_type: of the device of the work; drivers of others than the CPU map memory that they do not
             use, so that there is no limit.
+        remedy: what to do, for the message.
 
     Raises:
         ResourceError: in one line, for an allocation that failed.
@@ -134,7 +135,7 @@ def limited_memory(device_type: str) -> Iterator[None]:
             raise
         asked = re.search(r"(\d{6,}) bytes|Unable to allocate ([\d.]+ \w+)", str(error))
         reason = asked[0] if asked else "an allocation failed"
-        raise ResourceError(f"out of memory ({reason}); lower batch_size or the model's size") from error
+        raise ResourceError(f"out of memory ({reason}); {remedy}") from error
     finally:
         if give_back is not None:
             give_back()

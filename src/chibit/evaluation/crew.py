@@ -21,8 +21,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from chibit.core.errors import ResourceError
-from chibit.core.platform import die_with_parent
+from chibit.core.errors import ResourceError, UserError, first_line
+from chibit.core.platform import die_with_parent, interrupts_held_back
 from chibit.core.signals import uninterrupted
 from chibit.environments.own import receive_environments, send_environments
 from chibit.evaluation.pool import EnvironmentPool, Kind
@@ -40,10 +40,14 @@ class Crew:
     def on_stage(self, wanted: Sequence[tuple[EnvironmentPool, int]]) -> Iterator[CrewStage]:
         """So many environments of each pool's kind, one pool after the other; see `stage.on_stage`."""
         if not self._members:
-            with uninterrupted():  # a process that is half started complains
+            with uninterrupted(), interrupts_held_back():  # a process that is half started would end of one
                 self._start()
         kinds = [kind for pool, count in wanted for kind in [pool.kind] * count]
-        yield CrewStage([connection for _, connection in self._members], kinds, wanted[0][0].take(1)[0])
+        try:
+            yield CrewStage([connection for _, connection in self._members], kinds, wanted[0][0].take(1)[0])
+        except ResourceError:  # one is gone, and others may have answers for which nobody waits any more
+            self.close()
+            raise
 
     def _start(self) -> None:
         context, sent = multiprocessing.get_context("spawn"), send_environments()
@@ -114,7 +118,7 @@ class CrewStage:
         return taken
 
     def _ask(self, parts: dict[int, tuple[Any, ...]]) -> Iterator[Any]:
-        """Ask processes at once, and give their answers in order; what one refused, this one does."""
+        """Ask processes at once, and give their answers in order; what one raised, this one does."""
         try:
             for member, part in parts.items():
                 self._members[member].send(part)
@@ -141,8 +145,10 @@ def _serve(connection: Connection, environments: bytes) -> None:
             do, *what = connection.recv()
             try:
                 answer = do(player, *what)
-            except Exception as error:
+            except UserError as error:
                 answer = error
+            except Exception as error:  # of a class that may not travel
+                answer = RuntimeError(f"an environment raised {type(error).__name__}: {first_line(error)}")
             connection.send(answer)
 
 

@@ -78,7 +78,11 @@ class Stage:
         observations = np.zeros((len(seeds), *shape), dtype)
         missions: list[str | None] = [None] * len(seeds)
         for e, (env, seed) in enumerate(zip(self._environments, seeds, strict=True)):
-            observations[e], info = _reset(env, seed, shape)
+            try:
+                observations[e], info = _reset(env, seed, shape)
+            except Exception:
+                self.failed.append(env)
+                raise
             missions[e] = info.get("mission")
         return observations, missions
 
@@ -89,10 +93,15 @@ class Stage:
         dones, successes = np.ones(number, bool), np.full(number, -1, np.int8)
         faults: dict[int, str] = {}
         for place, e in enumerate(running.tolist()):
-            outcome = _step(self._environments[e], actions[e])
+            env = self._environments[e]
+            try:
+                outcome = _step(env, actions[e])
+            except Exception:
+                self.failed.append(env)
+                raise
             if isinstance(outcome, str):
                 faults[place] = outcome
-                self.failed.append(self._environments[e])
+                self.failed.append(env)
                 continue
             observations[place], rewards[place], dones[place], success = outcome
             if success is not None:
@@ -105,9 +114,11 @@ def on_stage(wanted: Sequence[tuple[EnvironmentPool, int]]) -> Iterator[Stage]:
     """So many environments of each pool, one pool after the other; those that fail are dropped."""
     taken = [pool.take(count) for pool, count in wanted]
     stage = Stage([env for envs in taken for env in envs])
-    yield stage
-    for (pool, _), envs in zip(wanted, taken, strict=True):
-        pool.drop([env for env in envs if any(env is failed for failed in stage.failed)])
+    try:
+        yield stage
+    finally:
+        for (pool, _), envs in zip(wanted, taken, strict=True):
+            pool.drop([env for env in envs if any(env is failed for failed in stage.failed)])
 
 
 def _reset(env: gym.Env, seed: int, shape: tuple[int, ...]) -> tuple[np.ndarray, dict[str, Any]]:

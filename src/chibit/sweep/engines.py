@@ -9,7 +9,7 @@ import threading
 import time
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -78,14 +78,17 @@ class InProcess(Engine):
         if not self._waiting:
             return []
         task = self._waiting.pop()
-        ended: Outcome | Crash
-        try:
-            ended = run_task(task)
-        except Exception as error:  # whatever one run dies of, the others go on
-            ended = crash(task, error)
-        else:
-            self.was_interrupted = ended.status == "stopped"
+        ended = self.end(task, run_task)
+        self.was_interrupted = isinstance(ended, Outcome) and ended.status == "stopped"
         return [(task, ended)]
+
+    @staticmethod
+    def end(task: Task, do: Callable[[Task], Outcome]) -> Outcome | Crash:
+        """What becomes of a task by something that is done; whatever one dies of, the others go on."""
+        try:
+            return do(task)
+        except Exception as error:
+            return crash(task, error)
 
 
 class LocalPool(Engine):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from chibit.core.errors import InputError, UserError
+from chibit.core.errors import InputError
 from chibit.core.signals import Stopped
-from chibit.sweep.engines import Ended, InProcess, crash
+from chibit.sweep.engines import Ended, InProcess
 from chibit.sweep.tasks import Outcome, Task, finish_task
 from chibit.training.stacked import stack_key, train_stack
 
@@ -54,17 +54,14 @@ class Stacked(InProcess):
             return super().collect(timeout)
         alike = [task for task in self._waiting if stack_key(task.config) == key]
         runs = [(task.config, task.path) for task in alike]
-        ended: list[Ended]
         try:
             how = train_stack(runs, study=alike[0].study, most=self._most, num_processes=self._num_processes)
-        except Exception as error:
-            self._waiting = [task for task in self._waiting if task not in alike]
-            refused = str(error) if isinstance(error, UserError) else None
-            return [
-                (task, crash(task, error) if refused is None else Outcome(task.path, "failed", refused))
-                for task in alike
-            ]
-        ended = [(task, finish_task(task, how[task.path])) for task in alike if task.path in how]
+        except Exception as error:  # none of them can be
+            how = dict.fromkeys([task.path for task in alike], error)
         self._waiting = [task for task in self._waiting if task.path not in how]
         self.was_interrupted = any(isinstance(error, Stopped) for error in how.values())
-        return ended
+        return [
+            (task, self.end(task, lambda task: finish_task(task, how[task.path])))
+            for task in alike
+            if task.path in how
+        ]

@@ -108,8 +108,8 @@ def outcome_of(task: Task, do: Callable[[], object]) -> Outcome:
     return Outcome(task.path, "finished")
 
 
-def finish_task(task: Task, error: UserError | Stopped | None) -> Outcome:
-    """What became of a task whose run ended with an error, or is finished and lacks at most its maps."""
+def finish_task(task: Task, error: Exception | None) -> Outcome:
+    """As `run_task`, whose run has ended with an error, or is finished and lacks at most its maps."""
 
     def do() -> None:
         if error is not None:

@@ -1,8 +1,8 @@
 """Several runs of one shape as one program; each leaves the directory that it would have left alone.
 
 What a run is (its data, log, evaluations, checkpoints, result) is `OfflineRun`'s; here are the steps, which
-all take at once, and who of them goes on. A run that ends early, by divergence or a full disk, leaves the
-others.
+all take at once, and who of them goes on. A run that ends early, by divergence, a full disk or whatever its
+environment breaks of, leaves the others.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from chibit.core.runtime import (
     resolve_runtime,
     restore_rng,
 )
-from chibit.core.signals import Stopped, StopRequests
+from chibit.core.signals import StopRequests
 from chibit.data.samplers.stacked import StackedSampler, side_by_side
 from chibit.data.spec import DatasetSpec
 from chibit.evaluation.crew import Crew
-from chibit.evaluation.rollout import evaluate_all
+from chibit.evaluation.rollout import Evaluation, Played, evaluate_all
 from chibit.training.longer import carry_on
 from chibit.training.offline import OfflineRun, opened
 from chibit.training.pretrain.sources import train_sources
@@ -47,7 +47,7 @@ _SHARED = (
 """Settings of runs that must be equal in a stack, beside the shape of their agents."""
 _FACTOR = 2.0
 """What a run takes in a stack, over the bound from below that its config gives (docs/log.md)."""
-Ended = dict[Path, UserError | Stopped | None]
+Ended = dict[Path, Exception | None]
 """How runs ended, by their directories: None where they are finished."""
 
 
@@ -85,13 +85,19 @@ def train_stack(
     for config, path in runs[1:]:
         refuse_difference(first, config, path)
     runtime = resolve_runtime(first.device, first.precision, first.num_threads)
-    with limited_memory(runtime.torch_device.type), contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as held:
         members, ended = _open_members(runs, runtime, study, most, held)
-        if len(members) == 1:
-            ended |= _train_alone(members[0], runtime)
-        elif members:
-            ended |= _Stack(members, runtime, num_processes or usual_processes(runtime)).run_to_end()
-    return ended
+        try:
+            if len(members) == 1:
+                _train_alone(members[0], runtime)
+            elif members:
+                remedy = f"use --stack {len(members) // 2}"
+                with limited_memory(runtime.torch_device.type, remedy):
+                    _Stack(members, runtime, num_processes or usual_processes(runtime), ended).run_to_end()
+        except Exception as error:
+            ended |= dict.fromkeys([m.path for m in members if m.path not in ended], error)
+    ends: Ended = dict.fromkeys([member.path for member in members])
+    return ends | ended
 
 
 def usual_processes(runtime: Runtime) -> int:
@@ -99,14 +105,11 @@ def usual_processes(runtime: Runtime) -> int:
     return available_cores() if runtime.torch_device.type == "cuda" else 1
 
 
-def _train_alone(member: _Member, runtime: Runtime) -> Ended:
+def _train_alone(member: _Member, runtime: Runtime) -> None:
     """A run beside which there is none."""
     restore_rng(member.rng, runtime.torch_device)
-    try:
+    with limited_memory(runtime.torch_device.type):
         member.run.run_to_end()
-    except (UserError, Stopped) as error:
-        return {member.path: error}
-    return {member.path: None}
 
 
 def refuse_difference(first: RunConfig[Any], other: RunConfig[Any], path: Path) -> None:
@@ -153,8 +156,9 @@ def _open_members(
             break
         with contextlib.ExitStack() as own:
             try:
-                member = own.enter_context(_member(config, path, runtime, study))
-            except UserError as error:
+                with limited_memory(runtime.torch_device.type):
+                    member = own.enter_context(_member(config, path, runtime, study))
+            except Exception as error:
                 ended[path] = error
                 continue
             if member is None:
@@ -215,8 +219,11 @@ def _member(config: RunConfig[Any], path: Path, runtime: Runtime, study: str) ->
 class _Stack:
     """The loop over steps of all members."""
 
-    def __init__(self, members: Sequence[_Member], runtime: Runtime, num_processes: int) -> None:
-        self.members, self.ended = list(members), cast(Ended, {})
+    def __init__(
+        self, members: Sequence[_Member], runtime: Runtime, num_processes: int, ended: Ended
+    ) -> None:
+        """Prepare the steps; who ends before the others is put into `ended`."""
+        self.members, self.ended = list(members), ended
         self.crew = Crew(num_processes) if num_processes > 1 else None
         self.device = runtime.torch_device
         agents = [member.run.agent for member in members]
@@ -226,7 +233,7 @@ class _Stack:
         self.stop = StopRequests()
         self._unread: list[Mapping[str, Tensor | Sequence[float]]] = []
 
-    def run_to_end(self) -> Ended:
+    def run_to_end(self) -> None:
         """Until each member is finished, or ended by itself."""
         with self.stop, contextlib.ExitStack() as held, self.crew or contextlib.nullcontext():
             for member in self.members:
@@ -237,7 +244,6 @@ class _Stack:
                 self._follow_up()
             self._each(lambda member: member.run.saver.wait())
             self._each(lambda member: member.run.finish())
-        return self.ended | {member.path: None for member in self.members}
 
     @property
     def _first(self) -> OfflineRun:
@@ -310,7 +316,7 @@ class _Stack:
         tensors = [value for step in unread for value in step.values() if isinstance(value, Tensor)]
         read = iter(torch.stack(tensors).tolist() if tensors else ())
         steps = [{n: next(read) if isinstance(v, Tensor) else v for n, v in step.items()} for step in unread]
-        diverged: list[tuple[_Member, UserError]] = []
+        diverged: list[tuple[_Member, Exception]] = []
         for place, member in enumerate(self.members):
             if place not in failures:
                 member.run.add_up({name: values[place] for name, values in step.items()} for step in steps)
@@ -330,16 +336,26 @@ class _Stack:
         parts = [replace(played, place=place) for place, played in asked if played is not None]
         if any(member.run.config.best_by == "held_out" for member in self.members):
             self.agents.scatter()
-        evaluations = evaluate_all(self.agents.policy(), parts, crew=self.crew) if parts else []
-        of_path = {self.members[part.place].path: own for part, own in zip(parts, evaluations, strict=True)}
+        paths = [self.members[part.place].path for part in parts]
+        played = dict(zip(paths, self._play(parts), strict=True))
         best: set[Path] = set()
 
         def take_in(member: _Member) -> None:
-            if member.run.take_in(of_path.get(member.path, [])):
+            evaluations = played.get(member.path, [])
+            if isinstance(evaluations, Exception):
+                raise evaluations
+            if member.run.take_in(evaluations):
                 best.add(member.path)
 
         self._each(take_in)
         return best
+
+    def _play(self, parts: Sequence[Played]) -> list[list[Evaluation] | Exception]:
+        """Play all parts at once; where that breaks, each by itself, to find whose environments do."""
+        try:
+            return [*evaluate_all(self.agents.policy(), parts, crew=self.crew)] if parts else []
+        except Exception as error:
+            return [error] if len(parts) == 1 else [own for part in parts for own in self._play([part])]
 
     def _save(self, member: _Member, state: Tensor | None, *, best: bool) -> None:
         """Save a member's checkpoint, with the generators as it would have them alone."""
@@ -349,16 +365,16 @@ class _Stack:
         member.run.save(best=best)
 
     def _each(self, action: Callable[[_Member], object], members: Sequence[_Member] | None = None) -> None:
-        """Do something for members; one that is refused ends, and the others go on."""
-        refused: list[tuple[_Member, UserError]] = []
+        """Do something for members; one with which that fails ends, and the others go on."""
+        failed: list[tuple[_Member, Exception]] = []
         for member in self.members if members is None else members:
             try:
                 action(member)
-            except UserError as error:
-                refused.append((member, error))
-        self._end(refused)
+            except Exception as error:
+                failed.append((member, error))
+        self._end(failed)
 
-    def _end(self, ended: Sequence[tuple[_Member, UserError | Stopped]]) -> None:
+    def _end(self, ended: Sequence[tuple[_Member, Exception]]) -> None:
         """Take members out of the stack; all steps were read."""
         if not ended:
             return

@@ -107,6 +107,32 @@ def test_what_a_process_refuses_is_refused_and_the_crew_goes_on(crew, lame, monk
         assert evaluate_all(Echo(), [part], crew=crew)[0][0].failed_episodes == ()
 
 
+class Strange(Exception):
+    """Cannot be made again from what it keeps."""
+
+    def __init__(self, one, other):
+        super().__init__("strange")
+
+
+class Odd(Lame):
+    """Raises in its first step what nobody foresees, where its seed says so."""
+
+    def step(self, action):
+        if self.np_random_seed == 7:
+            raise Strange(1, 2)
+        return super().step(action)
+
+
+def test_what_nobody_foresaw_is_told_and_the_crew_goes_on(monkeypatch):
+    with EnvironmentPool(take_env(Odd)) as pool, Crew(2) as crew:
+        part = Played(pool, (None,), 4, 0, None)
+        monkeypatch.setattr("chibit.evaluation.rollout.episode_seeds", lambda *_: [1, 2, 7, 4])
+        with pytest.raises(RuntimeError, match="an environment raised Strange: strange"):
+            evaluate_all(Echo(), [part], crew=crew)
+        monkeypatch.setattr("chibit.evaluation.rollout.episode_seeds", lambda *_: [1, 2, 4, 5])
+        assert evaluate_all(Echo(), [part], crew=crew)[0][0].failed_episodes == ()
+
+
 def test_a_process_that_was_killed_is_said(lame):
     with Crew(2) as crew, EnvironmentPool(lame) as pool:
         part = Played(pool, (None,), 4, 0, None)
@@ -116,3 +142,5 @@ def test_a_process_that_was_killed_is_said(lame):
         process.join()
         with pytest.raises(ResourceError, match="was killed"):
             evaluate_all(Echo(), [part], crew=crew)
+        again = evaluate_all(Echo(), [part], crew=crew)  # by new processes
+        assert without_seconds(again) == without_seconds(evaluate_all(Echo(), [part]))
