@@ -22,7 +22,7 @@ from chibit.core.run_dir import undone_if_refused
 from chibit.data.dataset import TrajectoryDataset
 from chibit.data.load import from_arrays, load_dataset
 from chibit.data.mix import mix
-from chibit.data.readers.columns import COLUMN_NAMES
+from chibit.data.readers.unpickler import COLUMN_NAMES
 from chibit.environments.own import EnvLike, take_env
 from chibit.models.initializers import short_name
 from chibit.models.own_backbone import register_backbone

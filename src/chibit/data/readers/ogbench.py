@@ -16,10 +16,11 @@ import numpy as np
 
 from chibit.core.arrays import open_npz
 from chibit.data.readers.base import ColumnFormat
-from chibit.data.readers.columns import COLUMN_NAMES, Reading
+from chibit.data.readers.columns import Reading
 from chibit.data.readers.npz import check_arrays, names_of, pair_note, read_npz
 from chibit.data.readers.origin import Origin, file_name
 from chibit.data.readers.recording import Recording, check_lengths, read_flags, record_columns
+from chibit.data.readers.unpickler import COLUMN_NAMES
 
 _NAMES = ("observations", "actions", "terminals")
 
