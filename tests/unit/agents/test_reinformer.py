@@ -9,7 +9,6 @@ from chibit.agents.reinformer import ReinformerConfig
 from chibit.core.errors import InputError
 from chibit.core.runtime import Runtime
 from chibit.data.load import from_arrays
-from chibit.losses.sequence import return_expectile
 from chibit.models.gpt import GPTShape
 
 SMALL = {"gpt": GPTShape(n_layer=1, n_embd=16), "dropout": 0.0, "context_length": 4}
@@ -40,14 +39,6 @@ def data(tmp_path_factory):
 def make(data, **changes):
     torch.manual_seed(0)
     return make_agent(ReinformerConfig(**SMALL, **changes), data.spec, Runtime())
-
-
-def test_the_expectile_by_hand():
-    predictions, returns = torch.tensor([[1.0, 0.0, 9.0]]), torch.tensor([[3.0, 4.0, 0.0]])
-    mask = torch.tensor([[True, True, False]])
-    # Too low by 2 and by 4: 0.9 of their squares; the padding does not count.
-    assert return_expectile(predictions, returns, mask, 0.9).item() == pytest.approx(0.9 * (4 + 16) / 2)
-    assert return_expectile(returns, predictions, mask, 0.9).item() == pytest.approx(0.1 * (4 + 16) / 2)
 
 
 def test_a_return_is_predicted_from_its_state_and_an_action_from_its_return(data):

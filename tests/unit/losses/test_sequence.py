@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chibit.losses.sequence import action_cross_entropy, action_mse
+from chibit.losses.sequence import action_cross_entropy, action_mse, return_expectile
 
 
 def test_mse_by_hand() -> None:
@@ -55,3 +55,12 @@ def test_more_padding_leaves_losses_and_gradients_unchanged(padding: int, seed: 
         torch.testing.assert_close(wide, narrow)
         torch.testing.assert_close(wide_gradient, gradient)
         assert (gradient[1, 2:] == 0).all()
+
+
+def test_expectile_of_returns_by_hand() -> None:
+    """Too low by 2 and by 0.5, right, too high by 1; and what is padding, far off."""
+    returns = torch.tensor([[3.0, 0.5, 4.0], [1.0, 7.0, -9.0]])
+    predictions = torch.tensor([[1.0, 0.0, 4.0], [2.0, 7.0, 90.0]])
+    mask = torch.tensor([[True, True, True], [True, True, False]])
+    expected = (0.9 * (4.0 + 0.25) + 0.1 * 1.0) / 5
+    assert math.isclose(return_expectile(predictions, returns, mask, 0.9).item(), expected, rel_tol=1e-6)
