@@ -201,5 +201,5 @@ def pretrain_path(config: PretrainConfig, root: Path, study: str) -> Path:
     readable = "".join(c if c.isalnum() or c in "._-" else "-" for c in Path(config.corpus).name)
     name = readable[:60].strip(".-") or "corpus"
     usual = {"device": "auto", "num_threads": 1, "compile": False, "log_every": 50, "checkpoint_every": 0}
-    usual["micro_batch_tokens"] = _USUAL_TOKENS
+    usual["micro_batch_tokens"] = None
     return run_folder(root / check_name(study, "study"), f"{name}-s{config.seed}", to_json(config), usual)
