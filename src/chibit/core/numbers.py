@@ -23,10 +23,7 @@ def as_numbers(what: str, values: Any) -> np.ndarray:
         array = np.asarray(values)
     except ValueError as error:
         raise InputError(f"{what} have rows of different lengths, expected as many in each") from error
-    except (
-        TypeError,
-        RuntimeError,
-    ) as error:  # of tensors: on a device, with gradients
+    except (TypeError, RuntimeError) as error:  # of tensors: on a device, with gradients
         raise InputError(f"{what} cannot be read as an array ({first_line(error)})") from error
     if array.dtype.kind not in "fiub":
         raise InputError(f"{what} have type {array.dtype}, expected numbers")

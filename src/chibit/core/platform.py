@@ -129,7 +129,7 @@ def give_huge_pages() -> None:
     """Let processes that are started from here take memory in huge pages, unless the user has said otherwise.
 
     glibc reads it when a program starts; elsewhere, and where the kernel gives none, it changes nothing.
-    Training steps on a CPU take 3 to 4 % less time so (docs/log.md).
+    Training steps on a CPU took 1 to 4 % less time so (docs/log.md).
     """
     os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
 

@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from types import TracebackType
 from typing import Any
 
 import gymnasium as gym
@@ -29,7 +28,7 @@ from chibit.evaluation.pool import EnvironmentPool, Kind
 from chibit.evaluation.stage import Stage, Taken
 
 
-class Crew:
+class Crew(contextlib.AbstractContextManager["Crew"]):
     """Processes that hold environments; they start when first needed, and end with this one."""
 
     def __init__(self, num_processes: int) -> None:
@@ -67,12 +66,7 @@ class Crew:
             process.kill()
             process.join()
 
-    def __enter__(self) -> Crew:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *ended: object) -> None:
         self.close()
 
 
