@@ -108,6 +108,25 @@ LANGUAGE = Study(
 )
 LANGUAGE = replace(LANGUAGE, score_levels=dict.fromkeys(LANGUAGE.data, 90.0))
 
+MEMORY = Study(
+    summary="a cue that must be remembered: contexts of 1, 20 and 60 beside methods without memory",
+    arms=(
+        *(f"{arm}_last{k}" for arm in ("dt", "random", "chibit") for k in MEMORY_CONTEXTS),
+        f"random_matched_last{MEMORY_CONTEXTS[-1]}",
+        *("dt", "discrete_bc", "discrete_cql", "rem"),
+    ),
+    data=("tmaze-15-expert", "tmaze-50-expert", "keytodoor-20-expert"),
+    num_steps=600,
+    evaluate_every=150,
+    precision="bf16",
+    settings={SEQUENCE: {"batch_size": 32, "learning_rate": 1e-3, "dropout": 0.0}},
+    run_settings={"num_episodes": 100},
+    comparisons=(
+        *((f"chibit_last{k}", f"random_last{k}") for k in MEMORY_CONTEXTS),
+        ("chibit_last60", "random_matched_last60"),
+    ),
+)
+
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(text.split())
@@ -253,23 +272,15 @@ _OWN = {
         precision="bf16",
         settings={SEQUENCE: SHORT},
     ),
-    "memory": Study(
-        summary="a cue that must be remembered: contexts of 1, 20 and 60 beside methods without memory",
-        arms=(
-            *(f"{arm}_last{k}" for arm in ("dt", "random", "chibit") for k in MEMORY_CONTEXTS),
-            f"random_matched_last{MEMORY_CONTEXTS[-1]}",
-            *("dt", "discrete_bc", "discrete_cql", "rem"),
-        ),
-        data=("tmaze-15-expert", "tmaze-50-expert", "keytodoor-20-expert"),
-        num_steps=600,
-        evaluate_every=150,
-        precision="bf16",
-        settings={SEQUENCE: {"batch_size": 32, "learning_rate": 1e-3, "dropout": 0.0}},
-        run_settings={"num_episodes": 100},
-        comparisons=(
-            *((f"chibit_last{k}", f"random_last{k}") for k in MEMORY_CONTEXTS),
-            ("chibit_last60", "random_matched_last60"),
-        ),
+    "memory": MEMORY,
+    "memory_grid": replace(
+        MEMORY,
+        summary="MiniGrid's memory task, where the cue is to be compared: contexts of 1 and 20",
+        arms=("random_last1", "random_last20", "chibit_last20", "discrete_bc"),
+        data=("minigrid-memory-s7-expert", "minigrid-memory-s13-expert"),
+        num_steps=2_000,
+        evaluate_every=500,
+        comparisons=(("chibit_last20", "random_last20"),),
     ),
     "stitching": Study(
         summary="starts that lie further from the goal than any way in the data, beside data of whole ways",

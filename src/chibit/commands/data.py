@@ -26,9 +26,9 @@ class CollectArguments(Checked):
     dataset: Annotated[str, tyro.conf.Positional]
     """Name, such as hopper-medium; hopper, halfcheetah, walker2d, breakout, qbert, pong or seaquest, a dash,
     and random, medium, medium-replay, medium-expert or expert. Memory tasks: tmaze-15, tmaze-50, tmaze-150,
-    keytodoor-20 or keytodoor-60, a dash, and expert or mixed. Mazes: pointmaze-umaze, pointmaze-medium or
-    pointmaze-large, a dash, and near or all. Instructions: babyai-gotoobj, -gotolocals8n4, -gotolocal,
-    -gotodoor, -pickuploc, -putnextlocal or -mixedlocal."""
+    keytodoor-20, keytodoor-60 or minigrid-memory-s7, -s9, -s13, -s17, a dash, and expert or mixed. Mazes:
+    pointmaze-umaze, -medium or -large, a dash, and near or all. Instructions: babyai-gotoobj, -gotolocals8n4,
+    -gotolocal, -gotodoor, -pickuploc, -putnextlocal or -mixedlocal."""
     num_steps: Count | None = None
     """Environment steps; None takes D4RL's size (1M, replay 0.2M to 0.4M, medium-expert 2M), 0.5M on Atari,
     500 of the longest episodes of memory tasks and mazes, and 10,000 episodes of BabyAI."""

@@ -182,7 +182,7 @@ class OwnTask(Environment):
 class MemoryEnvironment(OwnTask):
     """A task of this package that cannot be solved without memory; see `chibit.environments.memory`."""
 
-    task: Literal["TMaze", "KeyToDoor"]
+    task: Literal["TMaze", "KeyToDoor", "GridMemory"]
     """Its class."""
     setting: tuple[str, int]
     """Argument of the class that the id stands for."""
@@ -198,6 +198,19 @@ class MemoryEnvironment(OwnTask):
     def options(self, env_id: str) -> dict[str, Any]:
         """The length of the corridor, or of the delay."""
         return dict([self.setting])
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridMemoryEnvironment(MemoryEnvironment):
+    """MiniGrid's memory task in vectors; see `chibit.environments.grid_memory`."""
+
+    def make_known(self) -> None:
+        """By importing their module."""
+        from chibit.environments import grid_memory as grid_memory
+
+    def physics(self, env_id: str, d4rl_physics: bool) -> dict[str, Any]:
+        """The library's version."""
+        return {"minigrid": importlib.metadata.version("minigrid")}
 
 
 @dataclass(frozen=True, kw_only=True)

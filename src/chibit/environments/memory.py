@@ -173,7 +173,7 @@ def _register() -> None:
     for task in (TMaze, KeyToDoor):
         gym.register(f"chibit/{task.__name__}-v0", entry_point=f"{__name__}:{task.__name__}")
     for env_id, row in ENVIRONMENTS.items():
-        if isinstance(row, MemoryEnvironment):
+        if type(row) is MemoryEnvironment:
             row.register(env_id, f"{__name__}:{row.task}")
 
 

@@ -17,6 +17,7 @@ from chibit.core.targets import environment_name
 from chibit.environments.kinds import (
     AtariEnvironment,
     Environment,
+    GridMemoryEnvironment,
     LanguageEnvironment,
     MazeTask,
     MemoryEnvironment,
@@ -98,6 +99,17 @@ def _key_to_door(delay: int) -> MemoryEnvironment:
     )
 
 
+def _grid_memory(size: int) -> GridMemoryEnvironment:
+    return GridMemoryEnvironment(
+        name=f"minigrid-memory-s{size}",
+        ids=(f"chibit/MiniGridMemoryS{size}-v0",),
+        task="GridMemory",
+        setting=("size", size),
+        max_episode_steps=4 * size,
+        chance=0.5,
+    )
+
+
 def _maze(name: Literal["UMaze", "Medium", "Large"], steps: int) -> MazeTask:
     task_id = f"chibit/PointMaze{name}-v0"
     return MazeTask(name=f"pointmaze-{name.lower()}", ids=(task_id,), maze=name, max_episode_steps=steps)
@@ -149,6 +161,7 @@ _ROWS: tuple[Environment, ...] = (
     _game("Pong", (-20.7, 14.6), 20),
     _game("Seaquest", (68.4, 42054.7), 1450, 1150),
     *map(_t_maze, (15, 50, 150)), *map(_key_to_door, (20, 60)),
+    *map(_grid_memory, (7, 9, 13, 17)),
     _maze("UMaze", 60), _maze("Medium", 120), _maze("Large", 160),
     _library_maze("UMaze", (9.59, 240.83)), _library_maze("Medium", (9.34, 484.14)),
     _library_maze("Large", (6.32, 622.10)),

@@ -13,12 +13,13 @@ import numpy as np
 from chibit.core.errors import InputError
 from chibit.core.progress import step_bar
 from chibit.data.collect.behavior.rollout import Episode
+from chibit.data.collect.grid_memory import play_grid_memory
 from chibit.data.collect.memory import play_memory
 from chibit.data.collect.minari_writer import minari_root, write_minari
 from chibit.data.collect.mujoco import check_numbers, require_space, reuse
 from chibit.data.collect.pointmaze import play_maze
 from chibit.environments.data_names import read_name
-from chibit.environments.kinds import Environment, MazeTask, MemoryEnvironment
+from chibit.environments.kinds import Environment, GridMemoryEnvironment, MazeTask, MemoryEnvironment
 from chibit.environments.make import make_env
 from chibit.environments.registry import TASKS
 
@@ -29,6 +30,7 @@ _EPISODES = 500
 """Of the longest kind, in a whole set."""
 _SCRIPTS: dict[type[Environment], tuple[Play, str]] = {
     MemoryEnvironment: (play_memory, "a script that knows the cue"),
+    GridMemoryEnvironment: (play_grid_memory, "a script that looks at the cue and knows the arm"),
     MazeTask: (play_maze, "breadth-first search over cells and a proportional-derivative control"),
 }
 """By kind of the task: what plays an episode of it, and a word on that."""
