@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from chibit.core.errors import BusyError, UserError
+from chibit.core.platform import give_memory_back
 from chibit.core.signals import Stopped
 from chibit.training.run_config import RunConfig, run_path
 
@@ -92,7 +93,10 @@ def run_task(task: Task) -> Outcome:
         if task.attention:
             _draw(task)
 
-    return outcome_of(task, do)
+    try:
+        return outcome_of(task, do)
+    finally:
+        give_memory_back()
 
 
 def outcome_of(task: Task, do: Callable[[], object]) -> Outcome:
