@@ -237,7 +237,8 @@ def outcomes(folder: Path) -> str:
     for one in analysis.measured:
         kinds = ("arrivals", "measured")
         chosen += [tables[kind][one.measure.key] for kind in kinds if one.measure.key in tables[kind]]
-    chosen += [*tables["crossovers"], *tables["gaps"], *([tables["excluded"]] if tables["excluded"] else [])]
+    chosen += [*tables["splits"], *tables["crossovers"], *tables["gaps"]]
+    chosen += [tables["excluded"]] if tables["excluded"] else []
     lines = "".join(f"- {markdown_text(line)}\n" for line in said)
     return f"{lines}\n{_demoted([table for table in chosen if table.rows], '####')}"
 
