@@ -127,9 +127,16 @@ MEMORY = Study(
     ),
 )
 
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(text.split())
+STITCHING = Study(
+    summary="starts that lie further from the goal than any way in the data, beside data of whole ways",
+    arms=("dt", "dt_last20", "reinformer", "bc", "bc_top10", "iql", "td3_bc"),
+    data=("pointmaze-medium-near", "pointmaze-medium-all"),
+    num_steps=5_000,
+    evaluate_every=1_250,
+    precision="bf16",
+    settings={SEQUENCE: STITCHING_SEQUENCE, "reinformer": STITCHING_SEQUENCE, "iql": STITCHING_IQL},
+    run_settings={"num_episodes": 50},
+)
 
 
 _OWN = {
@@ -207,9 +214,8 @@ _OWN = {
     ),
     "table2": Study(
         summary="Table 2: pre-trained models and baselines on nine D4RL data sets",
-        arms=_names(
-            "chibit_paper gpt2 clip igpt dt cql_tuned td3_bc brac_v awr bc iql_tuned rebrac_tuned random"
-        ),
+        arms=("chibit_paper", "gpt2", "clip", "igpt", "dt", "cql_tuned", "td3_bc", "brac_v", "awr", "bc")
+        + ("iql_tuned", "rebrac_tuned", "random"),
         data=NINE,
     ),
     "table3": Study(
@@ -282,15 +288,13 @@ _OWN = {
         evaluate_every=500,
         comparisons=(("chibit_last20", "random_last20"),),
     ),
-    "stitching": Study(
-        summary="starts that lie further from the goal than any way in the data, beside data of whole ways",
-        arms=("dt", "dt_last20", "reinformer", "bc", "bc_top10", "iql", "td3_bc"),
-        data=("pointmaze-medium-near", "pointmaze-medium-all"),
-        num_steps=5_000,
-        evaluate_every=1_250,
-        precision="bf16",
-        settings={SEQUENCE: STITCHING_SEQUENCE, "reinformer": STITCHING_SEQUENCE, "iql": STITCHING_IQL},
-        run_settings={"num_episodes": 50},
+    "stitching": STITCHING,
+    "stitching_longer": replace(
+        STITCHING,
+        summary="twice the steps of `stitching` for the methods with a critic, which were still rising",
+        arms=("iql", "td3_bc"),
+        num_steps=10_000,
+        evaluate_every=2_500,
     ),
     "language_rates": replace(
         LANGUAGE,
@@ -306,8 +310,8 @@ _OWN = {
     "language": LANGUAGE,
     "initializers": Study(
         summary="initializers and techniques on our own Hopper medium-replay data",
-        arms=_names("random random_matched chibit chibit_similarity chibit_language")
-        + _names("chibit_random_positions_plain chibit_paper markov"),
+        arms=("random", "random_matched", "chibit", "chibit_similarity", "chibit_language")
+        + ("chibit_random_positions_plain", "chibit_paper", "markov"),
         data=("hopper-medium-replay",),
         num_steps=3_000,
         evaluate_every=500,
