@@ -107,8 +107,18 @@ def test_the_forest_writes_its_numbers():
     assert "+1.2  [−0.5, +3.0]" in shown
     assert "−2.0  (no interval)" in shown
     assert "+1,500  (no interval)" in shown
-    assert "x" * 30 + "…" in shown
+    assert "x" * 51 + "…" in shown
     assert "difference from Random init" in shown
+
+
+def test_a_label_that_leaves_no_room_for_numbers_has_a_line_of_its_own():
+    def height(label):
+        row = ForestRow(label=label, estimate=Estimate(value=-0.4, low=-2.3, high=1.5), arm=0)
+        svg = forest([row], "k", "title", "difference").svg
+        assert {label, "−0.4  [−2.3, +1.5]"} <= set(texts(svg))
+        return float(re.search(r'viewBox="0 0 [\d.]+ ([\d.]+)"', svg)[1])
+
+    assert height("y" * 45) > height("y" * 30) == height("one")
 
 
 def test_a_profile_needs_runs_and_scores(canvas, scores, tmp_path, runs):

@@ -150,14 +150,16 @@ def forest(
         f"{row.label} {format_score(row.estimate.value, normalized=row.normalized, signed=signed)}"
         for row in rows
     )
-    figure = Figure(figsize=(width * PANEL_SIZE[0], 0.62 + 0.42 * len(rows)))
+    numbers, length = [_numbers(row, signed=signed) for row in rows], int(width * _ROW_LENGTH)
+    is_long = any(len(row.label + shown) > length for row, shown in zip(rows, numbers, strict=True))
+    figure = Figure(figsize=(width * PANEL_SIZE[0], 0.62 + (0.62 if is_long else 0.42) * len(rows)))
     bottom = 0.5 / figure.get_figheight()
     axes = figure.add_axes((0.03, bottom, 0.94, 1 - bottom - 0.02))
     if signed:
         axes.axvline(0, color=MUTED, linewidth=1)
-    for height, row in enumerate(reversed(rows)):
-        _draw_row(axes, row, height, signed=signed, length=int(width * _ROW_LENGTH))
-    axes.set_ylim(-0.45, len(rows) - 0.25)
+    for height, (row, shown) in enumerate(reversed([*zip(rows, numbers, strict=True)])):
+        _draw_row(axes, row, shown, height, label_height=0.48 if is_long else 0.2, length=length)
+    axes.set_ylim(-0.45, len(rows) - (0.1 if is_long else 0.25))
     axes.yaxis.set_visible(False)
     axes.spines["left"].set_visible(False)
     axes.margins(x=0.08)
@@ -166,17 +168,23 @@ def forest(
     return Panel(title=title, svg=svg, arm=arm)
 
 
-def _draw_row(axes: Axes, row: ForestRow, height: float, *, signed: bool, length: int) -> None:
+def _numbers(row: ForestRow, *, signed: bool) -> str:
+    value = format_score(row.estimate.value, normalized=row.normalized, signed=signed)
+    interval = format_interval(row.estimate, normalized=row.normalized, signed=signed)
+    return f"{value}  [{interval.replace(' to ', ', ')}]" if interval else f"{value}  (no interval)"
+
+
+def _draw_row(
+    axes: Axes, row: ForestRow, shown: str, height: float, *, label_height: float, length: int
+) -> None:
+    """The interval, above it the numbers, and beside or above these the label."""
     estimate, drawn = row.estimate, arm_style(row.arm)
     if estimate.low is not None and estimate.high is not None:
         axes.hlines(height, estimate.low, estimate.high, linewidth=3 if row.strong else 2, **drawn)
     marker, size = arm_marker(row.arm), 7 if row.strong else 5.5
     axes.plot(estimate.value, height, marker=marker, markersize=size, **drawn)
-    value = format_score(estimate.value, normalized=row.normalized, signed=signed)
-    interval = format_interval(estimate, normalized=row.normalized, signed=signed)
-    shown = f"{value}  [{interval.replace(' to ', ', ')}]" if interval else f"{value}  (no interval)"
     common: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "fontsize": 9, "va": "bottom"}
     common |= {"bbox": {"facecolor": SURFACE, "edgecolor": "none", "pad": 1.0}}
     common |= {"color": INK, "gid": arm_gid(row.arm), "fontweight": "bold" if row.strong else "normal"}
-    axes.text(0, height + 0.2, cut(row.label, length - len(shown)), **common)
+    axes.text(0, height + label_height, cut(row.label, length), **common)
     axes.text(1, height + 0.2, shown, ha="right", **common)
