@@ -56,7 +56,8 @@ PAGES, RESULTS = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"], RO
 START, END = re.compile(r"<!-- results: (\w+) ?(\w*) -->\n"), "<!-- end of results -->\n"
 BESIDE = {"fair": "fair_baselines"}
 """A study, and another whose arms stand in its table of scores without a test."""
-STAGE_0, TRIAL_SEEDS = "rates", {100, 101}
+STAGE_0 = {"rates": {100, 101}, "language_rates": {100}}
+"""Studies that choose each arm's step size, and their seeds."""
 SEEDS = 10
 """Paired seeds of the registered experiment."""
 CONTROL = "random"
@@ -200,7 +201,7 @@ def experiment() -> str:
         summary = STUDIES[folder.name].summary if folder.name in STUDIES else "no study of this version"
         said = f"{summary[:1].upper()}{summary[1:]}. Raw results: `results/{folder.name}`."
         head = f"### Study `{folder.name}`\n\n{said}\n"
-        parts.append(f"{head}\n{stage_0(folder) if folder.name == STAGE_0 else outcomes(folder)}")
+        parts.append(f"{head}\n{stage_0(folder) if folder.name in STAGE_0 else outcomes(folder)}")
     return "\n".join(parts)
 
 
@@ -209,7 +210,7 @@ def stage_0(folder: Path) -> str:
     trials = read_trials(folder)
     rows, open_arms = [], []
     for arm in sorted(trials, key=arm_rank):
-        whole = len(trials[arm]) == len(RATES) and trials[arm][0].num_seeds == len(TRIAL_SEEDS)
+        whole = len(trials[arm]) == len(RATES) and trials[arm][0].num_seeds == len(STAGE_0[folder.name])
         chosen = choose(trials[arm]) if whole else None
         open_arms += [] if whole else [arm_label(arm)]
         for trial in trials[arm]:
