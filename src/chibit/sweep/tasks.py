@@ -93,10 +93,7 @@ def run_task(task: Task) -> Outcome:
         if task.attention:
             _draw(task)
 
-    try:
-        return outcome_of(task, do)
-    finally:
-        give_memory_back()
+    return outcome_of(task, do)
 
 
 def outcome_of(task: Task, do: Callable[[], object]) -> Outcome:
@@ -109,6 +106,8 @@ def outcome_of(task: Task, do: Callable[[], object]) -> Outcome:
         return Outcome(task.path, "failed", str(error))
     except Stopped as error:
         return Outcome(task.path, "stopped", str(error), error.exit_code - 128)
+    finally:
+        give_memory_back()
     return Outcome(task.path, "finished")
 
 
