@@ -23,6 +23,7 @@ from chibit.reporting.statistics.survival import (
     restricted_mean,
     score_arrivals,
 )
+from chibit.reporting.tables.arrivals import arrivals_table
 
 HOPPER, WALKER = "hopper-medium-v2", "walker2d-medium-v2"
 
@@ -135,6 +136,20 @@ class TestScores:
         times, reached = found.times("chibit", HOPPER)
         assert times.tolist() == [10_000, 15_000, 5_000, 10_000]
         assert reached.tolist() == [True, True, True, False]
+
+    def test_levels_that_nobody_reaches_are_named(self, study, runs):
+        scores = collect_scores(read_study(study))
+        assert "No run reaches" not in arrivals_table(score_arrivals(scores)).caption
+        assert "shrink" not in (alone := arrivals_table(score_arrivals(scores, 90.0)).caption)
+        assert f"No run reaches the level of {HOPPER}: differences in steps are zero there" in alone
+        for arm in ("random", "chibit"):
+            rewrite(
+                runs.write_run(study, arm, WALKER, 0, num_evaluations=4, targets=(3600.0,)), [91, 92, 93, 94]
+            )
+        found = score_arrivals(collect_scores(read_study(study)), 90.0)
+        assert f"level of {HOPPER}: differences in steps are zero there, and shrink those over all" in (
+            arrivals_table(found).caption
+        )
 
     def test_data_without_a_level_and_single_evaluations_have_no_times(self, tmp_path, runs):
         run = runs.write_run(tmp_path, "dt", HOPPER, 0, num_evaluations=3)

@@ -39,7 +39,25 @@ def arrivals_table(arrivals: Arrivals) -> Table:
         caption=f"Gradient steps until the first {arrivals.what} the level, which is the same for all arms. "
         "A run that does not reach it is censored at its end. Median: steps at which half of the runs have "
         "reached it (Kaplan and Meier). Mean: within the steps that all runs have; a run that does not reach "
-        "the level counts with all of them.",
+        f"the level counts with all of them.{_out_of_reach(arrivals)}",
         columns=(*text_columns("Data set", "Arm"), *number_columns("Level", "Reached", "Median", "Mean")),
         rows=tuple(rows),
+    )
+
+
+def _out_of_reach(arrivals: Arrivals) -> str:
+    """Data sets that add nothing but zeros to differences."""
+    names = [
+        dataset
+        for dataset in arrivals.horizons
+        if not any(
+            reached.any() for _, reached in (arrivals.times(arm, dataset) for arm in arrivals.study.arms)
+        )
+    ]
+    if not names:
+        return ""
+    shrunk = ", and shrink those over all data sets" if len(names) < len(arrivals.horizons) else ""
+    return (
+        f" No run reaches the level of {', '.join(names)}: differences in steps are zero there{shrunk}; "
+        "they say nothing about who is sooner."
     )
