@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -203,6 +204,14 @@ def test_rates_are_read_from_runs_and_what_is_missing_is_named(pendulum_file, tm
                     arm="random_0.003")  # fmt: skip
     train(config, tmp_path / "rates" / "other", progress=False)
     with pytest.raises(InputError, match="same seeds"):
+        choose_rates(tmp_path / "rates")
+    shutil.rmtree(tmp_path / "rates" / "other")
+    train(
+        dataclasses.replace(config, seed=0, num_steps=config.num_steps + 1),
+        tmp_path / "rates" / "z",
+        progress=False,
+    )
+    with pytest.raises(InputError, match="two runs of a rate and seed, or runs on other data"):
         choose_rates(tmp_path / "rates")
 
 

@@ -135,7 +135,7 @@ class StudyArguments(WithModules):
 
 def study(argv: Sequence[str], prog: str) -> None:
     """``chibit study``."""
-    from chibit.reporting.read.registration import Registration, register
+    from chibit.reporting.read.registration import register
     from chibit.studies import STUDIES
     from chibit.sweep.adaptive import Adaptive, other_seeds
     from chibit.sweep.forecast import make_plan
@@ -155,7 +155,8 @@ def study(argv: Sequence[str], prog: str) -> None:
     configs, adaptive = make_configs(arguments.seeds), None
     entry = STUDIES[arguments.name]
     _refuse_idle(arguments, configs, has_rates=entry.has_chosen_rates)
-    fixed = _fixed(arguments, entry)
+    folder = arguments.root / arguments.name
+    fixed = _fixed(arguments, entry, folder)
     if arguments.until_half_width is not None:
         adaptive = Adaptive(make_configs, arguments.seeds, fixed, arguments.max_seeds)
         configs = adaptive.first_configs
@@ -164,11 +165,9 @@ def study(argv: Sequence[str], prog: str) -> None:
     if arguments.dry_run:
         _show_plan(plan, None if adaptive is None else adaptive.most, as_json=arguments.json)
         return
-    folder = arguments.root / arguments.name
     if plan.seconds_left > LONG_SECONDS:
         make_console(stderr=True).print(f"{len(plan.runs)} runs: {plan}", soft_wrap=True)
-    if fixed != Registration():
-        register(folder, fixed)
+    register(folder, fixed)
     run = _runner(arguments, attention=entry.attention)
     if adaptive is None:
         outcomes = run(configs)
@@ -198,17 +197,24 @@ def _runner(arguments: StudyArguments, *, attention: bool) -> Callable[..., list
     )
 
 
-def _fixed(arguments: StudyArguments, entry: StudyEntry) -> Registration:
-    """What is fixed before the first run."""
-    from chibit.reporting.read.registration import Registration
+def _fixed(arguments: StudyArguments, entry: StudyEntry, folder: Path) -> Registration:
+    """What is fixed before the first run: by this call, or by an earlier one for the same folder."""
+    from chibit.reporting.read.registration import FILE, Registration, holding
 
-    return Registration(
+    asked = Registration(
         comparisons=entry.comparisons,
         score_levels=dict(entry.score_levels),
         error_levels=dict(entry.error_levels),
         negligible=entry.negligible,
         until_half_width=arguments.until_half_width,
     )
+    holds = holding(folder, asked)
+    if replace(holds, until_half_width=asked.until_half_width) != asked:
+        make_console(stderr=True).print(
+            f"{folder / FILE}: other comparisons or levels were fixed before the first run, and they hold",
+            soft_wrap=True,
+        )
+    return holds
 
 
 def _config_maker(arguments: StudyArguments) -> Callable[[Sequence[int]], list[RunConfig[Any]]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -73,6 +73,8 @@ class Analysis:
     """How one target return was chosen where several were evaluated."""
     baseline: str | None
     """Arm that others are compared with where no comparisons are registered; None without runs."""
+    given_baseline: str | None
+    """The one that was asked for; None takes the registered comparisons, else the usual one."""
     scores: dict[Rule, Scores]
     """The study's numbers under each rule."""
     aggregates: dict[Rule, dict[str, Aggregates | None]]
@@ -95,12 +97,22 @@ class Analysis:
         ranked = [row.arm for row in self.tables["scores"][HEADLINE].rows if row.arm is not None]
         kept = {self.baseline, *(arm for pair in registered for arm in pair)}
         kept |= {study.arms[place] for place in ranked[:shown]}
-        is_usual = self.baseline == choose_baseline(study.arms)
-        return analyze(
+        fewer = analyze(
             replace(study, runs=tuple(run for run in study.runs if run.arm in kept)),
             target=self.target,
-            baseline=None if registered and is_usual else self.baseline,
+            baseline=self.baseline if self.given_baseline or not registered else None,
             levels=self.levels,
+        )
+        # What is compared, and adjusted for, is as in the whole study: these arms are here for being high.
+        return replace(
+            fewer,
+            comparisons={rule: _among(found, kept) for rule, found in self.comparisons.items()},
+            measured=tuple(
+                replace(one, comparisons=_among(whole.comparisons, kept))
+                for one in fewer.measured
+                for whole in self.measured
+                if whole.measure.key == one.measure.key
+            ),
         )
 
     @cached_property
@@ -243,6 +255,7 @@ def analyze(
         study=study,
         target=target,
         baseline=against,
+        given_baseline=baseline,
         scores=scores,
         measured=measured,
         trends={what: found for what, values, pairs in compared if (found := trends(values, pairs))},
@@ -250,6 +263,10 @@ def analyze(
         comparisons=comparisons,
         levels=levels or Levels(),
     )
+
+
+def _among(comparisons: Sequence[Comparison], arms: Collection[str | None]) -> list[Comparison]:
+    return [one for one in comparisons if {one.treatment, one.baseline} <= set(arms)]
 
 
 def _measure(scores: Scores, pairs: Sequence[tuple[str, str]], levels: Levels) -> tuple[Measured, ...]:

@@ -41,7 +41,7 @@ from chibit.reporting.figures.svg import MARKERS, NUM_COLORS, Canvas, style
 from chibit.reporting.published.scores import SOURCES, Source, find_published, task_of
 from chibit.reporting.read.arms import arm_label, base_name
 from chibit.reporting.read.study import Study
-from chibit.reporting.statistics.comparison import RULES, Rule, choose_baseline
+from chibit.reporting.statistics.comparison import RULES, Rule
 from chibit.reporting.statistics.verdict import describe_rule, short_rule
 from chibit.reporting.tables.table import Table
 
@@ -125,7 +125,7 @@ def render_page(analysis: Analysis, files: Mapping[str, str], *, is_beside_runs:
         overview=_overview(analysis) if study.runs else [],
         sections=_sections(analysis) if study.runs else [],
         downloads=[Download(name=name, url=_data_url(text)) for name, text in files.items()],
-        command=_command(analysis),
+        command=_command(everything),
         linked=is_beside_runs,
         losses=_losses(study),
         judged=_judged(analysis),
@@ -171,11 +171,14 @@ def _command(analysis: Analysis) -> str:
     words = ["chibit", "report", analysis.study.name]
     target = analysis.target
     if isinstance(target, Mapping):
-        words += ["--target", *(f"{name}={value:g}" for name, value in target.items())]
+        words += ["--target", *(f"{name}={value!r}" for name, value in target.items())]
     elif target != "first":
-        words += ["--target", f"{target:g}" if isinstance(target, float) else target]
-    if analysis.baseline != choose_baseline(analysis.study.arms):
-        words += ["--baseline", analysis.baseline or ""]
+        words += ["--target", target if isinstance(target, str) else repr(target)]
+    if analysis.given_baseline is not None:
+        words += ["--baseline", analysis.given_baseline]
+    levels = {"--score-level": analysis.levels.score, "--error-level": analysis.levels.error}
+    for flag, level in levels.items():
+        words += [] if level is None else [flag, repr(level)]
     return shlex.join(words)
 
 

@@ -213,7 +213,8 @@ def _score_rows(analysis: Analysis) -> Iterator[_Line]:
             row: tuple[Any, ...] = (run.arm, run.dataset, run.seed, curve.target_return)
             row += ("score" if normalized else "return", rules.last4, rules.last, rules.best)
             row += (curve.steps[rules.best_index], curve.mean_returns[-1])
-            row += (curve.steps[rules.converged_index], curve.seconds[rules.converged_index])
+            soon = (curve.steps[rules.converged_index], curve.seconds[rules.converged_index])
+            row += soon if normalized else (None, None)  # its margin is of normalized scores
             yield dict(zip(_COLUMNS, (*row, curve.steps[-1], run.name), strict=True))
 
 

@@ -19,7 +19,7 @@ from chibit.core.errors import InputError
 from chibit.reporting.read.arms import arm_label
 from chibit.reporting.read.registration import Registration
 from chibit.reporting.read.study import read_study
-from chibit.reporting.statistics.comparison import choose_baseline, collect_scores, compare_all
+from chibit.reporting.statistics.comparison import Scores, choose_baseline, collect_scores, compare_all
 from chibit.reporting.statistics.intervals import LOOK_FROM, LOOKED_CONFIDENCE, is_narrow, student_quantile
 from chibit.sweep.tasks import Outcome
 from chibit.training.run_config import RunConfig
@@ -39,8 +39,8 @@ class Look:
     """Of every comparison, over all data sets; infinite where there is no interval yet."""
     is_narrow: bool
     """Whether all are narrow, from enough pairs."""
-    without_pairs: tuple[str, ...]
-    """Comparisons that have not a single pair on some data set, each with the data set."""
+    hopeless: str
+    """Why more seeds cannot make it narrow; empty where they can."""
 
     def __str__(self) -> str:
         widths = [
@@ -114,7 +114,7 @@ class Adaptive:
 
         Returns:
             The outcomes of all runs, and the seeds. It also ends where a run was stopped or is in other
-            hands, and where a comparison has no pair at all.
+            hands, and where a comparison has no pair at all or no mean over its data sets.
         """
         outcomes: list[Outcome] = []
         done, count = 0, self._at_first
@@ -125,8 +125,8 @@ class Adaptive:
                 return outcomes, seeds
             look = self._look(self._configs(seeds), outcomes, folder)
             say(f"{count} seeds: {look}")
-            if look.without_pairs:
-                say(f"no pair of {'; '.join(look.without_pairs)}: more seeds are not tried")
+            if look.hopeless:
+                say(f"{look.hopeless}: more seeds are not tried")
                 return outcomes, seeds
             if look.is_narrow:
                 say(f"all within ±{self.half_width:g} after {count} seeds")
@@ -155,7 +155,13 @@ class Adaptive:
             for ((arm, reference), data), count in counts.items()
             if count == 0
         ]
-        found = {} if without else self._intervals(finished, folder)
+        hopeless = f"no pair of {'; '.join(without)}" if without else ""
+        found: dict[Pair, tuple[float, float]] = {}
+        if not without:
+            scores = collect_scores(read_study(folder, finished))
+            found = self._intervals(scores)
+            if not scores.aggregated:
+                hopeless = "raw returns of several data sets have no common unit and no mean"
         widths = {pair: found.get(pair, (math.inf, 1.0)) for pair in self.pairs}
         narrow = all(
             bool(is_narrow(np.array(error), freedom, self.half_width)) for error, freedom in widths.values()
@@ -166,12 +172,11 @@ class Adaptive:
                 for pair, (error, freedom) in widths.items()
             },
             is_narrow=narrow and min(counts.values()) >= LOOK_FROM,
-            without_pairs=tuple(without),
+            hopeless=hopeless,
         )
 
-    def _intervals(self, finished: set[Path], folder: Path) -> dict[Pair, tuple[float, float]]:
+    def _intervals(self, scores: Scores) -> dict[Pair, tuple[float, float]]:
         """Standard error and degrees of freedom of every comparison that has an interval."""
-        scores = collect_scores(read_study(folder, finished))
         pairs = [pair for pair in self.pairs if set(pair) <= set(scores.study.arms)]
         return {
             (one.treatment, one.baseline): (student.standard_error, student.degrees_of_freedom)

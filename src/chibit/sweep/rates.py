@@ -36,9 +36,11 @@ def read_trials(folder: Path) -> dict[str, list[Trial]]:
     """Arms and their trials, rates ascending, from a folder of finished runs.
 
     Raises:
-        InputError: if there is none, a run has no held-out error, or rates differ in their seeds.
+        InputError: if there is none, a run has no held-out error, rates differ in their seeds, or runs of an
+            arm in their data or length.
     """
     runs: dict[str, dict[float, dict[int, tuple[float, float]]]] = defaultdict(lambda: defaultdict(dict))
+    conditions: dict[str, tuple[str, int]] = {}
     for path in sorted(folder.glob("*/result.json")):
         run = RunDir.open(path.parent)
         description, result = run.description(), run.result()
@@ -55,6 +57,12 @@ def read_trials(folder: Path) -> dict[str, list[Trial]]:
                 f"{path.parent}: no backbone learning rate, held-out error or score; not a trial"
             )
         arm = description["arm"].rpartition("_")[0]
+        data, steps = conditions.setdefault(arm, (config["data"], config["num_steps"]))
+        if config["seed"] in runs[arm][rate] or (data, steps) != (config["data"], config["num_steps"]):
+            raise InputError(
+                f"{path.parent}: arm {arm!r} has two runs of a rate and seed, or runs on other data or of "
+                f"another length than {data} and {steps} steps; leave one kind in {folder}"
+            )
         runs[arm][rate][config["seed"]] = (errors[0], scored[0])
     if not runs:
         raise InputError(f"{folder}: holds no finished run; run chibit study rates first")

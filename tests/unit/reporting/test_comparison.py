@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from chibit.core.errors import InputError
 from chibit.core.formatting import format_score
 from chibit.reporting.analysis import analyze
+from chibit.reporting.figures.forest import overall_forest
 from chibit.reporting.read.registration import Registration, register
 from chibit.reporting.read.study import read_study
 from chibit.reporting.statistics.comparison import (
@@ -29,6 +31,10 @@ HOPPER, WALKER = "hopper-medium-v2", "walker2d-medium-v2"
 def scores_of(run, target=3600.0):
     lines = [json.loads(line) for line in (run / "evaluations.jsonl").read_text().splitlines()]
     return [line["normalized_score"] for line in lines if line["target_return"] == target]
+
+
+def cautions_of(folder, **choices):
+    return analyze(read_study(folder), **choices).verdict.cautions
 
 
 @pytest.fixture
@@ -126,6 +132,52 @@ class TestComparison:
         assert found.overall.value == pytest.approx(expected)
         assert found.num_pairs == {HOPPER: 2}
         assert found.num_unpaired == 2
+
+    def test_raw_returns_of_several_data_sets_are_compared_on_each(self, tmp_path, runs):
+        arms = {"random": 0.0, "chibit": 5.0}
+        runs.write_study(tmp_path, arms, ["robot", "plant"], range(5), num_evaluations=3, normalized=False)
+        analysis = analyze(read_study(tmp_path))
+        [found] = analysis.comparisons["last4"]
+        assert found.overall is None and found.num_pairs == {"plant": 5, "robot": 5}
+        assert "raw returns of several data sets have no common unit" in analysis.verdict.sentence
+        assert "raw returns" in analysis.other_findings["last"]
+        assert "5 seeds" in analysis.verdict.basis
+        assert not any("Nothing can be paired" in caution for caution in analysis.verdict.cautions)
+
+    def test_what_is_tested_stands_in_the_row_of_the_only_set_that_counts(self, tmp_path, runs):
+        """Beside a data set of raw returns the mean over all sets is that of the other one."""
+        arms = {"random": 0.0, "chibit": 5.0}
+        runs.write_study(tmp_path, arms, [HOPPER], range(5), num_evaluations=3)
+        runs.write_study(tmp_path, arms, ["robot"], range(5), num_evaluations=3, normalized=False)
+        table = analyze(read_study(tmp_path)).tables["differences"]["last4"]
+        p, better = ([column.label for column in table.columns].index(name) for name in ("p", "P(better)"))
+        told = {row.cells[1].text: (row.cells[p].text, row.cells[better].text) for row in table.rows}
+        assert "—" not in told[HOPPER] and set(told["robot"]) == {"—"}
+
+    def test_a_comparison_on_fewer_sets_says_on_which(self, tmp_path, runs):
+        runs.write_study(tmp_path, {"random": 0.0, "dt": 9.0}, [HOPPER, WALKER], range(5), num_evaluations=3)
+        runs.write_study(tmp_path, {"chibit": 40.0}, [WALKER], range(5), num_evaluations=3)
+        analysis = analyze(read_study(tmp_path))
+        assert f"higher than Random init on {WALKER} alone (" in analysis.verdict.sentence
+        [panel] = overall_forest(analysis.scores["last4"], analysis.comparisons["last4"], "all")
+        assert "(1 of 2 sets)" in panel.svg
+
+    def test_a_set_with_a_single_pair_is_named_where_there_is_no_interval(self, tmp_path, runs):
+        arms = {"random": 0.0, "chibit": 30.0}
+        runs.write_study(tmp_path, arms, [HOPPER], range(6), num_evaluations=3)
+        runs.write_study(tmp_path, arms, [WALKER], [0], num_evaluations=3)
+        sentence = analyze(read_study(tmp_path)).verdict.sentence
+        assert sentence.endswith(f"without an interval: there is only one pair on {WALKER}.")
+
+    def test_a_page_of_some_arms_adjusts_for_all(self, tmp_path, runs):
+        arms = {"random": 0.0} | {f"arm{place}": 0.4 * place for place in range(12)}
+        runs.write_study(tmp_path, arms, [HOPPER], range(5), num_evaluations=2)
+        analysis = analyze(read_study(tmp_path))
+        fewer = analysis.fewer_arms(6, 3)
+        assert 3 <= len(fewer.study.arms) <= 4
+        kept = {one.treatment: one for one in analysis.comparisons["last4"]}
+        assert all(one == kept[one.treatment] for one in fewer.comparisons["last4"])
+        assert "adjusted for 12 comparisons" in fewer.tables["differences"]["last4"].caption
 
     def test_no_seed_in_common_is_no_comparison(self, tmp_path, runs):
         runs.write_run(tmp_path, "random", HOPPER, 0, num_evaluations=3)
@@ -246,9 +298,36 @@ class TestRegistered:
         assert found.tone == "open"
 
     def test_what_was_registered_first_stays(self, folder):
-        held = register(folder, Registration(comparisons=(("dt", "bc"),)))
-        assert held.comparisons == self.PAIRS
-        assert read_study(folder).registration.comparisons == self.PAIRS
+        held = register(folder, Registration(comparisons=(("dt", "bc"),), negligible=9.0))
+        assert held == Registration(comparisons=self.PAIRS)
+        assert read_study(folder).registration == held
+
+    def test_levels_without_comparisons_stay_too(self, tmp_path):
+        first = Registration(score_levels={HOPPER: 30.0}, negligible=1.5)
+        register(tmp_path, first)
+        later = Registration(score_levels={HOPPER: 99.0}, negligible=9.0, until_half_width=2.0)
+        assert register(tmp_path, later) == replace(first, until_half_width=2.0)
+        assert register(tmp_path, Registration()) == replace(first, until_half_width=2.0)
+
+    def test_a_verdict_that_is_not_the_first_one_does_not_say_so(self, folder):
+        """Of a study in the middle of its runs, and under a baseline that was asked for."""
+        (caution,) = [one for one in cautions_of(folder, baseline="random") if "registered" in one]
+        assert caution == (
+            "2 comparisons registered before the first run: arms are compared with Random init as was asked."
+        )
+        for path in folder.glob("random-*"):
+            shutil.rmtree(path)
+        assert any(one.startswith("One of 2 comparisons registered") for one in cautions_of(folder))
+
+    def test_arms_of_several_settings_are_named(self, folder, runs):
+        """Then no arm has the registered name any more, and others are compared with one of the variants."""
+        runs.write_run(folder, "random", HOPPER, 0, num_evaluations=4, settings={"learning_rate": 1.0})
+        told = " ".join(cautions_of(folder))
+        assert "stand in no registered comparison: Random init." in told
+        for path in folder.glob("dt-*"):
+            shutil.rmtree(path)
+        told = " ".join(cautions_of(folder))
+        assert "2 comparisons registered before the first run: none of them has runs of both arms." in told
 
     @pytest.mark.parametrize(
         ("content", "reason"),

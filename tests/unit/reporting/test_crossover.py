@@ -139,6 +139,16 @@ def test_one_share_has_no_trend(tmp_path, runs):
     assert analyze(read_study(tmp_path)).trends == {}
 
 
+def test_two_contents_under_one_name_are_two_trends(study, runs):
+    for arm in ("random", "chibit"):
+        for share in (0.01, 0.3):
+            settings = {"num_evaluations": 4, "settings": {"data_fraction": share}, "data_hash": "f" * 64}
+            runs.write_run(study, arm, "hopper-medium-replay", 0, name=f"{arm}-other-{share}", **settings)
+    first, second = analyze(read_study(study)).trends["score"]
+    assert first.fractions == (0.01, 0.1, 0.3) and second.fractions == (0.01, 0.3)
+    assert first.source != second.source == "hopper-medium-replay (ffffffff)"
+
+
 def test_text(study):
     [trend] = analyze(read_study(study)).trends["held-out action error"]
     assert crossing_text(trend) == "at 10.3 % (95% interval 10.3 % to 10.3 %)"

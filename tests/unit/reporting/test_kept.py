@@ -70,6 +70,15 @@ def test_a_damaged_table_is_listed_with_its_reason(tmp_path, line, reason):
     assert reason in f"{excluded.kind} {excluded.reason}"
 
 
+def test_a_damaged_table_counts_as_a_whole_or_not_at_all(tmp_path):
+    lines = [(seed, step, 1.0, 3600, 1.0, 30.0, 10) for seed in range(5) for step in (5, 10)]
+    keep(tmp_path, "random", lines)
+    keep(tmp_path, "chibit", [*lines[:6], (3, 5, 1.0, 3600, 1.0, 30.0, 10), *lines[6:]])
+    study = read_study(tmp_path)
+    assert study.arms == ("random",)
+    assert [one.name for one in study.excluded] == ["chibit/hopper-medium.csv"]
+
+
 def test_other_tables_are_nobodys_runs(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "x.csv").write_text("step,score\n1,2\n")

@@ -15,6 +15,7 @@ from chibit.core.files import check_can_make
 from chibit.core.shared_folder import MANIFEST
 from chibit.core.version import __version__
 from chibit.reporting import build_report, render_console_table
+from chibit.reporting.statistics.survival import Levels
 
 HOPPER = "hopper-medium-v2"
 
@@ -115,6 +116,23 @@ def test_options_reach_the_numbers(study):
         build_report(study, baseline="nobody")
     with pytest.raises(InputError, match="target"):
         build_report(study, target="3600")
+
+
+def test_the_page_says_the_command_that_makes_it(study):
+    """A target may be a whole number; every choice is in the command."""
+    levels = Levels(score=30.0, error=0.125)
+    page = build_report(study, target=3600, baseline="random", levels=levels).html.read_text()
+    assert "chibit report s --target 3600 --baseline random --score-level 30.0 --error-level 0.125" in page
+    assert "chibit report s</code>" in build_report(study).html.read_text()
+
+
+def test_raw_returns_have_no_time_of_convergence(tmp_path, runs):
+    """Its margin is 2 points of a normalized score, whatever the scale of the returns."""
+    for data, normalized in ((HOPPER, True), ("robot", False)):
+        runs.write_run(tmp_path, "dt", data, 0, num_evaluations=3, normalized=normalized)
+    rows = list(csv.DictReader(io.StringIO(build_report(tmp_path, formats=["csv"]).csv.read_text())))
+    times = {row["dataset"]: (row["steps_to_converge"], row["seconds_to_converge"]) for row in rows}
+    assert all(times[HOPPER]) and times["robot"] == ("", "")
 
 
 def test_captions_say_what_was_averaged(study):

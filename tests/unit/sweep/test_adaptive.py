@@ -98,9 +98,18 @@ def configs(seeds, arms=("random", "chibit"), data=DATA[:1], **flags):
 class StandIn:
     """Writes a run directory for each configuration: score 50, the arm's gain, and noise of a given size."""
 
-    def __init__(self, writer, root, study="table2", gains=None, noise=None, ends=lambda config: "finished"):
+    def __init__(
+        self,
+        writer,
+        root,
+        study="table2",
+        gains=None,
+        noise=None,
+        ends=lambda config: "finished",
+        normalized=True,
+    ):
         self.writer, self.root, self.study, self.gains = writer, root, study, gains or {"chibit": 3.0}
-        self.noise, self.ends, self.calls = noise or {}, ends, []
+        self.noise, self.ends, self.calls, self.normalized = noise or {}, ends, [], normalized
 
     def __call__(self, wanted, **_):
         self.calls.append(sorted({config.seed for config in wanted}))
@@ -113,14 +122,14 @@ class StandIn:
         end = self.ends(config)
         if end != "finished":
             return Outcome(path, end, f"said {end}")
-        self.writer.write_run(
-            path.parent, config.arm, config.data, config.seed, num_evaluations=1, name=path.name
-        )
+        made = {"num_evaluations": 1, "name": path.name, "normalized": self.normalized}
+        self.writer.write_run(path.parent, config.arm, config.data, config.seed, **made)
         luck = np.random.default_rng([config.seed, *f"{config.arm} {config.data}".encode()]).normal()
         score = 50.0 + self.gains.get(config.arm, 0.0) + self.noise.get(config.arm, 0.5) * luck
         lines = [json.loads(line) for line in (path / "evaluations.jsonl").read_text().splitlines()]
         for line in lines:
-            line["normalized_score"] = score
+            line["normalized_score"] = score if self.normalized else None
+            line["episode_returns"] = [score] if not self.normalized else line["episode_returns"]
         (path / "evaluations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         result = json.loads((path / "result.json").read_text())
         for entry in result["scores"]:
@@ -209,6 +218,15 @@ def test_an_arm_that_always_fails_ends_it(grow):
     assert said[-1] == f"no pair of ChibiT and Random init on {DATA[1]}: more seeds are not tried"
 
 
+def test_raw_returns_of_several_data_sets_end_it(grow):
+    """They have no mean, and so no interval that more seeds could narrow."""
+    _, _, said, run = grow(normalized=False, chosen={"data": DATA})
+    assert len(run.calls) == 1
+    assert said[-1] == (
+        "raw returns of several data sets have no common unit and no mean: more seeds are not tried"
+    )
+
+
 @pytest.mark.parametrize("end", ["stopped", "busy"])
 def test_it_adds_nothing_after_a_stop_or_beside_another_driver(grow, end):
     _, _, said, run = grow(ends=lambda config: end if config.seed == 4 else "finished")
@@ -284,6 +302,14 @@ class TestCommand:
         assert "20 runs: 0 finished" in output
         assert "more seeds, up to 20 in all" in output
         assert not list(tmp_path.iterdir())
+
+    def test_what_was_registered_first_is_what_it_looks_at(self, monkeypatch, writer, tmp_path, capsys):
+        first = Registration(comparisons=(("chibit", "dt"),))
+        register(tmp_path / "table2", first)
+        flags = ("--until-half-width", "1", "--dry-run")
+        assert self.study(monkeypatch, writer, tmp_path, *flags)[0] == 0
+        assert "other comparisons or levels were fixed" in capsys.readouterr().err
+        assert read_registration(tmp_path / "table2") == first
 
     def test_a_bound_without_a_width_is_refused(self, monkeypatch, writer, tmp_path, capsys):
         code, _ = self.study(monkeypatch, writer, tmp_path, "--max-seeds", "12")

@@ -94,7 +94,7 @@ def overall_forest(
     labels, axis = _labels(comparisons, what)
     rows = [
         ForestRow(
-            label=label,
+            label=label + _share_of_sets(scores, comparison),
             estimate=comparison.overall,
             arm=arms.index(comparison.treatment),
             normalized=scores.is_normalized(*scores.aggregated),
@@ -106,6 +106,12 @@ def overall_forest(
     single = len(scores.study.datasets) == 1
     title = scores.study.datasets[0] if single else f"{len(scores.aggregated)} data sets together"
     return [forest(rows, f"forest-{key}", title, axis, width=width)] if rows else []
+
+
+def _share_of_sets(scores: Scores, comparison: Comparison) -> str:
+    """Over how many of the data sets a mean goes, where it is not all of them."""
+    some, all_of_them = len(comparison.datasets), len(scores.aggregated)
+    return "" if some == all_of_them else f" ({some} of {all_of_them} sets)"
 
 
 def dataset_forests(scores: Scores, comparisons: Sequence[Comparison]) -> list[Panel]:

@@ -49,7 +49,7 @@ def read_kept(folder: Path) -> list[Run | Excluded]:
     found: list[Run | Excluded] = []
     for path in filter(_is_kept, sorted(folder.glob("*.csv"))):
         try:
-            found += _runs(path, list(_rows(path)))
+            found += list(_runs(path, list(_rows(path))))
         except Refused as refusal:
             name = f"{shown_name(folder)}/{path.name}"
             found.append(Excluded(name=name, kind=refusal.kind, reason=refusal.reason, arm=folder.name))

@@ -61,28 +61,43 @@ def read_registration(folder: Path) -> Registration:
         raise Refused("damaged", f"{FILE}: {error}") from error
 
 
-def register(folder: Path, registration: Registration) -> Registration:
-    """Write down what a study fixes, before its first run; what was registered there before stays.
+def holding(folder: Path, registration: Registration) -> Registration:
+    """What holds in a study's folder when something is to be registered: the first one, where there is one.
 
     Args:
-        folder: the study's folder; made where it is not there.
-        registration: comparisons and the half-width.
+        folder: the study's folder.
+        registration: what is to be fixed.
 
     Returns:
-        What now holds: what was registered with the first comparisons, and the half-width of this time, else
-        of the last one.
+        All as it was registered first, and the half-width of this time, else of the last one.
 
     Raises:
         InputError: for a ``study.json`` that cannot be read.
-        ResourceError: where nothing can be written.
     """
     try:
         before = read_registration(folder)
     except Refused as refusal:
         raise InputError(f"{folder}: {refusal.reason}; restore the file or remove it") from refusal
-    holds = registration if not before.comparisons else before
-    holds = replace(holds, until_half_width=registration.until_half_width or before.until_half_width)
-    if holds != before:
+    is_first = replace(before, until_half_width=None) == Registration()
+    width = registration.until_half_width or before.until_half_width
+    return replace(registration if is_first else before, until_half_width=width)
+
+
+def register(folder: Path, registration: Registration) -> Registration:
+    """Write down what a study fixes, before its first run; what was registered there before stays.
+
+    Args:
+        folder: the study's folder; made where it is not there.
+        registration: what is to be fixed.
+
+    Returns:
+        What now holds; raises as `holding`.
+
+    Raises:
+        ResourceError: where nothing can be written.
+    """
+    holds = holding(folder, registration)
+    if holds != Registration():
         content = json.dumps({"schema": _SCHEMA, **to_json(holds)}, indent=1) + "\n"
         write_atomic(make_folder(folder) / FILE, content)
     return holds

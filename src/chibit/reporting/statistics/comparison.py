@@ -142,11 +142,13 @@ class Comparison:
     adjusted_p: float | None = None
     """p-value of `overall` by Student's t, adjusted by Holm for all comparisons of the study; None where
     there is no interval."""
+    num_adjusted: int = 1
+    """Comparisons that `adjusted_p` is adjusted for."""
 
     @property
     def fewest_pairs(self) -> int:
-        """Fewest seeds in common on any data set behind `overall`."""
-        return min((self.num_pairs[dataset] for dataset in self.datasets), default=0)
+        """Fewest seeds in common on a data set behind `overall`, or on any one where there is no mean."""
+        return min((self.num_pairs[name] for name in self.datasets or self.num_pairs), default=0)
 
     @property
     def num_unpaired(self) -> int:
@@ -330,11 +332,11 @@ def compare_all(scores: Scores, pairs: Sequence[tuple[str, str]]) -> list[Compar
     """
     found = [compare(scores, arm, reference) for arm, reference in pairs]
     students = [None if one.overall is None else one.overall.student for one in found]
-    absent = len(scores.study.registration.comparisons) - len(pairs)
+    number = max(len(pairs), len(scores.study.registration.comparisons))
     p_values = [1.0 if student is None else student.p_value for student in students]
-    adjusted = holm([*p_values, *[1.0] * absent])
+    adjusted = holm([*p_values, *[1.0] * (number - len(pairs))])
     return [
-        one if student is None else replace(one, adjusted_p=p)
+        replace(one, adjusted_p=None if student is None else p, num_adjusted=number)
         for one, student, p in zip(found, students, adjusted, strict=False)
     ]
 

@@ -11,6 +11,8 @@ from chibit.reporting.statistics.comparison import Comparison, Scores, paired_va
 from chibit.reporting.statistics.intervals import CONFIDENCE, MIN_RUNS, RESAMPLES, Strata
 
 _SEED = 0
+_HASH_DIGITS = 8
+"""Shown of a content hash."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,12 +100,15 @@ def _first_zero(logs: np.ndarray, means: np.ndarray) -> np.ndarray:
 
 def trends(scores: Scores, comparisons: Sequence[Comparison]) -> list[Trend]:
     """Every comparison on every data set of which the study has two shares or more."""
-    shares: dict[str, dict[float, str]] = {}
+    shares: dict[tuple[str, str], dict[float, str]] = {}
     for run in scores.study.runs:
-        shares.setdefault(run.provenance["data_name"], {})[run.fraction] = run.dataset
+        content = (run.provenance["data_name"], run.provenance["data_hash"])
+        shares.setdefault(content, {})[run.fraction] = run.dataset
+    names = [name for name, _ in shares]
     found = []
     for comparison in comparisons:
-        for source, named in shares.items():
+        for (name, content_hash), named in shares.items():
+            source = name if names.count(name) == 1 else f"{name} ({content_hash[:_HASH_DIGITS]})"
             fractions = [fraction for fraction in sorted(named) if named[fraction] in comparison.by_dataset]
             if len(fractions) < 2:
                 continue

@@ -11,7 +11,13 @@ from chibit.core.formatting import count, format_p, format_score, percent
 from chibit.core.score_rules import name_last
 from chibit.reporting.read.arms import arm_label, base_name
 from chibit.reporting.read.targets import TargetChoice, describe_choice
-from chibit.reporting.statistics.comparison import Comparison, Scores, aggregate, behavior_mean
+from chibit.reporting.statistics.comparison import (
+    Comparison,
+    Scores,
+    aggregate,
+    behavior_mean,
+    registered_pairs,
+)
 from chibit.reporting.statistics.crossover import Trend
 from chibit.reporting.statistics.intervals import Difference, Estimate
 
@@ -163,7 +169,7 @@ def state_finding(headline: Comparison, scores: Scores, comparisons: Sequence[Co
     arms = (headline.treatment, headline.baseline)
     comparison = next(entry for entry in comparisons if (entry.treatment, entry.baseline) == arms)
     if comparison.overall is None:
-        return "no seed in common."
+        return f"{_why_no_mean(comparison)}."
     normalized = scores.is_normalized(*comparison.datasets)
     value = format_score(comparison.overall.value, normalized=normalized, signed=True)
     interval = format_interval(comparison.overall, normalized=normalized, signed=True)
@@ -195,15 +201,15 @@ def _against_baseline(
     scores: Scores, comparison: Comparison, comparisons: Sequence[Comparison], target: TargetChoice
 ) -> Verdict:
     pairs = comparison.fewest_pairs
-    basis = _basis(scores, target, comparison.datasets, pairs, paired=True)
+    basis = _basis(scores, target, comparison.datasets or tuple(comparison.by_dataset), pairs, paired=True)
     cautions = list(_cautions(scores, pairs))
     if comparison.num_unpaired:
         left_out = count(comparison.num_unpaired, "run")
         are = "is" if comparison.num_unpaired == 1 else "are"
         cautions.append(f"{left_out} {are} left out of the comparison, because the other arm lacks the seed.")
-    if _is_registered(scores, comparison):
-        cautions += _registered_cautions(scores, comparisons)
-    elif len(comparisons) > 1 and base_name(comparison.treatment) not in _FOCUS:
+    cautions += _registered_cautions(scores, comparison, comparisons)
+    is_chosen = not _is_registered(scores, comparison) and base_name(comparison.treatment) not in _FOCUS
+    if is_chosen and len(comparisons) > 1:
         cautions.append(
             f"{arm_label(comparison.treatment)} is named for being the highest of {len(comparisons)} arms, "
             "and the highest of several is flattered by chance."
@@ -218,22 +224,21 @@ def _sentence(scores: Scores, comparison: Comparison, pairs: int) -> tuple[str, 
     treatment, baseline = arm_label(comparison.treatment), arm_label(comparison.baseline)
     difference = comparison.overall
     if difference is None:
-        return (
-            f"{treatment} and {baseline} share no seed on any data set, so they cannot be compared.",
-            "open",
-        )
+        return f"{treatment} and {baseline} cannot be compared: {_why_no_mean(comparison)}.", "open"
+    if comparison.datasets != scores.aggregated:
+        baseline += f" on {', '.join(comparison.datasets)} alone"
     estimate = student_estimate(difference) if _is_registered(scores, comparison) else difference
     normalized = scores.is_normalized(*comparison.datasets)
     unit = "points" if normalized else "in return"
     size = format_score(abs(estimate.value), normalized=normalized)
     direction = "higher" if estimate.value > 0 else "lower"
     signed = format_score(estimate.value, normalized=normalized, signed=True)
+    found = f"{treatment} scores {size} {unit} {direction} than {baseline}"
     if not estimate.has_interval:
-        return (
-            f"One seed cannot settle it: {treatment} scores {size} {unit} {direction} than {baseline}, "
-            "and no interval can be given.",
-            "open",
-        )
+        single = [name for name in comparison.datasets if comparison.num_pairs[name] == 1]
+        if len(single) < len(comparison.datasets):
+            return f"{found}, without an interval: there is only one pair on {', '.join(single)}.", "open"
+        return f"One seed cannot settle it: {found}, and no interval can be given.", "open"
     interval = format_interval(estimate, normalized=normalized, signed=True)
     least = scores.study.registration.negligible
     if least is not None and within(estimate, least):
@@ -248,7 +253,7 @@ def _sentence(scores: Scores, comparison: Comparison, pairs: int) -> tuple[str, 
             f"{signed} {unit}, 95% interval {interval}.",
             "open",
         )
-    start = f"{treatment} scores {size} {unit} {direction} than {baseline} (95% interval {interval})"
+    start = f"{found} (95% interval {interval})"
     if pairs < FEW_SEEDS:
         return f"{start}, but {pairs} seeds are too few to settle it.", "open"
     if _is_registered(scores, comparison) and comparison.adjusted_p is not None:
@@ -257,6 +262,13 @@ def _sentence(scores: Scores, comparison: Comparison, pairs: int) -> tuple[str, 
             return f"{start}, but it may be chance: adjusted {shown}.", "open"
         start += f", adjusted {shown}"
     return f"{start}.", "higher" if estimate.value > 0 else "lower"
+
+
+def _why_no_mean(comparison: Comparison) -> str:
+    """Why there is no difference over all data sets."""
+    if comparison.by_dataset:
+        return "raw returns of several data sets have no common unit, so each has a difference of its own"
+    return "they share no seed on any data set"
 
 
 def within(estimate: Estimate, size: float) -> bool:
@@ -277,18 +289,38 @@ def _is_registered(scores: Scores, comparison: Comparison) -> bool:
     return (comparison.treatment, comparison.baseline) in scores.study.registration.comparisons
 
 
-def _registered_cautions(scores: Scores, comparisons: Sequence[Comparison]) -> list[str]:
-    registration = scores.study.registration
+def _registered_cautions(
+    scores: Scores, comparison: Comparison, comparisons: Sequence[Comparison]
+) -> list[str]:
+    """How far the verdict is what was registered."""
+    registered = scores.study.registration.comparisons
+    if not registered:
+        return []
     cautions = []
-    number = len(registration.comparisons)
-    if number > 1:
-        absent = number - len(comparisons)
+    is_registered = [_is_registered(scores, one) for one in comparisons]
+    if not all(is_registered):
+        why = (
+            f"arms are compared with {arm_label(comparison.baseline)} as was asked"
+            if registered_pairs(scores.study)
+            else "none of them has runs of both arms"
+        )
+        cautions.append(f"{count(len(registered), 'comparison')} registered before the first run: {why}.")
+    elif len(registered) > 1:
+        absent = len(registered) - len(comparisons)
         without = f"; {absent} of them {'has' if absent == 1 else 'have'} no runs" if absent else ""
+        place = "The first" if registered[0] == (comparison.treatment, comparison.baseline) else "One"
         cautions.append(
-            f"The first of {number} comparisons registered before the first run{without}; "
+            f"{place} of {len(registered)} comparisons registered before the first run{without}; "
             "p-values are adjusted for all of them (Holm)."
         )
-    if any(one.overall is not None and one.overall.student is not None for one in comparisons):
+    arms = dict.fromkeys(arm for pair in registered for arm in pair if arm not in scores.study.arms)
+    varied = [arm for arm in arms if any(base_name(other) == arm for other in scores.study.arms)]
+    if varied:
+        cautions.append(
+            "Arms with runs of several settings, which are told apart and stand in no registered comparison: "
+            f"{', '.join(map(arm_label, varied))}."
+        )
+    if _is_registered(scores, comparison) and comparison.overall and comparison.overall.student:
         cautions.append(
             "The intervals of this verdict are Student's; those in the figures are the bootstrap's."
         )
@@ -304,7 +336,9 @@ def _cautions(scores: Scores, seeds: int) -> tuple[str, ...]:
             "One seed says nothing about the spread between runs; use at least 5, better 10 to 20."
         )
     elif seeds < FEW_SEEDS:
-        cautions.append(f"With {seeds} seeds the interval is too narrow; use at least 5, better 10 to 20.")
+        cautions.append(
+            f"With {seeds} seeds the bootstrap's interval is too narrow; use at least 5, better 10 to 20."
+        )
     width = scores.study.registration.until_half_width
     if width is not None and len(scores.study.arms) > 1:
         cautions.append(

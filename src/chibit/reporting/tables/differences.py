@@ -56,7 +56,7 @@ def measured_table(measure: Measure, comparisons: Sequence[Comparison]) -> Table
 
 def _difference_caption(scores: Scores, comparisons: Sequence[Comparison]) -> str:
     registration = scores.study.registration
-    num_adjusted = max(len(comparisons), len(registration.comparisons))
+    num_adjusted = max((one.num_adjusted for one in comparisons), default=0)
     looked = registration.until_half_width is not None
     corrected = " Intervals and p are corrected for adding seeds until they were narrow." if looked else ""
     return (
@@ -81,17 +81,16 @@ def _difference_rows(scores: Scores, comparisons: Sequence[Comparison]) -> list[
 def _difference_row(
     scores: Scores, comparison: Comparison, label: str, estimate: Difference, place: int
 ) -> Row:
-    overall = label not in comparison.by_dataset
-    datasets = comparison.datasets if overall else (label,)
+    datasets = (label,) if label in comparison.by_dataset else comparison.datasets
+    is_whole = datasets == comparison.datasets
     normalized = scores.is_normalized(*datasets)
     pairs = sum(comparison.num_pairs[dataset] for dataset in datasets)
-    chance = comparison.probability if overall or len(comparison.by_dataset) == 1 else None
+    chance = comparison.probability if is_whole else None
     probability = EMPTY
     if chance is not None and chance.low is not None and chance.high is not None and pairs >= FEW_SEEDS:
         note = f"{chance.low:.2f} to {chance.high:.2f}"
         probability = Cell(text=f"{chance.value:.2f}", sort=chance.value, note=note)
     interval = format_interval(estimate, normalized=normalized, signed=True)
-    only = len(comparison.by_dataset) == 1
     dropped = [seed for dataset in datasets for seed in comparison.dropped.get(dataset, ())]
     cells = (
         text(comparison_label(comparison)),
@@ -104,7 +103,7 @@ def _difference_row(
         Cell(
             text=interval or "none (one seed)", sort=estimate.value if estimate.low is None else estimate.low
         ),
-        *_student_cells(estimate, comparison.adjusted_p if overall or only else None, normalized=normalized),
+        *_student_cells(estimate, comparison.adjusted_p if is_whole else None, normalized=normalized),
         Cell(text=str(pairs), sort=pairs, note=_dropped_note(dropped)),
         probability,
     )
