@@ -16,6 +16,8 @@ from chibit.judging import judge as judging
 from chibit.judging import judgement as judgement_rules
 from chibit.judging.fitting import fit_log
 from chibit.judging.judgement import Judgement
+from chibit.reporting.read.judgements import read_judged
+from chibit.reporting.read.run import read_run
 from chibit.reporting.tables.judged import _choice_sentence, _dimensions, _regret, judged_choices
 from judging_toys import QUICK, columns
 
@@ -175,11 +177,45 @@ def test_a_report_without_a_simulator_says_what_was_judged(runs, tmp_path, capsy
 def test_a_report_shows_judged_and_true_returns_side_by_side(pendulum_file, tmp_path, monkeypatch):
     monkeypatch.setattr(judging, "LEAST_EPISODES", 4)
     run = train(pendulum_file, tmp_path / "runs" / "bc", "--agent", "bc", "--num-episodes", "2")
-    assert main(["judge", str(run), "--horizon", "20"]) == 0
+    assert main(["judge", str(run)]) == 0
     assert main(["report", str(tmp_path / "runs"), "--out", str(tmp_path)]) == 0
     page = (tmp_path / "report.html").read_text()
     assert "Without a simulator" in page and "Judged and true: pendulum" in page
     assert "of what lies between" not in page  # there is one policy
+
+
+def test_a_judgement_stands_beside_the_return_of_its_own_step_and_length(
+    pendulum_file, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(judging, "LEAST_EPISODES", 4)
+    flags = ["--agent", "bc", "--num-episodes", "2", "--evaluate-every", "10", "--checkpoint-every", "10"]
+    run = train(pendulum_file, tmp_path / "bc", *flags)
+    played = [json.loads(line) for line in (run / "evaluations.jsonl").read_text().splitlines()]
+    for checkpoint, step in (("last", 30), ("20", 20)):
+        assert main(["judge", str(run), "--checkpoint", checkpoint]) == 0
+        (one,) = read_judged(run, read_run(run))
+        assert one.judgement.step == step
+        assert one.judgement.name == ("bc" if step == 30 else "bc at step 20")
+        (expected,) = [np.mean(line["episode_returns"]) for line in played if line["step"] == step]
+        assert one.true_return == pytest.approx(expected)
+    assert main(["judge", str(run), "--horizon", "20"]) == 0
+    (one,) = read_judged(run, read_run(run))
+    assert one.true_return is None  # the simulator's episodes are longer
+
+
+def test_a_log_that_cannot_be_judged_keeps_no_other_from_it(runs, tmp_path, capsys):
+    """Its own judgement of an earlier time stays, too."""
+    np.savez(tmp_path / "flat.npz", **columns(12) | {"rewards": np.ones(12 * 40)})
+    flat = train(tmp_path / "flat.npz", tmp_path / "flat", "--agent", "bc")
+    (flat / "judgements.json").write_text("earlier")
+    (runs[0] / "judgements.json").unlink(missing_ok=True)
+    capsys.readouterr()
+    assert main(["judge", str(flat), str(runs[0])]) == 2
+    printed = capsys.readouterr()
+    assert "not judged: flat: every reward is" in printed.out and "verdict: " in printed.out
+    assert "1 of 2 runs not judged" in printed.err
+    assert judgements_of(runs[0])
+    assert (flat / "judgements.json").read_text() == "earlier"
 
 
 def test_errors_by_dimension_are_a_table_where_there_are_several():

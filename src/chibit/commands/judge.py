@@ -155,16 +155,32 @@ def _judge_all(
     *,
     progress: bool = True,
 ) -> None:
+    """Judge every run that can be; those that cannot are named, and raise at the end."""
     console = make_console()
     judged: list[_Judged] = []
-    for judge_, runs in _judges(loaded, config, asked, progress):
-        for run in runs:
-            judged += _judge_run(judge_, run, asked)
-    for run in loaded:
-        own = [to_json(one.judgement) for one in judged if one.run is run]
-        write_atomic(run.run.path / FILE, json.dumps({"schema": SCHEMA, "judgements": own}, indent=1))
+    failed: list[UserError] = []
+    for log in _logs(loaded, config, asked, progress):
+        try:
+            judge_ = log.judge(config, progress=progress)
+        except UserError as error:
+            failed += [error] * len(log.runs)
+            continue
+        for run in log.runs:
+            try:
+                judged += (found := _judge_run(judge_, run, asked))
+            except UserError as error:
+                failed.append(error)
+            else:
+                own = [to_json(one.judgement) for one in found]
+                write_atomic(run.run.path / FILE, json.dumps({"schema": SCHEMA, "judgements": own}, indent=1))
     for judge_ in dict.fromkeys(one.judge for one in judged):
         _print(console, judge_, [one for one in judged if one.judge is judge_], with_others)
+    if failed and not judged:
+        raise failed[0]
+    for line in dict.fromkeys(map(str, failed)):
+        console.print(f"not judged: {line}", soft_wrap=True)
+    if failed:
+        raise UserError(f"{len(failed)} of {count(len(loaded), 'run')} not judged; the lines above say why")
 
 
 def _runs_in(folder: Path) -> list[Path]:
@@ -178,48 +194,66 @@ def _runs_in(folder: Path) -> list[Path]:
     return finished or [folder]
 
 
-def _judges(
+@dataclass(frozen=True, eq=False)
+class _Log:
+    """A log, or a split of it, and the runs that learned from it."""
+
+    train: TrajectoryDataset
+    held_out: TrajectoryDataset | None
+    runs: list[LoadedRun]
+
+    def judge(self, config: JudgeConfig, *, progress: bool) -> Judge:
+        from chibit.judging.judge import Judge
+
+        return Judge(self.train, held_out=self.held_out, config=config, progress=progress)
+
+
+def _logs(
     loaded: Sequence[LoadedRun], config: JudgeConfig, asked: tuple[float, ...], progress: bool
-) -> Iterator[tuple[Judge, list[LoadedRun]]]:
-    """A judge for each log, and for each split of it: policies of one are compared with each other."""
-    from chibit.judging.judge import Judge, rough_seconds
+) -> list[_Log]:
+    """Policies of one log are compared with each other, by one judge."""
+    from chibit.judging.judge import rough_seconds
     from chibit.training.run_data import open_data, refuse_changed
 
-    by_log: dict[tuple[str, str], tuple[TrajectoryDataset, TrajectoryDataset | None, list[LoadedRun]]] = {}
+    logs: dict[tuple[str, str], _Log] = {}
     for run in loaded:
         train, held_out = open_data(run.config)
         refuse_changed(run.run, run.config, train)
         if run.config.data_fraction < 1.0:  # it is judged on what all of the data say
             train, held_out = open_data(dataclasses.replace(run.config, data_fraction=1.0))
         key = (train.content_hash, "" if held_out is None else held_out.content_hash)
-        by_log.setdefault(key, (train, held_out, []))[2].append(run)
+        logs.setdefault(key, _Log(train, held_out, [])).runs.append(run)
     seconds = sum(
         rough_seconds(
-            train,
-            num_policies=sum(len(_targets(run, asked)) for run in runs),
-            seconds_an_action=max(_seconds_an_action(run.config) for run in runs),
+            log.train,
+            num_policies=sum(len(_targets(run, asked)) for run in log.runs),
+            seconds_an_action=max(_seconds_an_action(run.config) for run in log.runs),
             config=config,
         )
-        for train, _, runs in by_log.values()
+        for log in logs.values()
     )
     if progress and seconds > LONG_SECONDS:
         line = f"judging {count(len(loaded), 'run')}: about {shown_time(seconds)} (rough, for one core)"
         make_console(stderr=True).print(line, soft_wrap=True)
-    for train, held_out, runs in by_log.values():
-        yield Judge(train, held_out=held_out, config=config, progress=progress), runs
+    return [*logs.values()]
 
 
 def _targets(run: LoadedRun, asked: tuple[float, ...]) -> Sequence[float | None]:
     return run.config.targets(run.spec, asked) or (None,)
 
 
-def _judge_run(judge_: Judge, run: LoadedRun, asked: tuple[float, ...]) -> Iterator[_Judged]:
+def _judge_run(judge_: Judge, run: LoadedRun, asked: tuple[float, ...]) -> list[_Judged]:
+    found = []
     for target in _targets(run, asked):
         policy = run.agent.policy(None if target is None else [target])
         name = run.run.path.resolve().name
+        if run.step != run.config.num_steps:
+            name += f" at step {run.step:,}"
         if target is not None:
             name += f" asked for {format_setting(target)}"
-        yield _Judged(run, policy, judge_, judge_(policy, name=name, target_return=target))
+        judgement = judge_(policy, name=name, target_return=target, step=run.step)
+        found.append(_Judged(run, policy, judge_, judgement))
+    return found
 
 
 def _print(console: Console, judge_: Judge, judged: Sequence[_Judged], with_others: bool) -> None:

@@ -57,7 +57,11 @@ class JudgeConfig(Checked):
 
 
 class Judge:
-    """Judges policies on one log; the same policy twice is judged alike, also one that draws its actions."""
+    """Judges policies on one log.
+
+    The same policy twice is judged alike, also one that draws its actions, where its `reset` takes a seed as
+    those of this package do.
+    """
 
     def __init__(
         self,
@@ -105,7 +109,12 @@ class Judge:
         """What is known of the log."""
 
     def __call__(
-        self, policy: ActingPolicy, *, name: str = "policy", target_return: float | None = None
+        self,
+        policy: ActingPolicy,
+        *,
+        name: str = "policy",
+        target_return: float | None = None,
+        step: int | None = None,
     ) -> Judgement:
         """Judge a policy.
 
@@ -113,6 +122,7 @@ class Judge:
             policy: acts in several episodes at once.
             name: of the policy, for tables.
             target_return: raw return that it asks for; a `chibit.Policy` says so itself.
+            step: gradient steps that it has learned for; of its run's checkpoint.
 
         Raises:
             InputError: if it is no policy, or its actions do not fit the data or are not finite.
@@ -130,6 +140,7 @@ class Judge:
                 in_model=self._play(played),
                 at_steps=self._at_steps(played),
                 log=self.log,
+                step=step,
             )
 
     def other_estimates(self, policy: ActingPolicy) -> OtherEstimates:
@@ -168,8 +179,10 @@ class Judge:
 
     def _summary(self) -> LogSummary:
         parts = (self._train, self._held_out)
-        returns = np.concatenate([part.episode_returns for part in parts]).astype(np.float64)
-        values = np.concatenate([discounted_returns(part, self.config.discount) for part in parts])
+        returns, values = (
+            np.concatenate([discounted_returns(part, discount, self.horizon) for part in parts])
+            for discount in (1.0, self.config.discount)
+        )
         clone = self.fitted.clone
         return LogSummary(
             data=self._train.spec.name,
@@ -182,6 +195,8 @@ class Judge:
             best_value=float(values.max()),
             discount=self.config.discount,
             horizon=self.horizon,
+            time_limit=self._train.spec.max_episode_steps,
+            best_episode=max(float(part.episode_returns.max()) for part in parts),
             self_test=self.fitted.self_test,
             clone=self._play(clone.policy()),
             clone_at_steps=self._at_steps(clone.policy()),
@@ -202,6 +217,11 @@ class Judge:
             yield (
                 "what the last actions led to is not known: terminations are learned from the state and the "
                 "action before them"
+            )
+        if self.horizon < spec.max_episode_steps:
+            yield (
+                f"episodes are cut after {count(self.horizon, 'step')} of {spec.max_episode_steps:,}, in the "
+                "model and in the log: returns and values are of so many"
             )
         if self.config.horizon is None and spec.env_id is None:
             yield (
@@ -296,10 +316,10 @@ def rough_seconds(
     return model + horizon * played
 
 
-def discounted_returns(dataset: TrajectoryDataset, discount: float) -> np.ndarray:
-    """(E,) float64 discounted returns of the episodes of a log."""
-    weighted = dataset.rewards * np.power(discount, dataset.timesteps)
-    return np.add.reduceat(weighted, dataset.episode_starts[:-1])
+def discounted_returns(dataset: TrajectoryDataset, discount: float, horizon: int) -> np.ndarray:
+    """(E,) float64 discounted returns of the first `horizon` steps of the episodes of a log."""
+    weights = np.power(discount, dataset.timesteps) * (dataset.timesteps < horizon)
+    return np.add.reduceat(dataset.rewards * weights, dataset.episode_starts[:-1])
 
 
 def _check_policy(policy: object) -> None:
@@ -317,7 +337,8 @@ def check_log(dataset: TrajectoryDataset, held_out: TrajectoryDataset | None) ->
     """Refuse a log that no model can be learned from.
 
     Raises:
-        InputError: for images, fewer than 10 episodes, or rewards that are all equal.
+        InputError: for images, fewer than 10 episodes, rewards that are all equal, steps of which none is
+            known to lead anywhere, or held-out episodes of other sizes.
     """
     spec, rewards = dataset.spec, dataset.rewards
     num_episodes = dataset.num_episodes + (0 if held_out is None else held_out.num_episodes)
@@ -336,3 +357,16 @@ def check_log(dataset: TrajectoryDataset, held_out: TrajectoryDataset | None) ->
             f"{spec.name}: every reward is {format_number(float(rewards[0]))}, on which no model can be "
             "tested; give rewards that say what is wanted"
         )
+    if dataset.final_observations is None and dataset.num_steps == dataset.num_episodes:
+        raise InputError(
+            f"{spec.name}: its episodes have one step and no next observation, so that nothing is known of "
+            "where actions lead; record it (next_observations), or compare the held-out action errors"
+        )
+    if held_out is not None:
+        names = ("observation_shape", "act_dim", "num_actions")
+        sizes, expected = ([getattr(one.spec, name) for name in names] for one in (held_out, dataset))
+        if sizes != expected:
+            raise InputError(
+                f"held_out: {held_out.spec.name} has other observations or actions than {spec.name}; give "
+                "episodes of the same log"
+            )

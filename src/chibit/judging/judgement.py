@@ -202,7 +202,11 @@ class LogSummary(Checked):
     best_value: float
     discount: float
     horizon: int
-    """Steps after which an episode in the model is cut."""
+    """Steps after which an episode in the model is cut; returns and values of the log are cut there too."""
+    time_limit: int | None = None
+    """Steps after which the data's own episodes end; None in judgements of earlier versions."""
+    best_episode: float | None = None
+    """Best return of a whole episode; None in judgements of earlier versions."""
     self_test: SelfTest
     clone: PlayedInModel
     clone_at_steps: AtLoggedSteps
@@ -212,6 +216,11 @@ class LogSummary(Checked):
     """What was left out or assumed."""
     profile: LogProfile | None = None
     """What it holds; None in judgements of earlier versions."""
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the horizon ends episodes before they are over."""
+        return self.time_limit is not None and self.horizon < self.time_limit
 
     @property
     def unfit(self) -> str:
@@ -239,6 +248,8 @@ class Judgement(Checked):
     """What the model says, whether or not it is to be believed: `value` and `total` are."""
     at_steps: AtLoggedSteps
     log: LogSummary
+    step: Natural | None = None
+    """Gradient steps that it has learned for; None where nobody says so."""
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -256,14 +267,20 @@ class Judgement(Checked):
         return None if self.reasons else self.in_model.total
 
     @property
+    def num_members(self) -> int:
+        """Models that it was played in."""
+        return len(self.in_model.total.members)
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What else a reader must know."""
-        target = self.target_return
-        if target is None or target <= self.log.best_return:
+        target, log = self.target_return, self.log
+        best = log.best_return if log.best_episode is None else log.best_episode
+        if target is None or target <= best:
             return ()
         return (
             f"asked for {format_setting(target)}, more than the log has (its best return is "
-            f"{format_number(self.log.best_return)}); no estimate can vouch for it",
+            f"{format_number(best)}); no estimate can vouch for it",
         )
 
     @property

@@ -43,7 +43,7 @@ def replay(policy: Policy, dataset: TrajectoryDataset, episodes: Sequence[int]) 
         episodes: numbers of E episodes.
 
     Raises:
-        InputError: if its actions do not have the shape of the log's, or are not finite.
+        InputError: if its actions do not have the shape of the log's, are not finite, or are no choices.
     """
     trajectories = [dataset.trajectory(episode) for episode in episodes]
     lengths = np.array([len(trajectory.rewards) for trajectory in trajectories])
@@ -58,7 +58,7 @@ def replay(policy: Policy, dataset: TrajectoryDataset, episodes: Sequence[int]) 
         live = step < lengths
         rows = starts[:-1] + np.minimum(step, lengths - 1)
         given = policy.act(columns["observations"][rows])
-        actions = check_actions(given, chosen[rows].shape, live, dataset.spec.name, step)
+        actions = check_actions(given, live, dataset.spec, step)
         chosen[rows[live]] = actions[live]
         rewards = columns["rewards"][rows].astype(np.float64)
         policy.observe(rewards, step + 1 >= lengths, columns["actions"][rows])

@@ -64,31 +64,37 @@ def read_steps(dataset: TrajectoryDataset) -> Steps:
     )
 
 
-def check_actions(
-    given: Any, expected: tuple[int, ...], live: np.ndarray, name: str, step: int
-) -> np.ndarray:
-    """What a policy gives, with 0 in episodes that are over.
+def check_actions(given: Any, live: np.ndarray, spec: DatasetSpec, step: int) -> np.ndarray:
+    """What a policy gives, with 0 in episodes that are over; (E, act_dim), or (E,) int64 of choices.
 
     Args:
         given: what `act` gave.
-        expected: (E, A), or (E,) of choices.
         live: (E,) bool.
-        name: of the data.
+        spec: of the data.
         step: of the episodes.
 
     Raises:
-        InputError: if it is no array of numbers of this shape, or is not finite in episodes that go on.
+        InputError: if it is no array of numbers of this shape, or in episodes that go on not finite or no
+            choice.
     """
+    expected = (len(live),) if spec.num_actions is not None else (len(live), spec.act_dim)
     actions = as_numbers("the policy's actions", given)
     if actions.shape != expected:
         raise InputError(
-            f"the policy gives actions of shape {actions.shape}, expected {expected} as in {name}; judge it "
-            "on the data that it was trained on"
+            f"the policy gives actions of shape {actions.shape}, expected {expected} as in {spec.name}; "
+            "judge it on the data that it was trained on"
         )
     actions = np.where(live.reshape(-1, *[1] * (actions.ndim - 1)), actions, 0)
     if not np.isfinite(actions).all():
         raise InputError(f"the policy's action is not finite at step {step}; train it again")
-    return actions
+    if spec.num_actions is None:
+        return actions
+    if not (is_choice := np.isin(actions, range(spec.num_actions))).all():
+        raise InputError(
+            f"the policy's action is {actions[~is_choice][0]:g} at step {step}, expected one of 0 to "
+            f"{spec.num_actions - 1}"
+        )
+    return actions.astype(np.int64)
 
 
 def code_actions(actions: np.ndarray, spec: DatasetSpec) -> np.ndarray:

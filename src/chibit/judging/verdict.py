@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from chibit.core.config import Checked
+from chibit.core.errors import InputError
 from chibit.core.formatting import count, format_number
 from chibit.judging.judgement import Estimate, Judgement
 
@@ -44,7 +45,12 @@ class Comparison(Checked):
 
 
 def compare(first: Judgement, second: Judgement) -> Comparison | None:
-    """Compare two policies by their returns; None where one of them has no number."""
+    """Compare two policies by their returns; None where one of them has no number.
+
+    Raises:
+        InputError: if they were not played in the same models of one log.
+    """
+    _check_alike([first, second])
     if first.total is None or second.total is None:
         return None
     return _compare((first.name, first.total), (second.name, second.total))
@@ -65,7 +71,8 @@ def rank(judgements: Sequence[Judgement]) -> list[Judgement]:
 
 
 def verdict(judgements: Sequence[Judgement]) -> str:
-    """What policies of one log come to, in a sentence or two."""
+    """What policies of one log come to, in a sentence or two; raises as `compare`."""
+    _check_alike(judgements)
     ranked = [judgement for judgement in rank(judgements) if judgement.total is not None]
     left_out = len(judgements) - len(ranked)
     if not ranked:
@@ -87,6 +94,16 @@ def verdict(judgements: Sequence[Judgement]) -> str:
     if left_out:
         said += f"; {left_out} of {count(len(judgements), 'judgement')} came to no number"
     return f"{said}."
+
+
+def _check_alike(judgements: Sequence[Judgement]) -> None:
+    first = judgements[0]
+    for other in judgements[1:]:
+        if other.log != first.log or other.num_members != first.num_members:
+            raise InputError(
+                f"{first.name} and {other.name} were judged on different logs or by different models; judge "
+                "them by one Judge"
+            )
 
 
 def _compare(first: tuple[str, Estimate], second: tuple[str, Estimate]) -> Comparison:

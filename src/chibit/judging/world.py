@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from chibit.agents.base import Policy
 from chibit.core.config import Checked
-from chibit.core.errors import InputError
 from chibit.core.fields import Count, Positive, Widths
 from chibit.data.dataset import DatasetSpec
 from chibit.judging.networks import BATCH_SIZE, Members, count_nothing, minimize, suited_steps
@@ -235,13 +234,8 @@ class World(nn.Module):
 
     def _coded(self, actions: np.ndarray, live: np.ndarray, step: int) -> np.ndarray:
         """(E, A) actions as the environment would take them: cut at their bounds."""
-        spec, number = self.spec, len(live)
-        expected = (number,) if spec.num_actions is not None else (number, spec.act_dim)
-        actions = check_actions(actions, expected, live, spec.name, step)
+        spec = self.spec
+        actions = check_actions(actions, live, spec, step)
         if spec.num_actions is None:
             return np.clip(actions, spec.action_low, spec.action_high).astype(np.float32)
-        if not (np.isin(actions, range(spec.num_actions)).all()):
-            raise InputError(
-                f"the policy's action is {actions.max()} at step {step}, expected 0 to {spec.num_actions - 1}"
-            )
-        return code_actions(actions.astype(np.int64), spec)
+        return code_actions(actions, spec)

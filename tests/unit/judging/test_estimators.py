@@ -22,12 +22,14 @@ def test_fqe_of_logged_actions_is_the_log(line_judge, tmp_path):
     log = make_log(tmp_path, rewards=columns(60)["rewards"] + 2.0)
     recorded = Tape(log.actions.reshape(log.num_episodes, LENGTH, -1))
     found = other_estimates(recorded, log, line_judge.fitted.clone, discount=0.8)
-    assert found.fqe == pytest.approx(discounted_returns(log, 0.8).mean(), rel=0.05)
+    assert found.fqe == pytest.approx(discounted_returns(log, 0.8, LENGTH).mean(), rel=0.05)
 
 
 def test_importance_sampling_of_the_clone_is_the_log(line_judge, line_log):
     clone = line_judge.fitted.clone
     found = other_estimates(clone.policy(), line_log, clone, discount=DISCOUNT)
+    returns = discounted_returns(line_log, DISCOUNT, LENGTH)
+    assert abs(found.wis - returns.mean()) < 0.2 * returns.std()
     far = other_estimates(Acts(up), line_log, clone, discount=DISCOUNT)
     assert 1.0 <= far.effective_episodes <= found.num_episodes
     assert far.effective_episodes < 0.5 * line_log.num_episodes

@@ -45,7 +45,7 @@ def test_a_policy_near_the_log_has_a_number(line_judge):
 
 def test_the_clone_of_the_log_is_worth_what_the_log_is(line_judge, line_log):
     log = line_judge.log
-    assert log.mean_value == pytest.approx(discounted_returns(line_log, DISCOUNT).mean())
+    assert log.mean_value == pytest.approx(discounted_returns(line_log, DISCOUNT, LENGTH).mean())
     assert log.lowest_value <= log.clone.value.mean <= log.best_value
     assert log.clone_at_steps.error.mean == pytest.approx(log.noise_floor, rel=0.2)
     assert log.num_episodes == line_log.num_episodes
@@ -54,7 +54,8 @@ def test_the_clone_of_the_log_is_worth_what_the_log_is(line_judge, line_log):
 
 def test_discounted_returns_by_hand(tmp_path):
     dataset = make_log(tmp_path, 3, 2, rewards=np.array([1.0, 2.0, 0.0, 4.0, -1.0, 0.0]))
-    np.testing.assert_allclose(discounted_returns(dataset, 0.5), [2.0, 2.0, -1.0])
+    np.testing.assert_allclose(discounted_returns(dataset, 0.5, 2), [2.0, 2.0, -1.0])
+    np.testing.assert_allclose(discounted_returns(dataset, 0.5, 1), [1.0, 0.0, -1.0])
 
 
 @pytest.fixture(scope="module")
@@ -224,6 +225,28 @@ def test_a_log_of_which_nothing_can_be_learned_is_refused(tmp_path, changes, num
     assert not (tmp_path / "judges").exists()
 
 
+def test_steps_that_lead_nowhere_known_are_refused(tmp_path):
+    log = make_log(tmp_path, 30, 1, next_observations=None)
+    with pytest.raises(InputError, match="one step and no next observation"):
+        Judge(log, config=TINY, cache=tmp_path)
+
+
+def test_held_out_episodes_of_other_sizes_are_refused_before_anything_is_learned(line_log, tmp_path):
+    other = identity_data(True, 12)
+    with pytest.raises(InputError, match="held_out: .* has other observations or actions than line"):
+        Judge(line_log, held_out=other, config=TINY, cache=tmp_path)
+    assert not (tmp_path / "judges").exists()
+
+
+@pytest.mark.parametrize("choice", [99, -1, 0.5])
+def test_what_is_no_choice_is_refused_in_a_line(judges, choice):
+    """In the model and at logged histories alike."""
+    policy = Acts(lambda seen: np.full(len(seen), choice))
+    for refused in (judges[True], lambda one: replay(one, judges[True]._held_out, [0, 1])):
+        with pytest.raises(InputError, match=f"the policy's action is {choice} at step 0, expected one of 0"):
+            refused(policy)
+
+
 def test_images_are_refused(line_log):
     spec = dataclasses.replace(line_log.spec, image_shape=(1, 1, 1), state_mean=(), state_std=())
     with pytest.raises(InputError, match="images, of which no model is learned; compare the held-out"):
@@ -248,8 +271,24 @@ def test_an_unknown_horizon_is_said(tmp_path, line_judge):
     )
     given = dataclasses.replace(TINY, horizon=7)
     judge = Judge(make_log(tmp_path, 20), config=given, cache=tmp_path)
-    assert not judge.log.notes
+    assert judge.log.notes == (
+        "episodes are cut after 7 steps of 40, in the model and in the log: returns and values are of so "
+        "many",
+    )
     assert judge(Acts(home)).in_model.length == 7
+
+
+def test_a_shorter_horizon_cuts_the_log_too(cache, tmp_path):
+    """Else every policy would be below all logged values: rewards above zero bring less in 7 steps."""
+    rewards = columns(60)["rewards"] + 2.0
+    given = dataclasses.replace(SETTINGS, horizon=7)
+    judge = Judge(make_log(tmp_path, rewards=rewards), config=given, cache=cache)
+    log, rewards = judge.log, rewards.reshape(60, LENGTH)[:, :7]
+    assert log.mean_return == pytest.approx(rewards.sum(1).mean())
+    assert log.lowest_value == pytest.approx((rewards * DISCOUNT ** np.arange(7)).sum(1).min())
+    judgement = judge(Acts(home), target_return=1.5 * log.best_return)
+    assert judgement.value is not None and not judgement.notes
+    assert judge(Acts(home), target_return=9 * log.best_return).notes
 
 
 def test_a_policy_of_other_sizes_is_refused_in_a_line(line_judge):

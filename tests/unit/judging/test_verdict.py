@@ -2,6 +2,7 @@ import dataclasses
 
 import pytest
 
+from chibit.core.errors import InputError
 from chibit.judging.judgement import Estimate
 from chibit.judging.verdict import compare, compare_with_clone, rank, verdict
 from judging_toys import Acts, home
@@ -41,6 +42,16 @@ def test_a_policy_without_a_number_is_compared_with_nothing(judged):
     assert outside.reasons
     assert compare(outside, judged("base", 9.0, 9.0, 9.0, 9.0)) is None
     assert compare_with_clone(outside) is None
+
+
+def test_what_was_judged_on_another_log_or_in_other_models_is_not_compared(judged):
+    first, second = judged("first", 9.0, 9.0, 9.0, 9.0), judged("second", 8.0, 8.0, 8.0, 8.0)
+    elsewhere = dataclasses.replace(second, log=dataclasses.replace(second.log, data="other"))
+    for other in (elsewhere, judged("second", 8.0, 8.0, 8.0)):
+        with pytest.raises(InputError, match="judged on different logs or by different models"):
+            compare(first, other)
+        with pytest.raises(InputError, match="first and second"):
+            verdict([first, other])
 
 
 def test_order(judged):

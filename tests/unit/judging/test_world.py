@@ -178,7 +178,7 @@ def test_choices_are_told_apart(tmp_path):
         world.play(Always(choice), starts, horizon=6, discount=1.0).returns.mean() for choice in (0, 1, 2)
     ]
     np.testing.assert_allclose(returns, [-2.8, 0.0, 2.8], atol=0.5)
-    with pytest.raises(InputError, match="expected 0 to 2"):
+    with pytest.raises(InputError, match="expected one of 0 to 2"):
         world.play(Always(3), starts, horizon=6, discount=1.0)
 
 

@@ -39,7 +39,8 @@ class JudgedPolicy:
 
     judgement: Judgement
     true_return: float | None
-    """Mean return of the run's last evaluation at the same target; None where it was not played."""
+    """Mean return of the run's evaluation at the same step and target; None where there is none, or where the
+    judge ended episodes before they were over."""
     arm: str
     """Arm of its run."""
     dataset: str
@@ -88,10 +89,27 @@ def read_judged(folder: Path, run: Run | Excluded) -> list[JudgedPolicy]:
         if len({len(estimate.members) for estimate in estimates}) != 1:
             raise Refused("damaged", f"{FILE}: policy and clone were not played by the same models")
     curves = () if isinstance(run, Excluded) else run.curves
-    true = {curve.target_return: float(curve.mean_returns[-1]) for curve in curves}
+    true = {
+        (curve.target_return, step): float(played)
+        for curve in curves
+        for step, played in [
+            *zip(curve.steps.tolist(), curve.mean_returns, strict=True),
+            (None, curve.mean_returns[-1]),  # judgements of earlier versions are of the last checkpoint
+        ]
+    }
     arm, dataset = run.arm or "", run.dataset or ""
     name = shown_name(folder.resolve())
-    return [JudgedPolicy(one, true.get(one.target_return), arm, dataset, name, run.seed) for one in found]
+    return [
+        JudgedPolicy(
+            one,
+            None if one.log.is_cut else true.get((one.target_return, one.step)),
+            arm,
+            dataset,
+            name,
+            run.seed,
+        )
+        for one in found
+    ]
 
 
 def read_learning(folder: Path, run: Run | Excluded) -> Learning:
