@@ -24,6 +24,7 @@ from chibit.training import offline
 from chibit.training.held_out import HeldOut, HeldOutError
 from chibit.training.offline import train
 from chibit.training.run_config import RunConfig, from_record, run_path, to_record
+from chibit.training.run_data import open_data
 
 SMALL = {"context_length": 4, "batch_size": 4, "gpt": GPTShape(n_layer=1, n_embd=16)}
 
@@ -287,6 +288,23 @@ def test_errors_can_be_measured_on_other_data(pendulum_file, tmp_path):
         train(narrow, tmp_path / "narrow", progress=False)
     with pytest.raises(InputError, match="beside validation_share 0.1, expected one of them"):
         run_of(pendulum_file, validation_data="x.npz", validation_share=0.1)
+
+
+def test_errors_on_other_data_are_those_of_states_as_the_model_sees_them(tmp_path):
+    draw = np.random.default_rng(0)
+    states = draw.normal(size=(60, 2))
+    columns = {"rewards": draw.normal(size=60), "terminations": np.arange(60) % 10 == 9}
+    columns["actions"] = np.tanh(states[:, :1])
+    for name, mean in (("log", 52.0), ("other", 52.002)):
+        np.savez(tmp_path / f"{name}.npz", observations=mean + 3e-5 * states, **columns)
+    config = run_of(tmp_path / "log.npz", validation_data=str(tmp_path / "other.npz"), num_episodes=0)
+    dataset, held_out = open_data(config)
+    assert held_out.spec.state_offset == dataset.spec.state_offset
+    apart = (held_out.observations - dataset.observations).mean(axis=0)
+    np.testing.assert_allclose(apart, 0.002, rtol=1e-3)
+    train(config, tmp_path / "run", progress=False)
+    [line, *_] = RunDir(tmp_path / "run").read_log("metrics.jsonl")
+    assert line["held_out/action_error"] != pytest.approx(line["train/action_error"], rel=1e-3)
 
 
 def test_a_run_holds_out_the_fold_of_its_seed(pendulum_file, tmp_path, capsys):

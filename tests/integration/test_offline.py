@@ -4,6 +4,7 @@ import dataclasses
 import json
 import signal
 import time
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from chibit.agents import AGENTS, require_finite
 from chibit.core.checkpoint import checkpoint_steps, load_checkpoint, marked
 from chibit.core.errors import DamagedFileError, DivergenceError, InputError, ResourceError
 from chibit.core.run_dir import RunDir
+from chibit.data.normalizer import StateNormalizer
 from chibit.models.gpt import GPTShape
+from chibit.training import attention
 from chibit.training.attention import draw_attention
 from chibit.training.loading import load_run
 from chibit.training.offline import train
@@ -213,6 +216,25 @@ def test_attention_is_not_drawn_of_data_that_have_changed(pendulum_file, tmp_pat
     with pytest.raises(DamagedFileError, match="has changed since this run began"):
         draw_attention(load_run(tmp_path / "run"), num_windows=2)
     assert draw_attention(load_run(tmp_path / "run"), str(data), num_windows=2)
+
+
+def test_attention_to_other_data_is_that_to_states_as_the_model_sees_them(pendulum_file, tmp_path):
+    train(config_of("dt", pendulum_file, num_steps=2, num_episodes=0), tmp_path / "run", progress=False)
+    columns = dict(np.load(pendulum_file))
+    longer = np.concatenate([columns["observations"], columns["observations"][-100:] + 5])
+    rows = [*range(len(columns["actions"])), *range(len(columns["actions"]))[-100:]]
+    more = {name: columns[name][rows] for name in ("actions", "rewards", "terminations", "truncations")}
+    np.savez(tmp_path / "other.npz", observations=longer, **more)
+    shown = []
+    with (
+        patch.object(attention, "attention_maps", lambda model, batch, **_: shown.append(batch)),
+        patch.object(attention, "save_attention", lambda maps, folder: ()),
+    ):
+        attention.draw_attention(load_run(tmp_path / "run"), str(tmp_path / "other.npz"), num_windows=3)
+    spec = load_run(tmp_path / "run").spec
+    expected = StateNormalizer.from_spec(spec)(longer)
+    for states, row in zip(shown[0].states.numpy(), shown[0].rows.tolist(), strict=True):
+        np.testing.assert_allclose(states, expected[row : row + len(states)], atol=1e-4)
 
 
 def test_divergence_stops_with_the_rows_of_the_batch(pendulum_file, tmp_path):

@@ -33,6 +33,43 @@ def digests(records: np.ndarray, episode_starts: np.ndarray) -> Iterator[bytes]:
     return (hashlib.blake2b(part.data, digest_size=16).digest() for part in parts)
 
 
+def copies_of(
+    records: np.ndarray,
+    starts: np.ndarray,
+    others: np.ndarray,
+    other_starts: np.ndarray,
+    seen: slice,
+    rounding: np.ndarray | None,
+) -> np.ndarray:
+    """Which episodes another data set of the same sizes has too.
+
+    Args:
+        records: (N, W) rows of a data set.
+        starts: (E + 1,) first row of each episode, then N.
+        others: rows of the other one.
+        other_starts: the same of it.
+        seen: columns of observations.
+        rounding: (S,) by how much observations may differ and still be the same; None for not at all.
+
+    Returns:
+        (E,) bool.
+    """
+    if rounding is None:
+        theirs = set(digests(others, other_starts))
+        return np.array([digest in theirs for digest in digests(records, starts)])
+    by_rest: dict[bytes, list[np.ndarray]] = {}
+    rest = digests(np.delete(others, seen, axis=1), other_starts)
+    for digest, (first, end) in zip(rest, itertools.pairwise(other_starts), strict=True):
+        by_rest.setdefault(digest, []).append(others[first:end, seen])
+    rest = digests(np.delete(records, seen, axis=1), starts)
+    return np.array(
+        [
+            any((np.abs(records[a:b, seen] - other) <= rounding).all() for other in by_rest.get(digest, ()))
+            for digest, (a, b) in zip(rest, itertools.pairwise(starts), strict=True)
+        ]
+    )
+
+
 def choose_apart(copies: np.ndarray, order: np.ndarray, number: int) -> np.ndarray:
     """Choose episodes of which no copy is left behind.
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from chibit.core.errors import InputError
 from chibit.core.memory import check_fits
-from chibit.data.copies import choose_fold, choose_share, digests, first_copies
+from chibit.data.copies import choose_fold, choose_share, copies_of, first_copies
 from chibit.data.mixture import Mixture
 from chibit.data.spec import DatasetSpec as DatasetSpec
 from chibit.data.statistics import RunningMoments, best_and_high, spread, units_of_returns
@@ -287,12 +287,40 @@ class TrajectoryDataset:
 
     def without_copies_of(self, other: TrajectoryDataset) -> TrajectoryDataset:
         """Leave out episodes that another data set of the same sizes has too; InputError if none is left."""
-        theirs = set(digests(other.records, other.episode_starts))
-        kept = np.flatnonzero([d not in theirs for d in digests(self.records, self.episode_starts)])
+        seen, columns = self.seen_as(other.spec), slice(1, 1 + self.spec.num_state_columns)
+        rounding = None
+        if seen.spec.state_offset != self.spec.state_offset:  # rounded once with each of the two
+            sizes = (np.abs(part.centered_observations).max(axis=0) for part in (self, seen))
+            rounding = sum(sizes) * np.finfo(np.float32).eps
+        is_copy = copies_of(
+            *(seen.records, seen.episode_starts, other.records, other.episode_starts), columns, rounding
+        )
+        kept = np.flatnonzero(~is_copy)
         if not len(kept):
             raise InputError(f"{self.spec.name}: all its episodes are in {other.spec.name}; give others")
         note = f"{self.num_episodes - len(kept)} episodes are in {other.spec.name} too and left out"
         return self._take(kept, f"without {other.content_hash}", note)
+
+    def seen_as(self, spec: DatasetSpec) -> TrajectoryDataset:
+        """Describe the data as others of the same sizes are described, with the offset of those.
+
+        What learned from the others is shown these: observations are then less `spec.state_offset`, taken off
+        in double precision; in memory where it is another than theirs.
+        """
+        if spec.state_offset == self.spec.state_offset:
+            return replace(self, spec=spec)
+        check_fits(
+            3 * self.records.nbytes,
+            f"a copy of {self.num_steps:,} steps of {self.spec.name} with another offset",
+            "take less",
+        )
+        records, final = np.array(self.records), self.final_observations
+        records[:, 1 : 1 + self.spec.num_state_columns] = self.observations - np.array(
+            spec.state_offset or 0.0
+        )
+        if final is not None:
+            final = final.astype(np.float64 if spec.state_offset else np.float32)
+        return replace(self, spec=spec, records=records, final_observations=final)
 
     def delay_rewards(self) -> TrajectoryDataset:
         """Move all reward of an episode to its last step, the delayed setting of Chen et al. (2021).

@@ -47,6 +47,7 @@ def draw_attention(
             raise InputError(
                 f"data: {name} of {dataset.spec.name} is {found}, the run's data have {expected}"
             )
+    dataset = dataset.seen_as(loaded.spec)  # as the model does
     model, sampler = loaded.agent.attending(dataset)
     rows = _whole_windows(dataset, sampler.context_length)
     if not len(rows):

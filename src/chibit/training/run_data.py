@@ -67,9 +67,9 @@ def open_data(
     if run is not None and checkpoint_steps(run.checkpoints):
         refuse_changed(run, config, dataset)
         spec = from_json(DatasetSpec, run.provenance()["dataset"], f"{run.path / 'provenance.json'}: dataset")
-        dataset = dataclasses.replace(dataset, spec=spec)
+        dataset = dataset.seen_as(spec)
     if held_out is not None:  # seen as the agent will see everything: standardized by what it learns from
-        held_out = dataclasses.replace(held_out, spec=_reached(dataset.spec, held_out))
+        held_out = held_out.seen_as(_reached(dataset.spec, held_out))
     return dataset, held_out
 
 

@@ -114,3 +114,34 @@ def test_a_graph_takes_double_precision_where_it_must(tmp_path):
     session = onnxruntime.InferenceSession(export_onnx(agent, dataset.spec, tmp_path / "policy.onnx"))
     [actions] = session.run(None, {"observations": raw})
     np.testing.assert_allclose(actions, agent.policy(None).act(raw), atol=1e-5)
+
+
+def other_log_of(mean, cache):
+    """Degrees around another mean: 400 steps that the first log does not have, and its first 100."""
+    states = np.concatenate([mean + 3e-5 * X[:400] + 1e-5, 52.0 + 3e-5 * X[:100]])
+    rows = [*range(400), *range(100)]
+    log = from_arrays(states, ACTIONS[rows], X[rows, 2], ENDS[rows], name="other", cache=cache)
+    return log, states
+
+
+def test_data_of_another_offset_are_seen_as_those_that_a_model_learned_from(tmp_path):
+    log, _ = log_of(52.0, 3e-5, tmp_path)
+    other, raw = other_log_of(52.001, tmp_path)
+    assert other.spec.state_offset != log.spec.state_offset
+    seen = other.seen_as(log.spec)
+    expected = StateNormalizer.from_spec(log.spec)(raw)
+    dice = np.random.default_rng(0)
+    windows = WindowSampler(seen, context_length=1, batch_size=1, generator=dice).windows(np.arange(500))
+    np.testing.assert_allclose(windows.states[:, 0], expected, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(seen.observations, raw, rtol=1e-9)
+    assert np.array_equal(seen.actions, other.actions) and np.array_equal(seen.rewards, other.rewards)
+    assert log.seen_as(log.spec).records is log.records
+
+
+@pytest.mark.parametrize("mean", [52.001, 40.0])
+def test_copies_are_found_in_data_of_another_offset(mean, tmp_path):
+    log, _ = log_of(52.0, 3e-5, tmp_path)
+    other, raw = other_log_of(mean, tmp_path)
+    apart = other.without_copies_of(log)
+    assert apart.num_episodes == 40 and "10 episodes are in" in apart.notes[-1]
+    np.testing.assert_allclose(apart.observations, raw[:400], rtol=1e-7)
