@@ -45,7 +45,9 @@ from chibit.environments.registry import GAMES, LANGUAGE_TASKS, TASKS
 
 _log = logging.getLogger("chibit")
 _CONVERTER = 9
-"""Raised when the same source would become another store."""
+"""Raised when the same steps would become another store."""
+_READERS = 1
+"""Raised when the same file would give other steps, or none."""
 
 
 def load_dataset(
@@ -269,7 +271,7 @@ def _keep(folder: Path, recording: Recording, origin: Origin, where: str) -> Tra
 
 def _source_hash(source: Found, reading: Reading) -> str:
     """Eight digits that change with a source, and with how it is converted."""
-    key = [fingerprint(source.path), SCHEMA, _CONVERTER, asdict(reading)]
+    key = [fingerprint(source.path), SCHEMA, _CONVERTER, _READERS, asdict(reading)]
     return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:8]
 
 

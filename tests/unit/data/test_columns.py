@@ -151,8 +151,46 @@ def test_numbered_columns_are_put_side_by_side_in_their_order():
         locate_columns([name for name in names if name != "observation_3"], "x", Reading())
     with pytest.raises(InputError, match="'reward' is there 2 times"):
         locate_columns([*names, "reward"], "x", Reading())
+    with pytest.raises(InputError, match="x: act_1 and act_01 have one number"):
+        locate_columns(["obs", "act_0", "act_1", "act_01", "reward"], "x", Reading())
     joined = join([np.arange(4), np.ones((4, 2))], "x")
     assert joined[1:3].tolist() == [[1, 1, 1], [2, 1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (
+            ["obs_0", "obs_1", "state", "action", "reward"],
+            r"x: observations may be state or obs_0\+obs_1; say",
+        ),
+        (["obs", "observation", "action", "reward"], "observations may be observation or obs; say"),
+        (
+            ["obs", "action", "action_0", "reward"],
+            "actions may be action or action_0; .*--columns actions=act",
+        ),
+        (["obs", "action", "reward", "done", "terminated"], "terminations may be terminated or done"),
+    ],
+)
+def test_where_several_columns_may_be_meant_the_user_says_which(names, message):
+    with pytest.raises(InputError, match=message):
+        locate_columns(names, "x", Reading())
+    said = {"observations": (names[0],), "actions": ("action",), "terminations": (names[-1],)}
+    found = locate_columns(names, "x", Reading(said))
+    assert {name: found[name] for name in said} == said
+
+
+def test_the_same_columns_are_known_in_a_pickle(path):
+    log, as_pickle = plant(), path.with_suffix(".pkl")
+    columns = {"obs_0": log["obs"][:, 0], "obs_1": log["obs"][:, 1], "act": log["valve"], "rew": log["r"]}
+    as_pickle.write_bytes(pickle.dumps([columns]))
+    assert np.array_equal(load(as_pickle).observations, log["obs"].astype(np.float32))
+    as_pickle.write_bytes(pickle.dumps([{**columns, "state": log["temp"]}]))
+    with pytest.raises(
+        InputError, match=r"trajectory 0: observations may be state or obs_0\+obs_1; say which"
+    ):
+        load(as_pickle)
+    assert load(as_pickle, ["observations=state"]).spec.state_dim == 1
 
 
 def test_data_that_name_their_own_columns_take_no_mapping(path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -14,7 +13,7 @@ import numpy as np
 
 from chibit.core.errors import InputError
 from chibit.core.files import nearest, read_regular
-from chibit.data.readers.unpickler import COLUMN_NAMES, EPISODE_NAMES
+from chibit.data.readers.unpickler import COLUMN_NAMES, EPISODE_NAMES, MalformedError, find_usual
 
 EPISODE = "episode"
 """Our name of the column that says which episode a step is of."""
@@ -132,19 +131,25 @@ def locate_columns(names: Sequence[str], where: str, reading: Reading) -> dict[s
     Returns:
         Our name of each column that is there, and the file's, several where they are to be put side by side.
     """
-    twice, times = Counter(names).most_common(1)[0] if names else ("", 0)
-    if times > 1:
-        raise InputError(f"{where}: column {twice!r} is there {times} times; rename all but one")
     for ours, theirs in reading.columns.items():
         for name in theirs:
             if name not in names:
                 raise InputError(
                     f"{where}: no column {name!r} for {ours}; {_listed(names)}{nearest(name, names)}"
                 )
-    columns = {
-        ours: reading.columns.get(ours) or _usual(usual, names, where) for ours, usual in _NAMES.items()
-    }
-    return {ours: theirs for ours, theirs in columns.items() if theirs}
+    times = Counter(names)
+    columns = {}
+    for ours, usual in _NAMES.items():
+        try:
+            theirs = reading.columns.get(ours) or find_usual(usual, times, ours)
+        except MalformedError as error:
+            raise InputError(f"{where}: {error}") from error
+        for name in theirs:
+            if times[name] > 1:
+                raise InputError(f"{where}: column {name!r} is there {times[name]} times; rename all but one")
+        if theirs:
+            columns[ours] = theirs
+    return columns
 
 
 def check_needed(columns: Collection[str], found: Iterable[str], where: str, reading: Reading | None) -> None:
@@ -165,24 +170,6 @@ def check_needed(columns: Collection[str], found: Iterable[str], where: str, rea
 
 def _listed(names: Iterable[str]) -> str:
     return f"found {', '.join(sorted(names)[:20]) or 'nothing'}"
-
-
-def _usual(usual: Sequence[str], names: Collection[str], where: str) -> tuple[str, ...]:
-    """A column under one of its usual names, or several of which that is the beginning, by their number."""
-    for name in usual:
-        if name in names:
-            return (name,)
-    for name in usual:
-        pattern = re.compile(rf"{name}[_.\[]?(\d{{1,9}})\]?")
-        numbered = {int(match[1]): other for other in names if (match := pattern.fullmatch(other))}
-        if numbered:
-            order, there = sorted(numbered), tuple(numbered[number] for number in sorted(numbered))
-            first = min(order[0], 1)
-            missing = next((at for at, number in enumerate(order, first) if at != number), None)
-            if missing is not None:
-                raise InputError(f"{where}: {name} {missing} is missing among {', '.join(there[:20])}")
-            return there
-    return ()
 
 
 class _Joined:

@@ -22,6 +22,7 @@ import math
 import pickle
 import re
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -165,6 +166,35 @@ _ADMITTED: dict[tuple[str, str], Any] = {
 }
 
 
+def find_usual(usual: Sequence[str], names: Iterable[str], ours: str) -> tuple[str, ...]:
+    """The column under one of its usual names, or those of which one is the beginning, by their number.
+
+    Raises:
+        MalformedError: where more than one may be meant, or a number is missing.
+    """
+    there = list(names)
+    found: list[tuple[str, ...]] = [(name,) for name in usual if name in there]
+    for name in usual:
+        pattern = re.compile(rf"{name}[_.\[]?(\d{{1,9}})\]?")
+        matches = ((pattern.fullmatch(other), other) for other in there)
+        numbered = sorted(
+            ((int(match[1]), other) for match, other in matches if match), key=lambda pair: pair[0]
+        )
+        if not numbered:
+            continue
+        columns = tuple(other for _, other in numbered)
+        found.append(columns)
+        for at, (number, other) in enumerate(numbered, min(numbered[0][0], 1)):
+            if number < at:
+                raise MalformedError(f"{columns[columns.index(other) - 1]} and {other} have one number")
+            if number > at:
+                raise MalformedError(f"{name} {at} is missing among {', '.join(columns[:20])}")
+    if len(found) > 1:
+        listed = " or ".join("+".join(columns[:20]) for columns in found)
+        raise MalformedError(f"{ours} may be {listed}; say which by --columns {ours}={found[0][0]}")
+    return found[0] if found else ()
+
+
 class RestrictedUnpickler(pickle.Unpickler):
     """Knows no names but those of arrays."""
 
@@ -223,7 +253,10 @@ def _columns(
         raise MalformedError(f"{where} is a {type(trajectory).__name__}; expected a dictionary")
     columns = {}
     for ours, usual in known.items():
-        names = mapping.get(ours) or [name for name in usual if name in trajectory][:1]
+        try:
+            names = mapping.get(ours) or find_usual(usual, filter(_is_text, trajectory), ours)
+        except MalformedError as error:
+            raise MalformedError(f"{where}: {error}") from error
         missing = next((name for name in names if name not in trajectory), None)
         if missing is not None or not (names or ours not in NEEDED):
             accepted = ours if missing is None else f"{missing!r} for {ours}"
@@ -237,6 +270,10 @@ def _columns(
         listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
         raise MalformedError(f"{where}: columns differ in length ({listed})")
     return columns
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def _side_by_side(parts: list[np.ndarray], where: str) -> np.ndarray:
