@@ -306,6 +306,27 @@ def test_damaged_trajectories_are_left_out_and_counted_where_asked(tmp_path):
         read_trajectory_list(path, Reading(skip_damaged=True)).__enter__()
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"terminals": None}, "trajectory 2 has observations, actions, rewards; expected .*terminations as"),
+        ({"timeouts": np.zeros(3, bool)}, "trajectory 2 has .*truncations; expected observations"),
+        ({"next_observations": np.zeros((3, 2))}, "trajectory 2 has .*next_observations; expected"),
+        ({"observations": np.zeros((3, 1))}, "trajectory 2: observations differ in shape between"),
+    ],
+)
+def test_trajectories_unlike_the_first_are_damaged_and_others_keep_their_ends(tmp_path, changes, message):
+    path = tmp_path / "list.pkl"
+    ended = trajectory(2, terminals=np.array([False, True]))
+    path.write_bytes(pickle.dumps([trajectory(0, terminals=None), ended, trajectory(3, **changes), ended]))
+    with pytest.raises(InputError, match=message):
+        read(path)
+    with read_trajectory_list(path, Reading(skip_damaged=True)) as (recording, origin):
+        assert recording.episode_ends.tolist() == [[True, False]] * 2
+        assert not any("no terminations" in note for note in recording.notes)
+    assert "left out 1 of 4 episodes: damaged" in origin.notes
+
+
 def test_missing_file(tmp_path):
     with pytest.raises(InputError, match=r"none\.pkl: no such file"):
         read(tmp_path / "none.pkl")

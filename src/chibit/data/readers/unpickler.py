@@ -236,10 +236,16 @@ def read_trajectories(
             f"{empty} {type(value).__name__}; expected a list of trajectories or a dictionary of columns"
         )
     found: list[dict[str, np.ndarray]] = []
+    first: dict[str, np.ndarray] = {}
     for index, item in enumerate(value):
+        where = f"trajectory {index}"
         try:
-            found.append(_columns(item, f"trajectory {index}", columns or {}, COLUMN_NAMES))
+            found.append(_columns(item, where, columns or {}, COLUMN_NAMES))
+            if len(found[-1]["rewards"]):  # those without steps may lack columns, or their width
+                first = first or found[-1]
+                _check_alike(found[-1], first, where)
         except MalformedError:
+            del found[index:]
             if not skip_damaged or (index == len(value) - 1 and not any(found)):
                 raise
             found.append({})
@@ -270,6 +276,15 @@ def _columns(
         listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
         raise MalformedError(f"{where}: columns differ in length ({listed})")
     return columns
+
+
+def _check_alike(columns: dict[str, np.ndarray], first: dict[str, np.ndarray], where: str) -> None:
+    if columns.keys() != first.keys():
+        raise MalformedError(f"{where} has {', '.join(columns)}; expected {', '.join(first)} as before")
+    for name, column in columns.items():
+        if column.shape[1:] != first[name].shape[1:]:
+            shapes = f"{column.shape[1:]}, before {first[name].shape[1:]}"
+            raise MalformedError(f"{where}: {name} differ in shape between trajectories: {shapes}")
 
 
 def _is_text(value: Any) -> bool:
@@ -311,11 +326,14 @@ def write_columns(
     """Write each column of all trajectories, end to end, and `lengths` where they are apart: -1 is left out.
 
     Raises:
-        RefusedError: if trajectories differ in shape, or one array is used so often that the columns would
-            explode.
+        MalformedError: if there are no steps.
+        RefusedError: if one array is used so often that the columns would explode.
     """
-    trajectories = [found] if isinstance(found, dict) else [each for each in found if each]
-    names = [name for name in trajectories[0] if all(name in trajectory for trajectory in trajectories)]
+    given = [found] if isinstance(found, dict) else found
+    trajectories = [each for each in given if each and len(each["rewards"])]
+    if not trajectories:
+        raise MalformedError("no trajectory has steps")
+    names = list(trajectories[0])
     total = sum(trajectory[name].nbytes for trajectory in trajectories for name in names)
     if total > max_bytes:
         raise RefusedError(f"its arrays take {total} bytes once written out; at most {max_bytes} are allowed")
@@ -323,13 +341,7 @@ def write_columns(
         lengths = np.array([len(each["rewards"]) if each else -1 for each in found])
         np.save(folder / "lengths.npy", lengths)
     for name in names:
-        # Empty trajectories may lack the width of their columns.
-        parts = [trajectory[name] for trajectory in trajectories if len(trajectory["rewards"])]
-        if not parts or len({part.shape[1:] for part in parts}) != 1:
-            raise MalformedError(
-                f"{name} differ in shape between trajectories" if parts else "no trajectory has steps"
-            )
-        np.save(folder / f"{name}.npy", np.concatenate(parts))
+        np.save(folder / f"{name}.npy", np.concatenate([trajectory[name] for trajectory in trajectories]))
 
 
 def limit(max_bytes: int, max_seconds: int) -> None:
