@@ -124,6 +124,16 @@ def test_columns_that_do_not_fit_are_refused_by_name(path, changes, columns, mes
         load(path, columns)
 
 
+def test_whole_numbers_side_by_side_are_no_quantities_in_arrays_and_pickles_either(path):
+    log = plant(valve=None, low=np.arange(NUM) % 2, high=np.arange(NUM) % 3)
+    words = [PLANT[0], "actions=low,high", PLANT[2]]
+    np.savez(path, **log)
+    path.with_suffix(".pkl").write_bytes(pickle.dumps([log]))
+    for file, columns in ((path, [*words, PLANT[3]]), (path.with_suffix(".pkl"), words)):
+        with pytest.raises(InputError, match=r"actions are integers of shape \(15, 2\)"):
+            load(file, columns)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -225,6 +225,19 @@ def test_vectors_in_a_column_and_whole_numbers_as_actions(tmp_path):
         assert recording.rewards.tolist() == [1, 2.5, 3, 4]
 
 
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_whole_numbers_side_by_side_are_no_quantities_unless_they_are_written_so(tmp_path, suffix):
+    path, columns = tmp_path / f"log{suffix}", plant()
+    valves = {"act_0": np.arange(NUM) % 2, "act_1": np.arange(NUM) % 3}
+    said = [*(word for word in PLANT if not word.startswith("actions"))]
+    WRITERS[suffix](path, {**columns, **valves})
+    with pytest.raises(InputError, match=r"actions are integers of shape \(15, 2\); expected floats"):
+        read(path, said)
+    WRITERS[suffix](path, {**columns, **{name: valve.astype(float) for name, valve in valves.items()}})
+    recording, _, actions = read(path, said)
+    assert not recording.is_discrete and actions.tolist() == np.column_stack(list(valves.values())).tolist()
+
+
 def test_a_table_without_ends_is_cut(tmp_path):
     write_csv(tmp_path / "log.csv", plant())
     assert read(tmp_path / "log.csv", PLANT[:3], 4)[0].episode_starts.tolist() == [0, 4, 8, 12]

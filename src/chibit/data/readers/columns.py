@@ -131,25 +131,30 @@ def locate_columns(names: Sequence[str], where: str, reading: Reading) -> dict[s
     Returns:
         Our name of each column that is there, and the file's, several where they are to be put side by side.
     """
+    times = Counter(names)
     for ours, theirs in reading.columns.items():
+        _refuse_twice(theirs, times, where)
         for name in theirs:
             if name not in names:
                 raise InputError(
                     f"{where}: no column {name!r} for {ours}; {_listed(names)}{nearest(name, names)}"
                 )
-    times = Counter(names)
     columns = {}
     for ours, usual in _NAMES.items():
         try:
             theirs = reading.columns.get(ours) or find_usual(usual, times, ours)
         except MalformedError as error:
             raise InputError(f"{where}: {error}") from error
-        for name in theirs:
-            if times[name] > 1:
-                raise InputError(f"{where}: column {name!r} is there {times[name]} times; rename all but one")
+        _refuse_twice(theirs, times, where)
         if theirs:
             columns[ours] = theirs
     return columns
+
+
+def _refuse_twice(wanted: Iterable[str], times: Mapping[str, int], where: str) -> None:
+    for name in wanted:
+        if times.get(name, 0) > 1:
+            raise InputError(f"{where}: column {name!r} is there {times[name]} times; rename all but one")
 
 
 def check_needed(columns: Collection[str], found: Iterable[str], where: str, reading: Reading | None) -> None:
@@ -173,15 +178,15 @@ def _listed(names: Iterable[str]) -> str:
 
 
 class _Joined:
-    """Columns side by side, as one of numbers."""
+    """Columns side by side, as one of numbers; whole ones stay whole."""
 
     def __init__(self, parts: Sequence[Column], shape: tuple[int, ...]) -> None:
         self._parts = parts
         self.shape = shape
-        self.dtype = np.dtype(np.float64)
+        self.dtype = np.result_type(*(part.dtype for part in parts))
 
     def __getitem__(self, rows: slice) -> np.ndarray:
-        parts = [np.asarray(part[rows], np.float64) for part in self._parts]
+        parts = [np.asarray(part[rows], self.dtype) for part in self._parts]
         return np.concatenate([part.reshape(len(part), -1) for part in parts], 1)
 
 

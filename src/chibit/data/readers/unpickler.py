@@ -296,7 +296,7 @@ def _side_by_side(parts: list[np.ndarray], where: str) -> np.ndarray:
         shapes = ", ".join(str(part.shape) for part in parts)
         raise MalformedError(f"{where}: columns of shapes {shapes} cannot be put side by side")
     matrices = [part[:, None] if part.ndim == 1 else part for part in parts]
-    return np.concatenate(matrices, axis=1, dtype=np.float64)
+    return np.concatenate(matrices, axis=1)
 
 
 def _plain_array(value: Any, where: str) -> np.ndarray:
