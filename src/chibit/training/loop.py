@@ -17,7 +17,14 @@ from rich.progress import BarColumn, Progress, TimeRemainingColumn
 from torch import Tensor
 
 from chibit.agents.guard import MOST_UNREAD
-from chibit.core.checkpoint import Checkpoint, CheckpointSaver, load_checkpoint, sweep
+from chibit.core.checkpoint import (
+    Checkpoint,
+    CheckpointSaver,
+    checkpoint_steps,
+    load_checkpoint,
+    mark,
+    sweep,
+)
 from chibit.core.errors import DamagedFileError, InputError, UserError, first_line
 from chibit.core.progress import Pace
 from chibit.core.run_dir import RunDir
@@ -46,6 +53,8 @@ class LoopState:
     """Wall seconds of evaluation."""
     best_score: float | None = None
     """Best score so far: at the first target, or what the run chooses by."""
+    best_step: int | None = None
+    """The step of that score; None before there is one, and in what an earlier version wrote."""
     sums: dict[str, float] = field(default_factory=dict)
     """Sums of the metrics since the last line of the log."""
     counts: dict[str, int] = field(default_factory=dict)
@@ -226,6 +235,7 @@ class Loop(ABC, Generic[ConfigT]):
     def save(self, *, best: bool) -> None:
         """Save a checkpoint; `best` marks it as the best so far."""
         self._read()
+        self.state.best_step = self.state.step if best else self.state.best_step
         tensors, state = self.contents()
         if self.workers.is_first:
             self.run.sync()
@@ -261,7 +271,15 @@ class Loop(ABC, Generic[ConfigT]):
             ) from error
         if self.workers.is_first:
             run.rewind(checkpoint.step)
+            self._mark_again()
             run.log(f"resumed at step {checkpoint.step}")
+
+    def _mark_again(self) -> None:
+        """Mark the checkpoints as they were: a kill may come between one and its marks."""
+        folder, best = self.run.checkpoints, self.state.best_step
+        mark(folder, "last", self.state.step)
+        if best is not None and best in checkpoint_steps(folder):
+            mark(folder, "best", best)
 
     def _restore_draws(self, state: Mapping[str, Any], allow_inexact: bool) -> None:
         """Put the generators back, or begin them anew where that is allowed."""

@@ -21,6 +21,7 @@ from chibit.core.checkpoint import (
     CheckpointSaver,
     checkpoint_steps,
     load_checkpoint,
+    mark,
     marked,
     save_checkpoint,
 )
@@ -271,6 +272,31 @@ def test_a_killed_run_goes_on_from_its_newest_checkpoint(data, tmp_path, stage):
     assert 0.75 <= result["evaluation_seconds"] < 0.95
     assert run_dir.provenance() == begun
     assert (run_dir.path / "train.log").read_text().splitlines()[-1] == "resumed at step 4"
+
+
+def test_a_kill_between_a_checkpoint_and_its_marks_loses_neither(data, tmp_path, stage):
+    stage.scores = [1.0, 9.0, 2.0]
+    config = config_of(data, evaluate_every=2, num_episodes=1)
+    kill(config, tmp_path / "run", step=5)
+    folder = RunDir(tmp_path / "run").checkpoints
+    assert (marked(folder, "last"), marked(folder, "best")) == (4, 4)
+    for name in ("last", "best"):
+        mark(folder, name, 2)  # as they were when that of step 4 was on the disk
+    stage.asked.clear()
+    stage.scores = [2.0]
+    run(config, tmp_path / "run")
+    assert (marked(folder, "last"), marked(folder, "best")) == (6, 4)
+
+
+def test_a_checkpoint_of_an_earlier_version_keeps_the_marks_that_are_there(data, tmp_path, stage):
+    stage.scores = [9.0, 1.0, 2.0]
+    config = config_of(data, evaluate_every=2, num_episodes=1)
+    kill(config, tmp_path / "run", step=5)
+    change(tmp_path / "run", lambda state: state["loop"].pop("best_step"))
+    stage.asked.clear()
+    stage.scores = [2.0]
+    run(config, tmp_path / "run")
+    assert marked(RunDir(tmp_path / "run").checkpoints, "best") == 2
 
 
 def change(path, edit):
