@@ -250,7 +250,7 @@ class Loop(ABC, Generic[ConfigT]):
         checkpoint = load_checkpoint(run.checkpoints)
         if checkpoint is None:
             if self.workers.is_first:
-                run.rewind(0)
+                run.rewind(-1)  # pre-training measures at step 0, too
                 self.begin()
             return
         if not wanted:

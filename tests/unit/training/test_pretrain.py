@@ -29,6 +29,7 @@ from chibit.models.language_model import (
     load_language_model,
     save_language_model,
 )
+from chibit.training.pretrain import loop as pretrain_loop
 from chibit.training.pretrain.config import SIZES, PretrainConfig, pretrain_path
 from chibit.training.pretrain.data import held_out_loss, load_pretrain_data, unigram_loss
 from chibit.training.pretrain.loop import pretrain
@@ -179,6 +180,26 @@ def test_resumed_run_equals_the_uninterrupted_one(tmp_path: Path, num_candidates
         assert torch.equal(tensor, expected[name]), name
     kept = [{k: v for k, v in r.items() if k != "seconds"} for r in records(whole)]
     assert [{k: v for k, v in r.items() if k != "seconds"} for r in records(broken)] == kept
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_its_log_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        """Ends a run at once, as SIGKILL does."""
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pretrain_loop._PretrainRun, "update", die)
+        with pytest.raises(Killed):
+            run(TINY, tmp_path / "run")
+    assert [record["step"] for record in records(tmp_path / "run")] == [0]
+    run(TINY, tmp_path / "run")
+    run(TINY, tmp_path / "whole")
+    steps = [[record["step"] for record in records(tmp_path / name)] for name in ("run", "whole")]
+    assert steps[0] == steps[1]
 
 
 def test_a_checkpoint_of_an_earlier_version_goes_on_exactly(tmp_path: Path) -> None:
