@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from chibit.agents import AGENTS
-from chibit.core.errors import InputError
+from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.run_dir import RunDir
 from chibit.data.load import load_dataset
 from chibit.models.gpt import GPTShape
@@ -305,6 +305,32 @@ def test_errors_on_other_data_are_those_of_states_as_the_model_sees_them(tmp_pat
     train(config, tmp_path / "run", progress=False)
     [line, *_] = RunDir(tmp_path / "run").read_log("metrics.jsonl")
     assert line["held_out/action_error"] != pytest.approx(line["train/action_error"], rel=1e-3)
+
+
+def test_a_run_is_bound_to_its_validation_data(pendulum_file, tmp_path):
+    columns = {name: column for name, column in np.load(pendulum_file).items() if name != "env_id"}
+    path, other = tmp_path / "run", tmp_path / "other.npz"
+    np.savez(other, **{**columns, "rewards": columns["rewards"] - 1.0})
+    config = run_of(pendulum_file, validation_data=str(other), num_episodes=0, checkpoint_every=2)
+    result = train(config, path, progress=False)
+    kept = other.read_bytes()
+    np.savez(other, **{**columns, "rewards": columns["rewards"] - 2.0})
+    for is_finished in (True, False):
+        if not is_finished:
+            (path / "result.json").unlink()
+        with pytest.raises(DamagedFileError, match="has changed since this run began .validation data "):
+            train(config, path, progress=False)
+    record = json.loads((path / "provenance.json").read_text())
+    assert record.pop("held_out_hash") != record["data_hash"]
+    (path / "provenance.json").write_text(json.dumps(record))  # as an earlier version wrote it
+    assert train(config, path, progress=False)["steps"] == result["steps"]
+    other.unlink()  # a finished run needs it no more
+    assert train(config, path, progress=False)["steps"] == result["steps"]
+    (path / "result.json").unlink()
+    with pytest.raises(InputError, match="other"):
+        train(config, path, progress=False)
+    other.write_bytes(kept)
+    assert train(config, path, progress=False)["steps"] == result["steps"]
 
 
 def test_a_run_holds_out_the_fold_of_its_seed(pendulum_file, tmp_path, capsys):

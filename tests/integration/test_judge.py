@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -306,6 +307,12 @@ def test_a_run_without_an_environment_is_judged_at_its_end(log_file, tmp_path, c
     assert main(command) == 0  # a finished run is not judged again
     assert "verdict" not in capsys.readouterr().out
     assert (tmp_path / "a" / "run" / "judgements.json").read_bytes() == judged
+    shutil.copytree(tmp_path / "a" / "run", tmp_path / "b" / "run")
+    (tmp_path / "b" / "run" / "judgements.json").unlink()
+    moved = log_file.rename(log_file.with_suffix(".moved"))
+    assert main([*command[:4], str(tmp_path / "b" / "run"), *flags]) == 0
+    assert "not judged: the data of this finished run are not here" in capsys.readouterr().out
+    moved.rename(log_file)
     assert main(["report", str(tmp_path / "a")]) == 0
     page = (tmp_path / "a" / "report.html").read_text()
     for part in ("Without a simulator", "The log", "Returns", "Observations", "Action error while learning"):

@@ -117,9 +117,14 @@ def _judge_unplayed(path: Path, config: Any, destination: TrainDestination) -> N
     """Judge a run that no environment can judge, once; say why where that is not done."""
     from chibit.commands.judge import judge_runs, judging_at_end
     from chibit.judging.judgement import FILE
-    from chibit.training.run_data import open_data
+    from chibit.training.run_data import are_here, open_data
 
     if RunDir.open(path).provenance()["dataset"]["env_id"] is not None or (path / FILE).exists():
+        return
+    if not are_here(config):
+        make_console().print(
+            "not judged: the data of this finished run are not here any more", soft_wrap=True
+        )
         return
     is_judged, choice = judging_at_end(config, *open_data(config))
     if is_judged:

@@ -49,6 +49,7 @@ class ProvenanceRecord(Checked):
     data_episodes: Natural | None = None
     data_steps: Natural | None = None
     argv: tuple[str, ...] = ()
+    held_out_hash: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()

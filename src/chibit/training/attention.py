@@ -39,7 +39,7 @@ def draw_attention(
     if data:
         dataset = load_dataset(data, progress=False)
     else:
-        dataset, _ = open_data(config)
+        dataset, _ = open_data(config, without_missing=True)
         refuse_changed(loaded.run, config, dataset)
     for name in ("observation_shape", "act_dim", "num_actions"):
         found, expected = getattr(dataset.spec, name), getattr(loaded.spec, name)

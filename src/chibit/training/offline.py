@@ -166,6 +166,7 @@ class OfflineRun(Loop[RunConfig[Any]]):
         super().__init__(config, run, RunProgress(config.num_steps, run.path.name, enabled=progress))
         self.device = runtime.torch_device
         self.dataset, held_out = open_data(config, dataset, run=run, progress=progress)
+        self.measured_on = held_out
         refuse_unread(config, self.dataset)
         self.callbacks = callbacks
         self.spec: DatasetSpec = self.dataset.spec
@@ -188,7 +189,7 @@ class OfflineRun(Loop[RunConfig[Any]]):
 
     def begin(self) -> None:
         """See `Loop`."""
-        record = provenance(self.dataset, self.agent)
+        record = provenance(self.dataset, self.agent, self.measured_on)
         notes = [f"data: {note}" for note in find_notes(self.dataset)]
         if self.config.init_from:
             record["init_from"], said = start_from(self.agent, self.config.init_from)
@@ -339,7 +340,7 @@ class OfflineRun(Loop[RunConfig[Any]]):
 
     def refuse_changed(self, state: Mapping[str, Any], *, allow_inexact: bool) -> None:
         """See `Loop`."""
-        refuse_changed(self.run, self.config, self.dataset)
+        refuse_changed(self.run, self.config, self.dataset, self.measured_on)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """See `Loop`."""

@@ -24,12 +24,14 @@ from chibit.training.run_data import identify
 _PACKAGES = ("torch", "numpy", "gymnasium", "mujoco", "minari", "transformers")
 
 
-def provenance(dataset: TrajectoryDataset, agent: Agent) -> dict[str, Any]:
+def provenance(
+    dataset: TrajectoryDataset, agent: Agent, held_out: TrajectoryDataset | None = None
+) -> dict[str, Any]:
     """The content of provenance.json."""
     spec = dataset.spec
     return {
         **circumstances(agent.runtime),
-        **identify(dataset),
+        **identify(dataset, held_out),
         "physics": None if spec.env_id is None else physics_record(spec.env_id, spec.d4rl_physics),
         "parameters": count_parameters(agent.modules()),
         **({"plugins": plugins} if (plugins := os.environ.get(OWN_MODULES)) else {}),

@@ -28,6 +28,7 @@ def open_data(
     dataset: TrajectoryDataset | None = None,
     *,
     run: RunDir | None = None,
+    without_missing: bool = False,
     progress: bool = False,
 ) -> tuple[TrajectoryDataset, TrajectoryDataset | None]:
     """Open what a run trains on, and what it holds out; both follow from its seed, whatever the arm.
@@ -37,6 +38,7 @@ def open_data(
         dataset: its data, where they are open; None opens `config.data`.
         run: where it was begun: one that goes on sees its data as it did, also where statistics or bounds
             would be taken otherwise now.
+        without_missing: hold nothing out where validation data are not here.
         progress: show what takes long on standard error.
 
     Raises:
@@ -60,12 +62,12 @@ def open_data(
         dataset, held_out = dataset.held_out_split(config.validation_share, config.seed)
     elif config.validation_folds:
         dataset, held_out = dataset.held_out_fold(config.seed, config.validation_folds)
-    elif config.validation_data:
+    elif config.validation_data and not (without_missing and not is_here(config.validation_data)):
         held_out = _validation(load_dataset(config.validation_data, progress=progress, **reading), dataset)
     if config.data_fraction < 1.0:
         dataset = dataset.random_fraction(config.data_fraction, config.seed)
     if run is not None and checkpoint_steps(run.checkpoints):
-        refuse_changed(run, config, dataset)
+        refuse_changed(run, config, dataset, held_out)
         spec = from_json(DatasetSpec, run.provenance()["dataset"], f"{run.path / 'provenance.json'}: dataset")
         dataset = dataset.seen_as(spec)
     if held_out is not None:  # seen as the agent will see everything: standardized by what it learns from
@@ -116,7 +118,7 @@ def generator_of(seed: int, use: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, use])))
 
 
-def identify(dataset: TrajectoryDataset) -> dict[str, Any]:
+def identify(dataset: TrajectoryDataset, held_out: TrajectoryDataset | None = None) -> dict[str, Any]:
     """Say which data these are, for provenance.json: what decides the numbers of a run."""
     return {
         "data_name": dataset.spec.name,
@@ -126,12 +128,24 @@ def identify(dataset: TrajectoryDataset) -> dict[str, Any]:
         "data_steps": dataset.num_steps,
         "dataset": to_json(dataset.spec),
         **({"mixed": [dict(part) for part in dataset.mixture.parts]} if dataset.mixture else {}),
+        **_identify_other(held_out, dataset),
     }
 
 
-def refuse_changed(run: RunDir, config: RunConfig[Any], dataset: TrajectoryDataset) -> None:
+def _identify_other(held_out: TrajectoryDataset | None, dataset: TrajectoryDataset) -> dict[str, str]:
+    """Which data errors are measured on, where they are not a part of those that are trained on."""
+    is_other = held_out is not None and held_out.store_hash != dataset.store_hash
+    return {"held_out_hash": held_out.store_hash} if held_out is not None and is_other else {}
+
+
+def refuse_changed(
+    run: RunDir,
+    config: RunConfig[Any],
+    dataset: TrajectoryDataset,
+    held_out: TrajectoryDataset | None = None,
+) -> None:
     """Stop where the data of a run are not those that it began with."""
-    then, now = _decisive(run.provenance()), _decisive(identify(dataset))
+    then, now = _decisive(run.provenance()), _decisive(identify(dataset, held_out))
     known = [what for what in now if what in then]  # by the version that began it
     changes = [f"{what} {then[what]}, now {now[what]}" for what in known if then[what] != now[what]]
     if changes:
@@ -146,7 +160,13 @@ def refuse_changed_if_here(
 ) -> None:
     """Do the same for a finished run, which needs its data no more: they are compared where they are here."""
     if dataset is not None or all(is_here(name) for name in (config.data, *config.more_data)):
-        refuse_changed(run, config, open_data(config, dataset)[0])
+        refuse_changed(run, config, *open_data(config, dataset, without_missing=True))
+
+
+def are_here(config: RunConfig[Any]) -> bool:
+    """Whether all data of a run are, so that nothing is downloaded or collected."""
+    names = (config.data, *config.more_data, config.validation_data)
+    return all(is_here(name) for name in names if name)
 
 
 def _decisive(identity: dict[str, Any]) -> dict[str, Any]:
@@ -158,6 +178,7 @@ def _decisive(identity: dict[str, Any]) -> dict[str, Any]:
         "steps": identity.get("data_steps"),
         "content": str(identity.get("data_hash"))[:12],
         **({"part": identity["part_hash"][:12]} if "part_hash" in identity else {}),
+        **({"validation data": identity["held_out_hash"][:12]} if "held_out_hash" in identity else {}),
         "environment": spec.get("env_id"),
         "old contact margins": spec.get("d4rl_physics"),
         "score reference": reference,
