@@ -301,6 +301,7 @@ _ATARI_VALUES = {
 }
 _CHEN_BC = {
     "context_length": 20,
+    "window_anchor": "first",
     "hidden_sizes": (128, 128, 128),
     "dropout": 0.1,
     "learning_rate": 1e-4,

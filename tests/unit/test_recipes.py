@@ -42,6 +42,7 @@ def test_a_recipe_still_asks_for_data():
 def test_stacked_cloning_is_chen_et_als():
     config = RECIPES["bc_stacked"].run(data="x").agent
     assert (config.context_length, config.hidden_sizes, config.batch_size) == (20, (128, 128, 128), 64)
+    assert config.window_anchor == "first"
 
 
 def test_an_unknown_name_is_told_the_groups():

@@ -25,7 +25,7 @@ from chibit.core.fields import BelowOne, Count, Natural, Needs, NonNegative, Pos
 from chibit.core.schedules import warmup
 from chibit.data.dataset import TrajectoryDataset
 from chibit.data.samplers.transitions import TransitionBatch
-from chibit.data.samplers.windows import SequenceBatch, WindowSampler
+from chibit.data.samplers.windows import SequenceBatch, WindowAnchor, WindowSampler
 from chibit.models.actors import DeterministicActor
 
 
@@ -40,6 +40,9 @@ class BCConfig(BaselineConfig):
     """Share of the data to clone, whole episodes from the best return down; 0.1 is 10%BC."""
     context_length: Count = 1
     """States K that the policy sees; 20 in Chen et al. (2021)."""
+    window_anchor: Annotated[WindowAnchor, Since("first")] = "last"
+    """Which end of a training window is drawn: last, so that every step is a target as often as any other, or
+    first (Chen et al.), where the first K - 1 steps of longer episodes never are; the same for one state."""
     hidden_sizes: Widths = (256, 256)
     """Widths of the hidden layers."""
     dropout: BelowOne = 0.0
@@ -72,6 +75,10 @@ class BCConfig(BaselineConfig):
         """Fill in the warm-up."""
         steps = share_of(num_steps, self.warmup_share) if self.warmup_steps is None else self.warmup_steps
         return replace(self, warmup_steps=steps, warmup_share=0.0)
+
+    def as_recorded(self, return_scale: float | None, *, has_unit_bounds: bool) -> BCConfig:
+        """Single states have no windows, whose end could be chosen."""
+        return self if self.context_length > 1 else replace(self, window_anchor="first")
 
 
 class BC(ContinuousAgent, config=BCConfig):
@@ -108,6 +115,7 @@ class BC(ContinuousAgent, config=BCConfig):
             context_length=self.config.context_length,
             batch_size=self.config.batch_size,
             generator=generator,
+            anchor=self.config.window_anchor,
         )
 
     def inputs(self, batch: TransitionBatch | SequenceBatch) -> tuple[Tensor, Tensor]:

@@ -16,9 +16,10 @@ from chibit.agents.continuous import check_actions
 from chibit.agents.critic_pretraining import NUM_STATES, pretrain_critics, synthetic_transitions
 from chibit.agents.off_policy import adam
 from chibit.agents.stacked import last_steps
+from chibit.core.config import to_json
 from chibit.core.errors import DivergenceError, InputError
 from chibit.core.runtime import Runtime
-from chibit.data.samplers.windows import SequenceBatch, WindowSampler
+from chibit.data.samplers.windows import SequenceBatch
 from chibit.models.actors import TanhGaussian
 from chibit.models.critics import Critics
 
@@ -342,20 +343,36 @@ def test_last_steps_puts_the_newest_state_last_and_zeros_before_the_first():
 
 
 def test_stacked_policy_sees_what_training_saw():
-    dataset = identity_data(False)
-    agent = make_agent(small_config("bc", context_length=3), dataset.spec, Runtime())
-    sampler = WindowSampler(dataset, context_length=3, batch_size=1, generator=np.random.default_rng(0))
+    agent, sampler = small_agent("bc", context_length=3)
+    dataset = sampler.dataset
     policy = agent.policy(None)
     policy.reset(1)
     for t in range(4):  # rows 0, 1, 2, ... of the first episode
         acted = policy.act(np.asarray(dataset.observations)[t : t + 1])
         policy.observe(np.zeros(1), np.zeros(1, bool))
-        if t >= 2:
-            states, _ = last_steps(sampler.windows(np.array([t - 2])))
-            agent.actor.eval()
-            np.testing.assert_allclose(acted, agent.actor(states).detach().numpy(), atol=1e-6)
+        states, _ = last_steps(sampler.windows(np.array([t])))
+        agent.actor.eval()
+        np.testing.assert_allclose(acted, agent.actor(states).detach().numpy(), atol=1e-6)
     policy.reset(1)
     assert (policy._history == np.float32(dataset.spec.state_mean)).all()
+
+
+def test_stacked_cloning_learns_every_step_once():
+    agent, sampler = small_agent("bc", context_length=3)
+    rows = np.arange(sampler.dataset.num_steps)
+    _, actions = last_steps(sampler.windows(rows))
+    np.testing.assert_array_equal(actions, sampler.dataset.actions)
+    chen, others = small_agent("bc", context_length=3, window_anchor="first")
+    _, actions = last_steps(others.windows(rows))
+    assert not np.array_equal(actions, sampler.dataset.actions)
+    assert "window_anchor" not in to_json(chen.config)  # as runs of before are named and read
+
+
+def test_one_state_has_no_window_whose_end_could_be_chosen():
+    config = small_config("bc")
+    assert "window_anchor" not in to_json(config.as_recorded(None, has_unit_bounds=False))
+    stacked = small_config("bc", context_length=2).as_recorded(None, has_unit_bounds=False)
+    assert to_json(stacked)["window_anchor"] == "last"
 
 
 def test_percent_cloning_draws_the_best_episodes_only():
