@@ -7,6 +7,7 @@ from atari_toys import write_actor
 from chibit.core.errors import InputError, ResourceError
 from chibit.data.collect import atari as atari_collect
 from chibit.data.collect.atari import collect_atari
+from chibit.data.collect.behavior.rollout import collection_seed
 from chibit.data.load import list_datasets, load_dataset
 from chibit.environments.atari import AtariEnv
 
@@ -37,7 +38,7 @@ def test_a_set_is_decided_by_its_settings(actor, tmp_path):
 
 def test_actions_replayed_in_the_environment_give_the_same_pictures_and_rewards(actor, tmp_path):
     dataset = collect("breakout-medium", actor, tmp_path, num_steps=30, seed=4)
-    seed = int(np.random.SeedSequence((4, 0)).generate_state(1)[0])
+    seed = int(collection_seed(4, 0).generate_state(1)[0])
     env = AtariEnv("BreakoutNoFrameskip-v4")
     observation, _ = env.reset(seed=seed)
     game = dataset.trajectory(0)
@@ -51,7 +52,7 @@ def test_a_life_begins_with_fire(actor, tmp_path, monkeypatch):
     monkeypatch.setattr("chibit.environments.atari.MAX_EPISODE_STEPS", 400)
     dataset = collect("breakout-random", None, tmp_path, num_steps=50)
     env = AtariEnv("BreakoutNoFrameskip-v4")
-    seed = int(np.random.SeedSequence((0, 0)).generate_state(1)[0])
+    seed = int(collection_seed(0, 0).generate_state(1)[0])
     lives, must_fire, fired = env.reset(seed=seed)[1]["lives"], True, 0
     for action in dataset.trajectory(0).actions:
         if must_fire:

@@ -1,11 +1,14 @@
 import json
 
+import h5py
 import numpy as np
 import pytest
 
 from chibit.core.errors import InputError
+from chibit.data.collect.behavior.rollout import collection_seed
 from chibit.data.collect.scripted import collect_scripted
 from chibit.data.load import list_datasets, load_dataset
+from chibit.evaluation.rollout import episode_seeds
 
 
 @pytest.mark.parametrize(("dataset", "length"), [("tmaze-15-expert", (12, 16)), ("keytodoor-20", (23, 23))])
@@ -55,6 +58,15 @@ def test_a_set_that_is_there_is_kept_and_another_is_refused(tmp_path):
     assert collect_scripted("keytodoor-20-mixed", num_steps=100, out=tmp_path, progress=False) == folder
     with pytest.raises(InputError, match="exists with other settings"):
         collect_scripted("keytodoor-20-mixed", num_steps=200, out=tmp_path, progress=False)
+
+
+def test_no_episode_starts_as_one_of_an_evaluation_does(tmp_path):
+    folder = collect_scripted("tmaze-15-expert", num_steps=600, out=tmp_path, progress=False)
+    with h5py.File(folder / "data" / "main_data.hdf5") as file:
+        seeds = {int(episode.attrs["seed"]) for episode in file.values()}
+    assert len(seeds) > 30 and not seeds & set(episode_seeds(0, 1_000))
+    collected = [collection_seed(0, i).generate_state(1)[0] for i in range(1_000)]
+    assert not set(collected) & set(episode_seeds(0, 1_000))
 
 
 def test_names(tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ from chibit.core.files import sha256_file
 from chibit.core.formatting import format_number
 from chibit.core.progress import step_bar
 from chibit.data.collect.behavior.atari import Actor, Dice, load_actor, with_dice
+from chibit.data.collect.behavior.rollout import collection_seed
 from chibit.data.collect.mujoco import check_numbers, require_space, reuse
 from chibit.data.frame_store import FrameEpisode, write_frame_store
 from chibit.data.readers.origin import Origin
@@ -56,7 +57,7 @@ class AtariSettings:
     """SHA-256 of the actor's file; empty for random play."""
     sticky_actions: bool
     """Whether actions are sticky."""
-    collector: int = 1
+    collector: int = 2
     """Version of the procedure; raised when the same settings would give other data."""
 
 
@@ -150,7 +151,7 @@ def _play(
         until = settings.num_steps * share // len(returns)
         act = with_dice(actor, epsilon, num_actions)
         while total < until:
-            seeds = [np.random.SeedSequence((settings.seed, index + i)) for i in range(len(envs))]
+            seeds = [collection_seed(settings.seed, index + i) for i in range(len(envs))]
             for episode in _play_games(envs, act, seeds):
                 if total < until:
                     returns[epsilon].append(float(episode.rewards.sum()))

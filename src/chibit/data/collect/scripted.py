@@ -12,7 +12,7 @@ import numpy as np
 
 from chibit.core.errors import InputError
 from chibit.core.progress import step_bar
-from chibit.data.collect.behavior.rollout import Episode
+from chibit.data.collect.behavior.rollout import Episode, collection_seed
 from chibit.data.collect.grid_memory import play_grid_memory
 from chibit.data.collect.memory import play_memory
 from chibit.data.collect.minari_writer import minari_root, write_minari
@@ -46,6 +46,8 @@ class ScriptedSettings:
     """Environment steps asked for; the episode that reaches them is the last."""
     seed: int
     """Any integer from 0."""
+    collector: int = 2
+    """Version of the procedure; raised when the same settings would give other data."""
 
 
 def scripted_dataset_id(dataset: str) -> str:
@@ -138,7 +140,7 @@ def _episodes(
     """Yield the episodes of a set, in order."""
     total, index = 0, 0
     while total < settings.num_steps:
-        episode = play(env.unwrapped, np.random.SeedSequence((settings.seed, index)), level, index)
+        episode = play(env.unwrapped, collection_seed(settings.seed, index), level, index)
         returns.append(float(episode.rewards.sum()))
         advance(len(episode.rewards))
         total, index = total + len(episode.rewards), index + 1

@@ -14,6 +14,8 @@ from chibit.data.collect.behavior.ladder import BehaviorPolicy
 BLOCK_EPISODES = 8
 """Episodes that are stepped side by side. Fixed: data must not depend on how the work is divided."""
 
+_COLLECTION = 1
+
 
 @dataclass(frozen=True)
 class Episode:
@@ -25,6 +27,11 @@ class Episode:
     rewards: np.ndarray  # (T,) float64
     terminated: bool
     truncated: bool
+
+
+def collection_seed(seed: int, index: int) -> np.random.SeedSequence:
+    """Of an episode of collected data: drawn apart from those of evaluations, see `episode_seeds`."""
+    return np.random.SeedSequence((seed, index), spawn_key=(_COLLECTION,))
 
 
 def roll_out_block(
