@@ -32,7 +32,8 @@ class GridMemory(gym.Env[np.ndarray, np.int64]):
     Observations (249,) float32: the direction one-hot (right, down, left, up), then of each of 7 x 7 cells
     before the agent, column by column, what is in it, one-hot (not seen, empty, wall, key, ball). Actions: 0
     left, 1 right, 2 forward; MiniGrid's 3 to 6 (pick up, drop, toggle, done) change nothing here. The cell
-    beside the same object gives 1, that beside the other one 0; both end the episode.
+    beside the same object gives 1, that beside the other one 0; both end the episode. MiniGrid cuts it
+    after `5 * size**2` steps.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 5}
@@ -71,9 +72,9 @@ class GridMemory(gym.Env[np.ndarray, np.int64]):
 
     def step(self, action: np.int64 | int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Turn or walk."""
-        seen, reward, terminated, _, _ = self.rooms.step(int(action))
+        seen, reward, terminated, truncated, _ = self.rooms.step(int(action))
         is_right = bool(terminated and reward > 0)
-        return _vector(seen), float(is_right), terminated, False, {"success": is_right}
+        return _vector(seen), float(is_right), terminated, truncated, {"success": is_right}
 
     def render(self) -> Any:
         """The rooms from above, with what the agent sees of them brighter, (H, W, 3) uint8."""

@@ -4,7 +4,8 @@ The maze and its ball are Gymnasium-Robotics' PointMaze; the task is ours. The g
 an end of the maze's longest way. An episode starts in a cell from which the way is longer than half of that,
 so that whoever has seen short ways alone must put them together, which Fu et al. (2020) call stitching.
 Gymnasium builds other forms once this module is imported:
-``gymnasium.make("chibit/PointMaze-v0", maze="Large", start="any")``.
+``gymnasium.make("chibit/PointMaze-v0", maze="Large", start="any")``, whose episodes are cut as those of the
+large maze unless ``max_episode_steps`` says otherwise.
 """
 
 from __future__ import annotations
@@ -134,10 +135,11 @@ class PointMaze(gym.Env[np.ndarray, np.ndarray]):
 
 
 def _register() -> None:
-    gym.register("chibit/PointMaze-v0", entry_point=f"{__name__}:PointMaze")
-    for env_id, row in ENVIRONMENTS.items():
-        if isinstance(row, MazeTask):
-            row.register(env_id, f"{__name__}:PointMaze")
+    rows = {env_id: row for env_id, row in ENVIRONMENTS.items() if isinstance(row, MazeTask)}
+    longest = max(row.max_episode_steps for row in rows.values())
+    gym.register("chibit/PointMaze-v0", entry_point=f"{__name__}:PointMaze", max_episode_steps=longest)
+    for env_id, row in rows.items():
+        row.register(env_id, f"{__name__}:PointMaze")
 
 
 _register()

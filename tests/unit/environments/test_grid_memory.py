@@ -1,3 +1,4 @@
+import gymnasium as gym
 import numpy as np
 import pytest
 
@@ -96,6 +97,13 @@ def test_the_seed_decides_the_episode():
     np.testing.assert_array_equal(first, again)
     follows = [env.reset()[0] for _ in range(20)]
     assert any(not np.array_equal(first, observation) for observation in [other, *follows])
+
+
+def test_who_turns_forever_is_cut():
+    env = gym.make("chibit/MiniGridMemory-v0", size=7)
+    env.reset(seed=0)
+    ends = [env.step(0)[2:4] for _ in range(5 * 7**2)]
+    assert ends[-1] == (False, True) and set(ends[:-1]) == {(False, False)}
 
 
 @pytest.mark.parametrize("size", [8, 5, -1])

@@ -99,4 +99,8 @@ def test_all_data_hold_whole_ways(tmp_path):
 def test_gymnasium_builds_other_forms():
     task = gym.make("chibit/PointMaze-v0", maze="UMaze", start="any").unwrapped
     assert set(task.starts) == set(free_cells(task.map)) - {task.goal_cell}
+    assert (
+        gym.spec("chibit/PointMaze-v0").max_episode_steps
+        == gym.spec("chibit/PointMazeLarge-v0").max_episode_steps
+    )
     assert Path(tempfile.gettempdir()).is_dir()

@@ -25,15 +25,15 @@ def play_grid_memory(env: gym.Env, seed: np.random.SeedSequence, level: str, ind
     is_north = env.rooms.success_pos[1] < env.size // 2
     if level == "mixed" and index % 2 == 1:
         is_north = np.random.default_rng(seed).random() < 0.5
-    terminated = has_looked = False
-    while not terminated:
+    terminated = truncated = has_looked = False
+    while not (terminated or truncated):
         has_looked = has_looked or bool(env.rooms.agent_sees(*env.cue))
         actions.append(_act(env, has_looked, is_north))
-        observation, reward, terminated, _, _ = env.step(actions[-1])
+        observation, reward, terminated, truncated, _ = env.step(actions[-1])
         observations.append(observation)
         rewards.append(reward)
     return Episode(
-        reset_seed, np.stack(observations), np.array(actions), np.array(rewards), terminated, False
+        reset_seed, np.stack(observations), np.array(actions), np.array(rewards), terminated, truncated
     )
 
 
