@@ -1,5 +1,6 @@
 """Environments of one's own, and of the extras: by id, factory and instance, by flags, in workers."""
 
+import functools
 import json
 import shutil
 import sys
@@ -218,8 +219,8 @@ def test_actions_that_begin_at_one_are_played_as_they_are_read(folder, monkeypat
 class Pictures(gym.Env):
     action_space = Discrete(2)
 
-    def __init__(self, *shape):
-        self.observation_space = Box(0, 255, shape, np.uint8)
+    def __init__(self, *shape, dtype=np.uint8):
+        self.observation_space = Box(0, 255, shape, dtype)
 
     def reset(self, *, seed=None, options=None):
         self.observation_space.seed(seed)
@@ -243,6 +244,28 @@ def test_pictures_are_played_where_an_environment_shows_them_gray(folder):
         data, "discrete_bc", steps=1, batch_size=2, num_episodes=2, out="run", env=lambda: Pictures(1, 40, 44)
     )
     assert gray.scores[0]["mean_return_last"] == 1.0
+    for number, (shape, dtype, shows) in enumerate(
+        [((40, 44, 1), np.uint8, "pictures of shape"), ((1, 40, 44), np.float32, "1760 values")]
+    ):
+        other = functools.partial(Pictures, *shape, dtype=dtype)
+        with pytest.raises(InputError, match=rf"pictures of shape \(1, 40, 44\), those of own.*{shows}"):
+            chibit.fit(data, "discrete_bc", steps=1, out=f"other-{number}", env=other)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"), [((2, 2, 2), np.float32), ((2, 2, 2), np.uint8), ((8,), np.uint8)]
+)
+def test_what_is_no_picture_is_played_as_the_vectors_that_data_hold(shape, dtype):
+    seen = np.random.default_rng(0).integers(0, 256, (20, 8)).astype(np.float32)
+    data = from_arrays(seen, np.arange(20) % 2, np.ones(20), np.arange(20) % 5 == 4)
+    kind = functools.partial(Pictures, *shape, dtype=dtype)
+    fitted = chibit.fit(data, "discrete_bc", steps=1, num_episodes=2, out="run", env=kind)
+    assert fitted.scores[0]["mean_return_last"] == 1.0
+    played = []
+    policy = Still()
+    policy.act = lambda observations: played.append(observations) or np.zeros(len(observations), np.int64)
+    evaluate(policy, kind, num_episodes=2)
+    assert played[0].shape == (2, 8) and played[0].dtype == np.float32
 
 
 def test_nothing_is_built_that_a_file_alone_names(folder, capsys):

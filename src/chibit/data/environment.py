@@ -1,4 +1,4 @@
-"""The environment that a data set names: its sizes must be those of the data; bounds and limit are its."""
+"""The environment that a data set names: its shapes must be those of the data; bounds and limit are its."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def check_environment(origin: Origin, recording: Recording, where: str) -> Origi
 
     Returns:
         The origin with action bounds, number of actions and time limit. Data of another shape that were
-        recorded with options or wrappers, which are not applied here, or that are pictures of another size,
+        recorded with options or wrappers, which are not applied here, or that are pictures of another form,
         lose their environment: they can be trained on, not evaluated.
 
     Raises:
@@ -72,9 +72,8 @@ def check_environment(origin: Origin, recording: Recording, where: str) -> Origi
         if not isinstance(ENVIRONMENTS.get(origin.env_id), LibraryEnvironment):
             raise
         return replace(origin, env_id=None, notes=(*origin.notes, str(error)))  # of another version of it
-    mismatch = facts.mismatch(
-        recording.observation_size, recording.num_action_columns, is_discrete=recording.is_discrete
-    )
+    shape = recording.image_shape or (recording.state_dim,)
+    mismatch = facts.mismatch(shape, recording.num_action_columns, is_discrete=recording.is_discrete)
     if mismatch and (origin.env_options or recording.image_shape):
         return replace(origin, env_id=None, notes=(*origin.notes, mismatch))
     if mismatch:
@@ -113,7 +112,7 @@ def spec_in(spec: DatasetSpec, env_id: str) -> DatasetSpec:
     if spec.env_id == env_id:
         return spec
     facts, parts = _look_at(env_id)
-    mismatch = facts.mismatch(spec.state_dim, spec.act_dim, is_discrete=spec.num_actions is not None)
+    mismatch = facts.mismatch(spec.observation_shape, spec.act_dim, is_discrete=spec.num_actions is not None)
     if mismatch:
         remedy = "name the environment that the data are from"
         if spec.image_shape:

@@ -1,22 +1,45 @@
-"""What data and policies must have in common with an environment: sizes, bounds and time limit."""
+"""What data and policies must have in common with an environment: shapes, bounds and time limit."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import gymnasium as gym
+import numpy as np
 from gymnasium.spaces import Box, Discrete
 
 from chibit.core.errors import InputError
 
+MIN_SIDE = 36
+"""Pixels below which it is a grid of numbers: the convolutions need as many."""
+_MOST_CHANNELS = 8
+
+
+def channel_axis(shape: tuple[int, ...], dtype: np.dtype) -> int | None:
+    """Axis of colors, or of a stack's pictures; -1 for one picture without; None for what is no pictures."""
+    if dtype != np.uint8 or len(shape) not in (2, 3):
+        return None
+    axis = -1 if len(shape) == 2 else 2 if shape[2] <= shape[0] else 0
+    sides = shape if axis < 0 else shape[:2] if axis else shape[1:]
+    return axis if min(sides) >= MIN_SIDE and (axis < 0 or shape[axis] <= _MOST_CHANNELS) else None
+
+
+def is_picture(space: gym.Space) -> bool:
+    """Whether observations are pictures that stay as they are: bytes with three axes."""
+    return (
+        isinstance(space, Box)
+        and len(space.shape) == 3
+        and channel_axis(space.shape, space.dtype) is not None
+    )
+
 
 @dataclass(frozen=True)
 class Spaces:
-    """Sizes of an environment."""
+    """Shapes of an environment."""
 
     env_id: str
-    state_dim: int
-    """Numbers in an observation."""
+    observation_shape: tuple[int, ...]
+    """Of an observation: one axis, or the three of a stack of pictures."""
     num_actions: int | None
     """Number of discrete actions; None where actions are continuous."""
     bounds: tuple[tuple[float, ...], tuple[float, ...]]
@@ -31,20 +54,22 @@ class Spaces:
         Raises:
             InputError: for actions that are neither a vector nor integers from 0.
         """
-        space, state_dim = env.action_space, gym.spaces.flatdim(env.observation_space)
+        space, seen = env.action_space, env.observation_space
+        shape = seen.shape if is_picture(seen) and seen.shape else (gym.spaces.flatdim(seen),)
         limit = env.spec.max_episode_steps if env.spec is not None else None
         if isinstance(space, Discrete) and space.start == 0:
-            return cls(env_id, state_dim, int(space.n), ((), ()), limit)
+            return cls(env_id, shape, int(space.n), ((), ()), limit)
         if isinstance(space, Box) and len(space.shape) == 1:
             bounds = tuple(map(float, space.low)), tuple(map(float, space.high))
-            return cls(env_id, state_dim, None, bounds, limit)
+            return cls(env_id, shape, None, bounds, limit)
         raise InputError(f"{env_id}: actions are {space}, expected a vector or integers from 0")
 
-    def mismatch(self, state_dim: int, act_dim: int, *, is_discrete: bool) -> str | None:
-        """Say in what data of these sizes differ; None where they fit."""
+    def mismatch(self, observation_shape: tuple[int, ...], act_dim: int, *, is_discrete: bool) -> str | None:
+        """Say in what data of these shapes differ; None where they fit."""
         own_dim = len(self.bounds[0])
-        if state_dim != self.state_dim:
-            return f"observations have {state_dim} values, those of {self.env_id} have {self.state_dim}"
+        if observation_shape != self.observation_shape:
+            found, own = _said(observation_shape), _said(self.observation_shape)
+            return f"observations {found}, those of {self.env_id} {own}"
         if self.num_actions is not None:
             return None if is_discrete else f"actions are not integers, those of {self.env_id} are"
         if is_discrete:
@@ -52,3 +77,7 @@ class Spaces:
         if act_dim != own_dim:
             return f"actions have {act_dim} values, those of {self.env_id} have {own_dim}"
         return None
+
+
+def _said(shape: tuple[int, ...]) -> str:
+    return f"have {shape[0]} values" if len(shape) == 1 else f"are pictures of shape {shape}"

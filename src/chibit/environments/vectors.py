@@ -16,6 +16,7 @@ from gymnasium.spaces import Box, Dict, Discrete
 from gymnasium.wrappers import FilterObservation, FlattenObservation, TransformAction
 
 from chibit.core.errors import InputError
+from chibit.environments.spaces import is_picture
 
 
 def as_vectors(env: gym.Env, repeated_parts: Collection[str] = ()) -> gym.Env:
@@ -29,7 +30,7 @@ def as_vectors(env: gym.Env, repeated_parts: Collection[str] = ()) -> gym.Env:
         InputError: for observations that cannot be flattened.
     """
     space = env.observation_space
-    if isinstance(space, Box) and len(space.shape) in (1, 3):
+    if is_picture(space) or (isinstance(space, Box) and len(space.shape) == 1):
         return env
     if isinstance(space, Dict):
         kept = [name for name, part in space.items() if _is_numeric(part) and name not in repeated_parts]

@@ -82,19 +82,21 @@ class EnvironmentPool(contextlib.AbstractContextManager["EnvironmentPool"]):
             self._environments.remove(env)
             env.close()
 
-    def check_sizes(self, *, state_dim: int, act_dim: int, num_actions: int | None) -> None:
+    def check_sizes(
+        self, *, observation_shape: tuple[int, ...], act_dim: int, num_actions: int | None
+    ) -> None:
         """Compare the environment's spaces with what a data set or a policy has.
 
         Args:
-            state_dim: numbers in an observation.
+            observation_shape: of an observation, without further axes.
             act_dim: numbers in an action; not looked at where actions are discrete.
             num_actions: number of discrete actions, or None where actions are continuous.
 
         Raises:
-            InputError: naming both sizes.
+            InputError: naming both.
         """
         spaces = self._spaces
-        mismatch = spaces.mismatch(state_dim, act_dim, is_discrete=num_actions is not None)
+        mismatch = spaces.mismatch(observation_shape, act_dim, is_discrete=num_actions is not None)
         if mismatch is None and num_actions != spaces.num_actions:
             mismatch = f"there are {num_actions} actions, those of {self.env_id} are {spaces.num_actions}"
         if mismatch:

@@ -24,6 +24,7 @@ from chibit.agents.base import Policy
 from chibit.core.acting import EpisodePolicy, StackPolicy, unlimited
 from chibit.core.errors import InputError
 from chibit.environments.own import EnvLike, take_env
+from chibit.environments.spaces import is_picture
 from chibit.evaluation.crew import Crew
 from chibit.evaluation.pool import EnvironmentPool, episodes_in_wave
 from chibit.evaluation.stage import AnyStage, Stage, on_stage
@@ -236,7 +237,7 @@ def _begin(
 ) -> np.ndarray:
     """Reset environments and policy: (E, S) first observations, which later ones are written into."""
     # float32, and images bytes, as in data sets: a policy must see here what it saw in training.
-    is_image = stage.example.observation_space.dtype == np.uint8
+    is_image = is_picture(stage.example.observation_space)
     dtype = policy.dtype if isinstance(policy, EpisodePolicy) else np.float32
     observations, missions = stage.reset(seeds, np.dtype(np.uint8 if is_image else dtype))
     if isinstance(policy, EpisodePolicy):

@@ -377,7 +377,9 @@ def open_environments(spec: DatasetSpec) -> EnvironmentPool | None:
     pool = EnvironmentPool(
         spec.env_id, d4rl_physics=spec.d4rl_physics, max_episode_steps=spec.max_episode_steps
     )
-    pool.check_sizes(state_dim=spec.state_dim, act_dim=spec.act_dim, num_actions=spec.num_actions)
+    pool.check_sizes(
+        observation_shape=spec.observation_shape, act_dim=spec.act_dim, num_actions=spec.num_actions
+    )
     return pool
 
 

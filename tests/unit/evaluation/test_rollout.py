@@ -353,14 +353,23 @@ def test_contact_margin_reaches_the_environments():
 @pytest.mark.parametrize(
     ("sizes", "said"),
     [
-        ({"state_dim": 17, "act_dim": 3, "num_actions": None}, "have 17 values, those of Hopper-v5 have 11"),
-        ({"state_dim": 11, "act_dim": 6, "num_actions": None}, "have 6 values, those of Hopper-v5 have 3"),
-        ({"state_dim": 11, "act_dim": 0, "num_actions": 4}, "are integers, those of Hopper-v5 have 3 values"),
+        (
+            {"observation_shape": (17,), "act_dim": 3, "num_actions": None},
+            "have 17 values, those of Hopper-v5 have 11",
+        ),
+        (
+            {"observation_shape": (11,), "act_dim": 6, "num_actions": None},
+            "have 6 values, those of Hopper-v5 have 3",
+        ),
+        (
+            {"observation_shape": (11,), "act_dim": 0, "num_actions": 4},
+            "are integers, those of Hopper-v5 have 3 values",
+        ),
     ],
 )
 def test_sizes_unlike_the_environments_are_refused(sizes, said):
     with EnvironmentPool("Hopper-v5") as pool:
-        pool.check_sizes(state_dim=11, act_dim=3, num_actions=None)
+        pool.check_sizes(observation_shape=(11,), act_dim=3, num_actions=None)
         with pytest.raises(InputError, match=said):
             pool.check_sizes(**sizes)
 
@@ -433,13 +442,14 @@ def test_one_episode_for_each_target_is_the_least_that_is_played_at_once(monkeyp
 
 def test_pictures_stay_bytes():
     class Pictures(Countdown):
-        observation_space = Box(0, 255, (2,), np.uint8)
+        observation_space = Box(0, 255, (1, 36, 36), np.uint8)
 
         def reset(self, *, seed=None, options=None):
-            return super().reset()[0].astype(np.uint8), {}
+            super().reset()
+            return self.observation(), {}
 
         def observation(self):
-            return super().observation().astype(np.uint8)
+            return np.full((1, 36, 36), self.left, np.uint8)
 
     policy = FixedActions(ZERO)
     rollout(policy, [Pictures(2)], [0])

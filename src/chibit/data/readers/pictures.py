@@ -12,9 +12,8 @@ import numpy as np
 
 from chibit.core.errors import InputError
 from chibit.data.readers.columns import Column
+from chibit.environments.spaces import channel_axis
 
-MIN_SIDE = 36
-"""Pixels below which it is a grid of numbers: the convolutions need as many."""
 _BLOCK_ROWS = 512
 _LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as in JPEG
 
@@ -34,16 +33,11 @@ class PictureForm:
     @classmethod
     def of(cls, shape: tuple[int, ...], dtype: np.dtype) -> PictureForm | None:
         """The form of observations of a shape, without n; None where they are no pictures."""
-        if dtype != np.uint8 or len(shape) not in (2, 3):
+        channels = channel_axis(shape, dtype)
+        if channels is None:
             return None
-        if len(shape) == 2:
-            shape, channels = (1, *shape), -1
-        else:
-            channels = 2 if shape[2] <= shape[0] else 0
-        count = shape[max(channels, 0)]
-        height, width = shape[:2] if channels == 2 else shape[1:]
-        if min(height, width) < MIN_SIDE or count > 8:
-            return None
+        count = 1 if channels < 0 else shape[channels]
+        height, width = shape[1:] if channels == 0 else shape[:2]
         return cls(1 if count == 3 else count, height, width, channels, count == 3)
 
     @property
