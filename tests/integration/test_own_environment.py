@@ -3,7 +3,9 @@
 import functools
 import json
 import shutil
+import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import gymnasium as gym
@@ -101,6 +103,47 @@ def test_an_instance_with_settings_is_made_again_with_them(folder):
     built = make_env(env_id)
     assert built.unwrapped.g == 5.0
     assert take_env(gym.make("Pendulum-v1")) == "Pendulum-v1"
+
+
+NAMES = """
+import functools, sys
+sys.path.insert(0, {folder!r})
+from my_tank import Tank
+import gymnasium as gym
+from chibit.environments.own import take_env
+{blank}
+class Own(Tank):
+    pass
+
+def limited(length):
+    return lambda: gym.wrappers.TimeLimit(Own(), length)
+
+print(*map(take_env, (limited(3), limited(4), functools.partial(Tank), functools.partial(limited, 3), Own)))
+"""
+
+
+def test_what_has_no_name_is_named_by_its_content_whenever_a_program_runs(folder):
+    runs = [
+        subprocess.run([sys.executable, "-c", NAMES.format(folder=str(folder), blank=blank)],
+                       capture_output=True, text=True, check=True).stdout.split()
+        for blank in ("", "\n\n")
+    ]  # fmt: skip
+    assert runs[0] == runs[1] and len(set(runs[0])) == 5
+    assert runs[0][-1] == "own/Own-v0" and runs[0][0].startswith("own/lambda_")
+
+
+def test_of_two_without_a_name_each_keeps_its_own_place(folder):
+    from my_tank import Tank
+
+    ids = [take_env(lambda length=length: gym.wrappers.TimeLimit(Tank(), length)) for length in (3, 4)]
+    ids += [take_env(functools.partial(gym.wrappers.TimeLimit, Tank(), length)) for length in (5, 6)]
+    ids += [take_env(gym.make("Pendulum-v1", g=5.0, max_episode_steps=length)) for length in (7, 8)]
+    for env_id, length in zip(ids[:4], (3, 4, 5, 6), strict=True):
+        (played,) = evaluate(Still(), env_id, num_episodes=1)
+        assert played.episode_lengths == (length,)
+    assert len(set(ids)) == 6
+    lock = threading.Lock()  # which nothing can write down
+    assert take_env(lambda: lock and Tank()) != take_env(lambda: lock and Tank())
 
 
 def test_training_evaluates_in_it_and_says_what_it_was(folder):

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import copy
 import functools
+import hashlib
+import io
 import os
 import re
+import types
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import cloudpickle
 import gymnasium as gym
+from gymnasium.envs.registration import EnvSpec
 
 from chibit.core.errors import InputError, first_line
 from chibit.core.plugins import OWN_MODULES, import_own
@@ -55,7 +59,9 @@ def take_env(env: EnvLike) -> str:
         if spec is not None and spec.id in ENVIRONMENTS and _is_plain(spec):
             return spec.id
         kind = type(env.unwrapped)
-        return _register(_name(kind), functools.wraps(kind, updated=())(functools.partial(_another, env)))
+        return _register(
+            _name(kind, spec), functools.wraps(kind, updated=())(functools.partial(_another, env))
+        )
     if callable(env):
         return _register(_name(env), env)
     raise InputError(f"env: got {type(env).__name__}, expected an id, an environment, or what builds one")
@@ -109,9 +115,37 @@ def _register(env_id: str, make: Callable[..., gym.Env]) -> str:
     return env_id
 
 
-def _name(make: Any) -> str:
+def _name(make: Any, spec: EnvSpec | None = None) -> str:
+    """An id for what builds an environment, the same whenever a program runs.
+
+    A class and a function of a module have a name of their own. Two lambdas have not, nor have functions
+    within functions, partial ones and what Gymnasium makes with other settings: of those the content is
+    part of the id, so that none takes another's place or results.
+    """
     name = re.sub(r"\W", "", getattr(make, "__name__", type(make).__name__))
+    has_name = isinstance(make, type) or "<" not in getattr(make, "__qualname__", "<")
+    if spec is not None or not has_name:
+        name += f"_{_content(make if spec is None else spec)}"
     return f"own/{name}-v0"
+
+
+def _content(thing: Any) -> str:
+    """Eight digits of what a thing holds; of what cannot be written down, its place in memory."""
+    written = io.BytesIO()
+    try:
+        _ContentPickler(written).dump(thing)
+    except Exception:  # whatever an object that cannot be sent raises
+        return f"{id(thing):x}"
+    return hashlib.sha256(written.getvalue()).hexdigest()[:8]
+
+
+class _ContentPickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """Writes code without its place in a file and classes by name, which cloudpickle numbers at random."""
+
+    def persistent_id(self, thing: Any) -> Any:
+        if isinstance(thing, types.CodeType):
+            return thing.co_code, thing.co_consts, thing.co_names
+        return (thing.__module__, thing.__qualname__) if isinstance(thing, type) else None
 
 
 def _is_plain(spec: Any) -> bool:
