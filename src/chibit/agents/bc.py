@@ -84,6 +84,7 @@ class BCConfig(BaselineConfig):
 class BC(ContinuousAgent, config=BCConfig):
     """A deterministic actor with tanh."""
 
+    needs_next: ClassVar[bool] = False
     config: BCConfig
 
     def build(self) -> Optimizers:

@@ -65,6 +65,7 @@ class ContinuousAgent(OffPolicyAgent):
             dataset,
             batch_size=self.config.batch_size,
             generator=generator,
+            needs_next=self.needs_next,
             reward_transform=config.reward_units(dataset) if isinstance(config, RewardConfig) else None,
         )
 

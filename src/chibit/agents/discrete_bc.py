@@ -36,6 +36,7 @@ class DiscreteBCConfig(DiscreteConfig):
 class DiscreteBC(DiscreteAgent, config=DiscreteBCConfig):
     """A network with one logit for each action."""
 
+    needs_next: ClassVar[bool] = False
     config: DiscreteBCConfig
 
     def build(self) -> Optimizers:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import reduce
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import torch
@@ -82,6 +82,9 @@ class OffPolicyAgent(Agent):
         optimizers: what `build` gave.
     """
 
+    needs_next: ClassVar[bool] = True
+    """Whether its losses look at the state after a step; else steps are learned whose next one is unknown."""
+
     def __init__(self, config: Any, spec: DatasetSpec, runtime: Runtime) -> None:
         """Build networks and optimizers for a data set."""
         self.config, self.spec, self.runtime, self.step = config.for_steps(DEFAULT_STEPS), spec, runtime, 0
@@ -136,7 +139,9 @@ class OffPolicyAgent(Agent):
 
     def sampler(self, dataset: TrajectoryDataset, generator: np.random.Generator) -> Sampler[Any]:
         """Draw transitions uniformly."""
-        return TransitionSampler(dataset, batch_size=self.config.batch_size, generator=generator)
+        return TransitionSampler(
+            dataset, batch_size=self.config.batch_size, generator=generator, needs_next=self.needs_next
+        )
 
     def update(self, batch: Any) -> Mapping[str, float | Tensor]:
         """Take one step down each of `losses`, with respect to what its optimizer holds and nothing else.

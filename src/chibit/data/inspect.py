@@ -172,7 +172,7 @@ def _episode_notes(dataset: TrajectoryDataset) -> Iterator[str]:
     if dataset.final_observations is None and num_cut:
         yield (
             f"what follows the last step of {count(num_cut, 'truncated episode')} is not known: agents that "
-            "learn from transitions leave these steps out"
+            "learn values leave these steps out"
         )
 
 

@@ -19,6 +19,7 @@ from chibit.agents.stacked import last_steps
 from chibit.core.config import to_json
 from chibit.core.errors import DivergenceError, InputError
 from chibit.core.runtime import Runtime
+from chibit.data.load import from_arrays
 from chibit.data.samplers.windows import SequenceBatch
 from chibit.models.actors import TanhGaussian
 from chibit.models.critics import Critics
@@ -373,6 +374,16 @@ def test_one_state_has_no_window_whose_end_could_be_chosen():
     assert "window_anchor" not in to_json(config.as_recorded(None, has_unit_bounds=False))
     stacked = small_config("bc", context_length=2).as_recorded(None, has_unit_bounds=False)
     assert to_json(stacked)["window_anchor"] == "last"
+
+
+@pytest.mark.parametrize(("name", "clones"), [("bc", True), ("discrete_bc", True), ("td3_bc", False)])
+def test_cloning_learns_steps_whose_next_observation_is_unknown(name, clones, tmp_path):
+    actions = np.arange(6) % 2 if name == "discrete_bc" else np.linspace(-1, 1, 6)[:, None]
+    cut = np.arange(6) == 5
+    log = from_arrays(np.arange(6.0)[:, None], actions, np.ones(6), ~cut, cut, cache=tmp_path)
+    agent, sampler = small_agent(name, log, batch_size=256)
+    assert (5 in sampler.sample().rows.tolist()) == clones
+    agent.update(sampler.sample())
 
 
 def test_percent_cloning_draws_the_best_episodes_only():

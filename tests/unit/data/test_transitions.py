@@ -126,6 +126,13 @@ def test_what_cannot_be_sampled_is_refused(tmp_path):
     single = from_arrays([[1.0], [2.0]], [[0.0], [0.0]], [0, 0], [0, 0], [1, 1], cache=tmp_path)
     with pytest.raises(InputError, match="no step has a next observation"):
         make_sampler(single)
+    assert set(make_sampler(single, needs_next=False).sample().rows.tolist()) == {0, 1}
+
+
+def test_who_needs_no_next_state_is_given_every_step(tmp_path):
+    sampler = make_sampler(make_dataset(tmp_path), needs_next=False)
+    assert sampler.num_left_out == 0
+    assert np.bincount(sampler.sample().rows, minlength=10).min() > 300  # 400 expected
 
 
 def test_a_batch_goes_to_a_device_whole_and_stays_where_it_is_on_the_cpu():

@@ -1,4 +1,4 @@
-"""Single transitions for value-based and cloning agents: uniform over all steps that have a next observation.
+"""Single transitions for value-based and cloning agents: uniform over all steps whose next state is known.
 
 Dimensions: B batch · S state_dim · A act_dim.
 """
@@ -48,7 +48,7 @@ class TransitionSampler(RowSampler):
 
     The last step of a truncated episode is left out where the data do not hold the observation after it,
     since its value target would need one. After a termination no value is needed, and the state itself stands
-    in.
+    in. Who clones needs none at all: with ``needs_next=False`` every step is drawn.
     """
 
     num_left_out: int
@@ -60,6 +60,7 @@ class TransitionSampler(RowSampler):
         *,
         batch_size: int,
         generator: np.random.Generator,
+        needs_next: bool = True,
         reward_transform: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> None:
         """Prepare the draws.
@@ -68,6 +69,7 @@ class TransitionSampler(RowSampler):
             dataset: what to draw from; its memory map is read as needed.
             batch_size: B, at least 1.
             generator: source of all randomness; `state_dict` holds its state.
+            needs_next: leave out steps whose next observation is unknown; else their own state stands in.
             reward_transform: maps raw rewards to what the batch holds, each by itself; None keeps them.
 
         Raises:
@@ -81,7 +83,9 @@ class TransitionSampler(RowSampler):
         self._normalize_raw = StateNormalizer.from_spec(dataset.spec)
         self._reward_transform = reward_transform
         self._there: ResidentTransitions | None = None
-        left_out = self._starts[1:][~self._terminated] - 1 if self._final is None else np.empty(0, np.int64)
+        left_out = np.empty(0, np.int64)
+        if needs_next and self._final is None:
+            left_out = self._starts[1:][~self._terminated] - 1
         self.num_left_out = len(left_out)
         self._num_rows = len(self._records) - self.num_left_out
         # Rank of the first drawable row after each one left out: turns a draw's rank into its row with one
