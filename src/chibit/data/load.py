@@ -41,13 +41,15 @@ from chibit.data.resolve import (
 from chibit.data.store import SCHEMA, open_store, write_store
 from chibit.environments.d4rl import D4RL_SETS
 from chibit.environments.data_names import is_published_name
-from chibit.environments.registry import GAMES, LANGUAGE_TASKS, TASKS
+from chibit.environments.registry import ENVIRONMENTS, GAMES, LANGUAGE_TASKS, TASKS
 
 _log = logging.getLogger("chibit")
 _CONVERTER = 9
 """Raised when the same steps would become another store."""
 _READERS = 1
 """Raised when the same file would give other steps, or none."""
+_UNKNOWN = "unknown_environment"
+"""Entry of a store's provenance: what its source calls its environment, which was not known then."""
 
 
 def load_dataset(
@@ -253,19 +255,25 @@ def list_datasets(*, data_folder: Path | None = None, cache: Path | None = None)
 
 
 def _open_kept(folder: Path) -> TrajectoryDataset | None:
-    """Open a store that was made before; a damaged one is dropped, since it is only a copy."""
+    """Open a store that was made before.
+
+    One that is damaged, or whose environment has become known since, is dropped: it is only a copy.
+    """
     if not folder.exists():
         return None
-    try:
-        return open_store(folder, verify="hash")
-    except (DamagedFileError, InputError):
-        remove(folder)
-        return None
+    with contextlib.suppress(DamagedFileError, InputError):
+        kept = open_store(folder, verify="hash")
+        if str(kept.provenance.get(_UNKNOWN, "")) not in ENVIRONMENTS:
+            return kept
+    remove(folder)
+    return None
 
 
 def _keep(folder: Path, recording: Recording, origin: Origin, where: str) -> TrajectoryDataset:
     from chibit.data.environment import check_environment
 
+    if origin.env_id is None and origin.named_environment is not None:
+        origin = replace(origin, provenance={**origin.provenance, _UNKNOWN: origin.named_environment})
     return open_store(write_store(folder, recording, check_environment(origin, recording, where)))
 
 

@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import gymnasium
 import numpy as np
 import pytest
 
@@ -12,6 +13,7 @@ from chibit.core.temporary import TEMPORARY_PREFIX, temporary_folder
 from chibit.data.collect.mujoco import collect
 from chibit.data.load import is_here, list_datasets, load_dataset
 from chibit.data.store import open_store
+from chibit.environments import registry
 from chibit.environments.d4rl import D4RL_SETS
 from chibit.environments.registry import LANGUAGE_TASKS, TASKS
 
@@ -33,6 +35,20 @@ def test_a_source_is_converted_once(path, home, capsys):
     assert again.folder == first.folder
     assert stores(home) == [first.folder]
     assert load_dataset(first.folder).content_hash == first.content_hash
+
+
+def test_a_source_is_converted_again_once_its_environment_is_known(home, tmp_path, monkeypatch):
+    monkeypatch.setattr(registry.ENVIRONMENTS, "_entries", dict(registry.ENVIRONMENTS))
+    data = tmp_path / "log.npz"
+    columns = {"observations": np.zeros((8, 3)), "actions": np.zeros((8, 1)), "rewards": np.ones(8)}
+    columns |= {"terminations": np.arange(8) % 4 == 3}
+    np.savez(data, env_id="Crane-v0", **columns)
+    first = load_dataset(data, progress=False)
+    assert first.spec.env_id is None and load_dataset(data, progress=False).spec.env_id is None
+    registry.register_env("Crane-v0", lambda: gymnasium.make("Pendulum-v1"), max_episode_steps=50)
+    again = load_dataset(data, progress=False)
+    assert (again.spec.env_id, again.spec.max_episode_steps) == ("Crane-v0", 50)
+    assert again.content_hash == first.content_hash and stores(home) == [again.folder]
 
 
 def test_a_changed_source_is_converted_again(path, home):

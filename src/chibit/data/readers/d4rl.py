@@ -148,6 +148,7 @@ def make_origin(path: Path, dataset_id: str | None, num_columns: int, *, kind: s
     return Origin(
         name=dataset_id,
         env_id=env_id,
+        named_environment=known.env_id,
         d4rl_physics=known.d4rl_physics,
         score_reference=known.score_reference,
         notes=notes,

@@ -120,6 +120,7 @@ def read_origin(metadata: dict[str, Any], folder: Path) -> Origin:
     return Origin(
         name=name,
         env_id=env_id,
+        named_environment=None if env_spec.get("id") is None else str(env_spec["id"]),
         env_options=env_options,
         d4rl_physics=d4rl_physics,
         score_reference=_score_reference(metadata),

@@ -52,7 +52,14 @@ def read_npz(path: Path, reading: Reading | None = None) -> Iterator[tuple[Recor
     bounds = None if recording.is_discrete else bounds_in_npz(path, recording.num_action_columns)
     yield (
         recording,
-        Origin(name=file_name(path), env_id=env_id, notes=notes, provenance=provenance, action_bounds=bounds),
+        Origin(
+            name=file_name(path),
+            env_id=env_id,
+            named_environment=name,
+            notes=notes,
+            provenance=provenance,
+            action_bounds=bounds,
+        ),
     )
 
 

@@ -30,6 +30,8 @@ class Origin:
     """See `DatasetSpec.name`."""
     env_id: str | None = None
     """Environment of evaluation, on the allow-list."""
+    named_environment: str | None = field(default=None, repr=False)
+    """What the source calls it, also where that is not known here."""
     env_options: str = ""
     """What it was made with beyond its defaults, in words; empty where nothing."""
     d4rl_physics: bool = False
