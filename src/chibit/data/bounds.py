@@ -84,7 +84,7 @@ def read_bounds(low: ArrayLike | None, high: ArrayLike | None, act_dim: int, whe
 
 def bounds_beside(path: Path) -> tuple[ArrayLike | None, ArrayLike | None]:
     """`action_low` and `action_high` of the TOML file beside data; None where it has none."""
-    beside = read_beside(path) if path.exists() else {}
+    beside = read_beside(path)
     return beside.get(ACTION_LOW), beside.get(ACTION_HIGH)
 
 

@@ -101,19 +101,20 @@ def load_dataset(
         ResourceError: for a full disk, too little memory, or a server that cannot be reached.
     """
     reading = read_reading(columns, episode_length, skip_damaged)
-    dataset = _open(name_or_path, make_places(data_folder, cache, download, progress), reading)
+    places = make_places(data_folder, cache, download, progress)
+    source = find_source(name_or_path, places)
+    dataset = _open(name_or_path, source, places, reading)
     if env_id is not None:
         from chibit.data.environment import evaluate_in
 
         dataset = evaluate_in(dataset, env_id)
-    beside = bounds_beside(Path(name_or_path))
+    beside = bounds_beside(source.given)
     low = beside[0] if action_low is None else action_low
     high = beside[1] if action_high is None else action_high
     return bound_actions(dataset, low, high)
 
 
-def _open(name_or_path: str | Path, places: Places, reading: Reading) -> TrajectoryDataset:
-    source = find_source(name_or_path, places)
+def _open(name_or_path: str | Path, source: Found, places: Places, reading: Reading) -> TrajectoryDataset:
     if source.format is None:
         if reading.columns or reading.episode_length is not None:
             raise InputError(f"{source.path}: a store has columns and episodes already; leave --columns out")
@@ -145,7 +146,7 @@ def complete(reading: Reading, source: Found) -> Reading:
     """What a user says of a source, with its part and what lies beside it."""
     columns = reading.columns
     if isinstance(source.format, ColumnFormat) and not columns:
-        columns = mapping_beside(source.path)
+        columns = mapping_beside(source.given)
     return replace(reading, part=source.part, columns=columns)
 
 

@@ -31,6 +31,8 @@ class Found:
     """A file or folder."""
     format: Format | None
     """What reads it; None where it is a store already."""
+    given: Path
+    """The file or folder that was named, beside which the user may have said more of it."""
     part: str = ""
     """Name of the part that is wanted; empty for all."""
 
@@ -233,11 +235,11 @@ def _part(found: Found, part: str) -> Found:
 
 def _by_path(path: Path) -> Found:
     if (path / MANIFEST).is_file():
-        return Found(path, None)
+        return Found(path, None, path)
     formats = all_formats()
     for format in sorted(formats.values(), key=lambda format: bool(format.suffixes)):  # first who look inside
         if (claimed := format.claim(path)) is not None:
-            return Found(claimed, format)
+            return Found(claimed, format, path)
     if path.is_dir() and any(path.glob("$store$_*_ckpt.*.gz")):
         raise InputError(f"{path}: shards of DQN-replay; chibit data convert makes a store of them")
     if path.suffix == ".tfrecord" or (path.is_dir() and _is_rlds(path)):

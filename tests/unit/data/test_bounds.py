@@ -2,6 +2,7 @@
 
 import json
 
+import h5py
 import numpy as np
 import pytest
 
@@ -56,6 +57,21 @@ def test_bounds_stand_in_a_file_or_beside_it_or_in_a_flag(folder):
     assert beside.spec.action_high == (200.0, 10.0) and beside.spec.action_low == in_file.spec.action_low
     given = load_dataset("log.npz", action_high=[300, 4], progress=False)
     assert given.spec.action_high == (300.0, 4.0) and given.folder == in_file.folder
+
+
+def test_bounds_beside_data_are_taken_however_the_data_are_named(folder, monkeypatch):
+    np.savez("log.npz", **columns())
+    (folder / "log.toml").write_text("action_high = [200, 10]\n")
+    monkeypatch.setenv("HOME", str(folder))
+    assert load_dataset("~/log.npz", progress=False).spec.action_high == (200.0, 10.0)
+    with h5py.File("lift.hdf5", "w") as file:
+        demo = file.create_group("data/demo_0")
+        for name, column in {"actions": columns()["actions"], "rewards": columns()["rewards"]}.items():
+            demo[name] = column
+        demo["dones"], demo["obs/object"] = np.zeros(NUM), columns()["observations"]
+        file["mask/train"] = np.array([b"demo_0"])
+    (folder / "lift.toml").write_text("action_high = [300, 20]\n")
+    assert load_dataset("lift.hdf5:train", progress=False).spec.action_high == (300.0, 20.0)
 
 
 def test_a_file_narrows_its_environments_bounds_and_widens_none(folder):
