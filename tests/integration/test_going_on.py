@@ -239,6 +239,19 @@ def test_statistics_and_bounds_are_those_of_all():
     np.testing.assert_allclose(mixed.observations, both, rtol=1e-5)
 
 
+def test_what_is_fine_alone_is_fine_mixed():
+    for name, seed in (("pr\u00fcfung", 0), ("_old", 1), ("l" * 120, 2), ("m" * 120, 3)):
+        np.savez(f"{name}.npz", **arrays(seed), action_low=[-0.5], action_high=[0.25 + seed])
+    names = sorted(path.name for path in Path.cwd().glob("*.npz"))
+    parts = [chibit.load_dataset(name) for name in names]
+    assert any(part.actions.max() > part.spec.action_high[0] for part in parts)  # which a note says
+    mixed = mix(parts)
+    assert (mixed.spec.action_low, mixed.spec.action_high) == ((-0.5,) * 2, (3.25,) * 2)
+    assert mixed.spec.name.startswith("old+lllll") and "+pr-fung" not in mixed.spec.name
+    assert mix(parts[::-1]).spec.name.startswith("pr-fung+mmm")
+    assert any("beyond their bounds" in note for note in mixed.notes)
+
+
 def test_mixed_data_are_trained_on_recorded_and_resumed_exactly(capsys):
     for name, seed in (("a", 0), ("b", 1)):
         np.savez(f"{name}.npz", **arrays(seed))

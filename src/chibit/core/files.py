@@ -34,7 +34,7 @@ from chibit.core.platform import flush as flush
 from chibit.core.temporary import TEMPORARY_PREFIX, claim_file, claim_folder, close, sweep_leftovers
 
 _NAME_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
-_MAX_NAME_LENGTH = 200
+MAX_NAME_LENGTH = 200
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a pipe"),
@@ -352,10 +352,10 @@ def check_name(name: str, what: str) -> str:
         InputError: for anything that could leave a folder or confuse a shell, a log or a page.
     """
     parts = name.split("/")
-    if len(name) > _MAX_NAME_LENGTH or not all(_NAME_PART.fullmatch(part) for part in parts):
+    if len(name) > MAX_NAME_LENGTH or not all(_NAME_PART.fullmatch(part) for part in parts):
         shown = repr(name if len(name) <= 60 else name[:60] + "...")
         raise InputError(
-            f"{what} name {shown} is not allowed; use letters, digits and . _ + -, at most {_MAX_NAME_LENGTH}"
+            f"{what} name {shown} is not allowed; use letters, digits and . _ + -, at most {MAX_NAME_LENGTH}"
         )
     return name
 

@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from chibit.core.errors import InputError
+from chibit.core.files import MAX_NAME_LENGTH
 from chibit.data.dataset import TrajectoryDataset
 from chibit.data.load import from_arrays
 from chibit.data.mixture import Mixture
 
+_BOUNDS = ("action_low", "action_high")
 _SIZES = ("observation_shape", "act_dim", "num_actions")
 
 
@@ -47,22 +49,19 @@ def mix(
         name: np.concatenate([getattr(d, name) for d in datasets])
         for name in ("observations", "actions", "rewards", "terminations", "truncations")
     }
-    low, high = (
-        np.array([getattr(d.spec, name) for d in datasets]) for name in ("action_low", "action_high")
-    )
-    bounds = {"action_low": low.min(0), "action_high": high.max(0)} if first.spec.act_dim else {}
     mixed = from_arrays(
         **columns,
         next_observations=np.concatenate([_next(d) for d in datasets]) if has_finals else None,
-        name="+".join(
-            "".join(c if c.isalnum() or c in "._-" else "-" for c in d.spec.name) for d in datasets
-        ),
+        name="+".join(_plain(d.spec.name) for d in datasets)[:MAX_NAME_LENGTH],
         env_id=env_ids[0] if len(env_ids) == 1 else None,
         d4rl_physics=first.spec.d4rl_physics,
         score_reference=first.spec.score_reference,
         cache=cache,
-        **bounds,
     )
+    spec = mixed.spec
+    if first.spec.act_dim:  # which actions may lie beyond, as in each by itself: nobody has given them here
+        low, high = (np.array([getattr(d.spec, name) for d in datasets]) for name in _BOUNDS)
+        spec = replace(spec, action_low=tuple(low.min(0).tolist()), action_high=tuple(high.max(0).tolist()))
     sources = np.repeat(np.arange(len(datasets)), [d.num_episodes for d in datasets])
     parts = tuple(
         {"name": d.spec.name, "hash": d.content_hash, "episodes": d.num_episodes, "steps": d.num_steps}
@@ -74,13 +73,20 @@ def mix(
     if len(env_ids) > 1:
         notes.append(f"of {' and '.join(map(str, env_ids))}: not evaluated; name an environment for all")
     mixture = Mixture(sources, parts, tuple(map(float, weights)))
-    return replace(mixed, mixture=mixture, missions=_missions(datasets), notes=(*mixed.notes, *notes))
+    missions, notes = _missions(datasets), [*mixed.notes, *notes]
+    return replace(mixed, spec=spec, mixture=mixture, missions=missions, notes=tuple(notes))
 
 
 def check_weights(number: int, weights: Sequence[float]) -> None:
     """Refuse another number of weights than of data sets."""
     if weights and len(weights) != number:
         raise InputError(f"data_weights: got {len(weights)}, expected one for each of {number} data sets")
+
+
+def _plain(name: str) -> str:
+    """A name of the characters that the name of a data set may have."""
+    text = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in name)
+    return text.lstrip("._-") or "data"
 
 
 def _missions(datasets: Sequence[TrajectoryDataset]) -> np.ndarray | None:
