@@ -40,7 +40,7 @@ from chibit.core.memory import check_fits
 from chibit.core.temporary import remove
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset, returns_to_go
 from chibit.data.readers.origin import Origin, beyond_bounds, default_return_units, make_spec
-from chibit.data.readers.recording import Block, Recording
+from chibit.data.readers.recording import MOST, Block, Recording
 from chibit.data.spec import MAX_ACTIONS
 from chibit.data.statistics import Narrowing, RunningMoments
 
@@ -48,8 +48,6 @@ SCHEMA = 1
 MANIFEST = "manifest.json"
 RECORDS, STARTS, ENDS, FINAL = "records", "episode_starts", "episode_ends", "final_observations"
 FRAMES, MISSIONS, MISSION_IDS, OBSERVATIONS = "frames", "missions", "mission_ids", "observations"
-_MOST = 1.7e38
-"""Half of what single precision holds, so that differences of two numbers fit into it too."""
 _REMEDY = "remove the folder and convert the data again"
 
 
@@ -306,7 +304,7 @@ class _RecordWriter:
             self.final_observations[episodes] = final
 
     def _check_finite(self, values: np.ndarray, first: int, column: str) -> None:
-        is_finite = np.abs(values) <= _MOST  # and neither NaN
+        is_finite = np.abs(values) <= MOST  # and neither NaN
         if is_finite.all():
             return
         row, dimension = np.argwhere(~is_finite)[0].tolist()

@@ -238,6 +238,20 @@ def test_damaged_episodes_are_left_out_and_counted_where_asked(path):
         load(path, PLANT, skip_damaged=True)
 
 
+def test_what_the_store_refuses_for_its_size_is_damaged_too(path):
+    large = {"obs": np.zeros((NUM, 2)), "r": np.zeros(NUM), "valve": np.zeros((NUM, 1))}
+    large["obs"][1, 0] = 2e38
+    large["r"][5:9] = 1e38  # whose sum is too large
+    np.savez(path, **plant(**large))
+    with pytest.raises(InputError, match="expected finite numbers below"):
+        load(path, PLANT)
+    assert load(path, PLANT, skip_damaged=True).episode_starts.tolist() == [0, 5]
+    large["obs"][1, 0], large["valve"][0, 0] = 0, -3e38
+    np.savez(path, **plant(**large))
+    dataset = load(path, PLANT, skip_damaged=True)
+    assert dataset.episode_starts.tolist() == [0, 5] and not dataset.rewards.any()
+
+
 def test_a_mapping_is_part_of_what_a_run_is(path, tmp_path, capsys):
     np.savez(path, **plant())
     config = RunConfig(data=str(path), agent=BCConfig(warmup_steps=0), columns=tuple(PLANT))

@@ -726,6 +726,24 @@ def test_arrow_sets_are_those_of_hdf5(write_minari, hopper_episodes, home, data_
     assert arrow.content_hash == load_dataset(write_minari(hopper_episodes)).content_hash
 
 
+@pytest.mark.parametrize("data_format", ["arrow", "parquet"])
+def test_damaged_episodes_of_arrow_sets_are_left_out_where_asked(
+    write_minari, hopper_episodes, home, data_format
+):
+    pytest.importorskip("pyarrow", reason="needs minari[arrow]")
+    episodes = [dict(episode) for episode in hopper_episodes]
+    episodes[2]["rewards"] = np.full_like(episodes[2]["rewards"], np.nan)
+    folder = write_minari(episodes, data_format=data_format)
+    [file] = (path for path in (folder / "data" / "1").iterdir() if path.suffix == f".{data_format}")
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(DamagedFileError, match="damaged Arrow files"):
+        load_dataset(folder, progress=False)
+    dataset = load_dataset(folder, skip_damaged=True, progress=False)
+    lengths = [len(episode["rewards"]) for episode in episodes]
+    assert dataset.episode_lengths.tolist() == [n for i, n in enumerate(lengths) if i not in (1, 2)]
+    assert f"left out 1 of {len(lengths)} episodes: damaged" in dataset.notes
+
+
 def test_an_unknown_remote_set_is_refused_within_seconds(home, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(ResourceError, match=r"mujoco/hopper/medium-v0: not in .* `minari download"):

@@ -5,17 +5,18 @@ from __future__ import annotations
 import numpy as np
 
 from chibit.core.errors import InputError
-from chibit.data.readers.recording import Recording, keep_episodes, left_out
+from chibit.data.dataset import returns_to_go
+from chibit.data.readers.recording import MOST, Recording, keep_episodes, left_out
 
 
 def without_damaged(recording: Recording, where: str) -> Recording:
-    """Leave out episodes in which a value is NaN, infinite or too large for single precision, and note it.
+    """Leave out episodes that a store refuses for a value, as NaN, infinite or too large, and note it.
 
     Raises:
         InputError: if none is left.
     """
     starts = recording.episode_starts
-    is_damaged = ~_is_finite(recording.rewards)
+    is_damaged = ~_is_finite(recording.rewards) | ~_is_finite(returns_to_go(recording.rewards, starts))
     first = 0
     for block in recording.blocks():
         rows = slice(first, first + len(block.actions))
@@ -35,4 +36,4 @@ def without_damaged(recording: Recording, where: str) -> Recording:
 
 def _is_finite(values: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):
-        return np.isfinite(values.astype(np.float32))
+        return np.abs(values.astype(np.float32)) <= MOST

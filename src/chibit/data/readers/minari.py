@@ -82,7 +82,7 @@ def read_minari(folder: Path, *, skip_damaged: bool = False) -> Iterator[tuple[R
         )
     origin = read_origin(metadata, folder)
     if metadata.get("data_format", "hdf5") != "hdf5":
-        recording = _record_other_format(folder, metadata)
+        recording = _record_other_format(folder, metadata, skip_damaged=skip_damaged)
         _check_bounds(origin, recording, folder)
         yield recording, _with_parts(origin, recording, metadata, folder)
         return
@@ -290,8 +290,8 @@ def _check_bounds(origin: Origin, recording: Recording, folder: Path) -> None:
         )
 
 
-def _record_other_format(folder: Path, metadata: dict[str, Any]) -> Recording:
-    """Read Arrow or Parquet with Minari's own reader."""
+def _record_other_format(folder: Path, metadata: dict[str, Any], *, skip_damaged: bool) -> Recording:
+    """Read Arrow or Parquet with Minari's own reader; one by one to leave damaged ones out."""
     for space in ("observation_space", "action_space"):
         # Without them Minari would build the environment from the file's entry point: code of a stranger.
         if not _json_field(metadata, space, folder):
@@ -301,9 +301,26 @@ def _record_other_format(folder: Path, metadata: dict[str, Any]) -> Recording:
         raise InputError(f"{folder}: data format {str(data_format)[:80]!r}; expected hdf5, arrow or parquet")
     from minari.dataset.minari_storage import MinariStorage
 
-    try:
+    with _arrow_errors(folder, metadata):
         storage = MinariStorage.read(folder)
-        episodes = [ArrayEpisode(episode, str(folder)) for episode in storage.get_episodes(range(count))]
+    episodes: dict[int, ArrayEpisode] = {}
+
+    def open_episode(index: int) -> ArrayEpisode:
+        if index not in episodes:
+            wanted = [index] if skip_damaged else range(count)
+            with _arrow_errors(folder, metadata):
+                found = zip(wanted, storage.get_episodes(wanted), strict=True)
+                episodes.update({number: ArrayEpisode(episode, str(folder)) for number, episode in found})
+        return episodes[index]
+
+    return record_episodes(count, open_episode, folder, *_spaces(metadata, folder), skip_damaged=skip_damaged)
+
+
+@contextlib.contextmanager
+def _arrow_errors(folder: Path, metadata: dict[str, Any]) -> Iterator[None]:
+    """What Minari's reader raises, in our words."""
+    try:
+        yield
     except ImportError as error:
         raise InputError(f"{folder}: Arrow files need an extra: pip install 'minari[arrow]'") from error
     except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
@@ -315,4 +332,3 @@ def _record_other_format(folder: Path, metadata: dict[str, Any]) -> Recording:
         raise DamagedFileError(
             f"{folder}: damaged Arrow files ({error}); copy or download them again"
         ) from error
-    return record_episodes(len(episodes), episodes.__getitem__, folder, *_spaces(metadata, folder))

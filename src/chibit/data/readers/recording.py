@@ -25,6 +25,10 @@ BLOCK_ROWS = 1 << 15
 """
 
 
+MOST = 1.7e38
+"""Largest value of a step: half of what single precision holds, so that differences fit into it too."""
+
+
 @dataclass(frozen=True, eq=False)
 class Block:
     """Consecutive steps, as the source holds them."""
