@@ -197,6 +197,33 @@ def test_decimal_commas_are_read_where_commas_do_not_separate(tmp_path):
     assert recording.rewards.tolist() == [-1, 2]
 
 
+def test_a_comma_within_text_makes_no_decimal_commas(tmp_path):
+    rows = ["obs;time;act;rew;batch", "1.5;10:00:00,123;0.25;-1;a", "-2.5;10:00:01,5;0.5;2;a"]
+    (tmp_path / "log.csv").write_text("\n".join(rows))
+    _, observations, actions = read(tmp_path / "log.csv", ["episode=batch"])
+    assert observations.tolist() == [[1.5], [-2.5]] and actions.tolist() == [[0.25], [0.5]]
+
+
+@pytest.mark.parametrize("separator", [", ", ",", " ; ", "\t "])
+def test_spaces_around_names_are_none_of_them(tmp_path, separator):
+    columns = {"obs_0": [1.5, 2.5], '"obs_1"': [3.5, 4.5], "act": [0.5, 0.25], "rew": [1, 2], "done": [0, 1]}
+    rows = zip(*columns.values(), strict=True)
+    lines = [separator.join(columns) + " ", *(separator.join(map(str, row)) for row in rows)]
+    (tmp_path / "log.csv").write_text("\n".join(lines))
+    recording, observations, _ = read(tmp_path / "log.csv")
+    assert observations.tolist() == [[1.5, 3.5], [2.5, 4.5]] and recording.rewards.tolist() == [1, 2]
+
+
+def test_columns_that_nobody_asks_for_may_share_a_name(tmp_path):
+    write_csv(tmp_path / "log.csv", plant())
+    lines = (tmp_path / "log.csv").read_text().splitlines()
+    more = [",,x,x", *(f",{n},1,2" for n in range(NUM))]
+    (tmp_path / "log.csv").write_text("\n".join(map("".join, zip(lines, more, strict=True))))
+    assert np.array_equal(read(tmp_path / "log.csv", PLANT)[1][:, 2], plant()["temp"])
+    with pytest.raises(InputError, match="column 'x' is there 2 times; rename all but one"):
+        read(tmp_path / "log.csv", ["observations=x", *PLANT[1:]])
+
+
 def test_a_log_without_ends_is_told_what_to_say(tmp_path):
     write_csv(tmp_path / "log.csv", plant())
     with pytest.raises(InputError, match=r"episode=COLUMN, or cut it by --episode-length N"):

@@ -20,17 +20,16 @@ class CsvTables(TableFormat, key="csv"):
 
     def read_names(self, file: BinaryIO) -> tuple[list[str], int]:
         """Read the first line."""
-        line, delimiter = _header(file)
-        return next(csv.reader([line], delimiter=delimiter), []), 0
+        return _header(file)[0], 0
 
     def read_table(self, file: BinaryIO, names: Sequence[str]) -> Mapping[str, Any]:
         """Read columns, whose types follow from all of their rows."""
         from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, read_csv
 
-        _, delimiter = _header(file)
+        header, delimiter = _header(file)
         table: Mapping[str, Any] = read_csv(
             file,
-            read_options=ReadOptions(use_threads=False),
+            read_options=ReadOptions(use_threads=False, column_names=header, skip_rows=1),
             parse_options=ParseOptions(delimiter=delimiter),
             convert_options=ConvertOptions(
                 include_columns=list(dict.fromkeys(names)), decimal_point=_decimal_point(file, delimiter)
@@ -39,14 +38,18 @@ class CsvTables(TableFormat, key="csv"):
         return table
 
 
-def _header(file: BinaryIO) -> tuple[str, str]:
-    """The line of names, and what separates them: what is there most often."""
+def _header(file: BinaryIO) -> tuple[list[str], str]:
+    """Names of the columns, without spaces around them, and what separates them: what is there most often."""
     line = file.readline(_MAX_HEADER_BYTES).decode("utf-8-sig").strip("\r\n")
-    return line, max(",;\t", key=line.count)
+    delimiter = max(",;\t", key=line.count)
+    names = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
+    return [name.strip() for name in names], delimiter
 
 
 def _decimal_point(file: BinaryIO, delimiter: str) -> str:
-    """A comma where the first rows have one between digits, and it does not separate columns."""
+    """A comma where it does not separate columns and a field of the first rows is a number with one."""
     rows = file.read(_MAX_HEADER_BYTES)
     file.seek(0)
-    return "," if delimiter != "," and re.search(rb"\d,\d", rows) else "."
+    edge = re.escape(delimiter.encode())
+    is_there = re.search(rb"(?:^|%b) *-?\d+,\d+ *(?:%b|\r?$)" % (edge, edge), rows, re.MULTILINE)
+    return "," if delimiter != "," and is_there else "."
