@@ -169,6 +169,15 @@ def test_files_without_rows_are_left_out_of_a_folder_and_counted(tmp_path, suffi
     assert "left out 1 of 3 files: they have no rows" in recording_notes(tmp_path)
 
 
+def test_a_line_of_names_that_does_not_end_is_a_file_without_rows(tmp_path):
+    write_csv(tmp_path / "0.csv", plant())
+    (tmp_path / "1.csv").write_text(",".join(plant()))
+    assert read(tmp_path, PLANT)[0].episode_starts.tolist() == [0, 5, 10, 15]
+    assert "left out 1 of 2 files: they have no rows" in recording_notes(tmp_path)
+    with pytest.raises(InputError, match=r"1\.csv: no steps"):
+        read(tmp_path / "1.csv", PLANT)
+
+
 def recording_notes(folder):
     format = next(format for format in all_formats().values() if format.claim(folder) is not None)
     with format.read_here_as(folder, Reading(parse_columns(PLANT))) as (_, origin):

@@ -27,6 +27,10 @@ class CsvTables(TableFormat, key="csv"):
         from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, read_csv
 
         header, delimiter = _header(file)
+        start = file.tell()
+        if not file.read(1):  # names alone, without the end of their line
+            return dict.fromkeys(names, ())
+        file.seek(start)
         table: Mapping[str, Any] = read_csv(
             file,
             read_options=ReadOptions(use_threads=False, column_names=header, skip_rows=1),
