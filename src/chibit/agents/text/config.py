@@ -36,7 +36,8 @@ class TextConfig(AgentConfig):
     """backbone reads the words in order; bag is their mean; frozen: features of the texts from a language
     model that is not trained."""
     text_layer: Annotated[Natural | None, _FROZEN] = None
-    """Layer of the language model that features are taken from; None is the middle one."""
+    """Layer of the language model that features are taken from; None is two fifths of the way up, in the
+    package's own models the last, which is their only one."""
     text_length: Count = 32
     """Most tokens of a text; a longer one is refused."""
     gpt: Annotated[GPTShape, Flat()] = field(default_factory=GPTShape)

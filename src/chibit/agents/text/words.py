@@ -56,7 +56,7 @@ class Words:
         return torch.tensor([[PADDING] * (length - len(row)) + row for row in rows])
 
     def features(self, texts: Sequence[str], layer: int | None) -> Tensor:
-        """(M, F) mean hidden states of texts, in a layer of the language model; None is the middle one.
+        """(M, F) mean hidden states of texts, in a layer of the language model, see `hidden_states`.
 
         The first token is left out where there are others: in models of Llama's kind it draws attention
         without meaning anything, and its vector is much longer than all others.
@@ -111,7 +111,7 @@ def hidden_states(words: Words, text: str, layer: int | None = None) -> Tensor:
     Args:
         words: whose language model reads it.
         text: not empty.
-        layer: blocks that they are taken after; None is the middle one, for a small model the last.
+        layer: blocks that they are taken after; None is two fifths of them, in the package's own models all.
 
     Raises:
         InputError: for a layer that is not there, or words without a language model.
