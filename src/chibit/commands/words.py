@@ -31,7 +31,7 @@ class WordsArguments(Checked):
     in_context: bool = False
     """Compare hidden states in a sentence; without, the words' token embeddings."""
     layer: Annotated[Natural | None, Needs("--in-context", lambda words: words.in_context)] = None
-    """Layer of hidden states; None is the middle one."""
+    """Layer of hidden states; None is two fifths of the way up, in the package's own models the last."""
 
 
 def words(argv: Sequence[str], prog: str) -> None:

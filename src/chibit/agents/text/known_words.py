@@ -33,7 +33,7 @@ def known_words(words: Words, *, layer: int | None = None, in_context: bool = Fa
 
     Args:
         words: of an initializer.
-        layer: of its language model, for `in_context`; None is the middle one.
+        layer: of its language model, for `in_context`, see `hidden_states`.
         in_context: by hidden states within a sentence, not by token embeddings.
 
     Returns:
