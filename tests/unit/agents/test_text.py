@@ -94,8 +94,10 @@ def test_padding_changes_nothing_for_a_model_of_transformers(data, steps, tmp_pa
         padded = torch.cat([torch.full((2, 3), PADDING), text], dim=1)
         with torch.no_grad():
             torch.testing.assert_close(model(padded, *steps), model(text, *steps), atol=1e-5, rtol=0)
-    with pytest.raises(InputError, match="not exported; act from its run"):
-        _ = agent.acting_config
+    bag = build(data.spec, words=f"hf:{tmp_path}", text_encoder="bag")  # whose tokens only that model knows
+    for each in (agent, bag):
+        with pytest.raises(InputError, match="not exported; act from its run"):
+            _ = each.acting_config
 
 
 def test_no_step_sees_the_future_and_the_text_is_seen(chibit_agent, steps):
@@ -268,6 +270,20 @@ def test_a_policy_is_told_what_to_do(data, tmp_path):
     with pytest.raises(InputError, match="this method reads no text"):
         blind.reset()
         blind.instruct("go to the red ball")
+
+
+def test_a_policy_that_reads_words_of_another_width_is_loaded_again(data, tmp_path):
+    agent = build(data.spec, text_encoder="bag", words="chibit", gpt=GPTShape(n_layer=1, n_embd=64, n_head=1))
+    assert agent.words.table.shape[1] == 128
+    policy = chibit.Policy(agent, data.spec)
+    again = chibit.Policy.from_pretrained(policy.save_pretrained(tmp_path / "policy"))
+    seen = {"direction": 2, "image": data.trajectory(0).observations[0, 4:].reshape(7, 7, 3)}
+    for each in (policy, again):
+        each.reset()
+        each.instruct("go to the red ball")
+    assert again.act(seen) == policy.act(seen)
+    ours, theirs = agent.model.state_dict(), again.agent.model.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 def make_agent_that_does_not_read(spec):

@@ -29,7 +29,7 @@ from chibit.data.dataset import DatasetSpec, TrajectoryDataset
 from chibit.data.samplers.missions import MissionBatch, MissionSampler
 from chibit.losses.sequence import action_cross_entropy
 from chibit.models.gpt import GPT
-from chibit.models.huggingface import HuggingFaceBackbone
+from chibit.models.huggingface import HuggingFaceBackbone, HuggingFaceLanguageModel
 from chibit.models.initializers import load_initializer
 from chibit.models.instructed import (
     SYMBOLS,
@@ -67,7 +67,7 @@ class TextConditioned(Agent, config=TextConfig):
         if config.read_by == config.initializer != "random":
             self.words = words_of(pretrained, config.initializer)
         else:
-            self.words = load_words(config.read_by, width)
+            self.words = load_words(config.read_by, config.words_width or width)
         self._record = {"name": pretrained.name, "hash": pretrained.hash, "words": self._known()}
         self._encoded: dict[str, Tensor] = {}
         self.model = InstructedModel(
@@ -192,20 +192,28 @@ class TextConditioned(Agent, config=TextConfig):
 
     @property
     def acting_config(self) -> TextConfig:
-        """A config that rebuilds the model without the initializer's source.
+        """A config that rebuilds the model without the sources of backbone and words.
 
         Raises:
             InputError: where a model of transformers is part of it.
         """
         backbone = self.model.backbone
-        if not isinstance(backbone, GPT) or self.config.text_encoder == "frozen":
+        is_foreign = isinstance(self.words.model, HuggingFaceLanguageModel)  # and so is its vocabulary
+        if not isinstance(backbone, GPT) or is_foreign or self.config.text_encoder == "frozen":
             raise InputError(
                 "export: this policy reads with a model of transformers, which is not exported; act from "
                 "its run"
             )
         rows = self.model.timesteps.num_embeddings
-        shape = backbone.config.shape
-        return replace(self.config, initializer="random", words="", gpt=shape, max_timesteps=rows)
+        shape, words_width = backbone.config.shape, self.words.table.shape[1]
+        return replace(
+            self.config,
+            initializer="random",
+            words="",
+            words_width=0 if words_width == shape.n_embd else words_width,
+            gpt=shape,
+            max_timesteps=rows,
+        )
 
     def state_dict(self) -> AgentState:
         """The model; optimizer and step."""

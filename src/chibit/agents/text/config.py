@@ -9,13 +9,14 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from chibit.agents.base import AgentConfig
 from chibit.core.errors import InputError
-from chibit.core.fields import BelowOne, Count, Flat, Natural, Needs, NonNegative, Positive
+from chibit.core.fields import BelowOne, Count, Flat, Natural, Needs, NonNegative, Positive, Since
 from chibit.core.memory import transformer_bytes
 from chibit.core.runtime import Precision
 from chibit.data.dataset import DatasetSpec
 from chibit.models.gpt import SIZES, GPTConfig, GPTShape
 from chibit.models.initializers import short_name, with_budget
 
+_RANDOM_WORDS = Needs("random words", lambda config: config.read_by == "random")
 _FROZEN = Needs("text_encoder frozen", lambda config: config.text_encoder == "frozen")
 
 
@@ -32,6 +33,8 @@ class TextConfig(AgentConfig):
     """Of the backbone: random, random_matched, chibit, gpt2, hf:ID, a folder, or MODULE:NAME."""
     words: str = ""
     """Initializer whose words, or features, are read; empty is `initializer` itself."""
+    words_width: Annotated[Natural, Since(0), _RANDOM_WORDS] = 0
+    """Width of random words; 0 is the backbone's."""
     text_encoder: Literal["backbone", "bag", "frozen"] = "backbone"
     """backbone reads the words in order; bag is their mean; frozen: features of the texts from a language
     model that is not trained."""
