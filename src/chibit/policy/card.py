@@ -26,6 +26,8 @@ _DRAWN = (
     "`policy.reset(seed=0)` repeats them, and `Policy.from_pretrained(..., greedy=True)` takes the "
     "likeliest action instead."
 )
+_NORMALIZED = "; the policy normalizes them itself."
+_READ = ", and what the episode is for in words, by `policy.instruct` after `reset`."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +100,7 @@ def model_card(
     scores: Sequence[PolicyScore],
     *,
     draws_actions: bool = False,
+    reads_missions: bool = False,
     notes: Sequence[str] = (),
     files: Sequence[str] = (),
 ) -> str:
@@ -109,6 +112,7 @@ def model_card(
         target_return: raw return it asks for; None where the method takes none.
         scores: its evaluations.
         draws_actions: whether it draws its actions at random unless it is told to be greedy.
+        reads_missions: whether it is told in words what an episode is for; it normalizes nothing then.
         notes: lines below them.
         files: lines on what else is in the folder.
 
@@ -124,6 +128,7 @@ def model_card(
         else ""
     )
     below = "\n".join(["", *notes, ""]) if notes else ""
+    seen = _READ if reads_missions else _NORMALIZED
     further = "\n".join(["", "## Further files", "", *files, ""]) if files else ""
     return f"""---
 {_front_matter(agent, spec, scores)}
@@ -133,7 +138,7 @@ def model_card(
 A policy for {place}, learned offline from logged trajectories by chibit's method `{agent}`.{asked}{physics}
 
 - Data: {_data_line(spec)}
-- Observations: {_observation_line(spec)}, as the environment gives them; the policy normalizes them itself.
+- Observations: {_observation_line(spec)}, as the environment gives them{seen}
 - Actions: {_action_line(spec)}{_DRAWN if draws_actions else _FIXED}
 
 ## Scores
@@ -143,7 +148,7 @@ A policy for {place}, learned offline from logged trajectories by chibit's metho
 ## Use
 
 ```python
-{_example(spec)}
+{_example(spec, reads_missions)}
 ```
 {further}"""
 
@@ -218,16 +223,17 @@ def _score_table(scores: Sequence[PolicyScore]) -> str:
     return "\n".join(lines)
 
 
-def _example(spec: DatasetSpec) -> str:
+def _example(spec: DatasetSpec, reads_missions: bool) -> str:
     if spec.env_id is None:
-        return _example_without_environment(spec)
+        return _example_without_environment(spec, reads_missions)
+    info, told = ("info", '\npolicy.instruct(info["mission"])') if reads_missions else ("_", "")
     extra = ", d4rl_physics=True" if spec.d4rl_physics else ""
     return f"""import chibit
 
 policy = chibit.Policy.from_pretrained(".")  # this folder, or its id on the Hub
 env = chibit.make_env("{spec.env_id}"{extra})
-observation, _ = env.reset(seed=0)
-policy.reset()
+observation, {info} = env.reset(seed=0)
+policy.reset(){told}
 total, done = 0.0, False
 while not done:
     observation, reward, terminated, truncated, _ = env.step(policy.act(observation))
@@ -237,8 +243,9 @@ while not done:
 print(total)"""
 
 
-def _example_without_environment(spec: DatasetSpec) -> str:
+def _example_without_environment(spec: DatasetSpec, reads_missions: bool) -> str:
     """For data that name no environment: the caller's own plant is two functions."""
+    told = '\npolicy.instruct("go to the red ball")  # what this episode is for' if reads_missions else ""
     kind = ", np.uint8" if spec.image_shape else ""
     return f"""import numpy as np
 import chibit
@@ -254,7 +261,7 @@ def apply(action):  # put its actuators here: the reward, and whether the episod
     return 0.0, False
 
 
-policy.reset()
+policy.reset(){told}
 for _ in range(min(10, policy.max_episode_steps)):
     action = policy.act(measure())
     reward, done = apply(action)

@@ -101,6 +101,7 @@ def export_with_extras(
             saved.target_return,
             scores,
             draws_actions=agent.draws_actions,
+            reads_missions=agent.config.reads_missions,
             notes=notes,
             files=files,
         )

@@ -1,6 +1,7 @@
 """The agent that reads: oracles of its model, what it refuses, and a run from data to film."""
 
 import copy
+import dataclasses
 import json
 
 import numpy as np
@@ -284,6 +285,16 @@ def test_a_policy_that_reads_words_of_another_width_is_loaded_again(data, tmp_pa
     assert again.act(seen) == policy.act(seen)
     ours, theirs = agent.model.state_dict(), again.agent.model.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("env_id", [ENV, None])
+def test_the_card_of_a_policy_that_reads_runs(env_id, data, tmp_path, monkeypatch, capsys):
+    spec = dataclasses.replace(data.spec, env_id=env_id)
+    text = (chibit.Policy(build(spec), spec).save_pretrained(tmp_path) / "README.md").read_text()
+    assert "policy.instruct(" in text.split("```python\n")[1] and "normalizes" not in text
+    monkeypatch.chdir(tmp_path)
+    exec(compile(text.split("```python\n")[1].split("```")[0], "README.md", "exec"), {})
+    assert float(capsys.readouterr().out) >= 0
 
 
 def make_agent_that_does_not_read(spec):
