@@ -106,7 +106,8 @@ class ValueConfig(RewardConfig, DiscreteConfig):
             limit = 1.0 if is_the_papers(dataset.spec.env_id) else None
         if limit is None:
             return units
-        return RewardUnits(self.reward_scale or 1.0, limit=limit, why=units.why)
+        why = units.why if self.reward_clip == "auto" else "as given"
+        return RewardUnits(self.reward_scale or 1.0, limit=limit, why=why)
 
     def as_recorded(self, return_scale: float | None, *, has_unit_bounds: bool) -> RewardConfig:
         """In Atari's games rewards are cut."""

@@ -324,6 +324,10 @@ def test_rewards_of_games_are_cut_those_of_other_logs_never_unless_asked_for():
     assert seen(game) == seen(wide, reward_clip=1.0) == {1.0, -1.0}
     assert seen(game, reward_clip=None) == seen(wide, reward_scale=1.0) == {7.0, -5.0}
     assert sorted(seen(wide)) == pytest.approx([-1.0, 1.0])  # all episodes are equally long
+    (choice,) = small_config("qr_dqn", reward_clip=1.0).chosen(wide)
+    assert (choice.value, choice.why) == ("cut to ±1", "as given")  # and no mean is taken off
+    (choice,) = small_config("qr_dqn").chosen(game)
+    assert (choice.value, choice.why) == ("cut to ±1", "usual in BreakoutNoFrameskip-v4")
 
 
 def test_last_steps_puts_the_newest_state_last_and_zeros_before_the_first():
