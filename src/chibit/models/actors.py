@@ -183,7 +183,9 @@ class GaussianActor(nn.Module):
     def forward(self, states: Tensor) -> Gaussian:
         """Give the distribution of actions in states (B, S)."""
         mean = self.mlp(states).float()
-        return Gaussian(torch.tanh(mean) if self.tanh_mean else mean, self.log_std.clamp(*_LOG_STD_RANGE))
+        is_learned = isinstance(self.log_std, nn.Parameter)
+        log_std = self.log_std.clamp(*_LOG_STD_RANGE) if is_learned else self.log_std
+        return Gaussian(torch.tanh(mean) if self.tanh_mean else mean, log_std)
 
 
 class CategoricalActor(nn.Module):

@@ -89,6 +89,12 @@ def test_gaussian_actor_with_fixed_spread_has_no_parameter_for_it():
     torch.testing.assert_close(fixed(torch.zeros(1, 3)).log_std.exp(), torch.full((2,), 0.4))
     learned = GaussianActor(3, 2, (4,), tanh_mean=True)
     assert "log_std" in dict(learned.named_parameters())
+    for std in (1e-3, 20.0):  # beyond what a learned spread is kept to
+        given = GaussianActor(3, 2, (4,), tanh_mean=False, fixed_std=std)(torch.zeros(1, 3))
+        torch.testing.assert_close(given.log_std.exp(), torch.full((2,), std))
+        with torch.no_grad():
+            learned.log_std.fill_(math.log(std))
+        assert not torch.allclose(learned(torch.zeros(1, 3)).log_std.exp(), torch.full((2,), std))
     assert learned(100 * torch.randn(9, 3)).mean.abs().max() <= 1.0
 
 
