@@ -482,7 +482,7 @@ def test_an_evaluation_has_the_seed_of_its_place_in_the_schedule(
     assert {one["env_id"] for one in stage.asked} == {"Pendulum-v1"}
     [pool] = stage.pools
     assert not pool.is_open
-    assert pool.sizes == {"state_dim": 3, "act_dim": 1, "num_actions": None}
+    assert pool.sizes == {"observation_shape": (3,), "act_dim": 1, "num_actions": None}
 
 
 def test_what_a_stack_plays_for_a_run_is_what_it_would_play_itself(data, tmp_path, stage):
@@ -540,7 +540,7 @@ def test_evaluations_get_the_physics_limit_and_reference_of_the_data(stage):
     )
     pool = offline.open_environments(spec)
     assert (pool.env_id, pool.d4rl_physics, pool.max_episode_steps) == ("Hopper-v4", True, 77)
-    assert pool.sizes == {"state_dim": 3, "act_dim": 1, "num_actions": None}
+    assert pool.sizes == {"observation_shape": (3,), "act_dim": 1, "num_actions": None}
     assert offline.open_environments(dataclasses.replace(spec, env_id=None, d4rl_physics=False)) is None
     discrete = dataclasses.replace(spec, act_dim=0, num_actions=4, action_low=(), action_high=())
     assert offline.open_environments(discrete).sizes["num_actions"] == 4
