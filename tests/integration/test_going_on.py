@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import chibit
+from chibit.agents import AGENTS
 from chibit.cli import main
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.data.mix import mix
@@ -107,6 +108,38 @@ def test_weights_of_a_run_and_of_a_policy_are_started_from(capsys):
         assert record["source"] == source and record["anew"] == [] and len(record["hash"]) == 64
         assert second.policy.agent.config.gpt == first.policy.agent.config.gpt
         assert second.policy.agent.config.warmup_steps == 1  # of its own length
+
+
+def begun(first, out, **given):
+    """Schedules of runs of four steps that start from a run of twenty, and from its policy."""
+    first = chibit.fit(arrays(), first, steps=20, out=out, **given)
+    first.policy.save_pretrained(f"{out}-policy")
+    for source in (out, f"{out}-policy"):
+        chibit.fit(arrays(1), init_from=source, steps=4, out=f"from-{source}")
+        yield json.loads(Path(f"from-{source}/config.json").read_text())["config"]["agent"]
+
+
+def test_schedules_that_were_given_stay_and_others_follow_the_new_length():
+    for settings in begun("random", "given", warmup_steps=3, max_timesteps=30, **SMALL):
+        assert (settings["warmup_steps"], settings["max_timesteps"]) == (3, 30)
+        assert settings["auxiliary_decay_steps"] == 1  # 5 % of four, at least one
+    for settings in begun("random", "share", warmup_share=0.5, **SMALL):
+        assert settings["warmup_steps"] == 2
+    for settings in begun("bc", "cloned", warmup_steps=None, warmup_share=0.5, hidden_sizes=(8,)):
+        assert settings["warmup_steps"] == 2
+    for settings in begun("iql", "constant", actor_decay_steps=0, hidden_sizes=(8,)):
+        assert settings["actor_decay_steps"] == 0
+    for settings in begun("iql", "falling", hidden_sizes=(8,)):
+        assert settings["actor_decay_steps"] == 4
+
+
+def test_of_a_source_of_before_only_schedules_of_0_are_known_to_be_given():
+    iql, dt, text = (AGENTS[name].config for name in ("iql", "dt", "text"))
+    assert iql(actor_decay_steps=0).for_other_data().actor_decay_steps == 0
+    assert iql(actor_decay_steps=9).for_other_data().actor_decay_steps is None
+    left = dt(warmup_steps=7, warmup_share=0.5, max_timesteps=9).for_other_data()
+    assert (left.warmup_steps, left.warmup_share, left.max_timesteps) == (None, 0.05, 0)
+    assert text(max_timesteps=9).for_other_data().max_timesteps == 0
 
 
 def test_units_are_those_of_the_new_data_whatever_they_were_where_it_starts_from():

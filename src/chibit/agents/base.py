@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
@@ -96,6 +96,8 @@ class AgentConfig(Checked):
     schedules: ClassVar[Mapping[str, int | None]] = {}
     """Fields in gradient steps that are None where the run's length decides: what they are in a long one, at
     most a tenth of others; None is the whole run."""
+    filled_in: ClassVar[tuple[str, ...]] = ()
+    """Fields besides these that data fill in, or that say how these are; their defaults leave it open."""
     batch_size: int
     """Windows or transitions in a batch."""
 
@@ -150,10 +152,22 @@ class AgentConfig(Checked):
         config: Any = self
         return replace(config, **filled) if left else self
 
-    def for_other_data(self) -> AgentConfig:
-        """The same method, with what data and the length of a run decide left to those of another run."""
+    def asked(self) -> dict[str, Any]:
+        """What data and the length of a run fill in, as it is before they do."""
+        return {name: vars(self)[name] for name in (*self.schedules, *self.filled_in)}
+
+    def for_other_data(self, asked: Mapping[str, Any] | None = None) -> AgentConfig:
+        """The same method, with what data and the length of a run decide left to those of another run.
+
+        Args:
+            asked: what `asked` gave when it was chosen, which stays so; None where nobody has kept it: all is
+                left open then but schedules of 0, which nothing fills in.
+        """
         config: Any = self
-        return replace(config, **dict.fromkeys(self.schedules)) if self.schedules else self
+        left: dict[str, Any] = {name: None for name in self.schedules if vars(self)[name] != 0}
+        left |= {field.name: field.default for field in fields(config) if field.name in self.filled_in}
+        known = {name: value for name, value in (asked or {}).items() if name in self.asked()}
+        return replace(config, **{**left, **known})
 
     def chosen(self, dataset: TrajectoryDataset) -> Iterator[Choice]:
         """What the method makes of a data set, for the table at the start of a run."""
@@ -227,6 +241,8 @@ class Agent(ABC):
     """Device and precision."""
     step: int
     """Gradient steps taken."""
+    asked: Mapping[str, Any] | None = None
+    """`AgentConfig.asked` of what its run was begun with; None where that is not known."""
     guard: StepGuard | None = None
     """Where `admit` asks for its steps; None where `update` does that in another way."""
 

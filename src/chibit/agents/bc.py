@@ -52,6 +52,7 @@ class BCConfig(BaselineConfig):
     weight_decay: NonNegative = 0.0
     """AdamW's decay."""
     schedules: ClassVar[Mapping[str, int | None]] = {"warmup_steps": 0}
+    filled_in: ClassVar[tuple[str, ...]] = ("warmup_share",)
     warmup_steps: Natural | None = 0
     """Steps over which the learning rate rises linearly; 0 is none, None `warmup_share` of the run."""
     warmup_share: Annotated[

@@ -49,6 +49,7 @@ class ProvenanceRecord(Checked):
     data_episodes: Natural | None = None
     data_steps: Natural | None = None
     argv: tuple[str, ...] = ()
+    asked: dict[str, Any] | None = None
     held_out_hash: str = ""
 
     def __post_init__(self) -> None:

@@ -13,7 +13,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import safetensors.torch
@@ -25,6 +25,7 @@ from chibit.agents.base import Agent
 from chibit.core.checkpoint import pack_tensors
 from chibit.core.config import Checked, from_json, read_json, to_json
 from chibit.core.errors import DamagedFileError, InputError, first_line
+from chibit.core.fields import Since
 from chibit.core.files import write_atomic
 from chibit.core.memory import read_whole
 from chibit.core.runtime import resolve_runtime
@@ -61,6 +62,8 @@ class SavedPolicy(Checked):
     """Evaluations of this policy."""
     agent_class: str = ""
     """MODULE:CLASS of the method where it is not the package's own; nothing is imported for it."""
+    asked: Annotated[dict[str, Any] | None, Since(None)] = None
+    """`Agent.asked`: what a run that starts from these weights does not fill in anew."""
 
 
 def write_policy(
@@ -75,6 +78,7 @@ def write_policy(
         agent=config.agent,
         agent_class=AGENTS[config.agent].address,
         config=to_json(config),
+        asked=to_json(agent.asked),
         spec=spec,
         target_return=checked_target(agent, spec, target_return),
         sha256=hashlib.sha256(weights).hexdigest(),
@@ -143,6 +147,7 @@ def load_agent(saved: SavedPolicy, folder: Path, device: str) -> Agent:
         agent = make_agent(config, saved.spec, runtime)
     except (RuntimeError, MemoryError) as error:  # sizes beyond all memory
         raise DamagedFileError(f"{path}: cannot be built ({first_line(error)}); {_REMEDY}") from error
+    agent.asked = saved.asked
     modules = agent.acting_modules()
     require_fit(tensors, modules.state_dict(), folder / _WEIGHTS)
     modules.load_state_dict(tensors)

@@ -70,7 +70,8 @@ def load_run_agent(path: Path, which: str = "last", *, device: str = "auto") -> 
     acting = read_record(_Acting, record, where)
     entry = AGENTS.find(acting.agent_name, f"{where}.agent_name", acting.agent_class)
     config = from_json(entry.config, acting.agent, f"{where}.agent")
-    spec = from_json(DatasetSpec, run.provenance()["dataset"], f"{path / 'provenance.json'}: dataset")
+    provenance = run.provenance()
+    spec = from_json(DatasetSpec, provenance["dataset"], f"{path / 'provenance.json'}: dataset")
     # What was learned in tf32 acts everywhere.
     precision = "fp32" if acting.precision == "tf32" else acting.precision
     runtime = resolve_runtime(device, precision, acting.num_threads)
@@ -81,6 +82,7 @@ def load_run_agent(path: Path, which: str = "last", *, device: str = "auto") -> 
         raise InputError(f"{path}: has no checkpoint yet; let it train on, or choose another run")
     check_plausible(config, checkpoint.tensors, path / "config.json")
     agent = make_agent(config, spec, runtime)
+    agent.asked = provenance.get("asked")
     try:
         with torch.no_grad():
             agent.load_state_dict(AgentState(tensors=checkpoint.tensors))

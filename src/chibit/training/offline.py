@@ -190,6 +190,7 @@ class OfflineRun(Loop[RunConfig[Any]]):
     def begin(self) -> None:
         """See `Loop`."""
         record = provenance(self.dataset, self.agent, self.measured_on)
+        record["asked"] = self.config.agent.asked()
         notes = [f"data: {note}" for note in find_notes(self.dataset)]
         if self.config.init_from:
             record["init_from"], said = start_from(self.agent, self.config.init_from)

@@ -36,7 +36,8 @@ def load_source(source: str) -> Agent:
 
 def source_config(source: str) -> AgentConfig:
     """The method of a run or a saved policy, with what data and length decide left to what starts from it."""
-    return load_source(source).config.for_other_data()
+    agent = load_source(source)
+    return agent.config.for_other_data(agent.asked)
 
 
 def start_from(agent: Agent, source: str) -> tuple[dict[str, Any], str]:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 from annotated_types import Interval
 
@@ -77,6 +77,7 @@ class DecisionTransformerConfig(DecisionTransformerModelConfig, AgentConfig):
 
     agent: ClassVar[str] = "dt"
     schedules: ClassVar[Mapping[str, int]] = {"warmup_steps": 5_000, "auxiliary_decay_steps": 5_000}
+    filled_in: ClassVar[tuple[str, ...]] = ("warmup_share", "max_timesteps")
     seconds_a_step: ClassVar[float] = 0.15
     seconds_an_episode: ClassVar[float] = 1.0
 
@@ -195,17 +196,10 @@ class DecisionTransformerConfig(DecisionTransformerModelConfig, AgentConfig):
             auxiliary_decay_steps=self.auxiliary_decay_steps or decay_steps,
         )
 
-    def for_other_data(self) -> DecisionTransformerConfig:
-        """With units of returns and actions, and the number of timesteps, as other data want them."""
-        return dataclasses.replace(
-            self,
-            warmup_steps=None,
-            auxiliary_decay_steps=None,
-            return_scale=None,
-            return_baseline=None,
-            action_units="range",
-            max_timesteps=0,
-        )
+    def for_other_data(self, asked: Mapping[str, Any] | None = None) -> DecisionTransformerConfig:
+        """With units of returns and actions as other data want them, too."""
+        config = cast(DecisionTransformerConfig, super().for_other_data(asked))
+        return dataclasses.replace(config, return_scale=None, return_baseline=None, action_units="range")
 
     def chosen(self, dataset: TrajectoryDataset) -> Iterator[Choice]:
         """A scale of returns that is not the data's."""

@@ -26,6 +26,7 @@ class TextConfig(AgentConfig):
 
     agent: ClassVar[str] = "text"
     schedules: ClassVar[Mapping[str, int]] = {"warmup_steps": 100}
+    filled_in: ClassVar[tuple[str, ...]] = ("max_timesteps",)
     seconds_a_step: ClassVar[float] = 0.3
     seconds_an_episode: ClassVar[float] = 0.05
 
