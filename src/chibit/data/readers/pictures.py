@@ -12,7 +12,7 @@ import numpy as np
 
 from chibit.core.errors import InputError
 from chibit.data.readers.columns import Column
-from chibit.environments.spaces import channel_axis
+from chibit.environments.pictures import channel_axis
 
 _BLOCK_ROWS = 512
 _LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as in JPEG
