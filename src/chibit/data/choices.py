@@ -11,7 +11,7 @@ import numpy as np
 
 from chibit.core.formatting import format_number, format_setting
 from chibit.data.dataset import TrajectoryDataset
-from chibit.data.readers.origin import usual_return_scale, usual_target_returns
+from chibit.data.readers.origin import settled_bounds, usual_return_scale, usual_target_returns
 from chibit.data.statistics import RunningMoments, best_and_high, is_constant
 
 WIDTH = 80
@@ -87,6 +87,7 @@ def _action_bounds(dataset: TrajectoryDataset) -> Iterator[Choice]:
     """A line for each run of dimensions that have the same bounds."""
     spec = dataset.spec
     lowest, highest = dataset.actions.min(axis=0), dataset.actions.max(axis=0)
+    around = settled_bounds(None, (lowest, highest))  # of an action that never changes
     found = []
     for i, (low, high) in enumerate(zip(spec.action_low, spec.action_high, strict=True)):
         is_reached = np.float32(low) == lowest[i], np.float32(high) == highest[i]
@@ -96,6 +97,8 @@ def _action_bounds(dataset: TrajectoryDataset) -> Iterator[Choice]:
                 "what the data reach" if spec.env_id is None else f"of {spec.env_id}, reached by the data"
             )
             why = reached if all(is_reached) else "one declared, one what the data reach"
+        elif np.allclose((low, high), (around[0][i], around[1][i]), rtol=1e-6, atol=0.0):
+            why = "around the one value of the data"
         found.append((f"{format_setting(low)} to {format_setting(high)}", why, i))
     groups = [(value, [row[2] for row in rows]) for value, rows in groupby(found, lambda row: row[:2])]
     for (bounds, why), dimensions in groups[:_MOST]:

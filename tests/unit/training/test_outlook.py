@@ -45,6 +45,18 @@ def test_choices_are_said_with_their_reasons(log):
     assert not {"target returns", "return scale"} & {c.what for c in choices(log, has_targets=False)}
 
 
+def test_bounds_around_an_action_that_never_changes_are_not_called_declared(tmp_path):
+    ends, ones = np.arange(NUM) % 20 == 19, np.ones(NUM)
+    actions = np.stack([0.5 * ones, 0.5 * ones, 0 * ones, np.arange(NUM) / NUM], 1)
+    low = [-np.inf, 0, -np.inf, -1]
+    log = from_arrays(ones, actions, ones, ends, cache=tmp_path, action_low=low)
+    said = {choice.what: choice.text for choice in choices(log)}
+    assert said["action 0"] == "0.499 to 0.501 (around the one value of the data)"
+    assert said["action 1"] == "0 to 0.5 (one declared, one what the data reach)"
+    assert said["action 2"] == "-0.001 to 0.001 (around the one value of the data)"
+    assert "one declared, one what the data reach" in said["action 3"]
+
+
 @pytest.mark.parametrize("agent", ["dt", "bc", "brac_v"])
 def test_the_table_of_a_run_fits_into_80_columns(agent, log):
     config = RunConfig(data="x", agent=AGENTS[agent].config(), num_steps=1_000)
