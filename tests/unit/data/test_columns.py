@@ -55,6 +55,19 @@ def test_a_mapping_gives_the_steps_and_episodes_of_a_log(path):
     assert load(path, ["observations=obs", *PLANT[1:]]).folder != dataset.folder
 
 
+def test_episodes_may_be_dates(path):
+    days = np.repeat(np.array(["2026-01-02", "2026-01-01", "2026-02-01"], "datetime64[D]"), STEPS)
+    np.savez(path, **plant(batch=days))
+    assert load(path, PLANT).episode_starts.tolist() == [0, 5, 10, 15]
+    days[6] = "NaT"
+    np.savez(path, **plant(batch=days))
+    with pytest.raises(InputError, match="episode: row 6 is not finite"):
+        load(path, PLANT)
+    np.savez(path, **plant(r=days))
+    with pytest.raises(InputError, match=r"r has type datetime64\[D\]; expected plain numbers"):
+        load(path, PLANT)
+
+
 def test_a_mapping_beside_the_data_is_taken_and_a_change_of_it_seen(path):
     np.savez(path, **plant())
     toml = path.with_suffix(".toml")

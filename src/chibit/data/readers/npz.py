@@ -95,12 +95,12 @@ def check_arrays(
         shape, dtype = archive.declared(name)
         size = math.prod(shape) * dtype.itemsize
         is_env_id = name == _ENV_ID and dtype.kind == "U" and shape == () and size <= _MAX_ENV_ID_BYTES
-        is_text = dtype.kind in "SU" and (name,) == found.get(EPISODE)
+        names_episodes = dtype.kind in "SUM" and (name,) == found.get(EPISODE)
         if dtype.hasobject:
             raise DamagedFileError(
                 f"{path}: {name} has type object, a pickle; expected plain numbers, or text by astype(str)"
             )
-        if not is_env_id and not is_text and (dtype.kind not in "fiub" or dtype.itemsize > 8):
+        if not is_env_id and not names_episodes and (dtype.kind not in "fiub" or dtype.itemsize > 8):
             raise InputError(f"{path}: {name} has type {dtype}; expected plain numbers")
         total += size
     check_declared_size(path, total, archive.stored)

@@ -225,7 +225,7 @@ def last_rows(column: Column, where: str) -> np.ndarray:
         InputError: if the steps of an episode are not one after the other.
     """
     values = read_vector(column, f"{where}: {EPISODE}")
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
+    if values.dtype.kind in "fM" and not np.isfinite(values).all():
         raise InputError(f"{where}: {EPISODE}: row {np.flatnonzero(~np.isfinite(values))[0]} is not finite")
     is_last = np.append(values[1:] != values[:-1], True)
     runs = values[is_last]
