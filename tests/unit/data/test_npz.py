@@ -34,6 +34,12 @@ def test_a_file_becomes_a_data_set(path, hopper_columns, home):
     assert dataset.final_observations is not None
 
 
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_an_environment_is_named_by_a_text_or_an_array_of_one(path, hopper_columns, home, shape):
+    dataset = load_dataset(save(path, hopper_columns, env_id=np.full(shape, "Hopper-v5")))
+    assert dataset.spec.env_id == "Hopper-v5"
+
+
 def test_an_environment_outside_the_list_leaves_training_only(path, hopper_columns, home):
     dataset = load_dataset(save(path, hopper_columns, env_id="os:system"))
     assert dataset.spec.env_id is None

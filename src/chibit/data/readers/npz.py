@@ -75,7 +75,7 @@ def _load(path: Path, reading: Reading) -> tuple[dict[str, Column], str | None]:
             ours: join([archive.read(name) for name in theirs], f"{path}: {ours}")
             for ours, theirs in found.items()
         }
-        return columns, str(archive.read(_ENV_ID)) if env_id else None
+        return columns, str(archive.read(_ENV_ID).item()) if env_id else None
 
 
 def check_arrays(
@@ -94,7 +94,9 @@ def check_arrays(
     for name in names:
         shape, dtype = archive.declared(name)
         size = math.prod(shape) * dtype.itemsize
-        is_env_id = name == _ENV_ID and dtype.kind == "U" and shape == () and size <= _MAX_ENV_ID_BYTES
+        is_env_id = (
+            name == _ENV_ID and dtype.kind == "U" and shape in ((), (1,)) and size <= _MAX_ENV_ID_BYTES
+        )
         names_episodes = dtype.kind in "SUM" and (name,) == found.get(EPISODE)
         if dtype.hasobject:
             raise DamagedFileError(
