@@ -48,6 +48,7 @@ _CONVERTER = 9
 """Raised when the same steps would become another store."""
 _READERS = 1
 """Raised when the same file would give other steps, or none."""
+_COLLECTED = "collected when first used"
 _UNKNOWN = "unknown_environment"
 """Entry of a store's provenance: what its source calls its environment, which was not known then."""
 
@@ -228,19 +229,19 @@ def from_arrays(
 def list_datasets(*, data_folder: Path | None = None, cache: Path | None = None) -> list[str]:
     """List the names that `load_dataset` knows, one line each: what it is and where it comes from."""
     from chibit.data.collect.mujoco import list_collectable
+    from chibit.data.collect.scripted import scripted_dataset_id
     from chibit.data.readers.d4rl import find_file
 
     here = local_minari_ids(data_folder)
-    own = list_collectable()
-    lines = []
-    for entry in own:
-        state = "here" if entry.dataset_id in here else "collected when first used"
-        lines.append(_line(entry.name, f"{entry.env_id}; {state}"))
-    for task, row in TASKS.items():
-        state = f"{row.ids[0]}; collected when first used"
-        lines += [_line(f"{task}-{level}", state) for level in row.scripted_levels]
+    own = [(entry.name, entry.dataset_id, entry.env_id) for entry in list_collectable()]
+    scripted = ((f"{task}-{level}", row) for task, row in TASKS.items() for level in row.scripted_levels)
+    own += [(name, scripted_dataset_id(name), row.ids[0]) for name, row in scripted]
+    lines = [
+        _line(name, f"{env_id}; {'here' if dataset_id in here else _COLLECTED}")
+        for name, dataset_id, env_id in own
+    ]
     for name, env_id in LANGUAGE_TASKS.items():
-        state = "here" if (language_folder(cache) / name).is_dir() else "collected when first used"
+        state = "here" if (language_folder(cache) / name).is_dir() else _COLLECTED
         lines.append(_line(name, f"{env_id}; {state}"))
     folder = data_folder or home_folder(cache) / "d4rl"
     for dataset_id in D4RL_SETS:
@@ -250,7 +251,7 @@ def list_datasets(*, data_folder: Path | None = None, cache: Path | None = None)
         state = "here" if (atari_folder(cache) / game).is_dir() else "downloaded when first used"
         lines.append(_line(game, f"1 % of DQN-replay; {state}"))
     lines += [_line(path.name, "collected; here") for path in sorted(atari_folder(cache).glob("*-*"))]
-    collected = {entry.dataset_id for entry in own}
+    collected = {dataset_id for _, dataset_id, _ in own}
     lines += [_line(dataset_id, "Minari; here") for dataset_id in here if dataset_id not in collected]
     return lines
 

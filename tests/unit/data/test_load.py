@@ -214,6 +214,7 @@ def test_a_minari_set_is_found_in_the_data_folder(write_minari, hopper_episodes,
 def test_the_list_says_what_is_here(write_minari, hopper_episodes, home, path, tmp_path):
     write_minari(hopper_episodes)
     write_minari(hopper_episodes, dataset_id="chibit/hopper/medium-v0")
+    write_minari(hopper_episodes, dataset_id="chibit/tmaze-15/expert-v0")
     (tmp_path / "files").mkdir()
     path.rename(tmp_path / "files" / "hopper_medium-v2.hdf5")
     lines = dict(line.split(None, 1) for line in list_datasets(data_folder=tmp_path / "files"))
@@ -223,6 +224,8 @@ def test_the_list_says_what_is_here(write_minari, hopper_episodes, home, path, t
     assert lines["ant-random-v2"] == "D4RL; downloaded when first used"
     assert lines["test/hopper/random-v0"] == "Minari; here"
     assert lines["Breakout"] == "1 % of DQN-replay; downloaded when first used"
+    assert lines["tmaze-15-expert"] == "chibit/TMaze15-v0; here"
+    assert "chibit/tmaze-15/expert-v0" not in lines
     assert lines["tmaze-50-mixed"] == "chibit/TMaze50-v0; collected when first used"
     ours = sum(len(row.scripted_levels) for row in TASKS.values())
     assert len(lines) == 15 + ours + len(LANGUAGE_TASKS) + len(D4RL_SETS) + 1 + 4
