@@ -85,7 +85,7 @@ def test_everything_printed_goes_through_one_console_without_markup():
         (f"evaluate x[/b] --checkpoint {'9' * 5000}", "checkpoint: got"),
         ("attention x[/b] --checkpoint ²", "checkpoint: got '²'"),
         ("export x[/b] --checkpoint ²", "checkpoint: got '²'"),
-        ("attention x[/b] --data wide.npz", "observation_shape of wide is (5,)"),
+        ("attention x[/b] --data wide.npz", "data: wide has observation_shape (5,)"),
         ("train --data d[-b].npz --out new --initializer hf:", "'hf:' names no model"),
         ("train --data d[-b].npz --out new --initializer gpt2:", "'gpt2:' names no model"),
         ("train --data d[-b].npz --out d[-b].npz/new", "is a file and in the way"),

@@ -15,7 +15,6 @@ from chibit.data.load import from_arrays
 from chibit.data.mixture import Mixture
 
 _BOUNDS = ("action_low", "action_high")
-_SIZES = ("observation_shape", "act_dim", "num_actions")
 
 
 def mix(
@@ -35,12 +34,7 @@ def mix(
     first = datasets[0]
     check_weights(len(datasets), weights)
     for other in datasets[1:]:
-        theirs, ours = ([getattr(d.spec, name) for name in _SIZES] for d in (other, first))
-        if theirs != ours:
-            raise InputError(
-                f"data: {other.spec.name} has {_listed(theirs)}, {first.spec.name} has {_listed(ours)}; "
-                "mix data of the same sizes"
-            )
+        other.spec.require_sizes_of(first.spec, "data")
     if first.spec.image_shape:
         raise InputError(f"data: {first.spec.name} holds pictures, which are not mixed; train on one")
     env_ids = list(dict.fromkeys(d.spec.env_id for d in datasets))
@@ -106,7 +100,3 @@ def _described(part: object, weight: object) -> str:
     assert isinstance(part, dict)
     share = f", weight {weight:g}" if isinstance(weight, (int, float)) else ""
     return f"{part['name']} ({part['steps']:,} steps{share})"
-
-
-def _listed(sizes: Sequence[object]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in zip(_SIZES, sizes, strict=True) if value)

@@ -122,6 +122,18 @@ class DatasetSpec(Checked):
         """Shape of one observation."""
         return self.image_shape or (self.state_dim,)
 
+    def require_sizes_of(self, other: DatasetSpec, where: str) -> None:
+        """Refuse data whose observations or actions are not as large as those of others; InputError."""
+        sizes = [
+            {"observation_shape": s.observation_shape, "act_dim": s.act_dim, "num_actions": s.num_actions}
+            for s in (self, other)
+        ]
+        if sizes[0] != sizes[1]:
+            mine, theirs = (", ".join(f"{name} {n}" for name, n in each.items() if n) for each in sizes)
+            raise InputError(
+                f"{where}: {self.name} has {mine}, {other.name} has {theirs}; give data of the same sizes"
+            )
+
     @property
     def symbol_grid(self) -> slice | None:
         """Columns of a state that are a grid of symbols, (H, W, 3) as MiniGrid has it; None without one."""

@@ -41,12 +41,7 @@ def draw_attention(
     else:
         dataset, _ = open_data(config, without_missing=True)
         refuse_changed(loaded.run, config, dataset)
-    for name in ("observation_shape", "act_dim", "num_actions"):
-        found, expected = getattr(dataset.spec, name), getattr(loaded.spec, name)
-        if found != expected:
-            raise InputError(
-                f"data: {name} of {dataset.spec.name} is {found}, the run's data have {expected}"
-            )
+    dataset.spec.require_sizes_of(loaded.spec, "data")
     dataset = dataset.seen_as(loaded.spec)  # as the model does
     model, sampler = loaded.agent.attending(dataset)
     rows = _whole_windows(dataset, sampler.context_length)

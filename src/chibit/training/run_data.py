@@ -199,15 +199,5 @@ def _reached(spec: DatasetSpec, held_out: TrajectoryDataset) -> DatasetSpec:
 
 def _validation(held_out: TrajectoryDataset, dataset: TrajectoryDataset) -> TrajectoryDataset:
     """Data to measure errors on, without episodes that are trained on."""
-    names = ("observation_shape", "act_dim", "num_actions")
-    sizes, expected = ({name: getattr(part.spec, name) for name in names} for part in (held_out, dataset))
-    if sizes != expected:
-        raise InputError(
-            f"validation_data: {held_out.spec.name} has {_listed(sizes)}, {dataset.spec.name} has "
-            f"{_listed(expected)}; give data of the same sizes"
-        )
+    held_out.spec.require_sizes_of(dataset.spec, "validation_data")
     return held_out.without_copies_of(dataset)
-
-
-def _listed(sizes: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in sizes.items() if value)
