@@ -22,8 +22,9 @@ import shutil
 import stat
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO
 
 from chibit.core import platform
 from chibit.core.errors import DamagedFileError, InputError, UserError
@@ -51,7 +52,7 @@ def open_regular(
     most: int | None = None,
     kind: type[UserError] = InputError,
     remedy: str = "check the path",
-) -> BinaryIO:
+) -> BufferedReader:
     """Open a regular file for reading; the one way in which this package opens what it did not just write.
 
     Args:
@@ -330,12 +331,9 @@ def _exchange(temporary: Path, path: Path) -> None:
 
 
 def sha256_file(path: Path, *, inside: Path | None = None) -> str:
-    """SHA-256 of a regular file's content, in hexadecimal, read in blocks of 1 MiB; as `open_regular`."""
-    digest = hashlib.sha256()
+    """SHA-256 of a regular file's content, in hexadecimal; as `open_regular`."""
     with open_regular(path, inside=inside) as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_name(name: str, what: str) -> str:

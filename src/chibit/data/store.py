@@ -24,6 +24,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -116,8 +117,7 @@ def copy_store(dataset: TrajectoryDataset, folder: Path) -> None:
     with atomic_folder(folder) as temporary:
         for path in sorted(dataset.folder.glob("*.npy")):
             with open_regular(path, inside=dataset.folder) as source, create(temporary / path.name) as file:
-                while block := source.read(1 << 22):
-                    file.write(block)
+                shutil.copyfileobj(source, file, 1 << 22)
         _write_manifest(temporary, dataset.spec, dataset.notes, dataset.provenance)
 
 

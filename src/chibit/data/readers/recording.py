@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from chibit.core.errors import InputError
+from chibit.core.formatting import count
 from chibit.data.readers.columns import EPISODE, Column
 from chibit.data.readers.pictures import PictureForm
 
@@ -111,7 +112,7 @@ def find_episodes(
     starts = np.concatenate([[0], last_rows + 1]).astype(np.int64)
     ends = np.stack([terminations[last_rows], truncations[last_rows]], axis=1)
     tail = len(terminations) - int(starts[-1])
-    notes = (f"left out the last {_count(tail, 'step')}: an episode without an end",) if tail else ()
+    notes = (f"left out the last {count(tail, 'step')}: an episode without an end",) if tail else ()
     return starts, ends, notes
 
 
@@ -214,7 +215,7 @@ def _read_ends(
     if episode_length is not None:
         cuts = truncate_at_limit(terminations | truncations, episode_length)
         truncations = truncations | cuts
-        notes.append(f"cut {_count(int(cuts.sum()), 'time')} after {episode_length:,} steps without an end")
+        notes.append(f"cut {count(int(cuts.sum()), 'time')} after {episode_length:,} steps without an end")
     return terminations, truncations, tuple(notes)
 
 
@@ -389,7 +390,3 @@ def check_lengths(columns: Mapping[str, Column], where: str) -> int:
     if num_rows == 0:
         raise InputError(f"{where}: no steps")
     return num_rows
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rich.filesize import decimal
+
 from chibit.core.errors import DamagedFileError, ResourceError
 from chibit.core.memory import memory_budget as memory_budget
 
@@ -23,20 +25,11 @@ def check_declared_size(path: Path, declared: int, stored: int) -> None:
     """
     if declared > max(SMALL, MAX_RATIO * stored):
         raise DamagedFileError(
-            f"{path}: declares {_size(declared)} of data in a file of {_size(stored)}; it is damaged or not "
-            "to be trusted"
+            f"{path}: declares {decimal(declared)} of data in a file of {decimal(stored)}; it is damaged or "
+            "not to be trusted"
         )
     if declared > memory_budget():
         raise ResourceError(
-            f"{path}: holds {_size(declared)}, more than half of this machine's memory "
-            f"({_size(memory_budget())}); use a part of the data or a larger machine"
+            f"{path}: holds {decimal(declared)}, more than half of this machine's memory "
+            f"({decimal(memory_budget())}); use a part of the data or a larger machine"
         )
-
-
-def _size(num_bytes: int) -> str:
-    size = float(num_bytes)
-    for unit in ("bytes", "kB", "MB", "GB", "TB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.0f} PB"
