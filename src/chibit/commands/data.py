@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import tyro
 
@@ -131,75 +132,37 @@ def collect(argv: Sequence[str], prog: str) -> None:
 
     name = read_name(arguments.dataset)
     source = name.source if name else "instructed" if arguments.dataset.startswith("babyai") else "short"
-    if arguments.num_episodes is not None and source != "instructed":
+    collector = _COLLECTORS.get(source, _MUJOCO)
+    if "num_episodes" not in collector.settings and arguments.num_episodes is not None:
         raise InputError("num_episodes: for BabyAI alone; give --num-steps")
-    path = _COLLECTORS.get(source, _collect_mujoco)(arguments)
+    if "policy" not in collector.settings and (arguments.policy is not None or arguments.sticky_actions):
+        raise InputError("--policy and --sticky-actions are for Atari data; leave them out")
+    if "num_processes" not in collector.settings and arguments.num_processes > 1:
+        raise InputError(f"num_processes: {collector.whose} data are collected in one process; leave it out")
+    function = getattr(import_module(f"chibit.data.collect.{collector.module}"), collector.function)
+    path = function(arguments.dataset, **{name: getattr(arguments, name) for name in collector.settings})
     make_console().print(f"{path}", soft_wrap=True)
 
 
-def _collect_atari(arguments: CollectArguments) -> Path:
-    from chibit.data.collect.atari import collect_atari
+class _Collector(NamedTuple):
+    """What collects data of a kind."""
 
-    _refuse_processes(arguments, "Atari")
-    return collect_atari(
-        arguments.dataset,
-        policy=arguments.policy,
-        num_steps=arguments.num_steps,
-        seed=arguments.seed,
-        sticky_actions=arguments.sticky_actions,
-        out=arguments.out,
-    )
+    whose: str
+    module: str
+    function: str
+    settings: tuple[str, ...]
 
 
-def _collect_scripted(arguments: CollectArguments) -> Path:
-    from chibit.data.collect.scripted import collect_scripted
-
-    _refuse_atari_flags(arguments)
-    _refuse_processes(arguments, "this task's")
-    return collect_scripted(
-        arguments.dataset, num_steps=arguments.num_steps, seed=arguments.seed, out=arguments.out
-    )
-
-
-def _collect_language(arguments: CollectArguments) -> Path:
-    from chibit.data.collect.language import collect_language
-
-    _refuse_atari_flags(arguments)
-    _refuse_processes(arguments, "BabyAI's")
-    return collect_language(
-        arguments.dataset,
-        num_steps=arguments.num_steps,
-        num_episodes=arguments.num_episodes,
-        seed=arguments.seed,
-        out=arguments.out,
-    )
-
-
-def _refuse_processes(arguments: CollectArguments, whose: str) -> None:
-    if arguments.num_processes > 1:
-        raise InputError(f"num_processes: {whose} data are collected in one process; leave it out")
-
-
-def _refuse_atari_flags(arguments: CollectArguments) -> None:
-    if arguments.policy is not None or arguments.sticky_actions:
-        raise InputError("--policy and --sticky-actions are for Atari data; leave them out")
-
-
-def _collect_mujoco(arguments: CollectArguments) -> Path:
-    from chibit.data.collect.mujoco import collect as collect_dataset
-
-    _refuse_atari_flags(arguments)
-    return collect_dataset(
-        arguments.dataset,
-        num_steps=arguments.num_steps,
-        seed=arguments.seed,
-        num_processes=arguments.num_processes,
-        out=arguments.out,
-        progress=True,
-    )
-
-
-_COLLECTORS = {"played": _collect_atari, "scripted": _collect_scripted, "instructed": _collect_language}
+_MUJOCO = _Collector("MuJoCo", "mujoco", "collect", ("num_steps", "seed", "num_processes", "out"))
+_COLLECTORS = {
+    "played": _Collector(
+        "Atari", "atari", "collect_atari", ("policy", "num_steps", "seed", "sticky_actions", "out")
+    ),
+    "scripted": _Collector("this task's", "scripted", "collect_scripted", ("num_steps", "seed", "out")),
+    "instructed": _Collector(
+        "BabyAI's", "language", "collect_language", ("num_steps", "num_episodes", "seed", "out")
+    ),
+}
 """By whose data a name stands for; all others are MuJoCo's."""
 
 
