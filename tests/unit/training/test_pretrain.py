@@ -413,6 +413,25 @@ def test_changed_corpus_and_unwanted_resume_are_refused(tmp_path: Path) -> None:
         run(config, tmp_path / "run")
 
 
+def test_a_run_is_bound_to_its_held_out_text(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.txt").write_text(f"The text {name} of it. " * 60)
+    held_out = tmp_path / "b.txt"
+    config = replace(TINY, corpus=str(tmp_path / "a.txt"), validation=str(held_out))
+    interrupted(config, tmp_path / "run", at=5)
+    whole = run(config, tmp_path / "whole")
+    kept = held_out.read_text()
+    held_out.write_text("Something else now. " * 60)
+    with pytest.raises(DamagedFileError, match=r"held-out text .*b\.txt has changed since the checkpoint"):
+        run(config, tmp_path / "run")
+    with pytest.raises(DamagedFileError, match=r"b\.txt has changed since this run was finished"):
+        run(config, tmp_path / "whole")
+    held_out.unlink()
+    assert run(config, tmp_path / "whole") == whole
+    held_out.write_text(kept)
+    assert run(config, tmp_path / "run")["held_out_loss"] == whole["held_out_loss"]
+
+
 def test_run_path_names_corpus_and_seed(tmp_path: Path) -> None:
     path = pretrain_path(replace(TINY, corpus="/data/My Text.txt", seed=4), tmp_path, "study")
     assert path.parent == tmp_path / "study"

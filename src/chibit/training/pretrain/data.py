@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,6 +13,7 @@ import torch
 from chibit.core.errors import InputError
 from chibit.core.runtime import Runtime, evaluating
 from chibit.data.text.corpus import load_corpus
+from chibit.data.text.sources import HUB_CORPORA
 from chibit.data.text.synthetic import SYNTHETIC, load_synthetic
 from chibit.data.text.tokens import TokenDataset
 from chibit.models.language_model import LanguageModel
@@ -29,6 +33,16 @@ class PretrainData:
     """(n,) tokens, in order."""
     held_out_name: str
     """What they are."""
+
+    @cached_property
+    def held_out_hash(self) -> str:
+        """SHA-256 of the held-out tokens."""
+        return hashlib.sha256(np.ascontiguousarray(self.held_out).data).hexdigest()
+
+
+def is_gone(name: str) -> bool:
+    """Whether a text is a file or folder that is not here any more."""
+    return name not in {*SYNTHETIC, *HUB_CORPORA} and not Path(name).expanduser().exists()
 
 
 def load_pretrain_data(config: PretrainConfig, *, progress: bool) -> PretrainData:

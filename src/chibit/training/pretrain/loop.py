@@ -9,7 +9,7 @@ import contextlib
 import math
 import signal
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,13 @@ from chibit.models.language_model import save_language_model
 from chibit.models.vocabulary_loss import CHUNK_TOKENS, Candidates, CandidateSampler
 from chibit.training.loop import Loop, RunProgress
 from chibit.training.pretrain.config import PretrainConfig
-from chibit.training.pretrain.data import PretrainData, held_out_loss, load_pretrain_data, unigram_loss
+from chibit.training.pretrain.data import (
+    PretrainData,
+    held_out_loss,
+    is_gone,
+    load_pretrain_data,
+    unigram_loss,
+)
 from chibit.training.pretrain.model import check_sizes, make_language_model, make_optimizer, sample_text
 from chibit.training.provenance import circumstances
 from chibit.training.workers import Workers
@@ -58,6 +64,7 @@ class PretrainProvenance(Checked):
     corpus: dict[str, Any]
     unigram_loss: float
     parameters: dict[str, int]
+    held_out: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,17 +129,22 @@ def pretrain(
 
 
 def refuse_changed_text(run: RunDir, config: PretrainConfig) -> None:
-    """Stop where a finished run's own text, if it is still there, is not what it learned from."""
+    """Stop where a finished run's own texts, if they are still there, are not those that it read."""
     text = (config.text or "") if config.corpus == "shuffled_text" else config.corpus
-    if not text or not Path(text).expanduser().exists():
+    if not text or not Path(text).expanduser().exists() or is_gone(config.validation or text):
         return
-    now = load_pretrain_data(config, progress=False).train.content_hash
-    then = str(run.provenance(PretrainProvenance)["corpus"].get("sha256"))
-    if now != then:
-        raise DamagedFileError(
-            f"{run.path}: the text {text} has changed since this run was finished (content {then[:12]}, "
-            f"now {now[:12]}); bring the old one back, choose another --out, or remove that folder"
-        )
+    data, record = load_pretrain_data(config, progress=False), run.provenance(PretrainProvenance)
+    then = str(record["corpus"].get("sha256"))
+    held_out_then = record.get("held_out", {}).get("sha256", data.held_out_hash)  # of an earlier version
+    for name, old, now in (
+        (text, then, data.train.content_hash),
+        (data.held_out_name, str(held_out_then), data.held_out_hash),
+    ):
+        if old != now:
+            raise DamagedFileError(
+                f"{run.path}: the text {name} has changed since this run was finished (content {old[:12]}, "
+                f"now {now[:12]}); bring the old one back, choose another --out, or remove that folder"
+            )
 
 
 def _try_compiler(runtime: Runtime) -> None:
@@ -292,6 +304,7 @@ class _PretrainRun(Loop[PretrainConfig]):
             "draws": dict(self.draws.bit_generator.state),
             "rng": self.workers.gather(capture_rng(self.runtime.torch_device)),
             "data_hash": self.data.train.content_hash,
+            "held_out_hash": self.data.held_out_hash,
         }
 
     def refuse_changed(self, state: Mapping[str, Any], *, allow_inexact: bool) -> None:
@@ -299,6 +312,11 @@ class _PretrainRun(Loop[PretrainConfig]):
             raise DamagedFileError(
                 f"{self.run.path}: the corpus {self.config.corpus} has changed since the checkpoint; "
                 "bring the old one back or choose another --out"
+            )
+        if state.get("held_out_hash", self.data.held_out_hash) != self.data.held_out_hash:
+            raise DamagedFileError(
+                f"{self.run.path}: the held-out text {self.data.held_out_name} has changed since the "
+                "checkpoint; bring the old one back or choose another --out"
             )
         started_by, size = len(state.get("rng", ())), self.workers.size
         if started_by != size and not allow_inexact:
@@ -328,7 +346,11 @@ class _PretrainRun(Loop[PretrainConfig]):
                 "sha256": train.content_hash,
                 "source": dict(train.provenance),
             },
-            "held_out": {"name": self.data.held_out_name, "tokens": len(self.data.held_out)},
+            "held_out": {
+                "name": self.data.held_out_name,
+                "tokens": len(self.data.held_out),
+                "sha256": self.data.held_out_hash,
+            },
             "unigram_loss": unigram_loss(train.counts(), self.data.held_out),
             "parameters": count_parameters(self.model),
         }
