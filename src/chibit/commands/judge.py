@@ -218,7 +218,7 @@ def _logs(
     logs: dict[tuple[str, str], _Log] = {}
     for run in loaded:
         train, held_out = open_data(run.config)
-        refuse_changed(run.run, run.config, train)
+        refuse_changed(run.run, run.config, train, held_out)
         if run.config.data_fraction < 1.0:  # it is judged on what all of the data say
             train, held_out = open_data(dataclasses.replace(run.config, data_fraction=1.0))
         key = (train.content_hash, "" if held_out is None else held_out.content_hash)
