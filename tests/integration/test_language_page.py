@@ -3,6 +3,8 @@
 import json
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from chibit.studies import STUDIES, study_configs
 
 pytest.importorskip("minigrid")
 pytest.importorskip("tiktoken")
+REPLAY = Path(__file__).parents[2] / "scripts" / "replay_splits.py"
 PAGE = (Path(__file__).parents[2] / "docs" / "language.md").read_text()
 COMMANDS = [
     shlex.split(line, comments=True)[1:]
@@ -68,6 +71,20 @@ def test_the_commands_run_one_after_the_other(folder, capsys):
         assert all(len(one["successes"]) == 4 for one in result["splits"]) and len(result["splits"]) == 11
     page = (folder / "runs" / "language" / "report.html").read_text()
     assert "Synonym minus nonsense" in page and "not known: no evidence" in page
+    replayed_as_before(folder / "runs" / "language")
+
+
+def replayed_as_before(study):
+    """Splits that say what they said have the outcomes that they had, which stay beside the new ones."""
+    before = {path: json.loads(path.read_text())["splits"] for path in study.glob("*/result.json")}
+    command = [sys.executable, REPLAY, study, "color_nonsense", "blank", "--keep-as", "before"]
+    for _ in range(2):  # the second time there is nothing to do
+        subprocess.run(command, check=True)
+    for path, splits in before.items():
+        known = {one["split"]: one["successes"] for one in splits}
+        known |= {f"{name}_before": known[name] for name in ("color_nonsense", "blank")}
+        now = {one["split"]: one["successes"] for one in json.loads(path.read_text())["splits"]}
+        assert now == known
 
 
 def test_the_study_has_what_was_asked_for():

@@ -47,8 +47,22 @@ _SPOKEN_VERBS: Mapping[str, tuple[str, ...]] = {
     "open": ("unlock",),
 }
 """Verbs as they stand in instructions."""
-NONSENSE = ("dax", "blick", "wug", "toma")
-"""Words that mean nothing (Carey 1978; Berko 1958), for each slot."""
+NONSENSE: Mapping[int, tuple[str, ...]] = {
+    1: ("gor", "mun", "fer", "mur"),
+    2: ("dax", "blick", "wug", "toma"),
+    3: ("daxen", "wugget", "blorft", "gazzer"),
+}
+"""Words that mean nothing, for each slot, by how many of GPT-2's tokens they are (some from Carey 1978 and
+Berko 1958). Of more tokens than the synonym, they would move all that follows to another place, which fails
+an agent, too: what is measured then is the length and not the meaning (docs/language.md)."""
+_LONG: Mapping[int, frozenset[str]] = {
+    2: frozenset(
+        {"carton", "keycard", "unlock", "scarlet", "maroon", "burgundy", "emerald", "jade", "azure", "cobalt"}
+        | {"indigo", "lavender", "magenta", "lilac"}
+    ),
+    3: frozenset({"sapphire", "turquoise"}),
+}
+"""Synonyms of more than one token where they stand."""
 HELD_OUT = frozenset(
     {
         ("red", "ball"),
@@ -96,12 +110,12 @@ def rephrase(mission: str, split: str, generator: np.random.Generator) -> str:
     word = word_in(mission, slot)
     if word is None:
         return mission
-    others: tuple[str, ...] = NONSENSE
-    if how == "synonym":
-        others = _SPOKEN_VERBS[word] if slot == "verb" else SYNONYMS[slot][word]
-    elif how == "wrong":
+    others = _SPOKEN_VERBS[word] if slot == "verb" else SYNONYMS[slot][word]
+    if how == "wrong":
         others = tuple(other for other in _WORDS[slot] if other not in (word, "put"))
     chosen = str(generator.choice(others))
-    if slot == "verb" and how == "nonsense" and word == "go to":
-        chosen += " to"  # the preposition stays
+    if how == "nonsense":  # of the length of the synonym that is said in the same room
+        spoken, space, preposition = chosen.partition(" ")
+        number = next((tokens for tokens, words in _LONG.items() if spoken in words), 1)
+        chosen = str(generator.choice(NONSENSE[number])) + space + preposition
     return _PATTERNS[slot].sub(chosen, mission, count=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from chibit.agents import Agent
@@ -21,6 +21,7 @@ def play_splits(
     *,
     seed: int,
     say: Callable[[str], None],
+    only: Collection[str] | None = None,
 ) -> tuple[list[dict[str, Any]], float]:
     """Play every split, from the same seeds.
 
@@ -31,13 +32,15 @@ def play_splits(
         num_episodes: of an evaluation; each split has twice as many. 0 plays none.
         seed: of the episodes.
         say: told of each split.
+        only: names of the splits; None plays all.
 
     Returns:
         A record of each for result.json, none where the environment has no splits; and the seconds they took.
     """
     records, seconds = list[dict[str, Any]](), 0.0
     played = {} if spec.env_id is None else ENVIRONMENTS[spec.env_id].played_at_end(spec.env_id)
-    for split, env_id in played.items() if num_episodes else ():
+    wanted = {split: env_id for split, env_id in played.items() if only is None or split in only}
+    for split, env_id in wanted.items() if num_episodes else ():
         asked = None if targets is None else targets[:1]
         (evaluation,) = evaluate(
             agent.policy(asked),

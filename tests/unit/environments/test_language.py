@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from chibit.core.errors import InputError
-from chibit.environments.instructions import HELD_OUT, SYNONYMS, is_held_out, rephrase, word_in
+from chibit.data.text.tokenizer import load_gpt2_tokenizer
+from chibit.environments.instructions import HELD_OUT, SLOTS, SYNONYMS, is_held_out, rephrase, word_in
 from chibit.environments.make import make_env
 from chibit.environments.registry import ENVIRONMENTS, LANGUAGE_SPLITS, LANGUAGE_TASKS
 
@@ -152,6 +153,28 @@ def test_splits_play_the_same_rooms_with_other_words():
     assert all(set(mission.split()) & every for mission in colors[0])
     assert all(word_in(mission, "color") is None for pair in colors for mission in pair)
     assert said("GoToLocalS8N4", "blank") == [""] * 12
+
+
+@pytest.mark.parametrize("slot", SLOTS)
+def test_nonsense_is_as_long_as_the_synonym_of_its_room(slot):
+    """Else the words after it stand elsewhere, and an agent fails for that."""
+    encode = load_gpt2_tokenizer().encode
+    missions = {
+        *(f"{verb} the {color} {kind}" for verb in ("go to", "pick up", "open")
+          for color in SYNONYMS["color"] for kind in SYNONYMS["type"]),
+        *(f"put the {color} box next to the red ball" for color in SYNONYMS["color"]),
+    }  # fmt: skip
+    lengths = set()
+    for mission in sorted(missions):
+        for seed in range(20):
+            synonym, nonsense = (
+                rephrase(mission, f"{slot}_{how}", np.random.default_rng(seed))
+                for how in ("synonym", "nonsense")
+            )
+            assert len(encode(synonym)) == len(encode(nonsense)), (synonym, nonsense)
+            assert synonym != nonsense
+            lengths.add(len(encode(synonym)) - len(encode(mission)))
+    assert len(lengths) > 1, "words of several lengths are among them"
 
 
 def test_words_are_put_into_their_slot():
