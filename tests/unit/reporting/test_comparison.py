@@ -433,6 +433,10 @@ class TestVerdict:
         found = self.verdict(tmp_path, runs, [0, 1], {"chibit": 0.0}, normalized=False)
         assert "a return of " in found.sentence
 
+    def test_methods_without_targets_are_shown_at_none(self, tmp_path, runs):
+        found = self.verdict(tmp_path, runs, range(5), {"random": 0.0, "bc": 1.0}, return_conditioned=False)
+        assert found.basis.startswith("By the mean of the last 4 evaluations; paired by seed")
+
     def test_no_finished_run(self, tmp_path, runs):
         runs.write_run(tmp_path, "dt", HOPPER, 0, finished=False)
         found = analyze(read_study(tmp_path)).verdict

@@ -49,11 +49,12 @@ def test_each_split_has_a_row_and_each_arm_its_mean(study):
     assert list(found) == ["seen", "color nonsense", "color synonym", "blank"]
     assert found["color synonym"][place["text_smollm2"]][0] == "62 ± 18"  # 75 and 50 %
     assert found["seen"][place["text_chibit"]][0] == "100 ± 0"
-    told = rows(signals)["color"]
-    shown, note = told[place["text_smollm2"]]
-    assert shown.startswith("+38 (") and note == "words known (0.43, random 0.14)"
-    shown, note = told[place["text_chibit"]]
-    assert shown.startswith("+0 (") and note == "words not known: no evidence (0.16, random 0.14)"
+    assert [column.label for column in signals.columns] == ["Arm", "Color"]
+    told = rows(signals)
+    ((shown, note),) = told["SmolLM2's features, reads"]
+    assert shown.startswith("+38 (") and note == "known (0.43, random 0.14)"
+    ((shown, note),) = told["ChibiT, reads"]
+    assert shown.startswith("0 (") and note == "not known: no evidence (0.16, random 0.14)"
 
 
 def test_the_page_and_the_tables_show_them(study):

@@ -26,11 +26,13 @@ def sections(canvas: Canvas, analysis: Analysis) -> Iterator[Section]:
     is_memory = any(memory_task(study, name) is not None for name in study.datasets)
     dashed = " Dashed: the best that is reached without memory." if is_memory else ""
     none = " (with one seed there is none)" if len(study.seeds) == 1 else ""
+    choice = describe_choice(study, analysis.target)
+    asked = f" At {choice}." if choice else ""
     yield Section(
         key="curves",
         title="Learning curves",
         caption=f"Mean over seeds; the band is the 95% bootstrap interval of that mean{none}. Dotted: mean "
-        f"of the training data's own episodes.{dashed} At {describe_choice(study, analysis.target)}.",
+        f"of the training data's own episodes.{dashed}{asked}",
         panels={
             None: [
                 *average_curves(canvas, analysis.scores[HEADLINE]),

@@ -108,7 +108,9 @@ def curve_at(run: Run, target: float | None) -> Curve:
 
 
 def describe_choice(study: Study, target: TargetChoice) -> str:
-    """The choice as the page states it, after ``at``."""
+    """The choice as the page states it, after ``at``; empty where no run takes a target."""
+    if all(curve.target_return is None for run in study.runs for curve in run.curves):
+        return ""
     if target == "best":
         return "on each data set the target return with the highest mean over all arms and seeds"
     if isinstance(target, str):

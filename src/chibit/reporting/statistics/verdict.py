@@ -360,7 +360,8 @@ def _cautions(scores: Scores, seeds: int) -> tuple[str, ...]:
 
 
 def _basis(scores: Scores, target: TargetChoice, datasets: Sequence[str], seeds: int, *, paired: bool) -> str:
-    start = f"By the {describe_rule(scores)}, at {describe_choice(scores.study, target)}"
+    choice = describe_choice(scores.study, target)
+    start = f"By the {describe_rule(scores)}" + (f", at {choice}" if choice else "")
     if seeds == 0:
         return f"{start}."
     pairing = "paired by seed, " if paired else ""

@@ -11,11 +11,21 @@ from typing import Any
 
 import numpy as np
 
+from chibit.reporting.read.arms import arm_label
 from chibit.reporting.read.run import Run
 from chibit.reporting.read.study import Study
 from chibit.reporting.statistics.intervals import mean_and_std, student_interval
 from chibit.reporting.tables.scores import SPREAD
-from chibit.reporting.tables.table import EMPTY, Cell, Row, Table, arm_columns, text, text_columns
+from chibit.reporting.tables.table import (
+    EMPTY,
+    Cell,
+    Row,
+    Table,
+    arm_columns,
+    number_columns,
+    text,
+    text_columns,
+)
 
 _SYNONYM, _NONSENSE = "_synonym", "_nonsense"
 
@@ -48,7 +58,7 @@ def _success(study: Study, dataset: str, runs: list[Run], place: int) -> Table:
     )
 
 
-def _signals(study: Study, dataset: str, runs: list[Run], place: int) -> Table:
+def _signals(study: Study, dataset: str, runs: list[Run], number: int) -> Table:
     slots = sorted(
         {
             one.split.removesuffix(_SYNONYM)
@@ -58,27 +68,30 @@ def _signals(study: Study, dataset: str, runs: list[Run], place: int) -> Table:
         }
     )
     rows = []
-    for slot in slots:
-        cells = []
-        for arm in study.arms:
-            of_arm = [run for run in runs if run.arm == arm]
-            signals = [
-                100 * (rates[slot + _SYNONYM] - rates[slot + _NONSENSE])
-                for run in of_arm
-                if {slot + _SYNONYM, slot + _NONSENSE} <= (rates := _rates(run)).keys()
-            ]
-            cells.append(_signal_cell(signals, _known(of_arm, slot)))
-        rows.append(Row(cells=(text(slot), *cells)))
+    for place, arm in enumerate(study.arms):
+        of_arm = [run for run in runs if run.arm == arm]
+        cells = [_signal_cell(_signals_of(of_arm, slot), _known(of_arm, slot)) for slot in slots]
+        rows.append(Row(cells=(text(arm_label(arm)), *cells), arm=place))
     return Table(
-        key=f"signals-{place}",
+        key=f"signals-{number}",
         title=f"Synonym minus nonsense: {dataset}",
         caption="Percentage points of success that a synonym brings beyond a nonsense word in its place, in "
-        "the same rooms; mean over the seeds and its 95% interval (Student). Words: the share whose nearest "
-        "other one means the same, by what the arm reads, and the same for random vectors (chibit words). "
-        "Where the words are not known, that nothing is found is no evidence.",
-        columns=(*text_columns("Words"), *arm_columns(study.arms)),
+        "the same rooms; mean over the seeds and its 95% interval (Student). Below: whether what the arm "
+        "reads knows the words, by the share whose nearest other one means the same, and that share for "
+        "random vectors (chibit words). Where they are not known, that nothing is found is no evidence.",
+        columns=(*text_columns("Arm"), *number_columns(*(slot.capitalize() for slot in slots))),
         rows=tuple(rows),
     )
+
+
+def _signals_of(runs: list[Run], slot: str) -> list[float]:
+    """Of each run that was played on both splits, in percentage points."""
+    both = {slot + _SYNONYM, slot + _NONSENSE}
+    return [
+        100 * (rates[slot + _SYNONYM] - rates[slot + _NONSENSE])
+        for run in runs
+        if both <= (rates := _rates(run)).keys()
+    ]
 
 
 def _rates(run: Run) -> dict[str, float]:
@@ -96,11 +109,17 @@ def _signal_cell(signals: list[float], known: str) -> Cell:
     if not signals:
         return EMPTY
     mean = float(np.mean(signals))
-    shown = f"{mean:+.0f}".replace("-", "−")
+    shown = _signed(mean)
     if len(signals) > 1:
         interval = student_interval([np.array(signals)])
-        shown += f" ({interval.low:+.0f} to {interval.high:+.0f})".replace("-", "−")
+        shown += f" ({_signed(interval.low)} to {_signed(interval.high)})"
     return Cell(text=shown, sort=mean, note=known)
+
+
+def _signed(points: float) -> str:
+    """``+3``, ``−3`` with a real minus sign, or ``0``."""
+    written = f"{points:+.0f}".replace("-", "−")
+    return written if written[1:] != "0" else "0"
 
 
 def _known(runs: list[Run], slot: str) -> str:
@@ -113,5 +132,5 @@ def _known(runs: list[Run], slot: str) -> str:
             shares = [test.get(name) for name in ("nearest", "random")]
             if all(isinstance(share, float) for share in shares):
                 found = "known" if test.get("known") is True else "not known: no evidence"
-                return f"words {found} ({shares[0]:.2f}, random {shares[1]:.2f})"
+                return f"{found} ({shares[0]:.2f}, random {shares[1]:.2f})"
     return ""
