@@ -198,7 +198,11 @@ def experiment() -> str:
     """All studies that are kept as run directories."""
     parts = []
     for folder in kept_studies():
-        summary = STUDIES[folder.name].summary if folder.name in STUDIES else "no study of this version"
+        summary = (
+            STUDIES[folder.name].summary
+            if folder.name in STUDIES
+            else "single runs; the page that names them says why"
+        )
         said = f"{summary[:1].upper()}{summary[1:]}. Raw results: `results/{folder.name}`."
         head = f"### Study `{folder.name}`\n\n{said}\n"
         parts.append(f"{head}\n{stage_0(folder) if folder.name in STAGE_0 else outcomes(folder)}")

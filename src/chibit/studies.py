@@ -282,11 +282,11 @@ _OWN = {
     "memory_grid": replace(
         MEMORY,
         summary="MiniGrid's memory task, where the cue is to be compared: contexts of 1 and 20",
-        arms=("random_last1", "random_last20", "chibit_last20", "discrete_bc"),
+        arms=("random_last1", "random_last20", "random_matched_last20", "chibit_last20", "discrete_bc"),
         data=("minigrid-memory-s7-expert", "minigrid-memory-s13-expert"),
         num_steps=2_000,
         evaluate_every=500,
-        comparisons=(("chibit_last20", "random_last20"),),
+        comparisons=tuple(("chibit_last20", f"random{kind}_last20") for kind in ("", "_matched")),
     ),
     "stitching": STITCHING,
     "stitching_longer": replace(
