@@ -155,6 +155,7 @@ IN_MEMORY = {
     ("evaluation/attention.py", "np.savez_compressed", "buffer"),
     ("data/readers/sandbox.py", "np.save", "file"),
     ("data/store.py", "np.save", "file"),
+    ("data/store.py", "shutil.copyfileobj", "source"),
     ("data/readers/minari_spaces.py", "Image.open", "io.BytesIO(content)"),
     ("data/text/tokens.py", "np.memmap", "file"),
     ("core/run_dir.py", "self.path.rmdir"),
