@@ -56,10 +56,13 @@ class EnvironmentPool(contextlib.AbstractContextManager["EnvironmentPool"]):
             raise InputError(f"max_episode_steps is {max_episode_steps}, expected at least 1")
         self.env_id, self.d4rl_physics, self.max_episode_steps = env_id, d4rl_physics, max_episode_steps
         self._environments: list[gym.Env] = []
-        first = self.take(1)[0]
-        if not isinstance(first.observation_space, Box):
-            raise InputError(f"{env_id}: observations are {first.observation_space}, expected a Box")
-        self._spaces = Spaces.of(env_id, first)
+        with contextlib.ExitStack() as refused:
+            refused.callback(self.close)
+            first = self.take(1)[0]
+            if not isinstance(first.observation_space, Box):
+                raise InputError(f"{env_id}: observations are {first.observation_space}, expected a Box")
+            self._spaces = Spaces.of(env_id, first)
+            refused.pop_all()
 
     @property
     def kind(self) -> Kind:

@@ -180,7 +180,8 @@ def rollout(
         with a fault, and the others go on.
 
     Raises:
-        InputError: if the policy's actions do not have the shape that the environments take.
+        InputError: if the policy's actions do not have the shape that the environments take, or an
+            environment does not begin with an observation of its shape, finite in single precision.
     """
     return play(policy, Stage(environments), seeds, target_returns=target_returns, progress=progress)
 
@@ -276,6 +277,8 @@ class Played:
                 f"{self.num_episodes} episodes for {len(self.target_returns)} target returns, expected at "
                 "least 1 of each"
             )
+        if self.score_reference is not None and self.score_reference[0] == self.score_reference[1]:
+            raise InputError(f"score_reference is {self.score_reference}, expected two different returns")
 
     @property
     def asked(self) -> list[float]:
@@ -341,9 +344,11 @@ def _play_wave(
     ]
     if isinstance(policy, StackPolicy):
         policy.seat(np.repeat([part.place for part in parts], counts))
+    if len(asked) not in (0, sum(counts)):
+        raise InputError("target_returns: some are None, expected a number for each, or None alone")
     wanted = [(part.environments, count) for part, count in zip(parts, counts, strict=True)]
     with unlimited(policy), on_stage(wanted) if crew is None else crew.on_stage(wanted) as stage:
-        targets = np.array(asked) if len(asked) == sum(counts) else None
+        targets = np.array(asked) if asked else None
         return play(policy, stage, seeds, target_returns=targets, progress=progress)
 
 

@@ -6,7 +6,6 @@ Dimensions: E environments · L of them that still run · S state_dim · A act_d
 from __future__ import annotations
 
 import contextlib
-import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -133,6 +132,8 @@ def _reset(env: gym.Env, seed: int, shape: tuple[int, ...]) -> tuple[np.ndarray,
     if observation.shape != shape:
         found = f"an observation of shape {observation.shape}"
         raise InputError(f"{name}: reset gave {found}, its observation_space says {shape}; correct it")
+    if not _are_finite(observation):
+        raise InputError(f"{name}: reset gave an observation that is not finite; correct it")
     return observation, info
 
 
@@ -144,18 +145,22 @@ def _step(env: gym.Env, action: np.ndarray) -> tuple[np.ndarray, float, bool, bo
         observation, reward, terminated, truncated, info = env.step(action)
     except _breakdowns() as error:
         return f"the environment raised {type(error).__name__}: {first_line(error)}"
-    with np.errstate(over="ignore"):  # a value beyond float32 becomes infinite and is refused below
-        observation, reward = np.asarray(observation), float(reward)
-        if observation.shape != env.observation_space.shape:
-            return f"the environment gave an observation of shape {observation.shape}"
-        is_finite = np.isfinite(observation.astype(np.float32)).all()
-    if not (is_finite and math.isfinite(reward)):
+    observation, reward = np.asarray(observation), float(reward)
+    if observation.shape != env.observation_space.shape:
+        return f"the environment gave an observation of shape {observation.shape}"
+    if not (_are_finite(observation) and _are_finite(np.array(reward))):
         return "the environment gave a value that is not finite"
     over = bool(terminated or truncated)
     if over and _simulation_was_reset(env):
         return "the simulation became unstable"
     success = info.get("success", info.get("is_success"))
     return observation, reward, over, None if success is None else bool(success)
+
+
+def _are_finite(values: np.ndarray) -> bool:
+    """Whether all are finite in single precision, in which policies see them."""
+    with np.errstate(over="ignore"):
+        return bool(np.isfinite(values.astype(np.float32)).all())
 
 
 def _breakdowns() -> tuple[type[Exception], ...]:
@@ -167,9 +172,9 @@ def _breakdowns() -> tuple[type[Exception], ...]:
 
 def _simulation_was_reset(env: gym.Env) -> bool:
     """Whether MuJoCo met a state that is not finite: it then silently starts again from the initial pose."""
-    data = getattr(env.unwrapped, "data", None)
-    if data is None or "mujoco" not in sys.modules:
+    mujoco, data = sys.modules.get("mujoco"), getattr(env.unwrapped, "data", None)
+    if mujoco is None or not isinstance(data, mujoco.MjData):
         return False
-    kinds = sys.modules["mujoco"].mjtWarning
+    kinds = mujoco.mjtWarning
     bad = [kinds.mjWARN_BADQPOS, kinds.mjWARN_BADQVEL, kinds.mjWARN_BADQACC]
     return bool(np.asarray(data.warning.number)[[int(kind) for kind in bad]].any())

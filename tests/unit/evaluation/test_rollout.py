@@ -86,6 +86,8 @@ class Broken(Countdown):
                 observation = np.zeros(3)
             if self.how == "reward":
                 reward = float("inf")
+            if self.how == "huge reward":
+                reward = 1e300
         return observation, reward, terminated, truncated, info
 
 
@@ -146,6 +148,7 @@ def test_policy_sees_the_observation_of_its_own_episode():
         ("observation", "not finite"),
         ("overflow", "not finite"),
         ("reward", "not finite"),
+        ("huge reward", "not finite"),
         ("shape", "an observation of shape (3,)"),
     ],
 )
@@ -193,6 +196,16 @@ class WrongSpace(Countdown):
     observation_space = Box(-1, 1, (3,))
 
 
+class BeginsWith(Countdown):
+    def __init__(self, value: float) -> None:
+        super().__init__(3)
+        self.value = value
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.array([0.0, self.value]), {}
+
+
 class NoReset(Countdown):
     def reset(self, *, seed=None, options=None):
         raise RuntimeError("no license\nmore")
@@ -201,6 +214,9 @@ class NoReset(Countdown):
 def test_an_environment_that_cannot_begin_is_refused_in_one_line():
     with pytest.raises(InputError, match=r"^WrongSpace: reset gave .* shape \(2,\), its .* says \(3,\)"):
         rollout(FixedActions(ZERO), [WrongSpace(3)], [0])
+    for value in (np.nan, np.inf, 1e300):
+        with pytest.raises(InputError, match="^BeginsWith: reset gave an observation that is not finite"):
+            rollout(FixedActions(ZERO), [Countdown(3), BeginsWith(value)], [0, 0])
     broken = NoReset(3)
     for name in ("NoReset", "Mine-v0"):
         with pytest.raises(InputError, match=rf"^{name}: .* cannot be reset \(RuntimeError: no license\)$"):
@@ -235,6 +251,12 @@ def test_mujoco_resetting_itself_is_noticed(monkeypatch, tmp_path):
     unstable, stable = rollout(FixedActions(np.zeros((1, 6), np.float32)), environments, [1, 1])
     assert unstable.fault == "the simulation became unstable"
     assert stable.fault is None
+
+
+def test_an_environment_may_have_data_of_its_own():
+    env = Countdown(2)
+    env.data = np.zeros(3)  # as MuJoCo's have, by name
+    assert rollout(FixedActions(ZERO), [env], [0])[0].fault is None
 
 
 def test_failed_episodes_are_said_kept_and_not_scored(monkeypatch, caplog):
@@ -381,6 +403,8 @@ def test_sizes_unlike_the_environments_are_refused(sizes, said):
         ({"num_episodes": 0}, "at least 1"),
         ({"target_returns": []}, "at least 1"),
         ({"max_episode_steps": 0}, "max_episode_steps is 0"),
+        ({"target_returns": [None, 3600.0]}, "some are None"),
+        ({"score_reference": (3.0, 3.0)}, "two different returns"),
         ({"policy": FixedActions(np.zeros((1, 2), np.float32))}, r"shape \(1, 2\), .* takes \(1, 3\)"),
     ],
 )
@@ -393,7 +417,8 @@ def test_bad_calls_are_refused_in_one_line(call, said):
 
 
 def test_spaces_that_no_policy_can_use_are_refused(monkeypatch):
-    env = Countdown(1)
+    env, closed = Countdown(1), []
+    env.close = lambda: closed.append(True)
     monkeypatch.setattr("chibit.evaluation.pool.make_env", lambda *args, **kwargs: env)
     env.observation_space = Dict({"x": Discrete(2)})
     with pytest.raises(InputError, match="expected a Box"):
@@ -401,6 +426,7 @@ def test_spaces_that_no_policy_can_use_are_refused(monkeypatch):
     env.observation_space, env.action_space = Box(-1, 1, (2,)), Dict({"x": Discrete(2)})
     with pytest.raises(InputError, match="expected a vector or integers"):
         EnvironmentPool("Hopper-v5")
+    assert closed == [True, True]
 
 
 def test_what_is_asked_for_each_target_is_in_what_comes_back(monkeypatch, caplog):
