@@ -66,12 +66,15 @@ def attention_maps(
         temperature: of the sharpened maps, positive; 1 changes nothing, near 0 only the largest remain.
 
     Raises:
-        InputError: if the temperature is not positive, or no window is free of padding.
+        InputError: if the temperature is not positive, the tokens of a step are not return, state and action,
+            or no window is free of padding.
     """
     if not temperature > 0:
         raise InputError(f"temperature is {temperature}, expected a positive number")
     if model.tokens_per_step != 3:
         raise InputError("attention: a model without return tokens is not drawn; use one with return_tokens")
+    if model.return_token != 0:
+        raise InputError("attention: a model whose returns come after states is not drawn; give a dt run")
     whole = batch.attention_mask.all(dim=1)
     if not whole.any():
         length = batch.attention_mask.shape[1]

@@ -21,7 +21,7 @@ import gymnasium as gym
 import numpy as np
 
 from chibit.agents.base import Policy
-from chibit.core.errors import InputError, ResourceError
+from chibit.core.errors import InputError, ResourceError, first_line
 from chibit.core.files import make_folder, replacing
 from chibit.environments.make import make_env
 from chibit.environments.registry import find_environment
@@ -85,6 +85,10 @@ def record_video(
         d4rl_physics: contact margins as before MuJoCo 3.5.
         max_seconds: longest video, in seconds of the environment's time.
         size: width and height of a MuJoCo picture in pixels, a multiple of 16.
+
+    Raises:
+        InputError: for a number out of range, or a missing package.
+        ResourceError: where nothing draws, or a picture cannot be drawn or written; there is no file then.
     """
     if size < 16 or size % 16 or not max_seconds > 0:
         raise InputError(
@@ -150,13 +154,18 @@ class _Filmed(gym.Wrapper):
         super().close()
 
     def _take_picture(self) -> None:
-        picture = np.asarray(self.env.render())
-        if self._caption is not None:
-            picture = captioned(picture, self._caption)
-        picture = np.ascontiguousarray(picture)
-        if self._writer is None:
-            self._writer = _open_writer(self._path, picture.shape[1::-1], self._fps)
-        self._writer.send(picture)
+        try:
+            picture = np.asarray(self.env.render())
+            if self._caption is not None:
+                picture = captioned(picture, self._caption)
+            picture = np.ascontiguousarray(picture)
+            if self._writer is None:
+                self._writer = _open_writer(self._path, picture.shape[1::-1], self._fps)
+            self._writer.send(picture)
+        except Exception as error:  # of OpenGL or ffmpeg; the rollout would take it for the simulation's
+            raise ResourceError(
+                f"video: picture {self.frames} cannot be made ({first_line(error)})"
+            ) from error
         self.frames += 1
 
 

@@ -12,7 +12,7 @@ from chibit.core.shared_folder import shared_folder
 from chibit.core.temporary import remove
 from chibit.data.dataset import DatasetSpec
 from chibit.policy.card import PolicyScore, model_card
-from chibit.policy.format import write_policy
+from chibit.policy.format import checked_target, write_policy
 from chibit.policy.onnx_policy import GRAPH
 
 _KIND = "policy"
@@ -116,12 +116,13 @@ def film(agent: Agent, spec: DatasetSpec, path: Path, *, target_return: float | 
         agent: plays with its current weights.
         spec: of the data it was trained on; names the environment.
         path: the mp4 file.
-        target_return: raw return to ask for; None where the agent takes none.
+        target_return: raw return to ask for; None is the data's first default where the method takes one.
         seed: of the episode.
     """
     if spec.env_id is None:
         raise InputError("video: the data name no environment that chibit knows")
     from chibit.evaluation.video import record_video  # it needs Gymnasium, which acting does not
 
-    policy = agent.policy(None if target_return is None else (target_return,))
+    target = checked_target(agent, spec, target_return)
+    policy = agent.policy(None if target is None else (target,))
     record_video(policy, spec.env_id, path, seed=seed, d4rl_physics=spec.d4rl_physics)

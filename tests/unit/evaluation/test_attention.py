@@ -115,3 +115,6 @@ def test_refusals():
     padded = dataclasses.replace(batch, attention_mask=torch.zeros(5, 4, dtype=torch.bool))
     with pytest.raises(InputError, match="no window has 4 real steps"):
         attention_maps(model, padded)
+    model.return_token = 1  # of states, returns, actions
+    with pytest.raises(InputError, match="returns come after states"):
+        attention_maps(model, batch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
@@ -65,6 +66,25 @@ def test_a_real_video_of_halfcheetah(renderer, tmp_path):
     assert "h264" in log and "20 fps" in log
     assert pictures[0].std() > 20  # not blank
     assert np.abs(pictures[0].astype(int) - pictures[-1]).mean() > 2  # it moves
+
+
+class Fading(gym.Wrapper):
+    """Loses its renderer after a few pictures."""
+
+    left = 3
+
+    def render(self):
+        self.left -= 1
+        if self.left < 0:
+            raise RuntimeError("OpenGL is gone\nmore")
+        return self.env.render()
+
+
+def test_a_picture_that_cannot_be_drawn_is_said_and_leaves_no_file(renderer, tmp_path, monkeypatch):
+    monkeypatch.setattr(video, "make_env", lambda *args, **kwargs: Fading(make_env(*args, **kwargs)))
+    with pytest.raises(ResourceError, match=r"^video: picture 3 cannot be made \(OpenGL is gone\)$"):
+        record_video(Swinging(6), "HalfCheetah-v5", tmp_path / "run.mp4", max_seconds=1.0)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_camera_follows_the_body(renderer):
