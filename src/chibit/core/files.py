@@ -124,6 +124,20 @@ def require_inside(path: Path, folder: Path, remedy: str) -> None:
         raise read_error(path, error, InputError, remedy) from error
 
 
+def user_path(name: str | Path) -> Path:
+    """The path that a user's name stands for, with the home folder for `~`.
+
+    Raises:
+        InputError: where the system takes no such name, as one of more than 255 bytes.
+    """
+    path = Path(os.path.expanduser(name))
+    try:
+        path.exists()
+    except OSError as error:
+        raise read_error(str(path)[:300], error) from error
+    return path
+
+
 def list_folder(path: Path, *, inside: Path) -> list[Path]:
     """Entries of a folder, sorted; InputError where it leads out of `inside`, it is not looked into then."""
     require_inside(path, inside, "remove the link")

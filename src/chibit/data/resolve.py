@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from chibit.core.errors import InputError
-from chibit.core.files import check_name, nearest
+from chibit.core.files import check_name, nearest, user_path
 from chibit.core.home import home_folder as home_folder
 from chibit.core.temporary import remove
 from chibit.data.readers.base import FORMATS, Format
@@ -64,13 +63,9 @@ def find_source(name_or_path: str | Path, places: Places) -> Found:
         found = _FINDERS[known.source](str(name_or_path), known, places)
         if found is not None:
             return _by_path(found)
-    path = Path(os.path.expanduser(name_or_path))
+    path = user_path(name_or_path)
     shown = repr(str(name_or_path)[:300])
-    try:
-        exists = bool(str(name_or_path).strip()) and path.exists()
-    except OSError as error:
-        raise InputError(f"{shown}: cannot read ({error.strerror})") from error
-    if exists:
+    if str(name_or_path).strip() and path.exists():
         return _by_path(path)
     whole, _, part = path.name.rpartition(":")
     if whole and path.with_name(whole).exists():

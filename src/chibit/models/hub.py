@@ -14,7 +14,7 @@ from torch import Tensor
 
 from chibit.core.config import read_json
 from chibit.core.errors import DamagedFileError, InputError, ResourceError, needing
-from chibit.core.files import check_name, open_regular
+from chibit.core.files import check_name, open_regular, user_path
 from chibit.core.network import unreachable
 from chibit.core.tensors import read_safetensors
 
@@ -40,7 +40,7 @@ def model_folder(source: str, *, flag: str) -> Path:
         InputError: if a path does not exist, or the Hub knows no such model.
         ResourceError: if the Hub does not answer and its cache has no copy; this takes seconds.
     """
-    folder = Path(source).expanduser()
+    folder = user_path(source)
     if source and folder.is_dir():
         _check_files(folder)
         return folder

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from chibit.core.errors import DamagedFileError, InputError, UserError, first_line, needing
 from chibit.core.fields import MAX_LAYERS
+from chibit.core.files import user_path
 from chibit.core.memory import check_fits
 from chibit.core.runtime import evaluating
 from chibit.models.hub import model_folder, read_config, require_safe_weights
@@ -324,7 +325,7 @@ def load_tokenizer(source: str) -> Callable[[str], list[int]]:
 
 def _locate(source: str) -> tuple[Path, dict[str, str]]:
     """Folder of a model, and the argument that names the GGUF file in it, if that is what it has."""
-    path = Path(source).expanduser()
+    path = user_path(source)
     if path.suffix == ".gguf" and path.is_file():
         folder, files = path.parent, [path.name]
     else:

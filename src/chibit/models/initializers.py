@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from chibit.core.errors import InputError
-from chibit.core.files import nearest
+from chibit.core.files import nearest, user_path
 from chibit.core.home import language_model_folder
 from chibit.core.plugins import AddressedRegistry, is_address
 from chibit.models.conversion import Family, load_converted
@@ -261,8 +261,8 @@ def _load(spec: str, image_gpt_norm: Norm) -> Weights:
                 f"{spec} is not pre-trained yet; chibit train and chibit study do it on first use"
             )
         return _from_language_model(load_language_model(_language_model_folder(folder)))
-    if spec and Path(spec).expanduser().is_dir():
-        return _from_language_model(load_language_model(_language_model_folder(Path(spec).expanduser())))
+    if spec and user_path(spec).is_dir():
+        return _from_language_model(load_language_model(_language_model_folder(user_path(spec))))
     hint = nearest(kind, (*_KNOWN, *INITIALIZERS)) or f"; expected {', '.join(_KNOWN)}ID, or a folder"
     if is_address(spec.rpartition(":")[0]) or is_address(spec):
         hint = f"; if it is of a module of yours, give --initializer {spec} (in Python: import {kind})"

@@ -191,7 +191,10 @@ def test_a_folder_is_itself(tmp_path: Path) -> None:
     assert model_folder(str(tmp_path), flag="x") == tmp_path
 
 
-@pytest.mark.parametrize("source", ["./nowhere", "/nowhere/at/all", "a/b/c", "~/nowhere", "a;b", "../up", ""])
+@pytest.mark.parametrize(
+    "source",
+    ["./nowhere", "/nowhere/at/all", "a/b/c", "~/nowhere", "~nobody-here/x", "a;b", "../up", "", "a" * 300],
+)
 def test_neither_a_folder_nor_an_id(source: str) -> None:
     with pytest.raises(InputError):
         model_folder(source, flag="x")

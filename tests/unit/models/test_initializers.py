@@ -214,6 +214,9 @@ def test_text_of_another_vocabulary(folder: Path) -> None:
         ("hf:", "names no model"),
         ("./nowhere", "neither a known name nor a folder"),
         ("gpt2:./nowhere", "no such folder"),
+        ("~nobody-here/x", "neither a known name nor a folder"),
+        ("a" * 300, "cannot read"),
+        ("hf:" + "a" * 300, "cannot read"),
         ("random_matched:./nowhere", "neither a known name nor a folder"),
     ],
 )

@@ -19,7 +19,7 @@ import numpy as np
 
 from chibit.core.config import read_json
 from chibit.core.errors import DamagedFileError, InputError
-from chibit.core.files import open_regular, read_regular
+from chibit.core.files import open_regular, read_regular, user_path
 from chibit.core.fingerprint import fingerprint
 from chibit.core.progress import byte_bar
 from chibit.data.resolve import home_folder
@@ -53,7 +53,7 @@ def build_corpus(
     """
     if is_corpus(out):
         return open_corpus(out)
-    folder = Path(source).expanduser()
+    folder = user_path(source)
     shards = sorted(folder.glob(f"*{SHARD_SUFFIX}")) if folder.is_dir() else []
     if shards:
         if tokenizer != "gpt2":
@@ -79,7 +79,7 @@ def load_corpus(
     """
     if not str(source).strip():
         raise InputError("corpus: got an empty name, expected a file or folder of text, or a known name")
-    folder = Path(source).expanduser()
+    folder = user_path(source)
     if is_corpus(folder):
         return open_corpus(folder)
     is_own = str(source) not in HUB_CORPORA and folder.exists()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from chibit.core.errors import DamagedFileError, InputError, ResourceError, UserError, first_line, needing
-from chibit.core.files import nearest, open_regular
+from chibit.core.files import nearest, open_regular, user_path
 from chibit.core.network import unreachable
 
 HUB_CORPORA = {
@@ -57,7 +57,7 @@ def find_text(source: str | Path) -> TextSource:
     """Find text by an id of `HUB_CORPORA`, or by the path of a file or folder."""
     if source in HUB_CORPORA:
         return _hub_text(str(source))
-    path = Path(source).expanduser()
+    path = user_path(source)
     if path.is_file() and _is_text(path):
         files = [path]
     elif path.is_dir():

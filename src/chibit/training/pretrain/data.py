@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from chibit.core.errors import InputError
+from chibit.core.files import user_path
 from chibit.core.runtime import Runtime, evaluating
 from chibit.data.text.corpus import load_corpus
 from chibit.data.text.sources import HUB_CORPORA
@@ -42,7 +42,7 @@ class PretrainData:
 
 def is_gone(name: str) -> bool:
     """Whether a text is a file or folder that is not here any more."""
-    return name not in {*SYNTHETIC, *HUB_CORPORA} and not Path(name).expanduser().exists()
+    return name not in {*SYNTHETIC, *HUB_CORPORA} and not user_path(name).exists()
 
 
 def load_pretrain_data(config: PretrainConfig, *, progress: bool) -> PretrainData:

@@ -21,6 +21,7 @@ from chibit.agents.guard import StepGuard
 from chibit.core.checkpoint import Checkpoint
 from chibit.core.config import Checked, find_idle, to_json
 from chibit.core.errors import DamagedFileError, DivergenceError, InputError, ResourceError, first_line
+from chibit.core.files import user_path
 from chibit.core.memory import check_fits
 from chibit.core.optimizers import restore_optimizer
 from chibit.core.run_dir import RunDir
@@ -131,7 +132,7 @@ def pretrain(
 def refuse_changed_text(run: RunDir, config: PretrainConfig) -> None:
     """Stop where a finished run's own texts, if they are still there, are not those that it read."""
     text = (config.text or "") if config.corpus == "shuffled_text" else config.corpus
-    if not text or not Path(text).expanduser().exists() or is_gone(config.validation or text):
+    if not text or not user_path(text).exists() or is_gone(config.validation or text):
         return
     data, record = load_pretrain_data(config, progress=False), run.provenance(PretrainProvenance)
     then = str(record["corpus"].get("sha256"))

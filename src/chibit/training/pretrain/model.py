@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 from chibit.core.errors import InputError
+from chibit.core.files import user_path
 from chibit.core.runtime import evaluating
 from chibit.data.text.corpus import corpus_tokenizer
 from chibit.data.text.tokens import TokenDataset
@@ -38,7 +37,7 @@ def make_language_model(config: PretrainConfig, vocab_size: int) -> LanguageMode
         return LanguageModel(
             LanguageModelConfig(gpt=config.gpt, vocab_size=vocab_size, n_positions=config.n_positions)
         )
-    model = load_language_model(Path(config.initializer).expanduser())
+    model = load_language_model(user_path(config.initializer))
     for name, found, wanted in (
         ("tokens", model.config.vocab_size, vocab_size),
         ("positions", model.config.n_positions, config.n_positions),
