@@ -206,10 +206,11 @@ class Episodes(EpisodePolicy):
         """Go through the history of one episode, in which somebody else acted.
 
         It sees at each step what was seen, done and earned until then. Afterwards the episode runs on: the
-        next `act` takes over.
+        next `act` takes over. Where a step is refused, it is at that step.
 
         Args:
-            observations: (T, S), or dictionaries of arrays (T, ...), as `act` takes them.
+            observations: (T, S), or (T,) where S is 1, or dictionaries of arrays (T, ...), as `act` takes
+                them.
             actions: (T, A) or (T,), what was done.
             rewards: (T,) raw.
             target_return: raw return to ask for.
@@ -231,10 +232,10 @@ class Episodes(EpisodePolicy):
         self.reset(1, target_return=target_return, seed=seed)
         if mission is not None:
             self.instruct(mission)
-        chosen = []
+        chosen, shape = [], self._shapes.action_shape
         for step in range(len(earned)):
             try:
-                chosen.append(self.act(_at(observations, slice(step, step + 1)))[0])
+                chosen.append(self.act(_at(observations, slice(step, step + 1))).reshape(shape))
                 self.observe(earned[step], False, done[step : step + 1])
             except InputError as error:
                 raise InputError(f"replay: step {step}: {error}") from error

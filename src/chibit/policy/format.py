@@ -10,30 +10,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
 from chibit.agents import AGENTS, make_agent
-from chibit.agents.base import Agent
+from chibit.agents.base import Agent, AgentConfig
 from chibit.core.checkpoint import pack_tensors
 from chibit.core.config import Checked, from_json, read_json, to_json
 from chibit.core.errors import DamagedFileError, InputError, first_line
 from chibit.core.fields import Since
 from chibit.core.files import write_atomic
-from chibit.core.memory import read_whole
-from chibit.core.runtime import resolve_runtime
+from chibit.core.memory import check_fits, read_whole
+from chibit.core.runtime import Runtime, resolve_runtime
 from chibit.core.version import __version__
 from chibit.data.dataset import DatasetSpec
 from chibit.models.counting import check_plausible, require_fit
 from chibit.models.hub import links_within
 from chibit.policy.card import PolicyScore
+from chibit.policy.shapes import read_target
 
 SCHEMA = 1
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
@@ -94,16 +94,13 @@ def checked_target(agent: Agent, spec: DatasetSpec, target_return: float | None)
     """Raw return to ask for: the given one, or the data's first default; None where the method takes none.
 
     Raises:
-        InputError: for one that is not finite, or given to a method that takes none.
+        InputError: for one that is no finite number, or given to a method that takes none.
     """
     if not agent.is_return_conditioned:
         if target_return is not None:
             raise InputError(f"target_return is {target_return}, but this method takes none")
         return None
-    target = spec.default_target_returns[0] if target_return is None else float(target_return)
-    if not np.isfinite(target):
-        raise InputError(f"target_return is {target}, expected a finite number")
-    return target
+    return read_target(spec.default_target_returns[0] if target_return is None else target_return)
 
 
 def read_policy(folder: Path) -> SavedPolicy:
@@ -134,15 +131,16 @@ def load_agent(saved: SavedPolicy, folder: Path, device: str) -> Agent:
     Raises:
         InputError: for a method or a configuration that is unknown.
         DamagedFileError: for weights that are damaged or do not fit.
+        ResourceError: for a model that this machine has no memory for.
     """
     path, root = folder / _CONFIG, links_within(folder)
     where = f"{path}: config"
     entry = AGENTS.find(saved.agent, f"{path}: agent", saved.agent_class)
     config = from_json(entry.config, saved.config, where).in_folder(folder, where)
     tensors = _read_tensors(folder / _WEIGHTS, saved.sha256, root)
-    check_plausible(config, tensors, path)
     # The number of threads is the caller's business: acting must not change it.
     runtime = resolve_runtime(device, num_threads=torch.get_num_threads())
+    check_size(config, saved.spec, tensors, path, runtime)
     try:
         agent = make_agent(config, saved.spec, runtime)
     except (RuntimeError, MemoryError) as error:  # sizes beyond all memory
@@ -152,6 +150,27 @@ def load_agent(saved: SavedPolicy, folder: Path, device: str) -> Agent:
     require_fit(tensors, modules.state_dict(), folder / _WEIGHTS)
     modules.load_state_dict(tensors)
     return agent
+
+
+def check_size(
+    config: AgentConfig, spec: DatasetSpec, tensors: Mapping[str, torch.Tensor], path: Path, runtime: Runtime
+) -> None:
+    """Refuse an agent that is larger than this machine or than its weights, before it is built.
+
+    Args:
+        config: of the agent.
+        spec: of the data it was trained on.
+        tensors: its weights.
+        path: where the config is, for the message.
+        runtime: where the agent will be.
+
+    Raises:
+        ResourceError: for one that this machine has no memory for.
+        DamagedFileError: for one that has other weights.
+    """
+    check_plausible(config, tensors, path)
+    needed = replace(config, batch_size=1).num_bytes(spec)  # type: ignore[type-var]
+    check_fits(needed, f"{path}: its model", "use a larger machine", runtime.memory)
 
 
 def _read_tensors(path: Path, sha256: str, root: Path) -> dict[str, torch.Tensor]:

@@ -16,7 +16,7 @@ from chibit.core.errors import DamagedFileError, InputError, first_line, needing
 from chibit.core.files import check_regular
 from chibit.core.state_policies import MemorylessPolicy, RecentPolicy
 from chibit.policy.episodes import Episodes
-from chibit.policy.shapes import Shapes
+from chibit.policy.shapes import Shapes, read_target
 
 GRAPH = "policy.onnx"
 _REMEDY = "write it again with chibit export --onnx"
@@ -49,9 +49,8 @@ class OnnxPolicy(Episodes):
         shapes, saved = Shapes.of(facts["spec"]), facts["target_return"]
         if saved is None and target_return is not None:
             raise InputError(f"target_return is {target_return}, but this method takes none")
-        target = saved if target_return is None else float(target_return)
-        if target is not None and not np.isfinite(target):
-            raise InputError(f"target_return is {target}, expected a finite number")
+        asked = saved if target_return is None else target_return
+        target = None if asked is None else read_target(asked)
         acting: EpisodePolicy
         if "context_length" in facts:
             acting = _Trajectories(session, facts, shapes, 0.0 if target is None else target)

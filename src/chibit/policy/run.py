@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,12 @@ from chibit.core.checkpoint import load_checkpoint, marked
 from chibit.core.config import Checked, from_json
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.fields import Targets, Workers
-from chibit.core.memory import check_fits
 from chibit.core.run_dir import RunDir
 from chibit.core.run_records import read_record
 from chibit.core.runtime import Precision, resolve_runtime
 from chibit.data.dataset import DatasetSpec
 from chibit.evaluation.summary import EvaluationSummary, summarize_record
-from chibit.models.counting import check_plausible
+from chibit.policy.format import check_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +59,7 @@ def load_run_agent(path: Path, which: str = "last", *, device: str = "auto") -> 
     Raises:
         InputError: where there is no such run or checkpoint, or its method is not known here.
         DamagedFileError: for files that are damaged or do not fit together.
+        ResourceError: for a model that this machine has no memory for.
     """
     run = RunDir.open(path)
     where = str(path / "config.json")
@@ -75,12 +74,10 @@ def load_run_agent(path: Path, which: str = "last", *, device: str = "auto") -> 
     # What was learned in tf32 acts everywhere.
     precision = "fp32" if acting.precision == "tf32" else acting.precision
     runtime = resolve_runtime(device, precision, acting.num_threads)
-    needed = dataclasses.replace(config, batch_size=1).num_bytes(spec)  # type: ignore[type-var]
-    check_fits(needed, f"{where}: its model", "use a larger machine", runtime.memory)
     checkpoint = load_checkpoint(run.checkpoints, _step(run, which))
     if checkpoint is None:
         raise InputError(f"{path}: has no checkpoint yet; let it train on, or choose another run")
-    check_plausible(config, checkpoint.tensors, path / "config.json")
+    check_size(config, spec, checkpoint.tensors, path / "config.json", runtime)
     agent = make_agent(config, spec, runtime)
     agent.asked = provenance.get("asked")
     try:

@@ -5,6 +5,7 @@ Dimensions: E episodes acted in at once · S state_dim · A act_dim.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -90,11 +91,12 @@ class Shapes:
         leaves = [
             (part, as_numbers(f"act: {_name(part)}", _leaf(observations, part["path"]))) for part in parts
         ]
-        for part, leaf in leaves:
-            if leaf.shape not in _forms(part, number):
-                one, several = _forms(part, number)
-                raise InputError(f"act: {_name(part)} has shape {leaf.shape}, expected {one} or {several}")
         is_single = all(leaf.shape == tuple(part["shape"]) for part, leaf in leaves)
+        for part, leaf in leaves:
+            fitting = _forms(part, number) if is_single or number == 1 else _forms(part, number)[1:]
+            if leaf.shape not in fitting:
+                expected = " or ".join(map(str, fitting))
+                raise InputError(f"act: {_name(part)} has shape {leaf.shape}, expected {expected}")
         columns = [
             _encoded(part, leaf.reshape(1 if is_single else number, -1), is_running) for part, leaf in leaves
         ]
@@ -166,7 +168,18 @@ def require_finite(what: str, values: np.ndarray, envs: Sequence[int] | np.ndarr
         raise InputError(f"{what} of environment {e} is {values[place]}, expected a finite number")
 
 
-def _forms(part: Mapping[str, Any], number: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def read_target(target_return: Any) -> float:
+    """A raw return to ask for; InputError where it is no finite number."""
+    try:
+        target = float(target_return)
+    except (TypeError, ValueError, OverflowError):
+        target = math.nan
+    if not math.isfinite(target):
+        raise InputError(f"target_return is {target_return!r}, expected a finite number")
+    return target
+
+
+def _forms(part: Mapping[str, Any], number: int) -> tuple[tuple[int, ...], ...]:
     """Shapes in which a part may come: that of one environment, or of all."""
     natural = tuple(part["shape"])
     return natural, (number, *natural)

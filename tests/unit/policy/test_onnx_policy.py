@@ -143,7 +143,7 @@ def test_what_is_refused_is_refused_alike():
     acting.reset()
     with pytest.raises(InputError, match="observation of environment 0 is nan in dimension 0"):
         acting.act([np.nan])
-    for target in (np.nan, np.inf):
+    for target in (np.nan, np.inf, "high", [1.0, 2.0]):
         with pytest.raises(InputError, match="target_return"):
             of_module(make("dt"), target_return=target)
 

@@ -18,13 +18,16 @@ import chibit
 from baseline_toys import identity_data
 from chibit.agents import AGENTS, make_agent
 from chibit.agents.dt.config import DecisionTransformerConfig
+from chibit.core.config import to_json
 from chibit.core.errors import DamagedFileError, InputError, ResourceError
 from chibit.core.runtime import Runtime
 from chibit.core.shared_folder import MANIFEST
 from chibit.data.dataset import DatasetSpec
+from chibit.evaluation import video
 from chibit.evaluation.rollout import evaluate
 from chibit.models.gpt import GPTConfig, GPTShape
 from chibit.models.language_model import LanguageModel, LanguageModelConfig, save_language_model
+from chibit.policy import export
 from chibit.policy.card import PolicyScore
 from chibit.policy.policy import Policy, export_policy
 from policy_toys import KINDS, make
@@ -44,6 +47,7 @@ HOPPER = DatasetSpec(
     action_high=(1.0,) * 3,
     default_target_returns=(3600.0, 1800.0),
 )
+LONG = dataclasses.replace(HOPPER, max_episode_steps=10**12)
 CARTPOLE = dataclasses.replace(
     HOPPER, name="cartpole", state_dim=4, act_dim=0, num_actions=2, env_id="CartPole-v1",
     max_episode_steps=500, score_reference=None, state_mean=(0.0,) * 4, state_std=(1.0,) * 4, action_low=(),
@@ -247,6 +251,7 @@ def cut(tensors):
         (lambda f: rewrite(f, config={"contxt": 3}), InputError, "unknown field 'contxt'"),
         (lambda f: rewrite(f, config={"init": "hf:somebody/model"}), DamagedFileError, "expected 'random'"),
         (lambda f: rewrite(f, config={"n_embd": 10**7}), DamagedFileError, "of another model"),
+        (lambda f: rewrite(f, spec=to_json(LONG)), ResourceError, "its model takes"),
         (lambda f: rewrite(f, surprise=1), InputError, "unknown field 'surprise'"),
         (lambda f: rewrite(f, spec={}), InputError, "missing field"),
         (lambda f: (f / "model.safetensors").unlink(), DamagedFileError, "no such file"),
@@ -265,12 +270,27 @@ def test_damage_is_refused_in_one_line(saved, damage, kind, said):
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("target_return", [float("nan"), float("inf")])
+@pytest.mark.parametrize("target_return", [float("nan"), float("inf"), "high", [1.0, 2.0]])
 def test_a_target_that_is_no_number_is_refused_and_nothing_is_written(tmp_path, target_return):
     agent, spec = build("dt", HOPPER)
     with pytest.raises(InputError, match="finite number"):
         export_policy(agent, spec, tmp_path / "policy", target_return=target_return)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_film_asks_for_what_the_policy_asks_for(tmp_path, monkeypatch):
+    asked = []
+
+    def record_video(policy, env_id, path, **options):
+        policy.reset(1)
+        policy.act(np.zeros((1, 11), np.float32))
+        asked.append(policy._history._returns_to_go[0, 0])
+
+    monkeypatch.setattr(video, "record_video", record_video)
+    agent, spec = build("dt", HOPPER)
+    for target in (None, 1200.0):
+        export.film(agent, spec, tmp_path / "replay.mp4", target_return=target, seed=0)
+    assert asked == [3600.0, 1200.0]
 
 
 def test_a_method_without_targets_refuses_one(tmp_path):

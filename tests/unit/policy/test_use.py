@@ -195,6 +195,17 @@ def test_a_history_is_replayed_in_one_call_and_then_goes_on(kind):
         policy.replay(seen, taken, spoilt)
 
 
+def test_a_history_of_single_numbers_is_one_of_vectors():
+    spec = dataclasses.replace(
+        identity_data(False).spec, act_dim=2, action_low=(-1.0, -1.0), action_high=(1.0, 1.0)
+    )
+    policy = Policy(small_agent("bc", dataclasses.replace(identity_data(False), spec=spec))[0], spec)
+    seen = np.linspace(-1, 1, 5, dtype=np.float32)
+    chosen = policy.replay(seen, np.zeros((5, 2)), np.zeros(5))
+    assert chosen.shape == (5, 2)
+    assert np.array_equal(chosen, policy.replay(seen[:, None], np.zeros((5, 2)), np.zeros(5)))
+
+
 def uneven(**options) -> Policy:
     """A discrete sequence policy with known probabilities."""
     policy = make("discrete dt", **options)
@@ -366,10 +377,19 @@ def test_dictionaries_are_taken_as_the_environment_gives_them():
         policy.reset()
         with pytest.raises(InputError, match=said):
             policy.act({**seen[0], **change})
+    policy.reset(2)
+    for change in ({"gear": 2}, {"speed": np.zeros((2, 2))}):  # one of one environment, others of two
+        with pytest.raises(InputError, match=r"has shape \(.*\), expected \(2"):
+            policy.act({**_first(together, 2), **change})
     with pytest.raises(InputError, match="the data had vectors"):
         plain = make("bc")
         plain.reset()
         plain.act(seen[0])
+
+
+def _first(seen: dict, number: int) -> dict:
+    """The first ones of several environments."""
+    return {k: _first(v, number) if isinstance(v, dict) else v[:number] for k, v in seen.items()}
 
 
 def test_tuples_are_taken_as_the_environment_gives_them():
