@@ -1,0 +1,56 @@
+"""What a module must be to be a backbone, whatever the size of its outputs."""
+
+from __future__ import annotations
+
+import pytest
+from torch import Tensor, nn
+
+from chibit.core.errors import InputError
+from chibit.models.own_backbone import OwnBackbone
+
+
+class Scaled(nn.Module):
+    """Sums of the tokens before, or means of all of them, in some unit."""
+
+    width = 16
+
+    def __init__(self, unit: float, *, ahead: bool = False) -> None:
+        super().__init__()
+        self.unit, self.ahead = unit, ahead
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.unit * (x + x.mean(1, keepdim=True) if self.ahead else x.cumsum(1))
+
+
+class Property(Scaled):
+    @property
+    def width(self) -> int:
+        return 16
+
+
+class Raising(Scaled):
+    def forward(self, x: Tensor) -> Tensor:
+        raise IndexError("no such place")
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
+def test_looking_ahead_is_noticed_in_any_unit(unit: float) -> None:
+    assert OwnBackbone(Scaled(unit)).width == 16
+    with pytest.raises(InputError, match="Scaled looks at later tokens"):
+        OwnBackbone(Scaled(unit, ahead=True))
+
+
+def test_a_width_may_be_a_property() -> None:
+    assert OwnBackbone(Property(1.0)).width == 16
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (Scaled(float("nan")), "gives values that are not finite"),
+        (Raising(1.0), r"does not take \(2, 7, 16\) \(no such place\)"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_for_what_it_is(body: nn.Module, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        OwnBackbone(body)
