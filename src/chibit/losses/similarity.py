@@ -210,7 +210,9 @@ def read_centers(path: Path) -> Tensor | None:
     except UserError:
         return None
     centers = tensors.get("centers")
-    return centers if centers is not None and _digest(centers) == metadata.get("sha256") else None
+    if centers is None or centers.dtype != torch.float32 or _digest(centers) != metadata.get("sha256"):
+        return None
+    return centers
 
 
 def _digest(tensor: Tensor) -> str:

@@ -231,17 +231,15 @@ def _compare_sizes(config: Mapping[str, Any], found: Mapping[str, int], layout: 
 
 def _gpt_config(config: Mapping[str, Any], norm: Norm, where: Path, **sizes: int) -> GPTConfig:
     activation = config["activation"]
-    if activation not in _ACTIVATIONS:
+    if not isinstance(activation, str) or activation not in _ACTIVATIONS:
         raise InputError(f"{where}: activation is {activation!r}, expected one of {', '.join(_ACTIVATIONS)}")
-    try:
-        numbers = {name: float(config[name]) for name in ("norm_eps", *_DROPOUTS)}
-        n_head = int(config["n_head"])
-    except (TypeError, ValueError) as error:
-        raise DamagedFileError(
-            f"{where}: not a number where one belongs ({error}); fetch it again"
-        ) from error
+    for name in ("n_head", "norm_eps", *_DROPOUTS):
+        kinds = (int,) if name == "n_head" else (int, float)
+        if type(config[name]) not in kinds:
+            raise DamagedFileError(f"{where}: {name} is {config[name]!r}, not a number; fetch it again")
+    numbers = {name: float(config[name]) for name in ("norm_eps", *_DROPOUTS)}
     return GPTConfig(
-        n_head=n_head,
+        n_head=config["n_head"],
         activation=_ACTIVATIONS[activation],  # type: ignore[arg-type]
         norm=norm,
         **sizes,

@@ -156,7 +156,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     """Read every tensor of `model.safetensors`, or of the shards that its index names, as float32.
 
     Raises:
-        DamagedFileError: for a pickle, a damaged file, or a shard outside the folder.
+        DamagedFileError: for a pickle, a damaged file, a shard outside the folder, or what is not finite.
         InputError: if there are no weights, or a shard is missing.
     """
     require_safe_weights(folder)
@@ -182,4 +182,8 @@ def _shard_names(index: Path) -> list[str]:
 
 def _read_shard(path: Path) -> dict[str, Tensor]:
     tensors, _ = read_safetensors(path, remedy="fetch the model again")
-    return {name: tensor.float() for name, tensor in tensors.items()}
+    single = {name: tensor.float() for name, tensor in tensors.items()}
+    for name, tensor in single.items():
+        if not bool(tensor.isfinite().all()):
+            raise DamagedFileError(f"{path}: {name} holds what is not a finite number; fetch the model again")
+    return single

@@ -91,7 +91,8 @@ class HuggingFaceBackbone(nn.Module):
             if isinstance(module, nn.Dropout):
                 module.p, is_dropped = resid_dropout, True
             for name, value in list(vars(module).items()):
-                if isinstance(value, float) and "dropout" in name:
+                # A file may say 0 for 0.0.
+                if "dropout" in name and (isinstance(value, float) or (type(value) is int and value == 0)):
                     is_attention = name.startswith("att")
                     setattr(module, name, attn_dropout if is_attention else resid_dropout)
                     is_dropped |= not is_attention
@@ -280,6 +281,9 @@ def load_huggingface(source: str) -> HuggingFaceLanguageModel:
             raise DamagedFileError(
                 f"{folder}: {len(missing)} tensors are missing, first {missing[0]}; fetch it again"
             )
+        for name, weight in model.named_parameters():
+            if not bool(weight.isfinite().all()):
+                raise DamagedFileError(f"{folder}: {name} holds what is not a finite number; fetch it again")
         return HuggingFaceLanguageModel(model)
 
 

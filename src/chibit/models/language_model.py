@@ -106,7 +106,7 @@ class LanguageModel(nn.Module):
         Args:
             token_ids: (B, T + 1) int64; the model reads the first T and is asked for the last T.
             offsets: as in `forward`.
-            candidates: a sample of the vocabulary to estimate the loss from; None is the exact loss.
+            candidates: a sample of the vocabulary to estimate the loss from; see `vocabulary_loss`.
             chunk: tokens whose logits exist at a time.
         """
         hidden = self(token_ids[:, :-1], offsets=offsets)

@@ -87,7 +87,8 @@ def vocabulary_loss(
         hidden: (N, D) normalized hidden states.
         embeddings: (V, D) word embeddings.
         targets: (N,) int64.
-        candidates: None for the exact softmax; else the normalizer is estimated from these.
+        candidates: None for the exact softmax; else the normalizer is estimated from these, where there are
+            gradients: without them the loss is exact.
         chunk: tokens whose logits exist at a time.
 
     Returns:

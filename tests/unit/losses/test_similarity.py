@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
@@ -243,7 +244,7 @@ class TestCentersOnDisk:
             assert torch.equal(centers, spherical_kmeans(table, clusters, seed=seed))
         assert len(list(tmp_path.iterdir())) == 4
 
-    @pytest.mark.parametrize("damage", ["flip", "truncate", "empty"])
+    @pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "half"])
     def test_are_computed_anew_where_the_file_is_damaged(
         self, tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -252,7 +253,8 @@ class TestCentersOnDisk:
         (path,) = tmp_path.iterdir()
         whole = path.read_bytes()
         flipped = whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:]
-        path.write_bytes({"flip": flipped, "truncate": whole[:-40], "empty": b""}[damage])
+        half = safetensors.torch.save({"centers": expected.bfloat16()}, {"sha256": "?"})
+        path.write_bytes({"flip": flipped, "truncate": whole[:-40], "empty": b"", "half": half}[damage])
         assert torch.equal(load_centers(rows, 5, folder=tmp_path), expected)
         assert f"{path}: damaged" in caplog.text
         assert path.read_bytes() == whole

@@ -169,6 +169,7 @@ def edit_weights(folder: Path, change: Callable[[dict[str, Tensor]], object]) ->
         ({"n_positions": 16}, "n_positions is 16, but the weights have 32"),
         ({"n_head": 5}, "n_head: got 5, expected a divisor of n_embd = 24"),
         ({"activation_function": "swish"}, "activation is 'swish'"),
+        ({"activation_function": ["relu"]}, "activation is "),
         ({"model_type": "bert"}, "model_type is 'bert', expected gpt2"),
         ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True"),
         ({"scale_attn_weights": False}, "scale_attn_weights is False"),
@@ -181,7 +182,9 @@ def test_a_config_that_does_not_fit(changes: dict[str, object], message: str, tm
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("changes", [{"n_head": "many"}, {"resid_pdrop": [1]}])
+@pytest.mark.parametrize(
+    "changes", [{"n_head": "many"}, {"n_head": 2.5}, {"n_head": 1e999}, {"resid_pdrop": [1]}]
+)
 def test_a_config_that_is_damaged(changes: dict[str, object], tmp_path: Path) -> None:
     edit_config(save(gpt2("GPT2Model"), tmp_path), **changes)
     with pytest.raises(DamagedFileError, match="not a number"):
@@ -193,6 +196,9 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
     name = "h.1.attn.c_attn.weight"
     edit_weights(folder, lambda tensors: tensors.update({name: torch.zeros(24, 48)}))
     with pytest.raises(InputError, match=r"h\.1\.attn\.c_attn\.weight has shape \(48, 24\)"):
+        load_converted("gpt2", folder)
+    edit_weights(folder, lambda tensors: tensors.update({name: torch.full((24, 72), torch.nan)}))
+    with pytest.raises(DamagedFileError, match=r"c_attn\.weight holds what is not a finite number"):
         load_converted("gpt2", folder)
     edit_weights(folder, lambda tensors: tensors.pop(name))
     with pytest.raises(DamagedFileError, match=r"no tensor h\.1\.attn\.c_attn\.weight"):

@@ -125,6 +125,14 @@ def test_dropout_acts_in_training_and_is_off_without(name: str) -> None:
     assert not torch.allclose(outputs[0.9], plain, atol=1e-2)
 
 
+def test_a_dropout_of_a_whole_zero_is_one() -> None:
+    backbone = HuggingFaceBackbone(make("Llama", attention_dropout=0))
+    tokens = torch.randn(2, 5, backbone.width)
+    plain = backbone.train()(tokens)
+    backbone.set_dropout(attn_dropout=0.9, resid_dropout=0.0, embd_dropout=0.0)
+    assert not torch.allclose(backbone.train()(tokens), plain, atol=1e-2)
+
+
 def test_a_longer_context_than_the_table_of_positions() -> None:
     backbone = HuggingFaceBackbone(make("OPT"))
     with pytest.raises(InputError, match="33 tokens, but OPTModel has 32 positions"):
@@ -185,6 +193,14 @@ def _drop_a_tensor(folder: Path) -> None:
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
+def _spoil_a_tensor(folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.0.mlp.up_proj.weight"][0, 0] = torch.nan
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
 def _other_width(folder: Path) -> None:
     path = folder / "config.json"
     path.write_text(path.read_text().replace('"hidden_size": 24', '"hidden_size": 32'))
@@ -203,6 +219,7 @@ def _unknown_type(folder: Path) -> None:
         (_truncate, DamagedFileError, "fetch it again"),
         (_pickle, DamagedFileError, "pickle"),
         (_drop_a_tensor, DamagedFileError, "missing"),
+        (_spoil_a_tensor, DamagedFileError, "up_proj.weight holds what is not a finite number"),
         (_other_width, DamagedFileError, "fetch it again"),
     ],
 )
