@@ -377,12 +377,15 @@ class TrajectoryPolicy(EpisodePolicy):
             actions = np.zeros(number, np.int64)
         else:
             actions = np.zeros((number, self._act_dim), np.float32)
-        for window in self._history.windows(live):
-            envs, answer = live[window.places], self._ask(window)
-            self._history.ask(envs, window.returns_to_go[:, -1])
-            if self._act_dim is None:
-                answer = self._dice.choose(envs, answer, greedy=self.greedy)
-            actions[envs] = answer
+        parts = [(window, self._ask(window)) for window in self._history.windows(live)]
+        for window, _ in parts:
+            self._history.ask(live[window.places], window.returns_to_go[:, -1])
+        if parts:
+            envs = np.concatenate([live[window.places] for window, _ in parts])
+            answers = np.concatenate([answer for _, answer in parts])
+            # Of all at once: where one is refused, nothing was drawn for another.
+            drawn = self._act_dim is None
+            actions[envs] = self._dice.choose(envs, answers, greedy=self.greedy) if drawn else answers
         self._history.act(live, actions[live])
         self._has_acted[:] = self._is_live
         return actions

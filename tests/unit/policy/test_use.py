@@ -231,6 +231,24 @@ def test_actions_are_drawn_anew_in_each_episode_as_often_as_the_model_says():
     assert policy.agent.draws_actions and not make("qr_dqn").agent.draws_actions
 
 
+def test_a_refusal_draws_nothing_for_an_episode_of_another_age():
+    refused, usual = uneven(), uneven()
+    for policy in (refused, usual):
+        policy.reset(2, seed=3)
+        policy.act(np.eye(3)[:2])
+        policy.observe([0.0, 0.0], [False, False])
+        policy.reset(envs=[0], seed=[7])
+    ask = refused._acting._ask
+    refused._acting._ask = lambda window: ask(window) * (np.nan if window.states.shape[1] > 1 else 1.0)
+    with pytest.raises(InputError, match="answer in environment 1 is not finite"):
+        refused.act(np.eye(3)[:2])
+    refused._acting._ask = ask
+    for _ in range(20):
+        assert np.array_equal(refused.act(np.eye(3)[:2]), usual.act(np.eye(3)[:2]))
+        for policy in (refused, usual):
+            policy.observe([0.0, 0.0], [False, False])
+
+
 @pytest.fixture
 def registry(monkeypatch):
     """Environments that a test registers are forgotten after it."""
