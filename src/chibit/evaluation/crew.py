@@ -161,6 +161,7 @@ class _Player:
         for kind, env in self._playing:
             if any(env is failed for failed in self._stage.failed):
                 self._pools[kind].drop([env])
+        self._playing = []
         for kind in set(kinds) - self._pools.keys():
             self._pools[kind] = self._held.enter_context(
                 EnvironmentPool(kind.env_id, d4rl_physics=kind.d4rl_physics, max_episode_steps=kind[2])

@@ -1,5 +1,6 @@
 """Environments in other processes: the episodes that are played in this one, faults and refusals included."""
 
+import contextlib
 import os
 import signal
 
@@ -10,8 +11,8 @@ from gymnasium.spaces import Box
 
 from chibit.core.errors import InputError, ResourceError
 from chibit.environments.own import take_env
-from chibit.evaluation.crew import Crew
-from chibit.evaluation.pool import EnvironmentPool
+from chibit.evaluation.crew import Crew, _Player
+from chibit.evaluation.pool import EnvironmentPool, Kind
 from chibit.evaluation.rollout import Played, evaluate_all
 
 
@@ -144,3 +145,25 @@ def test_a_process_that_was_killed_is_said(lame):
             evaluate_all(Echo(), [part], crew=crew)
         again = evaluate_all(Echo(), [part], crew=crew)  # by new processes
         assert without_seconds(again) == without_seconds(evaluate_all(Echo(), [part]))
+
+
+def test_an_environment_that_failed_and_cannot_be_replaced_is_refused_once(lame, monkeypatch):
+    kinds, dtype, refused = [Kind(lame, False, None)], np.dtype(np.float32), []
+
+    def make(*args, **kwargs):
+        if refused:
+            raise refused.pop()
+        return Lame()
+
+    monkeypatch.setattr("chibit.evaluation.pool.make_env", make)
+    with contextlib.ExitStack() as held:
+        player = _Player(held)
+        player.begin(kinds, [3], dtype)
+        for _ in range(6):  # of that seed it breaks
+            if player.step(np.zeros((1, 1)), np.array([0])).faults:
+                break
+        refused.append(InputError("no license is free"))
+        with pytest.raises(InputError, match="no license"):
+            player.begin(kinds, [4], dtype)
+        seen, _ = player.begin(kinds, [4], dtype)
+    assert seen.tolist() == [[7.0, 4.0]]
