@@ -117,13 +117,16 @@ class Episodes(EpisodePolicy):
         Raises:
             InputError: for a method that reads no text, another number of texts, or a running episode.
         """
-        told = [missions] if isinstance(missions, str) else [str(mission) for mission in missions]
+        told = [missions] if isinstance(missions, str) else list(missions)
         given = self._checked_envs(envs)
         asked = list(range(len(self._is_running))) if given is None else given.tolist()
         if not self.reads_missions:
             raise InputError("instruct: this method reads no text; leave it out")
         if len(told) != len(asked) or not asked:
             raise InputError(f"instruct: got {len(told)} texts, expected {len(asked)}, one for each")
+        for e, mission in zip(asked, told, strict=True):
+            if not isinstance(mission, str):
+                raise InputError(f"instruct: environment {e} is told {mission!r:.80}, expected a text")
         if not self._is_running[asked].all() or self._steps[asked].any():
             raise InputError("instruct: say it at the beginning of an episode, after reset")
         assert isinstance(self._acting, EpisodePolicy)

@@ -242,6 +242,14 @@ def test_a_policy_is_told_what_to_do(data, tmp_path):
     policy.instruct("go to the red ball")
     with pytest.raises(InputError, match="got 2 texts, expected 1"):
         policy.instruct(["a", "b"])
+    policy.reset()
+    for tell in (
+        lambda: policy.instruct([None]),
+        lambda: policy.act({"direction": 2, "image": grid, "mission": [None]}),
+    ):
+        with pytest.raises(InputError, match="environment 0 is told None, expected a text"):
+            tell()
+    policy.instruct("go to the red ball")
     first = policy.act({"direction": 2, "image": grid, "mission": "something else"})
     policy.observe(0.0, False)
     with pytest.raises(InputError, match="at the beginning of an episode"):
