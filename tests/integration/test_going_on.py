@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,26 @@ def test_a_run_whose_data_have_changed_or_that_may_not_go_on_stays_as_it_was():
     with pytest.raises(InputError, match="another configuration"):
         chibit.train(config, "run", resume=False, progress=False)
     assert {path.name: path.read_bytes() for path in Path("run").glob("*.json")} == before
+
+
+@pytest.mark.parametrize("hindrance", ["no data", "no device", "another study", "no tracker"])
+def test_a_run_that_cannot_go_on_keeps_its_result(monkeypatch, capsys, hindrance):
+    np.savez("log.npz", **arrays())
+    run = ["train", "--agent", "bc", "--data", "log.npz", "--out", "run", "--quiet", "--no-judge"]
+    assert main([*run, "--num-steps", "2"]) == 0
+    Path("run/judgements.json").write_text("{}")
+    before = {path.name: path.read_bytes() for path in Path("run").glob("*.json")}
+    more = {"no device": ["--device", "cuda:99"], "another study": ["--study", "other"]}.get(hindrance, [])
+    if hindrance == "no data":
+        Path("log.npz").rename("gone.npz")
+    elif hindrance == "no tracker":
+        monkeypatch.setitem(sys.modules, "wandb", None)
+        more = ["--wandb", "project"]
+    capsys.readouterr()
+    assert main([*run, "--num-steps", "3", *more]) == 2
+    assert capsys.readouterr().err.startswith("chibit: ")
+    assert {path.name: path.read_bytes() for path in Path("run").glob("*.json")} == before
+    assert main([*run, "--num-steps", "2"]) == 0
 
 
 def test_weights_of_a_run_and_of_a_policy_are_started_from(capsys):

@@ -4,56 +4,91 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from chibit.core.errors import InputError
 from chibit.core.run_dir import INCIDENTAL, RunDir
-from chibit.data.dataset import TrajectoryDataset
 from chibit.training.run_config import RunConfig, from_record, to_record
-from chibit.training.run_data import refuse_changed_if_here
 
 _CONTINUED = "continued"
 
 
-def carry_on(config: RunConfig[Any], path: Path, dataset: TrajectoryDataset | None = None) -> RunConfig[Any]:
-    """Make a run's folder that of the same run with more steps, where that is what is asked for.
+@dataclass(frozen=True)
+class GoingOn:
+    """What to do in a run's folder."""
 
-    Its schedules (warm-up, decays) stay those of its first length, in steps; they are not stretched. Its
-    configuration and provenance say so, and its result is no more.
+    config: RunConfig[Any]
+    """The run."""
+    there: RunConfig[Any]
+    """What the folder holds: the same run, or one of fewer steps, which is carried on."""
+    before: tuple[dict[str, Any], ...] = ()
+    """What its provenance says of times that it was carried on."""
+    schedules: str = ""
+    """Schedules that a run begun with so many steps would have otherwise."""
+
+    @property
+    def first_length(self) -> int:
+        """Steps that it was begun with."""
+        return self.before[0]["from"] if self.before else self.there.num_steps
+
+    def is_over(self, run: RunDir) -> bool:
+        """Whether the run is finished and no more steps are asked for."""
+        return run.is_finished and self.there is self.config
+
+    def extend(self, run: RunDir) -> None:
+        """Make the folder that of the longer run, once nothing keeps it from going on: its result is no more.
+
+        Its configuration and provenance say so.
+        """
+        if self.there is self.config:
+            return
+        then, now, first = self.there, self.config, self.first_length
+        at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        entry = {"from": then.num_steps, "to": now.num_steps, "at": at}
+        run.write_provenance({**run.provenance(), _CONTINUED: [*self.before, entry]})
+        run.extend(to_record(now))
+        run.log(
+            f"carried on from {then.num_steps} to {now.num_steps} steps; schedules stay those of a run of "
+            f"{first} steps{self.schedules}"
+        )
+        for name, usual in then.agent.schedules.items():
+            if usual is None and vars(then.agent)[name] == first:  # what falls to 0 at the end of a run
+                run.log(f"{name} are over: what they slow down learns no more")
+
+
+def carry_on(config: RunConfig[Any], path: Path) -> GoingOn:
+    """Find out whether a folder holds the same run with fewer steps. Nothing is written.
+
+    Its schedules (warm-up, decays) stay those of its first length, in steps; they are not stretched.
 
     Args:
         config: what to do.
         path: a folder that may hold a run.
-        dataset: its data, where they are open.
 
     Returns:
         What to do there: `config`, with the schedules that the run has.
 
     Raises:
         InputError: for fewer steps than the run has or is to have.
-        DamagedFileError: where its data are here and have changed; the run stays as it was.
     """
     if not (path / "config.json").is_file():
-        return config
+        return GoingOn(config, config)
     run = RunDir.open(path)
     then: RunConfig[Any] = from_record(run.description()["config"], str(path / "config.json"))
     record = run.provenance() if (path / "provenance.json").is_file() else {}
-    lengths = [entry["from"] for entry in record.get(_CONTINUED, ())]
-    first = lengths[0] if lengths else then.num_steps
-    if _decisive(config, first) != _decisive(then, first):
-        return config  # another run, which is refused
+    found = GoingOn(config, then, tuple(record.get(_CONTINUED, ())), _schedules(then, config))
+    if _decisive(config, found.first_length) != _decisive(then, found.first_length):
+        return GoingOn(config, config)  # another run, which is refused
     if config.num_steps < then.num_steps:
         raise InputError(
             f"{path}: is a run of {then.num_steps:,} steps, got num_steps {config.num_steps:,}; give as many "
             "or more, or another --out"
         )
-    if config.num_steps > then.num_steps:
-        with run.lock():
-            if record:
-                refuse_changed_if_here(run, then, dataset)
-            _extend(run, then, config, record, first)
-    return config if config.agent == then.agent else dataclasses.replace(config, agent=then.agent)
+    now = config if config.agent == then.agent else dataclasses.replace(config, agent=then.agent)
+    is_longer = now.num_steps > then.num_steps
+    return dataclasses.replace(found, config=now, there=then if is_longer else now)
 
 
 def _decisive(config: RunConfig[Any], num_steps: int) -> dict[str, Any]:
@@ -65,26 +100,8 @@ def _decisive(config: RunConfig[Any], num_steps: int) -> dict[str, Any]:
 
 
 def _schedules(then: RunConfig[Any], config: RunConfig[Any]) -> str:
-    """Schedules that a run begun with so many steps would have otherwise."""
     anew = vars(config.agent.for_steps(config.num_steps))
     changed = [
-        f"{name} {value}" for name, value in vars(then.agent).items() if anew[name] not in (value, None)
+        f"{name} {value}" for name, value in vars(then.agent).items() if anew.get(name) not in (value, None)
     ]
     return f" ({', '.join(changed)})" if changed else ""
-
-
-def _extend(
-    run: RunDir, then: RunConfig[Any], config: RunConfig[Any], provenance: dict[str, Any], first: int
-) -> None:
-    at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    entry = {"from": then.num_steps, "to": config.num_steps, "at": at}
-    if provenance:
-        run.write_provenance({**provenance, _CONTINUED: [*provenance.get(_CONTINUED, ()), entry]})
-    run.extend(to_record(dataclasses.replace(config, agent=then.agent)))
-    run.log(
-        f"carried on from {then.num_steps} to {config.num_steps} steps; schedules stay those of a run of "
-        f"{first} steps{_schedules(then, config)}"
-    )
-    for name, usual in then.agent.schedules.items():
-        if usual is None and vars(then.agent)[name] == first:  # what falls to 0 at the end of a run
-            run.log(f"{name} are over: what they slow down learns no more")

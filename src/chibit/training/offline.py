@@ -30,7 +30,7 @@ from chibit.evaluation.pool import EnvironmentPool
 from chibit.evaluation.rollout import Evaluation, Played, Progress, evaluate
 from chibit.policy.policy import Policy
 from chibit.training.held_out import HeldOut
-from chibit.training.longer import carry_on
+from chibit.training.longer import GoingOn, carry_on
 from chibit.training.loop import Loop, RunProgress
 from chibit.training.outlook import few_data, outlook
 from chibit.training.pretrain.sources import train_sources
@@ -118,9 +118,10 @@ def train(
     if not isinstance(callbacks, Sequence) or not all(map(callable, callbacks)):
         raise refusal("on_evaluation", on_evaluation, "a function, or a list of them")
     config = config if env is None else replace(config, env_id=take_env(env))
-    config = carry_on(config, path, dataset) if resume else config
-    with opened(config, path, dataset, study=study) as run:
-        if not run.is_finished:
+    going_on = carry_on(config, path) if resume else GoingOn(config, config)
+    config = going_on.config
+    with opened(going_on, path, dataset, study=study) as run:
+        if not going_on.is_over(run):
             train_sources(config.agent, progress=progress)
             runtime = resolve_runtime(config.device, config.precision, config.num_threads)
             with limited_memory(runtime.torch_device.type):
@@ -128,24 +129,26 @@ def train(
                     config, run, runtime, dataset, callbacks, progress=progress, afterwards=afterwards
                 )
                 offline.resume(resume, allow_inexact=allow_inexact_resume)
+                going_on.extend(run)
                 offline.run_to_end()
         return run.result()
 
 
 @contextlib.contextmanager
 def opened(
-    config: RunConfig[Any], path: Path, dataset: TrajectoryDataset | None = None, *, study: str
+    going_on: GoingOn, path: Path, dataset: TrajectoryDataset | None = None, *, study: str
 ) -> Iterator[RunDir]:
     """Hold a run's directory, which is made where it is not there.
 
     Raises:
         UserError: where it is another run's or another process's, or is finished and its data have changed.
     """
-    run = RunDir.create(path, arm=config.arm_name, study=study, config=to_record(config))
+    there = going_on.there
+    run = RunDir.create(path, arm=there.arm_name, study=study, config=to_record(there))
     with run.lock():
-        if run.is_finished:
-            refuse_changed_if_here(run, config, dataset)
-            make_trackers(run, config)
+        if going_on.is_over(run):
+            refuse_changed_if_here(run, there, dataset)
+            make_trackers(run, there)
         yield run
 
 
@@ -368,11 +371,7 @@ class OfflineRun(Loop[RunConfig[Any]]):
 
 
 def open_environments(spec: DatasetSpec) -> EnvironmentPool | None:
-    """Open the environments of a data set and check that its states and actions fit; None where it has none.
-
-    Raises:
-        InputError: when sizes differ.
-    """
+    """Open the environments of a data set, of which sizes must fit (InputError); None where it has none."""
     if spec.env_id is None:
         return None
     pool = EnvironmentPool(

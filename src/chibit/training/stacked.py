@@ -204,14 +204,16 @@ class _Member:
 @contextlib.contextmanager
 def _member(config: RunConfig[Any], path: Path, runtime: Runtime, study: str) -> Iterator[_Member | None]:
     """Hold a run at its newest checkpoint, or its begin; None where it is finished."""
-    config = carry_on(config, path)
-    with opened(config, path, study=study) as run:
-        if run.is_finished:
+    going_on = carry_on(config, path)
+    config = going_on.config
+    with opened(going_on, path, study=study) as run:
+        if going_on.is_over(run):
             yield None
             return
         train_sources(config.agent, progress=False)
         offline = OfflineRun(config, run, runtime, None, (), progress=False)
         offline.resume(True, allow_inexact=False)
+        going_on.extend(run)
         offline.agent.step = offline.state.step
         yield _Member(offline, runtime.torch_device)
 

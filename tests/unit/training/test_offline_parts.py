@@ -36,6 +36,7 @@ from chibit.models.gpt import GPTShape
 from chibit.policy.run import load_run_agent
 from chibit.training import loop, offline, trackers
 from chibit.training.held_out import HeldOutError
+from chibit.training.longer import GoingOn
 from chibit.training.offline import train
 from chibit.training.run_config import RunConfig, to_record
 
@@ -487,7 +488,7 @@ def test_an_evaluation_has_the_seed_of_its_place_in_the_schedule(
 
 def test_what_a_stack_plays_for_a_run_is_what_it_would_play_itself(data, tmp_path, stage):
     config = config_of(data, evaluate_every=3, num_episodes=4)
-    with offline.opened(config, tmp_path / "run", study="s") as held:
+    with offline.opened(GoingOn(config, config), tmp_path / "run", study="s") as held:
         made = offline.OfflineRun(config, held, offline.resolve_runtime("cpu"), None, (), progress=False)
     made.state.step, made.spec = 6, dataclasses.replace(made.spec, score_reference=(0.0, 9.0))
     played = made.to_play()
