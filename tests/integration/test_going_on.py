@@ -117,6 +117,23 @@ def test_a_run_that_cannot_go_on_keeps_its_result(monkeypatch, capsys, hindrance
     assert main([*run, "--num-steps", "2"]) == 0
 
 
+def test_a_finished_run_whose_data_are_refused_now_is_finished(capsys):
+    steps = "".join(f"{i},{i % 3},{i % 2},0.5,{int(i % 5 == 4)}\n" for i in range(20))
+    Path("log.csv").write_text("obs_0,obs_1,state,action,done\n" + steps)
+    Path("log.toml").write_text('observations = ["obs_0", "obs_1"]\nrewards = "state"\n')
+    run = ["train", "--agent", "bc", "--data", "log.csv", "--num-steps", "1", *QUIET]
+    assert main([*run, "--out", "run", "--no-judge"]) == 0
+    Path("log.toml").unlink()
+    capsys.readouterr()
+    assert main([*run, "--out", "run"]) == 0
+    said = capsys.readouterr()
+    assert "WARNING: run: is finished, but its data cannot be compared: " in said.err
+    assert said.out.startswith("1 steps; ") and "not judged: " in said.out
+    before = Path("run/result.json").read_bytes()
+    assert main([*run, "--out", "new"]) == 2 and main([*run, "--out", "run", "--num-steps", "2"]) == 2
+    assert Path("run/result.json").read_bytes() == before
+
+
 def test_weights_of_a_run_and_of_a_policy_are_started_from(capsys):
     first = chibit.fit(arrays(), "random", steps=5, out="first", **SMALL)
     first.policy.save_pretrained("policy")

@@ -126,7 +126,11 @@ def _judge_unplayed(path: Path, config: Any, destination: TrainDestination) -> N
             "not judged: the data of this finished run are not here any more", soft_wrap=True
         )
         return
-    is_judged, choice = judging_at_end(config, *open_data(config))
+    try:
+        is_judged, choice = judging_at_end(config, *open_data(config))
+    except InputError as error:  # of a run that was finished when they could be read
+        make_console().print(f"not judged: {error}", soft_wrap=True)
+        return
     if is_judged:
         judge_runs([path], device=config.device, progress=not destination.quiet)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,7 @@ from chibit.data.load import is_here, load_dataset
 from chibit.data.mix import mix
 from chibit.training.run_config import RunConfig
 
+_log = logging.getLogger("chibit")
 _FEW_EPISODES = 50
 """Of a log, below which the error on a share of them orders nothing that is near (docs/judging.md)."""
 
@@ -45,6 +47,14 @@ def open_data(
         UserError: as `load_dataset`.
         InputError: for a share of the data that leaves no episode, or validation data that do not fit.
     """
+    dataset, other = _read(config, dataset, without_missing, progress)
+    return _divide(config, dataset, other, run)
+
+
+def _read(
+    config: RunConfig[Any], dataset: TrajectoryDataset | None, without_missing: bool, progress: bool = False
+) -> tuple[TrajectoryDataset, TrajectoryDataset | None]:
+    """All of the data that a run names, and its validation data, if it names some; raises as `open_data`."""
     names = ("columns", "episode_length", "skip_damaged", "action_low", "action_high")
     reading: dict[str, Any] = {name: getattr(config, name) for name in names}
     if dataset is None and config.more_data:
@@ -57,13 +67,26 @@ def open_data(
     else:
         dataset = dataset if config.env_id is None else evaluate_in(dataset, config.env_id)
         dataset = bound_actions(dataset, config.action_low, config.action_high)
+    other = None
+    if config.validation_data and not (without_missing and not is_here(config.validation_data)):
+        other = load_dataset(config.validation_data, progress=progress, **reading)
+    return dataset, other
+
+
+def _divide(
+    config: RunConfig[Any],
+    dataset: TrajectoryDataset,
+    other: TrajectoryDataset | None,
+    run: RunDir | None = None,
+) -> tuple[TrajectoryDataset, TrajectoryDataset | None]:
+    """What of the data is trained on, and what is held out, or the other data; raises as `open_data`."""
     held_out = None
     if config.validation_share:
         dataset, held_out = dataset.held_out_split(config.validation_share, config.seed)
     elif config.validation_folds:
         dataset, held_out = dataset.held_out_fold(config.seed, config.validation_folds)
-    elif config.validation_data and not (without_missing and not is_here(config.validation_data)):
-        held_out = _validation(load_dataset(config.validation_data, progress=progress, **reading), dataset)
+    elif other is not None:
+        held_out = _validation(other, dataset)
     if config.data_fraction < 1.0:
         dataset = dataset.random_fraction(config.data_fraction, config.seed)
     if run is not None and checkpoint_steps(run.checkpoints):
@@ -158,9 +181,20 @@ def refuse_changed(
 def refuse_changed_if_here(
     run: RunDir, config: RunConfig[Any], dataset: TrajectoryDataset | None = None
 ) -> None:
-    """Do the same for a finished run, which needs its data no more: they are compared where they are here."""
-    if dataset is not None or all(is_here(name) for name in (config.data, *config.more_data)):
-        refuse_changed(run, config, *open_data(config, dataset, without_missing=True))
+    """Do the same for a finished run, which needs its data no more: they are compared where they can be read.
+
+    They are not where they are gone, nor where this version refuses what the one that began the run took.
+    """
+    if dataset is None and not all(is_here(name) for name in (config.data, *config.more_data)):
+        return
+    try:
+        read = _read(config, dataset, without_missing=True)
+    except InputError as error:
+        if dataset is not None:
+            raise
+        _log.warning("%s: is finished, but its data cannot be compared: %s", run.path, error)
+        return
+    refuse_changed(run, config, *_divide(config, *read))
 
 
 def are_here(config: RunConfig[Any]) -> bool:
