@@ -148,6 +148,28 @@ def test_weights_of_a_run_and_of_a_policy_are_started_from(capsys):
         assert second.policy.agent.config.warmup_steps == 1  # of its own length
 
 
+def test_a_source_may_be_named_with_underscores_and_from_home(folder, monkeypatch):
+    chibit.fit(arrays(), "bc", steps=1, out="cloned", hidden_sizes=(8,))
+    np.savez("log.npz", **arrays(1))
+    run = ["train", "--data", "log.npz", "--num-steps", "1", "--no-judge", *QUIET]
+    assert main([*run, "--init_from", "cloned", "--out", "next"]) == 0
+    config = json.loads(Path("next/config.json").read_text())["config"]
+    assert (config["agent_name"], config["agent"]["hidden_sizes"]) == ("bc", [8])
+    Path("text.txt").write_text("the cat sat on the mat and looked at the moon . " * 400)
+    words = {"language_corpus": "text.txt", "language_batch_size": 1, "language_block": 16}
+    chibit.fit(
+        arrays(), "chibit", steps=1, out="first", language_weight=0.2, batch_size=4, context_length=3, **words
+    )
+    monkeypatch.setenv("HOME", str(folder))
+    sources = "first", "~/first"
+    records = []
+    for number, source in enumerate(sources):
+        chibit.fit(arrays(), init_from=source, steps=1, out=f"second{number}")
+        records.append(json.loads(Path(f"second{number}/provenance.json").read_text())["init_from"])
+    assert [record.pop("source") for record in records] == [*sources]
+    assert records[0] == records[1]
+
+
 def begun(first, out, **given):
     """Schedules of runs of four steps that start from a run of twenty, and from its policy."""
     first = chibit.fit(arrays(), first, steps=20, out=out, **given)

@@ -24,6 +24,7 @@ from chibit.cli import main
         (["train", "--data", "x", "--timestep-table=fresh"], "--timestep-table: 'fresh' is 'normal' now"),
         (["train", "--data", "x", "--reward-mode", "delayed"], "--reward-mode: 'delayed' is 'sparse' now"),
         (["train", "--config", "absent.json"], "absent.json: no such file"),
+        (["train", "--data", "x", "--seed", "1", "--data", "y"], "--data: given 2 times, expected once"),
         (["evaluate", "absent"], "not a run directory"),
         (["recipes", "chibitt"], "did you mean 'chibit'"),
         (["study", "table22"], "did you mean 'table2'"),

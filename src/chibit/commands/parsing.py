@@ -158,22 +158,25 @@ def _one_line(box: str) -> str:
 def take_option(argv: list[str], name: str) -> str | None:
     """Remove ``--name VALUE`` or ``--name=VALUE`` from `argv`; its value, or None where it is absent.
 
+    As everywhere on the command line, a name may have underscores in place of dashes.
+
     Raises:
         InputError: for a flag without a value, or given twice.
     """
     found: list[str] = []
     position = 0
     while position < len(argv):
-        if argv[position] == name:
+        flag, has_value, value = argv[position].partition("=")
+        if flag.replace("_", "-") != name:
+            position += 1
+        elif has_value:
+            found.append(value)
+            del argv[position]
+        else:
             if position + 1 >= len(argv):
                 raise InputError(f"{name}: needs a value")
             found.append(argv[position + 1])
             del argv[position : position + 2]
-        elif argv[position].startswith(name + "="):
-            found.append(argv[position].partition("=")[2])
-            del argv[position]
-        else:
-            position += 1
     if len(found) > 1:
         raise InputError(f"{name}: given {len(found)} times, expected once")
     return found[0] if found else None

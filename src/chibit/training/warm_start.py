@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,21 +21,21 @@ from chibit.policy.run import load_run_agent
 _FLAG = "the folder of a run, or one that chibit export wrote"
 
 
-def load_source(source: str) -> Agent:
-    """The agent of a run (its last checkpoint) or of a saved policy.
+def load_source(source: str) -> tuple[Agent, bool]:
+    """The agent of a run (its last checkpoint) or of a saved policy, and whether it is of a run.
 
     Raises:
         UserError: as `Policy.from_pretrained`.
     """
     folder = model_folder(source, flag=_FLAG)
     if is_run(folder):
-        return load_run_agent(folder, device="cpu").agent
-    return load_agent(read_policy(folder), folder, "cpu")
+        return load_run_agent(folder, device="cpu").agent, True
+    return load_agent(read_policy(folder), folder, "cpu"), False
 
 
 def source_config(source: str) -> AgentConfig:
     """The method of a run or a saved policy, with what data and length decide left to what starts from it."""
-    agent = load_source(source)
+    agent, _ = load_source(source)
     return agent.config.for_other_data(agent.asked)
 
 
@@ -58,15 +57,15 @@ def start_from(agent: Agent, source: str) -> tuple[dict[str, Any], str]:
         InputError: for another method, or where nothing fits.
     """
     with torch.random.fork_rng(devices=[]):
-        theirs = load_source(source)
+        theirs, is_of_run = load_source(source)
     if theirs.config.agent != agent.config.agent:
         raise InputError(
             f"init_from: {source} is of agent {theirs.config.agent}, this run of {agent.config.agent}; "
             "give one of the same method"
         )
     tensors = theirs.modules().state_dict()
-    acting = set(tensors) if is_run(Path(source)) else None
-    if acting is None:  # a policy holds what acts; what was drawn beside it is not its own
+    acting = set(tensors)
+    if not is_of_run:  # a policy holds what acts; what was drawn beside it is not its own
         acting = {name for name in theirs.acting_modules().state_dict() if name in tensors}
     taken, anew = _copy(agent.modules(), {name: tensors[name] for name in acting})
     if not taken:
