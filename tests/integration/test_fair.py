@@ -214,6 +214,18 @@ def test_rates_are_read_from_runs_and_what_is_missing_is_named(pendulum_file, tm
     )
     with pytest.raises(InputError, match="two runs of a rate and seed, or runs on other data"):
         choose_rates(tmp_path / "rates")
+    shutil.rmtree(tmp_path / "rates" / "z")
+    begun = tmp_path / "rates" / "0.003"
+    (begun / "result.json").rename(begun / "later.json")
+    with pytest.raises(InputError, match=r"0\.003: is not finished"):
+        choose_rates(tmp_path / "rates")
+    RunDir(begun).write_divergence(1, "the loss is nan", [])
+    assert choose_rates(tmp_path / "rates") == {"random": 1e-3}
+    (begun / "later.json").rename(begun / "result.json")
+    description = json.loads((begun / "config.json").read_text())
+    (begun / "config.json").write_text(json.dumps({**description, "arm": "random_matched"}))
+    with pytest.raises(InputError, match=r"0\.003: no backbone learning rate by which its arm is named"):
+        choose_rates(tmp_path / "rates")
 
 
 def test_the_arms_of_the_fair_study_differ_in_their_initializer_and_rate_alone():

@@ -36,13 +36,17 @@ def read_trials(folder: Path) -> dict[str, list[Trial]]:
     """Arms and their trials, rates ascending, from a folder of finished runs.
 
     Raises:
-        InputError: if there is none, a run has no held-out error, rates differ in their seeds, or runs of an
-            arm in their data or length.
+        InputError: if there is none, a run is no trial or not finished, rates differ in their seeds, or runs
+            of an arm in their data or length. A run that diverged is no trial of its rate.
     """
     runs: dict[str, dict[float, dict[int, tuple[float, float]]]] = defaultdict(lambda: defaultdict(dict))
     conditions: dict[str, tuple[str, int]] = {}
-    for path in sorted(folder.glob("*/result.json")):
+    for path in sorted(folder.glob("*/config.json")):
         run = RunDir.open(path.parent)
+        if not run.is_finished:
+            if (run.path / "divergence.json").exists():
+                continue
+            raise InputError(f"{run.path}: is not finished; let it end, or leave finished runs in {folder}")
         description, result = run.description(), run.result()
         config = description["config"]
         rate = config["agent"].get("backbone_learning_rate")
@@ -52,15 +56,16 @@ def read_trials(folder: Path) -> dict[str, list[Trial]]:
             if "held_out/action_error" in line
         ]
         scored = [entry["last4"] for entry in result["scores"][:1] if entry["last4"] is not None]
-        if rate is None or not errors or not scored:
+        arm, _, tried = description["arm"].rpartition("_")
+        if rate is None or not _is_number(tried, rate) or not errors or not scored:
             raise InputError(
-                f"{path.parent}: no backbone learning rate, held-out error or score; not a trial"
+                f"{run.path}: no backbone learning rate by which its arm is named, held-out error or score; not "
+                "a trial"
             )
-        arm = description["arm"].rpartition("_")[0]
         data, steps = conditions.setdefault(arm, (config["data"], config["num_steps"]))
         if config["seed"] in runs[arm][rate] or (data, steps) != (config["data"], config["num_steps"]):
             raise InputError(
-                f"{path.parent}: arm {arm!r} has two runs of a rate and seed, or runs on other data or of "
+                f"{run.path}: arm {arm!r} has two runs of a rate and seed, or runs on other data or of "
                 f"another length than {data} and {steps} steps; leave one kind in {folder}"
             )
         runs[arm][rate][config["seed"]] = (errors[0], scored[0])
@@ -73,6 +78,13 @@ def read_trials(folder: Path) -> dict[str, list[Trial]]:
         arm: [_trial(rate, list(seeds.values())) for rate, seeds in sorted(rates.items())]
         for arm, rates in runs.items()
     }
+
+
+def _is_number(text: str, number: float) -> bool:
+    try:
+        return float(text) == number
+    except ValueError:
+        return False
 
 
 def _trial(rate: float, results: Sequence[tuple[float, float]]) -> Trial:
