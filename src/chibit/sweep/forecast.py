@@ -79,11 +79,12 @@ def make_plan(tasks: Sequence[Task], root: Path, side_by_side: int) -> Plan:
     Args:
         tasks: the runs.
         root: folder of the studies whose finished runs say how long others take.
-        side_by_side: runs at a time.
+        side_by_side: runs at a time, where there are so many.
     """
     measured, sources = measure(root), sources_left(tasks)
     left = [forecast(task, measured) for task in tasks]
     total = sum(one.seconds for one in left) + sum(sources.values()) * SECONDS_A_PRETRAINING_STEP
+    side_by_side = max(1, min(side_by_side, sum(not task.is_done for task in tasks)))
     return Plan(
         runs=tuple(
             PlannedRun(
@@ -93,7 +94,7 @@ def make_plan(tasks: Sequence[Task], root: Path, side_by_side: int) -> Plan:
         ),
         pretrainings=sources,
         side_by_side=side_by_side,
-        seconds_left=total / side_by_side,
+        seconds_left=max(total / side_by_side, *(one.seconds for one in left), 0.0),
     )
 
 

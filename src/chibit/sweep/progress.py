@@ -88,7 +88,8 @@ class StudyProgress:
             self._work_done += work if outcome.status == "finished" else 0.0
         if outcome.status != "skipped":
             reason = f": {outcome.message}" if outcome.message else ""
-            self.say(f"{outcome.status}: {outcome.path.name}{reason} ({self._shown_counts()}{self._left})")
+            left = self._left if sum(self._counts.values()) < len(self._tasks) else ""
+            self.say(f"{outcome.status}: {outcome.path.name}{reason} ({self._shown_counts()}{left})")
 
     def say(self, line: str) -> None:
         """Print a line above the bars."""

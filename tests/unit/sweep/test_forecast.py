@@ -109,6 +109,16 @@ def test_times_are_short(seconds, shown):
     assert shown_time(seconds) == shown
 
 
+def test_no_more_runs_are_at_a_time_than_there_are_and_the_longest_is_waited_for(tmp_path):
+    tasks = tasks_of(tmp_path, config_of(seed=0), config_of(seed=1), config_of(seed=2, num_steps=1_000))
+    finish(tasks[0], 0.5, 0.25)
+    plan = forecast.make_plan(tasks, tmp_path, 8)
+    long = max(run.seconds_left for run in plan.runs)
+    assert long > 500 and plan.seconds_left == pytest.approx(long) and plan.side_by_side == 2
+    assert forecast.make_plan(tasks[:1], tmp_path, 8).side_by_side == 1
+    assert forecast.make_plan(tasks[:2], tmp_path, 8).seconds_left == plan.runs[1].seconds_left > 0
+
+
 def test_a_log_has_a_line_of_the_study_now_and_then(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(progress, "_REFRESH_SECONDS", 0.001)
     monkeypatch.setattr(progress, "LONG_SECONDS", 0.01)
@@ -138,3 +148,15 @@ def test_progress_counts_and_says_how_much_is_left(tmp_path, capsys):
     error = capsys.readouterr().err
     assert f"failed: {tasks[1].path.name}: the disk is [full] (1 of 4 done, 1 failed, about " in error
     assert "4 runs: 2 of 4 done, 1 failed" in error
+
+
+def test_nothing_is_left_once_the_last_run_is_over(tmp_path, capsys):
+    tasks = tasks_of(tmp_path, config_of(), config_of(seed=1))
+    with StudyProgress(tasks, tmp_path, enabled=True) as shown:
+        for task in tasks:
+            shown.began(task)
+        shown._left = ", about 5 s left"
+        for task in tasks:
+            shown.ended(Outcome(task.path, "finished"))
+    first, last = [line for line in capsys.readouterr().err.splitlines() if line.startswith("finished: ")]
+    assert first.endswith("(1 of 2 done, about 5 s left)") and last.endswith("(2 of 2 done)")
