@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from chibit.core.errors import UserError
+from chibit.core.errors import BusyError, UserError
 from chibit.core.files import make_folder
 from chibit.core.formatting import shown_time
 from chibit.core.terminal import make_console
@@ -76,10 +76,7 @@ def run_quickstart(
     make_folder(out)
     configs = quickstart_configs(str(out / "data" / find_collectable(DATASET).dataset_id), num_steps, seed)
     tasks = make_tasks(configs, root=out, study=DATASET)
-    seconds = (
-        collect_steps / _COLLECTED_A_SECOND
-        + make_plan(tasks, out, min(num_processes, len(ARMS))).seconds_left
-    )
+    seconds = collect_steps / _COLLECTED_A_SECOND + make_plan(tasks, out, num_processes).seconds_left
     console.print(f"about {shown_time(seconds + _PAGE_SECONDS)} in all (rough, for a server's cores)")
     console.rule(f"1 of 3: collect {DATASET} ({collect_steps:,} steps of Hopper-v5)")
     collect(
@@ -94,6 +91,8 @@ def run_quickstart(
     outcomes = run_all(configs, root=out, study=DATASET, num_processes=num_processes)
     raise_if_stopped(outcomes)
     for outcome in outcomes:
+        if outcome.status == "busy":
+            raise BusyError(outcome.message)
         if outcome.status in ("failed", "stopped"):
             raise UserError(f"{outcome.path}: {outcome.status}: {outcome.message}")
     console.rule("3 of 3: the page")

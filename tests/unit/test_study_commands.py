@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from chibit import quickstart
 from chibit.cli import main
 from chibit.core.shared_folder import MANIFEST
 from chibit.recipes import RECIPES, SIZES
 from chibit.studies import STUDIES, study_configs
+from chibit.sweep import Outcome
 from chibit.training.run_config import run_path
 
 TABLES = [f"table{i}" for i in range(1, 7)]
@@ -188,3 +190,16 @@ def test_mixed_schemas_half_written_and_foreign_folders_are_listed_and_counted_n
     for name in (first.name, second.name, third.name, "holiday pictures"):
         assert name in page
     assert "schema 99" in page
+
+
+def test_quickstart_ends_where_another_process_has_one_of_its_runs(tmp_path, monkeypatch, capsys):
+    ends = [
+        Outcome(tmp_path / "random", "finished"),
+        Outcome(tmp_path / "chibit", "busy", "it is in other hands"),
+    ]
+    monkeypatch.setattr(quickstart, "run_all", lambda *_, **__: ends)
+    monkeypatch.setattr("chibit.data.collect.mujoco.collect", lambda *_, **__: None)
+    for later in ("_record_video", "print_report"):
+        monkeypatch.setattr(quickstart, later, lambda *_: pytest.fail("it went on"))
+    assert main(["quickstart", "--out", str(tmp_path / "out")]) == 4
+    assert capsys.readouterr().err.endswith("chibit: it is in other hands\n")
