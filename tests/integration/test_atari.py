@@ -8,6 +8,7 @@ import pytest
 from atari_toys import padded_rows, play_games, write_actor, write_shards
 from chibit.cli import main
 from chibit.data.load import load_dataset
+from chibit.training.loading import LoadedRun
 
 
 @pytest.fixture
@@ -19,7 +20,9 @@ def home(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_collect_train_and_evaluate_with_and_without_sticky_actions(home, capsys):
+def test_collect_train_and_evaluate_with_and_without_sticky_actions(home, capsys, monkeypatch):
+    filmed = []
+    monkeypatch.setattr(LoadedRun, "film", lambda run, *_: filmed.append(run.spec.env_id) or [])
     write_actor(home / "actor.safetensors", 6)
     assert main(["data", "collect", "pong-expert", "--policy", "actor.safetensors", "--num-steps", "60"]) == 0
     assert main(["data", "inspect", "pong-expert"]) == 0
@@ -39,10 +42,11 @@ def test_collect_train_and_evaluate_with_and_without_sticky_actions(home, capsys
     assert main(arguments) == 0
     for flag in ([], ["--sticky-actions"]):
         out = home / "evaluation.json"
-        assert main(["evaluate", "run", "--num-episodes", "2", "--out", str(out), *flag]) == 0
+        assert main(["evaluate", "run", "--num-episodes", "2", "--out", str(out), "--video", *flag]) == 0
         evaluations = json.loads(out.read_text())["evaluations"]
         assert len(evaluations[0]["episode_returns"]) == 2
     assert "ALE/Pong-v5" in capsys.readouterr().out
+    assert filmed == ["PongNoFrameskip-v4", "ALE/Pong-v5"]
 
 
 def test_convert_shards(home, capsys):

@@ -93,9 +93,9 @@ def evaluate(argv: Sequence[str], prog: str) -> None:
         raise InputError(f"target_returns: agent {loaded.config.agent.agent} takes none; leave them out")
     loaded = replace(loaded, spec=arguments.in_environment(loaded.spec))
     targets = loaded.config.targets(loaded.spec, arguments.target_returns)
-    spec = loaded.spec
     if arguments.sticky_actions:
-        spec = replace(spec, env_id=sticky_env_id(spec.env_id))
+        loaded = replace(loaded, spec=replace(loaded.spec, env_id=sticky_env_id(loaded.spec.env_id)))
+    spec = loaded.spec
     environments = open_environments(spec)
     if environments is None:
         raise InputError(f"{arguments.run}: its data name no environment that chibit knows; give --env-id")
