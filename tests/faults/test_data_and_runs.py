@@ -84,4 +84,6 @@ def test_an_action_number_beyond_all_choices(place):
 
 def test_a_share_of_the_data_that_leaves_no_episode(place):
     verdict = train(place, write(place / "log.npz"), "--data-fraction", 0.1)
-    assert_refused(verdict, 2, "fraction: 0.1 of 3 episodes is none", megabytes=TRAINING_MEGABYTES)
+    assert_refused(
+        verdict, 2, "fraction: 0.1 of 3 episodes is none; 0.33 is one", megabytes=TRAINING_MEGABYTES
+    )

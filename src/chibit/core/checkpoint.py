@@ -184,7 +184,7 @@ def load_checkpoint(folder: Path, step: int | None = None) -> Checkpoint | None:
             return checkpoint
     if failure is not None:
         raise DamagedFileError(
-            f"{folder}: no whole checkpoint is left ({failure}); start again without --resume"
+            f"{folder}: no whole checkpoint is left ({failure}); restore one, or train again with another --out"
         )
     return None
 

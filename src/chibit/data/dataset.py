@@ -234,7 +234,7 @@ class TrajectoryDataset:
         if num_kept == 0:
             raise InputError(
                 f"fraction: {fraction} of {self.num_episodes} episodes is none; "
-                f"give at least {0.5 / self.num_episodes:.2g}"
+                f"{1 / self.num_episodes:.2g} is one"
             )
         if num_kept == self.num_episodes:
             return self
