@@ -64,20 +64,20 @@ class RunDir:
         description = {"schema": SCHEMA, "arm": arm, "study": study, "config": config}
         make_folder(path)
         run = cls(path)
-        if (path / "config.json").exists():
-            given = json.loads(json.dumps(description))
-            changes = list(_changes(_identity(run.description()), _identity(given)))
-            if changes:
-                told = "; ".join([*changes[:_MOST_TOLD], *(["..."] if len(changes) > _MOST_TOLD else [])])
-                raise InputError(
-                    f"{path}: holds a run with another configuration ({told}); choose another --out"
-                )
-        elif any(
-            entry.name != ".lock" and not entry.name.startswith(TEMPORARY_PREFIX) for entry in path.iterdir()
-        ):
-            raise InputError(f"{path}: is not empty and not a run directory; choose another --out")
-        else:
-            write_atomic(path / "config.json", dump(description, indent=1))
+        if not (path / "config.json").exists():
+            if any(
+                entry.name != ".lock" and not entry.name.startswith(TEMPORARY_PREFIX)
+                for entry in path.iterdir()
+            ):
+                raise InputError(f"{path}: is not empty and not a run directory; choose another --out")
+            with open_locked(path / ".lock", wait=True):  # another process may begin a run here, too
+                if not (path / "config.json").exists():
+                    write_atomic(path / "config.json", dump(description, indent=1))
+        given = json.loads(json.dumps(description))
+        changes = list(_changes(_identity(run.description()), _identity(given)))
+        if changes:
+            told = "; ".join([*changes[:_MOST_TOLD], *(["..."] if len(changes) > _MOST_TOLD else [])])
+            raise InputError(f"{path}: holds a run with another configuration ({told}); choose another --out")
         run.own_folder("checkpoints")
         return run
 

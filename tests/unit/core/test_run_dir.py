@@ -1,9 +1,12 @@
+import contextlib
 import json
 import subprocess
 import sys
+import threading
 
 import pytest
 
+from chibit.core import run_dir
 from chibit.core.errors import DamagedFileError, InputError, ResourceError
 from chibit.core.run_dir import RunDir
 
@@ -30,6 +33,29 @@ def test_another_configuration_is_refused(tmp_path):
         InputError, match=r"\(data 'x', now 'y'; rate 0.1, now 0.2; depth None, now 2; \.\.\.\)"
     ):
         make(tmp_path / "more", data="y", agent={"rate": 0.2, "depth": 2})
+
+
+def test_of_two_that_begin_in_one_folder_at_the_same_moment_one_is_refused(tmp_path, monkeypatch):
+    write, together, refused = run_dir.write_atomic, threading.Barrier(2), []
+
+    def write_together(path, content):
+        with contextlib.suppress(threading.BrokenBarrierError):
+            together.wait(timeout=0.5)
+        write(path, content)
+
+    def begin(number):
+        try:
+            make(tmp_path / "run", a=number)
+        except InputError:
+            refused.append(number)
+
+    monkeypatch.setattr(run_dir, "write_atomic", write_together)
+    threads = [threading.Thread(target=begin, args=(number,)) for number in (1, 2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(refused) == 1 and RunDir.open(tmp_path / "run").description()["config"]["a"] not in refused
 
 
 def test_a_foreign_folder_is_refused(tmp_path):
