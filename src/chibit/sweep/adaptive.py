@@ -160,7 +160,9 @@ class Adaptive:
         if not without:
             scores = collect_scores(read_study(folder, finished))
             found = self._intervals(scores)
-            if not scores.aggregated:
+            if not scores.study.datasets:
+                hopeless = "no finished run has a score"
+            elif not scores.aggregated:
                 hopeless = "raw returns of several data sets have no common unit and no mean"
         widths = {pair: found.get(pair, (math.inf, 1.0)) for pair in self.pairs}
         narrow = all(

@@ -129,7 +129,8 @@ class StandIn:
         lines = [json.loads(line) for line in (path / "evaluations.jsonl").read_text().splitlines()]
         for line in lines:
             line["normalized_score"] = score if self.normalized else None
-            line["episode_returns"] = [score] if not self.normalized else line["episode_returns"]
+            if not self.normalized:
+                line["episode_returns"] = [score] * len(line["episode_returns"])
         (path / "evaluations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         result = json.loads((path / "result.json").read_text())
         for entry in result["scores"]:
@@ -322,3 +323,19 @@ class TestCommand:
         assert self.study(monkeypatch, writer, tmp_path)[0] == 0
         assert not (tmp_path / "table2" / "study.json").exists()
         assert STUDIES["table2"].comparisons == ()
+
+
+def test_runs_without_scores_end_it(grow, monkeypatch):
+    write = StandIn.one
+
+    def write_without(self, config):
+        outcome = write(self, config)
+        (outcome.path / "evaluations.jsonl").write_text("")
+        result = json.loads((outcome.path / "result.json").read_text())
+        (outcome.path / "result.json").write_text(json.dumps({**result, "scores": []}))
+        return outcome
+
+    monkeypatch.setattr(StandIn, "one", write_without)
+    _, _, said, run = grow()
+    assert len(run.calls) == 1
+    assert said[-1] == "no finished run has a score: more seeds are not tried"
