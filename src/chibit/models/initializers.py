@@ -260,9 +260,9 @@ def _load(spec: str, image_gpt_norm: Norm) -> Weights:
             raise InputError(
                 f"{spec} is not pre-trained yet; chibit train and chibit study do it on first use"
             )
-        return _from_language_model(load_language_model(_language_model_folder(folder)))
+        return _from_language_model(load_language_model(find_language_model(folder)))
     if spec and user_path(spec).is_dir():
-        return _from_language_model(load_language_model(_language_model_folder(user_path(spec))))
+        return _from_language_model(load_language_model(find_language_model(user_path(spec))))
     hint = nearest(kind, (*_KNOWN, *INITIALIZERS)) or f"; expected {', '.join(_KNOWN)}ID, or a folder"
     if is_address(spec.rpartition(":")[0]) or is_address(spec):
         hint = f"; if it is of a module of yours, give --initializer {spec} (in Python: import {kind})"
@@ -332,7 +332,7 @@ def _from_language_model(model: LanguageModel | HuggingFaceLanguageModel) -> Wei
     )
 
 
-def _language_model_folder(folder: Path) -> Path:
+def find_language_model(folder: Path) -> Path:
     """The folder itself, or the language model that a run of `chibit pretrain` wrote into it."""
     for candidate in (folder / "language_model", folder):
         if (candidate / WEIGHTS).exists() and (candidate / CONFIG).exists():

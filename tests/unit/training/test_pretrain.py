@@ -303,7 +303,7 @@ def test_accumulation_changes_nothing(tmp_path: Path) -> None:
 
 def test_going_on_from_a_model(tmp_path: Path) -> None:
     run(TINY, tmp_path / "first")
-    config = replace(TINY, initializer=str(tmp_path / "first" / "language_model"), seed=3)
+    config = replace(TINY, initializer=str(tmp_path / "first"), seed=3)
     result = run(config, tmp_path / "second")
     first = json.loads((tmp_path / "first" / "result.json").read_text())
     start = next(r for r in records(tmp_path / "second") if r["step"] == 0)

@@ -9,6 +9,7 @@ from chibit.core.files import user_path
 from chibit.core.runtime import evaluating
 from chibit.data.text.corpus import corpus_tokenizer
 from chibit.data.text.tokens import TokenDataset
+from chibit.models.initializers import find_language_model
 from chibit.models.language_model import LanguageModel, LanguageModelConfig, load_language_model
 from chibit.training.pretrain.config import PretrainConfig
 from chibit.training.workers import Workers
@@ -37,7 +38,7 @@ def make_language_model(config: PretrainConfig, vocab_size: int) -> LanguageMode
         return LanguageModel(
             LanguageModelConfig(gpt=config.gpt, vocab_size=vocab_size, n_positions=config.n_positions)
         )
-    model = load_language_model(user_path(config.initializer))
+    model = load_language_model(find_language_model(user_path(config.initializer)))
     for name, found, wanted in (
         ("tokens", model.config.vocab_size, vocab_size),
         ("positions", model.config.n_positions, config.n_positions),
