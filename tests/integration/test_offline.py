@@ -287,6 +287,8 @@ def test_divergence_names_rows_of_the_store(agent, part, tmp_path, monkeypatch):
 def test_not_resuming_over_an_earlier_run_is_refused(pendulum_file, tmp_path):
     config = config_of("td3_bc", pendulum_file)
     train(config, tmp_path / "run", progress=False)
+    with pytest.raises(InputError, match="holds a finished run; use --resume or another --out"):
+        train(config, tmp_path / "run", resume=False, progress=False)
     (tmp_path / "run" / "result.json").unlink()
     with pytest.raises(InputError, match="holds a run at step 12"):
         train(config, tmp_path / "run", resume=False, progress=False)

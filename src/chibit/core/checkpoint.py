@@ -184,7 +184,8 @@ def load_checkpoint(folder: Path, step: int | None = None) -> Checkpoint | None:
             return checkpoint
     if failure is not None:
         raise DamagedFileError(
-            f"{folder}: no whole checkpoint is left ({failure}); restore one, or train again with another --out"
+            f"{folder}: no whole checkpoint is left ({failure}); restore one, or train again with another "
+            "--out"
         )
     return None
 

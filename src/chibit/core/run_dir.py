@@ -13,7 +13,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from chibit.core.config import config_hash, parse_json, read_json
 from chibit.core.errors import BusyError, DamagedFileError, InputError, UserError, resource_error
@@ -142,6 +142,10 @@ class RunDir:
                 for name in ("config.json", ".lock"):
                     remove(self.path / name)
                 self.path.rmdir()
+
+    def refuse_anew(self, what: str) -> NoReturn:
+        """Refuse to begin anew where there is a run already."""
+        raise InputError(f"{self.path}: holds {what}; use --resume or another --out")
 
     def extend(self, config: dict[str, Any]) -> None:
         """Give a run another configuration under which it goes on; what was said at its end is removed."""

@@ -59,8 +59,8 @@ def read_trials(folder: Path) -> dict[str, list[Trial]]:
         arm, _, tried = description["arm"].rpartition("_")
         if rate is None or not _is_number(tried, rate) or not errors or not scored:
             raise InputError(
-                f"{run.path}: no backbone learning rate by which its arm is named, held-out error or score; not "
-                "a trial"
+                f"{run.path}: no backbone learning rate by which its arm is named, held-out error or score; "
+                "not a trial"
             )
         data, steps = conditions.setdefault(arm, (config["data"], config["num_steps"]))
         if config["seed"] in runs[arm][rate] or (data, steps) != (config["data"], config["num_steps"]):

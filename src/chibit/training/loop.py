@@ -25,7 +25,7 @@ from chibit.core.checkpoint import (
     mark,
     sweep,
 )
-from chibit.core.errors import DamagedFileError, InputError, UserError, first_line
+from chibit.core.errors import DamagedFileError, UserError, first_line
 from chibit.core.progress import Pace
 from chibit.core.run_dir import RunDir
 from chibit.core.runtime import read_scalars
@@ -254,9 +254,7 @@ class Loop(ABC, Generic[ConfigT]):
                 self.begin()
             return
         if not wanted:
-            raise InputError(
-                f"{run.path}: holds a run at step {checkpoint.step}; use --resume or another --out"
-            )
+            run.refuse_anew(f"a run at step {checkpoint.step}")
         self.refuse_changed(checkpoint.state, allow_inexact=allow_inexact)
         try:
             self.restore(checkpoint)

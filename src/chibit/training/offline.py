@@ -94,8 +94,7 @@ def train(
 
     Args:
         config: the run.
-        path: its directory. A finished run is not run again; its result is returned, unless its data have
-            changed since.
+        path: its directory. A finished run is not run again; its result is returned, unless its data changed.
         dataset: the data, opened already or a part of them, in place of opening `config.data`.
         env: environment to evaluate in: an id, also of anything registered with Gymnasium in this process,
             what builds one, or an instance; see `take_env`. None takes that of `config`, or of the data.
@@ -121,6 +120,8 @@ def train(
     going_on = carry_on(config, path) if resume else GoingOn(config, config)
     config = going_on.config
     with opened(going_on, path, dataset, study=study) as run:
+        if run.is_finished and not resume:
+            run.refuse_anew("a finished run")
         if not going_on.is_over(run):
             train_sources(config.agent, progress=progress)
             runtime = resolve_runtime(config.device, config.precision, config.num_threads)

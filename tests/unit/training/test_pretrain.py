@@ -395,6 +395,8 @@ def test_a_finished_run_is_not_returned_once_its_text_has_changed(tmp_path: Path
     config = replace(TINY, corpus=str(text), num_steps=2)
     result = run(config, tmp_path / "run")
     assert run(config, tmp_path / "run") == result
+    with pytest.raises(InputError, match="holds a finished run; use --resume or another --out"):
+        run(config, tmp_path / "run", resume=False)
     text.write_text("The other text. " * 60)
     with pytest.raises(DamagedFileError, match=r"a\.txt has changed since this run was finished"):
         run(config, tmp_path / "run")

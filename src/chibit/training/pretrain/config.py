@@ -83,7 +83,8 @@ class PretrainConfig(Checked):
     n_positions: Annotated[int, Interval(ge=2)] = 1024
     """Rows of the position table."""
     initializer: Annotated[str | None, Was("init"), BASIC] = None
-    """Language model to go on from; its folder, or its run's. Its optimizer state is not kept. None draws one."""
+    """Language model to go on from; its folder, or its run's. Its optimizer state is not kept. None draws
+    one."""
     block_length: Annotated[Count, Group("batches")] = 1024
     """Tokens of a block. Shorter blocks start at a random position, so that every position is trained."""
     batch_tokens: Annotated[Count, BASIC] = 65_536

@@ -117,6 +117,8 @@ def pretrain(
                 run = RunDir.create(path, arm="pretrain", study=study, config=to_json(config))
         with run.lock() if workers.is_first else contextlib.nullcontext():
             if all(workers.gather(run.is_finished)):
+                if not resume:
+                    run.refuse_anew("a finished run")
                 if workers.is_first:
                     refuse_changed_text(run, config)
                 return run.result(PretrainResult)
