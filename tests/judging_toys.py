@@ -47,11 +47,11 @@ def make_log(cache, num_episodes=60, length=LENGTH, *, seed=0, **changes):
     return chibit.from_arrays(**arrays, name="line", cache=cache)
 
 
-def true_value(choose, starts, horizon=LENGTH):
+def true_value(choose, starts, horizon=LENGTH, discount=DISCOUNT):
     """(E,) discounted returns of a policy from (E, 1) starts."""
     states, values = starts, np.zeros(len(starts))
     for t in range(horizon):
-        values += DISCOUNT**t * states[:, 0]
+        values += discount**t * states[:, 0]
         states = step(states, choose(states))
     return values
 

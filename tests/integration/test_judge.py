@@ -279,7 +279,7 @@ def test_arms_and_targets_are_chosen_over_their_runs_and_the_regret_is_said():
 def study_of_two(pendulum_file, tmp_path, monkeypatch, capsys):
     """`chibit study` of two arms and two seeds on data with a simulator, chosen by the judge."""
     monkeypatch.setattr(judging, "LEAST_EPISODES", 4)
-    for name, value in (("GOOD_FIT", -1e9), ("_TIMES_CLONE", 1e9), ("_BELOW", 1e9)):
+    for name, value in (("_LEAST_FIT", -1e9), ("_MISFIT", 1e9), ("_TIMES_CLONE", 1e9), ("_BELOW", 1e9)):
         monkeypatch.setattr(judgement_rules, name, value)
     flags = ["--arms", "bc", "td3_bc", "--seeds", "0", "1", "--num-steps", "4", "--num-episodes", "2"]
     place = ["--data", str(pendulum_file), "--root", str(tmp_path), "--engine", "process", "--device", "cpu"]

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from chibit.data.dataset import DatasetSpec
+from chibit.data.dataset import DatasetSpec, TrajectoryDataset
 from chibit.judging.networks import BATCH_SIZE, Members, count_nothing, minimize, suited_steps
-from chibit.judging.steps import Scales, Steps
+from chibit.judging.steps import Scales, Steps, code_actions
 
 _NUM_MEMBERS, _WIDTHS = 3, (128, 128)
 _LOG_STD = (-4.0, 1.0)
@@ -24,6 +24,8 @@ FAR = 3.0
 _RARE = 0.0027
 """Probability of a choice that is as rare as that."""
 _BLOCK_ROWS = 1 << 14
+_UNEXPLAINED = 0.05
+"""Share of the variance of actions below which what the clone leaves is its own error."""
 
 
 class Clone(nn.Module):
@@ -114,6 +116,26 @@ class Clone(nn.Module):
             return float((chosen < _RARE).mean())
         mean, std = self.moments(observations)
         return float((np.abs(actions - mean) > FAR * std).any(1).mean())
+
+    def persistence(self, dataset: TrajectoryDataset) -> float:
+        """How far what it leaves unexplained of logged actions goes on in the next step, as a correlation.
+
+        It does where several policies acted, or one that remembers, or that saw more than is in the log. 0
+        where next to nothing is left: that is the clone's own error.
+        """
+        if self.is_discrete:
+            expected, units = self.probabilities(dataset.observations), 1.0
+        else:
+            expected, units = self.moments(dataset.observations)[0], self.scales.action_std.numpy()
+        actions = code_actions(dataset.actions, self.spec) / units
+        left = actions - expected / units
+        if (left**2).sum() <= _UNEXPLAINED * ((actions - actions.mean(0)) ** 2).sum():
+            return 0.0
+        goes_on = np.ones(len(left), bool)
+        goes_on[dataset.episode_starts[1:] - 1] = False
+        first, second = left[goes_on], left[1:][goes_on[:-1]]
+        size = np.sqrt((first**2).sum() * (second**2).sum())
+        return float((first * second).sum() / size) if size > 0 else 0.0
 
     def policy(self) -> ClonePolicy:
         """To play it."""

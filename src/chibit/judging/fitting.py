@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,18 +24,20 @@ from chibit.core.memory import read_whole
 from chibit.core.progress import step_bar
 from chibit.data.dataset import TrajectoryDataset
 from chibit.judging.clone import Clone
-from chibit.judging.judgement import SelfTest
+from chibit.judging.judgement import Endings, SelfTest
 from chibit.judging.networks import suited_steps
-from chibit.judging.steps import read_steps
+from chibit.judging.steps import Steps, read_steps
 from chibit.judging.world import World, WorldConfig
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 2
+SCHEMA = 3
 """Raised when the same data would give another model."""
 LENGTHS = (1, 2, 5, 10, 25, 50, 100)
 """Steps over which the model is compared with held-out episodes."""
-_NUM_WINDOWS = 64
+_NUM_STRETCHES = 128
+"""For each member."""
+_MOST_RESIDUALS = 20_000
 _MODEL, _MANIFEST = "model.safetensors", "manifest.json"
 
 
@@ -115,32 +118,49 @@ class Tape:
         self._step += 1
 
 
-def open_loop(world: World, dataset: TrajectoryDataset, length: int, seed: int) -> float | None:
+def open_loop(
+    world: World, dataset: TrajectoryDataset, residuals: np.ndarray, length: int, seed: int
+) -> tuple[float, float] | None:
     """R2 of the sum of rewards when the model is given logged actions, from logged states.
+
+    Beside it the R2 that the model would have were it right: with sums that it brings itself when each step
+    has the noise of a logged one. Nothing ends: all stretches lie within episodes.
 
     Args:
         world: the model.
         dataset: episodes that it was not learned from.
+        residuals: (N, S + 1) what it leaves unexplained of the steps that it was learned from.
         length: steps of a stretch.
-        seed: of the choice of stretches.
+        seed: of the choice of stretches, and of noise.
 
     Returns:
-        None where no episode is that long, or all stretches bring the same.
+        Both; None where no episode is that long, or all stretches bring the same.
     """
     generator = np.random.default_rng([seed, length])
     starts, lengths = dataset.episode_starts[:-1], dataset.episode_lengths
     long_enough = np.flatnonzero(lengths >= length)
     if not len(long_enough):
         return None
-    episodes = generator.choice(long_enough, world.config.num_members * _NUM_WINDOWS // 4)
+    episodes = generator.choice(long_enough, world.config.num_members * _NUM_STRETCHES)
     first = starts[episodes] + generator.integers(0, lengths[episodes] - length + 1)
     rows = first[:, None] + np.arange(length)
     logged = dataset.rewards[rows].sum(1, dtype=np.float64)
     if np.ptp(logged) <= 1e-6 * np.abs(logged).max():
         return None
-    tape = Tape(dataset.actions[rows])
-    played = world.play(tape, dataset.observations[first], horizon=length, discount=1.0).returns
-    return float(1 - ((played - logged) ** 2).sum() / ((logged - logged.mean()) ** 2).sum())
+
+    def play(noise: Callable[[], np.ndarray] | None) -> np.ndarray:
+        tape, begin = Tape(dataset.actions[rows]), dataset.observations[first]
+        return world.play(tape, begin, horizon=length, discount=1.0, ends=False, noise=noise).returns
+
+    played = play(None)
+    possible = play(lambda: residuals[generator.integers(0, len(residuals), len(rows))])
+    return _explained(logged, played), _explained(possible, played)
+
+
+def _explained(found: np.ndarray, predicted: np.ndarray) -> float:
+    """R2; 1 where nothing varies and it is met."""
+    missed, varied = ((found - predicted) ** 2).sum(), ((found - found.mean()) ** 2).sum()
+    return float(1 - missed / varied) if varied > 0 else float(missed == 0)
 
 
 def _key(train: TrajectoryDataset, held_out: TrajectoryDataset, config: FitConfig) -> str:
@@ -170,11 +190,24 @@ def _fit(
     with step_bar(f"learning a model of {train.spec.name}", progress, number) as advance:
         world.fit(steps, of_world, advance)
         clone.fit(steps, world.scales, of_clone, num_steps=config.clone_steps, advance=advance)
-    tested = {length: open_loop(world, held_out, length, config.seed) for length in LENGTHS}
-    found = {length: fit for length, fit in tested.items() if fit is not None}
-    error = world.error(read_steps(held_out))
-    self_test = SelfTest(step_error=error, lengths=tuple(found), fits=tuple(found.values()))
-    return FittedLog(world, clone, self_test)
+    return FittedLog(world, clone, self_test_of(world, steps, held_out, config.seed))
+
+
+def self_test_of(world: World, steps: Steps, held_out: TrajectoryDataset, seed: int) -> SelfTest:
+    """Compare a model that was learned from some steps with episodes that it was not learned from."""
+    few = np.random.default_rng([seed, 3]).permutation(len(steps.rewards))[:_MOST_RESIDUALS]
+    residuals = world.residuals(steps.part(np.sort(few)))
+    tested = {length: open_loop(world, held_out, residuals, length, seed) for length in LENGTHS}
+    found = {length: fits for length, fits in tested.items() if fits is not None}
+    held_out_steps = read_steps(held_out)
+    foreseen, false = world.endings(held_out_steps)
+    return SelfTest(
+        step_error=world.error(held_out_steps),
+        lengths=tuple(found),
+        fits=tuple(fit for fit, _ in found.values()),
+        ceilings=tuple(ceiling for _, ceiling in found.values()),
+        endings=Endings(logged=int(held_out_steps.terminations.sum()), foreseen=foreseen, false=false),
+    )
 
 
 def _modules(world: World, clone: Clone) -> nn.ModuleDict:

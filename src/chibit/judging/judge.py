@@ -32,8 +32,15 @@ from chibit.policy.policy import Policy
 LEAST_EPISODES = 10
 """Below it a held-out episode or two decide everything."""
 _REPLAYED, _BEST = 20, 0.1
-_SECONDS_A_FIT_STEP, _SECONDS_A_MODEL_STEP = 0.006, 0.002
-"""Rough, on one core of a server: a gradient step of model or clone, a step of all episodes in the model."""
+_PERSISTENT = 0.5
+"""Correlation of what is unexplained of successive actions from which on a note says so."""
+_NOISY = 0.2
+"""Share of the variance of rewards taken for noise from which on a note says so."""
+_RARE = 0.01
+"""Share of the steps with the least rewards, which may be freaks."""
+_SECONDS_A_FIT_STEP, _SECONDS_A_MODEL_STEP, _USUAL_WIDTH = 0.006, 0.002, 300
+"""Rough, on one core of a server: a gradient step of model or clone, a step of all episodes in the model;
+twice that for so many observed numbers and choices."""
 _METHODS = {
     "reset": ("num_envs", 1),
     "act": ("observations", 1),
@@ -105,6 +112,7 @@ class Judge:
         best = np.argsort(-held_out.episode_returns, kind="stable")
         self._best = best[: max(1, min(_REPLAYED, round(_BEST * held_out.num_episodes)))]
         self.horizon = config.horizon or self._train.spec.max_episode_steps
+        self._floor = reward_floor(self._train)
         self.log = self._summary()
         """What is known of the log."""
 
@@ -158,9 +166,16 @@ class Judge:
         play = self.fitted.world.play(
             policy, self._starts, horizon=self.horizon, discount=self.config.discount
         )
+        value, total = (
+            Estimate(
+                members=tuple(play.by_member(outcomes).tolist()),
+                floor=self._floor * float(np.sum(discount ** np.arange(self.horizon))),
+            )
+            for outcomes, discount in ((play.values, self.config.discount), (play.returns, 1.0))
+        )
         return PlayedInModel(
-            value=Estimate(members=tuple(play.by_member(play.values).tolist())),
-            total=Estimate(members=tuple(play.by_member(play.returns).tolist())),
+            value=value,
+            total=total,
             length=float(play.lengths.mean()),
             disagreement=play.disagreement,
             clipped=play.clipped,
@@ -222,6 +237,19 @@ class Judge:
             yield (
                 f"episodes are cut after {count(self.horizon, 'step')} of {spec.max_episode_steps:,}, in the "
                 "model and in the log: returns and values are of so many"
+            )
+        persistence = self.fitted.clone.persistence(self._held_out)
+        if persistence > _PERSISTENT:
+            yield (
+                "who acted knew more than the observations hold, or several policies acted: what the "
+                f"observation does not explain of an action goes on in the next one (correlation "
+                f"{persistence:.2f}). If what they knew moves rewards too, no number here is right"
+            )
+        test = self.fitted.self_test
+        if test.noise > _NOISY and not test.unfit:
+            yield (
+                f"up to {test.noise:.0%} of the variance of rewards is taken for noise, as the model leaves it "
+                "unexplained where it was learned; a system that it cannot learn looks the same"
             )
         if self.config.horizon is None and spec.env_id is None:
             yield (
@@ -311,9 +339,20 @@ def rough_seconds(
     config = config or JudgeConfig()
     horizon = config.horizon or dataset.spec.max_episode_steps
     episodes = config.rollouts_per_member * config.fit.world.num_members + _REPLAYED
-    model = _SECONDS_A_FIT_STEP * config.fit.num_steps(dataset.num_steps)
-    played = (num_policies + 1) * _SECONDS_A_MODEL_STEP + num_policies * episodes * seconds_an_action
+    spec = dataset.spec
+    width = 1 + (spec.state_dim + (spec.num_actions or spec.act_dim)) / _USUAL_WIDTH
+    model = _SECONDS_A_FIT_STEP * width * config.fit.num_steps(dataset.num_steps)
+    played = (num_policies + 1) * _SECONDS_A_MODEL_STEP * width + num_policies * episodes * seconds_an_action
     return model + horizon * played
+
+
+def reward_floor(dataset: TrajectoryDataset) -> float:
+    """The least that a step of the log brings, but for one in a hundred; at most 0 where episodes terminate.
+
+    What lies above it can be lost, so that errors are shares of that. A termination ends all rewards.
+    """
+    least = float(np.quantile(dataset.rewards, _RARE))
+    return min(0.0, least) if dataset.terminations.any() else least
 
 
 def discounted_returns(dataset: TrajectoryDataset, discount: float, horizon: int) -> np.ndarray:

@@ -6,6 +6,7 @@ has the tables.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -14,23 +15,30 @@ from annotated_types import MinLen
 
 from chibit.core.config import Checked
 from chibit.core.errors import InputError
-from chibit.core.fields import Natural
+from chibit.core.fields import Natural, NonNegative
 from chibit.core.formatting import format_mean, format_number, format_setting
 
 FILE, SCHEMA = "judgements.json", 1
 """Where a run's folder has its judgements, as `{"schema", "judgements"}`."""
-GOOD_FIT = 0.9
-"""R2 of the sum of rewards from which on the model follows the log."""
+_MISFIT = 0.1
+"""Share of the variance of the sum of rewards that a model which follows the log may miss beside noise; and
+of the noise, which is known no better."""
+_LEAST_FIT = 0.2
+"""R2 of the sum of rewards below which rewards are too noisy to test a model on them."""
+_FORESEEN = 0.5
+"""Share of terminations that the model must see, and what it may see in excess, as a share of them."""
 _BIAS = 0.15
-"""Share of a value by which all members are wrong together."""
+"""Share of a value, above the floor, by which all members are wrong together."""
 _TIMES_CLONE = 4.0
 """Times the clone's disagreement, or its share of clipped states, beyond which nothing is said."""
 _CLIPPED = 0.1
 """Share of clipped states that is always allowed."""
 _BELOW, _ABOVE = 0.25, 0.01
-"""Shares of the log's lowest and highest discounted return by which a value may lie beyond them. What
-promises more than any logged episode brought has mostly found an error of the model: above, only rounding is
-allowed for, and what the model gives the clone itself."""
+"""Shares of the log's lowest and highest discounted return, above the floor, by which a value may lie
+beyond them. What promises more than any logged episode brought has mostly found an error of the model: above,
+only rounding is allowed for, and what the model gives the clone itself."""
+LEAST_ENDINGS = 5
+"""Terminations below which nothing is said of how well they are foreseen."""
 LEAST_HORIZON = 5
 """Steps for which the model must follow held-out episodes, where they are that long."""
 
@@ -77,6 +85,29 @@ class LogProfile(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Endings(Checked):
+    """Terminations in episodes that the model was not learned from, seen step by step; means over members."""
+
+    logged: Natural
+    """How many there are."""
+    foreseen: NonNegative
+    """How many of them the model sees."""
+    false: NonNegative
+    """How many it sees where there are none."""
+
+    @property
+    def unforeseen(self) -> str:
+        """Why lengths of episodes cannot be believed; empty where they can, or there are too few to say."""
+        seen_enough = self.foreseen >= _FORESEEN * self.logged
+        if self.logged < LEAST_ENDINGS or (seen_enough and self.false <= _FORESEEN * self.logged):
+            return ""
+        return (
+            f"the model does not see what ends an episode (of {self.logged} terminations it has "
+            f"{self.foreseen:.0f}, and {self.false:.0f} where there are none)"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class SelfTest(Checked):
     """How well the model follows episodes that it was not learned from."""
 
@@ -86,21 +117,58 @@ class SelfTest(Checked):
     """Steps for which logged actions were played in the model, from logged states."""
     fits: tuple[float, ...]
     """R2 of the sum of the rewards over those steps."""
+    ceilings: tuple[float, ...] = ()
+    """R2 that the model would have if it were right, and all that it leaves unexplained of single steps
+    noise; empty in judgements of earlier versions, which took 1."""
+    endings: Endings | None = None
+    """None in judgements of earlier versions."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if len(self.lengths) != len(self.fits):
-            raise InputError(f"fits: got {len(self.fits)} numbers for {len(self.lengths)} lengths")
+        for name, found in (("fits", self.fits), ("ceilings", self.ceilings or self.fits)):
+            if len(self.lengths) != len(found):
+                raise InputError(f"{name}: got {len(found)} numbers for {len(self.lengths)} lengths")
+
+    @property
+    def expected(self) -> tuple[float, ...]:
+        """R2 from which on the model follows the log, by length: 0.9, or as far below what noise allows."""
+        ceilings = np.clip(self.ceilings or [1.0] * len(self.fits), 0.0, 1.0)
+        return tuple(np.maximum(_LEAST_FIT, ceilings - _MISFIT * (2.0 - ceilings)).tolist())
+
+    @property
+    def noise(self) -> float:
+        """Share of the variance of the sum of rewards that is taken for noise; at most, of short stretches."""
+        return 1.0 - min(self.ceilings[: self._num_short], default=1.0)
 
     @property
     def horizon(self) -> int:
-        """Steps up to which the model follows the log: R2 of at least 0.9 for all lengths up to here."""
+        """Steps up to which the model follows the log, for all lengths up to here."""
         reached = 0
-        for length, fit in zip(self.lengths, self.fits, strict=True):
-            if fit < GOOD_FIT:
+        for length, fit, expected in zip(self.lengths, self.fits, self.expected, strict=True):
+            if fit < expected:
                 break
             reached = length
         return reached
+
+    @property
+    def unfit(self) -> str:
+        """Why the model has no number for anybody; empty where it follows the log."""
+        short = slice(self._num_short)
+        if self.horizon >= max(self.lengths[short], default=1):
+            return "" if self.endings is None else self.endings.unforeseen
+        tried = zip(self.lengths[short], self.fits[short], self.expected[short], strict=True)
+        found = [
+            f"{math.floor(100 * fit) / 100:.2f} over {length} (expected {expected:.2f})"
+            for length, fit, expected in tried
+        ]
+        measured = f"R2 of the sum of rewards by steps: {', '.join(found) or 'none'}"
+        if self.noise > 1.0 - _LEAST_FIT:
+            return f"the rewards of the log are too noisy to test a model on them ({measured})"
+        return f"the model does not follow the log ({measured})"
+
+    @property
+    def _num_short(self) -> int:
+        return sum(length <= LEAST_HORIZON for length in self.lengths)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,11 +187,15 @@ class ActionError(Checked):
 class Estimate(Checked):
     """What the model says of a policy's return, by member.
 
-    `low` and `high` are the model spread: two standard deviations over members and 15 % of the mean for what
-    all members share. It is no confidence interval: docs/judging.md has how often it held the truth.
+    `low` and `high` are the model spread: two standard deviations over members and 15 % of what the mean
+    lies above the floor for what all members share. It is no confidence interval: docs/judging.md has how
+    often it held the truth.
     """
 
     members: Annotated[tuple[float, ...], MinLen(1)]
+    floor: float = 0.0
+    """What the least rewards of the log would bring in all steps (`judge.reward_floor`), so that a constant
+    that is added to every reward changes no share; 0 in judgements of earlier versions."""
 
     @property
     def mean(self) -> float:
@@ -131,10 +203,15 @@ class Estimate(Checked):
         return float(np.mean(self.members))
 
     @property
+    def size(self) -> float:
+        """How far the mean lies from the floor; shares are of it."""
+        return abs(self.mean - self.floor)
+
+    @property
     def half_width(self) -> float:
         """Of the model spread."""
         spread = np.std(self.members, ddof=1) if len(self.members) > 1 else 0.0
-        return float(2.0 * spread + _BIAS * abs(self.mean))
+        return float(2.0 * spread + _BIAS * self.size)
 
     @property
     def low(self) -> float:
@@ -225,16 +302,7 @@ class LogSummary(Checked):
     @property
     def unfit(self) -> str:
         """Why the model has no number for anybody, the clone included; empty where it follows the log."""
-        test = self.self_test
-        needed = max([length for length in test.lengths if length <= LEAST_HORIZON], default=1)
-        if test.horizon >= needed:
-            return ""
-        pairs = zip(test.lengths, test.fits, strict=True)
-        measured = ", ".join(f"{fit:.2f} over {length}" for length, fit in pairs)
-        return (
-            f"the model does not follow the log (R2 of the sum of rewards by steps: {measured or 'none'}; "
-            f"expected {GOOD_FIT:g} up to {needed})"
-        )
+        return self.self_test.unfit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -326,9 +394,10 @@ def _reasons(played: PlayedInModel, log: LogSummary) -> list[str]:
             f"log's range, at most {allowed:.0%} is trusted"
         )
     value = played.value.mean
-    low = log.lowest_value - _BELOW * abs(log.lowest_value)
+    floor = played.value.floor
+    low = log.lowest_value - _BELOW * abs(log.lowest_value - floor)
     most = max(log.best_value, log.clone.value.mean)
-    high = most + _ABOVE * abs(most)
+    high = most + _ABOVE * abs(most - floor)
     if not low <= value <= high:
         reasons.append(
             f"the policy leaves what the log covers: its value would be {format_number(value)}, the log's "

@@ -37,6 +37,10 @@ class Steps:
     terminations: np.ndarray
     """(N,) bool."""
 
+    def part(self, rows: np.ndarray) -> Steps:
+        """Some of them."""
+        return Steps(**{name: column[rows] for name, column in vars(self).items()})
+
 
 def read_steps(dataset: TrajectoryDataset) -> Steps:
     """Take the steps out of a log.

@@ -17,7 +17,8 @@ from chibit.core.formatting import count, format_number
 from chibit.judging.judgement import Estimate, Judgement
 
 _BIAS = 0.1
-"""Share of a return by which two policies may be wrong in different ways, in all members alike."""
+"""Share of a return, above the floor, by which two policies may be wrong in different ways, in all members
+alike."""
 CLONE = "the clone of the log"
 
 
@@ -30,7 +31,7 @@ class Comparison(Checked):
     difference: float
     """Of their returns in the model, at least 0."""
     half_width: float
-    """Two standard deviations of the members' differences, and 10 % of the larger return."""
+    """Two standard deviations of the members' differences, and 10 % of the larger return, above the floor."""
 
     @property
     def is_clear(self) -> bool:
@@ -110,7 +111,7 @@ def _compare(first: tuple[str, Estimate], second: tuple[str, Estimate]) -> Compa
     (better, total), (other, other_total) = sorted((first, second), key=lambda pair: -pair[1].mean)
     gaps = np.subtract(total.members, other_total.members)
     spread = float(2.0 * gaps.std(ddof=1)) if len(gaps) > 1 else 0.0
-    bias = _BIAS * max(abs(total.mean), abs(other_total.mean))
+    bias = _BIAS * max(total.size, other_total.size)
     return Comparison(better=better, other=other, difference=float(gaps.mean()), half_width=spread + bias)
 
 

@@ -145,7 +145,34 @@ class World(nn.Module):
         return float(errors.mean() if known is None else errors[:, known[:, 0]].mean())
 
     @torch.no_grad()
-    def play(self, policy: Policy, starts: np.ndarray, *, horizon: int, discount: float) -> Play:
+    def residuals(self, steps: Steps) -> np.ndarray:
+        """(N, S + 1) what a member leaves unexplained, of each step another one; 0 where nothing is known."""
+        inputs, targets, known = self._targets(steps)
+        rows = torch.arange(len(inputs))
+        left = targets - self.dynamics.on_all(inputs)[rows % self.config.num_members, rows]
+        return (left if known is None else left * known).numpy()
+
+    @torch.no_grad()
+    def endings(self, steps: Steps) -> tuple[float, float]:
+        """How many terminations it sees, and how many where there are none; means over members."""
+        if not self.ends:
+            return 0.0, 0.0
+        seen = (self.ending.on_all(torch.from_numpy(self._ending_inputs(steps)))[..., 0] > self.shift).numpy()
+        return float(seen[:, steps.terminations].sum(1).mean()), float(
+            seen[:, ~steps.terminations].sum(1).mean()
+        )
+
+    @torch.no_grad()
+    def play(
+        self,
+        policy: Policy,
+        starts: np.ndarray,
+        *,
+        horizon: int,
+        discount: float,
+        ends: bool = True,
+        noise: Callable[[], np.ndarray] | None = None,
+    ) -> Play:
         """Play one episode from each start, in lockstep, until all are over.
 
         Args:
@@ -153,6 +180,8 @@ class World(nn.Module):
             starts: (E, S) raw observations; E is a multiple of the number of members.
             horizon: steps after which an episode is cut.
             discount: of `Play.values`, per step.
+            ends: whether episodes may be terminated.
+            noise: gives what is added to the predictions (E, S + 1) of a step, in their units.
 
         Raises:
             InputError: if the policy's actions do not fit the data, or are not finite.
@@ -171,10 +200,12 @@ class World(nn.Module):
             inputs = np.concatenate([states, self.scales.actions(actions)], axis=1)
             predicted = self.dynamics.on_all(torch.from_numpy(inputs)).numpy()
             own = predicted[members, episodes]
+            if noise is not None:
+                own = own + noise()
             following = states + self._change(own[:, :-1])
             clipped += int((((following < low) | (following > high)).any(1) & live).sum())
             following = np.clip(following, low, high).astype(np.float32)
-            over = self._is_over(inputs, states, following)
+            over = self._is_over(inputs, states, following) if ends else np.zeros(number, bool)
             rewards = self._rewards(own[:, -1])
             disagreement += float(predicted[..., :-1].std(0).mean(1)[live].sum())
             returns += live * rewards

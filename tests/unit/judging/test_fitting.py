@@ -12,6 +12,7 @@ from chibit.judging import fitting
 from chibit.judging.fitting import LENGTHS, FitConfig, fit_log, open_loop
 from chibit.judging.judge import Judge
 from chibit.judging.judgement import SelfTest
+from chibit.judging.steps import read_steps
 from chibit.judging.world import WorldConfig
 from judging_toys import SETTINGS, Acts, home, make_log
 
@@ -103,19 +104,25 @@ def test_a_fit_leaves_the_global_generator_alone(parts, tmp_path):
     assert torch.equal(before, torch.get_rng_state())
 
 
+def followed(world, train, held_out, length):
+    return open_loop(world, held_out, world.residuals(read_steps(train)), length, 0)
+
+
 def test_the_open_loop_test_tells_a_good_model_from_a_bad_one(line_judge, line_log, tmp_path):
-    _, held_out = line_log.held_out_split(0.2, 0)
-    assert open_loop(line_judge.fitted.world, held_out, 10, 0) > 0.95
-    untrained = fit_log(*line_log.held_out_split(0.2, 0), TINY, cache=tmp_path)
-    assert open_loop(untrained.world, held_out, 10, 0) < 0.9
-    assert untrained.self_test.horizon < 10 < line_judge.fitted.self_test.horizon
+    train, held_out = line_log.held_out_split(0.2, 0)
+    good, bad = line_judge.fitted, fit_log(train, held_out, TINY, cache=tmp_path)
+    fits, ceilings = zip(*(followed(one.world, train, held_out, 10) for one in (good, bad)), strict=True)
+    assert fits[0] > 0.95 and fits[1] < 0.5
+    assert ceilings[0] > 0.95 and ceilings[1] < fits[0]
+    assert bad.self_test.horizon < 10 < good.self_test.horizon
+    assert bad.self_test.unfit and not good.self_test.unfit
 
 
 def test_stretches_that_cannot_be_compared_are_left_out(line_judge, line_log, tmp_path):
     world = line_judge.fitted.world
-    assert open_loop(world, line_log, 41, 0) is None  # no episode is that long
+    assert followed(world, line_log, line_log, 41) is None  # no episode is that long
     alike = make_log(tmp_path, 20, rewards=np.full(20 * 40, 2.0))
-    assert open_loop(world, alike, 5, 0) is None
+    assert followed(world, line_log, alike, 5) is None
 
 
 def test_the_horizon_ends_at_the_first_bad_length():

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -13,13 +14,14 @@ from chibit.agents.dt.config import DecisionTransformerConfig
 from chibit.core.config import from_json, to_json
 from chibit.core.errors import InputError
 from chibit.core.runtime import Runtime
-from chibit.judging.judge import Judge, JudgeConfig, discounted_returns, rough_seconds
-from chibit.judging.judgement import Judgement
+from chibit.judging.judge import Judge, JudgeConfig, discounted_returns, reward_floor, rough_seconds
+from chibit.judging.judgement import Endings, Judgement
 from chibit.judging.profile import profile_of
 from chibit.judging.replay import replay
+from chibit.judging.verdict import compare
 from chibit.judging.world import WorldConfig
 from chibit.models.gpt import GPTShape
-from judging_toys import DISCOUNT, LENGTH, SETTINGS, Acts, columns, home, make_log, true_value, up
+from judging_toys import DISCOUNT, LENGTH, SETTINGS, Acts, columns, down, home, make_log, true_value, up
 
 TINY = dataclasses.replace(
     SETTINGS,
@@ -103,6 +105,24 @@ def test_a_model_that_does_not_follow_the_log_has_no_number_for_the_clone_either
     assert log.unfit.startswith("the model does not follow the log (R2 of the sum of rewards by steps: 0.50")
 
 
+def test_a_fit_just_below_what_is_expected_is_not_said_to_reach_it(line_judge):
+    test = dataclasses.replace(line_judge.log.self_test, ceilings=())
+    fits = (0.8999, *test.fits[1:])
+    assert "0.89 over 1 (expected 0.90)" in dataclasses.replace(test, fits=fits).unfit
+
+
+@pytest.mark.parametrize(
+    ("foreseen", "false", "is_seen"), [(40, 0, True), (20, 20, True), (19, 0, False), (40, 21, False)]
+)
+def test_a_model_that_does_not_see_what_ends_an_episode_has_no_number(line_judge, foreseen, false, is_seen):
+    endings = Endings(logged=40, foreseen=foreseen, false=false)
+    test = dataclasses.replace(line_judge.log.self_test, endings=endings)
+    assert (not test.unfit) == is_seen
+    assert is_seen or test.unfit.startswith("the model does not see what ends an episode (of 40 terminations")
+    few = dataclasses.replace(endings, logged=4, foreseen=0.0, false=9.0)
+    assert not dataclasses.replace(test, endings=few).unfit
+
+
 def test_what_judging_takes_follows_log_horizon_and_policies(line_log):
     """In seconds of one core: a small log is learned in seconds, a wide policy plays for minutes."""
     quick = {"num_policies": 1, "seconds_an_action": 0.0001}
@@ -134,9 +154,9 @@ def test_a_policy_that_leaves_the_log_has_no_number(tmp_path):
 
 def test_more_value_than_any_logged_episode_brought_is_no_number(line_judge):
     judgement = line_judge(Acts(home), name="home")
-    best = judgement.log.best_value
+    best, floor = judgement.log.best_value, judgement.in_model.value.floor
     for share, is_kept in ((1.005, True), (1.02, False)):
-        value = dataclasses.replace(judgement.in_model.value, members=(share * best,) * 4)
+        value = dataclasses.replace(judgement.in_model.value, members=(floor + share * (best - floor),) * 4)
         changed = dataclasses.replace(
             judgement, in_model=dataclasses.replace(judgement.in_model, value=value)
         )
@@ -165,8 +185,64 @@ def test_the_log_and_the_actions_are_counted(line_judge, line_log, tmp_path):
 def test_a_model_that_does_not_fit_gives_no_number(tmp_path):
     generator = np.random.default_rng(0)
     noise = make_log(tmp_path, 20, rewards=generator.normal(size=20 * LENGTH))
-    judgement = Judge(noise, config=TINY, cache=tmp_path)(Acts(home))
-    assert any("the model does not follow the log" in reason for reason in judgement.reasons)
+    judgement = Judge(noise, config=SETTINGS, cache=tmp_path)(Acts(home))
+    assert any("too noisy to test a model" in reason for reason in judgement.reasons)
+
+
+def test_noise_in_rewards_is_no_misfit(tmp_path):
+    """Rewards of which half the variance is noise: no model explains more than half of one."""
+    arrays = columns()
+    spread = arrays["rewards"].std()
+    noisy = arrays["rewards"] + spread * np.random.default_rng(1).normal(size=len(arrays["rewards"]))
+    judge = Judge(make_log(tmp_path, rewards=noisy), config=SETTINGS, cache=tmp_path)
+    test = judge.log.self_test
+    assert test.fits[0] < 0.7 and not judge.log.unfit
+    assert 0.3 < test.ceilings[0] < 0.7
+    assert any("is taken for noise" in note for note in judge.log.notes)
+    judged, truth = judge(Acts(home)), true_value(home, judge._starts, discount=1.0).mean()
+    assert judged.total.low <= truth <= judged.total.high
+
+
+def test_what_the_observations_do_not_hold_is_noted(line_judge, tmp_path):
+    """Half of the operators push up and half push down, for a whole episode, and the log does not say why."""
+    arrays, generator = columns(), np.random.default_rng(2)
+    sides = generator.choice([-0.6, 0.6], (60, 1)).repeat(LENGTH, 1).reshape(-1, 1)
+    arrays["actions"] = np.clip(sides + 0.2 * generator.normal(size=sides.shape), -1, 1)
+    judge = Judge(make_log(tmp_path, **arrays), config=TINY, cache=tmp_path)
+    assert any("who acted knew more than the observations hold" in note for note in judge.log.notes)
+    assert not any("who acted" in note or "noise" in note for note in line_judge.log.notes)
+
+
+def test_a_constant_added_to_every_reward_changes_no_verdict(tmp_path):
+    """Where all episodes have one length: neither spreads nor who is told apart, nor who has a number."""
+    found = []
+    for added in (0.0, -0.9, 50.0):
+        log = make_log(tmp_path, rewards=columns()["rewards"] + added)
+        judge = Judge(log, config=SETTINGS, cache=tmp_path)
+        found.append([judge(Acts(choose), name=choose.__name__) for choose in (up, home, down)])
+    for judged, added in zip(found[1:], (-0.9, 50.0), strict=True):
+        assert [one.total is None for one in judged] == [one.total is None for one in found[0]]
+        for one, plain in zip(judged, found[0], strict=True):
+            total, was = one.in_model.total, plain.in_model.total
+            assert total.half_width == pytest.approx(was.half_width, rel=0.01)
+            assert total.mean == pytest.approx(was.mean + added * LENGTH, abs=0.02 * was.size)
+    kept = [[one for one in judged if one.total is not None] for judged in found]
+    assert len({tuple(compare(*pair).is_clear for pair in combinations(judged, 2)) for judged in kept}) == 1
+
+
+def test_the_floor_is_what_can_be_lost(line_log, tmp_path):
+    rewards = columns()["rewards"]
+    assert reward_floor(line_log) == np.quantile(line_log.rewards, 0.01) < 0
+    ends = {"terminations": columns()["truncations"], "truncations": np.zeros(len(rewards), bool)}
+    assert reward_floor(make_log(tmp_path, rewards=rewards + 9.0)) > 7
+    assert reward_floor(make_log(tmp_path, rewards=rewards + 9.0, **ends)) == 0.0
+
+
+def test_many_choices_take_longer(line_log, tmp_path):
+    quick = {"num_policies": 1, "seconds_an_action": 0.0}
+    choices = np.resize([0, 3000], line_log.num_steps)
+    wide = make_log(tmp_path, actions=choices)
+    assert rough_seconds(wide, **quick) > 5 * rough_seconds(line_log, **quick)
 
 
 def test_noise_leaves_the_support_the_more_the_larger_it_is(tmp_path):

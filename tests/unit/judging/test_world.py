@@ -4,11 +4,11 @@ import torch
 
 from chibit.core.errors import DivergenceError, InputError
 from chibit.judging.clone import Clone
-from chibit.judging.fitting import FitConfig
+from chibit.judging.fitting import FitConfig, fit_log
 from chibit.judging.networks import minimize, suited_steps
 from chibit.judging.steps import read_steps
 from chibit.judging.world import World, WorldConfig
-from judging_toys import DISCOUNT, LENGTH, Acts, columns, down, home, make_log, true_value, up
+from judging_toys import DISCOUNT, LENGTH, QUICK, Acts, columns, down, home, make_log, true_value, up
 
 SMALL = WorldConfig(hidden_sizes=(32,), num_steps=60, learning_rate=1e-2)
 
@@ -101,6 +101,19 @@ def test_episodes_end_where_the_log_ends_them(tmp_path, with_next):
     assert np.abs(play.lengths - np.array([5, 3] * 4)).max() <= 1
     assert np.allclose(play.returns, play.lengths)  # a reward comes with the last step too
     assert (world.play(Acts(down), starts, horizon=20, discount=1.0).lengths >= 15).all()
+    assert (world.play(Acts(up), starts, horizon=20, discount=1.0, ends=False).lengths == 20).all()
+    steps = read_steps(falling(tmp_path, with_next=with_next))
+    seen, false = world.endings(steps)
+    assert seen > 0.8 * steps.terminations.sum() and false < 0.2 * steps.terminations.sum()
+
+
+def test_terminations_by_chance_are_not_seen(tmp_path):
+    """One step in ten ends an episode whatever is done: nobody foresees it, and the self-test says so."""
+    ends = np.random.default_rng(0).uniform(size=60 * LENGTH) < 0.1
+    ends[LENGTH - 1 :: LENGTH] = True
+    log = make_log(tmp_path, terminations=ends, truncations=np.zeros(len(ends), bool))
+    test = fit_log(*log.held_out_split(0.2, 0), QUICK, cache=tmp_path).self_test
+    assert "does not see what ends an episode" in test.unfit
 
 
 def test_an_episode_that_is_over_changes_nothing_more(tmp_path):
