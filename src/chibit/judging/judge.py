@@ -248,8 +248,8 @@ class Judge:
         test = self.fitted.self_test
         if test.noise > _NOISY and not test.unfit:
             yield (
-                f"up to {test.noise:.0%} of the variance of rewards is taken for noise, as the model leaves it "
-                "unexplained where it was learned; a system that it cannot learn looks the same"
+                f"up to {test.noise:.0%} of the variance of rewards is taken for noise, as the model leaves "
+                "it unexplained where it was learned; a system that it cannot learn looks the same"
             )
         if self.config.horizon is None and spec.env_id is None:
             yield (

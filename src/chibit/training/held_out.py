@@ -16,8 +16,9 @@ HELD_OUT_ROWS = 256
 them."""
 BEST = 0.1
 """Share of the held-out steps that count as the best: whole episodes, from the best return down."""
-APART = 1.25
-"""Times the error on what is trained on, from which on the held-out one has left it."""
+APART, FAR_APART = 1.25, 2.0
+"""Data are learned by heart where the ratio of the held-out error to that on what is trained on grows by the
+first, or is above the second. Episodes differ, and batches are few: it need not begin at 1."""
 
 
 class HeldOutError:
@@ -65,6 +66,7 @@ class HeldOut:
         if not trained.is_discrete:
             moments = RunningMoments.of(trained.actions)
             self._spread = spread(moments.mean, moments.std)
+        self._first_ratio: float | None = None
         self._has_warned = False
 
     def __call__(self) -> dict[str, float]:
@@ -87,9 +89,12 @@ class HeldOut:
         return [part() for part in self.parts], self.error.by_dimension()
 
     def warning(self, metrics: dict[str, float]) -> str | None:
-        """What to say, once, when the error on held-out episodes has left that on the others."""
+        """What to say, once, when the error on held-out episodes leaves that on the others."""
         error, trained = metrics[f"held_out/{self._name}"], metrics[f"train/{self._name}"]
-        if self._has_warned or not error > APART * trained:
+        ratio = error / trained if trained > 0 else 1.0
+        if self._first_ratio is None:
+            self._first_ratio = max(1.0, ratio)
+        if self._has_warned or not ratio > min(FAR_APART, APART * self._first_ratio):
             return None
         self._has_warned = True
         return (
