@@ -112,7 +112,7 @@ def test_a_fit_just_below_what_is_expected_is_not_said_to_reach_it(line_judge):
 
 
 @pytest.mark.parametrize(
-    ("foreseen", "false", "is_seen"), [(40, 0, True), (20, 20, True), (19, 0, False), (40, 21, False)]
+    ("foreseen", "false", "is_seen"), [(40, 0, True), (14, 20, True), (13, 0, False), (40, 21, False)]
 )
 def test_a_model_that_does_not_see_what_ends_an_episode_has_no_number(line_judge, foreseen, false, is_seen):
     endings = Endings(logged=40, foreseen=foreseen, false=false)
