@@ -266,12 +266,13 @@ def successes(folder: Path) -> str:
 
 
 def finding(folder: Path) -> str:
-    """What the main study says, in a sentence or two."""
+    """What the main study says: the first comparison, and all that were registered beside it."""
     analysis = analyze(read_study(folder))
     planned, done = len(study_configs(folder.name, seeds=range(SEEDS))), len(analysis.study.runs)
     rest = f" ({done} of the {planned} registered runs are there; the rest decide.)" if done < planned else ""
     where = ", ".join(analysis.study.datasets)
-    return f"{known_sentence()}\n\nOn our own data ({where}): {analysis.verdict.sentence}{rest}\n"
+    said = " ".join([analysis.verdict.sentence, *analysis.verdict.also])
+    return f"{known_sentence()}\n\nOn our own data ({where}): {said}{rest}\n"
 
 
 def together(analysis: Analysis, folder: Path) -> Analysis:

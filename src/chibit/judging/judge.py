@@ -32,7 +32,7 @@ from chibit.policy.policy import Policy
 LEAST_EPISODES = 10
 """Below it a held-out episode or two decide everything."""
 _REPLAYED, _BEST = 20, 0.1
-_PERSISTENT = 0.5
+_PERSISTENT = 0.25
 """Correlation of what is unexplained of successive actions from which on a note says so."""
 _NOISY = 0.2
 """Share of the variance of rewards taken for noise from which on a note says so."""
