@@ -246,7 +246,7 @@ def goals() -> str:
             f"the truth in the value's spread in {COVERED:.0%}, new data",
             [
                 f"{sum(m['covered_value'] for m in one.values())} of "
-                f"{sum(m['policies'] for m in one.values())}; below it on {_uncovered(one)}"
+                f"{sum(m['policies'] for m in one.values())}{_uncovered(one)}"
                 for one in new
             ],
         )
@@ -272,11 +272,12 @@ def _goal(what: str, outcomes: Sequence[str]) -> str:
 
 
 def _uncovered(found: dict[str, dict[str, Any]]) -> str:
-    return "; ".join(
+    below = [
         f"{POOLS[name]} ({one['covered_value']} of {one['policies']}; {one['too_high']} are judged too high)"
         for name, one in found.items()
         if one["covered_value"] < COVERED * one["policies"]
-    )
+    ]
+    return f"; below it on {'; '.join(below)}" if below else ""
 
 
 PARTS: dict[str, Callable[[], str]] = {"first": first_model, "second": second_model, "goals": goals}
