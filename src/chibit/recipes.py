@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from chibit.agents import AGENTS, DEFAULT_AGENT
+from chibit.agents import AGENTS, DEFAULT_AGENT, AgentEntry
 from chibit.agents.recommended import RECOMMENDED, recommended
 from chibit.core.errors import InputError
 from chibit.core.files import nearest
+from chibit.core.plugins import Registry
 from chibit.models.gpt import SIZES, GPTShape
 from chibit.training.run_config import RunConfig
 
@@ -314,18 +315,27 @@ AUTHORS: dict[str, dict[str, Any]] = {"iql": {"actor_decay_steps": 1_000_000}}
 """Schedules that authors of baselines give for runs of their length, as the studies keep them."""
 
 
-def _defaults(agent: str) -> Recipe:
-    """An agent with its defaults."""
-    entry = AGENTS[agent]
+class Recipes(Registry[Recipe]):
+    """Recipes by name; that of an agent without one of its own is the agent with its defaults."""
+
+    def _all(self) -> dict[str, Recipe]:
+        named = super()._all()
+        return named | {name: _defaults(name, entry) for name, entry in AGENTS.items() if name not in named}
+
+
+def _defaults(agent: str, entry: AgentEntry) -> Recipe:
     return Recipe(summary=f"{entry.agent.label}: {entry.summary}", agent=agent)
 
 
-RECIPES: dict[str, Recipe] = {
+RECIPES = Recipes("chibit.recipes")
+"""Name to recipe: of the sequence models, of each method with its defaults, and variants."""
+RECIPES |= {
     name: Recipe(summary=summary, group=_GROUP_OF[name], settings={"initializer": initializer, **settings})
     for name, (initializer, settings, summary) in _SEQUENCE.items()
 }
-"""Name to recipe: of the sequence models, of each method with its defaults, and variants."""
-RECIPES |= {name: _defaults(name) for name in AGENTS if name not in RECIPES}
+RECIPES |= {
+    name: _defaults(name, entry) for name, entry in AGENTS.so_far.items() if name not in RECIPES.so_far
+}
 RECIPES |= {
     f"{name}_atari": Recipe(
         summary=f"Atari: {summary}",
@@ -388,7 +398,7 @@ RECIPES |= {
 
 
 def find_recipe(name: str, where: str) -> Recipe:
-    """A recipe by its name; the name of an agent that came later is one with its defaults.
+    """A recipe by its name.
 
     Args:
         name: the recipe's.
@@ -399,8 +409,6 @@ def find_recipe(name: str, where: str) -> Recipe:
     """
     if name in RECIPES:
         return RECIPES[name]
-    if name in AGENTS:
-        return _defaults(name)
     near = (
         nearest(name, (*RECIPES, *GROUPS)) or f", expected a recipe or a group of them: {', '.join(GROUPS)}"
     )

@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, MutableMapping
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from chibit.core.errors import InputError, UserError, first_line
 from chibit.core.files import nearest
@@ -22,8 +22,11 @@ _ADDRESS = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 _log = logging.getLogger(__name__)
 
 
-class Registry(Mapping[str, T]):
-    """Key to entry, in the order of registration; plugins are imported at the first look."""
+class Registry(MutableMapping[str, T]):
+    """Key to entry, in the order of registration; plugins are imported at the first look.
+
+    No module of the package may look while it is imported: a plugin needs all of it.
+    """
 
     def __init__(self, group: str) -> None:
         """Begin empty.
@@ -36,9 +39,10 @@ class Registry(Mapping[str, T]):
         self._entries: dict[str, T] = {}
         self._has_plugins = False
 
-    def put(self, key: str, entry: T) -> None:
-        """Take in an entry, in place of one with its key."""
-        self._entries[key] = entry
+    @property
+    def so_far(self) -> Mapping[str, T]:
+        """Entries that were registered until now; no plugin is imported for it."""
+        return self._entries
 
     def _all(self) -> dict[str, T]:
         if not self._has_plugins:
@@ -48,7 +52,7 @@ class Registry(Mapping[str, T]):
                     self._load(plugin)
                 except Exception as error:
                     _log.warning("plugin %s is left out: %s", plugin.value, first_line(error))
-            for module in filter(None, os.environ.get(OWN_MODULES, "").split(",")):
+            for module in own_modules():
                 import_own(module, OWN_MODULES)
         return self._entries
 
@@ -59,6 +63,16 @@ class Registry(Mapping[str, T]):
     def __getitem__(self, key: str) -> T:
         return self._all()[key]
 
+    def __setitem__(self, key: str, entry: T) -> None:
+        self._entries[key] = entry
+
+    def __delitem__(self, key: str) -> None:
+        del self._entries[key]
+
+    def __ior__(self, entries: Mapping[str, T]) -> Self:
+        self.update(entries)
+        return self
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._all())
 
@@ -66,7 +80,7 @@ class Registry(Mapping[str, T]):
         return len(self._all())
 
 
-class AddressedRegistry(Registry[T], MutableMapping[str, T]):
+class AddressedRegistry(Registry[T]):
     """A registry of things that a user names by MODULE:NAME as well."""
 
     def __init__(self, what: str, plural: str, flag: str, expected: str, kind: type[T] | None = None) -> None:
@@ -160,6 +174,11 @@ class AddressedRegistry(Registry[T], MutableMapping[str, T]):
 
     def __delitem__(self, key: str) -> None:
         del self._entries[key], self._sources[key]
+
+
+def own_modules() -> list[str]:
+    """Names of the user's modules in `OWN_MODULES`."""
+    return [name for part in os.environ.get(OWN_MODULES, "").split(",") if (name := part.strip())]
 
 
 def is_address(text: Any) -> bool:

@@ -89,7 +89,7 @@ def _vector(seen: dict[str, Any]) -> np.ndarray:
 
 def _register() -> None:
     gym.register("chibit/MiniGridMemory-v0", entry_point=f"{__name__}:GridMemory")
-    for env_id, row in ENVIRONMENTS.items():
+    for env_id, row in ENVIRONMENTS.so_far.items():
         if isinstance(row, GridMemoryEnvironment):
             row.register(env_id, f"{__name__}:GridMemory")
 

@@ -216,7 +216,7 @@ def _quiet() -> Iterator[None]:
 
 def _register() -> None:
     """Give Gymnasium the ids of the registry."""
-    for env_id, row in ENVIRONMENTS.items():
+    for env_id, row in ENVIRONMENTS.so_far.items():
         if isinstance(row, LanguageEnvironment):
             row.register(env_id, f"{__name__}:LanguageTask")
 

@@ -172,7 +172,7 @@ def _register() -> None:
     """Give Gymnasium the ids: those of the registry, and two whose settings are the caller's."""
     for task in (TMaze, KeyToDoor):
         gym.register(f"chibit/{task.__name__}-v0", entry_point=f"{__name__}:{task.__name__}")
-    for env_id, row in ENVIRONMENTS.items():
+    for env_id, row in ENVIRONMENTS.so_far.items():
         if type(row) is MemoryEnvironment:
             row.register(env_id, f"{__name__}:{row.task}")
 

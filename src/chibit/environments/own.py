@@ -20,7 +20,7 @@ import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
 
 from chibit.core.errors import InputError, first_line
-from chibit.core.plugins import OWN_MODULES, import_own
+from chibit.core.plugins import OWN_MODULES, import_own, own_modules
 from chibit.core.targets import environment_name
 from chibit.environments.kinds import OwnEnvironment
 from chibit.environments.registry import (
@@ -81,8 +81,7 @@ def import_environments(module: str, flag: str) -> None:
     import_own(module, flag)
     for env_id in sorted(set(gym.registry) - before - ENVIRONMENTS.keys()):
         take_env(env_id)
-    named = [name for name in os.environ.get(OWN_MODULES, "").split(",") if name]
-    os.environ[OWN_MODULES] = ",".join(dict.fromkeys([*named, module]))
+    os.environ[OWN_MODULES] = ",".join(dict.fromkeys([*own_modules(), module]))
 
 
 def send_environments() -> bytes:

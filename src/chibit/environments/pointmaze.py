@@ -135,7 +135,7 @@ class PointMaze(gym.Env[np.ndarray, np.ndarray]):
 
 
 def _register() -> None:
-    rows = {env_id: row for env_id, row in ENVIRONMENTS.items() if isinstance(row, MazeTask)}
+    rows = {env_id: row for env_id, row in ENVIRONMENTS.so_far.items() if isinstance(row, MazeTask)}
     longest = max(row.max_episode_steps for row in rows.values())
     gym.register("chibit/PointMaze-v0", entry_point=f"{__name__}:PointMaze", max_episode_steps=longest)
     for env_id, row in rows.items():

@@ -7,12 +7,12 @@ other packages come from `register_env`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from chibit.core.errors import InputError
 from chibit.core.files import nearest
-from chibit.core.plugins import OWN_MODULES, Registry
+from chibit.core.plugins import OWN_MODULES, Registry, own_modules
 from chibit.core.targets import environment_name
 from chibit.environments.kinds import (
     AtariEnvironment,
@@ -47,12 +47,32 @@ same, and the controls; see `chibit.environments.instructions`."""
 class Environments(Registry[Environment]):
     """Rows by id; those of the libraries follow from the id's pattern."""
 
+    def _all(self) -> dict[str, Environment]:
+        is_first = not self._has_plugins
+        rows = super()._all()
+        if is_first and (modules := own_modules()):
+            for env_id in _registered_by(modules) - rows.keys():
+                register(OwnEnvironment(name=environment_name(env_id), ids=(env_id,)))
+        return rows
+
     def __getitem__(self, env_id: str) -> Environment:
         rows = self._all()
         found = rows.get(env_id) or library_row(env_id)
         if found is None:
             raise KeyError(env_id)
         return found
+
+
+def _registered_by(modules: Sequence[str]) -> set[str]:
+    """Ids of Gymnasium's whose classes are in a user's modules, or in packages that begin like one."""
+    import gymnasium
+
+    tops = {module.partition(".")[0] for module in modules}
+    places = {
+        env_id: str(getattr(spec.entry_point, "__module__", spec.entry_point)).partition(":")[0]
+        for env_id, spec in gymnasium.registry.items()
+    }
+    return {env_id for env_id, place in places.items() if place.partition(".")[0] in tops}
 
 
 ENVIRONMENTS = Environments("chibit.environments")
@@ -172,7 +192,7 @@ _ROWS: tuple[Environment, ...] = (
 # fmt: on
 for _row in _ROWS:
     for _id in _row.ids:
-        ENVIRONMENTS.put(_id, _row)
+        ENVIRONMENTS[_id] = _row
 GAMES = tuple(row.name for row in _ROWS if isinstance(row, AtariEnvironment))
 TASKS = {row.name: row for row in _ROWS if row.scripted_levels}
 """Tasks of this package whose data a script collects, by name: tmaze-15, pointmaze-medium."""
@@ -196,7 +216,7 @@ def register(row: Environment) -> None:
     if taken:
         raise InputError(f"register_env: {taken[0]} is chibit's own; give your environment another id")
     for env_id in row.ids:
-        ENVIRONMENTS.put(env_id, row)
+        ENVIRONMENTS[env_id] = row
 
 
 def own_ids() -> list[str]:

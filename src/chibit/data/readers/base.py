@@ -31,7 +31,7 @@ class Format(ABC):
         super().__init_subclass__()
         cls.key = key
         if key:
-            FORMATS.put(key, cls())
+            FORMATS[key] = cls()
 
     def claim(self, path: Path) -> Path | None:
         """Give what `read` takes where a file or folder is of this format, else None."""
