@@ -98,6 +98,39 @@ def test_a_factory_an_instance_and_an_id_are_the_same_environment(folder):
     assert len(returns) == 1 and {one.episode_lengths for one in found.values()} == {(9, 9, 9)}
 
 
+class Endless(gym.Env):
+    """Ends by itself long after its policies' data, so that a missing limit is no hanging test."""
+
+    observation_space, action_space = Box(-1, 1, (1,)), Box(0, 0.2, (1,))
+
+    def reset(self, *, seed=None, options=None):
+        self.steps = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.steps += 1
+        return np.zeros(1, np.float32), 1.0, self.steps == 1000, False, {}
+
+
+@pytest.mark.parametrize(
+    ("env", "given", "steps"),
+    [
+        (Endless, None, 20),
+        (Endless, 30, 30),
+        (lambda: gym.wrappers.TimeLimit(Endless(), 25), None, 25),
+    ],
+)
+def test_a_policy_has_the_limit_of_its_data_where_an_environment_has_none(folder, env, given, steps):
+    policy = chibit.fit(log(), "bc", steps=1, out="run", num_episodes=0).policy
+    (found,) = chibit.evaluate(policy, env, num_episodes=2, max_episode_steps=given)
+    assert (found.episode_lengths, policy.max_episode_steps) == ((steps, steps), 20)
+
+
+def test_it_is_said_where_nobody_knows_a_limit(folder, caplog):
+    assert evaluate(Still(), Endless, num_episodes=1)[0].episode_lengths == (1000,)
+    assert "own/Endless-v0: neither environment nor policy has a limit of steps; give max" in caplog.text
+
+
 def test_an_instance_with_settings_is_made_again_with_them(folder):
     env_id = take_env(gym.make("Pendulum-v1", g=5.0, max_episode_steps=11))
     built = make_env(env_id)

@@ -163,9 +163,7 @@ class _Player:
                 self._pools[kind].drop([env])
         self._playing = []
         for kind in set(kinds) - self._pools.keys():
-            self._pools[kind] = self._held.enter_context(
-                EnvironmentPool(kind.env_id, d4rl_physics=kind.d4rl_physics, max_episode_steps=kind[2])
-            )
+            self._pools[kind] = self._held.enter_context(EnvironmentPool(*kind))
         free = {kind: iter(self._pools[kind].take(count)) for kind, count in Counter(kinds).items()}
         self._playing = [(kind, next(free[kind])) for kind in kinds]
         self._stage = Stage([env for _, env in self._playing])

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import gymnasium as gym
 from gymnasium.spaces import Box
+from gymnasium.wrappers import TimeLimit
 
 from chibit.core.errors import InputError
 from chibit.environments.make import make_env
@@ -42,9 +43,7 @@ class EnvironmentPool(contextlib.AbstractContextManager["EnvironmentPool"]):
     Building a MuJoCo environment takes about 10 ms and 1 MB.
     """
 
-    def __init__(
-        self, env_id: str, *, d4rl_physics: bool = False, max_episode_steps: int | None = None
-    ) -> None:
+    def __init__(self, env_id: str, d4rl_physics: bool = False, max_episode_steps: int | None = None) -> None:
         """Build the first environment, so that what cannot be built is refused here.
 
         Args:
@@ -68,6 +67,16 @@ class EnvironmentPool(contextlib.AbstractContextManager["EnvironmentPool"]):
     def kind(self) -> Kind:
         """What another pool of the same kind is made of."""
         return Kind(self.env_id, self.d4rl_physics, self.max_episode_steps)
+
+    @property
+    def has_limit(self) -> bool:
+        """Whether Gymnasium ends episodes after some number of steps."""
+        env = self.take(1)[0]
+        while isinstance(env, gym.Wrapper):
+            if isinstance(env, TimeLimit):
+                return True
+            env = env.env
+        return False
 
     def take(self, number: int) -> list[gym.Env]:
         """Return the first `number` environments, building those that are missing."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from chibit.core.errors import InputError
 from chibit.environments.own import EnvLike, take_env
 from chibit.environments.spaces import is_picture
 from chibit.evaluation.crew import Crew
-from chibit.evaluation.pool import EnvironmentPool, episodes_in_wave
+from chibit.evaluation.pool import EnvironmentPool, Kind, episodes_in_wave
 from chibit.evaluation.stage import AnyStage, Stage, on_stage
 from chibit.evaluation.summary import EvaluationSummary, summarize
 
@@ -124,7 +125,8 @@ def evaluate(
         num_episodes: episodes for each target.
         seed: episode i starts from a seed that depends on `seed` and i only.
         d4rl_physics: contact margins as before MuJoCo 3.5.
-        max_episode_steps: time limit in environment steps; None is the environment's own.
+        max_episode_steps: time limit in environment steps; None is the environment's own, and where it has
+            none the policy's.
         score_reference: raw returns (random, expert) that mean 0 and 100.
         environments: a pool of the same kind to play in; it stays open. None builds one and closes it.
         progress: told of every lockstep step.
@@ -136,9 +138,7 @@ def evaluate(
         InputError: for an unknown environment, a policy that does not fit it, or numbers out of range.
     """
     if environments is None:
-        env_id = take_env(env)
-        pool = EnvironmentPool(env_id, d4rl_physics=d4rl_physics, max_episode_steps=max_episode_steps)
-        with pool:
+        with _open_pool(policy, Kind(take_env(env), d4rl_physics, max_episode_steps)) as pool:
             played = Played(pool, target_returns, num_episodes, seed, score_reference)
             return evaluate_all(policy, [played], progress)[0]
     given = (environments.env_id, environments.d4rl_physics, environments.max_episode_steps)
@@ -149,6 +149,23 @@ def evaluate(
         )
     played = Played(environments, target_returns, num_episodes, seed, score_reference)
     return evaluate_all(policy, [played], progress)[0]
+
+
+def _open_pool(policy: Policy, kind: Kind) -> EnvironmentPool:
+    """A pool with a time limit, if anybody knows one; else it is said: episodes may have no end."""
+    pool = EnvironmentPool(*kind)
+    if kind.max_episode_steps is not None or pool.has_limit:
+        return pool
+    limit = policy.max_episode_steps if isinstance(policy, EpisodePolicy) else sys.maxsize
+    if limit == sys.maxsize:
+        log.warning(
+            "%s: neither environment nor policy has a limit of steps; give max_episode_steps if episodes do "
+            "not end by themselves",
+            kind.env_id,
+        )
+        return pool
+    pool.close()
+    return EnvironmentPool(*kind._replace(max_episode_steps=limit))
 
 
 def episode_seeds(seed: int, num_episodes: int) -> list[int]:
