@@ -51,6 +51,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(ENVIRONMENTS, "_entries", dict(ENVIRONMENTS._all()))
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
     monkeypatch.setenv("CHIBIT_PLUGINS", "")
+    monkeypatch.setenv("CHIBIT_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     before = set(gym.registry)
     yield tmp_path
@@ -361,6 +362,48 @@ def test_nothing_is_built_that_a_file_alone_names(folder, capsys):
         main(["train", "--config", "config.json", "--out", "other", "--quiet", "--env-id", "my/Plant-v0"])
         == 0
     )
+
+
+def unlearn(env_id):
+    """As in a command without the module."""
+    del ENVIRONMENTS[env_id], gym.registry[env_id]
+    sys.modules.pop("my_envs", None)
+
+
+@pytest.mark.parametrize("first", ["with", "without"])
+def test_what_a_command_accepts_does_not_depend_on_an_earlier_one(folder, monkeypatch, first):
+    log(env_id="my/Plant-v0")
+    flags = {"with": ["--env-module", "my_envs"], "without": []}
+    order = [first, *({*flags} - {first}), first]
+    for number, word in enumerate(order):
+        out = f"{word}-{number}"
+        no_episodes = ["--agent", "bc", "--num-steps", "2", "--num-episodes", "0", "--quiet"]
+        assert main(["train", "--data", "log.npz", "--out", out, *flags[word], *no_episodes]) == 0
+        spec = json.loads(Path(f"{out}/provenance.json").read_text())["dataset"]
+        known = {"env_id": "my/Plant-v0", "max_episode_steps": 7}
+        assert {key: spec[key] for key in known} == (
+            known if word == "with" else {"env_id": None, "max_episode_steps": 20}
+        )
+        if word == "with":
+            monkeypatch.setenv("CHIBIT_PLUGINS", "")
+            unlearn("my/Plant-v0")
+    assert len(list((folder / "home" / "stores").iterdir())) == 2
+
+
+def test_a_run_or_a_store_whose_environment_is_not_known_any_more(folder, monkeypatch, capsys):
+    log(env_id="my/Plant-v0")
+    run = ["train", "--data", "log.npz", "--out", "run", *FLAGS]
+    assert main([*run, "--env-module", "my_envs"]) == 0
+    assert main(["data", "convert", "log.npz", "--to", "store", "--out", "store"]) == 0
+    monkeypatch.setenv("CHIBIT_PLUGINS", "")
+    unlearn("my/Plant-v0")
+    assert main(run) == 0
+    said = capsys.readouterr().err
+    assert "is finished, but its data cannot be compared: environment 'my/Plant-v0'" in said
+    assert main([*run[:-7], "--num-steps", "6", *FLAGS[4:]]) == 2
+    assert "'my/Plant-v0' is not one that can be built here" in capsys.readouterr().err
+    assert main(["train", "--data", "store", "--out", "other", *FLAGS]) == 0
+    assert not Path("other/evaluations.jsonl").exists()
 
 
 @pytest.mark.parametrize(

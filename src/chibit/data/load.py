@@ -119,10 +119,10 @@ def _open(name_or_path: str | Path, source: Found, places: Places, reading: Read
     if source.format is None:
         if reading.columns or reading.episode_length is not None:
             raise InputError(f"{source.path}: a store has columns and episodes already; leave --columns out")
-        return open_store(source.path, verify="hash")
+        return _known_here(open_store(source.path, verify="hash"))
     reading = complete(reading, source)
     folder = places.home / "stores" / f"{_readable(name_or_path)}-{_source_hash(source, reading)}"
-    kept = _open_kept(folder)
+    kept, folder = _open_kept(folder)
     if kept is not None:
         _log.debug("%s was converted before: %s", source.path, folder)
         return kept
@@ -222,7 +222,8 @@ def from_arrays(
     bounds = declared_bounds(action_low, action_high, columns["actions"], name)
     origin = replace(origin, provenance={"kind": "arrays"}, action_bounds=bounds)
     folder = home_folder(cache) / "stores" / f"{_readable(name)}-{_content_hash(origin, columns)}"
-    dataset = _open_kept(folder) or _keep(folder, record_columns(columns, where=name), origin, name)
+    kept, folder = _open_kept(folder)
+    dataset = kept or _keep(folder, record_columns(columns, where=name), origin, name)
     return bound_actions(dataset, action_low, action_high)
 
 
@@ -256,19 +257,38 @@ def list_datasets(*, data_folder: Path | None = None, cache: Path | None = None)
     return lines
 
 
-def _open_kept(folder: Path) -> TrajectoryDataset | None:
-    """Open a store that was made before.
+def _open_kept(folder: Path) -> tuple[TrajectoryDataset | None, Path]:
+    """Open a store that was made before, or say where to make it; a damaged one, only a copy, is dropped.
 
-    One that is damaged, or whose environment has become known since, is dropped: it is only a copy.
+    Data whose environment is known to some commands alone become two stores: what it knows of bounds, time
+    limit and targets is in the one. Whichever was made first is `folder`, and the other is beside it.
     """
-    if not folder.exists():
-        return None
-    with contextlib.suppress(DamagedFileError, InputError):
-        kept = open_store(folder, verify="hash")
-        if str(kept.provenance.get(_UNKNOWN, "")) not in ENVIRONMENTS:
-            return kept
-    remove(folder)
-    return None
+    for place in (folder, folder.with_name(f"{folder.name}-2")):
+        if not place.exists():
+            return None, place
+        with contextlib.suppress(DamagedFileError, InputError):
+            kept = open_store(place, verify="hash")
+            then_unknown = str(kept.provenance.get(_UNKNOWN, ""))
+            if then_unknown not in ENVIRONMENTS and _is_known(kept.spec.env_id):
+                return kept, place
+            continue
+        break
+    remove(place)
+    return None, place
+
+
+def _is_known(env_id: str | None) -> bool:
+    return env_id is None or env_id in ENVIRONMENTS
+
+
+def _known_here(dataset: TrajectoryDataset) -> TrajectoryDataset:
+    """A store of others, without an environment that is not known here."""
+    if _is_known(dataset.spec.env_id):
+        return dataset
+    from chibit.data.environment import choose_environment
+
+    env_id, notes = choose_environment(dataset.spec.env_id)
+    return replace(dataset, spec=replace(dataset.spec, env_id=env_id), notes=(*dataset.notes, *notes))
 
 
 def _keep(folder: Path, recording: Recording, origin: Origin, where: str) -> TrajectoryDataset:

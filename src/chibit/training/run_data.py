@@ -18,6 +18,7 @@ from chibit.data.dataset import DatasetSpec, TrajectoryDataset
 from chibit.data.environment import evaluate_in
 from chibit.data.load import is_here, load_dataset
 from chibit.data.mix import mix
+from chibit.environments.registry import find_environment
 from chibit.training.run_config import RunConfig
 
 _log = logging.getLogger("chibit")
@@ -167,7 +168,10 @@ def refuse_changed(
     dataset: TrajectoryDataset,
     held_out: TrajectoryDataset | None = None,
 ) -> None:
-    """Stop where the data of a run are not those that it began with."""
+    """Stop where the data of a run are not those that it began with, or its environment is not known."""
+    env_id = run.provenance()["dataset"].get("env_id")
+    if env_id is not None:
+        find_environment(env_id)
     then, now = _decisive(run.provenance()), _decisive(identify(dataset, held_out))
     known = [what for what in now if what in then]  # by the version that began it
     changes = [f"{what} {then[what]}, now {now[what]}" for what in known if then[what] != now[what]]
@@ -189,12 +193,11 @@ def refuse_changed_if_here(
         return
     try:
         read = _read(config, dataset, without_missing=True)
+        refuse_changed(run, config, *_divide(config, *read))
     except InputError as error:
         if dataset is not None:
             raise
         _log.warning("%s: is finished, but its data cannot be compared: %s", run.path, error)
-        return
-    refuse_changed(run, config, *_divide(config, *read))
 
 
 def are_here(config: RunConfig[Any]) -> bool:

@@ -48,7 +48,7 @@ def test_a_source_is_converted_again_once_its_environment_is_known(home, tmp_pat
     registry.register_env("Crane-v0", lambda: gymnasium.make("Pendulum-v1"), max_episode_steps=50)
     again = load_dataset(data, progress=False)
     assert (again.spec.env_id, again.spec.max_episode_steps) == ("Crane-v0", 50)
-    assert again.content_hash == first.content_hash and stores(home) == [again.folder]
+    assert again.content_hash == first.content_hash and stores(home) == [first.folder, again.folder]
 
 
 def test_a_changed_source_is_converted_again(path, home):
