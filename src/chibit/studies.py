@@ -195,7 +195,7 @@ _OWN = {
         arms=tuple(f"{name}_atari" for name in ("dt", "bc", "random", "chibit", "cql", "qr_dqn", "rem")),
         data=("breakout-medium-expert", "pong-medium-expert"),
         num_steps=2_000,
-        evaluate_every=1_000,
+        evaluate_every=500,
         precision="bf16",
         settings={
             SEQUENCE: {
@@ -363,7 +363,7 @@ def study_configs(
         targets_by_environment: raw returns to ask for, by environment (hopper) or data set, in place of
             target_returns and of the study's own.
         overrides: fields of RunConfig in place of the study's and the recipes', such as num_steps; None is no
-            override. With fewer steps than four evaluations take, there are four evaluations all the same.
+            override. With fewer steps than the study's there are four evaluations at least.
 
     Raises:
         InputError: for an unknown study or arm, with the nearest names, and for anything named twice.
@@ -413,11 +413,12 @@ def _run_fields(study: Study, given: Mapping[str, Any]) -> dict[str, Any]:
     fields: dict[str, Any] = {
         **study.run_settings,
         "num_steps": study.num_steps,
-        "evaluate_every": study.evaluate_every,
+        "evaluate_every": 5_000 if study.evaluate_every is None else study.evaluate_every,
         "precision": study.precision,
         **given,
     }
-    if "evaluate_every" not in given:
+    is_own = study.evaluate_every is not None and fields["num_steps"] >= study.num_steps
+    if "evaluate_every" not in given and not is_own:
         fields["evaluate_every"] = min(fields["evaluate_every"], max(1, fields["num_steps"] // 4))
     return fields
 

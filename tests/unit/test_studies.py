@@ -117,6 +117,13 @@ def test_what_is_given_stands_in_place_of_the_studys_and_the_recipes(monkeypatch
     assert run.precision == "bf16"
     [run] = study_configs("made_up", **shape, num_steps=2, evaluate_every=7)
     assert run.evaluate_every == 7
+    # As stated, however few evaluations that are; of fewer steps, or where nothing is stated, four.
+    for stated, num_steps, expected in (
+        (400, None, 400), (400, 600, 400), (400, 800, 400), (400, 300, 75), (None, None, 150), (0, None, 0),
+    ):  # fmt: skip
+        monkeypatch.setitem(STUDIES, "made_up", dataclasses.replace(MADE_UP, evaluate_every=stated))
+        [run] = study_configs("made_up", **shape, num_steps=num_steps)
+        assert run.evaluate_every == expected
     targets = {"first": (4.0, 2.0)}
     monkeypatch.setitem(STUDIES, "made_up", dataclasses.replace(MADE_UP, target_returns=targets))
     by_data = {c.data: c.target_returns for c in study_configs("made_up", arms=("random",), seeds=(0,))}
