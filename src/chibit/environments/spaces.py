@@ -58,9 +58,11 @@ class Spaces:
             found, own = _said(observation_shape), _said(self.observation_shape)
             return f"observations {found}, those of {self.env_id} {own}"
         if self.num_actions is not None:
-            return None if is_discrete else f"actions are not integers, those of {self.env_id} are"
+            own = f"those of {self.env_id} choices, to be saved as integers 0 to {self.num_actions - 1}"
+            return None if is_discrete else f"actions are quantities (floats), {own}"
         if is_discrete:
-            return f"actions are integers, those of {self.env_id} have {own_dim} values"
+            own = f"those of {self.env_id} quantities, {own_dim} a step, to be saved as floats"
+            return f"actions are choices (integers in one column), {own}"
         if act_dim != own_dim:
             return f"actions have {act_dim} values, those of {self.env_id} have {own_dim}"
         return None

@@ -139,7 +139,7 @@ def test_sizes_unlike_the_environment_are_refused(write_hdf5, hopper_columns, ho
 
 def test_integer_actions_are_refused_for_hopper(write_hdf5, hopper_columns, home):
     hopper_columns["actions"] = np.zeros(len(hopper_columns["rewards"]), int)
-    with pytest.raises(InputError, match="actions are integers, those of Hopper-v4 have 3 values"):
+    with pytest.raises(InputError, match="those of Hopper-v4 quantities, 3 a step, to be saved as floats"):
         load_dataset(write_hdf5(hopper_columns))
 
 

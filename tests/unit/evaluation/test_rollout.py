@@ -385,7 +385,7 @@ def test_contact_margin_reaches_the_environments():
         ),
         (
             {"observation_shape": (11,), "act_dim": 0, "num_actions": 4},
-            "are integers, those of Hopper-v5 have 3 values",
+            "those of Hopper-v5 quantities, 3 a step, to be saved as floats",
         ),
     ],
 )
@@ -394,6 +394,12 @@ def test_sizes_unlike_the_environments_are_refused(sizes, said):
         pool.check_sizes(observation_shape=(11,), act_dim=3, num_actions=None)
         with pytest.raises(InputError, match=said):
             pool.check_sizes(**sizes)
+
+
+def test_quantities_for_choices_are_refused_with_how_to_save_them():
+    expected = "those of CartPole-v1 choices, to be saved as integers 0 to 1;"
+    with EnvironmentPool("CartPole-v1") as pool, pytest.raises(InputError, match=expected):
+        pool.check_sizes(observation_shape=(4,), act_dim=1, num_actions=None)
 
 
 @pytest.mark.parametrize(
