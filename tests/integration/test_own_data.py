@@ -131,7 +131,7 @@ def test_a_format_of_ones_own_is_trained_on(folder):
     )
     names = "observation_0,observation_1,observation_2,action_0,reward,terminated"
     np.savetxt("log.dat", rows, delimiter=" ", header=names.replace(",", " "), comments="")
-    with pytest.raises(InputError, match=r"unknown kind of file; expected .*\.hdf5"):
+    with pytest.raises(InputError, match=r"unknown kind .*\.hdf5.*for a format of yours .* CHIBIT_PLUGINS"):
         load_dataset("log.dat")
     import my_dat  # noqa: F401
 

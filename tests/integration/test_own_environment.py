@@ -357,7 +357,12 @@ def test_nothing_is_built_that_a_file_alone_names(folder, capsys):
     Path("config.json").write_text(json.dumps(record))
     capsys.readouterr()
     assert main(["train", "--config", "config.json", "--out", "other", "--quiet"]) == 2
-    assert "'my/Plant-v0' is not one that can be built here" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "'my/Plant-v0' is not one that can be built here; for one of yours name its module by" in said
+    assert len(said) < 250  # not all ids
+    assert main(["data", "inspect", "log.npz"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "for one of yours name its module by --env-module" in said and "--env-id names" not in said
     assert (
         main(["train", "--config", "config.json", "--out", "other", "--quiet", "--env-id", "my/Plant-v0"])
         == 0

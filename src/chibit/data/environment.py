@@ -23,9 +23,9 @@ from chibit.data.readers.origin import (
 )
 from chibit.data.readers.recording import Recording
 from chibit.data.spec import ObservationPart
-from chibit.environments.kinds import LibraryEnvironment, missing_extra
+from chibit.environments.kinds import LibraryEnvironment
 from chibit.environments.make import make_env
-from chibit.environments.registry import ENVIRONMENTS
+from chibit.environments.registry import ENVIRONMENTS, why_unknown
 from chibit.environments.scores import score_reference
 from chibit.environments.spaces import Spaces
 
@@ -42,9 +42,7 @@ def choose_environment(env_id: object) -> tuple[str | None, tuple[str, ...]]:
     if env_id is None:
         return None, ()
     if not isinstance(env_id, str) or env_id not in ENVIRONMENTS:
-        extra = missing_extra(env_id) if isinstance(env_id, str) else ""
-        remedy = f" without the extra {extra}: pip install 'chibit[{extra}]'" if extra else ""
-        return None, (f"environment {str(env_id)[:80]!r} is not one that can be built here{remedy}",)
+        return None, (why_unknown(str(env_id)),)
     return env_id, ()
 
 

@@ -17,6 +17,7 @@ from chibit.core.formatting import count, format_number
 from chibit.data.choices import Choice, choices, constant_columns, constant_dimensions, listed, table_lines
 from chibit.data.copies import first_copies
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
+from chibit.data.readers.origin import UNKNOWN
 from chibit.data.statistics import blocks_of, is_constant
 from chibit.environments.scores import normalized_score
 
@@ -122,7 +123,7 @@ def find_notes(dataset: TrajectoryDataset) -> tuple[str, ...]:
         *_observation_notes(dataset),
         *_mission_notes(dataset),
         *(_discrete_action_notes(dataset) if dataset.is_discrete else _action_notes(dataset)),
-        *_environment_notes(dataset.spec),
+        *_environment_notes(dataset),
     )
     return (_ends(dataset), *dict.fromkeys(notes))
 
@@ -252,11 +253,12 @@ def _discrete_action_notes(dataset: TrajectoryDataset) -> Iterator[str]:
         )
 
 
-def _environment_notes(spec: DatasetSpec) -> Iterator[str]:
-    if spec.env_id is None:
-        yield "no environment: trained on and not evaluated; --env-id names one"
-    elif spec.score_reference is None:
-        yield f"no score reference for {spec.env_id}: raw returns only"
+def _environment_notes(dataset: TrajectoryDataset) -> Iterator[str]:
+    if dataset.spec.env_id is None:
+        remedy = "" if UNKNOWN in dataset.provenance else "; --env-id names one"  # else a note says why
+        yield f"no environment: trained on and not evaluated{remedy}"
+    elif dataset.spec.score_reference is None:
+        yield f"no score reference for {dataset.spec.env_id}: raw returns only"
 
 
 def _dimensions(what: str, dimensions: tuple[int, ...]) -> str:

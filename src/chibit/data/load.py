@@ -25,7 +25,7 @@ from chibit.data.dataset import TrajectoryDataset
 from chibit.data.readers.base import ColumnFormat
 from chibit.data.readers.columns import Reading, mapping_beside, parse_columns
 from chibit.data.readers.damage import without_damaged
-from chibit.data.readers.origin import Origin
+from chibit.data.readers.origin import UNKNOWN, Origin
 from chibit.data.readers.recording import Recording, record_columns
 from chibit.data.resolve import (
     Found,
@@ -49,8 +49,6 @@ _CONVERTER = 9
 _READERS = 1
 """Raised when the same file would give other steps, or none."""
 _COLLECTED = "collected when first used"
-_UNKNOWN = "unknown_environment"
-"""Entry of a store's provenance: what its source calls its environment, which was not known then."""
 
 
 def load_dataset(
@@ -268,7 +266,7 @@ def _open_kept(folder: Path) -> tuple[TrajectoryDataset | None, Path]:
             return None, place
         with contextlib.suppress(DamagedFileError, InputError):
             kept = open_store(place, verify="hash")
-            then_unknown = str(kept.provenance.get(_UNKNOWN, ""))
+            then_unknown = str(kept.provenance.get(UNKNOWN, ""))
             if then_unknown not in ENVIRONMENTS and _is_known(kept.spec.env_id):
                 return kept, place
             continue
@@ -287,15 +285,21 @@ def _known_here(dataset: TrajectoryDataset) -> TrajectoryDataset:
         return dataset
     from chibit.data.environment import choose_environment
 
-    env_id, notes = choose_environment(dataset.spec.env_id)
-    return replace(dataset, spec=replace(dataset.spec, env_id=env_id), notes=(*dataset.notes, *notes))
+    named = dataset.spec.env_id
+    env_id, notes = choose_environment(named)
+    return replace(
+        dataset,
+        spec=replace(dataset.spec, env_id=env_id),
+        notes=(*dataset.notes, *notes),
+        provenance={**dataset.provenance, UNKNOWN: named},
+    )
 
 
 def _keep(folder: Path, recording: Recording, origin: Origin, where: str) -> TrajectoryDataset:
     from chibit.data.environment import check_environment
 
     if origin.env_id is None and origin.named_environment is not None:
-        origin = replace(origin, provenance={**origin.provenance, _UNKNOWN: origin.named_environment})
+        origin = replace(origin, provenance={**origin.provenance, UNKNOWN: origin.named_environment})
     return open_store(write_store(folder, recording, check_environment(origin, recording, where)))
 
 

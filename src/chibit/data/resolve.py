@@ -10,6 +10,7 @@ from pathlib import Path
 from chibit.core.errors import InputError
 from chibit.core.files import check_name, nearest, user_path
 from chibit.core.home import home_folder as home_folder
+from chibit.core.plugins import OWN_MODULES
 from chibit.core.temporary import remove
 from chibit.data.readers.base import FORMATS, Format
 from chibit.data.readers.columns import refuse_part
@@ -250,7 +251,10 @@ def _by_path(path: Path) -> Found:
     if path.suffix in (".gz", ".zip", ".bz2", ".xz", ".zst"):
         raise InputError(f"{path}: is compressed; unpack it, and give what is in it")
     expected = sorted(format.expected or " or ".join(format.suffixes) for format in formats.values())
-    raise InputError(f"{path}: unknown kind of file; expected {', '.join(expected)} or a store")
+    raise InputError(
+        f"{path}: unknown kind of file; expected {', '.join(expected)} or a store; for a format of yours "
+        f"name its module in {OWN_MODULES}"
+    )
 
 
 def _is_rlds(folder: Path) -> bool:

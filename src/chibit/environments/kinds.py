@@ -79,11 +79,6 @@ class Environment(Checked):
             env = gymnasium.make(env_id, disable_env_checker=True, **given)
             return as_vectors(from_zero(env), self.repeated_parts)
 
-    @property
-    def listed_ids(self) -> tuple[str, ...]:
-        """Ids that stand in lists of what there is."""
-        return self.ids
-
     def physics(self, env_id: str, d4rl_physics: bool) -> dict[str, Any]:
         """What decides how it moves, for provenance, as JSON values."""
         return {}
@@ -225,11 +220,6 @@ class LanguageEnvironment(OwnTask):
     def make_known(self) -> None:
         """By importing their module."""
         from chibit.environments import language as language
-
-    @property
-    def listed_ids(self) -> tuple[str, ...]:
-        """That of the first split."""
-        return self.ids[:1]
 
     def physics(self, env_id: str, d4rl_physics: bool) -> dict[str, Any]:
         """The library's version, and that `done` must be said."""

@@ -274,10 +274,14 @@ def find_environment(env_id: str) -> Environment:
     """
     if env_id in ENVIRONMENTS:
         return ENVIRONMENTS[env_id]
+    raise InputError(why_unknown(env_id))
+
+
+def why_unknown(env_id: str) -> str:
+    """Why an id that is not in `ENVIRONMENTS` is not built, and what to do."""
     if extra := missing_extra(env_id):
-        raise InputError(f"environment {env_id!r} needs the extra {extra}: pip install 'chibit[{extra}]'")
-    listed = sorted({listed for row in ENVIRONMENTS.values() for listed in row.listed_ids})
-    known = f"; known are {', '.join(listed)}"
-    hint = nearest(env_id, sorted(ENVIRONMENTS)) or known
-    own = f"for one of yours name its module by --env-module, or in {OWN_MODULES}"
-    raise InputError(f"environment {env_id!r} is not one that can be built here{hint}; {own}")
+        return f"environment {env_id!r} needs the extra {extra}: pip install 'chibit[{extra}]'"
+    return (
+        f"environment {env_id[:80]!r} is not one that can be built here; for one of yours name its module by "
+        f"--env-module, or in {OWN_MODULES} (in Python: env=){nearest(env_id, sorted(ENVIRONMENTS))}"
+    )

@@ -17,6 +17,8 @@ from chibit.environments.data_names import is_published_name
 from chibit.environments.registry import ENVIRONMENTS
 from chibit.environments.scores import score_reference
 
+UNKNOWN = "unknown_environment"
+"""Entry of a store's provenance: what its source calls its environment, which was not known then."""
 _LEAST_MARGIN = 1e-3
 _NO_BOUND = 1e6
 """Declared bounds this far out stand for none, where the data stay below a thousandth of them."""
