@@ -24,6 +24,7 @@ import numpy as np
 from chibit.agents.base import Policy
 from chibit.core.acting import EpisodePolicy, StackPolicy, unlimited
 from chibit.core.errors import InputError
+from chibit.core.fields import refusal
 from chibit.environments.own import EnvLike, take_env
 from chibit.environments.spaces import is_picture
 from chibit.evaluation.crew import Crew
@@ -289,6 +290,9 @@ class Played:
     """Of its run in the stack that acts, where it is one."""
 
     def __post_init__(self) -> None:
+        for name in ("num_episodes", "seed"):
+            if not isinstance(getattr(self, name), int | np.integer):
+                raise refusal(name, getattr(self, name), "a whole number")
         if self.num_episodes < 1 or not self.target_returns:
             raise InputError(
                 f"{self.num_episodes} episodes for {len(self.target_returns)} target returns, expected at "

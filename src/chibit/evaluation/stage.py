@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,6 +16,8 @@ import numpy as np
 
 from chibit.core.errors import InputError, first_line
 from chibit.evaluation.pool import EnvironmentPool
+
+_FIVE = "; a step gives observation, reward, terminated, truncated, info"
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,9 @@ def _reset(env: gym.Env, seed: int, shape: tuple[int, ...]) -> tuple[np.ndarray,
     if observation.shape != shape:
         found = f"an observation of shape {observation.shape}"
         raise InputError(f"{name}: reset gave {found}, its observation_space says {shape}; correct it")
-    if not _are_finite(observation):
+    if not isinstance(info, Mapping):
+        raise InputError(f"{name}: reset gave an info of type {type(info).__name__}, expected a dictionary")
+    if observation.dtype.kind not in "fiub" or not _are_finite(observation):
         raise InputError(f"{name}: reset gave an observation that is not finite; correct it")
     return observation, info
 
@@ -144,17 +148,34 @@ def _step(env: gym.Env, action: np.ndarray) -> tuple[np.ndarray, float, bool, bo
     try:
         observation, reward, terminated, truncated, info = env.step(action)
     except _breakdowns() as error:
-        return f"the environment raised {type(error).__name__}: {first_line(error)}"
-    observation, reward = np.asarray(observation), float(reward)
+        reason = f"the environment raised {type(error).__name__}: {first_line(error)}"
+        return reason + _FIVE if "to unpack (expected 5" in reason else reason
+    observation = np.asarray(observation)
     if observation.shape != env.observation_space.shape:
         return f"the environment gave an observation of shape {observation.shape}"
-    if not (_are_finite(observation) and _are_finite(np.array(reward))):
+    try:
+        reward, over = float(reward), bool(terminated or truncated)
+        success = info.get("success", info.get("is_success"))
+        success = None if success is None else bool(success)
+        is_finite = _are_finite(observation) and _are_finite(np.array(reward))
+    except (TypeError, ValueError, AttributeError):
+        return f"the environment gave {_misfit(observation, reward, terminated, truncated, info)}"
+    if not is_finite:
         return "the environment gave a value that is not finite"
-    over = bool(terminated or truncated)
     if over and _simulation_was_reset(env):
         return "the simulation became unstable"
-    success = info.get("success", info.get("is_success"))
-    return observation, reward, over, None if success is None else bool(success)
+    return observation, reward, over, success
+
+
+def _misfit(observation: np.ndarray, reward: Any, terminated: Any, truncated: Any, info: Any) -> str:
+    """Which part of a step is not what it should be."""
+    if not isinstance(info, Mapping):
+        return f"an info of type {type(info).__name__}, expected a dictionary"
+    named = {"reward": reward, "terminated": terminated, "truncated": truncated}
+    for name, value in (named | {key: info[key] for key in ("success", "is_success") if key in info}).items():
+        if np.size(value) != 1 or np.asarray(value).dtype.kind not in "fiub":
+            return f"{name} {value!r:.60}, expected a number"
+    return f"an observation of type {observation.dtype}, expected numbers"
 
 
 def _are_finite(values: np.ndarray) -> bool:

@@ -33,7 +33,7 @@ class LoadedRun:
         """Film the beginning of an episode for each target into the run's folder `videos`."""
         paths = []
         for target in targets or (None,):
-            name = "policy" if target is None else f"target-{target:g}"
+            name = "policy" if target is None else f"target-{float(target)!r}".removesuffix(".0")
             paths.append(self.run.own_folder("videos") / f"{name}.mp4")
             film(self.agent, self.spec, paths[-1], target_return=target, seed=seed)
         return paths

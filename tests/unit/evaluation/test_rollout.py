@@ -163,6 +163,40 @@ def test_a_broken_environment_ends_its_episode_only(how, said):
     assert policy.observed[2][1].tolist() == [True, False]
 
 
+class Giving(Countdown):
+    """Gives at its second step something in place of a part of it."""
+
+    def __init__(self, changes) -> None:
+        super().__init__(3)
+        self.changes = changes
+
+    def step(self, action):
+        step = dict(zip(("observation", "reward", "over", "cut", "info"), super().step(action), strict=True))
+        if self.left == 1:
+            step |= self.changes
+        return tuple(value for value in step.values() if value is not Ellipsis)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"reward": None}, "the environment gave reward None, expected a number"),
+        ({"reward": np.ones(2)}, "the environment gave reward array([1., 1.]), expected a number"),
+        ({"over": np.ones(2)}, "the environment gave terminated array([1., 1.]), expected a number"),
+        ({"info": None}, "the environment gave an info of type NoneType, expected a dictionary"),
+        (
+            {"info": {"success": np.ones(2)}},
+            "the environment gave success array([1., 1.]), expected a number",
+        ),
+        ({"observation": ["x", "y"]}, "the environment gave an observation of type <U1, expected numbers"),
+        ({"cut": ...}, "expected 5, got 4); a step gives observation, reward, terminated, truncated, info"),
+    ],
+)
+def test_what_is_no_step_ends_its_episode_only(changes, said):
+    odd, whole = rollout(FixedActions(ZERO), [Giving(changes), Countdown(5)], [0, 0])
+    assert said in odd.fault and (odd.length, whole.length, whole.fault) == (1, 5, None)
+
+
 class Raising(Countdown):
     """Raises an error at its second step."""
 
@@ -206,6 +240,11 @@ class BeginsWith(Countdown):
         return np.array([0.0, self.value]), {}
 
 
+class NoInfo(Countdown):
+    def reset(self, *, seed=None, options=None):
+        return super().reset(seed=seed)[0], None
+
+
 class NoReset(Countdown):
     def reset(self, *, seed=None, options=None):
         raise RuntimeError("no license\nmore")
@@ -217,6 +256,8 @@ def test_an_environment_that_cannot_begin_is_refused_in_one_line():
     for value in (np.nan, np.inf, 1e300):
         with pytest.raises(InputError, match="^BeginsWith: reset gave an observation that is not finite"):
             rollout(FixedActions(ZERO), [Countdown(3), BeginsWith(value)], [0, 0])
+    with pytest.raises(InputError, match="^NoInfo: reset gave an info of type NoneType, expected a dict"):
+        rollout(FixedActions(ZERO), [NoInfo(3)], [0])
     broken = NoReset(3)
     for name in ("NoReset", "Mine-v0"):
         with pytest.raises(InputError, match=rf"^{name}: .* cannot be reset \(RuntimeError: no license\)$"):
@@ -409,6 +450,9 @@ def test_quantities_for_choices_are_refused_with_how_to_save_them():
         ({"num_episodes": 0}, "at least 1"),
         ({"target_returns": []}, "at least 1"),
         ({"max_episode_steps": 0}, "max_episode_steps is 0"),
+        ({"max_episode_steps": 2.5}, "max_episode_steps is 2.5, expected a whole number"),
+        ({"num_episodes": 2.5}, "num_episodes: got 2.5, expected a whole number"),
+        ({"seed": 1.5}, "seed: got 1.5, expected a whole number"),
         ({"target_returns": [None, 3600.0]}, "some are None"),
         ({"score_reference": (3.0, 3.0)}, "two different returns"),
         ({"policy": FixedActions(np.zeros((1, 2), np.float32))}, r"shape \(1, 2\), .* takes \(1, 3\)"),
