@@ -126,6 +126,22 @@ def test_what_inherits_nothing_is_refused_when_it_is_registered():
             pass
 
 
+def test_a_config_of_networks_that_it_has_not_is_refused_before_anything_is_trained(pendulum_file, capsys):
+    @dataclass(frozen=True, kw_only=True)
+    class WideConfig(MineConfig):
+        agent: ClassVar[str] = "wide"
+        hidden_sizes: tuple[int, ...] = (8,)
+
+    class Wide(Mine):
+        pass
+
+    register_agent(WideConfig, Wide)
+    assert main(["train", "--agent", "wide", "--data", str(pendulum_file), "--num-steps", "3"]) == 2
+    said = capsys.readouterr().err
+    assert "'wide': 1 layers of widths up to 8, the weights beside it are 2 tensors of 4 numbers" in said
+    assert "what it learned could not be loaded" in said
+
+
 FLAGS = ["--num-steps", "4", "--num-episodes", "1", "--hidden-sizes", "8", "--device", "cpu", "--quiet"]
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from chibit.core.errors import InputError
 from chibit.core.plugins import AddressedRegistry, address_of
+from chibit.models.counting import misfit
 
 if TYPE_CHECKING:
     from chibit.agents.base import Agent, AgentConfig
@@ -55,7 +56,8 @@ def make_agent(config: AgentConfig, spec: DatasetSpec, runtime: Runtime) -> Agen
         runtime: device and precision.
 
     Raises:
-        InputError: if the config's class is not the one registered under its key, or the agent is unfinished.
+        InputError: if the config's class is not the one registered under its key, the agent is unfinished, or
+            the config tells of larger networks than it has.
     """
     entry = AGENTS.get(config.agent)
     if entry is None or not isinstance(config, entry.config):
@@ -65,4 +67,10 @@ def make_agent(config: AgentConfig, spec: DatasetSpec, runtime: Runtime) -> Agen
     if inspect.isabstract(entry.agent):
         missing = ", ".join(sorted(entry.agent.__abstractmethods__))
         raise InputError(f"agent {config.agent!r}: {entry.agent.__qualname__} does not define {missing}")
-    return entry.agent(config, spec, runtime)
+    agent = entry.agent(config, spec, runtime)
+    if found := misfit(config, agent.acting_modules().state_dict()):
+        raise InputError(
+            f"agent {config.agent!r}: {found}: what it learned could not be loaded; declare the sizes of its "
+            "networks alone"
+        )
+    return agent

@@ -25,16 +25,23 @@ def check_plausible(config: Any, tensors: Mapping[str, Tensor], path: Path) -> N
     Raises:
         DamagedFileError: for more layers than tensors, or a width beyond the number of all weights.
     """
+    if found := misfit(config, tensors):
+        raise DamagedFileError(f"{path}: {found}; it is of another model")
+
+
+def misfit(config: Any, tensors: Mapping[str, Tensor]) -> str:
+    """What in a configuration is too large for its weights; empty where nothing is."""
     numbers = sum(tensor.numel() for tensor in tensors.values())
     for part in (config, *(value for value in vars(config).values() if dataclasses.is_dataclass(value))):
         layers = getattr(part, "n_layer", 0), len(getattr(part, "hidden_sizes", ()))
         widths = [getattr(part, name, 0) for name in _WIDTHS]
         largest = max(max(width, default=0) if isinstance(width, tuple) else width for width in widths)
         if max(layers) > len(tensors) or largest > numbers:
-            raise DamagedFileError(
-                f"{path}: {max(layers)} layers of widths up to {largest}, the weights beside it are "
-                f"{len(tensors)} tensors of {numbers} numbers; it is of another model"
+            return (
+                f"{max(layers)} layers of widths up to {largest}, the weights beside it are "
+                f"{len(tensors)} tensors of {numbers} numbers"
             )
+    return ""
 
 
 def require_fit(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:

@@ -32,7 +32,7 @@ from chibit.policy.policy import Policy
 from chibit.training.held_out import HeldOut
 from chibit.training.longer import GoingOn, carry_on
 from chibit.training.loop import Loop, RunProgress
-from chibit.training.outlook import few_data, outlook
+from chibit.training.outlook import outlook, warnings
 from chibit.training.pretrain.sources import train_sources
 from chibit.training.provenance import provenance
 from chibit.training.result import summarize
@@ -181,7 +181,7 @@ class OfflineRun(Loop[RunConfig[Any]]):
         self.agent: Agent = make_agent(agent_config, self.spec, runtime)
         drawn_from = self.agent.prepare(self.dataset)
         self.sampler: Sampler[Any] = self.agent.sampler(drawn_from, generator_of(config.seed, 1))
-        self.advice = (*advise(config, self.dataset, held_out), *few_data(config, self.dataset))
+        self.advice = (*advise(config, self.dataset, held_out), *warnings(config, self.dataset))
         self.held_out = None
         if held_out is not None:
             self.held_out = HeldOut(self.agent, self.sampler.dataset, held_out, config.seed)

@@ -62,6 +62,24 @@ def _time(config: RunConfig[Any], dataset: TrajectoryDataset) -> Choice:
     return Choice("expected time", shown_time(rough_seconds(config, dataset)), why)
 
 
+def warnings(config: RunConfig[Any], dataset: TrajectoryDataset) -> Iterator[str]:
+    """What of a run on a data set is unusual."""
+    yield from far_targets(config, dataset)
+    yield from few_data(config, dataset)
+
+
+def far_targets(config: RunConfig[Any], dataset: TrajectoryDataset) -> Iterator[str]:
+    """Say it where a run is asked for returns as far above the data's best as that is above their worst."""
+    worst, best = float(dataset.episode_returns.min()), float(dataset.episode_returns.max())
+    far = [target for target in config.target_returns or () if target > 2 * best - worst]
+    if far:
+        asked = ", ".join(map(format_setting, far))
+        yield (
+            f"target returns {asked}: extrapolation, far above the best return of the data "
+            f"({format_setting(best)}), of which nothing was learned"
+        )
+
+
 def few_data(config: RunConfig[Any], dataset: TrajectoryDataset) -> Iterator[str]:
     """Say it where a run sees its data so often that it learns them by heart."""
     passes = _passes(config, dataset)

@@ -14,7 +14,7 @@ from chibit.data.choices import choices, table_lines
 from chibit.data.load import from_arrays
 from chibit.recipes import RECIPES
 from chibit.studies import study_configs
-from chibit.training.outlook import few_data, outlook
+from chibit.training.outlook import few_data, outlook, warnings
 from chibit.training.run_config import RunConfig, to_record
 
 NUM = 400
@@ -75,6 +75,16 @@ def test_few_data_are_said_with_steps_that_suit_them(log):
     assert not list(few_data(dataclasses.replace(config, num_steps=312), log))
     [said] = few_data(dataclasses.replace(config, validation_share=0.2), log)
     assert "--validation-share" not in said
+
+
+def test_targets_far_above_the_best_return_are_called_extrapolation(log):
+    returns = log.episode_returns
+    best, worst = float(returns.max()), float(returns.min())
+    near = RunConfig(data="x", agent="dt", target_returns=(best, best + 0.9 * (best - worst)))
+    assert not list(warnings(dataclasses.replace(near, target_returns=None, num_steps=1), log))
+    assert not list(warnings(dataclasses.replace(near, num_steps=1), log))
+    (said,) = warnings(dataclasses.replace(near, num_steps=1, target_returns=(best, 0.0)), log)
+    assert said.startswith("target returns 0: extrapolation, far above the best return of the data (-")
 
 
 def test_a_run_says_it_in_its_log_and_what_it_measured(log, tmp_path, monkeypatch):
