@@ -24,6 +24,7 @@ from chibit.environments.scores import normalized_score
 NUM_BINS = 20
 _BAR_WIDTH = 40
 _MANY_ACTIONS = 256
+_BLOCK_ROWS = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +164,12 @@ def _episode_notes(dataset: TrajectoryDataset) -> Iterator[str]:
     num_copies = len(lengths) - len(np.unique(first_copies(dataset.records, dataset.episode_starts)))
     if num_copies:
         yield f"{num_copies:,} of {count(len(lengths), 'episode')} are copies of others"
+    repeats = _count_repeats(dataset)
+    if repeats:
+        yield (
+            f"{repeats:,} of {count(dataset.num_steps, 'step')} repeat the step before them (observation, "
+            "action and reward): where a logger wrote rows twice, remove them, for each counts as a step"
+        )
     if lengths.max() > limit:
         num_long = int((lengths > limit).sum())
         yield (
@@ -175,6 +182,18 @@ def _episode_notes(dataset: TrajectoryDataset) -> Iterator[str]:
             f"what follows the last step of {count(num_cut, 'truncated episode')} is not known: agents that "
             "learn values leave these steps out"
         )
+
+
+def _count_repeats(dataset: TrajectoryDataset) -> int:
+    """Steps of a log that are as the one before in their episode; an environment's may well be."""
+    if dataset.spec.env_id is not None or dataset.frames is not None:
+        return 0
+    is_repeat, rows = np.zeros(dataset.num_steps, bool), dataset.records[:, 1:]
+    for first in range(1, len(rows), _BLOCK_ROWS):
+        last = min(first + _BLOCK_ROWS, len(rows))
+        is_repeat[first:last] = (rows[first:last] == rows[first - 1 : last - 1]).all(axis=1)
+    is_repeat[dataset.episode_starts[:-1]] = False
+    return int(is_repeat.sum())
 
 
 def _observation_notes(dataset: TrajectoryDataset) -> Iterator[str]:

@@ -23,7 +23,7 @@ from chibit.core.temporary import remove
 from chibit.data.bounds import bound_actions, bounds_beside, declared_bounds
 from chibit.data.dataset import TrajectoryDataset
 from chibit.data.readers.base import ColumnFormat
-from chibit.data.readers.columns import Reading, mapping_beside, parse_columns
+from chibit.data.readers.columns import TIME, Reading, mapping_beside, parse_columns
 from chibit.data.readers.damage import without_damaged
 from chibit.data.readers.origin import UNKNOWN, Origin
 from chibit.data.readers.recording import Recording, record_columns
@@ -46,7 +46,7 @@ from chibit.environments.registry import ENVIRONMENTS, GAMES, LANGUAGE_TASKS, TA
 _log = logging.getLogger("chibit")
 _CONVERTER = 9
 """Raised when the same steps would become another store."""
-_READERS = 1
+_READERS = 2
 """Raised when the same file would give other steps, or none."""
 _COLLECTED = "collected when first used"
 
@@ -146,6 +146,8 @@ def complete(reading: Reading, source: Found) -> Reading:
     columns = reading.columns
     if isinstance(source.format, ColumnFormat) and not columns:
         columns = mapping_beside(source.given)
+    if TIME in columns and not (isinstance(source.format, ColumnFormat) and source.format.has_time):
+        raise InputError(f"columns: {source.given}: {TIME} is for tables and .npz files; leave it out")
     return replace(reading, part=source.part, columns=columns)
 
 

@@ -55,6 +55,19 @@ def test_a_step_marked_as_both_ends_is_said(build):
     )
 
 
+def test_steps_that_repeat_the_one_before_are_counted(build):
+    rows = np.arange(40) // 2 + np.arange(40) // 10  # pairs, of which that over the end of an episode is none
+    columns = {
+        "observations": np.repeat(rows[:, None], 3, axis=1) + 0.5,
+        "actions": np.sin(rows)[:, None],
+        "rewards": rows,
+        "next_observations": None,
+    }
+    twice = build(name="twice", **columns)
+    expected = sum(rows[i] == rows[i - 1] and i % 10 != 0 for i in range(40))
+    assert f"{expected} of 40 steps repeat the step before them" in said(twice, "wrote rows twice")
+
+
 def test_equal_returns_are_said_and_cloning_proposed(build):
     equal = build(rewards=np.where(np.arange(40) % 10 == 9, 1.0, 0.0))
     assert "the return 1" in said(equal, "a target return cannot tell", "--agent bc")

@@ -58,6 +58,9 @@ class Format(ABC):
 class ColumnFormat(Format):
     """A format in which a file's columns may have any name."""
 
+    has_time: ClassVar[bool] = False
+    """Whether rows are sorted by a column of times."""
+
     def read(self, path: Path) -> AbstractContextManager[tuple[Recording, Origin]]:
         """As `read_as`, of a file with usual names."""
         return self.read_as(path, Reading())

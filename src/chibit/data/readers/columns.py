@@ -17,9 +17,11 @@ from chibit.data.readers.unpickler import COLUMN_NAMES, EPISODE_NAMES, Malformed
 
 EPISODE = "episode"
 """Our name of the column that says which episode a step is of."""
+TIME = "time"
+"""Of the column by which the steps of an episode are in order; see `chibit.data.readers.timing`."""
 ACTION_LOW, ACTION_HIGH = "action_low", "action_high"
 """Bounds of actions, which the file beside data may give too."""
-_NAMES = COLUMN_NAMES | EPISODE_NAMES
+_NAMES: Mapping[str, Sequence[str]] = COLUMN_NAMES | EPISODE_NAMES | {TIME: ()}
 _WIDE = ("observations", "actions", "next_observations")
 _MAX_TOML_BYTES = 1 << 20
 
@@ -135,12 +137,14 @@ def locate_columns(names: Sequence[str], where: str, reading: Reading) -> dict[s
     for ours, theirs in reading.columns.items():
         _refuse_twice(theirs, times, where)
         for name in theirs:
-            if name not in names:
+            if name not in names and (ours, name) != (TIME, "none"):
                 raise InputError(
                     f"{where}: no column {name!r} for {ours}; {_listed(names)}{nearest(name, names)}"
                 )
     columns = {}
     for ours, usual in _NAMES.items():
+        if ours == TIME:
+            continue  # what it is depends on the others
         try:
             theirs = reading.columns.get(ours) or find_usual(usual, times, ours)
         except MalformedError as error:

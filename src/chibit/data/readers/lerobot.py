@@ -41,6 +41,7 @@ class LeRobot(Parquet, key="lerobot"):
     suffixes: ClassVar[tuple[str, ...]] = ()
     expected = "a LeRobot folder"
     has_parts = True
+    has_time: ClassVar[bool] = False
 
     def claim(self, path: Path) -> Path | None:
         """A folder that says of itself what it is."""

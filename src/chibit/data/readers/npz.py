@@ -8,16 +8,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import MappingProxyType
+from typing import ClassVar
 
 from chibit.core.arrays import Npz, open_npz
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.data.bounds import bounds_in_npz
 from chibit.data.environment import choose_environment
 from chibit.data.readers.base import ColumnFormat
-from chibit.data.readers.columns import EPISODE, Column, Reading, check_needed, join, locate_columns
+from chibit.data.readers.columns import (
+    EPISODE,
+    TIME,
+    Column,
+    Reading,
+    check_needed,
+    join,
+    locate_columns,
+)
 from chibit.data.readers.origin import Origin, file_name
-from chibit.data.readers.recording import Recording, record_columns
+from chibit.data.readers.recording import Recording, check_lengths, find_ends, last_rows, record_columns
 from chibit.data.readers.size_limits import check_declared_size
+from chibit.data.readers.timing import find_time, in_order
 
 _ENV_ID = "env_id"
 _MAX_ENV_ID_BYTES = 1000
@@ -27,6 +37,7 @@ class NpzFiles(ColumnFormat, key="npz"):
     """Columns in a .npz file."""
 
     suffixes = (".npz",)
+    has_time: ClassVar[bool] = True
 
     def read_as(self, path: Path, reading: Reading) -> AbstractContextManager[tuple[Recording, Origin]]:
         """As `read_npz`."""
@@ -44,9 +55,9 @@ def read_npz(path: Path, reading: Reading | None = None) -> Iterator[tuple[Recor
         InputError: if columns are missing, hold anything but numbers, or do not fit together.
     """
     reading = reading or Reading()
-    columns, name = _load(path, reading)
+    columns, name, order_notes = _load(path, reading)
     env_id, notes = choose_environment(name)
-    notes = (*notes, *pair_note(path, {"-train": "-val"}))
+    notes = (*notes, *order_notes, *pair_note(path, {"-train": "-val"}))
     provenance = {"kind": "npz", "path": str(path.absolute())}
     recording = record_columns(columns, where=str(path), episode_length=reading.episode_length)
     bounds = None if recording.is_discrete else bounds_in_npz(path, recording.num_action_columns)
@@ -63,19 +74,29 @@ def read_npz(path: Path, reading: Reading | None = None) -> Iterator[tuple[Recor
     )
 
 
-def _load(path: Path, reading: Reading) -> tuple[dict[str, Column], str | None]:
-    """Read the columns and the environment's name."""
+def _load(path: Path, reading: Reading) -> tuple[dict[str, Column], str | None, tuple[str, ...]]:
+    """Read the columns, in the order of their times, the environment's name, and notes."""
     with open_npz(path) as archive:
         env_id = [_ENV_ID] if _ENV_ID in archive.names else []
         names = [name for name in archive.names if name != _ENV_ID]
         found = locate_columns(names, str(path), reading)
+        time = find_time(names, found, reading)
+        if time.name and (time.is_said or archive.declared(time.name)[1].kind in "fiuM"):
+            found[TIME] = (time.name,)
         check_arrays(archive, path, [*env_id, *(name for theirs in found.values() for name in theirs)], found)
         check_needed(found, names, str(path), reading)
         columns = {
             ours: join([archive.read(name) for name in theirs], f"{path}: {ours}")
             for ours, theirs in found.items()
         }
-        return columns, str(archive.read(_ENV_ID).item()) if env_id else None
+        name = str(archive.read(_ENV_ID).item()) if env_id else None
+    if TIME not in columns:
+        return columns, name, (time.note,) if time.note else ()
+    check_lengths(columns, str(path))
+    has_ids = EPISODE in columns
+    is_last = last_rows(columns[EPISODE], str(path)) if has_ids else find_ends(columns, str(path))
+    columns, notes = in_order(columns, is_last, time, str(path), may_sort=has_ids)
+    return columns, name, notes
 
 
 def check_arrays(
@@ -98,11 +119,12 @@ def check_arrays(
             name == _ENV_ID and dtype.kind == "U" and shape in ((), (1,)) and size <= _MAX_ENV_ID_BYTES
         )
         names_episodes = dtype.kind in "SUM" and (name,) == found.get(EPISODE)
+        is_time = dtype.kind == "M" and (name,) == found.get(TIME)
         if dtype.hasobject:
             raise DamagedFileError(
                 f"{path}: {name} has type object, a pickle; expected plain numbers, or text by astype(str)"
             )
-        if not is_env_id and not names_episodes and (dtype.kind not in "fiub" or dtype.itemsize > 8):
+        if not (is_env_id or names_episodes or is_time) and (dtype.kind not in "fiub" or dtype.itemsize > 8):
             raise InputError(f"{path}: {name} has type {dtype}; expected plain numbers")
         total += size
     check_declared_size(path, total, archive.stored)

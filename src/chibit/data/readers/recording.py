@@ -219,6 +219,15 @@ def _read_ends(
     return terminations, truncations, tuple(notes)
 
 
+def find_ends(columns: Mapping[str, Column], where: str) -> np.ndarray:
+    """The last step of each episode, (M,) bool, by flags alone."""
+    ends = np.zeros(columns["rewards"].shape[0], bool)
+    for name in ("terminations", "truncations"):
+        if name in columns:
+            ends |= read_flags(columns[name], f"{where}: {name}")
+    return ends
+
+
 def last_rows(column: Column, where: str) -> np.ndarray:
     """The last step of each episode, (M,) bool, by a column that changes with the episode.
 

@@ -9,8 +9,9 @@ import contextlib
 import itertools
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
@@ -18,17 +19,38 @@ from chibit.core.arrays import reading as reading_errors
 from chibit.core.errors import DamagedFileError, InputError, ResourceError
 from chibit.core.files import list_folder, open_regular
 from chibit.data.readers.base import FORMATS
-from chibit.data.readers.columns import EPISODE, Column, Reading, check_needed, join, locate_columns
+from chibit.data.readers.columns import (
+    EPISODE,
+    TIME,
+    Column,
+    Reading,
+    check_needed,
+    join,
+    locate_columns,
+)
 from chibit.data.readers.origin import Origin, file_name
-from chibit.data.readers.recording import Recording, last_rows, left_out, record_columns
+from chibit.data.readers.recording import Recording, find_ends, last_rows, left_out, record_columns
 from chibit.data.readers.sandbox import ApartColumnFormat
 from chibit.data.readers.size_limits import check_declared_size, memory_budget
+from chibit.data.readers.timing import TimeColumn, find_time, in_order
 
 _NUMBER_BYTES = 8
 
 
+@dataclass
+class _Seen:
+    """What the files of a source say beside their columns."""
+
+    ends: list[tuple[Any, Any]] = field(default_factory=list)
+    """Which episodes a file of a folder begins and ends with, where it says so."""
+    time: TimeColumn | None = None
+    """Of the first file."""
+
+
 class TableFormat(ApartColumnFormat):
     """A format of tables, read by pyarrow in a process of their own."""
+
+    has_time: ClassVar[bool] = True
 
     def claim(self, path: Path) -> Path | None:
         """A file, or a folder that holds some."""
@@ -48,12 +70,20 @@ class TableFormat(ApartColumnFormat):
     def read_here_as(self, path: Path, reading: Reading) -> Iterator[tuple[Recording, Origin]]:
         """Read all files, one after the other."""
         files = self._tables_in(path) if path.is_dir() else [path]
-        ends: list[tuple[Any, Any]] = []
+        seen = _Seen()
         columns, notes = self.read_files(
-            files, path, reading, lambda file: self._read_file(file, path, reading, ends)
+            files, path, reading, lambda file: self._read_file(file, path, reading, seen)
         )
-        if split := sum(last == first for (_, last), (first, _) in itertools.pairwise(ends)):
+        if split := sum(last == first for (_, last), (first, _) in itertools.pairwise(seen.ends)):
             notes += (f"{split:,} files begin with the episode of the file before: taken as another one",)
+        if TIME in columns and seen.time is not None:
+            is_last = (
+                np.asarray(columns[EPISODE][:]) == 1 if EPISODE in columns else find_ends(columns, str(path))
+            )
+            columns, more = in_order(columns, is_last, seen.time, str(path), may_sort=EPISODE in columns)
+            notes += more
+        elif seen.time is not None and seen.time.note:
+            notes += (seen.time.note,)
         if EPISODE in columns:
             is_last = np.asarray(columns[EPISODE][0 : columns[EPISODE].shape[0]])
             columns[EPISODE] = np.cumsum(is_last) - is_last
@@ -100,24 +130,21 @@ class TableFormat(ApartColumnFormat):
         notes = left_out(reasons, len(files), "files")
         return {name: _concatenate([part[name] for part in whole], path, name) for name in whole[0]}, notes
 
-    def _read_file(
-        self, path: Path, given: Path, reading: Reading, ends: list[tuple[Any, Any]]
-    ) -> dict[str, Column]:
-        """The columns of a file; that of episodes is 1 in the last row of each.
-
-        `ends` takes in which episodes a file of a folder begins and ends with, where it says so.
-        """
+    def _read_file(self, path: Path, given: Path, reading: Reading, seen: _Seen) -> dict[str, Column]:
+        """The columns of a file; that of episodes is 1 in the last row of each. `seen` takes in the rest."""
         is_episode = [EPISODE] if given.is_dir() else []
 
         def find(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
             found = locate_columns(names, str(path), reading)
             check_needed([*found, *is_episode], names, str(path), reading)
-            return found
+            time = find_time(names, found, reading)
+            seen.time = seen.time or time
+            return found | ({TIME: (time.name,)} if time.name else {})
 
         columns = self.read_columns(path, given, find, reading)
         if EPISODE in columns and columns[EPISODE].shape[0]:
             numbers = np.asarray(columns[EPISODE][0 : columns[EPISODE].shape[0]]).reshape(-1)
-            ends.append((numbers[0], numbers[-1]))
+            seen.ends.append((numbers[0], numbers[-1]))
             columns[EPISODE] = last_rows(numbers, str(path)).astype(np.int64)
         elif is_episode:
             columns[EPISODE] = np.arange(columns["rewards"].shape[0], 0, -1) == 1
@@ -155,6 +182,9 @@ class TableFormat(ApartColumnFormat):
         parts: dict[str, list[Column]] = {ours: [] for ours in found}
         lacks_any = np.zeros(len(table[wanted[0]]), bool)
         for ours, name in ((ours, name) for ours, theirs in found.items() for name in theirs):
+            if ours == TIME:
+                parts[TIME].append(_times(table[name]))
+                continue
             values, lacks = _numbers(table[name], f"{path}: {name}", is_text=ours == EPISODE)
             if lacks.any() and (ours == EPISODE or not reading.skip_damaged):
                 row = int(np.flatnonzero(lacks)[0])
@@ -173,6 +203,8 @@ def _concatenate(parts: Sequence[Column], path: Path, name: str) -> np.ndarray:
     arrays = [np.asarray(part[slice(None)]) for part in parts]
     if len({array.shape[1:] for array in arrays}) != 1:
         raise InputError(f"{path}: {name} differ in width between files")
+    if name == TIME and len({array.dtype.kind == "M" for array in arrays}) != 1:
+        arrays = [np.full(len(array), np.nan) for array in arrays]
     return np.concatenate(arrays)
 
 
@@ -215,6 +247,30 @@ def _numbers(column: Any, where: str, *, is_text: bool = False) -> tuple[np.ndar
         row = next((row for row, text in enumerate(texts) if text is None or not _is_number(text)), 0)
         raise InputError(f"{where}: row {row} is {str(texts[row])[:40]!r}; expected numbers")
     raise InputError(f"{where} has type {kind}; expected numbers")
+
+
+def _times(column: Any) -> np.ndarray:
+    """An arrow column (n,) as numbers, or datetime64; NaN or NaT where it is neither."""
+    import pyarrow as pa
+
+    types, kind = pa.types, column.type
+    if types.is_dictionary(kind):
+        column, kind = column.cast(kind.value_type), kind.value_type
+    if types.is_time(kind) or types.is_duration(kind):
+        wide = pa.time64("us") if types.is_time(kind) else pa.duration("us")
+        column, kind = column.cast(wide).cast(pa.int64()), pa.int64()
+    if types.is_integer(kind) or types.is_floating(kind):
+        return np.asarray(column.to_numpy())
+    is_text = types.is_string(kind) or types.is_large_string(kind)
+    is_day = types.is_date(kind)
+    zones = (
+        (None, "UTC") if is_text else (kind.tz,) if types.is_timestamp(kind) else (None,) if is_day else ()
+    )
+    for zone in zones:
+        wanted = pa.timestamp("us", tz=zone)
+        with contextlib.suppress(pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            return np.asarray(column.cast(wanted).to_numpy())
+    return np.full(len(column), np.nan)
 
 
 def _is_number(value: str) -> bool:

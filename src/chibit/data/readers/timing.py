@@ -1,0 +1,138 @@
+"""Rows of an episode in the order of their times, where a column has these.
+
+Dimensions: N rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from chibit.core.errors import InputError
+from chibit.core.formatting import count, format_setting
+from chibit.data.readers.columns import EPISODE, TIME, Column, Reading
+
+_USUAL = ("time", "timestamp", "datetime", "date", "step", "t")
+_NONE = ("none",)
+_TOLERANCE = 0.1
+"""Of the usual step, by which others may differ: clocks jitter."""
+
+
+@dataclass(frozen=True)
+class TimeColumn:
+    """The column that has the times of rows."""
+
+    name: str
+    """In the file; empty for none."""
+    is_said: bool = False
+    """Whether the user names it; else it is known by a usual name, and may mean something else."""
+    note: str = ""
+    """Why there is none."""
+
+
+def find_time(names: Sequence[str], used: Mapping[str, Sequence[str]], reading: Reading) -> TimeColumn:
+    """The column of times: what the user says, else the one of a usual name that is not used otherwise."""
+    said = reading.columns.get(TIME)
+    if said:
+        return TimeColumn("" if said == _NONE and said[0] not in names else said[0], is_said=True)
+    taken = {name for theirs in used.values() for name in theirs}
+    found = [name for name in names if name.lower() in _USUAL and name not in taken]
+    if len(found) > 1:
+        listed = " or ".join(found)
+        return TimeColumn(
+            "", note=f"time may be {listed}: order is not checked; say --columns {TIME}={found[0]}"
+        )
+    return TimeColumn(found[0] if found else "")
+
+
+def in_order(
+    columns: Mapping[str, Column], is_last: np.ndarray, column: TimeColumn, where: str, *, may_sort: bool
+) -> tuple[dict[str, Column], tuple[str, ...]]:
+    """Sort the rows of each episode by time, where they are not, and say so.
+
+    Args:
+        columns: all of the file, `time` among them: numbers or datetime64, NaN or NaT where it is neither.
+        is_last: (N,) bool, the last row of each episode.
+        column: what it is called.
+        where: the file, for messages.
+        may_sort: whether episodes are told apart by more than their ends, which are then in the wrong place.
+
+    Returns:
+        The others of the columns, and notes on what was sorted, equal times, and steps of uneven length.
+
+    Raises:
+        InputError: for times that are none, or cannot be sorted by, in a column that the user names.
+    """
+    rest = {name: values for name, values in columns.items() if name != TIME}
+    times = np.asarray(columns[TIME][0 : len(is_last)])
+    within = ~is_last[:-1]
+    problem = _problem(times, within, column, may_sort=may_sort)
+    if problem and column.is_said:
+        raise InputError(f"{where}: {TIME}: {problem}; mend it, or say {TIME}=none to take rows as they come")
+    if problem:
+        return rest, (f"rows are taken as they come, not by column {column.name}: {problem}",)
+    times = times.reshape(-1)
+    notes: list[str] = []
+    goes_back = within & (_steps(times) < 0)
+    if goes_back.any():
+        episodes = np.cumsum(is_last) - is_last
+        order = np.lexsort((times, episodes))
+        times = times[order]
+        ties = int((within & (_steps(times) == 0)).sum())
+        if ties and not column.is_said:
+            raise InputError(
+                f"{where}: rows are not in the order of column {column.name}, which has "
+                f"{count(ties, 'time')} "
+                f"twice; say --columns {TIME}={column.name} to have them sorted, or {TIME}=none to take them "
+                "as they come"
+            )
+        rest = {n: v if n == EPISODE else np.asarray(v[0 : len(order)])[order] for n, v in rest.items()}
+        number = f"{len(np.unique(episodes[:-1][goes_back])):,} of {count(int(is_last.sum()), 'episode')}"
+        notes.append(f"sorted the rows of {number} by {column.name} ({TIME}=none takes them as they come)")
+    return rest, (*notes, *_uneven(_steps(times)[within], column, times.dtype.kind == "M"))
+
+
+def _problem(times: np.ndarray, within: np.ndarray, column: TimeColumn, *, may_sort: bool) -> str:
+    """Why a column is no time to go by; empty where it is one."""
+    if times.size != len(times):
+        return "it holds several numbers a row"
+    times = times.reshape(-1)
+    lacks = np.isnat(times) if times.dtype.kind == "M" else ~np.isfinite(times)
+    if lacks.any():
+        row = int(np.flatnonzero(lacks)[0])
+        return f"row {row} (from 0) is neither a number nor a time as 2026-10-01T00:15"
+    steps = _steps(times)[within]
+    if not column.is_said and 2 * int((steps == 0).sum()) > len(steps):
+        return "it stays the same at most steps"
+    if (steps < 0).any() and not may_sort:
+        return (
+            "it goes back within episodes, which only their ends tell apart; sort the rows, or name episode="
+        )
+    return ""
+
+
+def _steps(times: np.ndarray) -> np.ndarray:
+    """(N - 1,) from each row to the next, datetimes in seconds."""
+    if times.dtype.kind == "M":
+        return np.diff(times) / np.timedelta64(1, "s")
+    return np.diff(times.astype(np.int64 if times.dtype.kind in "iub" else np.float64))
+
+
+def _uneven(steps: np.ndarray, column: TimeColumn, is_clock: bool) -> list[str]:
+    """Notes on steps within episodes that take no time, or another than most."""
+    notes = []
+    total = count(len(steps), "step")
+    if ties := int((steps == 0).sum()):
+        notes.append(f"at {ties:,} of {total} {column.name} is that of the step before: rows written twice?")
+    moving = steps[steps > 0]
+    if len(moving):
+        usual, unit = float(np.median(moving)), " s" if is_clock else ""
+        if odd := int((np.abs(moving - usual) > _TOLERANCE * usual).sum()):
+            shown, most = (format_setting(float(value)) + unit for value in (usual, moving.max()))
+            notes.append(
+                f"at {odd:,} of {total} the time between rows ({column.name}) is not {shown}, "
+                f"but up to {most}: each row counts as one step"
+            )
+    return notes
