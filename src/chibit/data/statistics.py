@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from chibit.core.formatting import count, format_number
+
 _BLOCK_ROWS = 1 << 16
 _HIGH = 0.9
 
@@ -99,6 +101,44 @@ class Narrowing:
         size = np.abs(mean)
         is_lost = ~self._is_exact & (std <= 1e-4 * size) & (std > 1e-12 * size)
         return np.where(is_lost, mean, 0.0) if is_lost.any() else None
+
+
+class Contradictions:
+    """Steps whose next observation is not the observation of the step after them, in blocks."""
+
+    def __init__(self) -> None:
+        """Begin with no steps."""
+        self._count, self._total, self._most, self._dimension = 0, 0, 0.0, 0
+        self._before: np.ndarray | None = None  # what follows the last row of the block before
+
+    def add(self, seen: np.ndarray, following: np.ndarray, goes_on: np.ndarray) -> None:
+        """Take in (n, S) more observations and next ones; (n,) whether an episode goes on there."""
+        if self._before is None:
+            self._before = seen[:1]
+            goes_on = np.append(False, goes_on[1:])
+        before = np.concatenate([self._before, following[:-1]])
+        self._before = following[-1:]
+        gaps = np.abs(np.subtract(before, seen, dtype=np.float64))[goes_on]
+        if not gaps.size:
+            return
+        allowed = 1e-3 * seen.std(axis=0, dtype=np.float64) + 1e-6 * np.abs(seen).max(axis=0)
+        differs = gaps > allowed
+        self._total += len(gaps)
+        self._count += int(differs.any(axis=1).sum())
+        largest = np.where(differs, gaps, 0.0).max(axis=0)
+        if largest.max() > self._most:
+            self._most, self._dimension = float(largest.max()), int(largest.argmax())
+
+    def notes(self) -> tuple[str, ...]:
+        """What to say of them, if there are any."""
+        if not self._count:
+            return ()
+        return (
+            f"next_observations contradict the next row at {self._count:,} of {count(self._total, 'step')} "
+            f"within episodes, by up to {format_number(self._most)} (dimension {self._dimension}): rows are "
+            "taken there, and next_observations for what follows the last step of an episode; where they are of another "
+            "unit or order, mend them or leave them out",
+        )
 
 
 def best_and_high(episode_returns: np.ndarray) -> tuple[float, ...]:

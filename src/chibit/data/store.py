@@ -43,7 +43,7 @@ from chibit.data.dataset import DatasetSpec, TrajectoryDataset, returns_to_go
 from chibit.data.readers.origin import Origin, beyond_bounds, default_return_units, make_spec
 from chibit.data.readers.recording import MOST, Block, Recording
 from chibit.data.spec import MAX_ACTIONS
-from chibit.data.statistics import Narrowing, RunningMoments
+from chibit.data.statistics import Contradictions, Narrowing, RunningMoments
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -108,7 +108,8 @@ def fill_store(folder: Path, recording: Recording, origin: Origin) -> None:
         action_range=writer.action_range,
         num_actions=_count_actions(origin, recording, writer.action_range),
     )
-    notes = (*origin.notes, *recording.notes, *beyond_bounds(spec, writer.action_range))
+    said = (*origin.notes, *recording.notes)
+    notes = (*said, *writer.contradictions.notes(), *beyond_bounds(spec, writer.action_range))
     _write_manifest(folder, spec, notes, origin.provenance)
 
 
@@ -246,6 +247,7 @@ class _RecordWriter:
         self.returns_to_go = returns_to_go(recording.rewards, starts)
         self._check_finite(self.returns_to_go[:, None], 0, "the sum of rewards")
         self.moments = RunningMoments(recording.state_dim)
+        self.contradictions = Contradictions()
         num_columns = recording.num_action_columns
         self.action_range = np.full(num_columns, np.inf), np.full(num_columns, -np.inf)
         self.final_observations: np.ndarray | None = None
@@ -295,6 +297,8 @@ class _RecordWriter:
         np.maximum(high, block.actions.max(axis=0), out=high)
         if block.next_observations is not None and self.final_observations is not None:
             starts = self._recording.episode_starts
+            goes_on = ~np.isin(np.arange(first, last), starts, assume_unique=True)
+            self.contradictions.add(seen, block.next_observations, goes_on)
             episodes = slice(*np.searchsorted(starts[1:] - 1, [first, last]).tolist())
             final = block.next_observations[starts[1:][episodes] - 1 - first]
             final = final.astype(self.final_observations.dtype)

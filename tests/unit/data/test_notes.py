@@ -17,9 +17,10 @@ def build(tmp_path):
 
     def make(name="plain", env_id=None, **changes):
         rng = np.random.default_rng(0)
+        seen = rng.normal(size=(41, 3))
         columns = {
-            "observations": rng.normal(size=(40, 3)),
-            "next_observations": rng.normal(size=(40, 3)),
+            "observations": seen[:40],
+            "next_observations": seen[1:],
             "actions": rng.uniform(-1, 1, (40, 1)),
             "rewards": rng.normal(size=40),
             "terminations": np.arange(40) % 20 == 9,
@@ -66,6 +67,32 @@ def test_steps_that_repeat_the_one_before_are_counted(build):
     twice = build(name="twice", **columns)
     expected = sum(rows[i] == rows[i - 1] and i % 10 != 0 for i in range(40))
     assert f"{expected} of 40 steps repeat the step before them" in said(twice, "wrote rows twice")
+
+
+def test_next_observations_that_contradict_the_next_row_are_counted(build):
+    seen = np.random.default_rng(1).normal(size=(41, 3))
+    columns = {"observations": seen[:40], "next_observations": seen[1:].copy()}
+    ends = np.arange(40) % 10 == 9
+    columns["next_observations"][ends] += 7.0  # what follows an episode is not the next row
+    assert not [note for note in build(**columns).notes if "contradict" in note]
+    columns["next_observations"][[3, 14, 25]] += [0.0, 100.0, 0.0]
+    wrong = said(build(**columns), "contradict the next row")
+    assert "at 3 of 36 steps within episodes, by up to 100 (dimension 1)" in wrong
+
+
+def test_next_observations_are_compared_over_the_edges_of_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr("chibit.data.readers.recording.BLOCK_ROWS", 5)
+    seen = np.arange(21.0)[:, None]
+    following = seen[1:] + np.where(np.isin(np.arange(20), [4, 9]), 3.0, 0.0)[:, None]
+    dataset = from_arrays(
+        seen[:20],
+        seen[:20],
+        np.arange(20),
+        np.arange(20) % 10 == 9,
+        next_observations=following,
+        cache=tmp_path,
+    )
+    assert "at 1 of 18 steps" in said(dataset, "contradict the next row")
 
 
 def test_equal_returns_are_said_and_cloning_proposed(build):
