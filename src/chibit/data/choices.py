@@ -11,6 +11,7 @@ import numpy as np
 
 from chibit.core.formatting import format_number, format_setting
 from chibit.data.dataset import TrajectoryDataset
+from chibit.data.ranges import named
 from chibit.data.readers.origin import settled_bounds, usual_return_scale, usual_target_returns
 from chibit.data.statistics import RunningMoments, best_and_high, is_constant
 
@@ -119,9 +120,15 @@ def _states(dataset: TrajectoryDataset) -> Iterator[Choice]:
     number = f"{spec.num_state_columns:,}, less their mean, in units of their spread"
     yield Choice("observations", number, "of the data")
     if constant:
-        yield Choice("constant ones", listed(constant), "never change, but for rounding: not scaled")
+        yield Choice(
+            "constant ones",
+            named(dataset, "observation", constant),
+            "never change, but for rounding: not scaled",
+        )
     if offset:
-        yield Choice("with an offset", listed(offset), "kept as differences from their mean")
+        yield Choice(
+            "with an offset", named(dataset, "observation", offset), "kept as differences from their mean"
+        )
 
 
 def constant_dimensions(dataset: TrajectoryDataset) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ from chibit.core.formatting import count, format_number
 from chibit.data.choices import Choice, choices, constant_columns, constant_dimensions, listed, table_lines
 from chibit.data.copies import first_copies
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
+from chibit.data.ranges import MOST_DIMENSIONS, Dimension, dimensions, far_out, named
 from chibit.data.readers.origin import UNKNOWN
 from chibit.data.statistics import blocks_of, is_constant
 from chibit.environments.scores import normalized_score
@@ -24,6 +25,7 @@ from chibit.environments.scores import normalized_score
 NUM_BINS = 20
 _BAR_WIDTH = 40
 _MANY_ACTIONS = 256
+_MOST_SHOWN = 20
 _BLOCK_ROWS = 1 << 16
 
 
@@ -71,6 +73,8 @@ class DatasetSummary:
     """Action values; None where actions are discrete."""
     action_counts: tuple[int, ...] | None
     """How often each discrete action occurs; None where actions are continuous."""
+    dimensions: tuple[Dimension, ...]
+    """What `chibit.data.ranges.dimensions` gives."""
     constant_dimensions: tuple[int, ...]
     """Observation dimensions that never change, but for rounding; they are not scaled."""
     num_not_finite: int
@@ -103,6 +107,7 @@ def describe(dataset: TrajectoryDataset) -> DatasetSummary:
         rewards=_spread(dataset.rewards),
         actions=None if dataset.is_discrete else _spread(dataset.actions),
         action_counts=(tuple(_count_actions(dataset).tolist()) if dataset.is_discrete else None),
+        dimensions=dimensions(dataset),
         constant_dimensions=constant_dimensions(dataset),
         num_not_finite=sum(int((~np.isfinite(block)).sum()) for block in blocks_of(dataset.records)),
         choices=choices(dataset),
@@ -122,6 +127,7 @@ def find_notes(dataset: TrajectoryDataset) -> tuple[str, ...]:
         *_return_notes(dataset),
         *_episode_notes(dataset),
         *_observation_notes(dataset),
+        *far_out(dataset),
         *_mission_notes(dataset),
         *(_discrete_action_notes(dataset) if dataset.is_discrete else _action_notes(dataset)),
         *_environment_notes(dataset),
@@ -199,12 +205,12 @@ def _count_repeats(dataset: TrajectoryDataset) -> int:
 def _observation_notes(dataset: TrajectoryDataset) -> Iterator[str]:
     constant = constant_dimensions(dataset)
     if constant:
-        yield f"{_dimensions('observation', constant)} never change, but for rounding: not scaled"
+        yield f"{_that(dataset, 'observation', constant, 'never change')}, but for rounding: not scaled"
     offset = np.flatnonzero(dataset.spec.state_offset)
     if len(offset):
         yield (
-            f"{_dimensions('observation', tuple(offset.tolist()))} vary by less than 1e-4 of their size: "
-            "kept as differences from their mean; give a policy observations in double precision"
+            f"{_that(dataset, 'observation', tuple(offset.tolist()), 'vary')} by less than 1e-4 of the size: "
+            "kept as differences from the mean; give a policy observations in double precision"
         )
     if dataset.spec.num_state_columns == 1:
         values = dataset.observations
@@ -229,14 +235,14 @@ def _mission_notes(dataset: TrajectoryDataset) -> Iterator[str]:
 def _action_notes(dataset: TrajectoryDataset) -> Iterator[str]:
     constant = constant_columns(dataset.actions)
     if constant:
-        yield f"{_dimensions('action', constant)} never change, but for rounding"
+        yield f"{_that(dataset, 'action', constant, 'never change')}, but for rounding"
     spread = np.ptp(dataset.actions, axis=0).astype(np.float64)
     room = np.subtract(dataset.spec.action_high, dataset.spec.action_low)
     unused = tuple(i for i in np.flatnonzero(spread < 0.01 * room).tolist() if i not in constant)
     if unused:
         yield (
-            f"{_dimensions('action', unused)} use less than 1 % of their bounds, in units of which they are "
-            "learned; give narrower ones by --action-low and --action-high"
+            f"{_that(dataset, 'action', unused, 'use')} less than 1 % of the bounds, in units of which "
+            "actions are learned; give narrower ones by --action-low and --action-high"
         )
     if not constant and dataset.spec.act_dim == 1 and (dataset.actions == np.round(dataset.actions)).all():
         low, high = int(dataset.actions.min()), int(dataset.actions.max())
@@ -280,8 +286,10 @@ def _environment_notes(dataset: TrajectoryDataset) -> Iterator[str]:
         yield f"no score reference for {dataset.spec.env_id}: raw returns only"
 
 
-def _dimensions(what: str, dimensions: tuple[int, ...]) -> str:
-    return f"{count(len(dimensions), f'{what} dimension')} ({listed(dimensions)})"
+def _that(dataset: TrajectoryDataset, what: str, numbers: tuple[int, ...], verb: str) -> str:
+    """``2 action dimensions (0 valve, 3) vary``."""
+    verb += "s" if len(numbers) == 1 else ""
+    return f"{count(len(numbers), f'{what} dimension')} ({named(dataset, what, numbers)}) {verb}"
 
 
 def render_summary(summary: DatasetSummary) -> Group:
@@ -293,6 +301,7 @@ def render_summary(summary: DatasetSummary) -> Group:
         table.add_row(Text(label, style="bold"), Text(value))
     parts: list[RenderableType] = [
         table,
+        *_ranges(summary.dimensions),
         Text("\nchosen for training", style="bold"),
         Text("\n".join(table_lines(summary.choices))),
         Text("\nreturns of episodes", style="bold"),
@@ -333,6 +342,27 @@ def _rows(summary: DatasetSummary) -> list[tuple[str, str]]:
     return rows
 
 
+def _ranges(found: tuple[Dimension, ...]) -> list[RenderableType]:
+    """A table of the first dimensions of each kind."""
+    if not found:
+        return []
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    has_names = any(one.name for one in found)
+    for title in ("dimension", *(("name",) if has_names else ()), "min", "mean", "max"):
+        table.add_column(
+            title, overflow="fold", justify="left" if title in ("dimension", "name") else "right"
+        )
+    for what in ("observation", "action"):
+        rows = [one for one in found if one.what == what]
+        for one in rows[:_MOST_SHOWN]:
+            ends = map(format_number, (one.min, one.mean, one.max))
+            table.add_row(*map(Text, (f"{what} {one.index}", *((one.name,) if has_names else ()), *ends)))
+        if len(rows) > _MOST_SHOWN:
+            limit = "" if len(rows) < MOST_DIMENSIONS else f" (the first {MOST_DIMENSIONS:,})"
+            table.add_row(Text(f"{what} ..."), Text(f"see --json{limit}"))
+    return [Text("\nranges", style="bold"), table]
+
+
 def _histogram(summary: DatasetSummary) -> str:
     """Draw a bar for each bin; a bin with any episode shows at least a sliver."""
     most = max(summary.histogram_counts)
@@ -366,7 +396,8 @@ def _observations(spec: DatasetSpec) -> str:
 def _constants(dimensions: tuple[int, ...]) -> str:
     if not dimensions:
         return ""
-    return f"; {len(dimensions)} never change ({listed(dimensions)})"
+    verb = "changes" if len(dimensions) == 1 else "change"
+    return f"; {len(dimensions)} never {verb} ({listed(dimensions)})"
 
 
 def _show(spread: Spread) -> str:

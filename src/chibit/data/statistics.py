@@ -133,11 +133,12 @@ class Contradictions:
         """What to say of them, if there are any."""
         if not self._count:
             return ()
+        steps = f"{self._count:,} of {count(self._total, 'step')} within episodes"
+        size = f"{format_number(self._most)} (dimension {self._dimension})"
         return (
-            f"next_observations contradict the next row at {self._count:,} of {count(self._total, 'step')} "
-            f"within episodes, by up to {format_number(self._most)} (dimension {self._dimension}): rows are "
-            "taken there, and next_observations for what follows the last step of an episode; where they are of another "
-            "unit or order, mend them or leave them out",
+            f"next_observations contradict the next row at {steps}, by up to {size}: rows are taken there, "
+            "and next_observations for what follows the last step of an episode; where they are of another unit "
+            "or order, mend them or leave them out",
         )
 
 

@@ -56,7 +56,7 @@ def test_the_page_shows_all_of_it(summary):
         "three-episodes",
         "3: 2 terminated, 1 truncated; last observations not known",
         "3.00 to 10.0, mean 6.33",
-        "2; 1 never change (1)",
+        "2; 1 never changes (1)",
         "none: training only; at most 4 steps",
         "0 at 0, 100 at 10.0; these data: mean 63.3, best 100.0",
         "10, 6",

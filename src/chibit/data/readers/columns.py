@@ -22,8 +22,11 @@ TIME = "time"
 ACTION_LOW, ACTION_HIGH = "action_low", "action_high"
 """Bounds of actions, which the file beside data may give too."""
 _NAMES: Mapping[str, Sequence[str]] = COLUMN_NAMES | EPISODE_NAMES | {TIME: ()}
+NAMES = "columns"
+"""Entry of a store's provenance: names in the source of each number of an observation and of an action."""
 _WIDE = ("observations", "actions", "next_observations")
 _MAX_TOML_BYTES = 1 << 20
+_MOST_NAMES = 1000
 
 
 class Column(Protocol):
@@ -179,6 +182,31 @@ def check_needed(columns: Collection[str], found: Iterable[str], where: str, rea
 
 def _listed(names: Iterable[str]) -> str:
     return f"found {', '.join(sorted(names)[:20]) or 'nothing'}"
+
+
+def describe_columns(
+    names: Iterable[str], found: Mapping[str, Sequence[str]], widths: Mapping[str, int]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """What provenance says of columns, and a note on those that are not used.
+
+    Args:
+        names: of all columns of a file.
+        found: what `locate_columns` gives.
+        widths: numbers of a row in the columns that are used.
+    """
+    listed = {}
+    for ours in ("observations", "actions"):
+        theirs = found[ours]
+        parts = [
+            [name] if widths[name] == 1 else [f"{name}[{i}]" for i in range(widths[name])] for name in theirs
+        ]
+        if sum(map(len, parts)) <= _MOST_NAMES and (len(theirs) > 1 or widths[theirs[0]] == 1):
+            listed[ours] = [name for part in parts for name in part]
+    used = {name for theirs in found.values() for name in theirs}
+    unused = [name for name in dict.fromkeys(names) if name and name not in used]
+    more = f" and {len(unused) - 20:,} more" if len(unused) > 20 else ""
+    notes = (f"columns that are not used: {', '.join(unused[:20])}{more}",) if unused else ()
+    return {NAMES: listed} if listed else {}, notes
 
 
 class _Joined:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,7 +14,15 @@ import numpy as np
 from chibit.core.errors import InputError
 from chibit.data.environment import choose_environment
 from chibit.data.fetch import download
-from chibit.data.readers.columns import EPISODE, Column, Reading, check_needed, join, locate_columns
+from chibit.data.readers.columns import (
+    EPISODE,
+    Column,
+    Reading,
+    check_needed,
+    describe_columns,
+    join,
+    locate_columns,
+)
 from chibit.data.readers.hdf5 import Budget, Hdf5Column, Hdf5Group, open_hdf5, texts
 from chibit.data.readers.origin import Origin, file_name
 from chibit.data.readers.recording import Recording, keep_episodes, read_flags, record_columns
@@ -71,9 +80,10 @@ def read_d4rl(path: Path, reading: Reading | None = None) -> Iterator[tuple[Reco
     dataset_id = find_id(path.stem)
     known = D4RL_SETS.get(dataset_id or "")
     with open_hdf5(path) as file:
+        located = locate_columns(file.names(), str(path), reading)
         found = {
             ours: [file.column(name, is_variable=ours == EPISODE) for name in theirs]
-            for ours, theirs in locate_columns(file.names(), str(path), reading).items()
+            for ours, theirs in located.items()
         }
         there = set(found) - {"truncations"} if known else found  # D4RL's own mark terminations, too
         check_needed(there, file.names(), str(path), reading)
@@ -93,6 +103,14 @@ def read_d4rl(path: Path, reading: Reading | None = None) -> Iterator[tuple[Reco
         if goals:
             recording = _without_repeated_goals(recording)
         origin = make_origin(path, dataset_id, columns["observations"].shape[-1], kind="d4rl")
+        if known is None:
+            widths = {
+                name: math.prod(column.shape[1:])
+                for ours, theirs in located.items()
+                for name, column in zip(theirs, found[ours], strict=True)
+            }
+            described, more = describe_columns(file.names(), located, widths)
+            origin, notes = replace(origin, provenance=origin.provenance | described), (*notes, *more)
         yield recording, replace(origin, notes=(*origin.notes, *notes))
 
 

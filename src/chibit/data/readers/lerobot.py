@@ -60,7 +60,7 @@ class LeRobot(Parquet, key="lerobot"):
             _data_files(path),
             path,
             reading,
-            lambda file: self.read_columns(file, path, lambda names: _check(wanted, names, file), reading),
+            lambda file: self.read_columns(file, path, lambda names: _check(wanted, names, file), reading)[0],
         )
         total, found = info.get("total_frames"), columns[EPISODE].shape[0]
         if total != found and not damaged:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import MappingProxyType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from chibit.core.arrays import Npz, open_npz
 from chibit.core.errors import DamagedFileError, InputError
@@ -16,11 +16,14 @@ from chibit.data.bounds import bounds_in_npz
 from chibit.data.environment import choose_environment
 from chibit.data.readers.base import ColumnFormat
 from chibit.data.readers.columns import (
+    ACTION_HIGH,
+    ACTION_LOW,
     EPISODE,
     TIME,
     Column,
     Reading,
     check_needed,
+    describe_columns,
     join,
     locate_columns,
 )
@@ -55,10 +58,10 @@ def read_npz(path: Path, reading: Reading | None = None) -> Iterator[tuple[Recor
         InputError: if columns are missing, hold anything but numbers, or do not fit together.
     """
     reading = reading or Reading()
-    columns, name, order_notes = _load(path, reading)
+    columns, name, described, order_notes = _load(path, reading)
     env_id, notes = choose_environment(name)
     notes = (*notes, *order_notes, *pair_note(path, {"-train": "-val"}))
-    provenance = {"kind": "npz", "path": str(path.absolute())}
+    provenance = {"kind": "npz", "path": str(path.absolute()), **described}
     recording = record_columns(columns, where=str(path), episode_length=reading.episode_length)
     bounds = None if recording.is_discrete else bounds_in_npz(path, recording.num_action_columns)
     yield (
@@ -74,8 +77,10 @@ def read_npz(path: Path, reading: Reading | None = None) -> Iterator[tuple[Recor
     )
 
 
-def _load(path: Path, reading: Reading) -> tuple[dict[str, Column], str | None, tuple[str, ...]]:
-    """Read the columns, in the order of their times, the environment's name, and notes."""
+def _load(
+    path: Path, reading: Reading
+) -> tuple[dict[str, Column], str | None, dict[str, Any], tuple[str, ...]]:
+    """Read the columns, in the order of their times, the environment's name, names of columns, and notes."""
     with open_npz(path) as archive:
         env_id = [_ENV_ID] if _ENV_ID in archive.names else []
         names = [name for name in archive.names if name != _ENV_ID]
@@ -90,13 +95,17 @@ def _load(path: Path, reading: Reading) -> tuple[dict[str, Column], str | None, 
             for ours, theirs in found.items()
         }
         name = str(archive.read(_ENV_ID).item()) if env_id else None
+        shapes = {each: archive.declared(each)[0] for theirs in found.values() for each in theirs}
+    widths = {each: math.prod(shape[1:]) for each, shape in shapes.items()}
+    others = [each for each in names if each not in (ACTION_LOW, ACTION_HIGH)]
+    described, notes = describe_columns(others, found, widths)
     if TIME not in columns:
-        return columns, name, (time.note,) if time.note else ()
+        return columns, name, described, (*notes, time.note) if time.note else notes
     check_lengths(columns, str(path))
     has_ids = EPISODE in columns
     is_last = last_rows(columns[EPISODE], str(path)) if has_ids else find_ends(columns, str(path))
-    columns, notes = in_order(columns, is_last, time, str(path), may_sort=has_ids)
-    return columns, name, notes
+    columns, more = in_order(columns, is_last, time, str(path), may_sort=has_ids)
+    return columns, name, described, (*notes, *more)
 
 
 def check_arrays(

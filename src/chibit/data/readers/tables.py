@@ -25,6 +25,7 @@ from chibit.data.readers.columns import (
     Column,
     Reading,
     check_needed,
+    describe_columns,
     join,
     locate_columns,
 )
@@ -45,6 +46,8 @@ class _Seen:
     """Which episodes a file of a folder begins and ends with, where it says so."""
     time: TimeColumn | None = None
     """Of the first file."""
+    description: tuple[dict[str, Any], tuple[str, ...]] | None = None
+    """Of the first file, as `describe_columns` gives it."""
 
 
 class TableFormat(ApartColumnFormat):
@@ -87,8 +90,9 @@ class TableFormat(ApartColumnFormat):
         if EPISODE in columns:
             is_last = np.asarray(columns[EPISODE][0 : columns[EPISODE].shape[0]])
             columns[EPISODE] = np.cumsum(is_last) - is_last
-        provenance = {"kind": self.key, "path": str(path.absolute())}
-        origin = Origin(name=file_name(path), notes=notes, provenance=provenance)
+        described, more = seen.description or ({}, ())
+        provenance = {"kind": self.key, "path": str(path.absolute()), **described}
+        origin = Origin(name=file_name(path), notes=(*notes, *more), provenance=provenance)
         yield record_columns(columns, where=str(path), episode_length=reading.episode_length), origin
 
     def _tables_in(self, folder: Path) -> list[Path]:
@@ -141,7 +145,8 @@ class TableFormat(ApartColumnFormat):
             seen.time = seen.time or time
             return found | ({TIME: (time.name,)} if time.name else {})
 
-        columns = self.read_columns(path, given, find, reading)
+        columns, description = self.read_columns(path, given, find, reading)
+        seen.description = seen.description or description
         if EPISODE in columns and columns[EPISODE].shape[0]:
             numbers = np.asarray(columns[EPISODE][0 : columns[EPISODE].shape[0]]).reshape(-1)
             seen.ends.append((numbers[0], numbers[-1]))
@@ -156,8 +161,8 @@ class TableFormat(ApartColumnFormat):
         given: Path,
         find: Callable[[Sequence[str]], dict[str, tuple[str, ...]]],
         reading: Reading,
-    ) -> dict[str, Column]:
-        """The columns of a file by our names; `find` says which of its own those are."""
+    ) -> tuple[dict[str, Column], tuple[dict[str, Any], tuple[str, ...]]]:
+        """The columns of a file by our names, which `find` tells by its own, and `describe_columns`."""
         try:
             import pyarrow  # noqa: F401
         except ImportError as error:
@@ -180,7 +185,7 @@ class TableFormat(ApartColumnFormat):
             with reading_errors(path):
                 table = self.read_table(file, wanted)
         parts: dict[str, list[Column]] = {ours: [] for ours in found}
-        lacks_any = np.zeros(len(table[wanted[0]]), bool)
+        lacks_any, widths = np.zeros(len(table[wanted[0]]), bool), dict.fromkeys(wanted, 1)
         for ours, name in ((ours, name) for ours, theirs in found.items() for name in theirs):
             if ours == TIME:
                 parts[TIME].append(_times(table[name]))
@@ -190,13 +195,14 @@ class TableFormat(ApartColumnFormat):
                 row = int(np.flatnonzero(lacks)[0])
                 raise InputError(f"{path}: {name}: row {row} is empty or NaN; expected a number in every row")
             parts[ours].append(values)
+            widths[name] = values.shape[1] if values.ndim == 2 else 1
             lacks_any |= lacks
         columns = {ours: join(arrays, f"{path}: {ours}") for ours, arrays in parts.items()}
         if lacks_any.any():  # marked, so that the episode is left out
             seen = np.array(columns["observations"][0 : len(lacks_any)], np.float64)
             seen[lacks_any] = np.nan
             columns["observations"] = seen
-        return columns
+        return columns, describe_columns(names, found, widths)
 
 
 def _concatenate(parts: Sequence[Column], path: Path, name: str) -> np.ndarray:
