@@ -37,7 +37,7 @@ DataLike: TypeAlias = TrajectoryDataset | str | Path | Mapping[str, ArrayLike]
 _ARRAYS = tuple(COLUMN_NAMES)
 _EXPECTED = f"arrays {', '.join(_ARRAYS[:4])}"
 _BACKBONE = "initializer"
-_READING = ("columns", "episode_length", "skip_damaged")
+_READING = ("columns", "episode_length", "skip_damaged", "continuous_actions")
 
 
 @dataclass(frozen=True)

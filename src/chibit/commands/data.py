@@ -62,6 +62,8 @@ class SourceArguments(WithEnvModule):
     """Cut a log without ends after so many steps."""
     skip_damaged: Annotated[bool, BASIC] = False
     """Leave out damaged episodes. A note counts them; without, they are refused."""
+    continuous_actions: Annotated[bool, BASIC] = False
+    """Whole numbers as actions are quantities. Without, each is a choice."""
     action_low: tuple[float, ...] | None = None
     """Lowest actions, for each dimension or one for all."""
     action_high: tuple[float, ...] | None = None
@@ -76,6 +78,7 @@ class SourceArguments(WithEnvModule):
             "columns": self.columns,
             "episode_length": self.episode_length,
             "skip_damaged": self.skip_damaged,
+            "continuous_actions": self.continuous_actions,
             "action_low": self.action_low,
             "action_high": self.action_high,
         }

@@ -41,6 +41,7 @@ def convert(
     columns: Sequence[str] | Mapping[str, str | Sequence[str]] = (),
     episode_length: int | None = None,
     skip_damaged: bool = False,
+    continuous_actions: bool = False,
     action_low: ArrayLike | None = None,
     action_high: ArrayLike | None = None,
     progress: bool = True,
@@ -55,6 +56,7 @@ def convert(
         columns: as for `load_dataset`.
         episode_length: as for `load_dataset`.
         skip_damaged: as for `load_dataset`.
+        continuous_actions: as for `load_dataset`.
         action_low: as for `load_dataset`.
         action_high: as for `load_dataset`.
         progress: as for `load_dataset`.
@@ -71,6 +73,7 @@ def convert(
         "columns": columns,
         "episode_length": episode_length,
         "skip_damaged": skip_damaged,
+        "continuous_actions": continuous_actions,
     }
     bounds: dict[str, Any] = {"action_low": action_low, "action_high": action_high}
     dataset = load_dataset(name_or_path, env_id=env_id, progress=progress, **options, **bounds)

@@ -269,13 +269,27 @@ def _discrete_action_notes(dataset: TrajectoryDataset) -> Iterator[str]:
     if len(missing):
         yield (
             f"{len(missing):,} of {num_actions:,} actions never occur ({listed(missing.tolist())}); the "
-            f"largest is {int(dataset.actions.max()):,}"
+            f"largest is {int(dataset.actions.max()):,}{_renumbered(dataset)}"
         )
     if num_actions > _MANY_ACTIONS:
         yield (
-            f"actions are whole numbers, taken as {num_actions:,} different choices; give floats where "
-            "they are a quantity"
+            f"actions are whole numbers, taken as {num_actions:,} different choices; say "
+            "--continuous-actions (give floats) where they are a quantity"
         )
+
+
+def _renumbered(dataset: TrajectoryDataset) -> str:
+    """What to do about choices that no step of a log makes."""
+    number = dataset.spec.num_actions or 0
+    if dataset.spec.env_id is not None or number > _MANY_ACTIONS:
+        return ""
+    values = np.unique(dataset.actions).tolist()
+    pairs = ", ".join(f"{value:,} to {i}" for i, value in enumerate(values[:3]))
+    more = ", ..." if len(values) > 3 else ""
+    return (
+        f": a policy has an output for each of the {number:,}; number those that occur "
+        f"from 0 ({pairs}{more}), or say --continuous-actions (give floats) where they are a quantity"
+    )
 
 
 def _environment_notes(dataset: TrajectoryDataset) -> Iterator[str]:
@@ -338,7 +352,7 @@ def _rows(summary: DatasetSummary) -> list[tuple[str, str]]:
         ("score reference", _reference(summary)),
     ]
     if summary.action_counts is not None:
-        rows.insert(9, ("action counts", ", ".join(f"{count:,}" for count in summary.action_counts[:20])))
+        rows.insert(9, ("action counts", _show_counts(summary.action_counts)))
     return rows
 
 
@@ -398,6 +412,13 @@ def _constants(dimensions: tuple[int, ...]) -> str:
         return ""
     verb = "changes" if len(dimensions) == 1 else "change"
     return f"; {len(dimensions)} never {verb} ({listed(dimensions)})"
+
+
+def _show_counts(counts: tuple[int, ...]) -> str:
+    """How often each action occurs, of the first that do."""
+    found = [f"{action}: {number:,}" for action, number in enumerate(counts) if number]
+    more = f", and {len(found) - _MOST_SHOWN:,} more" if len(found) > _MOST_SHOWN else ""
+    return ", ".join(found[:_MOST_SHOWN]) + more
 
 
 def _show(spread: Spread) -> str:

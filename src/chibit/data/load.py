@@ -58,6 +58,7 @@ def load_dataset(
     columns: Sequence[str] | Mapping[str, str | Sequence[str]] = (),
     episode_length: int | None = None,
     skip_damaged: bool = False,
+    continuous_actions: bool = False,
     action_low: ArrayLike | None = None,
     action_high: ArrayLike | None = None,
     data_folder: str | Path | None = None,
@@ -80,6 +81,8 @@ def load_dataset(
         episode_length: steps after which what has no end is cut.
         skip_damaged: leave out episodes with a value that is not finite, and damaged files of a folder of
             tables, which a note counts, in place of a refusal.
+        continuous_actions: take whole numbers as actions for quantities, in place of choices; several columns
+            of them may be side by side.
         action_low: lowest actions, one number for each dimension or one for all; -inf where there is no
             bound. None takes those of the file beside the data, of the environment, of the data's own
             description, or what the data reach, in this order.
@@ -99,7 +102,7 @@ def load_dataset(
         DamagedFileError: for a file that is damaged or not to be trusted.
         ResourceError: for a full disk, too little memory, or a server that cannot be reached.
     """
-    reading = read_reading(columns, episode_length, skip_damaged)
+    reading = read_reading(columns, episode_length, skip_damaged, continuous_actions)
     places = make_places(data_folder, cache, download, progress)
     source = find_source(name_or_path, places)
     dataset = _open(name_or_path, source, places, reading)
@@ -115,8 +118,11 @@ def load_dataset(
 
 def _open(name_or_path: str | Path, source: Found, places: Places, reading: Reading) -> TrajectoryDataset:
     if source.format is None:
-        if reading.columns or reading.episode_length is not None:
-            raise InputError(f"{source.path}: a store has columns and episodes already; leave --columns out")
+        if reading.columns or reading.episode_length is not None or reading.continuous_actions:
+            raise InputError(
+                f"{source.path}: a store has columns, episodes and actions already; leave --columns, "
+                "--episode-length and --continuous-actions out"
+            )
         return _known_here(open_store(source.path, verify="hash"))
     reading = complete(reading, source)
     folder = places.home / "stores" / f"{_readable(name_or_path)}-{_source_hash(source, reading)}"
@@ -134,11 +140,12 @@ def read_reading(
     columns: Sequence[str] | Mapping[str, str | Sequence[str]],
     episode_length: int | None,
     skip_damaged: bool,
+    continuous_actions: bool = False,
 ) -> Reading:
     """Check what a user says of a source; arguments as of `load_dataset`."""
     if episode_length is not None and episode_length < 1:
         raise InputError(f"episode_length: got {episode_length}, expected at least 1 step")
-    return Reading(parse_columns(columns), episode_length, skip_damaged)
+    return Reading(parse_columns(columns), episode_length, skip_damaged, continuous_actions)
 
 
 def complete(reading: Reading, source: Found) -> Reading:

@@ -137,8 +137,8 @@ class Contradictions:
         size = f"{format_number(self._most)} (dimension {self._dimension})"
         return (
             f"next_observations contradict the next row at {steps}, by up to {size}: rows are taken there, "
-            "and next_observations for what follows the last step of an episode; where they are of another unit "
-            "or order, mend them or leave them out",
+            "and next_observations for what follows the last step of an episode; where they are of another "
+            "unit or order, mend them or leave them out",
         )
 
 

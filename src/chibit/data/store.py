@@ -324,7 +324,8 @@ class _RecordWriter:
         if len(wrong):
             raise InputError(
                 f"{self._name}: the action of {self._place(first + int(wrong[0]))} is {actions[wrong[0]]}, "
-                f"expected 0 to {num_actions - 1}; renumber actions, or give floats where they are a quantity"
+                f"expected 0 to {num_actions - 1}; renumber actions, or say --continuous-actions (give "
+                "floats) where they are a quantity"
             )
 
     def _place(self, row: int) -> str:

@@ -26,8 +26,8 @@ of the noise, which is known no better."""
 _LEAST_FIT = 0.2
 """R2 of the sum of rewards below which rewards are too noisy to test a model on them."""
 _FORESEEN, _FALSE = 0.33, 0.5
-"""Share of terminations that the model must see at the very step (in Hopper it sees two thirds), and what it may
-see where there are none, as a share of them."""
+"""Share of terminations that the model must see at the very step (in Hopper it sees two thirds), and what it
+may see where there are none, as a share of them."""
 _BIAS = 0.15
 """Share of a value, above the floor, by which all members are wrong together."""
 _TIMES_CLONE = 4.0

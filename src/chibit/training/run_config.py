@@ -42,6 +42,7 @@ _LATER_FIELDS: dict[str, Any] = {
     "columns": [],
     "episode_length": None,
     "skip_damaged": False,
+    "continuous_actions": False,
     "action_low": None,
     "action_high": None,
     "more_data": [],
@@ -79,6 +80,8 @@ class RunConfig(Checked, Generic[AgentConfigT]):
     """Steps after which to cut a log without ends into episodes."""
     skip_damaged: bool = False
     """Leave out damaged episodes, counted in a note, in place of a refusal."""
+    continuous_actions: bool = False
+    """Take whole numbers as actions for quantities (watts, valve positions), in place of choices."""
     action_low: Annotated[tuple[float, ...], MinLen(1)] | None = None
     """Lowest actions, a number for each dimension or one for all, where the data or their environment do not
     say them or say others."""

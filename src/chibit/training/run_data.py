@@ -56,7 +56,7 @@ def _read(
     config: RunConfig[Any], dataset: TrajectoryDataset | None, without_missing: bool, progress: bool = False
 ) -> tuple[TrajectoryDataset, TrajectoryDataset | None]:
     """All of the data that a run names, and its validation data, if it names some; raises as `open_data`."""
-    names = ("columns", "episode_length", "skip_damaged", "action_low", "action_high")
+    names = ("columns", "episode_length", "skip_damaged", "continuous_actions", "action_low", "action_high")
     reading: dict[str, Any] = {name: getattr(config, name) for name in names}
     if dataset is None and config.more_data:
         sets = (config.data, *config.more_data)

@@ -124,3 +124,12 @@ def test_values_that_are_alike_have_a_histogram_however_large_they_are(tmp_path,
     profile = profile_of([dataset])
     counts += [each.counts for each in (profile.returns, profile.rewards, *profile.states, *profile.actions)]
     assert [sum(each) for each in counts] == [6] * len(counts)
+
+
+def test_counts_are_of_the_actions_that_occur(tmp_path):
+    actions = np.resize([10, 20, 30, 20], 40)
+    ends = np.arange(40) % 20 == 19
+    few = from_arrays(np.arange(40.0), actions, np.arange(40), ends, cache=tmp_path)
+    assert "action counts 10: 10, 20: 20, 30: 10 " in " ".join(shown(describe(few)).split())
+    many = from_arrays(np.arange(40.0), 5 * np.arange(40), np.arange(40), ends, cache=tmp_path)
+    assert "90: 1, 95: 1, and 20 more" in " ".join(shown(describe(many)).split())

@@ -182,7 +182,11 @@ def test_unusual_action_numbers_are_said(build):
     stray[17] = 4000
     note = said(build(actions=stray), "never occur")
     assert note.startswith("3,996 of 4,001 actions never occur (4, 5, ") and "largest is 4,000" in note
-    assert "4,001 different choices" in said(build(actions=stray), "give floats where they are a quantity")
+    tens = said(build(actions=10 * (np.arange(40) % 4)), "27 of 31 actions never occur")
+    assert "number those that occur from 0 (0 to 0, 10 to 1, 20 to 2, ...), or say --continuous-act" in tens
+    assert "4,001 different choices" in said(
+        build(actions=stray), "different choices", "--continuous-actions (give floats)"
+    )
     assert not [note for note in find_notes(build(actions=np.arange(40) % 4)) if "action" in note]
 
 

@@ -48,10 +48,10 @@ class Format(ABC):
 
     def refuse_words(self, path: Path, reading: Reading) -> None:
         """Refuse what a user says of a file of a format that says it itself."""
-        if reading.columns or reading.episode_length is not None:
+        if reading.columns or reading.episode_length is not None or reading.continuous_actions:
             raise InputError(
-                f"{path}: data of format {self.key!r} say themselves what their columns and episodes are; "
-                "leave --columns and --episode-length out"
+                f"{path}: data of format {self.key!r} say themselves what their columns, episodes and "
+                "actions are; leave --columns, --episode-length and --continuous-actions out"
             )
 
 

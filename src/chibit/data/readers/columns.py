@@ -57,6 +57,8 @@ class Reading:
     """Steps after which an unbroken log is cut."""
     skip_damaged: bool = False
     """Whether damaged episodes are left out in place of a refusal."""
+    continuous_actions: bool = False
+    """Whether whole numbers as actions are quantities, in place of choices."""
     part: str = ""
     """Name of the part of the data that is wanted, where they have named parts; empty for all."""
 
@@ -207,6 +209,20 @@ def describe_columns(
     more = f" and {len(unused) - 20:,} more" if len(unused) > 20 else ""
     notes = (f"columns that are not used: {', '.join(unused[:20])}{more}",) if unused else ()
     return {NAMES: listed} if listed else {}, notes
+
+
+class Quantities:
+    """A column as floats, whatever numbers it holds."""
+
+    dtype = np.dtype(np.float64)
+
+    def __init__(self, column: Column) -> None:
+        """Wrap a column, which is read as before."""
+        self._column = column
+        self.shape = column.shape
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        return np.asarray(self._column[rows], self.dtype)
 
 
 class _Joined:

@@ -59,7 +59,7 @@ def read(path: Path, reading: Reading) -> Iterator[tuple[Recording, Origin]]:
             columns["actions"] = np.asarray(actions[0 : actions.shape[0]])[:, 0]
         provenance = {"kind": "d3rlpy", "path": str(path.absolute())}
         origin = Origin(name=file_name(path), notes=notes, provenance=provenance)
-        yield record_columns(columns, where=str(path), episode_length=reading.episode_length), origin
+        yield record_columns(columns, where=str(path), reading=reading), origin
 
 
 def _flat(file: Hdf5Group, path: Path) -> dict[str, Column]:

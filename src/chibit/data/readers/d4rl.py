@@ -98,7 +98,7 @@ def read_d4rl(path: Path, reading: Reading | None = None) -> Iterator[tuple[Reco
             where=str(path),
             time_limit=known.time_limit if known else None,
             num_state_columns=known.num_state_columns if known else None,
-            episode_length=reading.episode_length,
+            reading=reading,
         )
         if goals:
             recording = _without_repeated_goals(recording)

@@ -78,7 +78,7 @@ class LeRobot(Parquet, key="lerobot"):
         name = file_name(path) + (f"-{reading.part}" if reading.part else "")
         provenance = {"kind": "lerobot", "path": str(path.absolute()), "part": reading.part}
         origin = Origin(name=name, notes=(*damaged, *notes, *joined.notes), provenance=provenance)
-        recording = record_columns(joined.columns, where=str(path), episode_length=reading.episode_length)
+        recording = record_columns(joined.columns, where=str(path), reading=reading)
         tasks = [episodes[place][0] for place in joined.places]
         texts = self._tasks(path)
         if texts and len(recording.episode_ends) == len(tasks):

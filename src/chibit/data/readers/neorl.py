@@ -64,4 +64,4 @@ def read_neorl(path: Path, reading: Reading) -> Iterator[tuple[Recording, Origin
     notes = pair_note(path, {"-train": "-val"})
     origin = Origin(name=file_name(path), notes=notes, provenance=provenance)
     columns["truncations"] = truncations
-    yield record_columns(columns, where=str(path), episode_length=reading.episode_length), origin
+    yield record_columns(columns, where=str(path), reading=reading), origin

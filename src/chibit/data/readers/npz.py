@@ -62,7 +62,7 @@ def read_npz(path: Path, reading: Reading | None = None) -> Iterator[tuple[Recor
     env_id, notes = choose_environment(name)
     notes = (*notes, *order_notes, *pair_note(path, {"-train": "-val"}))
     provenance = {"kind": "npz", "path": str(path.absolute()), **described}
-    recording = record_columns(columns, where=str(path), episode_length=reading.episode_length)
+    recording = record_columns(columns, where=str(path), reading=reading)
     bounds = None if recording.is_discrete else bounds_in_npz(path, recording.num_action_columns)
     yield (
         recording,

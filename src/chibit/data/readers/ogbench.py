@@ -66,4 +66,4 @@ def read_ogbench(path: Path, reading: Reading) -> Iterator[tuple[Recording, Orig
     )
     provenance = {"kind": "ogbench", "path": str(path.absolute())}
     origin = Origin(name=file_name(path), notes=notes, provenance=provenance)
-    yield record_columns(found, where=str(path), episode_length=reading.episode_length), origin
+    yield record_columns(found, where=str(path), reading=reading), origin

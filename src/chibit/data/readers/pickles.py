@@ -73,7 +73,7 @@ def read_trajectory_list(path: Path, reading: Reading | None = None) -> Iterator
             columns,
             where=str(path),
             num_state_columns=D4RL_SETS[dataset_id].num_state_columns if dataset_id else None,
-            episode_length=reading.episode_length,
+            reading=reading,
         )
         yield recording, replace(origin, notes=(*origin.notes, *notes))
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from chibit.core.errors import InputError
 from chibit.core.formatting import count
-from chibit.data.readers.columns import EPISODE, Column
+from chibit.data.readers.columns import EPISODE, Column, Quantities, Reading
 from chibit.data.readers.pictures import PictureForm
 
 BLOCK_ROWS = 1 << 15
@@ -140,7 +140,7 @@ def record_columns(
     where: str,
     time_limit: int | None = None,
     num_state_columns: int | None = None,
-    episode_length: int | None = None,
+    reading: Reading | None = None,
 ) -> Recording:
     """Make a recording of flat columns.
 
@@ -150,13 +150,16 @@ def record_columns(
             without terminations none was terminated.
         where: the file or data set, for messages.
         time_limit: steps after which an episode was cut, used where there are no truncations.
-        episode_length: steps after which to cut what has no end.
         num_state_columns: how many observation columns to keep, from the left; None keeps all.
+        reading: what the user says: when to cut what has no end, and whether actions are quantities.
 
     Raises:
         InputError: if columns have other shapes or different lengths, or if no episode ends.
     """
+    reading = reading or Reading()
     num_rows = check_lengths(columns, where)
+    if reading.continuous_actions:
+        columns = {**columns, "actions": Quantities(columns["actions"])}
     observations = columns["observations"]
     form = PictureForm.of(observations.shape[1:], observations.dtype)
     if form is not None:
@@ -168,7 +171,9 @@ def record_columns(
     if following is not None and following.shape[1:] != columns["observations"].shape[1:]:
         found, expected = following.shape, columns["observations"].shape
         raise InputError(f"{where}: next_observations have shape {found}, expected {expected}")
-    terminations, truncations, notes = _read_ends(columns, num_rows, where, time_limit, episode_length)
+    terminations, truncations, notes = _read_ends(
+        columns, num_rows, where, time_limit, reading.episode_length
+    )
     starts, ends, tail_notes = find_episodes(terminations, truncations, where)
     state_dim = min(state_dim, num_state_columns or state_dim)
     frames: Callable[[], Iterator[np.ndarray]] | None = None
@@ -345,6 +350,7 @@ def check_actions(shape: tuple[int, ...], dtype: np.dtype[Any], where: str) -> t
         kind = "integers" if is_discrete else "numbers"
         raise InputError(
             f"{where}: actions are {kind} of shape {shape}; expected floats (N, width) or integers (N,)"
+            + ("; say --continuous-actions, or give floats, where they are quantities" if is_discrete else "")
         )
     return width, is_discrete
 

@@ -51,7 +51,7 @@ def read(path: Path, reading: Reading) -> Iterator[tuple[Recording, Origin]]:
         name = file_name(path) + (f"-{reading.part}" if reading.part else "")
         provenance = {"kind": "robomimic", "path": str(path.absolute()), "part": reading.part}
         origin = Origin(name=name, notes=(*notes, *joined.notes), provenance=provenance)
-        yield record_columns(joined.columns, where=str(path), episode_length=reading.episode_length), origin
+        yield record_columns(joined.columns, where=str(path), reading=reading), origin
 
 
 def _chosen(file: Hdf5Group, path: Path, part: str) -> tuple[list[str], list[str]]:

@@ -221,10 +221,10 @@ def main(arguments: Sequence[str]) -> int:
         if not isinstance(format, ApartFormat):
             raise InputError(f"{given}: format {key!r} is not known here; name its module in CHIBIT_PLUGINS")
         record = json.loads(said)
-        for env_id in record["environments"]:  # to be named by the file; it is not built in here
+        for env_id in record.pop("environments"):  # to be named by the file; it is not built in here
             register(OwnEnvironment(name=env_id, ids=(env_id,)))
         columns = {name: tuple(theirs) for name, theirs in record["columns"].items()}
-        reading = Reading(columns, record["episode_length"], record["skip_damaged"], record["part"])
+        reading = Reading(**{**record, "columns": columns})
         with format.read_here_as(Path(given), reading) as (recording, origin):
             try:
                 write_recording(Path(folder), recording, origin)

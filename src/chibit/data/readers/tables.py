@@ -93,7 +93,7 @@ class TableFormat(ApartColumnFormat):
         described, more = seen.description or ({}, ())
         provenance = {"kind": self.key, "path": str(path.absolute()), **described}
         origin = Origin(name=file_name(path), notes=(*notes, *more), provenance=provenance)
-        yield record_columns(columns, where=str(path), episode_length=reading.episode_length), origin
+        yield record_columns(columns, where=str(path), reading=reading), origin
 
     def _tables_in(self, folder: Path) -> list[Path]:
         """The files of a folder; InputError where it has tables of other formats too."""
