@@ -39,7 +39,7 @@ def format_number(
 
 def format_setting(value: float) -> str:
     """A number that somebody chose, as it was given: ``3,600``, ``0.5``; six significant digits at most."""
-    return f"{value:,.6g}"
+    return f"{value or 0.0:,.6g}"  # of -0.0 without its sign
 
 
 def format_mean(mean: float, std: float | None) -> str:

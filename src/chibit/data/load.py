@@ -75,20 +75,17 @@ def load_dataset(
         env_id: environment that the data are evaluated in, by the caller's word: one of
             `chibit.environments.registry.ENVIRONMENTS`. None takes what the data name.
         columns: which columns of a file are which, where they have other names than usual:
-            ``{"observations": ["obs", "temp"], "actions": "valve", "episode": "batch"}``, or the same as
-            ``["observations=obs,temp", "actions=valve", "episode=batch"]``. Several are put side by side.
+            ``{"observations": ["obs", "temp"], "actions": "valve"}`` or ``["observations=obs,temp", ...]``.
             Without it `columns.toml` in a folder, or `log.toml` beside `log.csv`, is taken where it is there.
         episode_length: steps after which what has no end is cut.
         skip_damaged: leave out episodes with a value that is not finite, and damaged files of a folder of
             tables, which a note counts, in place of a refusal.
-        continuous_actions: take whole numbers as actions for quantities, in place of choices; several columns
-            of them may be side by side.
+        continuous_actions: take whole numbers as actions for quantities, in place of choices.
         action_low: lowest actions, one number for each dimension or one for all; -inf where there is no
             bound. None takes those of the file beside the data, of the environment, of the data's own
             description, or what the data reach, in this order.
         action_high: the same of the highest.
-        data_folder: where D4RL files and Minari data sets are looked for first, and D4RL files are downloaded
-            to.
+        data_folder: where D4RL files and Minari data sets are looked for first, and files downloaded to.
         cache: where stores are kept; see `home_folder`.
         download: whether data that are not here may be downloaded or collected.
         progress: show what takes long on standard error.

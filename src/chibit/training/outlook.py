@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from chibit.core.formatting import format_setting, percent, shown_time
+from chibit.core.formatting import count, format_setting, percent, shown_time
 from chibit.data.choices import Choice, choices
 from chibit.data.dataset import TrajectoryDataset
 from chibit.training.run_config import RunConfig, count_evaluations
@@ -89,7 +89,7 @@ def few_data(config: RunConfig[Any], dataset: TrajectoryDataset) -> Iterator[str
     watched = config.validation_share or config.validation_data or config.validation_folds
     hint = "" if watched else ", and --validation-share 0.2 shows when they are learned by heart"
     yield (
-        f"few data ({dataset.num_episodes:,} episodes): {config.num_steps:,} gradient steps show each of "
-        f"{dataset.num_steps:,} logged steps {passes:,.0f} times; --num-steps {steps} shows them "
+        f"few data ({count(dataset.num_episodes, 'episode')}): {config.num_steps:,} gradient steps show each "
+        f"of {dataset.num_steps:,} logged steps {passes:,.0f} times; --num-steps {steps} shows them "
         f"{MOST_PASSES:,} times{hint}"
     )

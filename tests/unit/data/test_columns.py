@@ -219,7 +219,7 @@ def test_the_same_columns_are_known_in_a_pickle(path):
 def test_data_that_name_their_own_columns_take_no_mapping(path):
     np.savez(path, **plant())
     store = load(path, PLANT).folder
-    with pytest.raises(InputError, match="a store has columns and episodes already"):
+    with pytest.raises(InputError, match="a store has columns, episodes and actions already"):
         load(store, PLANT)
 
 

@@ -765,5 +765,5 @@ def test_damaged_episodes_are_left_out_and_counted_where_asked(write_minari, hop
     lengths = [len(episode["rewards"]) for episode in hopper_episodes]
     assert dataset.episode_lengths.tolist() == [n for i, n in enumerate(lengths) if i not in (0, 2)]
     assert f"left out 2 of {len(lengths)} episodes: damaged" in dataset.notes
-    with pytest.raises(InputError, match="leave --columns and --episode-length out"):
+    with pytest.raises(InputError, match="leave --columns, --episode-length and --continuous-actions out"):
         load_dataset(folder, episode_length=3, progress=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 from chibit.data.readers.tables import TableFormat
 
@@ -16,6 +16,7 @@ class CsvTables(TableFormat, key="csv"):
     """CSV files."""
 
     suffixes = (".csv", ".tsv")
+    first_line: ClassVar[int | None] = 2
     expected = ".csv or .tsv (a row a step)"
 
     def read_names(self, file: BinaryIO) -> tuple[list[str], int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 from chibit.data.readers.tables import TableFormat
 
@@ -12,6 +12,7 @@ class JsonLines(TableFormat, key="json lines"):
     """Files of JSON lines."""
 
     suffixes = (".jsonl", ".ndjson")
+    first_line: ClassVar[int | None] = 1
     expected = ".jsonl or .ndjson (an object a step)"
 
     def read_names(self, file: BinaryIO) -> tuple[list[str], int]:

@@ -87,7 +87,7 @@ def declared_bytes(column: Column) -> int:
 
 
 def find_episodes(
-    terminations: np.ndarray, truncations: np.ndarray, where: str
+    terminations: np.ndarray, truncations: np.ndarray, where: str, episode_length: int | None = None
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """Cut flat steps into episodes after each termination and each truncation.
 
@@ -95,6 +95,7 @@ def find_episodes(
         terminations: (M,) bool.
         truncations: (M,) bool.
         where: the file or data set, for the message.
+        episode_length: steps after which what has no end was cut.
 
     Returns:
         Starts (E + 1,), ends (E, 2) and notes. Steps after the last end belong to an episode whose return is
@@ -105,10 +106,12 @@ def find_episodes(
     """
     last_rows = np.flatnonzero(terminations | truncations)
     if len(last_rows) == 0:
-        raise InputError(
-            f"{where}: none of {len(terminations)} steps ends an episode; mark terminations or truncations, "
-            "or cut it after fewer steps (episode_length)"
-        )
+        remedy = "or say of a file which episode a step is of by --columns episode=COLUMN, or cut it by "
+        remedy += "--episode-length N"
+        if episode_length is not None:
+            remedy = f"or cut it after fewer than {episode_length:,} steps by --episode-length"
+        steps = f"none of {len(terminations):,} steps ends an episode"
+        raise InputError(f"{where}: {steps}; mark terminations or truncations, {remedy}")
     starts = np.concatenate([[0], last_rows + 1]).astype(np.int64)
     ends = np.stack([terminations[last_rows], truncations[last_rows]], axis=1)
     tail = len(terminations) - int(starts[-1])
@@ -174,7 +177,7 @@ def record_columns(
     terminations, truncations, notes = _read_ends(
         columns, num_rows, where, time_limit, reading.episode_length
     )
-    starts, ends, tail_notes = find_episodes(terminations, truncations, where)
+    starts, ends, tail_notes = find_episodes(terminations, truncations, where, reading.episode_length)
     state_dim = min(state_dim, num_state_columns or state_dim)
     frames: Callable[[], Iterator[np.ndarray]] | None = None
     if form is not None:

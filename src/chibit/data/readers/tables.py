@@ -5,6 +5,7 @@ A format says how one of its files is read as arrow's columns; here they become 
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import itertools
 from abc import abstractmethod
@@ -36,6 +37,9 @@ from chibit.data.readers.size_limits import check_declared_size, memory_budget
 from chibit.data.readers.timing import TimeColumn, find_time, in_order
 
 _NUMBER_BYTES = 8
+_MOST_LABELS = 10
+_HEAD_BYTES = 1 << 16
+_WIDE_TEXT = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 @dataclass
@@ -54,6 +58,8 @@ class TableFormat(ApartColumnFormat):
     """A format of tables, read by pyarrow in a process of their own."""
 
     has_time: ClassVar[bool] = True
+    first_line: ClassVar[int | None] = None
+    """Of a file, on which its first row is, from 1; None where rows are no lines."""
 
     def claim(self, path: Path) -> Path | None:
         """A file, or a folder that holds some."""
@@ -174,6 +180,8 @@ class TableFormat(ApartColumnFormat):
             if not size:
                 raise DamagedFileError(f"{path}: is empty; copy or write it again")
             file.seek(0)
+            if self.first_line is not None:
+                _check_encoding(file, path)
             with reading_errors(path):
                 names, num_rows = self.read_names(file)
             found = find(names)
@@ -190,10 +198,12 @@ class TableFormat(ApartColumnFormat):
             if ours == TIME:
                 parts[TIME].append(_times(table[name]))
                 continue
+            self._refuse_text(table[name], f"{path}: {name}", ours)
             values, lacks = _numbers(table[name], f"{path}: {name}", is_text=ours == EPISODE)
             if lacks.any() and (ours == EPISODE or not reading.skip_damaged):
-                row = int(np.flatnonzero(lacks)[0])
-                raise InputError(f"{path}: {name}: row {row} is empty or NaN; expected a number in every row")
+                remedy = "" if ours == EPISODE else ", or leave such episodes out by --skip-damaged"
+                place = self._place(int(np.flatnonzero(lacks)[0]))
+                raise InputError(f"{path}: {name}: {place} is empty or NaN; fill it in{remedy}")
             parts[ours].append(values)
             widths[name] = values.shape[1] if values.ndim == 2 else 1
             lacks_any |= lacks
@@ -203,6 +213,56 @@ class TableFormat(ApartColumnFormat):
             seen[lacks_any] = np.nan
             columns["observations"] = seen
         return columns, describe_columns(names, found, widths)
+
+    def _place(self, row: int) -> str:
+        """Where a row is, for a message."""
+        return f"row {row:,} (from 0)" if self.first_line is None else f"line {row + self.first_line:,}"
+
+    def _refuse_text(self, column: Any, where: str, ours: str) -> None:
+        """Refuse text and times as numbers, in a line that says what to do."""
+        import pyarrow as pa
+
+        if ours == EPISODE or not len(column):
+            return
+        types, kind = pa.types, column.type
+        kind = kind.value_type if types.is_dictionary(kind) else kind
+        if types.is_binary(kind) or types.is_large_binary(kind):
+            raise InputError(f"{where} is text, and not UTF-8; save the file as UTF-8")
+        if types.is_temporal(kind):
+            raise InputError(
+                f"{where} has type {kind}; expected numbers: write hours or days as such, or say "
+                f"--columns {TIME}=COLUMN where it only says when a step was"
+            )
+        if not (types.is_string(kind) or types.is_large_string(kind)):
+            return
+        texts = column.cast(kind).to_pylist()
+        row = next((row for row, text in enumerate(texts) if text is None or not _is_number(text)), 0)
+        labels = sorted({text for text in texts if text and not _is_number(text)})
+        numbers = (
+            "write 1 and 0"
+            if ours in ("terminations", "truncations")
+            else "write a number, or take the line out"
+        )
+        if ours == "actions" and len(labels) <= _MOST_LABELS:
+            pairs = ", ".join(f"{label[:20]} as {number}" for number, label in enumerate(labels))
+            numbers = f"write choices as whole numbers from 0 ({pairs})"
+        elif ours == "observations" and 1 < len(labels) <= _MOST_LABELS:
+            shown = ", ".join(label[:20] for label in labels)
+            numbers = f"write a column of 1 and 0 for each of {shown}, or name others by --columns {ours}=..."
+        found = f"{self._place(row)} is {str(texts[row])[:40]!r}"
+        raise InputError(f"{where}: {found}; expected numbers; {numbers}")
+
+
+def _check_encoding(file: BinaryIO, path: Path) -> None:
+    """Refuse text in another encoding than UTF-8, by the beginning of a file."""
+    head = file.read(_HEAD_BYTES)
+    file.seek(0)
+    is_text = head.startswith(_WIDE_TEXT)
+    with contextlib.suppress(UnicodeDecodeError):
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+        return
+    if is_text or b"\0" not in head:  # else it is no text at all, and the reader says so
+        raise InputError(f"{path}: text that is not UTF-8; save it as UTF-8 (encoding, character set)")
 
 
 def _concatenate(parts: Sequence[Column], path: Path, name: str) -> np.ndarray:
@@ -248,10 +308,6 @@ def _numbers(column: Any, where: str, *, is_text: bool = False) -> tuple[np.ndar
         return np.array(column.cast(pa.string()).fill_null("").to_pylist(), str), lacks
     if types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind):
         return np.asarray(column.fill_null(pa.scalar(0).cast(kind)).to_numpy()), lacks
-    if types.is_string(kind) or types.is_large_string(kind):
-        texts = column.to_pylist()
-        row = next((row for row, text in enumerate(texts) if text is None or not _is_number(text)), 0)
-        raise InputError(f"{where}: row {row} is {str(texts[row])[:40]!r}; expected numbers")
     raise InputError(f"{where} has type {kind}; expected numbers")
 
 
@@ -259,6 +315,8 @@ def _times(column: Any) -> np.ndarray:
     """An arrow column (n,) as numbers, or datetime64; NaN or NaT where it is neither."""
     import pyarrow as pa
 
+    if not len(column):
+        return np.zeros(0)
     types, kind = pa.types, column.type
     if types.is_dictionary(kind):
         column, kind = column.cast(kind.value_type), kind.value_type

@@ -169,10 +169,24 @@ _ADMITTED: dict[tuple[str, str], Any] = {
 def find_usual(usual: Sequence[str], names: Iterable[str], ours: str) -> tuple[str, ...]:
     """The column under one of its usual names, or those of which one is the beginning, by their number.
 
+    Capitals are as small letters where no name is written as usual.
+
     Raises:
         MalformedError: where more than one may be meant, or a number is missing.
     """
     there = list(names)
+    if found := _find(usual, there, ours):
+        return found
+    small = [name.lower() for name in there]
+    found = _find(usual, small, ours)
+    for name in found:
+        if small.count(name) > 1:
+            listed = " or ".join(other for other in there if other.lower() == name)
+            raise MalformedError(f"{ours} may be {listed}; rename one, or say which by --columns {ours}=...")
+    return tuple(there[small.index(name)] for name in found)
+
+
+def _find(usual: Sequence[str], there: Sequence[str], ours: str) -> tuple[str, ...]:
     found: list[tuple[str, ...]] = [(name,) for name in usual if name in there]
     for name in usual:
         pattern = re.compile(rf"{name}[_.\[]?(\d{{1,9}})\]?")
