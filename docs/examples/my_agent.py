@@ -27,6 +27,7 @@ class ReturnWeightedConfig(BaselineConfig):
     """Hyper-parameters."""
 
     agent: ClassVar[str] = "return_weighted"
+    reads_rewards: ClassVar[bool] = False  # of a batch
 
     temperature: Positive = 1.0
     """Weights are exp(return-to-go / this), in standard deviations of the data's."""

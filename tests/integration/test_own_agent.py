@@ -14,13 +14,15 @@ import torch
 from torch import nn
 
 from chibit import recipes
-from chibit.agents import AGENTS
+from chibit.agents import AGENTS, BaselineConfig, ContinuousAgent, adam
 from chibit.agents.base import Agent, AgentConfig, AgentState
 from chibit.agents.markov import MarkovPolicy
 from chibit.agents.registry import AgentEntry, register_agent
 from chibit.cli import main
 from chibit.core.errors import InputError
 from chibit.core.fields import Count, Positive
+from chibit.core.runtime import resolve_runtime
+from chibit.data.load import from_arrays
 from chibit.data.samplers.transitions import TransitionSampler
 from chibit.policy.policy import Policy
 
@@ -66,7 +68,8 @@ class Mine(Agent):
         self.net.load_state_dict(state.tensors)
 
 
-EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "my_agent.py"
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+EXAMPLE = EXAMPLES / "my_agent.py"
 ADDRESS = "my_agent:ReturnWeighted"
 
 
@@ -171,6 +174,46 @@ def test_the_example_goes_through_every_command(folder, pendulum_file, capsys):
     for policy in policies:
         policy.reset()
     assert np.array_equal(policies[0].act(seen), policies[1].act(seen))
+
+
+@pytest.mark.parametrize("base", [BaselineConfig, AgentConfig])
+def test_rewards_that_an_own_agent_sees_have_the_size_1_and_the_table_says_so(base, tmp_path):
+    @dataclass(frozen=True, kw_only=True)
+    class ValuedConfig(base):
+        agent: ClassVar[str] = "valued"
+        batch_size: Count = 64
+        """Transitions in a batch."""
+
+    class Valued(ContinuousAgent, config=ValuedConfig):
+        def build(self):
+            self.actor = nn.Linear(2, 1)
+            return {"actor": adam(self.actor, 0.1)}
+
+        losses = act = None
+
+    draw = np.random.default_rng(0)
+    rewards, ends = -3e5 + 1e4 * draw.standard_normal(700), np.arange(700) % 7 == 6
+    states = draw.standard_normal((700, 2))
+    data = from_arrays(states, states[:, :1], rewards, np.zeros(700, bool), ends, cache=tmp_path)
+    agent = Valued(ValuedConfig(), data.spec, resolve_runtime("cpu"))
+    seen = agent.sampler(data, draw).sample().rewards
+    assert abs(seen.mean()) < 1 and 0.5 < seen.std() < 2
+    said = [choice.text for choice in ValuedConfig().chosen(data)]
+    assert [text.startswith("less -3") for text in said] == [True] * (base is BaselineConfig)
+    assert not list(AGENTS["bc"].config().chosen(data))
+
+
+def test_the_example_with_values_is_trained_in_units_that_users_choose(folder, pendulum_file):
+    shutil.copy(EXAMPLES / "my_value_agent.py", ".")
+    command = ["train", "--agent", "my_value_agent:Filtered", "--data", str(pendulum_file), *FLAGS]
+    for name, scale in (("usual", []), ("as_they_are", ["--reward-scale", "1"])):
+        assert main([*command, "--out", name, *scale]) == 0
+    assert "rewards         less -" in Path("usual/train.log").read_text()
+    losses = [
+        json.loads(Path(name, "metrics.jsonl").read_text().splitlines()[-1])["train/critic_loss"]
+        for name in ("usual", "as_they_are")
+    ]
+    assert losses[0] < 5 < losses[1]
 
 
 def test_the_example_is_an_arm_of_a_study_and_of_its_report(folder, pendulum_file):

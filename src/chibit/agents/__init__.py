@@ -8,6 +8,7 @@ from chibit.agents.discrete import DiscreteAgent
 from chibit.agents.guard import StepGuard, require_finite
 from chibit.agents.off_policy import BaselineConfig, Loss, OffPolicyAgent, Optimizers, adam
 from chibit.agents.registry import AGENTS, AgentEntry, make_agent
+from chibit.agents.rewards import RewardConfig
 
 # isort: off
 # Importing a method registers it; this is the order in which methods are listed.
@@ -36,6 +37,7 @@ __all__ = [
     "Optimizers",
     "Policy",
     "PolicyStep",
+    "RewardConfig",
     "Sampler",
     "StepGuard",
     "adam",

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from chibit.agents.guard import StepGuard
 from chibit.agents.registry import register_agent
+from chibit.agents.reward_units import RewardUnits, usual_units
 from chibit.core.acting import Policy as Policy
 from chibit.core.config import Checked
 from chibit.core.errors import DivergenceError, InputError
@@ -172,6 +173,10 @@ class AgentConfig(Checked):
     def chosen(self, dataset: TrajectoryDataset) -> Iterator[Choice]:
         """What the method makes of a data set, for the table at the start of a run."""
         yield from ()
+
+    def reward_units(self, dataset: TrajectoryDataset) -> RewardUnits:
+        """What an agent that learns from transitions makes of the rewards of a data set."""
+        return usual_units(dataset)
 
     @property
     def active_schedules(self) -> tuple[str, ...]:

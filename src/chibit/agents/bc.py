@@ -34,6 +34,7 @@ class BCConfig(BaselineConfig):
     """Hyper-parameters. Defaults: the any-percent BC of CORL (Tarasov et al., 2022)."""
 
     agent: ClassVar[str] = "bc"
+    reads_rewards: ClassVar[bool] = False
     seconds_a_step: ClassVar[float] = 0.002
 
     top_fraction: Share = 1.0

@@ -21,7 +21,6 @@ from chibit.core.fields import Count, Fraction
 from chibit.core.runtime import Runtime
 from chibit.data.bounds import check_within
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
-from chibit.data.samplers.transitions import TransitionSampler
 from chibit.models.actors import GaussianActor, TanhGaussianActor
 
 
@@ -60,14 +59,7 @@ class ContinuousAgent(OffPolicyAgent):
             InputError: if actions lie outside assumed bounds.
         """
         check_actions(dataset)
-        config = self.config
-        return TransitionSampler(
-            dataset,
-            batch_size=self.config.batch_size,
-            generator=generator,
-            needs_next=self.needs_next,
-            reward_transform=config.reward_units(dataset) if isinstance(config, RewardConfig) else None,
-        )
+        return super().sampler(dataset, generator)
 
     def to_unit(self, batch: Any) -> Any:
         """A batch with its actions in [-1, 1]."""

@@ -10,18 +10,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from chibit.agents.base import Sampler
 from chibit.agents.off_policy import BaselineConfig, Loss, OffPolicyAgent, Optimizers, adam
-from chibit.agents.rewards import RewardConfig, RewardUnits, is_the_papers
+from chibit.agents.reward_units import RewardUnits, is_the_papers
+from chibit.agents.rewards import RewardConfig
 from chibit.core.errors import InputError
 from chibit.core.fields import PICTURES, VECTORS, Count, Fraction, Positive, Widths
 from chibit.core.runtime import Runtime
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
-from chibit.data.samplers.transitions import TransitionBatch, TransitionSampler
+from chibit.data.samplers.transitions import TransitionBatch
 from chibit.losses.quantile import greedy_heads
 from chibit.losses.value import td_target
 from chibit.models.convolution import ConvolutionalEncoder
@@ -127,15 +126,6 @@ class ValueAgent(DiscreteAgent):
         self.critic = HeadedCritic(self.encoder(), self.num_actions, self.config.heads)
         self.target_critic = frozen_copy(self.critic)
         return {"critic": adam(self.critic, self.config.learning_rate, self.config.adam_eps)}
-
-    def sampler(self, dataset: TrajectoryDataset, generator: np.random.Generator) -> Sampler[TransitionBatch]:
-        """Draw transitions uniformly, rewards in their units."""
-        return TransitionSampler(
-            dataset,
-            batch_size=self.config.batch_size,
-            generator=generator,
-            reward_transform=self.config.reward_units(dataset),
-        )
 
     def losses(self, batch: TransitionBatch) -> dict[str, Loss]:
         """Of the network."""

@@ -24,6 +24,7 @@ class DiscreteBCConfig(DiscreteConfig):
     """Hyper-parameters. Defaults: those of continuous cloning."""
 
     agent: ClassVar[str] = "discrete_bc"
+    reads_rewards: ClassVar[bool] = False
 
     top_fraction: Share = 1.0
     """Share of the data to clone, whole episodes from the best return down; 0.1 is 10%BC."""

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from chibit.agents.rewards import RewardUnits
+from chibit.agents.reward_units import RewardUnits
 from chibit.data.dataset import TrajectoryDataset
 from chibit.data.normalizer import StateNormalizer
 from chibit.losses.value import lambda_returns

@@ -9,7 +9,7 @@ Dimensions: B batch · S state_dim · A act_dim.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from typing import Any, ClassVar, TypeAlias
 
@@ -24,6 +24,7 @@ from chibit.agents.markov import MarkovPolicy, MarkovStep
 from chibit.core.memory import perceptron_bytes
 from chibit.core.optimizers import restore_optimizer
 from chibit.core.runtime import Runtime, read_scalars
+from chibit.data.choices import Choice
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
 from chibit.data.samplers.transitions import TransitionSampler
 from chibit.models.critics import polyak_update
@@ -41,6 +42,14 @@ def adam(network: nn.Module, learning_rate: float, eps: float = 1e-8) -> torch.o
 
 class BaselineConfig(AgentConfig):
     """Base of the baselines' configs, all of whose networks are perceptrons behind equal inputs."""
+
+    reads_rewards: ClassVar[bool] = True
+    """Whether its agent's losses look at the rewards of a batch, whose units are then said."""
+
+    def chosen(self, dataset: TrajectoryDataset) -> Iterator[Choice]:
+        """The units of rewards."""
+        if self.reads_rewards:
+            yield self.reward_units(dataset).choice
 
     @property
     def heads(self) -> int:
@@ -138,9 +147,13 @@ class OffPolicyAgent(Agent):
         return batch
 
     def sampler(self, dataset: TrajectoryDataset, generator: np.random.Generator) -> Sampler[Any]:
-        """Draw transitions uniformly."""
+        """Draw transitions uniformly, rewards in their units."""
         return TransitionSampler(
-            dataset, batch_size=self.config.batch_size, generator=generator, needs_next=self.needs_next
+            dataset,
+            batch_size=self.config.batch_size,
+            generator=generator,
+            needs_next=self.needs_next,
+            reward_transform=self.config.reward_units(dataset),
         )
 
     def update(self, batch: Any) -> Mapping[str, float | Tensor]:
