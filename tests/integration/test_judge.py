@@ -102,7 +102,7 @@ def test_other_targets_and_estimates_are_there_for_the_asking(runs, capsys):
 def test_what_a_run_held_out_is_what_it_is_judged_on(log_file, tmp_path, capsys):
     run = train(log_file, tmp_path / "held", "--agent", "bc", "--validation-share", "0.2")
     assert main(["judge", str(run)]) == 0
-    assert "error: on held-out episodes" in " ".join(capsys.readouterr().out.split())
+    assert "log's spread, on held-out episodes" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from chibit.core.fields import BASIC, MAX_EPISODES, Count, Out, Positive, Seed, 
 from chibit.core.files import check_can_make, make_folder, write_atomic
 from chibit.core.formatting import format_number, format_setting
 from chibit.core.progress import step_bar
-from chibit.core.terminal import make_console, print_json
+from chibit.core.terminal import make_console, print_json, print_table
 
 if TYPE_CHECKING:
     from chibit.data.dataset import DatasetSpec
@@ -115,7 +115,7 @@ def evaluate(argv: Sequence[str], prog: str) -> None:
     if arguments.json:
         print_json(record)
     else:
-        console.print(_evaluation_table(evaluations, spec, loaded.step))
+        print_table(console, _evaluation_table(evaluations, spec, loaded.step))
     if arguments.out is not None:
         make_folder(arguments.out.parent)
         write_atomic(arguments.out, json.dumps(record, indent=1))

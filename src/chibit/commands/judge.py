@@ -22,7 +22,7 @@ from chibit.core.files import write_atomic
 from chibit.core.formatting import count, format_number, format_setting, shown_time
 from chibit.core.progress import LONG_SECONDS
 from chibit.core.run_dir import RunDir
-from chibit.core.terminal import make_console
+from chibit.core.terminal import make_console, print_table
 from chibit.judging.judgement import FILE, SCHEMA, beside_clone
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ _TIMES_FORWARD = 3
 _CAPTION = (
     "return and value (discounted): in a model learned from the log, with the model spread, which is no "
     "confidence interval; disagree: the models among themselves, in units of the clone's; outside: share of "
-    "steps beyond the log's range; action error: on {episodes}; chibit report shows more"
+    "steps beyond the log's range; action error: {unit}, on {episodes}; chibit report shows more"
 )
 
 
@@ -260,7 +260,8 @@ def _print(console: Console, judge_: Judge, judged: Sequence[_Judged], with_othe
     from chibit.judging.verdict import rank, verdict
 
     log, judgements = judge_.log, [one.judgement for one in judged]
-    console.print(_table(judge_, rank(judgements), all(one.run.config.holds_out for one in judged)))
+    are_held_out = all(one.run.config.holds_out for one in judged)
+    print_table(console, _table(judge_, rank(judgements), are_held_out))
     for line in (*log.notes, *(note for judgement in judgements for note in judgement.notes)):
         console.print(f"note: {line}", soft_wrap=True)
     for judgement in judgements:
@@ -284,7 +285,9 @@ def _table(judge_: Judge, judgements: Sequence[Judgement], are_held_out: bool) -
         f"{log.data}: {count(log.num_episodes, 'episode')}, mean return {format_number(log.mean_return)}; "
         f"the model follows held-out episodes for {count(log.self_test.horizon, 'step')}"
     )
-    table = Table(title=title, caption=_caption(are_held_out))
+    table = Table(
+        title=title, caption=_caption(are_held_out, is_discrete=not log.clone_at_steps.error.by_dimension)
+    )
     table.add_column("policy", overflow="fold")
     columns = ("return", "to clone", "value", "disagree", "outside", "action error")
     for column in columns:
@@ -305,10 +308,11 @@ def _cells(
     yield played.value.short if is_kept else ""
     yield f"{played.disagreement / max(clone.disagreement, 1e-12):.1f}"
     yield f"{played.clipped:.0%}"
-    yield format_number(at_steps.error.mean)
+    yield format_number(at_steps.error.relative)
 
 
-def _caption(are_held_out: bool) -> str:
+def _caption(are_held_out: bool, *, is_discrete: bool) -> str:
     held_out = "held-out episodes"
     learned = "episodes that policies may have learned from (--validation-share holds some out)"
-    return _CAPTION.format(episodes=held_out if are_held_out else learned)
+    unit = "share of other choices" if is_discrete else "root mean square, in units of the log's spread"
+    return _CAPTION.format(unit=unit, episodes=held_out if are_held_out else learned)

@@ -19,7 +19,7 @@ from chibit.core.fields import BASIC, Group, Needs, Out
 from chibit.core.formatting import format_number, format_setting
 from chibit.core.run_dir import RunDir, undone_if_refused
 from chibit.core.score_rules import name_last
-from chibit.core.terminal import make_console
+from chibit.core.terminal import make_console, print_table
 
 if TYPE_CHECKING:
     from chibit.data.choices import Choice
@@ -100,7 +100,7 @@ def train(argv: Sequence[str], prog: str) -> None:
     result = destination.run(train_offline, config, path, afterwards=destination.judging)
     console = make_console()
     if result["scores"]:
-        console.print(result_table(result))
+        print_table(console, result_table(result))
     else:
         behavior = format_number(result["behaviour_mean_return"])
         console.print(

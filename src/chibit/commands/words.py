@@ -12,7 +12,7 @@ from rich.table import Table
 from chibit.commands.parsing import parse
 from chibit.core.config import Checked
 from chibit.core.fields import Natural, Needs
-from chibit.core.terminal import make_console
+from chibit.core.terminal import make_console, print_table
 
 _WIDTH = 128
 
@@ -53,7 +53,7 @@ def words(argv: Sequence[str], prog: str) -> None:
         table.add_row(slot, str(test["number"]), *shares, "yes" if test["known"] else "no")
     unknown = [f"{slot}s" for slot, test in found.items() if not test["known"]]
     table.caption = "random: vectors drawn for the same tokens; seen: synonyms, among words of training"
-    make_console().print(table)
+    print_table(make_console(), table)
     if unknown:
         make_console().print(
             f"a synonym test of {' and '.join(unknown)} that finds nothing with these words is no evidence",

@@ -9,6 +9,8 @@ DIGITS = 3
 """Significant digits of a measured number."""
 _FIXED = (1e-4, 1e15)
 """Sizes between which numbers are written without an exponent."""
+_SIX_DIGITS = 999_999.5
+"""What six digits show as 1e+06, and all above it."""
 
 
 def format_number(
@@ -38,8 +40,9 @@ def format_number(
 
 
 def format_setting(value: float) -> str:
-    """A number that somebody chose, as it was given: ``3,600``, ``0.5``; six significant digits at most."""
-    return f"{value or 0.0:,.6g}"  # of -0.0 without its sign
+    """A number that somebody chose, as given: ``3,600``, ``0.5``, in six significant digits, or whole."""
+    value = value or 0.0  # of -0.0 without its sign
+    return f"{value:,.0f}" if _SIX_DIGITS <= abs(value) < _FIXED[1] else f"{value:,.6g}"
 
 
 def format_mean(mean: float, std: float | None) -> str:

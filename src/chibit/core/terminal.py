@@ -11,8 +11,12 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import TextColumn
+from rich.table import Table
 
 from chibit.core.platform import send_nowhere
+
+_CUT = "…"
+"""What rich puts where it leaves something out."""
 
 
 class _Console(Console):
@@ -25,6 +29,28 @@ class _Console(Console):
 def make_console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:
     """A console of standard output or error that prints text as it is."""
     return _Console(stderr=stderr, soft_wrap=soft_wrap, markup=False, emoji=False, highlight=False)
+
+
+def print_table(console: Console, table: Table) -> None:
+    """Print a table, or for each of its rows a list of names and values where a number would be cut."""
+    with console.capture() as captured:
+        console.print(table)
+    if _CUT in captured.get():
+        console.print(table.title, _upright(table), table.caption, sep="\n")
+    else:
+        console.print(table)
+
+
+def _upright(table: Table) -> Table:
+    upright = Table(show_header=False)
+    upright.add_column(justify="right")
+    upright.add_column(overflow="fold")
+    for cells in zip(*(column.cells for column in table.columns), strict=True):
+        for column, cell in zip(table.columns, cells, strict=True):
+            if cell != "":
+                upright.add_row(column.header, cell)
+        upright.add_section()
+    return upright
 
 
 def print_json(value: Any) -> None:

@@ -183,6 +183,11 @@ class ActionError(Checked):
     by_dimension: tuple[float, ...]
     """Root of the mean squared error of each dimension, in units of the log's spread; empty for choices."""
 
+    @property
+    def relative(self) -> float:
+        """Root of the mean of those squares, 1 where the log's mean would do as well; of choices `mean`."""
+        return float(np.sqrt(np.mean(np.square(self.by_dimension)))) if self.by_dimension else self.mean
+
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate(Checked):

@@ -41,7 +41,18 @@ def test_a_scale_of_known_unit_keeps_its_decimals():
 
 
 @pytest.mark.parametrize(
-    ("value", "expected"), [(3600.0, "3,600"), (0.5, "0.5"), (1.0, "1"), (-9.5, "-9.5"), (0.027, "0.027")]
+    ("value", "expected"),
+    [
+        (3600.0, "3,600"),
+        (0.5, "0.5"),
+        (1.0, "1"),
+        (-9.5, "-9.5"),
+        (0.027, "0.027"),
+        (-2_102_910.4, "-2,102,910"),
+        (999_999.7, "1,000,000"),
+        (3e14, "300,000,000,000,000"),
+        (1e300, "1e+300"),
+    ],
 )
 def test_what_was_chosen_is_shown_as_it_was_given(value, expected):
     assert format_setting(value) == expected

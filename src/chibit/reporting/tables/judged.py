@@ -23,8 +23,9 @@ _EXPLAINED = (
     "Return: in a model that was learned from the log, with the model spread, which is no confidence "
     "interval. Disagree: the networks of the model among themselves, in units of the clone's. Outside: share "
     "of steps beyond the range of the log's states. Far: share of logged steps at which the policy acts as "
-    "the log hardly would. Error: of actions, at logged steps that the model was not learned from, and on "
-    "the tenth of episodes with the best return."
+    "the log hardly would. Error: of actions, root mean square in units of the log's spread, or share of "
+    "other choices, at logged steps that the model was not learned from, and on the tenth of episodes with "
+    "the best return."
 )
 _SIMULATED = "Simulator: the run's last evaluation."
 SELECTION = "judged-selection"
@@ -325,8 +326,8 @@ def _cells(played: PlayedInModel, at_steps: AtLoggedSteps, clone: PlayedInModel)
         Cell(text=f"{disagreement:.1f}", sort=disagreement),
         Cell(text=f"{played.clipped:.0%}", sort=played.clipped),
         Cell(text=f"{at_steps.far:.0%}", sort=at_steps.far),
-        _number(at_steps.error.mean),
-        _number(at_steps.best_error.mean),
+        _number(at_steps.error.relative),
+        _number(at_steps.best_error.relative),
     ]
 
 
