@@ -15,7 +15,7 @@ import pytest
 from chibit import make_env
 from chibit.cli import main
 from chibit.core import plugins
-from chibit.core.errors import InputError
+from chibit.core.errors import DamagedFileError, InputError
 from chibit.data.load import load_dataset
 from chibit.data.readers.base import FORMATS, Format
 from chibit.data.resolve import readable_suffixes
@@ -144,6 +144,27 @@ def test_a_format_of_ones_own_is_trained_on(folder):
         load_dataset("log.dat")
     with pytest.raises(InputError, match=r"log2\.dat': no such file"):
         load_dataset("log2.dat")
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        ("1 2 3 0\n1 2 x 1\n", "ValueError: could not convert string"),
+        ("1 2 3 0\n1 2 1\n", "ValueError: "),
+        ("", "IndexError: "),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*input contained no data")
+def test_what_a_format_of_ones_own_stumbles_over_is_one_line(folder, monkeypatch, capsys, rows, reason):
+    Path("bad.dat").write_text(f"observation_0 action_0 reward terminated\n{rows}")
+    import my_dat
+
+    assert main(["data", "inspect", "bad.dat"]) == 3
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert f"bad.dat: format my_dat:Dat cannot read it ({reason}" in error and "Traceback" not in error
+    monkeypatch.setattr(my_dat.Dat, "claim", lambda self, path: 1 / 0)
+    with pytest.raises(DamagedFileError, match=r"my_dat:Dat cannot read it \(ZeroDivisionError"):
+        load_dataset("bad.dat")
 
 
 OWN_APART = """

@@ -22,7 +22,7 @@ from chibit.core.numbers import as_numbers
 from chibit.core.temporary import remove
 from chibit.data.bounds import bound_actions, bounds_beside, declared_bounds
 from chibit.data.dataset import TrajectoryDataset
-from chibit.data.readers.base import ColumnFormat
+from chibit.data.readers.base import ColumnFormat, reading_with
 from chibit.data.readers.columns import TIME, Reading, mapping_beside, parse_columns
 from chibit.data.readers.damage import without_damaged
 from chibit.data.readers.origin import UNKNOWN, Origin
@@ -159,7 +159,10 @@ def complete(reading: Reading, source: Found) -> Reading:
 def open_recording(source: Found, reading: Reading) -> Iterator[tuple[Recording, Origin]]:
     """The steps of a source that is no store, as its format reads them."""
     assert source.format is not None
-    with source.format.read_as(source.path, reading) as (recording, origin):
+    with (
+        reading_with(source.format, source.path),
+        source.format.read_as(source.path, reading) as (recording, origin),
+    ):
         yield without_damaged(recording, str(source.path)) if reading.skip_damaged else recording, origin
 
 

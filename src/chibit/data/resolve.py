@@ -12,7 +12,7 @@ from chibit.core.files import check_name, nearest, user_path
 from chibit.core.home import home_folder as home_folder
 from chibit.core.plugins import OWN_MODULES
 from chibit.core.temporary import remove
-from chibit.data.readers.base import FORMATS, Format
+from chibit.data.readers.base import FORMATS, Format, reading_with
 from chibit.data.readers.columns import refuse_part
 from chibit.data.store import MANIFEST
 from chibit.environments.d4rl import D4RL_SETS
@@ -234,7 +234,9 @@ def _by_path(path: Path) -> Found:
         return Found(path, None, path)
     formats = all_formats()
     for format in sorted(formats.values(), key=lambda format: bool(format.suffixes)):  # first who look inside
-        if (claimed := format.claim(path)) is not None:
+        with reading_with(format, path):
+            claimed = format.claim(path)
+        if claimed is not None:
             return Found(claimed, format, path)
     if path.is_dir() and any(path.glob("$store$_*_ckpt.*.gz")):
         raise InputError(f"{path}: shards of DQN-replay; chibit data convert makes a store of them")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import ClassVar
 
-from chibit.core.errors import InputError
-from chibit.core.plugins import Registry
+from chibit.core.errors import DamagedFileError, InputError, UserError, first_line
+from chibit.core.plugins import Registry, address_of
 from chibit.data.readers.columns import Reading
 from chibit.data.readers.origin import Origin
 from chibit.data.readers.recording import Recording
@@ -68,6 +70,27 @@ class ColumnFormat(Format):
     @abstractmethod
     def read_as(self, path: Path, reading: Reading) -> AbstractContextManager[tuple[Recording, Origin]]:
         """As `Format.read_as`."""
+
+
+@contextlib.contextmanager
+def reading_with(format: Format, path: Path) -> Iterator[None]:
+    """Refuse in one line what a user's own format stumbles over.
+
+    Raises:
+        DamagedFileError: naming the file, the format's class and its error.
+    """
+    try:
+        yield
+    except (UserError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        address = address_of(type(format))
+        if not address:
+            raise
+        raise DamagedFileError(
+            f"{path}: format {address} cannot read it ({type(error).__name__}: {first_line(error)}); "
+            "mend the file, or the format (-v shows where)"
+        ) from error
 
 
 FORMATS: Registry[Format] = Registry("chibit.formats")
