@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from chibit.agents import AGENTS, DEFAULT_AGENT, AgentEntry
@@ -40,7 +40,14 @@ class Recipe:
             num_steps: length of the run, to which the schedules shrink; None leaves them as they are written.
         """
         shrink = 1.0 if num_steps is None else num_steps / self.num_steps
-        config = AGENTS[self.agent].config(**shortened(self.settings, shrink))
+        kind: Any = AGENTS.find(self.agent, f"recipe {self.summary!r}: agent").config
+        known = [one.name for one in fields(kind)]
+        for name in sorted(self.settings.keys() - known):
+            remedy = nearest(name, known) or "; a method is chosen by Recipe(agent=...)"
+            raise InputError(
+                f"recipe {self.summary!r}: settings: {name!r} is no field of {kind.__name__}{remedy}"
+            )
+        config = kind(**shortened(self.settings, shrink))
         return RunConfig(data=data, agent=recommended(config, data) if self.per_data else config)
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from chibit import recipes
+from chibit import fit, recipes
 from chibit.agents import AGENTS, BaselineConfig, ContinuousAgent, adam
 from chibit.agents.base import Agent, AgentConfig, AgentState
 from chibit.agents.markov import MarkovPolicy
@@ -34,6 +34,13 @@ class MineConfig(AgentConfig):
     """Transitions in a batch."""
     learning_rate: Positive = 0.1
     """Step size."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrongConfig(BaselineConfig):
+    agent: ClassVar[str] = "wrong"
+    batch_size: Count = 4
+    """Transitions in a batch."""
 
 
 class Mine(Agent):
@@ -174,6 +181,78 @@ def test_the_example_goes_through_every_command(folder, pendulum_file, capsys):
     for policy in policies:
         policy.reset()
     assert np.array_equal(policies[0].act(seen), policies[1].act(seen))
+
+
+PARTS = {
+    "build": lambda self: vars(self).update(net=nn.Linear(3, 1)) or {"net": adam(self.net, 1e-3)},
+    "losses": lambda self, batch: {"net": (error(self, batch).mean(), {})},
+    "act": lambda self, states: torch.tanh(self.net(states)),
+}
+
+
+def error(agent, batch):
+    return (agent.net(batch.states) - batch.actions).square()
+
+
+@pytest.mark.parametrize(
+    ("part", "given", "words"),
+    [
+        ("build", lambda self: PARTS["build"](self)["net"], "build gave Adam, expected a dictionary of opt"),
+        ("build", lambda self: PARTS["build"](self) | {"old": None}, "build gave Adam, NoneType, expected"),
+        ("losses", lambda self, batch: error(self, batch).mean(), "losses gave Tensor, expected a dict"),
+        ("losses", lambda self, batch: {"nett": (error(self, batch).mean(), {})},
+         "losses gave 'nett', expected names of the optimizers of build: net"),
+        ("losses", lambda self, batch: {"net": error(self, batch).mean()},
+         "losses gave Tensor for 'net', expected a pair: the loss, and a dictionary"),
+        ("losses", lambda self, batch: {"net": (error(self, batch), {})},
+         "losses gave float32 of shape (4, 1) as 'net', expected a tensor without dimensions"),
+        ("losses", lambda self, batch: {"net": (error(self, batch).mean().detach(), {})},
+         "losses gave float32 of shape () without a gradient as 'net'"),
+        ("losses", lambda self, batch: {"net": (error(self, batch).mean(), {"x": 1.0})},
+         "losses logs a float as 'x', expected a tensor"),
+        ("act", lambda self, states: self.net(states)[:, 0],
+         "act gave float32 of shape (4,) for states (4, 3), expected numbers in [-1, 1] of shape (4, 1)"),
+        ("act", lambda self, states: self.net(states).long(), "act gave int64 of shape (4, 1)"),
+        ("act", None, "test_what_an_agent_should_not_give_is_refused_in_one_line.<locals>.Wrong does not"),
+    ],
+)  # fmt: skip
+def test_what_an_agent_should_not_give_is_refused_in_one_line(part, given, words, pendulum_file, tmp_path):
+    class Wrong(ContinuousAgent, config=WrongConfig):
+        locals().update(PARTS | {part: given})
+
+    with pytest.raises(InputError) as refused:
+        fit(pendulum_file, Wrong, steps=3, out=tmp_path / "run", num_episodes=0)
+    assert f"agent 'wrong': {words}" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("agent", "settings", "words"),
+    [
+        (
+            "dt",
+            {"agent": "bc"},
+            "settings: 'agent' is no field of DecisionTransformerConfig; a method is chosen",
+        ),
+        ("bc", {"drop_out": 0.1}, "settings: 'drop_out' is no field of BCConfig; did you mean 'dropout'?"),
+        ("bcc", {}, "agent: got 'bcc'; did you mean 'bc'"),
+    ],
+)
+def test_a_recipe_that_no_method_fits_is_refused_in_one_line(monkeypatch, capsys, agent, settings, words):
+    recipe = recipes.Recipe(summary="odd", agent=agent, settings=settings)
+    monkeypatch.setitem(recipes.RECIPES, "odd", recipe)
+    assert main(["train", "--recipe", "odd", "--data", "x"]) == 2
+    assert f"recipe 'odd': {words}" in capsys.readouterr().err
+
+
+def test_losses_that_come_later_are_looked_at_too(pendulum_file, tmp_path):
+    class Late(ContinuousAgent, config=WrongConfig):
+        build, act = PARTS["build"], PARTS["act"]
+
+        def losses(self, batch):
+            return {"net" if self.step < 2 else "later": (error(self, batch).mean(), {})}
+
+    with pytest.raises(InputError, match="losses gave 'later', expected names"):
+        fit(pendulum_file, Late, steps=4, out=tmp_path / "run", num_episodes=0)
 
 
 @pytest.mark.parametrize("base", [BaselineConfig, AgentConfig])

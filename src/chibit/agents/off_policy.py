@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from chibit.agents.base import DEFAULT_STEPS, Agent, AgentConfig, AgentState, Policy, PolicyStep, Sampler
+from chibit.agents.contract import check_acted, check_losses, check_optimizers
 from chibit.agents.guard import StepGuard
 from chibit.agents.markov import MarkovPolicy, MarkovStep
 from chibit.core.memory import perceptron_bytes
 from chibit.core.optimizers import restore_optimizer
-from chibit.core.runtime import Runtime, read_scalars
+from chibit.core.runtime import Runtime, capture_rng, read_scalars, restore_rng
 from chibit.data.choices import Choice
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
 from chibit.data.samplers.transitions import TransitionSampler
@@ -98,10 +99,12 @@ class OffPolicyAgent(Agent):
         """Build networks and optimizers for a data set."""
         self.config, self.spec, self.runtime, self.step = config.for_steps(DEFAULT_STEPS), spec, runtime, 0
         self.optimizers = self.build()
+        check_optimizers(config.agent, self.optimizers)
         parts = {name: part for name, part in vars(self).items() if isinstance(part, nn.Module)}
         self.networks = nn.ModuleDict(parts).to(runtime.torch_device)
         self.guard: StepGuard = StepGuard(runtime.torch_device, self.optimizers.values())
         self._metrics: dict[str, float | Tensor] = {}
+        self._known: set[str] = set()  # losses that were looked at
         self._parameters = {
             name: [p for group in optimizer.param_groups for p in group["params"]]
             for name, optimizer in self.optimizers.items()
@@ -166,12 +169,27 @@ class OffPolicyAgent(Agent):
         for name, learning_rate in self.learning_rates().items():
             for group in self.optimizers[name].param_groups:
                 group["lr"] = learning_rate
-        batch = self.to_unit(batch.to(self.runtime.torch_device))
+        there = batch.to(self.runtime.torch_device)
+        batch = self.to_unit(there)
         with self.runtime.autocast():
             losses = self.losses(batch)
+        if not isinstance(losses, dict) or not losses.keys() <= self._known:
+            self._check(losses, there)
         metrics = self._descend(batch.rows, losses)
         self.updated(losses)
         return metrics
+
+    def _check(self, losses: dict[str, Loss], batch: Any) -> None:
+        """Look at losses that were not there before, and once at `act`, which takes no random number."""
+        name, device = self.config.agent, self.runtime.torch_device
+        check_losses(name, losses, self.optimizers)
+        if not self._known:
+            states, actions = self.inputs(batch)
+            rng = capture_rng(device)
+            with torch.no_grad():
+                check_acted(name, self.act(states), states, actions)
+            restore_rng(rng, device)
+        self._known |= losses.keys()
 
     def _descend(self, rows: Tensor, losses: Mapping[str, Loss]) -> Mapping[str, float | Tensor]:
         gradients = {

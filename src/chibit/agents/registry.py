@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from chibit.core.errors import InputError
 from chibit.core.plugins import AddressedRegistry, address_of
@@ -64,9 +63,11 @@ def make_agent(config: AgentConfig, spec: DatasetSpec, runtime: Runtime) -> Agen
         raise InputError(
             f"agent {config.agent!r} takes no {type(config).__name__}; known agents: {', '.join(AGENTS)}"
         )
-    if inspect.isabstract(entry.agent):
-        missing = ", ".join(sorted(entry.agent.__abstractmethods__))
-        raise InputError(f"agent {config.agent!r}: {entry.agent.__qualname__} does not define {missing}")
+    missing = sorted(_not_defined(entry.agent))
+    if missing:
+        raise InputError(
+            f"agent {config.agent!r}: {entry.agent.__qualname__} does not define {', '.join(missing)}"
+        )
     agent = entry.agent(config, spec, runtime)
     if found := misfit(config, agent.acting_modules().state_dict()):
         raise InputError(
@@ -74,3 +75,12 @@ def make_agent(config: AgentConfig, spec: DatasetSpec, runtime: Runtime) -> Agen
             "networks alone"
         )
     return agent
+
+
+def _not_defined(agent: type[Agent]) -> set[str]:
+    """Members that a class must have and lacks, or has as None."""
+    found: dict[str, Any] = {}
+    for base in reversed(agent.__mro__):
+        found |= vars(base)
+    required = {name for base in agent.__mro__ for name in vars(base).get("__abstractmethods__", ())}
+    return set(agent.__abstractmethods__) | {name for name in required if found[name] is None}

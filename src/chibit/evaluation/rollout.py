@@ -33,6 +33,8 @@ from chibit.evaluation.stage import AnyStage, Stage, on_stage
 from chibit.evaluation.summary import EvaluationSummary, summarize
 
 log = logging.getLogger(__name__)
+_ROUNDING = 1e-3
+"""How far an action may be beyond an environment's bounds without a word, for bounds of 1."""
 
 DISCOUNT = 0.99
 """Of discounted returns, per step; what `chibit judge` calls a value."""
@@ -414,3 +416,12 @@ def _check_actions(actions: np.ndarray, space: gym.Space[Any], number: int) -> N
             f"the policy gives actions of shape {actions.shape}, the environment takes {expected}; "
             "evaluate in the environment that the data comes from"
         )
+    if not isinstance(space, gym.spaces.Box):
+        return
+    slack = [_ROUNDING * np.maximum(1.0, np.abs(bound)) for bound in (space.low, space.high)]
+    if (actions < space.low - slack[0]).any() or (actions > space.high + slack[1]).any():
+        log.warning(
+            "the policy's first actions are %g to %g, the environment takes %g to %g; evaluate in the one "
+            "that the data come from",
+            actions.min(), actions.max(), space.low.min(), space.high.max(),
+        )  # fmt: skip

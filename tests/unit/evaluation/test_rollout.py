@@ -541,6 +541,17 @@ def test_actions_of_another_shape_are_refused_with_what_to_do():
     )
 
 
+@pytest.mark.parametrize(("given", "is_said"), [(200.0, True), (-1.5, True), (1.0005, False), (0.0, False)])
+def test_first_actions_beyond_the_environments_bounds_are_said(monkeypatch, caplog, given, is_said):
+    monkeypatch.setattr(logging.getLogger("chibit"), "propagate", True)  # the command line turns it off
+    rollout(FixedActions(np.full((1, 1), given, np.float32)), [Countdown(2)], [0])
+    said = [record.getMessage() for record in caplog.records]
+    assert said == is_said * [
+        f"the policy's first actions are {given:g} to {given:g}, the environment takes -1 to 1; evaluate in "
+        "the one that the data come from"
+    ]
+
+
 def test_progress_is_told_in_a_pool_too(monkeypatch):
     monkeypatch.setattr(pool_module, "make_env", lambda *_, **__: Countdown(2))
     told = []
