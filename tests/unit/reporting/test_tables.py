@@ -48,6 +48,25 @@ def test_latex(table):
     assert text.count(r"\begin") == text.count(r"\end") == 2
 
 
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [
+        ({"dt": (300, 300), "bc": (300, 300)}, ""),
+        ({"dt": (20, 20), "bc": (300, 300)}, " Gradient steps differ: DT 20, BC 300."),
+        (
+            {"dt": (20, 1_300), "bc": (300, 300)},
+            " Gradient steps differ: DT (num_steps=1300) 1,300, DT (num_steps=20) 20, BC 300.",
+        ),
+    ],
+)
+def test_the_table_of_scores_says_where_runs_took_other_numbers_of_steps(tmp_path, runs, steps, said):
+    for arm, by_seed in steps.items():
+        for seed, number in enumerate(by_seed):
+            runs.write_run(tmp_path, arm, HOPPER, seed, settings={"num_steps": number})
+    caption = analyze(read_study(tmp_path)).tables["scores"]["last4"].caption
+    assert caption.partition(" Gradient")[2] == said.partition(" Gradient")[2]
+
+
 def test_latex_breaks_sentences_into_lines(table):
     long = Table(
         key="t",

@@ -70,7 +70,7 @@ def scores_table(scores: Scores, aggregates: Mapping[str, Aggregates | None]) ->
     return Table(
         key=f"scores-{scores.rule}",
         title=f"Scores: {rule_title(scores)}",
-        caption=f"{unit}. {spread}.{bold}{below}",
+        caption=f"{unit}. {spread}.{bold}{below}{_unequal_steps(study)}",
         columns=(
             *text_columns("Arm"),
             *number_columns(*(label for _, label in kinds)),
@@ -78,6 +78,21 @@ def scores_table(scores: Scores, aggregates: Mapping[str, Aggregates | None]) ->
         ),
         rows=tuple(rows),
     )
+
+
+def _unequal_steps(study: Study) -> str:
+    """A sentence where runs on one data set took different numbers of gradient steps; else empty."""
+    taken: dict[str, dict[str, set[int]]] = {}
+    for run in study.runs:
+        taken.setdefault(run.dataset, {}).setdefault(run.arm, set()).add(int(run.config.get("num_steps", 0)))
+    differ = [arms for arms in taken.values() if len(set().union(*arms.values())) > 1]
+    found = {arm: sorted(set().union(*(arms.get(arm, ()) for arms in differ))) for arm in study.arms}
+    listed = [
+        f"{arm_label(arm)} {' and '.join(f'{number:,}' for number in numbers)}"
+        for arm, numbers in found.items()
+        if numbers
+    ]
+    return f" Gradient steps differ: {', '.join(listed)}." if listed else ""
 
 
 def _clearly_best(scores: Scores, dataset: str) -> str | None:
