@@ -2,12 +2,16 @@
 
 import json
 import logging
+import os
+import re
 import shutil
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -24,6 +28,7 @@ from chibit.core.fields import Count, Positive
 from chibit.core.runtime import resolve_runtime
 from chibit.data.load import from_arrays
 from chibit.data.samplers.transitions import TransitionSampler
+from chibit.environments.registry import ENVIRONMENTS
 from chibit.policy.policy import Policy
 
 
@@ -293,6 +298,28 @@ def test_the_example_with_values_is_trained_in_units_that_users_choose(folder, p
         for name in ("usual", "as_they_are")
     ]
     assert losses[0] < 5 < losses[1]
+
+
+def test_the_cards_example_runs_with_an_agent_and_an_environment_of_ones_own(folder, monkeypatch, capsys):
+    shutil.copy(EXAMPLES / "my_tank.py", ".")
+    monkeypatch.setattr(ENVIRONMENTS, "_entries", dict(ENVIRONMENTS._all()))
+    monkeypatch.setenv("CHIBIT_PLUGINS", "")
+    level = np.random.default_rng(0).uniform(size=(200, 1))
+    ends = np.arange(200) % 20 == 19
+    np.savez("log.npz", observations=level, actions=0.2 * level, rewards=level[:, 0], truncations=ends)
+    modules = ["--env-module", "my_tank", "--env-id", "Tank-v0"]
+    assert main(["train", "--agent", ADDRESS, "--data", "log.npz", "--out", "run", *modules, *FLAGS]) == 0
+    assert main(["export", "run", "--no-video", "--out", "policy"]) == 0
+    (code,) = re.findall(r"```python\n(.*?)```", Path("policy/README.md").read_text(), flags=re.DOTALL)
+    assert code.startswith("import my_agent  # yours\nimport my_tank  # yours\nimport chibit\n")
+    (folder / "card.py").write_text(code.replace('"."', '"policy"'))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, "."]), "CHIBIT_PLUGINS": ""}
+    done = subprocess.run([sys.executable, "card.py"], env=environment, capture_output=True, text=True)
+    assert np.isfinite(float(done.stdout)), done.stderr
+    del ENVIRONMENTS._entries["Tank-v0"]
+    gym.registry.pop("Tank-v0")
+    assert main(["export", "run", "--no-video", "--out", "other"]) == 0
+    assert "# import here what registers Tank-v0\nimport chibit" in Path("other/README.md").read_text()
 
 
 def test_the_example_is_an_arm_of_a_study_and_of_its_report(folder, pendulum_file):

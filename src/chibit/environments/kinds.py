@@ -79,6 +79,10 @@ class Environment(Checked):
             env = gymnasium.make(env_id, disable_env_checker=True, **given)
             return as_vectors(from_zero(env), self.repeated_parts)
 
+    def module(self, env_id: str) -> str:
+        """What must be imported for it to be known; empty where nothing must."""
+        return ""
+
     def physics(self, env_id: str, d4rl_physics: bool) -> dict[str, Any]:
         """What decides how it moves, for provenance, as JSON values."""
         return {}
@@ -252,6 +256,11 @@ class OwnEnvironment(Environment):
         except Exception as error:
             reason = f"{type(error).__name__}: {first_line(error)}"
             raise InputError(f"environment {env_id!r} cannot be built ({reason})") from error
+
+    def module(self, env_id: str) -> str:
+        """As the base, by what builds it."""
+        name = str(self.physics(env_id, False)["entry_point"]).partition(":")[0]
+        return "" if name == "__main__" or name.startswith("gymnasium.") else name
 
     def physics(self, env_id: str, d4rl_physics: bool) -> dict[str, Any]:
         """What builds it."""

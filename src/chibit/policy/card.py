@@ -103,6 +103,7 @@ def model_card(
     reads_missions: bool = False,
     notes: Sequence[str] = (),
     files: Sequence[str] = (),
+    imports: Sequence[str] = (),
 ) -> str:
     """Write the card.
 
@@ -115,6 +116,7 @@ def model_card(
         reads_missions: whether it is told in words what an episode is for; it normalizes nothing then.
         notes: lines below them.
         files: lines on what else is in the folder.
+        imports: lines of Python for modules of the user's own.
 
     Returns:
         Markdown with a YAML head.
@@ -148,7 +150,7 @@ A policy for {place}, learned offline from logged trajectories by chibit's metho
 ## Use
 
 ```python
-{_example(spec, reads_missions)}
+{"".join(f"{line}{chr(10)}" for line in imports)}{_example(spec, reads_missions)}
 ```
 {further}"""
 

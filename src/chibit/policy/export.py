@@ -11,6 +11,8 @@ from chibit.core.files import write_atomic
 from chibit.core.shared_folder import shared_folder
 from chibit.core.temporary import remove
 from chibit.data.dataset import DatasetSpec
+from chibit.environments.kinds import missing_extra
+from chibit.environments.registry import ENVIRONMENTS
 from chibit.policy.card import PolicyScore, model_card
 from chibit.policy.format import checked_target, write_policy
 from chibit.policy.onnx_policy import GRAPH
@@ -104,9 +106,19 @@ def export_with_extras(
             reads_missions=agent.config.reads_missions,
             notes=notes,
             files=files,
+            imports=_imports(saved.agent_class, spec.env_id),
         )
         write_atomic(inside / _CARD, card)
     return no_film
+
+
+def _imports(agent_class: str, env_id: str | None) -> list[str]:
+    """Lines of Python by which a user's own agent and environment become known."""
+    row = None if env_id is None else ENVIRONMENTS.get(env_id)
+    modules = (agent_class.partition(":")[0], "" if row is None or env_id is None else row.module(env_id))
+    lines = [f"import {module}  # yours" for module in dict.fromkeys(filter(None, modules))]
+    missing = env_id is not None and row is None and not missing_extra(env_id)
+    return [*lines, f"# import here what registers {env_id}"] if missing else lines
 
 
 def film(agent: Agent, spec: DatasetSpec, path: Path, *, target_return: float | None, seed: int) -> None:
