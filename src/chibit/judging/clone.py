@@ -124,9 +124,10 @@ class Clone(nn.Module):
         where next to nothing is left: that is the clone's own error.
         """
         if self.is_discrete:
-            expected, units = self.probabilities(dataset.observations), 1.0
+            expected = self.probabilities(dataset.observations)
         else:
-            expected, units = self.moments(dataset.observations)[0], self.scales.action_std.numpy()
+            expected, _ = self.moments(dataset.observations)
+        units = self.scales.action_std.numpy()  # 1 of choices
         actions = code_actions(dataset.actions, self.spec) / units
         left = actions - expected / units
         if (left**2).sum() <= _UNEXPLAINED * ((actions - actions.mean(0)) ** 2).sum():
