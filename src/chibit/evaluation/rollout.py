@@ -168,6 +168,12 @@ def _open_pool(policy: Policy, kind: Kind) -> EnvironmentPool:
         )
         return pool
     pool.close()
+    log.warning(
+        "%s has no limit of steps: episodes are cut after %d, as those of the policy's data; "
+        "max_episode_steps says another",
+        kind.env_id,
+        limit,
+    )
     return EnvironmentPool(*kind._replace(max_episode_steps=limit))
 
 

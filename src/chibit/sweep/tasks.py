@@ -48,9 +48,9 @@ class Task:
         """Whether nothing is left to do."""
         if not (self.path / "result.json").is_file():
             return False
-        trackers = {"tensorboard": self.config.tensorboard, "wandb": self.config.wandb is not None}
-        if any(wanted and not (self.path / folder).is_dir() for folder, wanted in trackers.items()):
-            return False  # they are told what a finished run has logged
+        untold = self.config.tensorboard and not (self.path / "tensorboard").is_dir()
+        if untold or (self.config.wandb is not None and not (self.path / "wandb").is_dir()):
+            return False  # trackers are told what a finished run has logged
         return not self.attention or any((self.path / "attention").glob("*.npz"))
 
 

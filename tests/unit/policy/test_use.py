@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 
 import gymnasium as gym
 import numpy as np
@@ -275,12 +276,19 @@ def test_an_evaluation_is_decided_by_its_seed(registry):
     assert len({returns(seed) for seed in range(4)}) > 1
 
 
-def test_an_environment_may_last_longer_than_the_log():
-    """In an evaluation its limit counts, and by hand the log's."""
-    policy = make("bc")
+def test_an_environment_may_last_longer_than_the_log(monkeypatch, caplog):
+    """In an evaluation its limit counts, or the caller's; where there is none, and by hand, the log's."""
+    monkeypatch.setattr(logging.getLogger("chibit"), "propagate", True)  # the command line turns it off
+    policy, asked = make("bc"), {"target_returns": [None], "num_episodes": 1, "seed": 0}
     policy.max_episode_steps = 4
-    (episode,) = evaluate(policy, CountdownEnv, target_returns=[None], num_episodes=1, seed=0)
-    assert episode.episode_lengths == (10,) and policy.max_episode_steps == 4
+    for env, given, length in (
+        (lambda: gym.wrappers.TimeLimit(CountdownEnv(), 50), None, 10),
+        (CountdownEnv, 50, 10),
+        (CountdownEnv, None, 4),
+    ):
+        (episode,) = evaluate(policy, env, max_episode_steps=given, **asked)
+        assert episode.episode_lengths == (length,) and policy.max_episode_steps == 4
+    assert "has no limit of steps: episodes are cut after 4, as those of the policy's data" in caplog.text
     with pytest.raises(InputError, match="time limit of 4 steps"):
         play(policy, 10)
 
