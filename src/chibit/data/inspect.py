@@ -247,8 +247,8 @@ def _action_notes(dataset: TrajectoryDataset) -> Iterator[str]:
     if not constant and dataset.spec.act_dim == 1 and (dataset.actions == np.round(dataset.actions)).all():
         low, high = int(dataset.actions.min()), int(dataset.actions.max())
         yield (
-            f"actions are whole numbers, {low:,} to {high:,}, given as continuous: taken as a quantity; give "
-            "integers where they are choices"
+            f"actions are whole numbers, {low:,} to {high:,}, given as continuous: taken as a quantity; "
+            "where they are choices give integers, without --continuous-actions"
         )
 
 

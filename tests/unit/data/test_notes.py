@@ -193,7 +193,7 @@ def test_unusual_action_numbers_are_said(build):
 def test_whole_numbers_given_as_continuous_actions_are_said(build):
     actions = (np.arange(40) % 4).astype(np.float64)[:, None]
     assert "0 to 3" in said(
-        build(actions=actions), "given as continuous", "give integers where they are choices"
+        build(actions=actions), "given as continuous", "where they are choices give integers"
     )
 
 

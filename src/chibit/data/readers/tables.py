@@ -243,7 +243,9 @@ class TableFormat(ApartColumnFormat):
             if ours in ("terminations", "truncations")
             else "write a number, or take the line out"
         )
-        if ours == "actions" and len(labels) <= _MOST_LABELS:
+        if texts and all(text is not None and _is_number(text) for text in texts):
+            numbers = "write them without quotes"
+        elif ours == "actions" and len(labels) <= _MOST_LABELS:
             pairs = ", ".join(f"{label[:20]} as {number}" for number, label in enumerate(labels))
             numbers = f"write choices as whole numbers from 0 ({pairs})"
         elif ours == "observations" and 1 < len(labels) <= _MOST_LABELS:
@@ -322,7 +324,7 @@ def _times(column: Any) -> np.ndarray:
         column, kind = column.cast(kind.value_type), kind.value_type
     if types.is_time(kind) or types.is_duration(kind):
         wide = pa.time64("us") if types.is_time(kind) else pa.duration("us")
-        column, kind = column.cast(wide).cast(pa.int64()), pa.int64()
+        return np.asarray(column.cast(wide).cast(pa.int64()).to_numpy()) / 1e6  # seconds
     if types.is_integer(kind) or types.is_floating(kind):
         return np.asarray(column.to_numpy())
     is_text = types.is_string(kind) or types.is_large_string(kind)

@@ -50,7 +50,9 @@ def find_time(names: Sequence[str], used: Mapping[str, Sequence[str]], reading: 
 def in_order(
     columns: Mapping[str, Column], is_last: np.ndarray, column: TimeColumn, where: str, *, may_sort: bool
 ) -> tuple[dict[str, Column], tuple[str, ...]]:
-    """Sort the rows of each episode by time, where they are not, and say so.
+    """Sort the rows of each episode by the time that the user names; say where one of a usual name goes back.
+
+    A usual name may mean something else, as steps left, the time of a day that ends, or a temperature.
 
     Args:
         columns: all of the file, `time` among them: numbers or datetime64, NaN or NaT where it is neither.
@@ -68,48 +70,42 @@ def in_order(
     rest = {name: values for name, values in columns.items() if name != TIME}
     times = np.asarray(columns[TIME][0 : len(is_last)])
     within = ~is_last[:-1]
-    problem = _problem(times, within, column, may_sort=may_sort)
+    problem = _problem(times)
+    if problem and not column.is_said:
+        return rest, ()
+    goes_back = np.zeros(0, bool) if problem else within & (_steps(times) < 0)
+    if goes_back.any() and not may_sort:
+        problem = (
+            "it goes back within episodes, which only their ends tell apart; sort the rows, or name episode="
+        )
     if problem and column.is_said:
         raise InputError(f"{where}: {TIME}: {problem}; mend it, or say {TIME}=none to take rows as they come")
-    if problem:
-        return rest, (f"rows are taken as they come, not by column {column.name}: {problem}",)
-    times = times.reshape(-1)
+    episodes = np.cumsum(is_last) - is_last
+    number = f"{len(np.unique(episodes[:-1][goes_back])):,} of {count(int(is_last.sum()), 'episode')}"
+    if goes_back.any() and not column.is_said:
+        remedy = f"--columns {TIME}={column.name} sorts them" if may_sort else "name episode=, or sort them"
+        return rest, (
+            f"column {column.name} goes back in {number}: rows are taken as they come; {remedy}, if it says "
+            "when a step was",
+        )
     notes: list[str] = []
-    goes_back = within & (_steps(times) < 0)
     if goes_back.any():
-        episodes = np.cumsum(is_last) - is_last
         order = np.lexsort((times, episodes))
         times = times[order]
-        ties = int((within & (_steps(times) == 0)).sum())
-        if ties and not column.is_said:
-            raise InputError(
-                f"{where}: rows are not in the order of column {column.name}, which has "
-                f"{count(ties, 'time')} "
-                f"twice; say --columns {TIME}={column.name} to have them sorted, or {TIME}=none to take them "
-                "as they come"
-            )
         rest = {n: v if n == EPISODE else np.asarray(v[0 : len(order)])[order] for n, v in rest.items()}
-        number = f"{len(np.unique(episodes[:-1][goes_back])):,} of {count(int(is_last.sum()), 'episode')}"
-        notes.append(f"sorted the rows of {number} by {column.name} ({TIME}=none takes them as they come)")
-    return rest, (*notes, *_uneven(_steps(times)[within], column, times.dtype.kind == "M"))
+        notes.append(f"sorted the rows of {number} by {column.name}")
+    steps = _steps(times)[within]
+    if not column.is_said and 2 * int((steps == 0).sum()) > len(steps):
+        return rest, ()  # a day, or whatever else stays the same
+    return rest, (*notes, *_uneven(steps, column, times.dtype.kind == "M"))
 
 
-def _problem(times: np.ndarray, within: np.ndarray, column: TimeColumn, *, may_sort: bool) -> str:
+def _problem(times: np.ndarray) -> str:
     """Why a column is no time to go by; empty where it is one."""
     if times.size != len(times):
         return "it holds several numbers a row"
-    times = times.reshape(-1)
-    lacks = np.isnat(times) if times.dtype.kind == "M" else ~np.isfinite(times)
-    if lacks.any():
-        row = int(np.flatnonzero(lacks)[0])
-        return f"row {row} (from 0) is neither a number nor a time as 2026-10-01T00:15"
-    steps = _steps(times)[within]
-    if not column.is_said and 2 * int((steps == 0).sum()) > len(steps):
-        return "it stays the same at most steps"
-    if (steps < 0).any() and not may_sort:
-        return (
-            "it goes back within episodes, which only their ends tell apart; sort the rows, or name episode="
-        )
+    if (np.isnat(times) if times.dtype.kind == "M" else ~np.isfinite(times)).any():
+        return "not every row has a number, or a time as 2026-10-01T00:15, all with a zone or none"
     return ""
 
 

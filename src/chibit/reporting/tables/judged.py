@@ -147,7 +147,8 @@ def learning_table(study: Study) -> Table | None:
     return Table(
         key="judged-learning",
         title="Action error while learning",
-        caption="At the end of training: on held-out episodes, at its lowest, on the tenth of them with the "
+        caption="Mean squared, in the actions' own units (of choices the share of other ones). At the end of "
+        "training: on held-out episodes, at its lowest, on the tenth of them with the "
         "best returns, and on episodes that were trained on. A small error makes no good policy where the "
         "log holds bad ones, and its lowest point is no better place to stop (docs/judging.md).",
         columns=(
