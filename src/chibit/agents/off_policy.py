@@ -24,7 +24,7 @@ from chibit.agents.guard import StepGuard
 from chibit.agents.markov import MarkovPolicy, MarkovStep
 from chibit.core.memory import perceptron_bytes
 from chibit.core.optimizers import restore_optimizer
-from chibit.core.runtime import Runtime, capture_rng, read_scalars, restore_rng
+from chibit.core.runtime import Runtime, capture_rng, evaluating, read_scalars, restore_rng
 from chibit.data.choices import Choice
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
 from chibit.data.samplers.transitions import TransitionSampler
@@ -186,7 +186,7 @@ class OffPolicyAgent(Agent):
         if not self._known:
             states, actions = self.inputs(batch)
             rng = capture_rng(device)
-            with torch.no_grad():
+            with evaluating(self.modules()), torch.no_grad():
                 check_acted(name, self.act(states), states, actions)
             restore_rng(rng, device)
         self._known |= losses.keys()

@@ -24,8 +24,6 @@ FAR = 3.0
 _RARE = 0.0027
 """Probability of a choice that is as rare as that."""
 _BLOCK_ROWS = 1 << 14
-_UNEXPLAINED = 0.05
-"""Share of the variance of actions below which what the clone leaves is its own error."""
 
 
 class Clone(nn.Module):
@@ -117,11 +115,11 @@ class Clone(nn.Module):
         mean, std = self.moments(observations)
         return float((np.abs(actions - mean) > FAR * std).any(1).mean())
 
-    def persistence(self, dataset: TrajectoryDataset) -> float:
-        """How far what it leaves unexplained of logged actions goes on in the next step, as a correlation.
+    def unexplained(self, dataset: TrajectoryDataset) -> tuple[float, float]:
+        """What it leaves of logged actions: its share of their variance, and a correlation: how it goes on.
 
-        It does where several policies acted, or one that remembers, or that saw more than is in the log. 0
-        where next to nothing is left: that is the clone's own error.
+        It goes on in the next step where several policies acted, or one that remembers, or that saw more than
+        is in the log; and where the clone cannot learn what was done, since states go on too.
         """
         if self.is_discrete:
             expected = self.probabilities(dataset.observations)
@@ -130,13 +128,13 @@ class Clone(nn.Module):
         units = self.scales.action_std.numpy()  # 1 of choices
         actions = code_actions(dataset.actions, self.spec) / units
         left = actions - expected / units
-        if (left**2).sum() <= _UNEXPLAINED * ((actions - actions.mean(0)) ** 2).sum():
-            return 0.0
+        varied = float(((actions - actions.mean(0)) ** 2).sum())
         goes_on = np.ones(len(left), bool)
         goes_on[dataset.episode_starts[1:] - 1] = False
         first, second = left[goes_on], left[1:][goes_on[:-1]]
         size = np.sqrt((first**2).sum() * (second**2).sum())
-        return float((first * second).sum() / size) if size > 0 else 0.0
+        share = float((left**2).sum()) / varied if varied > 0 else 0.0
+        return share, float((first * second).sum() / size) if size > 0 else 0.0
 
     def policy(self) -> ClonePolicy:
         """To play it."""

@@ -32,12 +32,15 @@ from chibit.policy.policy import Policy
 LEAST_EPISODES = 10
 """Below it a held-out episode or two decide everything."""
 _REPLAYED, _BEST = 20, 0.1
-_PERSISTENT = 0.25
-"""Correlation of what is unexplained of successive actions from which on a note says so."""
+_PERSISTENT, _UNEXPLAINED = 0.25, 0.05
+"""Correlation of what is unexplained of successive actions from which on a note says so, where it is more
+than this share of the actions' variance."""
 _NOISY = 0.2
 """Share of the variance of rewards taken for noise from which on a note says so."""
 _RARE = 0.01
-"""Share of the steps with the least rewards, which may be freaks."""
+"""Share of the stretches with the least rewards, which may be freaks."""
+_STRETCH = 5
+"""Steps of a stretch."""
 _SECONDS_A_FIT_STEP, _SECONDS_A_MODEL_STEP, _USUAL_WIDTH = 0.006, 0.002, 300
 """Rough, on one core of a server: a gradient step of model or clone, a step of all episodes in the model;
 twice that for so many observed numbers and choices."""
@@ -238,12 +241,12 @@ class Judge:
                 f"episodes are cut after {count(self.horizon, 'step')} of {spec.max_episode_steps:,}, in the "
                 "model and in the log: returns and values are of so many"
             )
-        persistence = self.fitted.clone.persistence(self._held_out)
-        if persistence > _PERSISTENT:
+        share, persistence = self.fitted.clone.unexplained(self._held_out)
+        if persistence > _PERSISTENT and share > _UNEXPLAINED:
             yield (
-                "who acted knew more than the observations hold, or several policies acted: what the "
-                f"observation does not explain of an action goes on in the next one (correlation "
-                f"{persistence:.2f}). If what they knew moves rewards too, no number here is right"
+                f"what observations do not explain of actions ({share:.0%} of the variance) goes on from "
+                f"step to step (correlation {persistence:.2f}): several policies, a memory, a clone that "
+                "learns badly, or knowledge that the log lacks; if that moves rewards, no number is right"
             )
         test = self.fitted.self_test
         if test.noise > _NOISY and not test.unfit:
@@ -347,11 +350,19 @@ def rough_seconds(
 
 
 def reward_floor(dataset: TrajectoryDataset) -> float:
-    """The least that a step of the log brings, but for one in a hundred; at most 0 where episodes terminate.
+    """The least that steps of the log bring on average; at most 0 where episodes terminate.
 
-    What lies above it can be lost, so that errors are shares of that. A termination ends all rewards.
+    What lies above it can be lost, so that errors are shares of that. A termination ends all rewards. It is
+    the mean over stretches of 5 steps, or of an episode that is shorter, which one in a hundred does not
+    reach: a rare penalty is not the price of every step.
     """
-    least = float(np.quantile(dataset.rewards, _RARE))
+    sums = np.concatenate([[0.0], np.cumsum(dataset.rewards, dtype=np.float64)])
+    lengths = np.minimum(_STRETCH, np.repeat(dataset.episode_lengths, dataset.episode_lengths))
+    begins = np.arange(dataset.num_steps)
+    left = np.repeat(dataset.episode_starts[1:], dataset.episode_lengths) - begins
+    begins = begins[left >= lengths]
+    means = (sums[begins + lengths[begins]] - sums[begins]) / lengths[begins]
+    least = float(np.quantile(means, _RARE))
     return min(0.0, least) if dataset.terminations.any() else least
 
 

@@ -139,7 +139,7 @@ class SelfTest(Checked):
     @property
     def noise(self) -> float:
         """Share of the variance of the sum of rewards that is taken for noise: the largest of short ones."""
-        return 1.0 - min(self.ceilings[: self._num_short], default=1.0)
+        return 1.0 - max(0.0, min(self.ceilings[: self._num_short], default=1.0))
 
     @property
     def horizon(self) -> int:

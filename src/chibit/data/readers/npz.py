@@ -88,7 +88,7 @@ def _load(
         names = [name for name in archive.names if name != _ENV_ID]
         found = locate_columns(names, str(path), reading)
         time = find_time(names, found, reading)
-        if time.name and (time.is_said or archive.declared(time.name)[1].kind in "fiuM"):
+        if time.name and (time.is_said or _may_be_time(archive, time.name, found)):
             found[TIME] = (time.name,)
         check_arrays(archive, path, [*env_id, *(name for theirs in found.values() for name in theirs)], found)
         check_needed(found, names, str(path), reading)
@@ -108,6 +108,13 @@ def _load(
     is_last = last_rows(columns[EPISODE], str(path)) if has_ids else find_ends(columns, str(path))
     columns, more = in_order(columns, is_last, time, str(path), may_sort=has_ids)
     return columns, name, described, (*notes, *more)
+
+
+def _may_be_time(archive: Npz, name: str, found: Mapping[str, Sequence[str]]) -> bool:
+    """Whether an array that only its name calls one of times has a number or a time for each row."""
+    shape, dtype = archive.declared(name)
+    rows = {archive.declared(each)[0][:1] for theirs in found.values() for each in theirs}
+    return dtype.kind in "fiuM" and rows == {shape}
 
 
 def check_arrays(
