@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from itertools import islice
 
 DIGITS = 3
 """Significant digits of a measured number."""
@@ -55,6 +56,12 @@ def format_mean(mean: float, std: float | None) -> str:
 def count(number: int, what: str) -> str:
     """``1 episode``, ``12 episodes``."""
     return f"{number:,} {what}" + ("" if number == 1 else "s")
+
+
+def listed(items: Iterable[object], most: int = 10, separator: str = ", ") -> str:
+    """``1, 2, 5``, or the first of many: ``1, 2, 5, ...``."""
+    shown = list(map(str, islice(items, most + 1)))
+    return separator.join(shown if len(shown) <= most else [*shown[:most], "..."])
 
 
 def format_score(

@@ -130,7 +130,8 @@ class AddressedRegistry(Registry[T]):
         if is_address(address):
             remedy = f"give {self._flag} {address} (in Python: import {address.partition(':')[0]})"
             raise InputError(f"{where}: {key!r} is not chibit's own; {remedy}")
-        raise InputError(f"{where}: got {key!r}{nearest(str(key), self)}; known: {', '.join(self)}")
+        known = f"known: {', '.join(self)}, and your own as MODULE:NAME"
+        raise InputError(f"{where}: got {key!r}{nearest(str(key), self)}; {known}")
 
     def load(self, address: str) -> str:
         """Import the user's module that defines a thing.

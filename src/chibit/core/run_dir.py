@@ -19,6 +19,7 @@ from chibit.core.config import config_hash, parse_json, read_json
 from chibit.core.errors import BusyError, DamagedFileError, InputError, UserError, resource_error
 from chibit.core.fields import shown
 from chibit.core.files import append, make_folder, open_regular, require_inside, write_atomic
+from chibit.core.formatting import listed
 from chibit.core.platform import flush
 from chibit.core.run_records import (
     DescriptionRecord,
@@ -76,7 +77,7 @@ class RunDir:
         given = json.loads(json.dumps(description))
         changes = list(_changes(_identity(run.description()), _identity(given)))
         if changes:
-            told = "; ".join([*changes[:_MOST_TOLD], *(["..."] if len(changes) > _MOST_TOLD else [])])
+            told = listed(changes, _MOST_TOLD, "; ")
             raise InputError(f"{path}: holds a run with another configuration ({told}); choose another --out")
         run.own_folder("checkpoints")
         return run

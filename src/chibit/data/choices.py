@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import NamedTuple
 
@@ -142,8 +142,3 @@ def constant_columns(rows: np.ndarray) -> tuple[int, ...]:
     """Find the columns of (N, columns) float32 rows that never change but for rounding."""
     moments = RunningMoments.of(rows)
     return tuple(np.flatnonzero(is_constant(moments.mean, moments.std)).tolist())
-
-
-def listed(numbers: Sequence[int]) -> str:
-    """``1, 2, 5``, ten at most."""
-    return ", ".join(map(str, numbers[:_MOST])) + (", ..." if len(numbers) > _MOST else "")

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from chibit.core.arrays import Rows, write_npz
 from chibit.core.errors import InputError
 from chibit.core.files import make_folder
-from chibit.core.formatting import format_setting
+from chibit.core.formatting import format_setting, listed
 from chibit.data.dataset import TrajectoryDataset
 from chibit.data.load import complete, load_dataset, open_recording, read_reading
 from chibit.data.readers.recording import BLOCK_ROWS, Block, Recording
@@ -296,5 +296,5 @@ def _differences(before: TrajectoryDataset, after: TrajectoryDataset) -> Iterato
 
 def _shown(value: Any) -> str:
     if isinstance(value, tuple):
-        return "(" + ", ".join(map(_shown, value[:6])) + (", ..." if len(value) > 6 else "") + ")"
+        return f"({listed(map(_shown, value), 6)})"
     return format_setting(value) if isinstance(value, float) else str(value)

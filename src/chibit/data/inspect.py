@@ -13,8 +13,8 @@ from rich.text import Text
 
 from chibit.core.bins import bin_range
 from chibit.core.errors import DamagedFileError
-from chibit.core.formatting import count, format_number
-from chibit.data.choices import Choice, choices, constant_columns, constant_dimensions, listed, table_lines
+from chibit.core.formatting import count, format_number, listed
+from chibit.data.choices import Choice, choices, constant_columns, constant_dimensions, table_lines
 from chibit.data.copies import first_copies
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
 from chibit.data.ranges import MOST_DIMENSIONS, Dimension, dimensions, far_out, named
@@ -284,11 +284,10 @@ def _renumbered(dataset: TrajectoryDataset) -> str:
     if dataset.spec.env_id is not None or number > _MANY_ACTIONS:
         return ""
     values = np.unique(dataset.actions).tolist()
-    pairs = ", ".join(f"{value:,} to {i}" for i, value in enumerate(values[:3]))
-    more = ", ..." if len(values) > 3 else ""
+    pairs = listed((f"{value:,} to {i}" for i, value in enumerate(values)), 3)
     return (
         f": a policy has an output for each of the {number:,}; number those that occur "
-        f"from 0 ({pairs}{more}), or say --continuous-actions (give floats) where they are a quantity"
+        f"from 0 ({pairs}), or say --continuous-actions (give floats) where they are a quantity"
     )
 
 

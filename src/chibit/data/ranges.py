@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from chibit.core.formatting import count, format_number
+from chibit.core.formatting import count, format_number, listed
 from chibit.data.dataset import TrajectoryDataset
 from chibit.data.readers.columns import NAMES
 from chibit.data.statistics import RunningMoments, blocks_of
@@ -65,8 +65,7 @@ def dimensions(dataset: TrajectoryDataset) -> tuple[Dimension, ...]:
 
 def named(dataset: TrajectoryDataset, what: str, numbers: tuple[int, ...]) -> str:
     """``1 temp, 2, 5``, ten at most."""
-    shown = (f"{i} {_name(dataset, what, i)}".strip() for i in numbers[:_MOST])
-    return ", ".join(shown) + (", ..." if len(numbers) > _MOST else "")
+    return listed((f"{i} {_name(dataset, what, i)}".strip() for i in numbers), _MOST)
 
 
 def far_out(dataset: TrajectoryDataset) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from chibit.core.formatting import count, format_mean, format_number, format_setting
+from chibit.core.formatting import count, format_mean, format_number, format_setting, listed
 
 
 @pytest.mark.parametrize(
@@ -60,3 +60,9 @@ def test_what_was_chosen_is_shown_as_it_was_given(value, expected):
 
 def test_counts():
     assert (count(1, "episode"), count(1200, "step")) == ("1 episode", "1,200 steps")
+
+
+def test_long_lists_show_that_they_go_on():
+    assert listed(range(3), 3) == "0, 1, 2"
+    assert listed(iter("abcd"), 3, "; ") == "a; b; c; ..."
+    assert listed([]) == ""

@@ -13,6 +13,7 @@ import numpy as np
 
 from chibit.core.errors import InputError
 from chibit.core.files import nearest, read_regular
+from chibit.core.formatting import listed
 from chibit.data.readers.unpickler import COLUMN_NAMES, EPISODE_NAMES, MalformedError, find_usual
 
 EPISODE = "episode"
@@ -129,22 +130,30 @@ def read_beside(path: Path) -> dict[str, Any]:
         raise InputError(f"{file}: not a mapping of columns ({error}); mend or rename it") from error
 
 
-def locate_columns(names: Sequence[str], where: str, reading: Reading) -> dict[str, tuple[str, ...]]:
+def locate_columns(
+    names: Sequence[str], where: str, reading: Reading, also: Sequence[str] = ()
+) -> dict[str, tuple[str, ...]]:
     """Find the columns of a file among the names in it, which are in the file's order.
 
     A column that the user's mapping does not name is known by a usual name, or by a usual name with numbers:
     ``observation_0, observation_1``.
 
+    Args:
+        names: of the columns.
+        where: they are, for messages.
+        reading: the user's mapping.
+        also: names of parts of columns, which the mapping alone may use.
+
     Returns:
         Our name of each column that is there, and the file's, several where they are to be put side by side.
     """
-    times = Counter(names)
+    times, known = Counter(names), [*names, *also]
     for ours, theirs in reading.columns.items():
-        _refuse_twice(theirs, times, where)
+        _refuse_twice(theirs, Counter(known), where)
         for name in theirs:
-            if name not in names and (ours, name) != (TIME, "none"):
+            if name not in known and (ours, name) != (TIME, "none"):
                 raise InputError(
-                    f"{where}: no column {name!r} for {ours}; {_listed(names)}{nearest(name, names)}"
+                    f"{where}: no column {name!r} for {ours}; {_listed(known)}{nearest(name, known)}"
                 )
     columns = {}
     for ours, usual in _NAMES.items():
@@ -183,7 +192,7 @@ def check_needed(columns: Collection[str], found: Iterable[str], where: str, rea
 
 
 def _listed(names: Iterable[str]) -> str:
-    return f"found {', '.join(sorted(names)[:20]) or 'nothing'}"
+    return f"found {listed(sorted(names), 20) or 'nothing'}"
 
 
 def describe_columns(
@@ -196,19 +205,19 @@ def describe_columns(
         found: what `locate_columns` gives.
         widths: numbers of a row in the columns that are used.
     """
-    listed = {}
+    known = {}
     for ours in ("observations", "actions"):
         theirs = found[ours]
         parts = [
             [name] if widths[name] == 1 else [f"{name}[{i}]" for i in range(widths[name])] for name in theirs
         ]
         if sum(map(len, parts)) <= _MOST_NAMES and (len(theirs) > 1 or widths[theirs[0]] == 1):
-            listed[ours] = [name for part in parts for name in part]
+            known[ours] = [name for part in parts for name in part]
     used = {name for theirs in found.values() for name in theirs}
     unused = [name for name in dict.fromkeys(names) if name and name not in used]
     more = f" and {len(unused) - 20:,} more" if len(unused) > 20 else ""
     notes = (f"columns that are not used: {', '.join(unused[:20])}{more}",) if unused else ()
-    return {NAMES: listed} if listed else {}, notes
+    return {NAMES: known} if known else {}, notes
 
 
 class Quantities:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO, ClassVar
 
+from chibit.data.readers.nested import Header
 from chibit.data.readers.tables import TableFormat
 
 _MAX_HEADER_BYTES = 1 << 20
@@ -19,9 +20,9 @@ class CsvTables(TableFormat, key="csv"):
     first_line: ClassVar[int | None] = 2
     expected = ".csv or .tsv (a row a step)"
 
-    def read_names(self, file: BinaryIO) -> tuple[list[str], int]:
+    def read_header(self, file: BinaryIO) -> Header:
         """Read the first line."""
-        return _header(file)[0], 0
+        return Header(_header(file)[0])
 
     def read_table(self, file: BinaryIO, names: Sequence[str]) -> Mapping[str, Any]:
         """Read columns, whose types follow from all of their rows."""

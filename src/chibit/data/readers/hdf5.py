@@ -18,6 +18,7 @@ import numpy as np
 from chibit.core.arrays import reading
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.files import check_regular
+from chibit.core.formatting import listed
 from chibit.data.readers.columns import Column
 from chibit.data.readers.recording import declared_bytes
 from chibit.data.readers.size_limits import check_declared_size
@@ -87,7 +88,7 @@ class Hdf5Group:
 
     def _open(self, name: str, where: str) -> Any:
         if not self._id.links.exists(name.encode()):
-            found = ", ".join(sorted(self.names())[:20]) or "nothing"
+            found = listed(sorted(self.names()), 20) or "nothing"
             raise InputError(f"{self._path}: no {where.removeprefix('/')}; found {found}")
         kind = self._id.links.get_info(name.encode()).type
         if kind != h5py.h5l.TYPE_HARD:

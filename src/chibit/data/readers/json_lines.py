@@ -1,10 +1,11 @@
-"""Tables in files of JSON lines: an object a step, with numbers and lists of numbers."""
+"""Tables in files of JSON lines: an object a step, with numbers, lists of numbers, and objects of these."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO, ClassVar
 
+from chibit.data.readers.nested import Header, flat, header_of
 from chibit.data.readers.tables import TableFormat
 
 
@@ -15,13 +16,13 @@ class JsonLines(TableFormat, key="json lines"):
     first_line: ClassVar[int | None] = 1
     expected = ".jsonl or .ndjson (an object a step)"
 
-    def read_names(self, file: BinaryIO) -> tuple[list[str], int]:
+    def read_header(self, file: BinaryIO) -> Header:
         """Read the file, since names may come late."""
-        return list(_read(file).column_names), 0
+        return header_of(_read(file).schema)
 
     def read_table(self, file: BinaryIO, names: Sequence[str]) -> Mapping[str, Any]:
         """Read all columns."""
-        table: Mapping[str, Any] = _read(file)
+        table: Mapping[str, Any] = flat(_read(file))
         return table
 
 

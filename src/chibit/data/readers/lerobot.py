@@ -23,6 +23,7 @@ from chibit.core.arrays import reading as reading_errors
 from chibit.core.config import read_json
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.files import list_folder, open_regular, read_regular
+from chibit.core.formatting import listed
 from chibit.data.readers.columns import EPISODE, Column, Reading, locate_columns
 from chibit.data.readers.episodes import join_episodes
 from chibit.data.readers.origin import Origin, file_name
@@ -60,7 +61,9 @@ class LeRobot(Parquet, key="lerobot"):
             _data_files(path),
             path,
             reading,
-            lambda file: self.read_columns(file, path, lambda names: _check(wanted, names, file), reading)[0],
+            lambda file: self.read_columns(
+                file, path, lambda header: _check(wanted, header.names, file), reading
+            )[0],
         )
         total, found = info.get("total_frames"), columns[EPISODE].shape[0]
         if total != found and not damaged:
@@ -95,7 +98,7 @@ class LeRobot(Parquet, key="lerobot"):
         if not table.is_file():
             return {}
         with open_regular(table, inside=path, most=_MAX_TASK_BYTES) as file, reading_errors(table):
-            names = self.read_names(file)[0]
+            names = self.read_header(file).names
             [text] = [name for name in names if name != _TASK]
             file.seek(0)
             found: Any = self.read_table(file, [_TASK, text])
@@ -190,6 +193,6 @@ def _range(info: Mapping[str, Any], path: Path, part: str) -> tuple[int, float]:
     text = splits.get(part) if isinstance(splits, dict) else None
     match = re.fullmatch(r"(\d{1,9}):(\d{1,9})", str(text))
     if match is None:
-        found = ", ".join(sorted(splits)[:20]) if isinstance(splits, dict) and splits else "none"
+        found = listed(sorted(splits), 20) if isinstance(splits, dict) and splits else "none"
         raise InputError(f"{path}: no split {part!r}; found {found}")
     return int(match[1]), int(match[2])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO, ClassVar
 
+from chibit.data.readers.nested import Header, flat, header_of
 from chibit.data.readers.tables import TableFormat
 
 
@@ -14,16 +15,16 @@ class Parquet(TableFormat, key="parquet"):
     suffixes: ClassVar[tuple[str, ...]] = (".parquet",)
     expected = ".parquet (a row a step)"
 
-    def read_names(self, file: BinaryIO) -> tuple[list[str], int]:
+    def read_header(self, file: BinaryIO) -> Header:
         """Read the description at the end of the file."""
         from pyarrow.parquet import ParquetFile
 
         description = ParquetFile(file)
-        return list(description.schema_arrow.names), int(description.metadata.num_rows)
+        return header_of(description.schema_arrow, int(description.metadata.num_rows))
 
     def read_table(self, file: BinaryIO, names: Sequence[str]) -> Mapping[str, Any]:
         """Read columns."""
         from pyarrow.parquet import ParquetFile
 
-        table: Mapping[str, Any] = ParquetFile(file).read(list(dict.fromkeys(names)), use_threads=False)
+        table: Mapping[str, Any] = flat(ParquetFile(file).read(list(dict.fromkeys(names)), use_threads=False))
         return table

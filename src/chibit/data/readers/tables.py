@@ -19,6 +19,7 @@ import numpy as np
 from chibit.core.arrays import reading as reading_errors
 from chibit.core.errors import DamagedFileError, InputError, ResourceError
 from chibit.core.files import list_folder, open_regular
+from chibit.core.formatting import listed
 from chibit.data.readers.base import FORMATS
 from chibit.data.readers.columns import (
     EPISODE,
@@ -30,6 +31,7 @@ from chibit.data.readers.columns import (
     join,
     locate_columns,
 )
+from chibit.data.readers.nested import Header
 from chibit.data.readers.origin import Origin, file_name
 from chibit.data.readers.recording import Recording, find_ends, last_rows, left_out, record_columns
 from chibit.data.readers.sandbox import ApartColumnFormat
@@ -52,6 +54,23 @@ class _Seen:
     """Of the first file."""
     description: tuple[dict[str, Any], tuple[str, ...]] | None = None
     """Of the first file, as `describe_columns` gives it."""
+    found: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Columns of the first file that has objects, by our names."""
+
+    def spread(
+        self, header: Header, found: Mapping[str, tuple[str, ...]], path: Path
+    ) -> dict[str, tuple[str, ...]]:
+        """Columns of a file with what is in objects, in the order of the first file: theirs may be any."""
+        spread = {ours: header.spread(theirs, str(path)) for ours, theirs in found.items()}
+        if not header.parts:
+            return spread
+        self.found = self.found or spread
+        for ours, theirs in spread.items():
+            first = self.found.get(ours, theirs)
+            if sorted(theirs) != sorted(first):
+                there = f"{listed(theirs, 20)} for {ours}"
+                raise InputError(f"{path}: has {there}; expected {listed(first, 20)} as in the first file")
+        return {ours: self.found.get(ours, theirs) for ours, theirs in spread.items()}
 
 
 class TableFormat(ApartColumnFormat):
@@ -68,12 +87,12 @@ class TableFormat(ApartColumnFormat):
         return super().claim(path)
 
     @abstractmethod
-    def read_names(self, file: BinaryIO) -> tuple[list[str], int]:
-        """Names of a file's columns, and its rows by its own account, 0 where it has none."""
+    def read_header(self, file: BinaryIO) -> Header:
+        """What a file says of its columns."""
 
     @abstractmethod
     def read_table(self, file: BinaryIO, names: Sequence[str]) -> Mapping[str, Any]:
-        """Some columns of a file, as arrow's."""
+        """Some columns of a file, as arrow's; those in objects under `Header.leaves`."""
 
     @contextlib.contextmanager
     def read_here_as(self, path: Path, reading: Reading) -> Iterator[tuple[Recording, Origin]]:
@@ -144,12 +163,13 @@ class TableFormat(ApartColumnFormat):
         """The columns of a file; that of episodes is 1 in the last row of each. `seen` takes in the rest."""
         is_episode = [EPISODE] if given.is_dir() else []
 
-        def find(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
-            found = locate_columns(names, str(path), reading)
-            check_needed([*found, *is_episode], names, str(path), reading)
-            time = find_time(names, found, reading)
+        def find(header: Header) -> dict[str, tuple[str, ...]]:
+            found = locate_columns(header.names, str(path), reading, header.inner)
+            check_needed([*found, *is_episode], header.names, str(path), reading)
+            time = find_time(header.names, found, reading)
             seen.time = seen.time or time
-            return found | ({TIME: (time.name,)} if time.name else {})
+            found |= {TIME: (time.name,)} if time.name else {}
+            return seen.spread(header, found, path)
 
         columns, description = self.read_columns(path, given, find, reading)
         seen.description = seen.description or description
@@ -165,7 +185,7 @@ class TableFormat(ApartColumnFormat):
         self,
         path: Path,
         given: Path,
-        find: Callable[[Sequence[str]], dict[str, tuple[str, ...]]],
+        find: Callable[[Header], dict[str, tuple[str, ...]]],
         reading: Reading,
     ) -> tuple[dict[str, Column], tuple[dict[str, Any], tuple[str, ...]]]:
         """The columns of a file by our names, which `find` tells by its own, and `describe_columns`."""
@@ -183,10 +203,10 @@ class TableFormat(ApartColumnFormat):
             if self.first_line is not None:
                 _check_encoding(file, path)
             with reading_errors(path):
-                names, num_rows = self.read_names(file)
-            found = find(names)
+                header = self.read_header(file)
+            found = find(header)
             wanted = [name for theirs in found.values() for name in theirs]
-            check_declared_size(path, num_rows * len(wanted) * _NUMBER_BYTES, size)
+            check_declared_size(path, header.num_rows * len(wanted) * _NUMBER_BYTES, size)
             if size > memory_budget():
                 raise ResourceError(f"{path}: {size >> 20:,} MB, more than half of this machine's memory")
             file.seek(0)
@@ -212,7 +232,7 @@ class TableFormat(ApartColumnFormat):
             seen = np.array(columns["observations"][0 : len(lacks_any)], np.float64)
             seen[lacks_any] = np.nan
             columns["observations"] = seen
-        return columns, describe_columns(names, found, widths)
+        return columns, describe_columns(header.leaves, found, widths)
 
     def _place(self, row: int) -> str:
         """Where a row is, for a message."""

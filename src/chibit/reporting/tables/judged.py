@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chibit.core.formatting import count, format_mean, format_number, format_setting
+from chibit.core.formatting import count, format_mean, format_number, format_setting, listed
 from chibit.judging.judgement import AtLoggedSteps, Judgement, LogProfile, PlayedInModel, beside_clone
 from chibit.judging.verdict import rank, verdict
 from chibit.reporting.read.arms import arm_label
@@ -162,10 +162,10 @@ def learning_table(study: Study) -> Table | None:
 def log_remarks(profile: LogProfile) -> Iterator[str]:
     """What is missing in a log, in sentences."""
     if profile.constant_states:
-        yield f"Observations that never change: {_listed(profile.constant_states)}."
+        yield f"Observations that never change: {listed(profile.constant_states, 20)}."
     if profile.constant_actions:
         what = "Choices that never occur" if profile.is_discrete else "Actions that never change"
-        yield f"{what}: {_listed(profile.constant_actions)}."
+        yield f"{what}: {listed(profile.constant_actions, 20)}."
     if not profile.is_discrete:
         unused = {
             i: 1 - float((action.shares > _RARE).mean())
@@ -334,7 +334,3 @@ def _cells(played: PlayedInModel, at_steps: AtLoggedSteps, clone: PlayedInModel)
 
 def _number(value: float) -> Cell:
     return Cell(text=format_number(value), sort=value)
-
-
-def _listed(numbers: Sequence[int]) -> str:
-    return ", ".join(map(str, numbers[:20])) + (", ..." if len(numbers) > 20 else "")
