@@ -38,6 +38,20 @@ def test_zero_at_a_share_is_there():
     assert find_crossing(SHARES, around(3, 0, -1), rng=rng()).at == pytest.approx(0.1)
 
 
+def test_zeros_before_a_change_have_no_sign():
+    """No run of either arm succeeds on the smallest share: the difference is zero there, and has no sign."""
+    found = find_crossing(SHARES, around(0, 2, -2), rng=rng())
+    assert found.at == pytest.approx(np.sqrt(0.1))
+    assert (found.low, found.high, found.replicates) == pytest.approx((found.at, found.at, 1.0))
+
+
+@pytest.mark.parametrize("means", [(3, 1, 0), (3, 0, 0), (3, 0, 2), (0, 0, 1)])
+def test_a_difference_that_only_vanishes_changes_no_sign(means):
+    """Both arms solve everything on the largest share, say."""
+    found = find_crossing(SHARES, around(*means), rng=rng())
+    assert (found.at, found.low, found.high, found.replicates) == (None, None, None, 0.0)
+
+
 def test_the_first_of_two_changes_counts():
     assert find_crossing(SHARES, around(2, -2, 2), rng=rng()).at == pytest.approx(np.sqrt(0.001))
 

@@ -20,7 +20,7 @@ class Crossing:
     """Where a difference that depends on the share of the data is zero."""
 
     at: float | None
-    """Share of the episodes; None where the mean differences all have one sign."""
+    """Share of the episodes; None where no mean difference has another sign than one before it."""
     low: float | None = None
     """Lower end of the 95% interval; 0 where it lies below the smallest share that was run."""
     high: float | None = None
@@ -87,15 +87,19 @@ def find_crossing(
 
 
 def _first_zero(logs: np.ndarray, means: np.ndarray) -> np.ndarray:
-    """(R,) where rows of (R, F) means first fall to zero; -inf where they begin there, inf where never."""
-    below = means <= 0
+    """(R,) where rows of (R, F) means first fall to zero on their way to a negative one.
+
+    -inf where that one comes before any positive one, inf where there is none: what is zero has no sign.
+    """
+    below = means < 0
     first = np.argmax(below, axis=1)
+    above = (means > 0) & (np.arange(len(logs)) < first[:, None])
+    # The last positive one before it: where zeros lie between the two, the first of these.
+    last = np.minimum(len(logs) - 1 - np.argmax(above[:, ::-1], axis=1), len(logs) - 2)
     rows = np.arange(len(means))
-    before = np.maximum(first - 1, 0)
-    above, under = means[rows, before], means[rows, first]
-    fall = np.where(above > under, above - under, 1.0)
-    zeros = logs[before] + (logs[first] - logs[before]) * above / fall
-    return np.where(below.any(axis=1), np.where(first == 0, -np.inf, zeros), np.inf)
+    high, low = means[rows, last], means[rows, last + 1]
+    zeros = logs[last] + (logs[last + 1] - logs[last]) * high / np.where(high > low, high - low, 1.0)
+    return np.where(below.any(axis=1), np.where(above.any(axis=1), zeros, -np.inf), np.inf)
 
 
 def trends(scores: Scores, comparisons: Sequence[Comparison]) -> list[Trend]:
