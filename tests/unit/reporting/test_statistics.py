@@ -161,6 +161,13 @@ class TestStudent:
         found = student_interval(strata([2, 2, 2]))
         assert (found.low, found.high, found.p_value) == (2.0, 2.0, 1.0)
 
+    def test_rounding_is_no_spread(self):
+        """Both arms solve two episodes of thirty more for every seed: shares of 100 in binary numbers."""
+        solved = np.array([1, 4, 2, 6, 5])
+        differences = 100 * (solved + 2) / 30 - 100 * solved / 30
+        assert np.ptp(differences) > 0
+        assert student_interval([differences]).p_value == 1.0
+
     @pytest.mark.parametrize("confidence", [0.95, 0.99])
     @pytest.mark.parametrize("shift", [0.5, 1.0, 1.5, 2.5])
     def test_the_p_value_says_what_the_interval_says(self, shift, confidence):

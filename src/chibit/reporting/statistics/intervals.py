@@ -35,6 +35,8 @@ LOOKED_CONFIDENCE = 0.99
 with it they cover 94% and more (docs/statistics.md)."""
 LOOK_FROM = 10
 """Fewest pairs on every data set before their spread may end a study."""
+_ROUNDING = 1e-9
+"""Share of a mean difference below which its standard error is that of rounding."""
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(64)
 
 
@@ -307,7 +309,8 @@ def student_interval(differences: Strata, confidence: float = CONFIDENCE) -> Stu
     value = float(mean_over_tasks(differences))
     error, freedom = (float(found) for found in mean_error(differences))
     half = error * student_quantile(confidence, freedom)
-    outside = 1.0 if error == 0 else 1.0 - float(student_within(np.array(abs(value) / error), freedom))
+    is_spread = error > _ROUNDING * abs(value)
+    outside = 1.0 - float(student_within(np.array(abs(value) / error), freedom)) if is_spread else 1.0
     return StudentInterval(
         standard_error=error,
         degrees_of_freedom=freedom,
