@@ -144,6 +144,17 @@ class TestComparison:
         assert "5 seeds" in analysis.verdict.basis
         assert not any("Nothing can be paired" in caution for caution in analysis.verdict.cautions)
 
+    def test_one_arm_on_data_sets_of_raw_returns_has_nobody_to_be_paired_with(self, tmp_path, runs):
+        runs.write_study(tmp_path, {"bc": 0.0}, ["robot", "plant"], range(6), normalized=False)
+        assert cautions_of(tmp_path) == (
+            "Left out of all means, because scored in raw returns: plant, robot.",
+        )
+
+    def test_an_arm_without_a_mean_was_not_chosen_for_it(self, tmp_path, runs):
+        arms = {"random": 0.0, "a": 1.0, "b": 40.0}
+        runs.write_study(tmp_path, arms, ["robot", "plant"], range(5), num_evaluations=3, normalized=False)
+        assert not any("for being the highest" in caution for caution in cautions_of(tmp_path))
+
     def test_what_is_tested_stands_in_the_row_of_the_only_set_that_counts(self, tmp_path, runs):
         """Beside a data set of raw returns the mean over all sets is that of the other one."""
         arms = {"random": 0.0, "chibit": 5.0}
@@ -283,6 +294,19 @@ class TestRegistered:
         assert after.student.p_value == pytest.approx(5 * before.student.p_value)
         assert any("within ±1.5" in caution for caution in analysis.verdict.cautions)
         assert "corrected for adding seeds" in analysis.tables["differences"]["last4"].caption
+
+    def test_bold_scores_too_are_corrected_for_looking(self, tmp_path, runs):
+        """Pairs of 1, 2, 4 and 5: Student's interval begins at 0.09 at 95%, and below zero at 99%."""
+        for seed, gap in enumerate([1.0, 2.0, 4.0, 5.0]):
+            for arm, score in (("random", 50.0), ("chibit", 50.0 + gap)):
+                rewrite(runs.write_run(tmp_path, arm, HOPPER, seed, num_evaluations=1), {3600.0: [score]})
+
+        def is_bold():
+            return analyze(read_study(tmp_path)).tables["scores"]["last4"].rows[0].cells[-1].strong
+
+        assert is_bold()
+        register(tmp_path, Registration(until_half_width=9.0))
+        assert not is_bold()
 
     def test_a_difference_too_small_to_matter_is_called_so(self, tmp_path, runs):
         register(tmp_path, Registration(comparisons=(("chibit", "random"),), negligible=1.5))

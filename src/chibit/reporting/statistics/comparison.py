@@ -282,6 +282,11 @@ def held_out_errors(scores: Scores) -> Measure | None:
     )
 
 
+def confidence_of(study: Study) -> float:
+    """Nominal level of what is shown as the 95% interval of a difference between arms."""
+    return CONFIDENCE if study.registration.until_half_width is None else LOOKED_CONFIDENCE
+
+
 def paired_values(
     scores: Scores, treatment: str, baseline: str, dataset: str
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -306,8 +311,7 @@ def compare(scores: Scores, treatment: str, baseline: str) -> Comparison:
     datasets = tuple(dataset for dataset in scores.aggregated if dataset in pairs)
     x = [pairs[dataset][0] for dataset in datasets]
     y = [pairs[dataset][1] for dataset in datasets]
-    looked = scores.study.registration.until_half_width is not None
-    confidence = LOOKED_CONFIDENCE if looked else CONFIDENCE
+    confidence = confidence_of(scores.study)
     return Comparison(
         treatment=treatment,
         baseline=baseline,

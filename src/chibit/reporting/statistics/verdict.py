@@ -209,7 +209,7 @@ def _against_baseline(
         cautions.append(f"{left_out} {are} left out of the comparison, because the other arm lacks the seed.")
     cautions += _registered_cautions(scores, comparison, comparisons)
     is_chosen = not _is_registered(scores, comparison) and base_name(comparison.treatment) not in _FOCUS
-    if is_chosen and len(comparisons) > 1:
+    if is_chosen and len(comparisons) > 1 and scores.strata(comparison.treatment) is not None:
         cautions.append(
             f"{arm_label(comparison.treatment)} is named for being the highest of {len(comparisons)} arms, "
             "and the highest of several is flattered by chance."
@@ -330,7 +330,8 @@ def _registered_cautions(
 def _cautions(scores: Scores, seeds: int) -> tuple[str, ...]:
     cautions = []
     if seeds == 0:
-        cautions.append("Nothing can be paired: arms are compared on the seeds that both have.")
+        if len(scores.study.arms) > 1:
+            cautions.append("Nothing can be paired: arms are compared on the seeds that both have.")
     elif seeds == 1:
         cautions.append(
             "One seed says nothing about the spread between runs; use at least 5, better 10 to 20."

@@ -9,8 +9,14 @@ import numpy as np
 from chibit.core.formatting import format_score
 from chibit.reporting.read.arms import arm_label
 from chibit.reporting.read.study import Study
-from chibit.reporting.statistics.comparison import Aggregates, Scores, behavior_mean, paired_values
-from chibit.reporting.statistics.intervals import Estimate, mean_and_std, student_interval
+from chibit.reporting.statistics.comparison import (
+    Aggregates,
+    Scores,
+    behavior_mean,
+    confidence_of,
+    paired_values,
+)
+from chibit.reporting.statistics.intervals import MIN_RUNS, Estimate, mean_and_std, student_interval
 from chibit.reporting.statistics.verdict import describe_rule, format_interval
 from chibit.reporting.tables.table import (
     EMPTY,
@@ -102,7 +108,9 @@ def _clearly_best(scores: Scores, dataset: str) -> str | None:
     if len(ranked) < 2:
         return None
     ours, theirs = paired_values(scores, ranked[0], ranked[1], dataset)
-    return ranked[0] if ours.size > 1 and student_interval([ours - theirs]).low > 0 else None
+    if ours.size < MIN_RUNS:
+        return None
+    return ranked[0] if student_interval([ours - theirs], confidence_of(scores.study)).low > 0 else None
 
 
 def _cell(scores: Scores, arm: str, dataset: str, *, strong: bool) -> Cell:
