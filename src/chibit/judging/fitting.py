@@ -164,12 +164,16 @@ def _explained(found: np.ndarray, predicted: np.ndarray) -> float:
 
 
 def _key(train: TrajectoryDataset, held_out: TrajectoryDataset, config: FitConfig) -> str:
+    spec = train.spec
     parts = {
         "schema": SCHEMA,
         "data": [train.content_hash, held_out.content_hash],
-        "bounds": [train.spec.action_low, train.spec.action_high],
+        "bounds": [spec.action_low, spec.action_high],
         "config": to_json(config),
     }
+    # Described beside the data, and not by their hash.
+    beside = {"num_actions": spec.num_actions, "state_offset": spec.state_offset}
+    parts |= {name: value for name, value in beside.items() if value}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

@@ -14,7 +14,7 @@ from chibit.judging.judge import Judge
 from chibit.judging.judgement import SelfTest
 from chibit.judging.steps import read_steps
 from chibit.judging.world import WorldConfig
-from judging_toys import SETTINGS, Acts, home, make_log
+from judging_toys import LENGTH, SETTINGS, Acts, home, make_log
 
 TINY = FitConfig(world=WorldConfig(hidden_sizes=(8,), num_steps=3), clone_steps=3)
 
@@ -60,6 +60,22 @@ def test_other_data_seeds_or_settings_are_another_model(parts, tmp_path):
     for one in [(train, held_out, TINY), *others]:
         fit_log(*one, cache=tmp_path)
     assert len(list((tmp_path / "judges").iterdir())) == 4
+
+
+def test_what_the_hash_of_the_data_does_not_say_makes_another_model(parts, tmp_path):
+    """More choices than the log has taken; the same log with its observations around another offset."""
+    choices = make_log(tmp_path, 20, actions=np.resize([0, 1], 20 * LENGTH)).held_out_split(0.2, 0)
+    for log, field, value in ((choices, "num_actions", 5), (parts, "state_offset", (300.0,))):
+        fit_log(*log, TINY, cache=tmp_path)
+        others = [
+            dataclasses.replace(one, spec=dataclasses.replace(one.spec, **{field: value})) for one in log
+        ]
+        assert [one.content_hash for one in others] == [one.content_hash for one in log]
+        fitted = fit_log(*others, TINY, cache=tmp_path)
+        assert fitted.world.scales.state_mean.numpy() == pytest.approx(
+            others[0].observations.mean(0), abs=1e-3
+        )
+        assert fitted.clone.members.biases[-1].shape[-1] == (5 if field == "num_actions" else 2)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "manifest.json"])
