@@ -241,6 +241,11 @@ class Judge:
                 f"episodes are cut after {count(self.horizon, 'step')} of {spec.max_episode_steps:,}, in the "
                 "model and in the log: returns and values are of so many"
             )
+        if self.horizon > spec.max_episode_steps:
+            yield (
+                f"episodes in the model go on for {count(self.horizon, 'step')}, those of the log for "
+                f"{spec.max_episode_steps:,} at most: its returns and values are of fewer"
+            )
         share, persistence = self.fitted.clone.unexplained(self._held_out)
         if persistence > _PERSISTENT and share > _UNEXPLAINED:
             yield (

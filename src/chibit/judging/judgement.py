@@ -302,9 +302,9 @@ class LogSummary(Checked):
     """What it holds; None in judgements of earlier versions."""
 
     @property
-    def is_cut(self) -> bool:
-        """Whether the horizon ends episodes before they are over."""
-        return self.time_limit is not None and self.horizon < self.time_limit
+    def has_own_limit(self) -> bool:
+        """Whether the horizon ends episodes elsewhere than the data's own limit does."""
+        return self.time_limit not in (None, self.horizon)
 
     @property
     def unfit(self) -> str:

@@ -8,7 +8,9 @@ import pytest
 
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.run_dir import RunDir
+from chibit.judging.judgement import FILE as JUDGEMENTS
 from chibit.reporting.read.arms import arm_rank
+from chibit.reporting.read.judgements import read_judged
 from chibit.reporting.read.run import Excluded, Run, read_run
 from chibit.reporting.read.study import differing_keys, flatten, read_study
 
@@ -382,3 +384,16 @@ def test_resume_and_report_refuse_the_same_records(tmp_path, runs, name, change)
     with pytest.raises(DamagedFileError, match=name):
         read()
     refused(path, "damaged", name)
+
+
+@pytest.mark.parametrize(
+    ("horizon", "limit", "is_told"), [(1000, 1000, True), (9, 1000, False), (2000, 1000, False)]
+)
+def test_only_whole_episodes_are_set_beside_the_simulator(run, runs, horizon, limit, is_told):
+    runs.write_judgements(run, {3600.0: 1000.0})
+    edit(
+        run / JUDGEMENTS, lambda data: data["judgements"][0]["log"].update(horizon=horizon, time_limit=limit)
+    )
+    played = read_run(run)
+    [one] = read_judged(run, played)
+    assert one.true_return == (played.curves[0].mean_returns[-1] if is_told else None)

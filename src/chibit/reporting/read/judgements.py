@@ -40,7 +40,7 @@ class JudgedPolicy:
     judgement: Judgement
     true_return: float | None
     """Mean return of the run's evaluation at the same step and target; None where there is none, or where the
-    judge ended episodes before they were over."""
+    judge ended episodes earlier or later than the data's limit does."""
     arm: str
     """Arm of its run."""
     dataset: str
@@ -102,7 +102,7 @@ def read_judged(folder: Path, run: Run | Excluded) -> list[JudgedPolicy]:
     return [
         JudgedPolicy(
             one,
-            None if one.log.is_cut else true.get((one.target_return, one.step)),
+            None if one.log.has_own_limit else true.get((one.target_return, one.step)),
             arm,
             dataset,
             name,
