@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from chibit.core.bins import bin_range
-from chibit.data.choices import constant_dimensions
+from chibit.data.choices import constant_columns
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
 from chibit.judging.judgement import Histogram, LogProfile
 
@@ -33,7 +33,9 @@ def profile_of(parts: Sequence[TrajectoryDataset]) -> LogProfile:
             for i in range(min(spec.state_dim, _MOST_DIMENSIONS))
         ),
         actions=action_histograms(actions, spec),
-        constant_states=tuple(sorted(set.intersection(*(set(constant_dimensions(part)) for part in parts)))),
+        constant_states=constant_columns(
+            np.concatenate([part.seen_as(spec).centered_observations for part in parts])
+        ),
         constant_actions=tuple(np.flatnonzero(_is_idle(actions, spec)).tolist()),
     )
 

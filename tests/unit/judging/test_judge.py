@@ -180,6 +180,9 @@ def test_the_log_and_the_actions_are_counted(line_judge, line_log, tmp_path):
     still["next_observations"] = still["observations"]
     dull = profile_of([make_log(tmp_path, **arrays | still)])
     assert (dull.constant_states, dull.constant_actions) == ((1,), (1,))
+    moved = {"observations": still["observations"] + [0.0, 1.0]}  # held out from another day
+    parts = [make_log(tmp_path, **arrays | still | changed) for changed in ({}, moved)]
+    assert profile_of(parts).constant_states == ()
 
 
 def test_a_model_that_does_not_fit_gives_no_number(tmp_path):
@@ -371,6 +374,16 @@ def test_a_shorter_horizon_cuts_the_log_too(cache, tmp_path):
     judgement = judge(Acts(home), target_return=1.5 * log.best_return)
     assert judgement.value is not None and not judgement.notes
     assert judge(Acts(home), target_return=9 * log.best_return).notes
+
+
+def test_a_longer_horizon_leaves_the_log_as_it_is_and_is_said(line_log, cache):
+    judge = Judge(line_log, config=dataclasses.replace(TINY, horizon=50), cache=cache)
+    assert judge.log.notes[0] == (
+        "episodes in the model go on for 50 steps, those of the log for 40 at most: its returns and values "
+        "are of fewer"
+    )
+    assert judge.log.best_return == line_log.episode_returns.max()
+    assert judge.log.has_own_limit
 
 
 def test_a_policy_of_other_sizes_is_refused_in_a_line(line_judge):
