@@ -266,3 +266,10 @@ def test_provenance_shows_the_command_without_the_program_s_folder(tmp_path, run
     rows = {r.cells[0].text: r.cells[1].text for r in analyze(read_study(tmp_path)).tables["provenance"].rows}
     assert rows["command"] == "chibit train --data hopper-medium"
     assert rows["versions.torch"] == "2.13.0"
+
+
+def test_errors_of_choices_are_called_what_agents_log(tmp_path, runs):
+    """`held_out/action_error` of choices is a cross-entropy, and only `action_mismatch` a share."""
+    runs.unplay(runs.write_run(tmp_path, "dt", HOPPER, 0, num_evaluations=2))
+    caption = analyze(read_study(tmp_path)).tables["learning"].caption
+    assert "of choices the cross-entropy in nats, or the share of other ones" in caption

@@ -27,7 +27,7 @@ _EXPLAINED = (
     "other choices, at logged steps that the model was not learned from, and on the tenth of episodes with "
     "the best return."
 )
-_SIMULATED = "Simulator: the run's last evaluation."
+_SIMULATED = "Simulator: the run's evaluation at the same step."
 SELECTION = "judged-selection"
 """How the keys of tables of arms begin."""
 
@@ -147,10 +147,11 @@ def learning_table(study: Study) -> Table | None:
     return Table(
         key="judged-learning",
         title="Action error while learning",
-        caption="Mean squared, in the actions' own units (of choices the share of other ones). At the end of "
-        "training: on held-out episodes, at its lowest, on the tenth of them with the "
-        "best returns, and on episodes that were trained on. A small error makes no good policy where the "
-        "log holds bad ones, and its lowest point is no better place to stop (docs/judging.md).",
+        caption="Mean squared, in the actions' own units; of choices the cross-entropy in nats, or the share "
+        "of other ones where an agent has no probabilities. At the end of training: on held-out episodes, "
+        "at its lowest, on the tenth of them with the best returns, and on episodes that were trained on. A "
+        "small error makes no good policy where the log holds bad ones, and its lowest point is no better "
+        "place to stop (docs/judging.md).",
         columns=(
             *text_columns("Run"),
             *number_columns("Held out", "Lowest", "At step", "Best tenth", "Trained on"),
