@@ -28,7 +28,11 @@ KEPT_METRICS = ("step", "seconds", "train/loss", "train/action_loss", "held_out/
 
 def clean_command(argv: list[str]) -> list[str]:
     """A command without the folders of the machine it ran on."""
-    return [Path(word).name if Path(word).is_absolute() else word for word in argv]
+    return ["=".join(map(_last_part, word.split("="))) for word in argv]  # --root=/home/me too
+
+
+def _last_part(word: str) -> str:
+    return Path(word).name if Path(word).is_absolute() else word
 
 
 def clean_metrics(run: RunDir) -> str:

@@ -255,14 +255,19 @@ def test_kept_results_are_runs_that_are_skipped_and_reported_without_the_folders
     result = train(config, path, study="s", progress=False)
     record = json.loads((path / "provenance.json").read_text())
     (path / "provenance.json").write_text(
-        json.dumps({**record, "argv": ["/opt/x/chibit", "--root", "/home/me"]})
+        json.dumps({**record, "argv": ["/opt/x/chibit", "--root", "/home/me", "--out=/home/you"]})
     )
     register(tmp_path / "runs" / "s", Registration(comparisons=(("chibit", "random"),)))
     script = Path(__file__).parents[2] / "scripts" / "export_results.py"
     for source, out in ((tmp_path / "runs", tmp_path / "kept"), (tmp_path / "kept", tmp_path / "back")):
         subprocess.run([sys.executable, str(script), str(source / "s"), "--out", str(out)], check=True)
     kept = tmp_path / "kept" / "s" / path.name
-    assert json.loads((kept / "provenance.json").read_text())["argv"] == ["chibit", "--root", "me"]
+    assert json.loads((kept / "provenance.json").read_text())["argv"] == [
+        "chibit",
+        "--root",
+        "me",
+        "--out=you",
+    ]
     assert not (kept / "checkpoints").exists()
     assert read_registration(tmp_path / "back" / "s").comparisons == (("chibit", "random"),)
     again = train(config, tmp_path / "back" / "s" / path.name, study="s", progress=False)
