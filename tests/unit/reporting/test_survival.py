@@ -195,6 +195,15 @@ class TestErrors:
         assert set(registered.reached["random", HOPPER].values()) == {0.0}
         assert registered.reached["chibit", HOPPER] == {0: 1, 1: 1, 2: 1}
 
+    def test_each_line_of_a_long_log_counts(self, tmp_path, runs):
+        """The level is met in the second line of 5,000, and in no other."""
+        run = runs.write_run(tmp_path, "random", HOPPER, 0, num_evaluations=2)
+        errors = [0.4 if place == 1 else 0.5 for place in range(5000)]
+        lines = [{"step": place + 1, "held_out/action_error": error} for place, error in enumerate(errors)]
+        runs.write_lines(run / "metrics.jsonl", lines)
+        found = error_arrivals(collect_scores(read_study(tmp_path)), 0.45)
+        assert found.ends["random", HOPPER] == {0: 2.0} and found.reached["random", HOPPER] == {0: 1.0}
+
     def test_raw_returns_do_not_keep_errors_out_of_the_mean(self, tmp_path, runs):
         for arm, error in (("random", 0.3), ("chibit", 0.2)):
             for dataset in (HOPPER, "my-robot"):

@@ -42,8 +42,9 @@ from chibit.reporting.read.strict_json import (
 
 HELD_OUT = "held_out/action_error"
 """Key in metrics.jsonl."""
-_METRIC_LINES, _HELD_OUT_LINES = 200, 2_000
-"""Lines of metrics.jsonl that are read, evenly spaced: enough for a curve, quick for logs of any length."""
+_METRIC_LINES, _HELD_OUT_LINES = 200, 20_000
+"""Lines of metrics.jsonl that are read, evenly spaced: enough for a curve, quick for logs of any length; and
+all lines of two million steps, as they are usually logged."""
 _LOG_BYTES, _LONGEST_FAILURE = 65_536, 300
 _TOLERANCE = 1e-6
 
