@@ -13,6 +13,8 @@ from chibit.core.errors import InputError
 from chibit.core.formatting import format_score
 from chibit.reporting.analysis import analyze
 from chibit.reporting.figures.forest import overall_forest
+from chibit.reporting.figures.profile import profile
+from chibit.reporting.figures.svg import Canvas, style
 from chibit.reporting.read.registration import Registration, register
 from chibit.reporting.read.study import read_study
 from chibit.reporting.statistics.comparison import (
@@ -172,6 +174,16 @@ class TestComparison:
         assert f"higher than Random init on {WALKER} alone (" in analysis.verdict.sentence
         [panel] = overall_forest(analysis.scores["last4"], analysis.comparisons["last4"], "all")
         assert "(1 of 2 sets)" in panel.svg
+
+    def test_what_is_over_one_data_set_bears_its_name(self, tmp_path, runs):
+        arms = {"random": 0.0, "chibit": 5.0}
+        runs.write_study(tmp_path, arms, [HOPPER], range(4), num_evaluations=3)
+        runs.write_study(tmp_path, arms, ["robot"], range(4), num_evaluations=3, normalized=False)
+        analysis = analyze(read_study(tmp_path))
+        scores = analysis.scores["last4"]
+        [panel] = overall_forest(scores, analysis.comparisons["last4"], "all")
+        with style():
+            assert panel.title == profile(Canvas(), scores, "profile").title == HOPPER
 
     def test_a_set_with_a_single_pair_is_named_where_there_is_no_interval(self, tmp_path, runs):
         arms = {"random": 0.0, "chibit": 30.0}

@@ -10,7 +10,7 @@ import numpy as np
 from chibit.core.formatting import format_score
 from chibit.reporting.analysis import HEADLINE, Analysis
 from chibit.reporting.figures.lengths import WITHOUT_MEMORY, memory_task
-from chibit.reporting.figures.panel import Panel, Section, draw_band, draw_behavior, draw_line, unit
+from chibit.reporting.figures.panel import Panel, Section, draw_band, draw_behavior, draw_line
 from chibit.reporting.figures.svg import MUTED, Canvas, to_svg
 from chibit.reporting.read.arms import arm_label
 from chibit.reporting.read.targets import describe_choice
@@ -80,7 +80,8 @@ def learning_curves(canvas: Canvas, scores: Scores, dataset: str, key: str) -> P
     study = scores.study
     normalized = study.is_normalized(dataset)
     endings = []
-    axes = canvas.clear("gradient steps", unit(scores, dataset), counts_steps=True)
+    unit = "normalized score" if normalized else "mean return"
+    axes = canvas.clear("gradient steps", unit, counts_steps=True)
     for place, arm in enumerate(study.arms):
         steps, points = _points(scores, arm, dataset)
         if not len(points):

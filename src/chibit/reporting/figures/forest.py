@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from chibit.core.formatting import format_score
 from chibit.reporting.analysis import HEADLINE, Analysis
-from chibit.reporting.figures.panel import Panel, Section, arm_style, cut
+from chibit.reporting.figures.panel import Panel, Section, arm_style, cut, sets_title
 from chibit.reporting.figures.svg import INK, MUTED, PANEL_SIZE, SURFACE, Canvas, arm_gid, arm_marker, to_svg
 from chibit.reporting.read.arms import arm_label
 from chibit.reporting.statistics.comparison import Comparison, Scores
@@ -103,8 +103,7 @@ def overall_forest(
         for label, comparison in zip(labels, comparisons, strict=True)
         if comparison.overall is not None
     ]
-    single = len(scores.study.datasets) == 1
-    title = scores.study.datasets[0] if single else f"{len(scores.aggregated)} data sets together"
+    title = sets_title(scores) + (" together" if len(scores.aggregated) > 1 else "")
     return [forest(rows, f"forest-{key}", title, axis, width=width)] if rows else []
 
 

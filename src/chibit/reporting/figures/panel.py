@@ -87,9 +87,10 @@ def draw_behavior(axes: Axes, value: float | None, *, horizontal: bool) -> None:
     draw(value, color=MUTED, linewidth=1.2, linestyle=(0, (2, 3)))
 
 
-def unit(scores: Scores, dataset: str) -> str:
-    """What values on a data set are, on an axis."""
-    return "normalized score" if scores.study.is_normalized(dataset) else "mean return"
+def sets_title(scores: Scores) -> str:
+    """What is averaged: the only data set, or how many."""
+    sets = scores.aggregated
+    return sets[0] if len(sets) == 1 else f"{len(sets)} data sets"
 
 
 def cut(label: str, length: int) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from chibit.reporting.analysis import HEADLINE, Analysis
-from chibit.reporting.figures.panel import Panel, Section, draw_band, draw_line, present
+from chibit.reporting.figures.panel import Panel, Section, draw_band, draw_line, present, sets_title
 from chibit.reporting.figures.svg import Canvas, to_svg
 from chibit.reporting.statistics.comparison import Scores
 from chibit.reporting.statistics.intervals import performance_profile, performance_profile_band
@@ -52,4 +52,4 @@ def profile(canvas: Canvas, scores: Scores, key: str) -> Panel | None:
             draw_band(axes, place, thresholds, 100 * low, 100 * high)
     axes.set_ylim(-2, 102)
     svg = to_svg(canvas.figure, key, "Performance profile: share of runs above each score, by arm.")
-    return Panel(title=f"{len(scores.aggregated)} data sets", svg=svg)
+    return Panel(title=sets_title(scores), svg=svg)

@@ -11,7 +11,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from chibit.core.formatting import format_score
 from chibit.reporting.analysis import HEADLINE, Analysis
-from chibit.reporting.figures.panel import Panel, Section, present
+from chibit.reporting.figures.panel import Panel, Section, present, sets_title
 from chibit.reporting.figures.svg import MUTED, Canvas, arm_color, arm_gid, arm_marker, to_svg
 from chibit.reporting.read.arms import arm_label, base_name
 from chibit.reporting.statistics.comparison import Aggregates, Scores
@@ -76,8 +76,7 @@ def size_plot(scores: Scores, aggregates: Mapping[str, Aggregates | None], key: 
     axes.xaxis.set_major_formatter(FixedFormatter([sizes[size] for size in sorted(sizes)]))
     axes.xaxis.set_minor_locator(NullLocator())
     svg = to_svg(canvas.figure, key, f"Score against model size: {'; '.join(parts)}.")
-    sets = scores.aggregated
-    return Panel(title=sets[0] if len(sets) == 1 else f"{len(sets)} data sets", svg=svg)
+    return Panel(title=sets_title(scores), svg=svg)
 
 
 def _draw_point(axes: Axes, point: _Point) -> None:
