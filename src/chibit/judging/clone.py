@@ -80,7 +80,7 @@ class Clone(nn.Module):
     @torch.no_grad()
     def moments(self, observations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and spread of the logged action, (N, A) each, raw, for (N, S) raw observations."""
-        parts = [self._output(block).chunk(2, dim=-1) for block in self._blocks(observations)]
+        parts = [self.members.on_all(block).chunk(2, dim=-1) for block in self._blocks(observations)]
         means = torch.cat([mean for mean, _ in parts], dim=1)
         variances = torch.cat([log_std.clamp(*_LOG_STD).exp() ** 2 for _, log_std in parts], dim=1)
         mean = means.mean(0)
@@ -91,7 +91,7 @@ class Clone(nn.Module):
     @torch.no_grad()
     def probabilities(self, observations: np.ndarray) -> np.ndarray:
         """(N, C) of the choices."""
-        parts = [self._output(block).softmax(-1).mean(0) for block in self._blocks(observations)]
+        parts = [self.members.on_all(block).softmax(-1).mean(0) for block in self._blocks(observations)]
         return torch.cat(parts).numpy()
 
     def choose(self, observations: np.ndarray) -> np.ndarray:
@@ -139,9 +139,6 @@ class Clone(nn.Module):
     def policy(self) -> ClonePolicy:
         """To play it."""
         return ClonePolicy(self)
-
-    def _output(self, states: Tensor) -> Tensor:
-        return self.members.on_all(states)
 
     def _blocks(self, observations: np.ndarray) -> tuple[Tensor, ...]:
         return torch.from_numpy(self.scales.states(observations)).split(_BLOCK_ROWS)

@@ -202,7 +202,8 @@ class World(nn.Module):
             own = predicted[members, episodes]
             if noise is not None:
                 own = own + noise()
-            following = states + self._change(own[:, :-1])
+            change = own[:, :-1] * self.scales.change_std.numpy() + self.scales.change_mean.numpy()
+            following = states + change
             clipped += int((((following < low) | (following > high)).any(1) & live).sum())
             following = np.clip(following, low, high).astype(np.float32)
             over = self._is_over(inputs, states, following) if ends else np.zeros(number, bool)
@@ -242,9 +243,6 @@ class World(nn.Module):
             return np.concatenate([states, self.scales.actions(steps.actions)], axis=1)
         following = self.scales.states(steps.next_states)
         return np.concatenate([following, following - states], axis=1)
-
-    def _change(self, predicted: np.ndarray) -> np.ndarray:
-        return predicted * self.scales.change_std.numpy() + self.scales.change_mean.numpy()
 
     def _rewards(self, predicted: np.ndarray) -> np.ndarray:
         """(E,) within the log's range."""

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -122,13 +123,13 @@ def render_page(analysis: Analysis, files: Mapping[str, str], *, is_beside_runs:
         last_rule=describe_rule(analysis.scores[HEADLINE]),
         legend=[_legend_entry(i, arm) for i, arm in enumerate(study.arms)],
         tables=analysis.tables,
-        overview=_overview(analysis) if study.runs else [],
+        overview=_drawn(analysis, overview) if study.runs else [],
         sections=_sections(analysis) if study.runs else [],
         downloads=[Download(name=name, url=_data_url(text)) for name, text in files.items()],
         command=_command(everything),
         linked=is_beside_runs,
         losses=_losses(study),
-        judged=_judged(analysis),
+        judged=_drawn(analysis, judged),
         sources=_sources(study),
         attention=attention,
         refused=refused,
@@ -151,15 +152,14 @@ def _scores_of_all(analysis: Analysis) -> Table:
 
 def _sections(analysis: Analysis) -> list[tuple[bool, list[Section]]]:
     """The figures, those of half the width together."""
-    with style():
-        canvas = Canvas()
-        found = [section for module in SECTIONS for section in module.sections(canvas, analysis)]
+    found = _drawn(analysis, *SECTIONS)
     return [(is_half, list(group)) for is_half, group in groupby(found, lambda section: section.is_half)]
 
 
-def _overview(analysis: Analysis) -> list[Section]:
+def _drawn(analysis: Analysis, *modules: Any) -> list[Section]:
     with style():
-        return list(overview.sections(Canvas(), analysis))
+        canvas = Canvas()
+        return [section for module in modules for section in module.sections(canvas, analysis)]
 
 
 def _data_url(text: str) -> str:
@@ -180,11 +180,6 @@ def _command(analysis: Analysis) -> str:
     for flag, level in levels.items():
         words += [] if level is None else [flag, repr(level)]
     return shlex.join(words)
-
-
-def _judged(analysis: Analysis) -> list[Section]:
-    with style():
-        return list(judged.sections(Canvas(), analysis))
 
 
 def _losses(study: Study) -> list[Panel]:

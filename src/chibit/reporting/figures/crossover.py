@@ -50,6 +50,7 @@ def crossover_panel(
     axes = canvas.clear("share of the episodes", "difference")
     axes.set_xscale("log")
     axes.axhline(0, color=MUTED, linewidth=1)
+    drawn = set[int]()
     for number, trend in enumerate(trends):
         place = arms.index(trend.comparison.treatment)
         estimates = [trend.comparison.by_dataset[name] for name in trend.datasets]
@@ -58,7 +59,9 @@ def crossover_panel(
         for at, estimate in zip(x, estimates, strict=True):
             if estimate.low is not None and estimate.high is not None:
                 axes.vlines(at, estimate.low, estimate.high, alpha=0.6, **arm_style(place))
-        dashes = "-" if number == _first_of(trends, trend) else "--"
+        # Further comparisons of the same arm are dashed.
+        dashes = "--" if place in drawn else "-"
+        drawn.add(place)
         y = np.array([estimate.value for estimate in estimates])
         draw_line(axes, place, x, y, linestyle=dashes, markersize=4)
     axes.xaxis.set_major_locator(FixedLocator(every))
@@ -68,9 +71,3 @@ def crossover_panel(
     svg = to_svg(canvas.figure, key, f"Differences by share of the data, sign changes: {described}.")
     axes.set_xscale("linear")
     return Panel(title=trends[0].source, svg=svg, note=what)
-
-
-def _first_of(trends: Sequence[Trend], trend: Trend) -> int:
-    """Place of the first comparison of the same arm: its line is solid, further ones are dashed."""
-    treatments = [other.comparison.treatment for other in trends]
-    return treatments.index(trend.comparison.treatment)

@@ -62,7 +62,7 @@ def kaplan_meier(times: np.ndarray, reached: np.ndarray) -> tuple[np.ndarray, np
     steps = np.unique(times[reached])
     at_risk = (times >= steps[:, None]).sum(axis=1)
     arrived = ((times == steps[:, None]) & reached).sum(axis=1)
-    return steps, np.cumprod(1.0 - arrived / np.maximum(at_risk, 1))
+    return steps, np.cumprod(1.0 - arrived / at_risk)
 
 
 def restricted_mean(times: np.ndarray, reached: np.ndarray, horizon: float) -> float:

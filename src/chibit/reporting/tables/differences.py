@@ -19,8 +19,6 @@ from chibit.reporting.tables.scores import rule_title
 from chibit.reporting.tables.table import EMPTY, Cell, Row, Table, number_columns, text, text_columns
 
 _LISTED = 6
-
-
 _DIFFERENCE_COLUMNS = (
     *text_columns("Comparison", "Data set"),
     *number_columns("Difference", "95% interval", "Student's", "p", "Pairs"),

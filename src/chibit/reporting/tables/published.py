@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from chibit.core.formatting import format_score
 from chibit.environments.registry import OWN_IDS
+from chibit.reporting.published.evidence import NINE
 from chibit.reporting.published.scores import (
     Origin,
     PublishedRule,
@@ -30,9 +31,7 @@ _RULE_NAMES: dict[PublishedRule, str] = {
     "converged": "converged",
 }
 _PUBLICATIONS = {"reid2022": "Paper", "corl": "CORL", "wang2024": "Wang et al."}
-_MEDIUM = tuple(f"{name}-medium" for name in OWN_IDS)
-_NINE = tuple(f"{task}{level}" for task in _MEDIUM for level in ("", "-replay", "-expert"))
-_AVERAGES = {"average": _NINE, "medium-average": _MEDIUM}
+_AVERAGES = {"average": NINE, "medium-average": tuple(f"{name}-medium" for name in OWN_IDS)}
 """Published averages, and the tasks that they are over."""
 _ORIGIN_NOTES: dict[Origin, str] = {
     "chibit": "Data sets named chibit/... are this project's own collection and not D4RL's: other data, "

@@ -20,17 +20,9 @@ from chibit.reporting.tables.table import (
 
 _LONGEST = 80
 """Characters of a setting's value that are shown."""
-
-
 _IDENTITY = {"seed", "data", "arm"}
-
-
 _PROVENANCE = ("commit", "versions", "host", "physics", "initialiser")
-
-
 _HASH_DIGITS = 12
-
-
 _LONGEST_COMMAND = 2000
 
 
