@@ -138,7 +138,7 @@ def constant_dimensions(dataset: TrajectoryDataset) -> tuple[int, ...]:
     return constant_columns(dataset.centered_observations)
 
 
-def constant_columns(rows: np.ndarray) -> tuple[int, ...]:
-    """Find the columns of (N, columns) float32 rows that never change but for rounding."""
-    moments = RunningMoments.of(rows)
+def constant_columns(*parts: np.ndarray) -> tuple[int, ...]:
+    """Find the columns of (N, columns) float32 rows in parts that never change but for rounding."""
+    moments = RunningMoments.of(*parts)
     return tuple(np.flatnonzero(is_constant(moments.mean, moments.std)).tolist())

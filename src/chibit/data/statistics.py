@@ -26,11 +26,12 @@ class RunningMoments:
         self._squares = np.zeros(num_columns)  # sum of squared deviations from the mean
 
     @classmethod
-    def of(cls, rows: np.ndarray) -> RunningMoments:
-        """Those of (n, columns) rows, n at least 1, of which a block at a time is in memory."""
-        moments = cls(rows.shape[1])
-        for block in blocks_of(rows):
-            moments.add(block)
+    def of(cls, *parts: np.ndarray) -> RunningMoments:
+        """Those of (n, columns) rows in parts, n at least 1, of which a block at a time is in memory."""
+        moments = cls(parts[0].shape[1])
+        for part in parts:
+            for block in blocks_of(part):
+                moments.add(block)
         return moments
 
     def add(self, rows: np.ndarray) -> None:

@@ -33,9 +33,7 @@ def profile_of(parts: Sequence[TrajectoryDataset]) -> LogProfile:
             for i in range(min(spec.state_dim, _MOST_DIMENSIONS))
         ),
         actions=action_histograms(actions, spec),
-        constant_states=constant_columns(
-            np.concatenate([part.seen_as(spec).centered_observations for part in parts])
-        ),
+        constant_states=constant_columns(*(part.seen_as(spec).centered_observations for part in parts)),
         constant_actions=tuple(np.flatnonzero(_is_idle(actions, spec)).tolist()),
     )
 
