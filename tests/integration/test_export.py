@@ -2,6 +2,8 @@
 
 import json
 
+import gymnasium as gym
+import numpy as np
 import pytest
 
 import chibit
@@ -9,6 +11,8 @@ from chibit.cli import main
 from chibit.core.shared_folder import MANIFEST
 from chibit.evaluation import video
 from chibit.policy.card import mean_interval
+
+DT = ["--n-layer", "1", "--n-embd", "16", "--context-length", "4"]
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +102,41 @@ def test_the_graph_is_written_on_request(runs, tmp_path):
     assert main(["export", str(runs / "bc-1"), "--out", str(tmp_path / "p"), "--no-video", "--onnx"]) == 0
     assert (tmp_path / "p" / "policy.onnx").stat().st_size > 0
     assert json.loads((tmp_path / "p" / "config.json").read_text())["agent"] == "bc"
+
+
+@pytest.mark.parametrize(
+    ("env_id", "actions", "flags"),
+    [
+        ("Pendulum-v1", np.linspace(-0.5, 0.5, 40)[:, None], ["--agent", "bc"]),
+        ("Hopper-v4", np.linspace(-0.5, 0.5, 120).reshape(40, 3), DT),
+        ("CartPole-v1", np.zeros(40, int), DT),
+    ],
+)
+def test_an_environment_named_at_export_leaves_what_was_learned_as_it_is(env_id, actions, flags, tmp_path):
+    """Networks speak in units of the bounds and returns that they learned in, not of the environment's."""
+    data, run, states = tmp_path / "log.npz", tmp_path / "run", {"Pendulum-v1": 3, "Hopper-v4": 11}
+    seen = np.random.default_rng(0).normal(size=(40, states.get(env_id, 4))).astype(np.float32)
+    ends = np.arange(40) % 10 == 9
+    np.savez(data, observations=seen, actions=actions, rewards=np.arange(40.0) % 7, terminations=ends)
+    short = ["--num-steps", "2", "--batch-size", "4", "--quiet", "--device", "cpu", "--no-judge"]
+    assert main(["train", "--data", str(data), *flags, *short, "--out", str(run)]) == 0
+    assert main(["evaluate", str(run), "--env-id", env_id, "--num-episodes", "1"]) == 0
+    out = tmp_path / "policy"
+    assert main(["export", str(run), "--out", str(out), "--no-video", "--env-id", env_id]) == 0
+    policies = [chibit.Policy.from_pretrained(folder, target_return=9.0) if flags is DT else
+                chibit.Policy.from_pretrained(folder) for folder in (run, out)]  # fmt: skip
+    for policy in policies:
+        policy.reset(seed=0)
+    np.testing.assert_array_equal(*(policy.act(seen[0]) for policy in policies))
+    assert policies[1].spec.env_id == env_id
+
+
+def test_scores_on_a_card_are_of_the_environment_that_was_played(pendulum_file, tmp_path):
+    chibit.register_env("test/Swing-v0", gym.envs.classic_control.PendulumEnv, max_episode_steps=9)
+    run, out = tmp_path / "run", tmp_path / "policy"
+    short = ["--num-steps", "1", "--num-episodes", "2", "--quiet", "--device", "cpu", "--out", str(run)]
+    assert main(["train", "--agent", "bc", "--data", str(pendulum_file), *short]) == 0
+    assert main(["export", str(run), "--out", str(out), "--no-video", "--env-id", "test/Swing-v0"]) == 0
+    policy = chibit.Policy.from_pretrained(out)
+    assert policy.spec.env_id == "test/Swing-v0"
+    assert [score.env_id for score in policy.scores] == ["Pendulum-v1"]

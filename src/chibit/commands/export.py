@@ -54,8 +54,8 @@ def export(argv: Sequence[str], prog: str) -> None:
         spec,
         out,
         target_return=target,
-        scores=policy_scores(evaluations, spec),
-        notes=[*describe_intervals(evaluations, spec), *other_seeds(arguments.run)],
+        scores=policy_scores(evaluations, loaded.spec),  # played where the run's own data say
+        notes=[*describe_intervals(evaluations, loaded.spec), *other_seeds(arguments.run)],
         onnx=arguments.onnx,
         film_seed=loaded.config.seed if arguments.video else None,
     )

@@ -75,13 +75,13 @@ class WithEnvironment(WithModules):
     """Environment to play in (Hopper-v4), where the run's data name none or another."""
 
     def in_environment(self, spec: DatasetSpec) -> DatasetSpec:
-        """A data set's description in the environment that the user names, if any; raises as `spec_in`."""
+        """A run's description in the environment that the user names, if any; raises as `played_in`."""
         if self.env_id is None:
             return spec
-        from chibit.data.environment import spec_in
+        from chibit.data.environment import played_in
         from chibit.environments.own import take_env
 
-        return spec_in(spec, take_env(self.env_id))
+        return played_in(spec, take_env(self.env_id))
 
 
 def parse(kind: type[T], argv: Sequence[str], prog: str, default: T | None = None) -> T:

@@ -139,6 +139,16 @@ def spec_in(spec: DatasetSpec, env_id: str) -> DatasetSpec:
     return replace(spec, num_actions=facts.num_actions)
 
 
+def played_in(spec: DatasetSpec, env_id: str) -> DatasetSpec:
+    """Describe what an agent has learned from, as played in an environment that a user names.
+
+    As `spec_in`, and raises as that; but the actions and the units of returns that the agent has learned in
+    stay: in those of the environment its networks would mean something else.
+    """
+    kept = ("num_actions", "action_low", "action_high", "return_scale", "return_baseline")
+    return replace(spec_in(spec, env_id), **{name: getattr(spec, name) for name in kept})
+
+
 def _look_at(env_id: str) -> tuple[Spaces, tuple[ObservationPart, ...]]:
     """Sizes of an environment, and what its observations are before they become vectors."""
     with contextlib.closing(make_env(env_id)) as env:

@@ -105,14 +105,15 @@ class EnvironmentPool(contextlib.AbstractContextManager["EnvironmentPool"]):
         Args:
             observation_shape: of an observation, without further axes.
             act_dim: numbers in an action; not looked at where actions are discrete.
-            num_actions: number of discrete actions, or None where actions are continuous.
+            num_actions: number of discrete actions, at most as many as the environment has, or None where
+                actions are continuous.
 
         Raises:
             InputError: naming both.
         """
         spaces = self._spaces
         mismatch = spaces.mismatch(observation_shape, act_dim, is_discrete=num_actions is not None)
-        if mismatch is None and num_actions != spaces.num_actions:
+        if mismatch is None and (num_actions or 0) > (spaces.num_actions or 0):
             mismatch = f"there are {num_actions} actions, those of {self.env_id} are {spaces.num_actions}"
         if mismatch:
             raise InputError(f"{mismatch}; evaluate in the environment that the data comes from")
