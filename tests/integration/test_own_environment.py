@@ -139,6 +139,21 @@ def test_an_instance_with_settings_is_made_again_with_them(folder):
     assert take_env(gym.make("Pendulum-v1")) == "Pendulum-v1"
 
 
+def test_an_id_stands_for_an_instance_with_its_limit_and_its_settings_alone(folder):
+    def goal(*place):
+        return {"goal": np.array(place)}
+
+    gym.register(
+        "some/Goal-v0", entry_point=lambda goal: Endless(), kwargs=goal(1, 2), max_episode_steps=9
+    )
+    chibit.register_env("some/Goal-v0")
+    assert take_env(gym.make("some/Goal-v0")) == "some/Goal-v0"
+    assert take_env(gym.make("some/Goal-v0", **goal(1, 3))) != "some/Goal-v0"
+    for limit, length in ((None, 9), (4, 4), (12, 12)):
+        (played,) = evaluate(Still(), gym.make("some/Goal-v0", max_episode_steps=limit), num_episodes=1)
+        assert played.episode_lengths == (length,)
+
+
 NAMES = """
 import functools, sys
 sys.path.insert(0, {folder!r})

@@ -149,7 +149,8 @@ class _ContentPickler(cloudpickle.Pickler):  # type: ignore[misc]
 
 def _is_plain(spec: Any) -> bool:
     """Whether an id alone makes such an environment."""
-    return not spec.additional_wrappers and spec.kwargs == gym.spec(spec.id).kwargs
+    own, usual = (_content((one.kwargs, one.max_episode_steps)) for one in (spec, gym.spec(spec.id)))
+    return not spec.additional_wrappers and own == usual
 
 
 def _another(env: gym.Env, **options: Any) -> gym.Env:
