@@ -105,6 +105,10 @@ def test_ids_of_the_package_are_not_taken_and_ones_own_are_defined_anew(folder):
         register_env("Tank-v0", score_reference=(1.0, 1.0))
     import my_tank
 
+    with pytest.raises(InputError, match=r"^register_env: Malformed environment ID: my tank\."):
+        register_env("my tank", my_tank.Tank)
+    assert "my tank" not in ENVIRONMENTS
+
     register_env("Tank-v0", my_tank.Tank, max_episode_steps=3)
     assert make_env("Tank-v0").spec.max_episode_steps == 3
     assert ENVIRONMENTS["Tank-v0"].score_reference is None

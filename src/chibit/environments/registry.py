@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from chibit.core.errors import InputError
+from chibit.core.errors import InputError, first_line
 from chibit.core.files import nearest
 from chibit.core.plugins import OWN_MODULES, Registry, own_modules
 from chibit.core.targets import environment_name
@@ -252,10 +252,14 @@ def register_env(
         score_reference=score_reference,
         target_returns=target_returns,
     )
-    register(row)
-    if make is not None:
-        gymnasium.registry.pop(env_id, None)  # defined anew, as in a notebook
-        gymnasium.register(env_id, entry_point=make, max_episode_steps=max_episode_steps)
+    try:
+        gymnasium.envs.registration.parse_env_id(env_id)
+        register(row)
+        if make is not None:
+            gymnasium.registry.pop(env_id, None)  # defined anew, as in a notebook
+            gymnasium.register(env_id, entry_point=make, max_episode_steps=max_episode_steps)
+    except gymnasium.error.Error as error:
+        raise InputError(f"register_env: {first_line(error)}") from error
 
 
 def find_game(name: str) -> AtariEnvironment:
