@@ -143,9 +143,7 @@ def test_an_id_stands_for_an_instance_with_its_limit_and_its_settings_alone(fold
     def goal(*place):
         return {"goal": np.array(place)}
 
-    gym.register(
-        "some/Goal-v0", entry_point=lambda goal: Endless(), kwargs=goal(1, 2), max_episode_steps=9
-    )
+    gym.register("some/Goal-v0", entry_point=lambda goal: Endless(), kwargs=goal(1, 2), max_episode_steps=9)
     chibit.register_env("some/Goal-v0")
     assert take_env(gym.make("some/Goal-v0")) == "some/Goal-v0"
     assert take_env(gym.make("some/Goal-v0", **goal(1, 3))) != "some/Goal-v0"

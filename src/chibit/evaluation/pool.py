@@ -13,6 +13,7 @@ from gymnasium.wrappers import TimeLimit
 
 from chibit.core.errors import InputError
 from chibit.environments.make import make_env
+from chibit.environments.registry import find_environment
 from chibit.environments.spaces import Spaces
 
 MAX_LOCKSTEP = 256
@@ -73,7 +74,9 @@ class EnvironmentPool(contextlib.AbstractContextManager["EnvironmentPool"]):
 
     @property
     def has_limit(self) -> bool:
-        """Whether Gymnasium ends episodes after some number of steps."""
+        """Whether Gymnasium, or the environment by what is known of it, ends episodes after some steps."""
+        if find_environment(self.env_id).time_limit(self.env_id) is not None:
+            return True
         env = self.take(1)[0]
         while isinstance(env, gym.Wrapper):
             if isinstance(env, TimeLimit):

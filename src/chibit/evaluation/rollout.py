@@ -233,6 +233,8 @@ def play(
             _check_actions(actions, stage.example.action_space, number)
         taken = stage.step(actions, running)
         good = running[taken.is_sound]
+        # A policy may keep what it was given.
+        observations, rewards, dones = observations.copy(), rewards.copy(), dones.copy()
         observations[good], rewards[good] = taken.observations[taken.is_sound], taken.rewards[taken.is_sound]
         dones[running] = taken.dones
         solved[running] |= taken.successes == 1
@@ -262,7 +264,7 @@ def play(
 def _begin(
     policy: Policy, stage: AnyStage, seeds: Sequence[int], target_returns: np.ndarray | None
 ) -> np.ndarray:
-    """Reset environments and policy: (E, S) first observations, which later ones are written into."""
+    """Reset environments and policy: (E, S) first observations."""
     # float32, and images bytes, as in data sets: a policy must see here what it saw in training.
     is_image = is_picture(stage.example.observation_space)
     dtype = policy.dtype if isinstance(policy, EpisodePolicy) else np.float32

@@ -94,6 +94,32 @@ class Broken(Countdown):
 ZERO = np.zeros((1, 1), np.float32)
 
 
+class Keeping(FixedActions):
+    """Keeps what it is given, as it is given."""
+
+    def act(self, observations: np.ndarray) -> np.ndarray:
+        actions = super().act(observations)
+        self.seen[-1] = observations
+        return actions
+
+    def observe(self, rewards: np.ndarray, dones: np.ndarray) -> None:
+        super().observe(rewards, dones)
+        self.observed[-1] = rewards, dones
+
+
+def test_what_a_policy_keeps_is_not_written_over():
+    policy = Keeping(ZERO)
+    rollout(policy, [Countdown(2), Countdown(3)], [0, 1])
+    assert [seen[:, 0].tolist() for seen in policy.seen] == [[2, 3], [1, 2], [0, 1]]
+    dones = [done.tolist() for _, done in policy.observed]
+    assert dones == [[False, False], [True, False], [True, True]]
+
+
+def test_a_game_has_a_limit_of_its_own():
+    with EnvironmentPool("PongNoFrameskip-v4") as pool:
+        assert pool.has_limit
+
+
 @pytest.mark.parametrize("env_id", ["Hopper-v5", "Walker2d-v4", "HalfCheetah-v5"])
 def test_lockstep_episodes_are_bit_identical_to_episodes_played_alone(env_id):
     with EnvironmentPool(env_id, max_episode_steps=60) as pool:
