@@ -8,10 +8,14 @@ from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from gymnasium import spaces
 from gymnasium.wrappers import FlattenObservation
+from numpy.typing import ArrayLike
 
 from chibit.core.errors import InputError
+from chibit.core.formatting import listed
+from chibit.data.bounds import bound_actions
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
 from chibit.data.readers.origin import (
     Origin,
@@ -28,6 +32,11 @@ from chibit.environments.make import make_env
 from chibit.environments.registry import ENVIRONMENTS, why_unknown
 from chibit.environments.scores import score_reference
 from chibit.environments.spaces import Spaces
+
+_MOST = 3
+"""Dimensions of actions that a note lists."""
+_ROUNDING = 0.01
+"""Of a range, by which bounds differ that mean the same: actions are often cut a little before them."""
 
 
 def choose_environment(env_id: object) -> tuple[str | None, tuple[str, ...]]:
@@ -84,13 +93,44 @@ def check_environment(origin: Origin, recording: Recording, where: str) -> Origi
     return replace(origin, action_bounds=bounds, max_episode_steps=limit)
 
 
-def evaluate_in(dataset: TrajectoryDataset, env_id: str) -> TrajectoryDataset:
-    """Take a user's word for the environment of a data set; raises as `spec_in` does."""
-    spec = spec_in(dataset.spec, env_id)
-    if spec.num_actions is not None:
-        return replace(dataset, spec=spec)
-    reached = dataset.actions.min(axis=0), dataset.actions.max(axis=0)
-    return replace(dataset, spec=spec, notes=(*dataset.notes, *beyond_bounds(spec, reached)))
+def evaluate_in(
+    dataset: TrajectoryDataset, env_id: str, low: ArrayLike | None = None, high: ArrayLike | None = None
+) -> TrajectoryDataset:
+    """Take a user's word for the environment of a data set, and for the bounds of its actions if given.
+
+    Raises as `spec_in` and `bound_actions` do.
+    """
+    spec, notes = spec_in(dataset.spec, env_id), dataset.notes
+    if spec.num_actions is None:
+        notes += beyond_bounds(spec, (dataset.actions.min(axis=0), dataset.actions.max(axis=0)))
+        if low is None and high is None:
+            notes += _given_up(dataset, spec)
+    return bound_actions(replace(dataset, spec=spec, notes=notes), low, high)
+
+
+def _given_up(dataset: TrajectoryDataset, spec: DatasetSpec) -> tuple[str, ...]:
+    """Note bounds of the data's own that are narrower than those which take their place.
+
+    Their own are those that they declare, and those at which actions were cut: several are at the very end.
+    What they happen to reach is none.
+    """
+    actions, own = dataset.actions, np.array([dataset.spec.action_low, dataset.spec.action_high])
+    ends = np.array([actions.min(axis=0), actions.max(axis=0)])
+    is_declared = ~np.isclose(own, settled_bounds(None, (ends[0], ends[1])), rtol=1e-6, atol=0.0)
+    is_cut = np.array([(actions == end).sum(axis=0) > 1 for end in ends]) & (ends[0] < ends[1])
+    taken = np.array([spec.action_low, spec.action_high])
+    is_left = np.abs(taken - own) > _ROUNDING * (own[1] - own[0])
+    is_left &= ((taken < own)[0], (taken > own)[1]) & (is_declared | is_cut)
+    dimensions = np.flatnonzero(is_left.any(axis=0))
+    if not len(dimensions):
+        return ()
+    shown = (
+        f"{i} {own[0, i]:g} to {own[1, i]:g}, there {taken[0, i]:g} to {taken[1, i]:g}" for i in dimensions
+    )
+    return (
+        f"policies may leave the data's own bounds of actions, as {spec.env_id} has wider ones (dimension "
+        f"{listed(shown, _MOST, '; ')}); --action-low and --action-high say others",
+    )
 
 
 def spec_in(spec: DatasetSpec, env_id: str) -> DatasetSpec:

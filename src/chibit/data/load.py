@@ -103,14 +103,14 @@ def load_dataset(
     places = make_places(data_folder, cache, download, progress)
     source = find_source(name_or_path, places)
     dataset = _open(name_or_path, source, places, reading)
-    if env_id is not None:
-        from chibit.data.environment import evaluate_in
-
-        dataset = evaluate_in(dataset, env_id)
     beside = bounds_beside(source.given)
     low = beside[0] if action_low is None else action_low
     high = beside[1] if action_high is None else action_high
-    return bound_actions(dataset, low, high)
+    if env_id is None:
+        return bound_actions(dataset, low, high)
+    from chibit.data.environment import evaluate_in
+
+    return evaluate_in(dataset, env_id, low, high)
 
 
 def _open(name_or_path: str | Path, source: Found, places: Places, reading: Reading) -> TrajectoryDataset:

@@ -58,16 +58,18 @@ def _read(
     """All of the data that a run names, and its validation data, if it names some; raises as `open_data`."""
     names = ("columns", "episode_length", "skip_damaged", "continuous_actions", "action_low", "action_high")
     reading: dict[str, Any] = {name: getattr(config, name) for name in names}
-    if dataset is None and config.more_data:
-        sets = (config.data, *config.more_data)
-        opened = [load_dataset(name, progress=progress, **reading) for name in sets]
-        dataset = mix(opened, config.data_weights)
-        dataset = dataset if config.env_id is None else evaluate_in(dataset, config.env_id)
-    elif dataset is None:
+    bounds = config.action_low, config.action_high
+    if dataset is None and not config.more_data:
         dataset = load_dataset(config.data, env_id=config.env_id, progress=progress, **reading)
     else:
-        dataset = dataset if config.env_id is None else evaluate_in(dataset, config.env_id)
-        dataset = bound_actions(dataset, config.action_low, config.action_high)
+        if dataset is None:
+            sets = (config.data, *config.more_data)
+            opened = [load_dataset(name, progress=progress, **reading) for name in sets]
+            dataset = mix(opened, config.data_weights)
+        if config.env_id is None:
+            dataset = bound_actions(dataset, *bounds)
+        else:
+            dataset = evaluate_in(dataset, config.env_id, *bounds)
     other = None
     if config.validation_data and not (without_missing and not is_here(config.validation_data)):
         other = load_dataset(config.validation_data, progress=progress, **reading)

@@ -6,12 +6,13 @@ import h5py
 import numpy as np
 import pytest
 
+from chibit.agents import AGENTS
 from chibit.cli import main
 from chibit.core.errors import InputError
 from chibit.core.run_dir import RunDir
 from chibit.data.inspect import find_notes
 from chibit.data.load import from_arrays, load_dataset
-from chibit.training.run_config import from_record
+from chibit.training.run_config import RunConfig, from_record
 from chibit.training.run_data import open_data
 
 NUM = 40
@@ -155,3 +156,42 @@ def test_a_store_of_arrays_keeps_the_bounds_that_were_given(folder):
     dataset = from_arrays(**columns(), action_low=-5, action_high=[100, np.inf])
     again = load_dataset(dataset.folder)
     assert again.spec == dataset.spec and again.spec.action_low == (-5.0, -5.0)
+
+
+SWING = {"observations": np.random.default_rng(0).normal(size=(NUM, 3)), "rewards": np.zeros(NUM),
+         "terminations": np.arange(NUM) % 10 == 9}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("reached", "declared", "is_noted"),
+    [(0.4, 0.5, True), (0.5, None, False), (np.inf, None, True), (0.4, 3.0, False), (np.inf, 1.99, False)],
+)
+def test_bounds_that_an_environment_takes_the_place_of_are_noted(reached, declared, is_noted, folder):
+    """A robot's limits, declared or such that actions end there, are narrower than those of a simulator."""
+    wanted = np.random.default_rng(1).normal(0, 2, (NUM, 1))
+    limit = 0.5 if declared is None else declared
+    actions = np.clip(wanted, -limit, limit) if reached == np.inf else reached * np.tanh(wanted)
+    bounds = {} if declared is None else {"action_low": [-declared], "action_high": [declared]}
+    np.savez("log.npz", **SWING, actions=actions, **bounds)
+    dataset = load_dataset("log.npz", env_id="Pendulum-v1", progress=False)
+    assert dataset.spec.action_high == (2.0,)
+    said = [note for note in find_notes(dataset) if "own bounds" in note]
+    assert len(said) == is_noted
+    if said:
+        assert (
+            "as Pendulum-v1 has wider ones (dimension 0 -0.5 to 0.5, there -2 to 2); --action-low" in said[0]
+        )
+    kept = load_dataset("log.npz", env_id="Pendulum-v1", action_low=-4.0, action_high=4.0, progress=False)
+    assert not any("own bounds" in note for note in find_notes(kept))
+
+
+def test_given_bounds_go_before_the_environments_of_several_sets_too(folder):
+    for name in ("a", "b"):
+        np.savez(f"{name}.npz", **SWING, actions=np.random.default_rng(1).uniform(-0.5, 0.5, (NUM, 1)))
+    config = RunConfig(
+        data="a.npz", more_data=("b.npz",), env_id="Pendulum-v1", action_low=(-0.5,), action_high=(0.75,),
+        agent=AGENTS["bc"].config(),
+    )  # fmt: skip
+    dataset, _ = open_data(config)
+    assert (dataset.spec.env_id, dataset.spec.action_low) == ("Pendulum-v1", (-0.5,))
+    assert dataset.spec.action_high == (0.75,)
