@@ -217,6 +217,10 @@ def test_a_log_that_cannot_be_judged_keeps_no_other_from_it(runs, tmp_path, caps
     assert "1 of 2 runs not judged" in printed.err
     assert judgements_of(runs[0])
     assert (flat / "judgements.json").read_text() == "earlier"
+    (tmp_path / "flat.npz").unlink()
+    assert main(["judge", str(flat), str(runs[0])]) == 2
+    printed = capsys.readouterr()
+    assert re.search(r"not judged: .*flat\.npz", printed.out) and "verdict: " in printed.out
 
 
 def test_errors_by_dimension_are_a_table_where_there_are_several():

@@ -158,8 +158,8 @@ def _judge_all(
     """Judge every run that can be; those that cannot are named, and raise at the end."""
     console = make_console()
     judged: list[_Judged] = []
-    failed: list[UserError] = []
-    for log in _logs(loaded, config, asked, progress):
+    logs, failed = _logs(loaded, config, asked, progress)
+    for log in logs:
         try:
             judge_ = log.judge(config, progress=progress)
         except UserError as error:
@@ -210,17 +210,22 @@ class _Log:
 
 def _logs(
     loaded: Sequence[LoadedRun], config: JudgeConfig, asked: tuple[float, ...], progress: bool
-) -> list[_Log]:
-    """Policies of one log are compared with each other, by one judge."""
+) -> tuple[list[_Log], list[UserError]]:
+    """Policies of one log are compared with each other, by one judge; and why some logs cannot be opened."""
     from chibit.judging.judge import rough_seconds
     from chibit.training.run_data import open_data, refuse_changed
 
     logs: dict[tuple[str, str], _Log] = {}
+    failed: list[UserError] = []
     for run in loaded:
-        train, held_out = open_data(run.config)
-        refuse_changed(run.run, run.config, train, held_out)
-        if run.config.data_fraction < 1.0:  # it is judged on what all of the data say
-            train, held_out = open_data(dataclasses.replace(run.config, data_fraction=1.0))
+        try:
+            train, held_out = open_data(run.config)
+            refuse_changed(run.run, run.config, train, held_out)
+            if run.config.data_fraction < 1.0:  # it is judged on what all of the data say
+                train, held_out = open_data(dataclasses.replace(run.config, data_fraction=1.0))
+        except UserError as error:
+            failed.append(error)
+            continue
         key = (train.content_hash, "" if held_out is None else held_out.content_hash)
         logs.setdefault(key, _Log(train, held_out, [])).runs.append(run)
     seconds = sum(
@@ -235,7 +240,7 @@ def _logs(
     if progress and seconds > LONG_SECONDS:
         line = f"judging {count(len(loaded), 'run')}: about {shown_time(seconds)} (rough, for one core)"
         make_console(stderr=True).print(line, soft_wrap=True)
-    return [*logs.values()]
+    return [*logs.values()], failed
 
 
 def _targets(run: LoadedRun, asked: tuple[float, ...]) -> Sequence[float | None]:
