@@ -233,7 +233,7 @@ def _example(spec: DatasetSpec, reads_missions: bool) -> str:
     return f"""import chibit
 
 policy = chibit.Policy.from_pretrained(".")  # this folder, or its id on the Hub
-env = chibit.make_env("{spec.env_id}"{extra})
+env = chibit.make_env("{spec.env_id}"{extra}, max_episode_steps=policy.max_episode_steps)
 observation, {info} = env.reset(seed=0)
 policy.reset(){told}
 total, done = 0.0, False

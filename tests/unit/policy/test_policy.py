@@ -190,6 +190,16 @@ def test_the_model_card_says_what_it_is_and_its_example_runs(saved, monkeypatch,
     assert np.isfinite(float(capsys.readouterr().out))
 
 
+def test_the_example_of_a_card_ends_where_the_policy_does(tmp_path, monkeypatch, capsys):
+    """Its limit may come before the environment's, which may have none."""
+    spec = dataclasses.replace(HOPPER, max_episode_steps=4)
+    export_policy(build("bc", spec)[0], spec, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    text = (tmp_path / "README.md").read_text()
+    exec(compile(text.split("```python\n")[1].split("```")[0], "README.md", "exec"), {})
+    assert np.isfinite(float(capsys.readouterr().out))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_card_of_a_plant_runs_and_says_how_actions_are_chosen(kind, tmp_path, monkeypatch, capsys):
     """Data that name no environment: nothing is built, and the lines run as they stand."""
