@@ -127,7 +127,8 @@ class Episodes(EpisodePolicy):
         for e, mission in zip(asked, told, strict=True):
             if not isinstance(mission, str):
                 raise InputError(f"instruct: environment {e} is told {mission!r:.80}, expected a text")
-        if not self._is_running[asked].all() or self._steps[asked].any():
+        has_begun = self._has_acted[asked] | (self._steps[asked] > 0)
+        if not self._is_running[asked].all() or has_begun.any():
             raise InputError("instruct: say it at the beginning of an episode, after reset")
         assert isinstance(self._acting, EpisodePolicy)
         self._acting.instruct(told, asked)

@@ -251,6 +251,8 @@ def test_a_policy_is_told_what_to_do(data, tmp_path):
             tell()
     policy.instruct("go to the red ball")
     first = policy.act({"direction": 2, "image": grid, "mission": "something else"})
+    with pytest.raises(InputError, match="at the beginning of an episode"):
+        policy.instruct("go to the blue ball")
     policy.observe(0.0, False)
     with pytest.raises(InputError, match="at the beginning of an episode"):
         policy.instruct("go to the blue ball")
