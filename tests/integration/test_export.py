@@ -1,6 +1,7 @@
 """`chibit export`: the folder, its card, and what happens where something is in its place."""
 
 import json
+import tracemalloc
 
 import gymnasium as gym
 import numpy as np
@@ -94,6 +95,10 @@ def test_the_interval_of_a_mean():
     assert mean_interval([3.0, 3.0]) == (3.0, 3.0)
     low, high = mean_interval([0.0, 10.0] * 50)
     assert (low, high) == pytest.approx((4.0, 6.0), abs=0.15)  # 5 +- 1.96 * 5 / sqrt(100)
+    tracemalloc.start()
+    mean_interval(np.arange(1_000.0))  # of an evaluation of many episodes
+    assert tracemalloc.get_traced_memory()[1] < 1 << 22
+    tracemalloc.stop()
 
 
 @pytest.mark.slow

@@ -88,8 +88,9 @@ def mean_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float] |
     array = np.asarray(values, np.float64)
     if len(array) < 2:
         return None
-    draws = np.random.default_rng(0).integers(0, len(array), (_RESAMPLES, len(array)))
-    low, high = np.percentile(array[draws].mean(axis=1), (2.5, 97.5))
+    generator = np.random.default_rng(0)
+    means = [array[generator.integers(0, len(array), len(array))].mean() for _ in range(_RESAMPLES)]
+    low, high = np.percentile(means, (2.5, 97.5))
     return float(low), float(high)
 
 
