@@ -152,6 +152,18 @@ def test_an_id_stands_for_an_instance_with_its_limit_and_its_settings_alone(fold
         assert played.episode_lengths == (length,)
 
 
+def test_an_instance_of_make_env_is_made_again_as_that_made_it(folder):
+    """With the wrappers that it adds, and the contacts that Gymnasium knows nothing of."""
+    pytest.importorskip("minigrid")
+    for env_id in ("MiniGrid-Empty-5x5-v0", "Hopper-v5"):
+        assert take_env(make_env(env_id)) == env_id
+    odd = take_env(make_env("MiniGrid-Empty-5x5-v0", render_mode="rgb_array"))
+    assert make_env(odd).observation_space.shape == (151,) and make_env(odd).render_mode == "rgb_array"
+    old = make_env("Hopper-v5", d4rl_physics=True)
+    again = make_env(take_env(old))
+    assert again.unwrapped.model.geom_margin.max() == old.unwrapped.model.geom_margin.max()
+
+
 NAMES = """
 import functools, sys
 sys.path.insert(0, {folder!r})

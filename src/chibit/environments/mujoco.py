@@ -21,6 +21,7 @@ def take_larger_margins(env: gym.Env) -> None:
     """
     if _adds_margins():
         env.unwrapped.model.geom_margin[:] *= 0.5  # type: ignore[attr-defined]
+    env.unwrapped.has_larger_margins = True  # type: ignore[attr-defined]
 
 
 def physics(d4rl_physics: bool) -> dict[str, Any]:

@@ -5,6 +5,7 @@ That is the user's word. What files name is never taken in here; it must be in t
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import hashlib
@@ -23,6 +24,7 @@ from chibit.core.errors import InputError, first_line
 from chibit.core.plugins import OWN_MODULES, import_own, own_modules
 from chibit.core.targets import environment_name
 from chibit.environments.kinds import OwnEnvironment
+from chibit.environments.make import make_env
 from chibit.environments.registry import (
     ENVIRONMENTS,
     find_environment,
@@ -56,12 +58,12 @@ def take_env(env: EnvLike) -> str:
         return env
     if isinstance(env, gym.Env):
         spec = env.spec
-        if spec is not None and spec.id in ENVIRONMENTS and _is_plain(spec):
+        has_margins = _has_larger_margins(env)
+        if spec is not None and spec.id in ENVIRONMENTS and _is_plain(spec) and not has_margins:
             return spec.id
         kind = type(env.unwrapped)
-        return _register(
-            _name(kind, spec), functools.wraps(kind, updated=())(functools.partial(_another, env))
-        )
+        make = functools.wraps(kind, updated=())(functools.partial(_another, env))
+        return _register(_name(kind, spec, "_d4rl" * has_margins), make)
     if callable(env):
         return _register(_name(env), env)
     raise InputError(f"env: got {type(env).__name__}, expected an id, an environment, or what builds one")
@@ -114,7 +116,7 @@ def _register(env_id: str, make: Callable[..., gym.Env]) -> str:
     return env_id
 
 
-def _name(make: Any, spec: EnvSpec | None = None) -> str:
+def _name(make: Any, spec: EnvSpec | None = None, more: str = "") -> str:
     """An id for what builds an environment, the same whenever a program runs.
 
     A class and a function of a module have a name of their own. Two lambdas have not, nor have functions
@@ -125,7 +127,7 @@ def _name(make: Any, spec: EnvSpec | None = None) -> str:
     has_name = isinstance(make, type) or "<" not in getattr(make, "__qualname__", "<")
     if spec is not None or not has_name:
         name += f"_{_content(make if spec is None else spec)}"
-    return f"own/{name}-v0"
+    return f"own/{name}{more}-v0"
 
 
 def _content(thing: Any) -> str:
@@ -147,16 +149,30 @@ class _ContentPickler(cloudpickle.Pickler):  # type: ignore[misc]
         return (thing.__module__, thing.__qualname__) if isinstance(thing, type) else None
 
 
-def _is_plain(spec: Any) -> bool:
-    """Whether an id alone makes such an environment."""
-    own, usual = (_content((one.kwargs, one.max_episode_steps)) for one in (spec, gym.spec(spec.id)))
-    return not spec.additional_wrappers and own == usual
+def _is_plain(spec: EnvSpec) -> bool:
+    """Whether an id alone makes such an environment, by Gymnasium or by `make_env`."""
+    usual = gym.spec(spec.id)
+    if spec.additional_wrappers:
+        with contextlib.closing(make_env(spec.id)) as env:
+            usual = env.spec or usual
+    own, usually = (_content((s.kwargs, s.max_episode_steps, s.additional_wrappers)) for s in (spec, usual))
+    return own == usually
+
+
+def _has_larger_margins(env: gym.Env) -> bool:
+    """Whether `make_env` has built it with the contacts of D4RL, of which Gymnasium knows nothing."""
+    return bool(getattr(env.unwrapped, "has_larger_margins", False))
 
 
 def _another(env: gym.Env, **options: Any) -> gym.Env:
-    """Make an environment like one, as Gymnasium made it, else a copy."""
+    """Make an environment like one, as it was made, else a copy."""
     if env.spec is not None and env.spec.id in gym.registry:
-        return gym.make(env.spec, **options)
+        made = gym.make(env.spec, **options)
+        if _has_larger_margins(env):
+            from chibit.environments.mujoco import take_larger_margins
+
+            take_larger_margins(made)
+        return made
     try:
         return copy.deepcopy(env)
     except Exception as error:

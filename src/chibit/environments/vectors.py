@@ -13,6 +13,7 @@ from typing import Any
 
 import gymnasium as gym
 from gymnasium.spaces import Box, Dict, Discrete
+from gymnasium.utils import RecordConstructorArgs
 from gymnasium.wrappers import FilterObservation, FlattenObservation, TransformAction
 
 from chibit.core.errors import InputError
@@ -51,12 +52,13 @@ def from_zero(env: gym.Env) -> gym.Env:
     return TransformAction(env, lambda action: action + start, Discrete(space.n))
 
 
-class TextAside(gym.Wrapper[Any, Any, Any, Any]):
+class TextAside(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     """Puts what an episode's first observation says in words into `info["mission"]`."""
 
     def __init__(self, env: gym.Env, parts: Sequence[str]) -> None:
         """Look for texts in some parts of the observations, which are dictionaries."""
-        super().__init__(env)
+        RecordConstructorArgs.__init__(self, parts=parts)
+        gym.Wrapper.__init__(self, env)
         self._parts = parts
 
     def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
@@ -66,8 +68,13 @@ class TextAside(gym.Wrapper[Any, Any, Any, Any]):
         return seen, {"mission": " ".join(said), **info} if said else info
 
 
-class SuccessByReward(gym.Wrapper[Any, Any, Any, Any]):
+class SuccessByReward(gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     """Says `info["success"]` of an environment that rewards nothing else."""
+
+    def __init__(self, env: gym.Env) -> None:
+        """Look at the rewards of an environment."""
+        RecordConstructorArgs.__init__(self)
+        gym.Wrapper.__init__(self, env)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Step; an episode is solved once a reward is above 0."""
