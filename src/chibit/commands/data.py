@@ -225,13 +225,13 @@ def inspect(argv: Sequence[str], prog: str) -> None:
 
     usual = RunConfig(data=arguments.data, agent=AGENTS[DEFAULT_AGENT].config())
     expected, notes = of_run(usual, dataset), tuple(few_data(usual, dataset))
+    found = describe(dataset)
     if arguments.json:
-        found = describe(dataset)
         chosen = [one._asdict() for one in (*found.choices, *expected)]
         print_json({**asdict(found), "choices": chosen, "run_notes": notes})
         return
     console = make_console()
-    console.print(render_summary(describe(dataset)))
+    console.print(render_summary(found))
     console.print(Text("\nchibit train without flags", style="bold"))
     for line in (*table_lines(expected), *notes):
         console.print(Text(line))

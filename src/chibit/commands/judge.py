@@ -156,12 +156,14 @@ def _judge_all(
     progress: bool = True,
 ) -> None:
     """Judge every run that can be; those that cannot are named, and raise at the end."""
+    from chibit.judging.judge import Judge
+
     console = make_console()
     judged: list[_Judged] = []
     logs, failed = _logs(loaded, config, asked, progress)
     for log in logs:
         try:
-            judge_ = log.judge(config, progress=progress)
+            judge_ = Judge(log.train, held_out=log.held_out, config=config, progress=progress)
         except UserError as error:
             failed += [error] * len(log.runs)
             continue
@@ -201,11 +203,6 @@ class _Log:
     train: TrajectoryDataset
     held_out: TrajectoryDataset | None
     runs: list[LoadedRun]
-
-    def judge(self, config: JudgeConfig, *, progress: bool) -> Judge:
-        from chibit.judging.judge import Judge
-
-        return Judge(self.train, held_out=self.held_out, config=config, progress=progress)
 
 
 def _logs(

@@ -41,14 +41,13 @@ def pretrain(argv: Sequence[str], prog: str) -> None:
     from chibit.training.pretrain.config import SIZES, PretrainConfig, pretrain_path
     from chibit.training.pretrain.loop import pretrain as pretrain_model
 
-    rest = list(argv)
-    size = take_option(list(rest), "--size")
+    size = take_option(list(argv), "--size")
     if size is not None and size not in SIZES:
         raise InputError(f"--size: unknown {size!r}{nearest(size, SIZES)}; known: {', '.join(SIZES)}")
     kind = arguments_class()
     defaults = PretrainConfig() if size is None else PretrainConfig(gpt=SIZES[size])
     destination = Destination(study="pretrain")
-    arguments = parse(kind, rest, prog, kind(run=defaults, destination=destination))
+    arguments = parse(kind, argv, prog, kind(run=defaults, destination=destination))
     config, destination = arguments.run, arguments.destination
     path = destination.out or pretrain_path(config, Path("runs"), destination.study)
     result = destination.run(pretrain_model, config, path)

@@ -139,7 +139,7 @@ def _judge_unplayed(path: Path, config: Any, destination: TrainDestination) -> N
 
 def parse_run(argv: list[str], prog: str) -> tuple[Any, TrainDestination]:
     """Flags to a run configuration. Precedence: field default < recipe < ``--config`` file < flag."""
-    from chibit.agents import AGENTS, DEFAULT_AGENT
+    from chibit.agents import AGENTS
     from chibit.environments.own import take_env
     from chibit.models.initializers import import_initializer
     from chibit.recipes import find_recipe
