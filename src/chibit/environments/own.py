@@ -62,8 +62,8 @@ def take_env(env: EnvLike) -> str:
         if spec is not None and spec.id in ENVIRONMENTS and _is_plain(spec) and not has_margins:
             return spec.id
         kind = type(env.unwrapped)
-        make = functools.wraps(kind, updated=())(functools.partial(_another, env))
-        return _register(_name(kind, spec, "_d4rl" * has_margins), make)
+        make: Callable[..., gym.Env] = functools.partial(_another, env)
+        return _register(_name(kind, spec, "_d4rl" * has_margins), functools.wraps(kind, updated=())(make))
     if callable(env):
         return _register(_name(env), env)
     raise InputError(f"env: got {type(env).__name__}, expected an id, an environment, or what builds one")
