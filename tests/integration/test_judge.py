@@ -16,10 +16,12 @@ from chibit.core.config import from_json
 from chibit.judging import judge as judging
 from chibit.judging import judgement as judgement_rules
 from chibit.judging.fitting import fit_log
+from chibit.judging.judge import JudgeConfig
 from chibit.judging.judgement import Judgement
 from chibit.reporting.read.judgements import read_judged
 from chibit.reporting.read.run import read_run
 from chibit.reporting.tables.judged import _choice_sentence, _dimensions, _regret, judged_choices
+from chibit.training.loading import load_run
 from judging_toys import QUICK, columns
 
 
@@ -221,6 +223,14 @@ def test_a_log_that_cannot_be_judged_keeps_no_other_from_it(runs, tmp_path, caps
     assert main(["judge", str(flat), str(runs[0])]) == 2
     printed = capsys.readouterr()
     assert re.search(r"not judged: .*flat\.npz", printed.out) and "verdict: " in printed.out
+
+
+def test_runs_whose_actions_have_other_bounds_have_a_judge_of_their_own(runs, log_file, tmp_path):
+    wide = train(log_file, tmp_path / "wide", "--agent", "bc", "--action-low=-2", "--action-high=2")
+    loaded = [load_run(path, device="cpu") for path in (runs[0], wide)]
+    logs, failed = judge_command._logs(loaded, JudgeConfig(), (), progress=False)
+    assert [len(log.runs) for log in logs] == [1, 1] and not failed
+    assert [log.train.spec.action_high for log in logs] == [loaded[0].spec.action_high, (2.0,)]
 
 
 def test_errors_by_dimension_are_a_table_where_there_are_several():

@@ -212,7 +212,7 @@ def _logs(
     from chibit.judging.judge import rough_seconds
     from chibit.training.run_data import open_data, refuse_changed
 
-    logs: dict[tuple[str, str], _Log] = {}
+    logs: dict[tuple[Any, ...], _Log] = {}
     failed: list[UserError] = []
     for run in loaded:
         try:
@@ -223,7 +223,8 @@ def _logs(
         except UserError as error:
             failed.append(error)
             continue
-        key = (train.content_hash, "" if held_out is None else held_out.content_hash)
+        bounds = train.spec.action_low, train.spec.action_high  # in whose units a policy acts
+        key = (train.content_hash, "" if held_out is None else held_out.content_hash, bounds)
         logs.setdefault(key, _Log(train, held_out, [])).runs.append(run)
     seconds = sum(
         rough_seconds(
