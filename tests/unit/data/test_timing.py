@@ -28,6 +28,16 @@ def read(path, **columns):
     return dataset, " ".join(dataset.notes)
 
 
+def npz_columns(order=tuple(range(ROWS))):
+    order = np.array(order)
+    return {
+        "observations": order + 0.5,
+        "actions": -order - 0.5,
+        "rewards": order,
+        "episode": np.zeros(ROWS, int),
+    }
+
+
 MINUTES = [f"2026-10-01T00:0{i}:00" for i in range(ROWS)]
 SHUFFLED = [2, 0, 1, 5, 3, 4]
 
@@ -139,14 +149,8 @@ def test_files_of_a_folder_are_sorted_each(tmp_path):
 
 
 def test_npz_files_have_times_too(tmp_path):
-    order = np.array(SHUFFLED)
-    columns = {
-        "observations": order + 0.5,
-        "actions": -order - 0.5,
-        "rewards": order,
-        "episode": np.zeros(ROWS, int),
-    }
-    times = np.datetime64("2026-01-01") + order.astype("m8[m]")
+    columns = npz_columns(SHUFFLED)
+    times = np.datetime64("2026-01-01") + np.array(SHUFFLED).astype("m8[m]")
     np.savez(tmp_path / "log.npz", **columns, time=times)
     dataset, notes = read(tmp_path / "log.npz", time="time")
     assert dataset.observations[:, 0].tolist() == [i + 0.5 for i in range(ROWS)]
@@ -160,3 +164,25 @@ def test_formats_that_are_in_order_take_no_time(tmp_path):
     (tmp_path / "log.pkl").write_bytes(b"")
     with pytest.raises(InputError, match=r"time is for tables and \.npz files"):
         read(tmp_path / "log.pkl", time="t")
+
+
+def test_times_of_an_npz_file_may_be_a_column_of_one(tmp_path):
+    times = np.array(SHUFFLED)[:, None]
+    np.savez(tmp_path / "log.npz", **npz_columns(SHUFFLED), time=times)
+    dataset, notes = read(tmp_path / "log.npz", time="time")
+    assert dataset.observations[:, 0].tolist() == [i + 0.5 for i in range(ROWS)]
+    assert "sorted the rows of 1 of 1 episode by time" in notes
+    np.savez(tmp_path / "two.npz", **npz_columns(), time=np.hstack([times, times]))
+    with pytest.raises(InputError, match="it holds several numbers a row"):
+        read(tmp_path / "two.npz", time="time")
+
+
+@pytest.mark.parametrize("unit", ["M", "Y"])
+def test_months_and_years_are_times(tmp_path, unit):
+    times = np.array(SHUFFLED).astype(f"M8[{unit}]")
+    np.savez(tmp_path / "log.npz", **npz_columns(SHUFFLED), date=times)
+    _, notes = read(tmp_path / "log.npz")
+    assert "column date goes back in 1 of 1 episode" in notes
+    dataset, notes = read(tmp_path / "log.npz", time="date")
+    assert dataset.observations[:, 0].tolist() == [i + 0.5 for i in range(ROWS)]
+    assert "sorted the rows of 1 of 1 episode by date" in notes

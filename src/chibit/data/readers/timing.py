@@ -69,6 +69,8 @@ def in_order(
     """
     rest = {name: values for name, values in columns.items() if name != TIME}
     times = np.asarray(columns[TIME][0 : len(is_last)])
+    if times.size == len(times):
+        times = times.reshape(-1)  # from (N, 1)
     within = ~is_last[:-1]
     problem = _problem(times)
     if problem and not column.is_said:
@@ -102,7 +104,7 @@ def in_order(
 
 def _problem(times: np.ndarray) -> str:
     """Why a column is no time to go by; empty where it is one."""
-    if times.size != len(times):
+    if times.ndim != 1:
         return "it holds several numbers a row"
     if (np.isnat(times) if times.dtype.kind == "M" else ~np.isfinite(times)).any():
         return "not every row has a number, or a time as 2026-10-01T00:15, all with a zone or none"
@@ -112,6 +114,8 @@ def _problem(times: np.ndarray) -> str:
 def _steps(times: np.ndarray) -> np.ndarray:
     """(N - 1,) from each row to the next, datetimes in seconds."""
     if times.dtype.kind == "M":
+        if np.datetime_data(times.dtype)[0] in ("Y", "M"):  # of which seconds are no part
+            times = times.astype("datetime64[D]")
         return np.diff(times) / np.timedelta64(1, "s")
     return np.diff(times.astype(np.int64 if times.dtype.kind in "iub" else np.float64))
 
