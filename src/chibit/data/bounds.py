@@ -15,6 +15,7 @@ from chibit.core.arrays import open_npz
 from chibit.core.errors import InputError
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
 from chibit.data.readers.columns import ACTION_HIGH, ACTION_LOW, read_beside
+from chibit.data.readers.origin import beyond_bounds
 
 _MAX_BYTES = 1 << 16
 
@@ -38,11 +39,23 @@ def bound_actions(
     if spec.num_actions is not None:
         raise InputError(f"{ACTION_LOW}: the actions of {spec.name} are choices; leave bounds out")
     given = read_bounds(low, high, spec.act_dim, spec.name)
-    lowest, highest = dataset.actions.min(axis=0), dataset.actions.max(axis=0)
     ends = np.where(np.isfinite(given), given, [spec.action_low, spec.action_high])
     spec = replace(spec, action_low=tuple(ends[0].tolist()), action_high=tuple(ends[1].tolist()))
-    check_within(spec, lowest, highest, "give wider bounds, or cut the actions")
-    return replace(dataset, spec=spec)
+    check_within(spec, *_reached(dataset), "give wider bounds, or cut the actions")
+    return bounded_as(dataset, spec)
+
+
+def bounded_as(dataset: TrajectoryDataset, spec: DatasetSpec) -> TrajectoryDataset:
+    """Describe continuous actions by other bounds, and say of these alone where actions lie beyond them."""
+    reached = _reached(dataset)
+    before = beyond_bounds(dataset.spec, reached)
+    kept = [note for note in dataset.notes if note not in before]
+    return replace(dataset, spec=spec, notes=(*kept, *beyond_bounds(spec, reached)))
+
+
+def _reached(dataset: TrajectoryDataset) -> tuple[np.ndarray, np.ndarray]:
+    """(A,) lowest and highest actions."""
+    return dataset.actions.min(axis=0), dataset.actions.max(axis=0)
 
 
 def declared_bounds(

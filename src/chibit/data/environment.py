@@ -15,11 +15,10 @@ from numpy.typing import ArrayLike
 
 from chibit.core.errors import InputError
 from chibit.core.formatting import listed
-from chibit.data.bounds import bound_actions
+from chibit.data.bounds import bound_actions, bounded_as
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
 from chibit.data.readers.origin import (
     Origin,
-    beyond_bounds,
     narrower,
     settled_bounds,
     usual_return_scale,
@@ -100,12 +99,13 @@ def evaluate_in(
 
     Raises as `spec_in` and `bound_actions` do.
     """
-    spec, notes = spec_in(dataset.spec, env_id), dataset.notes
-    if spec.num_actions is None:
-        notes += beyond_bounds(spec, (dataset.actions.min(axis=0), dataset.actions.max(axis=0)))
-        if low is None and high is None:
-            notes += _given_up(dataset, spec)
-    return bound_actions(replace(dataset, spec=spec, notes=notes), low, high)
+    spec = spec_in(dataset.spec, env_id)
+    if spec.num_actions is not None:
+        return bound_actions(replace(dataset, spec=spec), low, high)
+    placed = bounded_as(dataset, spec)
+    if low is None and high is None:
+        placed = replace(placed, notes=(*placed.notes, *_given_up(dataset, spec)))
+    return bound_actions(placed, low, high)
 
 
 def _given_up(dataset: TrajectoryDataset, spec: DatasetSpec) -> tuple[str, ...]:

@@ -10,6 +10,8 @@ from chibit.agents import AGENTS
 from chibit.cli import main
 from chibit.core.errors import InputError
 from chibit.core.run_dir import RunDir
+from chibit.data.bounds import bound_actions
+from chibit.data.environment import evaluate_in
 from chibit.data.inspect import find_notes
 from chibit.data.load import from_arrays, load_dataset
 from chibit.training.run_config import RunConfig, from_record
@@ -195,3 +197,14 @@ def test_given_bounds_go_before_the_environments_of_several_sets_too(folder):
     dataset, _ = open_data(config)
     assert (dataset.spec.env_id, dataset.spec.action_low) == ("Pendulum-v1", (-0.5,))
     assert dataset.spec.action_high == (0.75,)
+
+
+def test_what_lies_beyond_bounds_is_said_of_the_bounds_that_are_taken(folder):
+    """Not of the environment's, in place of which others were given, and once."""
+    wide = columns((-3.0,), (3.0,))
+    inside = evaluate_in(from_arrays(**wide), "Pendulum-v1")
+    note = next(note for note in inside.notes if "beyond their bounds" in note)
+    assert evaluate_in(inside, "Pendulum-v1").notes.count(note) == 1
+    assert note not in bound_actions(inside, -3, 3).notes
+    given = from_arrays(**wide, env_id="Pendulum-v1", action_low=-3, action_high=3)
+    assert given.spec.action_high == (3.0,) and not any("beyond" in said for said in given.notes)
