@@ -212,3 +212,13 @@ def test_episodes_are_named_by_text(path, kind):
     columns = {"obs": np.ones((4, 1)), "act": np.ones(4) * 0.5, "rew": np.ones(4)}
     np.savez(path, **columns, episode=np.array(["b", "b", "a", "c"]).astype(kind))
     assert read(path)[0].episode_starts.tolist() == [0, 2, 3, 4]
+
+
+def test_rewards_in_half_precision_are_read_and_an_infinite_one_is_named(tmp_path, home, recwarn):
+    columns = {"observations": np.ones((4, 2)), "actions": np.ones((4, 1)), "terminations": [0, 1, 0, 1]}
+    rewards = np.array([0.5, 1, 2, 3], np.float16)
+    assert from_arrays(**columns, rewards=rewards).episode_returns.tolist() == [1.5, 5]
+    rewards[2] = np.inf
+    with pytest.raises(InputError, match=r"arrays: rewards of row 2 \(episode 1, step 0\) is inf"):
+        from_arrays(**columns, rewards=rewards)
+    assert not recwarn

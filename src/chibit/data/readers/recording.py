@@ -374,9 +374,9 @@ def read_flags(column: Column, where: str) -> np.ndarray:
 
 
 def read_rewards(column: Column, where: str) -> np.ndarray:
-    """Read (M,) rewards as they are; the store checks their values."""
+    """Read (M,) rewards, as they are where these are single or double precision; the store checks them."""
     values = read_vector(column, where)
-    return values.astype(np.float64) if values.dtype.kind in "iub" else values
+    return values if values.dtype.kind == "f" and values.dtype.itemsize >= 4 else values.astype(np.float64)
 
 
 def read_matrix(column: Column, rows: slice = slice(None)) -> np.ndarray:
