@@ -17,6 +17,7 @@ from chibit.core.errors import DamagedFileError, InputError
 from chibit.data.mix import mix
 from chibit.data.samplers.transitions import TransitionSampler
 from chibit.data.samplers.windows import WindowSampler
+from chibit.data.spec import ObservationPart
 
 SMALL = {"batch_size": 4, "context_length": 3, "n_layer": 1, "n_embd": 16}
 QUIET = ["--device", "cpu", "--quiet"]
@@ -343,6 +344,33 @@ def test_what_is_fine_alone_is_fine_mixed():
     assert mixed.spec.name.startswith("old+lllll") and "+pr-fung" not in mixed.spec.name
     assert mix(parts[::-1]).spec.name.startswith("pr-fung+mmm")
     assert any("beyond their bounds" in note for note in mixed.notes)
+
+
+def test_what_data_declare_is_not_lost_where_they_are_mixed():
+    """Choices that no step makes, a time limit that no episode reaches, what observations were."""
+    own = arrays(0) | {"actions": np.arange(60) % 3}
+    first, second = (chibit.from_arrays(**own | {"rewards": np.full(60, float(i))}) for i in range(2))
+    halves = tuple(ObservationPart(path=(name,), shape=(size,)) for name, size in (("a", 1), ("b", 2)))
+    declared = {"num_actions": 5, "max_episode_steps": 50, "observation_parts": halves}
+    first, second = (
+        dataclasses.replace(each, spec=dataclasses.replace(each.spec, **declared)) for each in (first, second)
+    )
+    spec = mix([first, second]).spec
+    assert {name: getattr(spec, name) for name in declared} == declared
+    longer = dataclasses.replace(
+        second, spec=dataclasses.replace(second.spec, max_episode_steps=70, observation_parts=())
+    )
+    spec = mix([first, longer]).spec
+    assert (spec.max_episode_steps, spec.observation_parts) == (70, ())
+
+
+def test_mixed_data_of_other_physics_say_which_they_are_evaluated_with():
+    shared = {**arrays(num_actions=1), "env_id": "Pendulum-v1"}
+    first, second = (chibit.from_arrays(**shared, name=name) for name in ("old", "new"))
+    first = dataclasses.replace(first, spec=dataclasses.replace(first.spec, d4rl_physics=True))
+    mixed = mix([first, second])
+    assert mixed.spec.d4rl_physics
+    assert "of different contact margins in MuJoCo: evaluated with those of old" in mixed.notes
 
 
 def test_mixed_data_are_trained_on_recorded_and_resumed_exactly(capsys):

@@ -23,8 +23,8 @@ def mix(
     """Put data sets behind one another; statistics, bounds and targets are those of all their steps.
 
     Args:
-        datasets: of the same sizes, of vectors. The environment, if any, must be one; the score reference is
-            that of the first.
+        datasets: of the same sizes, of vectors. The environment, if any, must be one; the score reference and
+            the contact margins are those of the first, and the time limit is the longest.
         weights: how often a drawn step is of each, relative to the others; empty draws all steps as often.
         cache: where the store of the mixture is kept; see `home_folder`.
 
@@ -52,7 +52,13 @@ def mix(
         score_reference=first.spec.score_reference,
         cache=cache,
     )
-    spec = mixed.spec
+    spec = replace(  # what data declare, and arrays do not
+        mixed.spec,
+        num_actions=first.spec.num_actions,
+        max_episode_steps=max(d.spec.max_episode_steps for d in datasets),
+    )
+    if len({d.spec.observation_parts for d in datasets}) == 1:
+        spec = replace(spec, observation_parts=first.spec.observation_parts)
     if first.spec.act_dim:  # which actions may lie beyond, as in each by itself: nobody has given them here
         low, high = (np.array([getattr(d.spec, name) for d in datasets]) for name in _BOUNDS)
         spec = replace(spec, action_low=tuple(low.min(0).tolist()), action_high=tuple(high.max(0).tolist()))
@@ -62,10 +68,15 @@ def mix(
         for d in datasets
     )
     notes = [note for d in datasets for note in d.notes]
-    described = [_described(*each) for each in zip(parts, weights or parts, strict=True)]
+    shares = [f", weight {weight:g}" for weight in weights] or [""] * len(parts)
+    described = [
+        f"{d.spec.name} ({d.num_steps:,} steps{share})" for d, share in zip(datasets, shares, strict=True)
+    ]
     notes.append(f"mixed of {' and '.join(described)}")
     if len(env_ids) > 1:
         notes.append(f"of {' and '.join(map(str, env_ids))}: not evaluated; name an environment for all")
+    elif env_ids[0] is not None and len({d.spec.d4rl_physics for d in datasets}) > 1:
+        notes.append(f"of different contact margins in MuJoCo: evaluated with those of {first.spec.name}")
     mixture = Mixture(sources, parts, tuple(map(float, weights)))
     missions, notes = _missions(datasets), [*mixed.notes, *notes]
     return replace(mixed, spec=spec, mixture=mixture, missions=missions, notes=tuple(notes))
@@ -94,9 +105,3 @@ def _next(dataset: TrajectoryDataset) -> np.ndarray:
     following = np.concatenate([dataset.observations[1:], dataset.observations[-1:]])
     following[dataset.episode_starts[1:] - 1] = dataset.final_observations
     return following
-
-
-def _described(part: object, weight: object) -> str:
-    assert isinstance(part, dict)
-    share = f", weight {weight:g}" if isinstance(weight, (int, float)) else ""
-    return f"{part['name']} ({part['steps']:,} steps{share})"
