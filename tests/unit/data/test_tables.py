@@ -96,6 +96,18 @@ def test_files_of_a_folder_may_have_episodes_of_their_own(tmp_path):
     assert recording.episode_ends[:, 0].all()
 
 
+def test_files_of_a_folder_may_lack_a_time_that_nobody_asked_for(tmp_path):
+    folder = tmp_path / "log"
+    folder.mkdir()
+    for number, more in enumerate(({}, {"t": np.arange(NUM)}, {})):
+        write_parquet(folder / f"{number}.parquet", plant() | more)
+    assert load_dataset(folder, columns=PLANT, progress=False).num_episodes == 9
+    (folder / "0.parquet").unlink()  # the first has it, now
+    assert load_dataset(folder, columns=PLANT, progress=False).num_episodes == 6
+    with pytest.raises(InputError, match=r"2\.parquet: no column 't' for time"):
+        load_dataset(folder, columns=[*PLANT, "time=t"], progress=False)
+
+
 def test_a_damaged_file_of_a_folder_is_left_out_and_counted_where_asked(tmp_path):
     folder = tmp_path / "log"
     folder.mkdir()

@@ -147,7 +147,7 @@ class TableFormat(ApartColumnFormat):
                 if not reading.skip_damaged or file == path:
                     raise
                 continue
-            if set(parts[-1]) != set(parts[0]):
+            if parts[-1].keys() - {TIME} != parts[0].keys() - {TIME}:
                 there, first = (", ".join(sorted(part)) for part in (parts[-1], parts[0]))
                 raise InputError(f"{file}: has {there}; expected {first} as in {files[0].name}")
         if not parts:
@@ -157,7 +157,8 @@ class TableFormat(ApartColumnFormat):
             raise InputError(f"{path}: no steps")
         reasons = {"damaged": len(files) - len(parts), "they have no rows": len(parts) - len(whole)}
         notes = left_out(reasons, len(files), "files")
-        return {name: _concatenate([part[name] for part in whole], path, name) for name in whole[0]}, notes
+        names = [name for name in whole[0] if all(name in part for part in whole)]  # times may lack in some
+        return {name: _concatenate([part[name] for part in whole], path, name) for name in names}, notes
 
     def _read_file(self, path: Path, given: Path, reading: Reading, seen: _Seen) -> dict[str, Column]:
         """The columns of a file; that of episodes is 1 in the last row of each. `seen` takes in the rest."""
