@@ -97,6 +97,13 @@ def test_lerobot_data_are_read_with_their_tasks(tmp_path, version):
     assert sorted([*part.missions, *rest.missions]) == sorted(dataset.missions)
 
 
+def test_lerobot_episodes_that_are_cut_keep_their_tasks(tmp_path):
+    dataset = load(write_lerobot(tmp_path / "pusht", "v3.0"), episode_length=3)
+    per_episode = ["Push the T", "Lift it", "Push the T"]
+    texts = [text for text, length in zip(per_episode, LENGTHS, strict=True) for _ in range(-(-length // 3))]
+    assert dataset.missions.tolist() == texts
+
+
 def test_texts_and_damaged_episodes_of_lerobot_are_left_out(tmp_path):
     root = write_lerobot(tmp_path / "pusht", "v2.1")
     text = {"dtype": "string", "shape": [1], "names": None}

@@ -28,7 +28,7 @@ from chibit.data.readers.columns import EPISODE, Column, Reading, locate_columns
 from chibit.data.readers.episodes import join_episodes
 from chibit.data.readers.origin import Origin, file_name
 from chibit.data.readers.parquet import Parquet
-from chibit.data.readers.recording import Recording, record_columns
+from chibit.data.readers.recording import Recording, find_ends, record_columns
 
 _INFO = Path("meta", "info.json")
 _TASK = "task_index"
@@ -82,9 +82,10 @@ class LeRobot(Parquet, key="lerobot"):
         provenance = {"kind": "lerobot", "path": str(path.absolute()), "part": reading.part}
         origin = Origin(name=name, notes=(*damaged, *notes, *joined.notes), provenance=provenance)
         recording = record_columns(joined.columns, where=str(path), reading=reading)
-        tasks = [episodes[place][0] for place in joined.places]
-        texts = self._tasks(path)
-        if texts and len(recording.episode_ends) == len(tasks):
+        if texts := self._tasks(path):
+            ends = np.flatnonzero(find_ends(joined.columns, str(path)))
+            logged = np.searchsorted(ends, recording.episode_starts[:-1])  # of an episode that may be cut
+            tasks = (episodes[joined.places[number]][0] for number in logged)
             recording = replace(recording, missions=np.array([texts.get(task, "") for task in tasks]))
         yield recording, origin
 
