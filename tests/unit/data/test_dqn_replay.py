@@ -98,6 +98,19 @@ def test_shards_without_a_count_are_whole(shards):
     assert convert(shards).num_episodes == 5
 
 
+@pytest.mark.parametrize("rows", [20, 0])
+def test_a_buffer_in_which_no_game_ends_has_none(tmp_path, rows):
+    columns = {
+        "observation": np.zeros((rows, 84, 84), np.uint8),
+        "action": np.zeros(rows, np.int32),
+        "reward": np.zeros(rows, np.float32),
+        "terminal": np.zeros(rows, np.uint8),
+    }
+    write_shards(tmp_path / "shards", 0, columns, add_count=30)
+    with pytest.raises(InputError, match="no whole episode; give more data"):
+        convert_replay(tmp_path / "shards", "Breakout", tmp_path / "store", progress=False)
+
+
 def refused(shards, error, match, game="Breakout"):
     out = shards.parent / "store"
     with pytest.raises(error, match=match) as caught:

@@ -215,10 +215,11 @@ def _open_buffer(folder: Path, number: int) -> _Buffer:
     written = read_count(count) if count.is_file() else capacity
     terminals = _read_rows(folder, "terminal", number, min(capacity, written, ROWS_READ))
     ends = np.flatnonzero(terminals) + 1
-    starts = np.concatenate([[0], ends[:-1]])
+    starts = np.append(0, ends)[:-1]
     # Written around its end, a buffer has its newest row before its oldest.
-    seam = written % capacity if written > capacity else 0
-    is_whole = (starts != 0) if number or written > capacity else np.ones(len(starts), bool)
+    is_around = 0 < capacity < written
+    seam = written % capacity if is_around else 0
+    is_whole = (starts != 0) if number or is_around else np.ones(len(starts), bool)
     if seam:
         is_whole &= (seam < starts) | (seam >= ends)
     # Longer than a game can be: a game that was cut, which no row marks, and the next.
