@@ -120,6 +120,14 @@ def test_a_batch_larger_than_memory_is_refused_and_a_batch_of_one_is_not(tmp_pat
     assert len(make_sampler(dataset, batch_size=1).sample().rows) == 1
 
 
+def test_pictures_count_in_the_size_of_a_batch(tmp_path, monkeypatch):
+    dataset = numbered_pictures(tmp_path / "pictures", [4, 3])
+    asked = []
+    monkeypatch.setattr(transitions, "check_fits", lambda *arguments: asked.append(arguments[0]))
+    make_sampler(dataset, batch_size=7_000)
+    assert asked == [2 * 7_000 * (4 * 3 + np.prod(dataset.spec.image_shape))]
+
+
 def test_what_cannot_be_sampled_is_refused(tmp_path):
     with pytest.raises(InputError, match="^batch_size: got 0, expected at least 1$"):
         make_sampler(make_dataset(tmp_path), batch_size=0)

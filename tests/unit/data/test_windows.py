@@ -107,6 +107,14 @@ def test_a_batch_larger_than_memory_is_refused_and_the_smallest_is_not(tmp_path,
     assert make_sampler(dataset, context_length=1, batch_size=1).sample().states.shape == (1, 1, 3)
 
 
+def test_pictures_count_in_the_size_of_a_batch(tmp_path, monkeypatch):
+    dataset = numbered_pictures(tmp_path / "pictures", [4, 3])
+    asked = []
+    monkeypatch.setattr(windows, "check_fits", lambda *arguments: asked.append(arguments[0]))
+    make_sampler(dataset, context_length=30, batch_size=7_000)
+    assert asked == [30 * 7_000 * (4 * 3 + np.prod(dataset.spec.image_shape))]
+
+
 def test_mask_counts_the_real_steps(tmp_path):
     dataset = make_dataset([2, 7], tmp_path)
     batch = make_sampler(dataset, context_length=5).windows(np.arange(9))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
@@ -40,9 +41,12 @@ class RowSampler(ABC):
         self._mixed: tuple[np.ndarray, np.ndarray] | None = None  # bounds of draws, and their shares
         if dataset.mixture is not None and dataset.mixture.weights:
             self._mixed = dataset.mixture.row_ranges(self._starts)
+        self._row_bytes = self._records[:1].nbytes
+        """Of a step in a batch."""
         self._stacks = None
         if dataset.frames is not None:
             self._stacks = FrameStacks(dataset.frames, dataset.episode_starts, spec.image_shape[0])
+            self._row_bytes += math.prod(spec.image_shape)
 
     @property
     def num_bytes(self) -> int:

@@ -76,7 +76,7 @@ class TransitionSampler(RowSampler):
             InputError: if `batch_size` is below 1, or no step has a next observation.
         """
         super().__init__(dataset, batch_size=batch_size, generator=generator)
-        num_bytes = 8 * batch_size * self._records.shape[1]
+        num_bytes = 2 * batch_size * self._row_bytes  # a state and the next
         check_fits(num_bytes, f"batch_size: a batch of {batch_size:,} transitions", "lower batch_size")
         self._terminated = np.asarray(dataset.episode_ends[:, 0])
         self._final = None if dataset.final_observations is None else np.asarray(dataset.final_observations)

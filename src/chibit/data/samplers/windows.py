@@ -81,7 +81,7 @@ class WindowSampler(RowSampler):
         super().__init__(dataset, batch_size=batch_size, generator=generator)
         self.context_length, self.anchor = context_length, anchor
         what = f"batch_size: a batch of {batch_size:,} windows of {context_length:,} steps"
-        num_bytes = 4 * batch_size * context_length * self._records.shape[1]
+        num_bytes = batch_size * context_length * self._row_bytes
         check_fits(num_bytes, what, "lower batch_size or context_length")
         self._offsets = np.arange(context_length)
         self._there: Resident | None = None
