@@ -209,7 +209,8 @@ class TrajectoryDataset:
         _check_fraction(fraction)
         best_first = np.argsort(-self.episode_returns, kind="stable")
         total = np.cumsum(self.episode_lengths[best_first])
-        num_kept = max(1, int(np.searchsorted(total, fraction * self.num_steps, side="right")))
+        share = fraction * self.num_steps * (1 + 1e-12)  # 0.29 of 100 is 29, whatever floats make of it
+        num_kept = max(1, int(np.searchsorted(total, share, side="right")))
         note = f"kept the best {num_kept} of {self.num_episodes} episodes"
         return self._take(best_first[:num_kept], f"top {fraction!r}", note)
 
@@ -328,6 +329,9 @@ class TrajectoryDataset:
         Returns:
             The same steps, in memory; the return-to-go is the episode's return at every step.
         """
+        check_fits(
+            self.records.nbytes, f"a copy of {self.num_steps:,} steps of {self.spec.name}", "take less"
+        )
         records = np.array(self.records)
         records[:, 0] = np.repeat(self.episode_returns, self.episode_lengths)
         records[:, -1] = 0.0

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from chibit.core.errors import InputError
+from chibit.core import memory
+from chibit.core.errors import InputError, ResourceError
 from chibit.data.load import from_arrays
 from chibit.data.samplers.transitions import TransitionSampler
 from chibit.data.samplers.windows import WindowSampler
@@ -233,3 +234,19 @@ def test_samplers_of_a_part_know_its_place_in_the_store(dataset):
     ):
         rows = sampler.dataset.in_store(sampler.sample().rows.numpy())
         assert set(rows.tolist()) <= set(part.observations[:, 0].astype(int).tolist())
+
+
+def test_the_best_episodes_are_as_many_as_fit_whatever_floats_make_of_the_share(tmp_path):
+    """0.29 of 100 is 28.999999999999996 in floats."""
+    rewards = np.arange(100.0)
+    one_step = {"observations": rewards, "actions": -rewards, "rewards": rewards}
+    dataset = from_arrays(**one_step, terminations=np.ones(100, bool), cache=tmp_path)
+    for percent in range(1, 101):
+        kept = dataset.top_fraction(percent / 100)
+        assert kept.rewards.tolist() == list(range(100 - percent, 100))
+
+
+def test_a_copy_with_delayed_rewards_is_refused_where_memory_is_short(dataset, monkeypatch):
+    monkeypatch.setattr(memory, "memory_budget", lambda: 100)
+    with pytest.raises(ResourceError, match="a copy of 31 steps of arrays takes"):
+        dataset.delay_rewards()
