@@ -108,6 +108,15 @@ def test_files_of_a_folder_may_lack_a_time_that_nobody_asked_for(tmp_path):
         load_dataset(folder, columns=[*PLANT, "time=t"], progress=False)
 
 
+@pytest.mark.parametrize(("value", "said"), [("oops", "is 'oops'"), ("", "is empty")])
+def test_lines_are_counted_as_an_editor_does(tmp_path, value, said):
+    """Readers pass over empty ones."""
+    path = tmp_path / "log.csv"
+    path.write_text(f"obs,action,reward,done\n\n1,0.5,0,0\n\n\n2,0.5,{value},1\n")
+    with pytest.raises(InputError, match=f"reward: line 6 {said}"):
+        read(path)
+
+
 def test_a_damaged_file_of_a_folder_is_left_out_and_counted_where_asked(tmp_path):
     folder = tmp_path / "log"
     folder.mkdir()

@@ -219,11 +219,11 @@ class TableFormat(ApartColumnFormat):
             if ours == TIME:
                 parts[TIME].append(_times(table[name]))
                 continue
-            self._refuse_text(table[name], f"{path}: {name}", ours)
+            self._refuse_text(table[name], path, name, ours)
             values, lacks = _numbers(table[name], f"{path}: {name}", is_text=ours == EPISODE)
             if lacks.any() and (ours == EPISODE or not reading.skip_damaged):
                 remedy = "" if ours == EPISODE else ", or leave such episodes out by --skip-damaged"
-                place = self._place(int(np.flatnonzero(lacks)[0]))
+                place = self._place(path, int(np.flatnonzero(lacks)[0]))
                 raise InputError(f"{path}: {name}: {place} is empty or NaN; fill it in{remedy}")
             parts[ours].append(values)
             widths[name] = values.shape[1] if values.ndim == 2 else 1
@@ -235,17 +235,22 @@ class TableFormat(ApartColumnFormat):
             columns["observations"] = seen
         return columns, describe_columns(header.leaves, found, widths)
 
-    def _place(self, row: int) -> str:
-        """Where a row is, for a message."""
-        return f"row {row:,} (from 0)" if self.first_line is None else f"line {row + self.first_line:,}"
+    def _place(self, path: Path, row: int) -> str:
+        """Where a row is, for a message. Readers pass over empty lines."""
+        if self.first_line is None:
+            return f"row {row:,} (from 0)"
+        line = row + self.first_line
+        with open_regular(path) as file:
+            written = (number for number, text in enumerate(file, 1) if text.strip(b"\r\n"))
+            return f"line {next(itertools.islice(written, line - 1, None), line):,}"
 
-    def _refuse_text(self, column: Any, where: str, ours: str) -> None:
+    def _refuse_text(self, column: Any, path: Path, name: str, ours: str) -> None:
         """Refuse text and times as numbers, in a line that says what to do."""
         import pyarrow as pa
 
         if ours == EPISODE or not len(column):
             return
-        types, kind = pa.types, column.type
+        types, kind, where = pa.types, column.type, f"{path}: {name}"
         kind = kind.value_type if types.is_dictionary(kind) else kind
         if types.is_binary(kind) or types.is_large_binary(kind):
             raise InputError(f"{where} is text, and not UTF-8; save the file as UTF-8")
@@ -272,7 +277,7 @@ class TableFormat(ApartColumnFormat):
         elif ours == "observations" and 1 < len(labels) <= _MOST_LABELS:
             shown = ", ".join(label[:20] for label in labels)
             numbers = f"write a column of 1 and 0 for each of {shown}, or name others by --columns {ours}=..."
-        found = f"{self._place(row)} is {str(texts[row])[:40]!r}"
+        found = f"{self._place(path, row)} is {str(texts[row])[:40]!r}"
         raise InputError(f"{where}: {found}; expected numbers; {numbers}")
 
 
