@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import tomllib
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from chibit.core.errors import InputError
 from chibit.core.files import nearest, read_regular
@@ -220,18 +221,28 @@ def describe_columns(
     return {NAMES: known} if known else {}, notes
 
 
-class Quantities:
-    """A column as floats, whatever numbers it holds."""
+class View:
+    """A column whose rows are made something else of as they are read."""
 
-    dtype = np.dtype(np.float64)
-
-    def __init__(self, column: Column) -> None:
-        """Wrap a column, which is read as before."""
-        self._column = column
-        self.shape = column.shape
+    def __init__(
+        self,
+        column: Column,
+        make: Callable[[np.ndarray], np.ndarray],
+        dtype: npt.DTypeLike,
+        shape: tuple[int, ...] | None = None,
+    ) -> None:
+        """Wrap a column; `make` takes rows and gives as many, of a type and, where it is another, a shape."""
+        self._column, self._make = column, make
+        self.dtype: np.dtype[Any] = np.dtype(dtype)
+        self.shape = column.shape if shape is None else (column.shape[0], *shape)
 
     def __getitem__(self, rows: slice) -> np.ndarray:
-        return np.asarray(self._column[rows], self.dtype)
+        return self._make(np.asarray(self._column[rows]))
+
+
+def as_quantities(column: Column) -> Column:
+    """A column as floats, whatever numbers it holds."""
+    return View(column, lambda rows: rows.astype(np.float64), np.float64)
 
 
 class _Joined:

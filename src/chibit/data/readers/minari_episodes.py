@@ -21,12 +21,12 @@ from chibit.data.readers.hdf5 import texts as read_texts
 from chibit.data.readers.minari_spaces import (
     MAX_DEPTH,
     Categories,
-    FromZero,
     Numbers,
     OneHotColumn,
     Part,
     Picture,
     Text,
+    from_zero,
 )
 from chibit.data.readers.recording import (
     BLOCK_ROWS,
@@ -123,7 +123,7 @@ class SpacedEpisode:
         if name != "actions":
             return column
         if self._first_action and column.dtype.kind in "iu":
-            return FromZero(column, self._first_action)
+            return from_zero(column, self._first_action)
         return Numbers((name,), column.shape[1:]).view(column, self._where)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from chibit.core.arrays import reading
 from chibit.core.errors import DamagedFileError, InputError
-from chibit.data.readers.columns import Column
+from chibit.data.readers.columns import Column, View
 from chibit.data.readers.pictures import PictureForm
 from chibit.data.spec import ObservationPart
 
@@ -56,7 +56,10 @@ class Numbers(_Named):
         is_changed = self.shape is not None and column.dtype == np.uint8 and column.shape[1:] != self.shape
         if column.dtype.kind == "O" or (is_changed and len(column.shape) == 2):
             raise self.as_jpeg(where)
-        return _Flat(column) if len(column.shape) > 2 and column.shape[1:] == self.shape else column
+        if len(column.shape) <= 2 or column.shape[1:] != self.shape:
+            return column
+        width = math.prod(column.shape[1:])
+        return View(column, lambda rows: rows.reshape(len(rows), width), column.dtype, (width,))
 
     @property
     def is_grid(self) -> bool:
@@ -104,60 +107,24 @@ class Picture(_Named):
 
     def view(self, column: Column, where: str) -> Column:
         """The pictures, decoded where they are stored as JPEG."""
-        return column if column.shape[1:] == self.shape else _Decoded(column, self, where)
+        if column.shape[1:] == self.shape:
+            return column
+        return View(
+            column, lambda rows: np.stack([self._decode(row, where) for row in rows]), np.uint8, self.shape
+        )
+
+    def _decode(self, row: np.ndarray, where: str) -> np.ndarray:
+        from PIL import Image
+
+        content = io.BytesIO(bytes(np.asarray(row, np.uint8)))
+        with reading(Path(where), "JPEG"), Image.open(content, formats=["JPEG"]) as image:
+            size = image.height, image.width
+            if size != self.shape[:2]:
+                raise DamagedFileError(f"{where}: a picture of {size[0]} x {size[1]}, expected {self.shape}")
+            return np.asarray(image, np.uint8).reshape(self.shape)
 
 
 Part = Numbers | Categories | Text | Repeated | Picture
-
-
-@dataclass(frozen=True)
-class _Flat:
-    """Arrays as rows of numbers."""
-
-    column: Column
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (self.column.shape[0], math.prod(self.column.shape[1:]))
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self.column.dtype
-
-    def __getitem__(self, rows: slice) -> np.ndarray:
-        values = np.asarray(self.column[rows])
-        return values.reshape(len(values), -1)
-
-
-@dataclass(frozen=True)
-class _Decoded:
-    """Pictures that are stored as JPEG, each by itself."""
-
-    column: Column
-    part: Picture
-    where: str
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (self.column.shape[0], *self.part.shape)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return np.dtype(np.uint8)
-
-    def __getitem__(self, rows: slice) -> np.ndarray:
-        return np.stack([self._decode(bytes(np.asarray(row, np.uint8))) for row in self.column[rows]])
-
-    def _decode(self, content: bytes) -> np.ndarray:
-        from PIL import Image
-
-        with reading(Path(self.where), "JPEG"), Image.open(io.BytesIO(content), formats=["JPEG"]) as image:
-            size = image.height, image.width
-            if size != self.part.shape[:2]:
-                raise DamagedFileError(
-                    f"{self.where}: a picture of {size[0]} x {size[1]}, expected {self.part.shape}"
-                )
-            return np.asarray(image, np.uint8).reshape(self.part.shape)
 
 
 @dataclass(frozen=True)
@@ -207,26 +174,9 @@ class OneHotColumn:
         return encoded
 
 
-@dataclass(frozen=True)
-class FromZero:
+def from_zero(column: Column, start: int) -> Column:
     """Discrete actions that begin elsewhere, counted from 0."""
-
-    column: Column
-    start: int
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(T,)."""
-        return self.column.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of whole numbers."""
-        return np.dtype(np.int64)
-
-    def __getitem__(self, rows: slice) -> np.ndarray:
-        """Read rows."""
-        return np.asarray(self.column[rows], np.int64) - self.start
+    return View(column, lambda rows: rows.astype(np.int64) - start, np.int64)
 
 
 def observation_parts(space: dict[str, Any], where: str, repeated: Collection[str] = ()) -> tuple[Part, ...]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from chibit.core.errors import InputError
 from chibit.core.formatting import count
-from chibit.data.readers.columns import EPISODE, Column, Quantities, Reading
+from chibit.data.readers.columns import EPISODE, Column, Reading, as_quantities
 from chibit.data.readers.pictures import PictureForm
 
 BLOCK_ROWS = 1 << 15
@@ -162,7 +162,7 @@ def record_columns(
     reading = reading or Reading()
     num_rows = check_lengths(columns, where)
     if reading.continuous_actions:
-        columns = {**columns, "actions": Quantities(columns["actions"])}
+        columns = {**columns, "actions": as_quantities(columns["actions"])}
     observations = columns["observations"]
     form = PictureForm.of(observations.shape[1:], observations.dtype)
     if form is not None:
