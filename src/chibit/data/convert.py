@@ -201,10 +201,9 @@ def _write_minari(out: Path, recording: Recording, dataset: TrajectoryDataset) -
     from chibit.data.collect.minari_writer import Spaces, write_folder
 
     spec = dataset.spec
-    episodes = _Episodes(recording, dataset)
     shape = spec.image_shape[1:] if spec.image_shape[:1] == (1,) else spec.image_shape
     metadata: dict[str, Any] = {"dataset_id": out.name}
-    if not episodes.has_final:
+    if not recording.has_next_observations:
         metadata["final_observations"] = False
     if spec.score_reference is not None:
         metadata["ref_min_score"], metadata["ref_max_score"] = spec.score_reference
@@ -218,47 +217,41 @@ def _write_minari(out: Path, recording: Recording, dataset: TrajectoryDataset) -
         missions=recording.missions,
         parts=spec.observation_parts if recording.has_bytes else (),
     )
-    write_folder(out, spaces, spec.env_id, iter(episodes), lambda: metadata)
+    write_folder(out, spaces, spec.env_id, _episodes(recording, dataset), lambda: metadata)
 
 
-class _Episodes:
-    """Episodes of a recording one by one, as Minari keeps them: with one observation more than steps."""
+def _episodes(recording: Recording, dataset: TrajectoryDataset) -> Iterator[Any]:
+    """Episodes one by one, as Minari keeps them: with one observation more than steps."""
+    from chibit.data.collect.behavior.rollout import Episode
+    from chibit.data.collect.minari_writer import split_parts
 
-    def __init__(self, recording: Recording, dataset: TrajectoryDataset) -> None:
-        self.has_final = recording.has_next_observations
-        self._recording, self._dataset = recording, dataset
-
-    def __iter__(self) -> Iterator[Any]:
-        from chibit.data.collect.behavior.rollout import Episode
-        from chibit.data.collect.minari_writer import split_parts
-
-        recording, has_frames = self._recording, self._dataset.frames is not None
-        lengths = np.diff(recording.episode_starts).tolist()
-        numbers = _pieces(recording, lambda block: block.observations)
-        seen = _cut(_stacks(self._dataset) if has_frames else numbers, lengths)
-        actions = _cut(_pieces(recording, lambda block: block.actions), lengths)
-        following = _cut(_pieces(recording, lambda block: block.next_observations), lengths)
-        missions = [None] * len(lengths) if recording.missions is None else recording.missions.tolist()
-        for index, length in enumerate(lengths):
-            observations = next(seen)
-            last = next(following)[-1:] if self.has_final else observations[-1:]  # the last one again
-            first = int(recording.episode_starts[index])
-            chosen = next(actions)
-            terminated, truncated = recording.episode_ends[index].tolist()
-            whole: Any = np.concatenate([observations, last])
-            if self._recording.has_bytes:
-                parts = split_parts(whole, self._dataset.spec.observation_parts)
-                whole = {**parts, "mission": [missions[index]] * (length + 1)}
-            elif missions[index] is not None:
-                whole = {"mission": [missions[index]] * (length + 1), "observation": whole}
-            yield Episode(
-                reset_seed=None,
-                observations=whole,
-                actions=chosen[:, 0].astype(np.int64) if recording.is_discrete else chosen,
-                rewards=np.asarray(recording.rewards[first : first + length]),
-                terminated=terminated,
-                truncated=truncated,
-            )
+    lengths = np.diff(recording.episode_starts).tolist()
+    numbers = _pieces(recording, lambda block: block.observations)
+    seen = _cut(numbers if dataset.frames is None else _stacks(dataset), lengths)
+    actions = _cut(_pieces(recording, lambda block: block.actions), lengths)
+    following = _cut(_pieces(recording, lambda block: block.next_observations), lengths)
+    missions = [None] * len(lengths) if recording.missions is None else recording.missions.tolist()
+    for index, length in enumerate(lengths):
+        observations = next(seen)
+        # Where it is not known, the last one again.
+        last = next(following)[-1:] if recording.has_next_observations else observations[-1:]
+        first = int(recording.episode_starts[index])
+        chosen = next(actions)
+        terminated, truncated = recording.episode_ends[index].tolist()
+        whole: Any = np.concatenate([observations, last])
+        if recording.has_bytes:
+            parts = split_parts(whole, dataset.spec.observation_parts)
+            whole = {**parts, "mission": [missions[index]] * (length + 1)}
+        elif missions[index] is not None:
+            whole = {"mission": [missions[index]] * (length + 1), "observation": whole}
+        yield Episode(
+            reset_seed=None,
+            observations=whole,
+            actions=chosen[:, 0].astype(np.int64) if recording.is_discrete else chosen,
+            rewards=np.asarray(recording.rewards[first : first + length]),
+            terminated=terminated,
+            truncated=truncated,
+        )
 
 
 def _cut(pieces: Iterator[np.ndarray], lengths: Sequence[int]) -> Iterator[np.ndarray]:

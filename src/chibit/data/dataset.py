@@ -231,7 +231,7 @@ class TrajectoryDataset:
             InputError: if the fraction is not in (0, 1], or leaves no episode.
         """
         _check_fraction(fraction)
-        num_kept = _nearest(fraction * self.num_episodes)
+        num_kept = math.floor(fraction * self.num_episodes + 0.5)
         if num_kept == 0:
             raise InputError(
                 f"fraction: {fraction} of {self.num_episodes} episodes is none; "
@@ -402,7 +402,3 @@ class TrajectoryDataset:
 def _check_fraction(fraction: float) -> None:
     if not 0.0 < fraction <= 1.0:
         raise InputError(f"fraction: got {fraction}, expected more than 0 and at most 1")
-
-
-def _nearest(number: float) -> int:
-    return math.floor(number + 0.5)

@@ -132,8 +132,12 @@ def _find_played(name: str, known: DataName, places: Places) -> Path:
     """Find Atari data that were collected here."""
     folder = atari_folder(places.home) / name
     if not (folder / MANIFEST).is_file():
-        raise InputError(f"{name}: not here yet; chibit data collect {name} --policy FILE makes it")
+        raise _absent(name, " --policy FILE")
     return folder
+
+
+def _absent(name: str, more: str = "") -> InputError:
+    return InputError(f"{name}: not here yet; chibit data collect {name}{more} makes it")
 
 
 def _find_replay(name: str, known: DataName, places: Places) -> Path:
@@ -165,7 +169,7 @@ def _find_own(name: str, known: DataName, places: Places) -> Path | None:
     folder = _minari_folder(entry.dataset_id, places)
     if folder is None:
         if not places.download:
-            raise InputError(f"{name}: not here yet; chibit data collect {name} makes it")
+            raise _absent(name)
         # In this process: workers would run the caller's script anew where it has no main guard.
         folder = collect(entry.dataset_id, progress=places.progress)
     return folder
@@ -177,7 +181,7 @@ def _find_scripted(name: str, known: DataName, places: Places) -> Path:
 
     folder = _minari_folder(scripted_dataset_id(name), places)
     if folder is None and not places.download:
-        raise InputError(f"{name}: not here yet; chibit data collect {name} makes it")
+        raise _absent(name)
     return folder or collect_scripted(name, progress=places.progress)
 
 
@@ -186,10 +190,10 @@ def _find_instructed(name: str, known: DataName, places: Places) -> Path:
     from chibit.data.collect.language import collect_language
 
     folder = language_folder(places.home)
-    if not (folder / name / MANIFEST).is_file() and not places.download:
-        raise InputError(f"{name}: not here yet; chibit data collect {name} makes it")
     if (folder / name / MANIFEST).is_file():
         return folder / name
+    if not places.download:
+        raise _absent(name)
     return collect_language(name, out=folder, progress=places.progress)
 
 

@@ -6,7 +6,6 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 from chibit.core.errors import InputError, ResourceError
@@ -60,16 +59,6 @@ def _require_server(dataset_id: str, root: Path, hint: str) -> None:
         )
 
 
-@contextlib.contextmanager
-def _ended_with(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Take a process along when this one is interrupted."""
-    try:
-        yield
-    except BaseException:
-        process.kill()
-        raise
-
-
 def _fetch(dataset_id: str, root: Path, progress: bool) -> str | None:
     """Run the downloader; give its last line if it failed."""
     process = subprocess.Popen(
@@ -81,11 +70,13 @@ def _fetch(dataset_id: str, root: Path, progress: bool) -> str | None:
     )
     assert process.stderr is not None
     tail = b""
-    with process, _ended_with(process):
+    with process, contextlib.ExitStack() as interrupted:
+        interrupted.callback(process.kill)  # take it along
         while piece := process.stderr.read1(4096):  # type: ignore[attr-defined]
             tail = (tail + piece)[-4096:]
             if progress and sys.stderr.isatty():
                 sys.stderr.write(piece.decode(errors="replace"))
+        interrupted.pop_all()
     if process.returncode == 0:
         return None
     lines = [line for line in tail.decode(errors="replace").splitlines() if line.strip()]

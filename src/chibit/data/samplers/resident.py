@@ -78,17 +78,14 @@ class Resident:
         records = self._records[torch.minimum(steps, ends - 1)] * mask[..., None]  # (B, K, W)
         return {
             "returns_to_go": records[..., 0].contiguous(),
-            "states": self._states_of(records, first, num_steps),
+            "states": records[..., self._states].contiguous()
+            if self._frames is None
+            else self.stacks(first, num_steps),
             "actions": self._actions(records),
             "timesteps": (steps - begin) * mask,
             "attention_mask": mask,
             "rows": first,
         }
-
-    def _states_of(self, records: Tensor, first: Tensor, num_steps: int) -> Tensor:
-        if self._frames is None:
-            return records[..., self._states].contiguous()
-        return self.stacks(first, num_steps)
 
     def _actions(self, records: Tensor) -> Tensor:
         actions = records[..., self._states.stop : -1]
