@@ -71,7 +71,8 @@ class DatasetSpec(Checked):
     """Mean of each observation dimension over all kept steps, less `state_offset`; empty for images, which
     stay as they are."""
     state_std: tuple[Positive, ...]
-    """Population standard deviation + 1e-6; 1 for a dimension that never changes. Empty for images."""
+    """What observations are divided by, see `chibit.data.statistics.spread`: the population standard deviation
+    and a little more; 1 for a dimension that never changes. Empty for images."""
     action_low: tuple[float, ...]
     """Lower bounds of actions; see `chibit.data.readers.origin.settled_bounds`. Empty where discrete."""
     action_high: tuple[float, ...]

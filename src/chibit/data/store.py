@@ -147,8 +147,7 @@ def open_store(folder: Path, verify: Literal["size", "hash"] = "size") -> Trajec
     Args:
         folder: as `write_store` gave it.
         verify: `size` checks the manifest, every file's size and shape and the order of episodes; `hash`
-        reads the files and
-            checks every byte as well (once for an unchanged file in one process).
+            reads the files and checks every byte as well (once for an unchanged file in one process).
 
     Raises:
         InputError: if the folder is not a store.

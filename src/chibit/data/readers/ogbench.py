@@ -44,7 +44,7 @@ class OgBench(ColumnFormat, key="ogbench"):
 
 @contextlib.contextmanager
 def read_ogbench(path: Path, reading: Reading) -> Iterator[tuple[Recording, Origin]]:
-    """Read a file; raises InputError if its columns do not fit together, or a walk has no steps."""
+    """Read a file; raises InputError if its columns do not fit together. Walks without steps are left out."""
     with open_npz(path) as archive:
         check_arrays(archive, path, _NAMES)
         columns = [archive.read(name) for name in _NAMES]
