@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,19 +67,26 @@ def mix(
         {"name": d.spec.name, "hash": d.content_hash, "episodes": d.num_episodes, "steps": d.num_steps}
         for d in datasets
     )
-    notes = [note for d in datasets for note in d.notes]
-    shares = [f", weight {weight:g}" for weight in weights] or [""] * len(parts)
+    mixture = Mixture(sources, parts, tuple(map(float, weights)))
+    notes = (*mixed.notes, *_notes(datasets, weights, env_ids))
+    return replace(mixed, spec=spec, mixture=mixture, missions=_missions(datasets), notes=notes)
+
+
+def _notes(
+    datasets: Sequence[TrajectoryDataset], weights: Sequence[float], env_ids: Sequence[str | None]
+) -> Iterator[str]:
+    """What was said of each, what is mixed, and what of it is one's alone."""
+    for dataset in datasets:
+        yield from dataset.notes
+    shares = [f", weight {weight:g}" for weight in weights] or [""] * len(datasets)
     described = [
         f"{d.spec.name} ({d.num_steps:,} steps{share})" for d, share in zip(datasets, shares, strict=True)
     ]
-    notes.append(f"mixed of {' and '.join(described)}")
+    yield f"mixed of {' and '.join(described)}"
     if len(env_ids) > 1:
-        notes.append(f"of {' and '.join(map(str, env_ids))}: not evaluated; name an environment for all")
+        yield f"of {' and '.join(map(str, env_ids))}: not evaluated; name an environment for all"
     elif env_ids[0] is not None and len({d.spec.d4rl_physics for d in datasets}) > 1:
-        notes.append(f"of different contact margins in MuJoCo: evaluated with those of {first.spec.name}")
-    mixture = Mixture(sources, parts, tuple(map(float, weights)))
-    missions, notes = _missions(datasets), [*mixed.notes, *notes]
-    return replace(mixed, spec=spec, mixture=mixture, missions=missions, notes=tuple(notes))
+        yield f"of different contact margins in MuJoCo: evaluated with those of {datasets[0].spec.name}"
 
 
 def check_weights(number: int, weights: Sequence[float]) -> None:

@@ -71,7 +71,7 @@ class DatasetSpec(Checked):
     """Mean of each observation dimension over all kept steps, less `state_offset`; empty for images, which
     stay as they are."""
     state_std: tuple[Positive, ...]
-    """What observations are divided by, see `chibit.data.statistics.spread`: the population standard deviation
+    """What observations are divided by (`chibit.data.statistics.spread`): the population standard deviation
     and a little more; 1 for a dimension that never changes. Empty for images."""
     action_low: tuple[float, ...]
     """Lower bounds of actions; see `chibit.data.readers.origin.settled_bounds`. Empty where discrete."""
