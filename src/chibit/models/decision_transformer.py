@@ -106,9 +106,9 @@ def make_timestep_table(
     if form == "normal":
         return nn.Embedding(rows, width)
     if form == "zeros":
-        return _embedding(torch.zeros(rows, width))
+        return embedding_of(torch.zeros(rows, width))
     if form == "random":
-        return _embedding(torch.randn(rows, width) * _UNTRAINED_POSITION_STD)
+        return embedding_of(torch.randn(rows, width) * _UNTRAINED_POSITION_STD)
     if given is None or given.shape[-1] != width:
         found = "none" if given is None else f"one of width {given.shape[-1]}"
         raise InputError(
@@ -118,10 +118,11 @@ def make_timestep_table(
     table = given.detach().float()
     if form == "matched":
         table = F.normalize(torch.randn_like(table), dim=-1) * table.norm(dim=-1, keepdim=True)
-    return _embedding(table[torch.arange(max(rows, len(table))) % len(table)])
+    return embedding_of(table[torch.arange(max(rows, len(table))) % len(table)])
 
 
-def _embedding(table: Tensor) -> nn.Embedding:
+def embedding_of(table: Tensor) -> nn.Embedding:
+    """A (V, D) table to train; it takes as many random numbers as one that starts from them."""
     embedding = nn.Embedding(*table.shape)
     embedding.weight.data = table
     return embedding

@@ -323,6 +323,13 @@ class TestInitializers:
         assert torch.equal(backbones[0], backbones[2])
         assert not torch.equal(agents[0].model.timesteps.weight[0], agents[2].model.timesteps.weight[0])
 
+    def test_they_do_with_a_position_for_each_token_too(self) -> None:
+        arms = [{}, {"initializer": language_model_folder()}]
+        first, second = (make_small(seed=3, embedding="tanh", **settings)[0].model for settings in arms)
+        assert not first.token_positions.weight.any() and second.token_positions.weight.all()
+        assert torch.equal(first.embed_state.weight, second.embed_state.weight)
+        assert torch.equal(first.action_head.weight, second.action_head.weight)
+
     def test_auto_takes_the_initializers_positions_where_it_has_some(self) -> None:
         agent, _ = make_small(initializer=language_model_folder())
         source = load_initializer(language_model_folder())

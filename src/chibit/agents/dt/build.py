@@ -13,7 +13,7 @@ from chibit.data.dataset import DatasetSpec
 from chibit.data.resolve import home_folder
 from chibit.losses.similarity import load_centers, read_centers
 from chibit.models.convolution import ConvolutionalEncoder
-from chibit.models.decision_transformer import DecisionTransformerModel, make_timestep_table
+from chibit.models.decision_transformer import DecisionTransformerModel, embedding_of, make_timestep_table
 from chibit.models.gpt import GPT
 from chibit.models.huggingface import HuggingFaceBackbone
 from chibit.models.initializers import Pretrained, load_initializer
@@ -101,8 +101,8 @@ def _token_positions(config: DecisionTransformerConfig, width: int, positions: T
     """A vector for each token of a window: the initializer's first positions if it has any, else zeros."""
     rows = config.context_length * (3 if config.return_tokens else 2)
     if positions is None or len(positions) < rows:
-        return make_timestep_table("zeros", rows, width)
-    return nn.Embedding.from_pretrained(positions[:rows].detach().float().clone(), freeze=False)
+        positions = torch.zeros(rows, width)
+    return embedding_of(positions[:rows].detach().float().clone())
 
 
 def _freeze(config: DecisionTransformerConfig, model: DecisionTransformerModel) -> None:
