@@ -125,6 +125,13 @@ def test_own_vocabulary_is_kept_with_the_corpus(tmp_path: Path) -> None:
     assert tokenizer.decode(corpus.tokens[:-1].tolist()) == STORY * 50
 
 
+def test_own_vocabulary_is_that_of_all_documents_however_short(tmp_path: Path) -> None:
+    lines = [json.dumps({"text": word}) for word in ["one"] * 100 + ["zweiundvierzig"] * 9]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    corpus = build_corpus(tmp_path / "a.jsonl", tmp_path / "out", tokenizer="bpe:300", progress=False)
+    assert len(corpus) == 2 * len(lines)  # each word is a token
+
+
 def test_cache_notices_a_source_replaced_by_one_of_its_size_and_time(tmp_path: Path) -> None:
     source = tmp_path / "text.txt"
     found = []
@@ -187,7 +194,8 @@ def test_damaged_shards_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DamagedFileError, match="shards and manifests differ"):
         build(folder, tmp_path / "out")
     shard.write_bytes(good)
-    for changes in ({"shards": 3}, {"docs": None}):
+    nameless = {"shards": [{"file": entry["file"]} for entry in manifest["shards"]]}
+    for changes in ({"shards": 3}, {"docs": None}, nameless):
         (folder / "wiki.json").write_text(json.dumps({**manifest, **changes}))
         with pytest.raises(DamagedFileError, match="not a manifest of shards"):
             build(folder, tmp_path / "out")

@@ -9,11 +9,9 @@ a corpus                      as `build_corpus` wrote it
 from __future__ import annotations
 
 import hashlib
-import itertools
 import lzma
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -28,8 +26,8 @@ from chibit.data.text.tokenizer import BPETokenizer, Tokenizer, load_gpt2_tokeni
 from chibit.data.text.tokens import TokenDataset, TokenWriter, is_corpus, open_corpus, write_corpus
 
 SHARD_SUFFIX = ".u16.xz"
-_BPE_PIECES = 64
-"""Pieces of text, from the start, that a vocabulary of one's own is trained on."""
+_BPE_TEXT = 64 << 20
+"""Characters, from the start, that a vocabulary of one's own is trained on."""
 _LARGEST_VOCABULARY = 64 << 20
 _LZMA_MEMORY = 256 << 20
 """Bytes a shard may ask for to be unpacked."""
@@ -126,17 +124,31 @@ def _choose_tokenizer(name: str, source: TextSource) -> Tokenizer:
     if name == "gpt2":
         return load_gpt2_tokenizer()
     kind, _, size = name.partition(":")
-    if kind != "bpe" or not size.isdigit():
+    if kind != "bpe" or not (size.isascii() and size.isdigit() and len(size) < 10):
         raise InputError(
             f"tokenizer: got {name!r}, expected gpt2, or bpe:N for a vocabulary of N tokens of its own"
         )
-    return train_bpe((piece.text for piece in itertools.islice(source.pieces(), _BPE_PIECES)), int(size))
+    return train_bpe(_beginning(source), int(size))
+
+
+def _beginning(source: TextSource) -> Iterator[str]:
+    """The first texts, however they are cut: of the Hub and of .jsonl a piece may be a line."""
+    seen = 0
+    for piece in source.pieces():
+        yield piece.text
+        seen += len(piece.text)
+        if seen >= _BPE_TEXT:
+            return
 
 
 def _build_from_shards(folder: Path, shards: list[Path], out: Path, progress: bool) -> None:
     manifests = [read_json(path) for path in sorted(folder.glob("*.json"))]
     try:
-        listed = {str(entry["file"]): entry for manifest in manifests for entry in manifest["shards"]}
+        listed = {
+            str(entry["file"]): (int(entry["tokens"]), entry["sha256"])
+            for manifest in manifests
+            for entry in manifest["shards"]
+        }
         num_documents = sum(int(manifest["docs"]) for manifest in manifests)
         size = sum(path.stat().st_size for path in shards)
         end_of_text = {int(manifest["eot"]) for manifest in manifests}
@@ -162,7 +174,7 @@ def _build_from_shards(folder: Path, shards: list[Path], out: Path, progress: bo
             _append_shard(path, listed[path.name], writer, advance)
 
 
-def _append_shard(path: Path, entry: dict[str, Any], writer: TokenWriter, advance: Advance) -> None:
+def _append_shard(path: Path, listed: tuple[int, str], writer: TokenWriter, advance: Advance) -> None:
     """Unpack one shard, hashing on the way; if it is damaged, the whole corpus is dropped."""
     digest, before, rest = hashlib.sha256(), writer.num_tokens, b""
     for block in _unpacked(path, digest.update, advance):
@@ -170,10 +182,9 @@ def _append_shard(path: Path, entry: dict[str, Any], writer: TokenWriter, advanc
         whole = len(data) // 2 * 2
         writer.write(np.frombuffer(data[:whole], dtype="<u2"))
         rest = data[whole:]
-        if writer.num_tokens - before > int(entry["tokens"]):
+        if writer.num_tokens - before > listed[0]:
             break
-    found = (writer.num_tokens - before, digest.hexdigest())
-    if found != (entry["tokens"], entry["sha256"]) or rest:
+    if (writer.num_tokens - before, digest.hexdigest()) != listed or rest:
         raise DamagedFileError(f"{path}: not the tokens that its manifest describes; fetch it again")
 
 
