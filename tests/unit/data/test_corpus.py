@@ -84,6 +84,7 @@ def test_memory_is_bounded_by_the_piece(tmp_path: Path) -> None:
         ("x.jsonl", b'{"text": "a"}\n{"txt": 1}\n', InputError, "line 2 is not a JSON object"),
         ("x.jsonl", b"[]\n", InputError, "line 1 is not"),
         ("x.jsonl", b'{"text": 3}\n', InputError, "line 1 is not"),
+        ("x.jsonl", b'{"text": "a \\ud83d b"}\n', InputError, r"line 1 holds '.ud83d', half a character"),
         ("x.txt.gz", b"not gzip", DamagedFileError, "not a whole gzip file"),
         (
             "x.txt.gz",
@@ -111,8 +112,14 @@ def test_unknown_sources_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="neither a text file"):
         load_corpus(tmp_path / "nowhere", cache=tmp_path)
     (tmp_path / "a.txt").write_text("text")
-    with pytest.raises(InputError, match="expected gpt2, or bpe:N"):
-        build(tmp_path / "a.txt", tmp_path / "out", tokenizer="bert")
+    for tokenizer in ("bert", "bpe:²", f"bpe:{'9' * 5000}"):
+        with pytest.raises(InputError, match="expected gpt2, or bpe:N"):
+            build(tmp_path / "a.txt", tmp_path / "out", tokenizer=tokenizer)
+
+
+def test_a_mark_of_the_order_of_bytes_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one two", encoding="utf-8-sig")
+    assert build(tmp_path / "a.txt", tmp_path / "out") == [*ids("one two"), EOT]
 
 
 def test_own_vocabulary_is_kept_with_the_corpus(tmp_path: Path) -> None:

@@ -31,6 +31,8 @@ _LONGEST_WORD = 1 << 24
 """Bytes without a place to cut after which a text is cut anywhere."""
 _CUT = re.compile(r"(?<=\S)[ \n](?=\S)")
 """A single space or newline between two words: cut before it, GPT-2's encoding is that of the whole text."""
+_HALF = re.compile("[\ud800-\udfff]")
+"""What JSON may hold by itself, and no UTF-8."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def read_text_file(path: Path) -> Iterator[TextPiece]:
 
 
 def _read_plain(path: Path, file: IO[bytes], raw: IO[bytes]) -> Iterator[TextPiece]:
-    decoder = codecs.getincrementaldecoder("utf-8")()
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()  # a mark that some programs begin with is no text
     text, place = "", 0
     while block := file.read(PIECE):
         text += decoder.decode(block)
@@ -131,12 +133,15 @@ def _read_lines(path: Path, file: IO[bytes], raw: IO[bytes]) -> Iterator[TextPie
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
-            text = record["text"]
+            text = json.loads(line)["text"]
         except (ValueError, KeyError, TypeError, RecursionError):
             text = None
         if not isinstance(text, str):
             raise InputError(f'{path}: line {number} is not a JSON object with a string "text"')
+        if half := _HALF.search(text):
+            raise InputError(
+                f"{path}: line {number} holds {half[0]!r}, half a character; mend the line, or leave it out"
+            )
         yield TextPiece(text, True, raw.tell() - place)
         place = raw.tell()
 
