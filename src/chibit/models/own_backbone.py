@@ -51,10 +51,15 @@ class OwnBackbone(nn.Module):
         positions: slice | None = None,
         return_attentions: bool = False,
     ) -> Tensor:
-        """Map (B, T, D) to (B, T', D) as `GPT.forward`; padding is on the right, where no token sees it."""
+        """Map (B, T, D) to (B, T', D) as `GPT.forward`; padding goes to the right, where no token sees it."""
         if return_attentions:
             raise InputError(f"{type(self.body).__name__}: gives no attention weights to draw")
-        hidden: Tensor = self.body(embeddings)
+        if attention_mask is None:
+            hidden: Tensor = self.body(embeddings)
+        else:
+            order = (~attention_mask).int().argsort(dim=1, stable=True)  # (B, T): real tokens first
+            rows = torch.arange(len(order), device=order.device)[:, None]
+            hidden = self.body(embeddings[rows, order])[rows, order.argsort(dim=1)]
         return hidden if positions is None else hidden[:, positions]
 
 

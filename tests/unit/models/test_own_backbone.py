@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from torch import Tensor, nn
 
 from chibit.core.errors import InputError
@@ -38,6 +39,17 @@ def test_looking_ahead_is_noticed_in_any_unit(unit: float) -> None:
     assert OwnBackbone(Scaled(unit)).width == 16
     with pytest.raises(InputError, match="Scaled looks at later tokens"):
         OwnBackbone(Scaled(unit, ahead=True))
+
+
+def test_padding_is_seen_by_no_token_wherever_it_is() -> None:
+    backbone = OwnBackbone(Scaled(1.0))
+    tokens, padding = torch.randn(2, 5, 16), torch.full((2, 3, 16), 9.0)
+    mask = torch.tensor([[False] * 3 + [True] * 5] * 2)
+    left = backbone(torch.cat([padding, tokens], dim=1), mask)[:, 3:]
+    torch.testing.assert_close(left, backbone(tokens))
+    middle = torch.cat([tokens[:, :2], padding, tokens[:, 2:]], dim=1)
+    mask = torch.tensor([[True] * 2 + [False] * 3 + [True] * 3] * 2)
+    torch.testing.assert_close(backbone(middle, mask)[mask].view(2, 5, 16), backbone(tokens))
 
 
 def test_a_width_may_be_a_property() -> None:
