@@ -283,6 +283,20 @@ def test_a_policy_is_told_what_to_do(data, tmp_path):
         blind.instruct("go to the red ball")
 
 
+def test_a_policy_sees_what_was_learned_from_where_observations_have_an_offset(data):
+    """Records are less the offset: a clock in seconds since 1970 beside the grid."""
+    shown = {}
+    for clock in (0.0, 1.7e9):
+        spec = dataclasses.replace(data.spec, state_offset=(clock, *[0.0] * 150) if clock else ())
+        agent = build(spec)
+        agent.model.register_forward_pre_hook(lambda _, inputs, at=clock: shown.update({at: inputs[1]}))
+        policy = agent.policy()
+        policy.reset(1)
+        policy.instruct(["go to the red ball"])
+        policy.act(np.array([[clock + 3.0, *data.observations[0, 1:]]], policy.dtype))
+    assert torch.equal(shown[0.0], shown[1.7e9]) and shown[0.0].dtype == torch.float32
+
+
 def test_a_policy_that_reads_words_of_another_width_is_loaded_again(data, tmp_path):
     agent = build(data.spec, text_encoder="bag", words="chibit", gpt=GPTShape(n_layer=1, n_embd=64, n_head=1))
     assert agent.words.table.shape[1] == 128

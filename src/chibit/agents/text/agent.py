@@ -195,14 +195,14 @@ class TextConditioned(Agent, config=TextConfig):
         """A config that rebuilds the model without the sources of backbone and words.
 
         Raises:
-            InputError: where a model of transformers is part of it.
+            InputError: where a model is part of it that is no GPT of ours, or that is frozen.
         """
         backbone = self.model.backbone
         is_foreign = isinstance(self.words.model, HuggingFaceLanguageModel)  # and so is its vocabulary
         if not isinstance(backbone, GPT) or is_foreign or self.config.text_encoder == "frozen":
             raise InputError(
-                "export: this policy reads with a model of transformers, which is not exported; act from "
-                "its run"
+                "export: this policy reads with a model that is frozen, or none of chibit's, which is not "
+                "exported; act from its run"
             )
         rows = self.model.timesteps.num_embeddings
         shape, words_width = backbone.config.shape, self.words.table.shape[1]
@@ -243,7 +243,8 @@ class ReadingPolicy(TrajectoryPolicy):
             act_dim=None,
             reward_mode="normal",
         )
-        self._agent = agent
+        self._agent, self._offset = agent, np.array(spec.state_offset or 0.0)
+        self.dtype = np.float64 if spec.state_offset else np.float32
         self._missions: dict[int, str] = {}
 
     def instruct(self, missions: Sequence[str], envs: Sequence[int] | np.ndarray | None = None) -> None:
@@ -252,7 +253,7 @@ class ReadingPolicy(TrajectoryPolicy):
         self._missions |= dict(zip(range(len(missions)) if envs is None else envs, missions, strict=True))
 
     def _encode(self, observations: np.ndarray) -> np.ndarray:
-        return observations
+        return (observations - self._offset).astype(np.float32)  # as the records of the data are
 
     def _ask(self, window: Window) -> np.ndarray:
         """(L', N) logits, all but certain."""
