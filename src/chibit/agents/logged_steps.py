@@ -66,8 +66,10 @@ class LoggedSteps:
             discount: of rewards, for each step.
             trace_decay: lambda.
         """
-        values = torch.cat([value(block) for block in torch.split(self.states, ROWS_PER_BLOCK)]) * scale
-        final_values = value(self.final_states) * scale
+        values, final_values = (
+            torch.cat([value(block) for block in torch.split(states, ROWS_PER_BLOCK)]) * scale
+            for states in (self.states, self.final_states)
+        )
         next_values = values.roll(-1)
         next_values[self.last_rows] = final_values.masked_fill(self.has_terminated, 0.0)
         return lambda_returns(self.rewards, next_values, self.episode_starts, discount, trace_decay), values

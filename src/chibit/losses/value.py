@@ -10,6 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+_PIECE = 1024
+"""Steps that are walked one after the other; pieces of longer episodes are walked side by side."""
+
 
 def td_target(rewards: Tensor, terminations: Tensor, next_values: Tensor, discount: float) -> Tensor:
     """One-step target r + discount (1 - d) V(s').
@@ -188,7 +191,7 @@ def lambda_returns(
     """TD(lambda) returns of every step, G_t = r_t + discount ((1 - lambda) V_{t+1} + lambda G_{t+1}).
 
     The last step of an episode has G_t = r_t + discount V_{t+1}. All episodes are walked backwards side by
-    side.
+    side, and so are pieces of long ones.
 
     Args:
         rewards: (N,) of episodes end to end.
@@ -200,15 +203,37 @@ def lambda_returns(
     Returns:
         (N,) in the type of `rewards`.
     """
-    longest_first, order = torch.sort(episode_starts.diff(), descending=True, stable=True)
-    ends = (episode_starts[1:] - 1)[order].to(rewards.device)
-    returns = rewards + discount * next_values  # right for last steps, and the one-step part of all others
-    returns_after = returns[ends]
+    ends = (episode_starts[1:] - 1).to(rewards.device)
     one_step = rewards + discount * (1.0 - trace_decay) * next_values
+    one_step[ends] = rewards[ends] + discount * next_values[ends]
+    return _sums_to_come(one_step, episode_starts, discount * trace_decay)
+
+
+def _sums_to_come(values: Tensor, starts: Tensor, decay: float) -> Tensor:
+    """Sums S_t = values_t + decay S_{t+1} (N,) within episodes, in place; starts as in `lambda_returns`."""
+    if int(starts.diff().max()) > _PIECE:
+        return _by_pieces(values, starts, decay)
+    longest_first, order = torch.sort(starts.diff(), descending=True, stable=True)
+    ends = (starts[1:] - 1)[order].to(values.device)
+    after = values[ends]
     # Episodes longer than k steps, for k = 1, 2, ...: the first ones of `ends`, since they are sorted.
     num_longer = len(ends) - torch.bincount(longest_first).cumsum(0)
     for steps_back, count in enumerate(num_longer[1:-1].tolist(), start=1):
         rows = ends[:count] - steps_back
-        returns_after = one_step[rows] + discount * trace_decay * returns_after[:count]
-        returns[rows] = returns_after
-    return returns
+        after = values[rows] + decay * after[:count]
+        values[rows] = after
+    return values
+
+
+def _by_pieces(values: Tensor, starts: Tensor, decay: float) -> Tensor:
+    """The same by pieces of episodes: each by itself, then their first steps, then what follows each."""
+    counts = -(-starts.diff() // _PIECE)  # (E,) pieces; all but an episode's last one are full
+    bounds = torch.cat([counts.new_zeros(1), counts.cumsum(0)])  # (E + 1,) pieces before each episode
+    places = torch.arange(int(bounds[-1])) - bounds[:-1].repeat_interleave(counts)
+    pieces = torch.cat([starts[:-1].repeat_interleave(counts) + _PIECE * places, starts[-1:]])
+    values = _sums_to_come(values, pieces, decay)
+    following = _sums_to_come(values[pieces[:-1].to(values.device)], bounds, decay**_PIECE).roll(-1)
+    following[bounds[1:].to(values.device) - 1] = 0.0
+    lengths, device = pieces.diff(), values.device
+    left = _PIECE - torch.arange(len(values)) + pieces[:-1].repeat_interleave(lengths)  # to the next
+    return values + decay ** left.to(values) * following.repeat_interleave(lengths.to(device))

@@ -1,9 +1,11 @@
 import math
+from unittest import mock
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from chibit.losses import value
 
@@ -112,15 +114,40 @@ def test_lambda_returns_span_one_step_and_monte_carlo(trace_decay, expected):
 
 
 @settings(deadline=None)
-@given(st.lists(st.integers(1, 6), min_size=1, max_size=5), st.floats(0, 1), st.floats(0, 1))
-def test_lambda_returns_obey_their_recurrence(lengths, discount, trace_decay):
+@given(
+    st.lists(st.integers(1, 30), min_size=1, max_size=5),
+    st.floats(0, 1),
+    st.floats(0, 1),
+    st.sampled_from([3, 1024]),
+)
+def test_lambda_returns_obey_their_recurrence(lengths, discount, trace_decay, piece):
     starts = T([0, *lengths]).cumsum(0)
     generator = torch.Generator().manual_seed(sum(lengths))
     rewards, next_values = torch.randn(2, sum(lengths), generator=generator, dtype=torch.float64)
-    returns = value.lambda_returns(rewards, next_values, starts, discount, trace_decay)
+    with mock.patch.object(value, "_PIECE", piece):
+        returns = value.lambda_returns(rewards, next_values, starts, discount, trace_decay)
     is_last = torch.zeros(sum(lengths), dtype=torch.bool)
     is_last[starts[1:] - 1] = True
     following = torch.where(is_last, next_values, returns.roll(-1))
     mixed = (1 - trace_decay) * next_values + trace_decay * following
     expected = rewards + discount * torch.where(is_last, next_values, mixed)
     torch.testing.assert_close(returns, expected)
+
+
+class Counted(TorchDispatchMode):
+    """How many operations of torch are done within."""
+
+    number = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.number += 1
+        return function(*args, **(kwargs or {}))
+
+
+def test_lambda_returns_of_one_long_episode_are_not_walked_step_by_step():
+    """A log of a plant is one episode."""
+    rewards = torch.full((100_000,), 0.5)
+    with Counted() as counted:
+        returns = value.lambda_returns(rewards, torch.zeros_like(rewards), T([0, 100_000]), 1.0, 0.5)
+    torch.testing.assert_close(returns, torch.cat([torch.ones(99_970), 1 - 0.5 ** torch.arange(30, 0, -1)]))
+    assert counted.number < 10_000
