@@ -248,11 +248,12 @@ def test_scales_of_returns_are_each_runs_own():
     compare(alone, stacked, steps=3, losses=1e-5, parameters=1e-3)
 
 
-def test_the_policy_of_a_stack_acts_as_each_runs_own():
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_the_policy_of_a_stack_acts_as_each_runs_own(order):
     agents = [make_small(seed=i)[0] for i in range(2)]
-    policy, own = DecisionTransformer.stack(agents).policy(), [agent.policy((3.0, 7.0)) for agent in agents]
+    policy, own = DecisionTransformer.stack(agents).policy(), [agents[i].policy((3.0, 7.0)) for i in order]
     draw = np.random.default_rng(0)
-    policy.seat(np.repeat([0, 1], 4))
+    policy.seat(np.repeat(order, 4))
     policy.reset(8, target_return=np.tile([3.0, 3.0, 7.0, 7.0], 2))
     for each in own:
         each.reset(4)

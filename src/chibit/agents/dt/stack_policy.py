@@ -60,8 +60,9 @@ class StackedSequencePolicy(TrajectoryPolicy, StackPolicy):
     def _ask(self, window: Window) -> np.ndarray:
         """(L', A) actions, or (L', N) logits: runs with fewer episodes than others are filled up."""
         runs = self._runs[self._live[window.places]]
-        counts = np.bincount(runs, minlength=self._number)
-        seats = np.arange(len(runs)) - (np.cumsum(counts) - counts)[runs]
+        counts, order = np.bincount(runs, minlength=self._number), np.argsort(runs, kind="stable")
+        seats = np.empty_like(order)
+        seats[order] = np.arange(len(runs)) - (np.cumsum(counts) - counts)[runs[order]]
         inputs = []
         for rows in (window.returns_to_go, window.states, window.actions, window.timesteps):
             laid = np.zeros((self._number, counts.max(), *rows.shape[1:]), rows.dtype)
