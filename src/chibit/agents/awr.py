@@ -47,7 +47,7 @@ class AWRConfig(RewardConfig):
     action_std: Annotated[float, Interval(ge=1e-6)] = 0.4
     """Fixed standard deviation of the policy, in units of half the action range."""
     bound_weight: NonNegative = 10.0
-    """Weight of the squared excess of the policy's mean over the bounds."""
+    """Weight of the squared excess of the policy's mean over the bounds; their code halves the square."""
     schedules: ClassVar[Mapping[str, int | None]] = {"refresh_every": 1_000}
     refresh_every: Count | None = None
     """Updates of the actor in a round; None is 1,000, or a tenth of a run that is shorter than 10,000."""

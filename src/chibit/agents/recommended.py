@@ -36,7 +36,8 @@ RECOMMENDED: Mapping[str, Settings] = {
         ("walker2d", REPLAY): _penalties(0.05, 0.01),
         ("walker2d", EXPERT): _penalties(0.01, 0.01),
     },
-    # CORL; its deterministic actor for hopper-medium and hopper-medium-replay is left out.
+    # CORL; its deterministic actor for hopper-medium and hopper-medium-replay is left out, and so is that it
+    # takes rewards as they are on hopper-medium-expert.
     "iql": {
         ("hopper", MEDIUM): {"tau": 0.001},
         ("hopper", REPLAY): {"tau": 0.001},

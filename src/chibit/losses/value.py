@@ -173,7 +173,7 @@ def squared_distance(actions: Tensor, others: Tensor) -> Tensor:
 
 
 def bound_penalty(means: Tensor) -> Tensor:
-    """Squared excess of a Gaussian's mean over [-1, 1]: the action bound loss of Peng et al. (2019).
+    """Squared excess of a Gaussian's mean over [-1, 1]: twice the action bound loss of Peng et al. (2019).
 
     Args:
         means: (B, A) unbounded.

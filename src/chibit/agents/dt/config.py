@@ -155,7 +155,7 @@ class DecisionTransformerConfig(DecisionTransformerModelConfig, AgentConfig):
     num_clusters: Annotated[Count, _SIMILARITY] = 1_000
     """K-means centers that stand for the word embeddings."""
     similarity_source: Annotated[str, _SIMILARITY] = ""
-    """Initializer whose word embeddings are meant; empty is `init`'s own, a random one needs another's."""
+    """Initializer whose word embeddings are meant; empty is `initializer`; a random one needs another."""
     language_weight: NonNegative = 0.0
     """λ2 of Eq. 9 at step 0; the paper uses 0, 0.2 or 0.4."""
     language_corpus: Annotated[str, _TEXT] = ""
