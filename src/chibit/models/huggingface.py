@@ -202,11 +202,6 @@ class HuggingFaceLanguageModel(nn.Module):
         self._has_plain_head = True
         self._has_plain_head = math.isclose(self._evaluated_loss(probe), expected, rel_tol=1e-4)
 
-    @property
-    def vocab_size(self) -> int:
-        """V."""
-        return self.tokens.num_embeddings
-
     def loss(self, token_ids: Tensor) -> Tensor:
         """Mean negative log-likelihood of each token after the first, given those before it.
 

@@ -18,7 +18,7 @@ Source of the controls: Reid et al. (2022), §5; Takagi (2022); Wang et al. (202
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias, cast
@@ -363,7 +363,7 @@ def _transferred(loaded: Weights, transfer: Transfer, spec: str) -> Weights:
 @torch.no_grad()
 def _redrawn(loaded: Weights, draw: Callable[[Tensor], Tensor]) -> Weights:
     """Replace every tensor by a draw that depends on it, in place; a tied tensor is drawn once."""
-    for parameter in _parameters(loaded):
+    for parameter in (loaded.language_model or loaded.backbone).parameters():
         parameter.copy_(draw(parameter))
     if loaded.language_model is not None:
         return _from_language_model(loaded.language_model)
@@ -372,10 +372,6 @@ def _redrawn(loaded: Weights, draw: Callable[[Tensor], Tensor]) -> Weights:
         tokens=None if loaded.tokens is None else draw(loaded.tokens),
         positions=None if loaded.positions is None else draw(loaded.positions),
     )
-
-
-def _parameters(loaded: Weights) -> Iterator[nn.Parameter]:
-    return (loaded.language_model or loaded.backbone).parameters()
 
 
 def _apply_config(loaded: Weights, config: GPTConfig, spec: str) -> None:

@@ -99,16 +99,11 @@ def vocabulary_loss(
     ids = None if candidates is None else candidates.ids.to(hidden.device)
     bias = None if candidates is None else -candidates.log_inclusion.to(hidden.device)
     if not torch.is_grad_enabled():
-        parts = [
-            _exact_sum(hidden[i : i + chunk].to(dtype), embeddings.to(dtype), targets[i : i + chunk])
-            for i in range(0, len(targets), chunk)
-        ]
-        return torch.stack(parts).sum() / len(targets)
+        words = embeddings.to(dtype).T
+        parts = zip(hidden.to(dtype).split(chunk), targets.split(chunk), strict=True)
+        losses = [F.cross_entropy((part @ words).float(), label, reduction="sum") for part, label in parts]
+        return torch.stack(losses).sum() / len(targets)
     return _VocabularyLoss.apply(hidden, embeddings, targets, ids, bias, dtype, chunk)
-
-
-def _exact_sum(hidden: Tensor, embeddings: Tensor, targets: Tensor) -> Tensor:
-    return F.cross_entropy((hidden @ embeddings.T).float(), targets, reduction="sum")
 
 
 class _VocabularyLoss(torch.autograd.Function):

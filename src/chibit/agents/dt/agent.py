@@ -18,10 +18,7 @@ from chibit.agents.base import DEFAULT_STEPS, Agent, AgentState, PolicyStep
 from chibit.agents.dt.acting import ReturnConditionedPolicy, SequenceStep
 from chibit.agents.dt.build import SequenceModel, build_sequence_model, load_word_centers
 from chibit.agents.dt.co_training import make_language_task
-from chibit.agents.dt.config import (
-    BACKBONE_FOLDER,
-    DecisionTransformerConfig,
-)
+from chibit.agents.dt.config import BACKBONE_FOLDER, DecisionTransformerConfig
 from chibit.agents.guard import StepGuard
 from chibit.core.errors import InputError
 from chibit.core.optimizers import restore_optimizer
@@ -74,11 +71,7 @@ class DecisionTransformer(Agent, config=DecisionTransformerConfig):
         if self.centers is not None:
             self.centers = self.centers.to(runtime.torch_device)
         self.groups = self._parameter_groups(built)
-        self.optimizer = torch.optim.AdamW(
-            self._with_decay(),
-            betas=config.adam_betas,
-            fused=True,
-        )
+        self.optimizer = torch.optim.AdamW(self._with_decay(), betas=config.adam_betas, fused=True)
         self.guard: StepGuard = StepGuard(runtime.torch_device, [self.optimizer])
         self.draws: Counted | None = None
         if config.dropout_draws == "counter" or (
@@ -303,9 +296,8 @@ class DecisionTransformer(Agent, config=DecisionTransformerConfig):
         only = {id(weight) for weight in weights} if self.config.decay_weights_only else None
         made = []
         for parameters, rate in self.groups.values():
-            decayed = [p for p in parameters if only is None or id(p) in only]
-            others = [p for p in parameters if only is not None and id(p) not in only]
-            for part, decay in ((decayed, self.config.weight_decay), (others, 0.0)):
+            for is_decayed, decay in ((True, self.config.weight_decay), (False, 0.0)):
+                part = [p for p in parameters if (only is None or id(p) in only) == is_decayed]
                 if part:
                     made.append({"params": part, "lr": rate, "base_lr": rate, "weight_decay": decay})
         return made
