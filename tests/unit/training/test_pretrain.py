@@ -21,7 +21,9 @@ from chibit.core.config import from_json, to_json
 from chibit.core.errors import DamagedFileError, DivergenceError, InputError
 from chibit.core.runtime import Runtime
 from chibit.core.signals import Stopped
+from chibit.data.text.corpus import load_corpus
 from chibit.data.text.synthetic import SyntheticConfig
+from chibit.data.text.tokens import TokenDataset
 from chibit.models.gpt import GPTConfig
 from chibit.models.language_model import (
     LanguageModel,
@@ -29,6 +31,7 @@ from chibit.models.language_model import (
     load_language_model,
     save_language_model,
 )
+from chibit.training.pretrain import data as pretrain_data
 from chibit.training.pretrain import loop as pretrain_loop
 from chibit.training.pretrain.config import SIZES, PretrainConfig, pretrain_path
 from chibit.training.pretrain.data import held_out_loss, load_pretrain_data, unigram_loss
@@ -364,6 +367,21 @@ def test_validation_text_and_its_refusals(tmp_path: Path) -> None:
         )
     with pytest.raises(InputError, match="holds 3 tokens, expected more than 16"):
         run(replace(config, corpus=str(tmp_path / "short.txt")), tmp_path / "run")
+
+
+def test_wikitexts_own_validation_set_is_taken_where_the_vocabulary_is_its_own_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "train.txt").write_text("The train text. " * 60)
+
+    def load(name: str, config: PretrainConfig, progress: bool) -> TokenDataset:
+        return load_corpus(str(tmp_path / "train.txt"), tokenizer=config.tokenizer, progress=progress)
+
+    monkeypatch.setattr(pretrain_data, "_load", load)  # WikiText-103 is on the Hub alone
+    wikitext = replace(TINY, corpus="wikitext-103")
+    assert load_pretrain_data(wikitext, progress=False).held_out_name == "wikitext-103-validation"
+    own = load_pretrain_data(replace(wikitext, tokenizer="bpe:280"), progress=False)
+    assert own.held_out_name.endswith("tokens of wikitext-103") and len(own.held_out) > 16
 
 
 def test_text_samples_are_text(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def load_pretrain_data(config: PretrainConfig, *, progress: bool) -> PretrainDat
     """
     corpus = _load(config.corpus, config, progress)
     validation = config.validation
-    if validation is None and config.corpus == "wikitext-103":
+    if validation is None and config.corpus == "wikitext-103" and corpus.tokenizer != "bpe":
         validation = "wikitext-103-validation"
     if validation is not None:
         held_out = _load_validation(validation, corpus, config, progress)
