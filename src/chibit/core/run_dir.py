@@ -44,6 +44,8 @@ its numbers: it stays the same run whatever they are."""
 AT_THE_END = ("result.json", "judgements.json")
 """What is said of a run once it is finished."""
 _LONGEST_LINE = 32 << 20
+_ATTEMPTS = 10
+"""To begin in a folder that other processes remove."""
 _MOST_TOLD = 3
 """Settings that a message names."""
 
@@ -95,6 +97,28 @@ class RunDir:
         run = cls(path)
         run.description()
         return run
+
+    @classmethod
+    @contextlib.contextmanager
+    def held(cls, path: Path, *, arm: str, study: str, config: dict[str, Any]) -> Iterator[RunDir]:
+        """`create` a run directory and `lock` it; raises as those.
+
+        A process that was refused removes the folder that it began with. Where it does so in between, the
+        folder is made again.
+        """
+        with contextlib.ExitStack() as lock:
+            for attempt in range(1, _ATTEMPTS + 1):
+                try:
+                    run = cls.create(path, arm=arm, study=study, config=config)
+                    lock.enter_context(run.lock())
+                    run.description()
+                    break
+                except (UserError, OSError) as error:
+                    lock.close()
+                    is_gone = isinstance(error.__cause__ or error, FileNotFoundError)
+                    if not is_gone or attempt == _ATTEMPTS:
+                        raise
+            yield run
 
     def description(self) -> dict[str, Any]:
         """The content of config.json: schema, arm, study, config."""

@@ -34,18 +34,33 @@ def open_locked(path: Path, *, wait: bool) -> Iterator[bool]:
     Yields:
         Whether it is held; only without `wait` may another process have it.
     """
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | platform.NO_LINKS | platform.OPEN_FLAGS, 0o666)
-    except OSError as error:
-        raise resource_error(path, error) from error
-    try:
+    flags = os.O_RDWR | os.O_CREAT | platform.NO_LINKS | platform.OPEN_FLAGS
+    while True:
         try:
-            is_ours = platform.lock(descriptor, wait=wait)
+            descriptor = os.open(path, flags, 0o666)
         except OSError as error:
             raise resource_error(path, error) from error
-        yield is_ours
-    finally:
-        os.close(descriptor)
+        try:
+            try:
+                is_ours = platform.lock(descriptor, wait=wait)
+                is_current = not is_ours or _has_name(descriptor, path)
+            except OSError as error:
+                raise resource_error(path, error) from error
+            if is_current:
+                yield is_ours
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _has_name(descriptor: int, path: Path) -> bool:
+    """Whether an open file is still the one of this name: who held its lock before may have removed it."""
+    if not platform.can_lock_folders():  # Windows removes no file that is open
+        return True
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 @contextlib.contextmanager

@@ -145,8 +145,7 @@ def opened(
         UserError: where it is another run's or another process's, or is finished and its data have changed.
     """
     there = going_on.there
-    run = RunDir.create(path, arm=there.arm_name, study=study, config=to_record(there))
-    with run.lock():
+    with RunDir.held(path, arm=there.arm_name, study=study, config=to_record(there)) as run:
         if going_on.is_over(run):
             refuse_changed_if_here(run, there, dataset)
             make_trackers(run, there)

@@ -9,6 +9,7 @@ import pytest
 from chibit.core import run_dir
 from chibit.core.errors import DamagedFileError, InputError, ResourceError
 from chibit.core.run_dir import RunDir
+from chibit.core.temporary import open_locked
 
 
 def make(path, **config):
@@ -155,3 +156,57 @@ def test_only_a_run_that_never_started_is_discarded(tmp_path):
     started.discard_unstarted()
     assert started.path.is_dir() and started.description()["arm"] == "a"
     RunDir(tmp_path / "never").discard_unstarted()
+
+
+@pytest.mark.parametrize("moment", ["make_folder", "open_locked", "write_atomic", "description", "lock"])
+def test_a_folder_that_a_refused_process_removes_at_any_moment_is_made_again(tmp_path, monkeypatch, moment):
+    path, removed = tmp_path / "run", []
+    owner = RunDir if moment in ("description", "lock") else run_dir
+    original = getattr(owner, moment)
+
+    def remove_first(*args, **kwargs):
+        if moment == "make_folder":
+            original(path)
+        if not removed:
+            removed.append(moment)
+            for entry in path.iterdir():
+                entry.unlink()
+            path.rmdir()
+        return None if moment == "make_folder" else original(*args, **kwargs)
+
+    monkeypatch.setattr(owner, moment, remove_first)
+    with RunDir.held(path, arm="dt", study="s", config={"a": 1}) as run:
+        assert removed and run.description()["config"] == {"a": 1}
+        with pytest.raises(ResourceError, match="another process works on this run"), run.lock():
+            pass
+
+
+def test_what_is_missing_for_good_is_refused_in_one_line(tmp_path):
+    (tmp_path / "run").mkdir()
+    make(tmp_path / "run")
+    (tmp_path / "run" / "checkpoints").symlink_to(tmp_path / "nowhere")
+    with (
+        pytest.raises(InputError, match="is a link to a file that is not there"),
+        RunDir.held(tmp_path / "run", arm="dt", study="s", config={"a": 1}),
+    ):
+        pass
+
+
+def test_a_lock_whose_file_was_removed_meanwhile_is_that_of_the_new_file(tmp_path):
+    path, held, end = tmp_path / "lock", threading.Event(), threading.Event()
+
+    def wait_for_it():
+        with open_locked(path, wait=True):
+            held.set()
+            end.wait(10)
+
+    with open_locked(path, wait=False):
+        waiting = threading.Thread(target=wait_for_it)
+        waiting.start()
+        assert not held.wait(0.2)
+        path.unlink()
+    assert held.wait(10)
+    with open_locked(path, wait=False) as is_ours:
+        assert not is_ours
+    end.set()
+    waiting.join()

@@ -108,27 +108,27 @@ def pretrain(
     """
     workers = Workers.of_torchrun()
     runtime = resolve_runtime(workers.device(config.device), config.precision, config.num_threads)
-    with workers.joined(runtime.torch_device):
+    with workers.joined(runtime.torch_device), contextlib.ExitStack() as held:
         remedy = "lower micro_batch_tokens, block_length or the model's size"
         check_fits(config.num_bytes(), "this model with a batch", remedy, runtime.memory)
         with workers.first_alone():
             run = RunDir(path)
             if workers.is_first:
-                run = RunDir.create(path, arm="pretrain", study=study, config=to_json(config))
-        with run.lock() if workers.is_first else contextlib.nullcontext():
-            if all(workers.gather(run.is_finished)):
-                if not resume:
-                    run.refuse_anew("a finished run")
-                if workers.is_first:
-                    refuse_changed_text(run, config)
-                return run.result(PretrainResult)
-            pretraining = _PretrainRun(config, runtime, workers, run, progress)
-            pretraining.resume(resume, allow_inexact=allow_inexact_resume)
-            if config.compile:
-                _try_compiler(runtime)
-                pretraining.model.gpt.compile()
-            pretraining.run_to_end()
+                made = RunDir.held(path, arm="pretrain", study=study, config=to_json(config))
+                run = held.enter_context(made)
+        if all(workers.gather(run.is_finished)):
+            if not resume:
+                run.refuse_anew("a finished run")
+            if workers.is_first:
+                refuse_changed_text(run, config)
             return run.result(PretrainResult)
+        pretraining = _PretrainRun(config, runtime, workers, run, progress)
+        pretraining.resume(resume, allow_inexact=allow_inexact_resume)
+        if config.compile:
+            _try_compiler(runtime)
+            pretraining.model.gpt.compile()
+        pretraining.run_to_end()
+        return run.result(PretrainResult)
 
 
 def refuse_changed_text(run: RunDir, config: PretrainConfig) -> None:
