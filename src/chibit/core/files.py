@@ -257,9 +257,12 @@ def extend(path: Path, size: int) -> IO[bytes]:
 
 
 def append(path: Path, text: str) -> None:
-    """Add text to the end of a log; ResourceError where the system refuses."""
+    """Add text to the end of a log; ResourceError where the system refuses.
+
+    What UTF-8 lacks, as in the names of some files, is written as an escape.
+    """
     try:
-        with os.fdopen(_open_log(path), "a", encoding="utf-8") as file:
+        with os.fdopen(_open_log(path), "a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
     except OSError as error:
         raise resource_error(path, error) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -17,6 +18,7 @@ from types import FrameType
 
 import torch
 
+from chibit.core.errors import ResourceError
 from chibit.core.platform import give_huge_pages, interrupts_held_back, take_interrupts
 from chibit.core.run_dir import RunDir
 from chibit.core.signals import Interrupted, interruptible
@@ -116,7 +118,13 @@ class LocalPool(Engine):
         """Give a task to a free process."""
         place = self._free.pop()
         with interrupts_held_back():  # a process that starts could not tell what to do with one
-            self._busy[place.processes.submit(_run_in_worker, task)] = (task, place)
+            try:
+                future = place.processes.submit(_run_in_worker, task)
+            except BrokenProcessPool:  # it was killed while it had nothing to do
+                place.processes.shutdown(wait=False)
+                place = self._place(place.gpu)
+                future = place.processes.submit(_run_in_worker, task)
+        self._busy[future] = (task, place)
 
     def collect(self, timeout: float) -> list[Ended]:
         """Wait for tasks; a process that was killed is replaced."""
@@ -220,6 +228,7 @@ def crash(task: Task, error: BaseException) -> Crash:
 
 
 def note(task: Task, line: str) -> None:
-    """Write a line into a run's log, if there is a run."""
+    """Write a line into a run's log, if there is a run; what keeps it from that stops no other run."""
     if (task.path / "config.json").is_file():
-        RunDir(task.path).log(line)
+        with contextlib.suppress(ResourceError):
+            RunDir(task.path).log(line)

@@ -84,6 +84,15 @@ def test_a_refused_task_is_not_tried_again(scripted):
     assert (statuses, engine.order) == (["failed", "finished"], [0, 1])
 
 
+def test_a_run_whose_log_takes_nothing_stops_no_other(scripted, tmp_path):
+    for seed in range(3):
+        path = run_path(config_of(seed), tmp_path, "s")
+        RunDir.create(path, arm="bc", study="s", config={})
+        (path / "train.log").mkdir()  # as unwritable as on a full disk
+    statuses, _, _ = scripted({0: ["failed"], 1: ["crash", "crash"], 2: ["finished"]})
+    assert statuses == ["failed", "failed", "finished"]
+
+
 def test_a_task_in_other_hands_is_asked_for_once_more_at_the_end(scripted):
     statuses, engine, _ = scripted({0: ["busy", "finished"], 1: ["busy", "busy"], 2: ["finished"]})
     assert statuses == ["finished", "busy", "finished"]
@@ -134,7 +143,7 @@ def test_a_crash_in_this_process_is_one_line_and_is_in_the_log(monkeypatch, tmp_
     engine = InProcess(retries=0)
 
     def broken(_):
-        raise KeyError("a thing\nand more")
+        raise KeyError("a thing\nand more", os.fsdecode(b"\xff"))
 
     monkeypatch.setattr("chibit.sweep.engines.run_task", broken)
     engine.submit(task)
@@ -145,6 +154,7 @@ def test_a_crash_in_this_process_is_one_line_and_is_in_the_log(monkeypatch, tmp_
     assert "KeyError" in result.message
     log = (task.path / "train.log").read_text()
     assert "broken" in log  # the traceback names the function
+    assert r"\udcff" in log  # of a file whose name is not UTF-8
 
 
 def test_a_crash_before_there_is_a_run_directory_is_still_a_crash(tmp_path):

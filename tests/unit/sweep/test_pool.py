@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +15,10 @@ import torch
 from chibit.agents import AGENTS
 from chibit.core.checkpoint import checkpoint_steps
 from chibit.core.errors import InputError
+from chibit.sweep import engines
 from chibit.sweep.engines import LocalPool, gpus_to_share
 from chibit.sweep.ray_engine import refuse_indices, share_of_gpu
-from chibit.sweep.tasks import Task
+from chibit.sweep.tasks import Outcome, Task
 from chibit.training.run_config import RunConfig
 from fault_files import steps
 
@@ -65,6 +68,23 @@ def test_each_place_has_a_gpu_of_its_own_and_keeps_it_when_its_process_is_killed
         assert [place.gpu for place in pool._free] == ["4", "7", "4"] and pool._free[-1] is not place
     finally:
         pool.close()
+
+
+def test_a_process_that_was_killed_while_it_had_nothing_to_do_is_replaced(monkeypatch, tmp_path):
+    class Killed(ThreadPoolExecutor):
+        def submit(self, *_):
+            raise BrokenProcessPool("it was killed")
+
+    task = Task(config=RunConfig(data="x", agent=AGENTS["bc"].config()), path=tmp_path / "run", study="s")
+    done = Outcome(task.path, "finished")
+    monkeypatch.setattr(engines, "_run_in_worker", lambda task: done)
+    pool = LocalPool(1, 0, gpus=["4"])
+    pool._free = [engines._Place(Killed(1), "4")]
+    monkeypatch.setattr(pool, "_place", lambda gpu: engines._Place(ThreadPoolExecutor(1), gpu))
+    pool.submit(task)
+    assert pool.collect(10.0) == [(task, done)]
+    assert [place.gpu for place in pool._free] == ["4"]
+    pool.close()
 
 
 @pytest.mark.parametrize(
