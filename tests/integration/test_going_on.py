@@ -241,6 +241,14 @@ def test_a_run_of_a_recipe_goes_on_with_the_warm_up_of_its_first_length():
         assert json.loads(Path("run/config.json").read_text())["config"]["agent"]["warmup_steps"] == 2
 
 
+def test_a_method_with_a_weight_that_is_one_number_may_be_started_from():
+    first = chibit.fit(arrays(), "cql", steps=2, out="first", hidden_sizes=(8,), batch_size=4)
+    second = chibit.fit(arrays(1), init_from="first", steps=1, out="second", actor_learning_rate=1e-12)
+    ours, theirs = weights(second), weights(first)
+    assert ours["temperature.log"].shape == () and theirs["temperature.log"] != 0
+    assert torch.allclose(ours["temperature.log"], theirs["temperature.log"], atol=1e-9)
+
+
 def test_what_has_another_size_is_drawn_anew_and_said_so():
     first = chibit.fit(arrays(), "random", steps=5, out="first", **SMALL)
     other = chibit.fit(arrays(2, size=5, num_actions=1), "random", steps=1, init_from="first", out="other",

@@ -74,9 +74,8 @@ def start_from(agent: Agent, source: str) -> tuple[dict[str, Any], str]:
         )
     digest = hashlib.sha256()
     for name in sorted(acting):
-        digest.update(
-            name.encode() + tensors[name].detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
-        )
+        flat = tensors[name].detach().cpu().flatten()  # also a scalar, which has no bytes to view
+        digest.update(name.encode() + flat.view(torch.uint8).numpy().tobytes())
     record = {"source": source, "hash": digest.hexdigest(), "taken": len(taken), "anew": anew}
     said = f"starts from {count(len(taken), 'tensor')} of {source}"
     return record, said + (
