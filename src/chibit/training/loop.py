@@ -196,8 +196,8 @@ class Loop(ABC, Generic[ConfigT]):
 
     def _step(self) -> None:
         started, state = time.perf_counter(), self.state
-        metrics = self.update()
-        self._unread.append({name: _detached(value) for name, value in metrics.items()})
+        metrics = {name: _detached(value) for name, value in self.update().items()}
+        self._unread.append(metrics)
         state.step += 1
         state.train_seconds += time.perf_counter() - started
         self.progress.advance(metrics.get("train/loss"))

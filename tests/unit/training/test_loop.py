@@ -2,6 +2,7 @@
 
 import io
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -48,6 +49,16 @@ def test_a_bar_counts_steps_and_shows_their_rate_and_smoothed_loss(clock):
     clock[0] += 2.0
     progress.advance(None)
     assert shown(progress)[:2] == (15, pytest.approx(8 / 2.0))  # counted anew since it was drawn
+
+
+def test_what_a_loss_was_computed_from_is_not_kept():
+    weight, progress = torch.ones((), requires_grad=True), RunProgress(50, "run", enabled=True)
+    update = lambda: {"train/loss": 2 * weight}  # noqa: E731
+    run = SimpleNamespace(state=LoopState(), update=update, progress=progress, _unread=[])
+    for _ in range(3):
+        loop.Loop._step(run)
+    assert not any(metrics["train/loss"].requires_grad for metrics in run._unread)
+    assert progress._loss == 2 and not progress._loss.requires_grad
 
 
 def test_it_says_that_a_run_evaluates_while_it_does(clock):
