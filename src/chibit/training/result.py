@@ -46,7 +46,8 @@ def summarize(
 def target_scores(target: float | None, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """One target's scores under the three rules, when it converged, and what all that is of.
 
-    Evaluations whose episodes all failed are left out; scores are None where no evaluation is left.
+    Evaluations whose episodes all failed are left out; scores are None where no evaluation is left. When it
+    converged is told by normalized scores alone.
 
     Args:
         target: the target return, or None for a policy without one.
@@ -61,17 +62,17 @@ def target_scores(target: float | None, records: Sequence[dict[str, Any]]) -> di
     result = {"target_return": target, "num_evaluations": len(curve), **dict.fromkeys(_MEASURED)}
     if not curve:
         return result
-    rules = curve_scores(curve)
-    converged, last = counted[rules.converged_index][0], counted[-1][1]
+    rules, last = curve_scores(curve), counted[-1][1]
     if last.success_rate is not None:
         result["success_rate_last"] = last.success_rate
+    if last.normalized_score is not None:  # the rule's margin is one of scores
+        converged = counted[rules.converged_index][0]
+        result |= {"steps_to_converge": converged["step"], "seconds_to_converge": converged["seconds"]}
     return result | {
         "last": rules.last,
         "last4": rules.last4,
         "best": rules.best,
         "best_step": counted[rules.best_index][0]["step"],
-        "mean_return_last": counted[-1][1].mean_return,
-        "num_episodes_last": counted[-1][1].num_episodes,
-        "steps_to_converge": converged["step"],
-        "seconds_to_converge": converged["seconds"],
+        "mean_return_last": last.mean_return,
+        "num_episodes_last": last.num_episodes,
     }

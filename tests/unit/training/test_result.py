@@ -60,8 +60,8 @@ def test_evaluations_that_failed_are_left_out_wherever_they_are():
         "best_step": 30,
         "mean_return_last": 5.5,
         "num_episodes_last": 2,
-        "steps_to_converge": 30,
-        "seconds_to_converge": 3.0,
+        "steps_to_converge": None,  # returns of 5 would all be within 2 points of the best
+        "seconds_to_converge": None,
     }
 
 
