@@ -104,10 +104,15 @@ def fit(
             raise refusal(name, path, "a path")
     arrays = {name: settings.pop(name) for name in _ARRAYS if name in settings}
     reading = {name: settings.pop(name) for name in _READING if name in settings}
-    parts = _open(data, arrays, reading)
+    more = settings.pop("more_data", ())
+    parts = [*_open(data, arrays, reading), *(_open(more, {}, reading) if more else ())]
     dataset = parts[0] if len(parts) == 1 else mix(parts, settings.get("data_weights", ()))
     given: dict[str, Any] = {"seed": seed, **settings} | ({} if steps is None else {"num_steps": steps})
     if backbone is not None:
+        if _BACKBONE in settings:
+            raise InputError(
+                f"{_BACKBONE}: got {settings[_BACKBONE]!r} beside backbone, expected one of them"
+            )
         name = register_backbone(backbone)
         given = {_BACKBONE: name, "arm": short_name(name), **given}
     if agent is None:

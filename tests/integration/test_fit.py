@@ -178,6 +178,18 @@ def test_a_part_of_a_data_set_is_trained_on_and_another_part_refused(arrays):
         chibit.fit(second, "bc", steps=2, out="run")
 
 
+@pytest.mark.parametrize("more", ["b.npz", ("b.npz",)])
+def test_more_data_are_trained_on(arrays, more):
+    np.savez("a.npz", **arrays)
+    np.savez("b.npz", **{name: values[:20] for name, values in arrays.items()})
+    chibit.fit("a.npz", "bc", steps=1, out="run", more_data=more, data_weights=(1, 2), hidden_sizes=(8,))
+    config, provenance = (
+        json.loads(Path("run", name).read_text()) for name in ("config.json", "provenance.json")
+    )
+    assert provenance["data_episodes"] == 8 and len(provenance["mixed"]) == 2
+    assert len(config["config"]["more_data"]) == 1 and config["config"]["data_weights"] == [1.0, 2.0]
+
+
 def test_a_backbone_of_ones_own_is_trained_saved_and_needed_again(arrays):
     torch.manual_seed(5)
     backbone = Recurrent()
@@ -242,6 +254,7 @@ class Broken(Recurrent):
         ({"backbone": torch.nn.Linear(3, 3)}, "Linear.width is None"),
         ({"backbone": 3}, "got int, expected a torch.nn.Module"),
         ({"backbone": dict}, "dict makes a dict, expected a torch.nn.Module"),
+        ({"backbone": Recurrent, "initializer": "gpt2"}, "initializer: got 'gpt2' beside backbone"),
         ({"stepss": 1}, "unknown setting 'stepss'; did you mean 'steps'"),
         ({"learning_rat": 1}, "unknown setting 'learning_rat'; did you mean 'learning_rate'"),
         ({"data": "x"}, "got str"),
