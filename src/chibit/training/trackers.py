@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -55,6 +56,7 @@ def _tensorboard(run: RunDir) -> Tracker:
             writer.add_scalar(key, value, step)
         writer.flush()
 
+    weakref.finalize(track, writer.close)  # it has a thread, and a process may do many runs
     if is_new:
         _catch_up(track, run)
     return track

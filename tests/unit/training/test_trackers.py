@@ -1,13 +1,15 @@
-"""Weights & Biases, with a stand-in for the service: what a run tells it."""
+"""What a run tells TensorBoard, and Weights & Biases, with a stand-in for the service."""
 
+import gc
 import sys
+import threading
 import types
 
 import pytest
 
 from chibit.commands.study import StudyArguments, _config_maker
 from chibit.core.run_dir import RunDir
-from chibit.training.run_config import run_path, to_record
+from chibit.training.run_config import RunConfig, run_path, to_record
 from chibit.training.trackers import make_trackers
 
 
@@ -39,3 +41,15 @@ def test_runs_of_a_study_are_grouped_by_it_and_one_ends_where_the_next_begins(se
     assert [(one["project"], one["group"]) for one in service] == [("project", "table2")] * 2
     assert {one["reinit"] for one in service} == {"finish_previous"}
     assert service[0]["id"] != service[1]["id"] and service[0]["name"].startswith("random-hopper-medium-s0-")
+
+
+def test_no_thread_of_tensorboard_outlives_its_run(tmp_path):
+    gc.collect()  # of other tests
+    before = threading.active_count()
+    config = RunConfig(data="x", agent="bc", tensorboard=True)
+    trackers = make_trackers(RunDir.create(tmp_path, arm="bc", study="s", config={}), config)
+    trackers[0](1, {"train/loss": 0.5})
+    assert threading.active_count() > before
+    del trackers
+    gc.collect()
+    assert threading.active_count() == before
