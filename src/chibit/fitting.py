@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -120,7 +121,7 @@ def fit(
     given |= {"more_data": tuple(str(part.folder) for part in parts[1:])} if len(parts) > 1 else {}
     config = _configure(parts[0], agent, dataset.spec.env_id if env is None else take_env(env), given)
     check_targets(config)
-    path = run_path(config, Path("runs"), "runs") if out is None else Path(out)
+    path = run_path(config, Path("runs"), "runs") if out is None else Path(os.path.expanduser(out))
     with undone_if_refused(path):
         record = train(config, path, dataset=dataset, on_evaluation=on_evaluation, progress=progress)
     return FitResult(path, record)

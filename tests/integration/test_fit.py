@@ -178,6 +178,17 @@ def test_a_part_of_a_data_set_is_trained_on_and_another_part_refused(arrays):
         chibit.fit(second, "bc", steps=2, out="run")
 
 
+def test_a_run_may_be_written_below_home(arrays, folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder / "home"))
+    result = chibit.fit(arrays, "bc", steps=1, out="~/run", hidden_sizes=(8,))
+    assert result.path == folder / "home" / "run" and result.policy.act(arrays["observations"][0]).shape == (
+        2,
+    )
+    config = chibit.RunConfig(data=str(result.policy.spec.name), agent="bc", num_steps=1)
+    with pytest.raises(InputError, match=f"{folder}/home/run: holds a run with another configuration"):
+        chibit.train(config, "~/run")
+
+
 @pytest.mark.parametrize("more", ["b.npz", ("b.npz",)])
 def test_more_data_are_trained_on(arrays, more):
     np.savez("a.npz", **arrays)

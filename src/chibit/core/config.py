@@ -3,7 +3,7 @@
 A config class inherits `Checked`: flags, JSON and Python alike then refuse an unknown field, a missing one, a
 value of the wrong type or outside the range that `core.fields` let the field declare. Nothing is converted
 "just in case"; the exceptions are an integer where a float is expected, a list where a tuple is, text where a
-path is, and numpy's numbers and arrays.
+path is, `~` in a path, and numpy's numbers and arrays.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -269,7 +270,7 @@ def _convert_scalar(kind: Any, value: Any, where: str) -> Any:
         raise refusal(where, value, "null")
     if kind in (Path, str) and isinstance(value, (str, Path)):
         check_text(str(value), where)
-        return kind(value)
+        return kind(os.path.expanduser(value) if kind is Path else value)
     number = isinstance(value, int) and not isinstance(value, bool)
     if not (isinstance(value, kind) or (kind is float and number)) or (kind is int and not number):
         raise refusal(where, value, "a path" if kind is Path else getattr(kind, "__name__", str(kind)))

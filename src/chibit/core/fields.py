@@ -183,7 +183,7 @@ def check_declared(value: Any, metadata: tuple[Any, ...], where: str) -> None:
     Raises:
         InputError: naming the field, what was given and what was expected.
     """
-    for declaration in metadata:
+    for declaration in () if value is None else metadata:
         if isinstance(declaration, Interval) and isinstance(value, numbers.Real):
             if not _inside(value, declaration):
                 raise refusal(where, value, _expected(declaration))

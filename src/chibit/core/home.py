@@ -10,7 +10,7 @@ from pathlib import Path
 def home_folder(cache: str | Path | None = None) -> Path:
     """Give the folder: `cache`, else $CHIBIT_HOME, else ~/.cache/chibit."""
     configured = os.environ.get("CHIBIT_HOME")
-    return Path(cache or configured or Path.home() / ".cache" / "chibit")
+    return Path(os.path.expanduser(cache or configured or Path.home() / ".cache" / "chibit"))
 
 
 def language_model_folder(name: str, steps: int, text: str = "") -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -112,7 +113,7 @@ def train(
     Raises:
         Stopped: after SIGINT or SIGTERM, with a checkpoint saved.
     """
-    path = Path(path)
+    path = Path(os.path.expanduser(path))
     callbacks = (on_evaluation,) if callable(on_evaluation) else on_evaluation
     if not isinstance(callbacks, Sequence) or not all(map(callable, callbacks)):
         raise refusal("on_evaluation", on_evaluation, "a function, or a list of them")

@@ -3,14 +3,17 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
+from annotated_types import MinLen
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chibit.core.config import config_hash, from_json, read_json, to_json
+from chibit.core.config import Checked, config_hash, from_json, read_json, to_json
 from chibit.core.errors import DamagedFileError, InputError
+from chibit.core.fields import Distinct
+from chibit.core.home import home_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +52,25 @@ TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), ma
 )
 def test_round_trip(config):
     assert from_json(Outer, json.loads(json.dumps(to_json(config)))) == config
+
+
+def test_a_path_from_home_is_in_it(monkeypatch):
+    monkeypatch.setenv("HOME", "/somebody")
+    assert from_json(Outer, {"name": "~/x", "path": "~/x"}) == Outer(name="~/x", path=Path("/somebody/x"))
+    assert home_folder("~/cache") == Path("/somebody/cache")
+    monkeypatch.setenv("CHIBIT_HOME", "~/kept")
+    assert home_folder() == Path("/somebody/kept")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optional(Checked):
+    values: Annotated[tuple[int, ...] | None, MinLen(2), Distinct()] = None
+
+
+def test_nothing_has_no_range():
+    assert Optional().values is None
+    with pytest.raises(InputError, match="at least 2 values"):
+        Optional(values=(1,))
 
 
 @pytest.mark.parametrize(
