@@ -21,6 +21,7 @@ from chibit.core.fields import (
     Positive,
     Seed,
     Share,
+    Since,
     Targets,
     Workers,
     refusal,
@@ -36,25 +37,6 @@ from chibit.data.readers.origin import usual_return_scale
 from chibit.environments.data_names import published_env_id
 
 AgentConfigT = TypeVar("AgentConfigT", bound=AgentConfig | str | type[Agent])
-_LATER_FIELDS: dict[str, Any] = {
-    "agent_class": "",
-    "env_id": None,
-    "columns": [],
-    "episode_length": None,
-    "skip_damaged": False,
-    "continuous_actions": False,
-    "action_low": None,
-    "action_high": None,
-    "more_data": [],
-    "data_weights": [],
-    "init_from": "",
-    "data_fraction": 1.0,
-    "validation_share": 0.0,
-    "validation_data": "",
-    "validation_folds": 0,
-    "best_by": "return",
-}
-"""Fields that came after runs were named, and what they were before: a record leaves them out where so."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,41 +47,41 @@ class RunConfig(Checked, Generic[AgentConfigT]):
     """Data set; an id (hopper-medium, hopper-medium-v2, mujoco/hopper/medium-v0), a file or a folder."""
     agent: Annotated[AgentConfigT, Group("method")]
     """Hyper-parameters of the method; in Python also its key (dt), class or MODULE:CLASS, with defaults."""
-    more_data: Annotated[tuple[str, ...], Group("data")] = ()
+    more_data: Annotated[tuple[str, ...], Since(()), Group("data")] = ()
     """Data sets to mix in, of the same sizes; --data A B is short for --data A --more-data B."""
-    data_weights: tuple[Positive, ...] = ()
+    data_weights: Annotated[tuple[Positive, ...], Since(())] = ()
     """How often a drawn step is of each data set, relative to the others; empty draws all steps as often."""
-    init_from: str = ""
+    init_from: Annotated[str, Since("")] = ""
     """Run or exported policy of the same method to start from: its weights, where sizes are the same."""
-    env_id: str | None = None
+    env_id: Annotated[str | None, Since(None)] = None
     """Environment to evaluate in (Hopper-v4), where the data name none or another."""
-    columns: tuple[str, ...] = ()
+    columns: Annotated[tuple[str, ...], Since(())] = ()
     """Which columns of a file are which, where they have other names than usual: observations=obs,temp
     actions=valve rewards=r episode=batch. Columns that commas separate are put side by side."""
-    episode_length: Count | None = None
+    episode_length: Annotated[Count | None, Since(None)] = None
     """Steps after which to cut a log without ends into episodes."""
-    skip_damaged: bool = False
+    skip_damaged: Annotated[bool, Since(False)] = False
     """Leave out damaged episodes, counted in a note, in place of a refusal."""
-    continuous_actions: bool = False
+    continuous_actions: Annotated[bool, Since(False)] = False
     """Take whole numbers as actions for quantities (watts, valve positions), in place of choices."""
-    action_low: Annotated[tuple[float, ...], MinLen(1)] | None = None
+    action_low: Annotated[tuple[float, ...] | None, MinLen(1), Since(None)] = None
     """Lowest actions, a number for each dimension or one for all, where the data or their environment do not
     say them or say others."""
-    action_high: Annotated[tuple[float, ...], MinLen(1)] | None = None
+    action_high: Annotated[tuple[float, ...] | None, MinLen(1), Since(None)] = None
     """Highest actions, likewise."""
     arm: Annotated[str, Group("output")] = ""
     """Name in tables and folders; empty takes the recipe's or the agent's name."""
-    data_fraction: Annotated[Share, Group("data")] = 1.0
+    data_fraction: Annotated[Share, Since(1.0), Group("data")] = 1.0
     """Share of the episodes to train on, drawn anew with each seed; runs that share a seed share them."""
-    validation_share: Annotated[BelowOne, Group("held-out data")] = 0.0
+    validation_share: Annotated[BelowOne, Since(0.0), Group("held-out data")] = 0.0
     """Share of the episodes held out to measure the action error on, before `data_fraction` is taken; 0 is
     none."""
-    validation_data: str = ""
+    validation_data: Annotated[str, Since("")] = ""
     """Data set to measure it on instead; copies of episodes that are trained on are left out."""
-    validation_folds: Natural = 0
+    validation_folds: Annotated[Natural, Since(0)] = 0
     """Folds of the episodes, of which the seed chooses one to hold out instead: K runs with seeds 0 to K - 1
     hold out each episode once, which says more than a share where there are fewer than 50. 0 is none."""
-    best_by: Literal["return", "held_out"] = "return"
+    best_by: Annotated[Literal["return", "held_out"], Since("return")] = "return"
     """What checkpoint best is chosen by: the return in the simulator, or the held-out action error, which
     picked worse ones than the last where that was measured (docs/judging.md)."""
     num_steps: Annotated[Count, BASIC, Group("schedule")] = 100_000
@@ -229,9 +211,9 @@ def to_record(config: RunConfig[Any]) -> dict[str, Any]:
     scale = usual_return_scale(config.env_id or published_env_id(config.data))
     has_unit_bounds = scale is not None and config.action_low is None and config.action_high is None
     agent = config.agent.for_steps(config.num_steps).as_recorded(scale, has_unit_bounds=has_unit_bounds)
-    names = {"agent_name": agent.agent, "agent_class": AGENTS[agent.agent].address}
-    record = {**names, **to_json(config), "agent": to_json(agent)}
-    return {name: value for name, value in record.items() if _LATER_FIELDS.get(name, ...) != value}
+    address = AGENTS[agent.agent].address
+    names = {"agent_name": agent.agent, **({"agent_class": address} if address else {})}
+    return {**names, **to_json(config), "agent": to_json(agent)}
 
 
 def from_record(record: dict[str, Any], where: str = "config") -> RunConfig[Any]:
