@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from chibit.agents import AGENTS, DEFAULT_AGENT
+from chibit.core.checkpoint import checkpoint_steps
 from chibit.core.config import config_hash
 from chibit.core.errors import UserError
 from chibit.core.formatting import shown_time
@@ -101,8 +102,13 @@ def make_plan(tasks: Sequence[Task], root: Path, side_by_side: int) -> Plan:
 def _state(task: Task) -> str:
     if task.is_done:
         return "finished"
-    steps = steps_done(task.path)
+    steps = _steps_done(task)
     return f"at {steps}" if steps or (task.path / "config.json").exists() else "to do"
+
+
+def _steps_done(task: Task) -> int:
+    """Gradient steps of a run's newest checkpoint, which it will go on from."""
+    return max(checkpoint_steps(task.path / "checkpoints"), default=0)
 
 
 def measure(root: Path) -> Measurements:
@@ -133,11 +139,12 @@ def forecast(task: Task, measured: Measurements) -> Forecast:
     if task.is_done:
         return Forecast(0.0, is_measured=True)
     record = to_record(config)
-    left = max(0, config.num_steps - steps_done(task.path))
-    step, is_measured = _first(measured.step, _kinds(record))
+    kinds = _kinds(record)
+    left = max(0, config.num_steps - _steps_done(task))
+    step, is_measured = _first(measured.step, kinds)
     if step is None:
         step = config.agent.rough_seconds_a_step(config.num_steps, config.precision)
-    keys = [key for kind in _kinds(record) for key in ((*kind, config.data), kind)]
+    keys = [key for kind in kinds for key in ((*kind, config.data), kind)]
     episode, _ = _first(measured.episode, keys)
     if episode is None:
         episode = config.agent.seconds_an_episode
@@ -153,12 +160,6 @@ def sources_left(tasks: Sequence[Task]) -> dict[str, int]:
         spec for task in tasks if not task.is_done for spec in trained_specs(task.config.agent)
     )
     return {spec: source_steps(spec) for spec in specs if not (source_folder(spec) / "result.json").is_file()}
-
-
-def steps_done(path: Path) -> int:
-    """Gradient steps of a run's newest checkpoint, which it will go on from."""
-    names = [entry.name for entry in (path / "checkpoints").glob("*") if entry.name.isdigit()]
-    return max(map(int, names), default=0)
 
 
 def _kinds(record: dict[str, Any]) -> list[tuple[str, ...]]:

@@ -86,8 +86,7 @@ def few_data(config: RunConfig[Any], dataset: TrajectoryDataset) -> Iterator[str
     if passes <= MOST_PASSES:
         return
     steps = max(1, MOST_PASSES * dataset.num_steps // config.agent.steps_a_batch)
-    watched = config.validation_share or config.validation_data or config.validation_folds
-    hint = "" if watched else ", and --validation-share 0.2 shows when they are learned by heart"
+    hint = "" if config.holds_out else ", and --validation-share 0.2 shows when they are learned by heart"
     yield (
         f"few data ({count(dataset.num_episodes, 'episode')}): {config.num_steps:,} gradient steps show each "
         f"of {dataset.num_steps:,} logged steps {passes:,.0f} times; --num-steps {steps} shows them "

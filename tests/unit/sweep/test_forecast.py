@@ -73,7 +73,7 @@ def test_an_arm_of_the_same_shape_counts_but_another_size_does_not(tmp_path):
 def test_what_a_checkpoint_has_done_is_not_left(tmp_path):
     [task] = tasks_of(tmp_path, config_of())
     whole = forecast.forecast(task, forecast.measure(tmp_path)).seconds
-    (task.path / "checkpoints" / "50").mkdir(parents=True)
+    (task.path / "checkpoints" / "0000000050").mkdir(parents=True)
     (task.path / "checkpoints" / "last").mkdir()
     assert forecast.forecast(task, forecast.measure(tmp_path)).seconds == pytest.approx(whole / 2)
 
