@@ -14,7 +14,7 @@ import chibit
 from chibit.agents.bc import BC, BCConfig
 from chibit.cli import main
 from chibit.core.config import to_json
-from chibit.core.errors import DamagedFileError, InputError
+from chibit.core.errors import DamagedFileError, DivergenceError, InputError
 
 SMALL = {"batch_size": 4, "context_length": 3, "n_layer": 1, "n_embd": 16}
 
@@ -176,6 +176,21 @@ def test_a_part_of_a_data_set_is_trained_on_and_another_part_refused(arrays):
     assert record["data_episodes"] == 3 and record["dataset"]["state_mean"] == to_json(first.spec.state_mean)
     with pytest.raises(DamagedFileError, match="has changed since this run began"):
         chibit.fit(second, "bc", steps=2, out="run")
+
+
+def test_what_is_not_finite_is_left_out_of_the_log_and_a_loss_that_is_not_ends_the_run(arrays, monkeypatch):
+    settings = {"hidden_sizes": (8,), "log_every": 1, "steps": 2}
+    huge = arrays | {"actions": 1e20 * arrays["actions"]}  # whose square is above single precision
+    chibit.fit(huge, "bc", out="huge", validation_share=0.3, **settings)
+    lines = [json.loads(line) for line in Path("huge/metrics.jsonl").read_text().splitlines()]
+    assert len(lines) == 2 and all("train/loss" in line for line in lines)
+    assert not any("held_out/action_error" in line for line in lines)
+    log = Path("huge/train.log").read_text()
+    assert log.count("held_out/action_error is inf at step 1; metrics.jsonl has it where it is finite") == 1
+    update = BC.update
+    monkeypatch.setattr(BC, "update", lambda self, batch: {**update(self, batch), "train/loss": np.nan})
+    with pytest.raises(DivergenceError, match="loss is nan at step 1, expected a finite number"):
+        chibit.fit(arrays, "bc", out="nan", **settings)
 
 
 def test_a_run_may_be_written_below_home(arrays, folder, monkeypatch):

@@ -226,6 +226,15 @@ def test_units_are_those_of_the_new_data_whatever_they_were_where_it_starts_from
     assert raw.act(new["observations"][0]).max() > 100
 
 
+def test_a_finished_run_without_checkpoints_is_not_begun_anew():
+    chibit.fit(arrays(), "bc", steps=2, out="run", hidden_sizes=(8,), log_every=1)
+    shutil.rmtree("run/checkpoints")
+    before = {path: path.read_bytes() for path in Path("run").iterdir()}
+    with pytest.raises(InputError, match="run: is finished, and has no checkpoint to go on from"):
+        chibit.fit(arrays(), "bc", steps=4, out="run", hidden_sizes=(8,), log_every=1)
+    assert {path: path.read_bytes() for path in Path("run").iterdir()} == before
+
+
 def test_what_a_decay_to_the_end_of_the_first_length_has_stopped_is_said():
     for steps, given, is_over in ((4, {}, True), (4, {"actor_decay_steps": 0}, False)):
         out = f"run{is_over}"

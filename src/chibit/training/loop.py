@@ -7,6 +7,7 @@ optimizers, every generator and the sums of the metrics that are not yet written
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,7 +17,7 @@ from typing import Any, Generic, TypeVar
 from rich.progress import BarColumn, Progress, TimeRemainingColumn
 from torch import Tensor
 
-from chibit.agents.guard import MOST_UNREAD
+from chibit.agents.guard import MOST_UNREAD, require_finite
 from chibit.core.checkpoint import (
     Checkpoint,
     CheckpointSaver,
@@ -25,7 +26,7 @@ from chibit.core.checkpoint import (
     mark,
     sweep,
 )
-from chibit.core.errors import DamagedFileError, UserError, first_line
+from chibit.core.errors import DamagedFileError, InputError, UserError, first_line
 from chibit.core.progress import Pace
 from chibit.core.run_dir import RunDir
 from chibit.core.runtime import read_scalars
@@ -75,6 +76,7 @@ class Loop(ABC, Generic[ConfigT]):
         self.saver = CheckpointSaver(run.checkpoints)
         self.trackers: list[Tracker] = []
         self._unread: list[Mapping[str, float | Tensor]] = []
+        self._left_out: set[str] = set()
 
     @abstractmethod
     def begin(self) -> None:
@@ -184,10 +186,15 @@ class Loop(ABC, Generic[ConfigT]):
                 self.run.write_result(self.result())
 
     def write_line(self, metrics: Mapping[str, float]) -> None:
-        """Add a line to metrics.jsonl."""
-        if self.workers.is_first:
-            seconds = round(self.state.train_seconds, 3)
-            self.run.append_metrics({"step": self.state.step, "seconds": seconds, **metrics})
+        """Add a line to metrics.jsonl; what is not finite is left out, and train.log tells of it once."""
+        if not self.workers.is_first:
+            return
+        step, seconds = self.state.step, round(self.state.train_seconds, 3)
+        finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+        for name in metrics.keys() - finite.keys() - self._left_out:
+            self.run.log(f"{name} is {metrics[name]} at step {step}; metrics.jsonl has it where it is finite")
+        self._left_out |= metrics.keys() - finite.keys()
+        self.run.append_metrics({"step": step, "seconds": seconds, **finite})
 
     def track(self, metrics: Mapping[str, float]) -> None:
         """Tell every tracker."""
@@ -225,6 +232,7 @@ class Loop(ABC, Generic[ConfigT]):
         self._read()
         state = self.state
         means = {name: total / state.counts[name] for name, total in state.sums.items()}
+        require_finite(state.step, Tensor(), loss=means.get("train/loss", 0.0))
         started = time.perf_counter()
         means |= self.measure()
         state.evaluation_seconds += time.perf_counter() - started
@@ -248,6 +256,11 @@ class Loop(ABC, Generic[ConfigT]):
         if self.workers.is_first:
             sweep(run.checkpoints)
         checkpoint = load_checkpoint(run.checkpoints)
+        if checkpoint is None and run.is_finished:
+            raise InputError(
+                f"{run.path}: is finished, and has no checkpoint to go on from; bring its checkpoints "
+                "back, or choose another --out"
+            )
         if checkpoint is None:
             if self.workers.is_first:
                 run.rewind(-1)  # pre-training measures at step 0, too
