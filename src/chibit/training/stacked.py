@@ -289,7 +289,8 @@ class _Stack:
         """Have the errors on what is held out ready for the log, those of all runs at once."""
         held_out = [member.run.held_out for member in self.members if member.run.held_out is not None]
         if len(held_out) < len(self.members):
-            self.agents.scatter()  # so that each can measure its own
+            if held_out:
+                self.agents.scatter()  # so that each can measure its own
             return
         started = time.perf_counter()
         parts = zip(*(each.parts for each in held_out), strict=True)  # one part of each run

@@ -33,7 +33,7 @@ def trained_config(name: str, steps: int, text: str = "") -> PretrainConfig:
     """The pre-training behind a source.
 
     Args:
-        name: one of `models.pretrained.TRAINED`.
+        name: one of `models.initializers.TRAINED`.
         steps: gradient steps.
         text: text in place of WikiText-103, for the sources made of text.
     """
