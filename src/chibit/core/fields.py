@@ -150,7 +150,7 @@ INT64 = 2**63 - 1
 FLOAT32 = 3.4028234663852886e38
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 MAX_TEXT, MAX_PATH_PART = 4096, 255
-"""Bytes, of a path and of each name in it, that Linux takes."""
+"""Bytes, of a path and of each name in it, that Linux takes; so many may each of several columns have."""
 
 
 def check_number(value: float, kind: type, where: str) -> None:
@@ -171,9 +171,9 @@ def check_text(text: str, where: str) -> None:
         raise refusal(where, text, "text in UTF-8") from error
     if _CONTROL.search(text):
         raise refusal(where, text, "text without NUL, line breaks and other control characters")
-    longest = max(map(len, encoded.split(b"/")))
+    longest = max(map(len, re.split(b"[/,]", encoded)))
     if len(encoded) > MAX_TEXT or longest > MAX_PATH_PART:
-        limits = f"at most {MAX_TEXT:,} bytes, {MAX_PATH_PART} between slashes"
+        limits = f"at most {MAX_TEXT:,} bytes, {MAX_PATH_PART} between slashes or commas"
         raise refusal(where, text, limits)
 
 

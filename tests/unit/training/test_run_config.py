@@ -57,6 +57,14 @@ def test_values_out_of_range_are_refused_by_name(fields):
     assert next(iter(fields)) in str(caught.value)
 
 
+def test_many_columns_may_be_named_in_a_line():
+    listed = ",".join(f"sensor_{number:02}" for number in range(60))
+    config = RunConfig(data="log.csv", agent="bc", columns=(f"observations={listed}", "actions=valve"))
+    assert from_record(to_record(config)).columns[0] == f"observations={listed}"
+    with pytest.raises(InputError, match="at most 4,096 bytes, 255 between slashes or commas"):
+        RunConfig(data="log.csv", agent="bc", columns=("observations=temp," + "x" * 256,))
+
+
 def test_a_named_environment_is_part_of_a_run_and_none_leaves_earlier_runs_where_they_are():
     config = RunConfig(data="x.npz", agent=AGENTS["bc"].config(window_anchor="first"))  # as recorded
     assert "env_id" not in to_record(config)
