@@ -178,6 +178,21 @@ def test_a_part_of_a_data_set_is_trained_on_and_another_part_refused(arrays):
         chibit.fit(second, "bc", steps=2, out="run")
 
 
+@pytest.mark.parametrize("name", ["log", "a" * 230, "log\u00a0of\u202ewords"])
+def test_a_run_ends_whatever_its_data_and_its_command_are_called(arrays, monkeypatch, name):
+    command = ["my.py", "several\nlines", "x" * 300]
+    monkeypatch.setattr(sys, "argv", command)
+    np.savez(f"{name}.npz", **arrays)
+    for steps in (1, 2):  # and goes on
+        assert (
+            chibit.fit(f"{name}.npz", "bc", steps=steps, out="run", hidden_sizes=(8,)).record["steps"]
+            == steps
+        )
+    provenance = json.loads(Path("run/provenance.json").read_text())
+    assert provenance["argv"] == command and provenance["data_name"].isprintable()
+    assert provenance["dataset"]["name"] == name
+
+
 def test_what_is_not_finite_is_left_out_of_the_log_and_a_loss_that_is_not_ends_the_run(arrays, monkeypatch):
     settings = {"hidden_sizes": (8,), "log_every": 1, "steps": 2}
     huge = arrays | {"actions": 1e20 * arrays["actions"]}  # whose square is above single precision

@@ -12,7 +12,8 @@ from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.fields import Fraction, Natural, NonNegative, Seed, Share, shown
 
 T = TypeVar("T")
-_LONGEST_NAME = 200
+LONGEST_NAME = 200
+"""Of an arm, a data set or a split, all of whose letters can be printed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +49,6 @@ class ProvenanceRecord(Checked):
     parameters: dict[str, int]
     data_episodes: Natural | None = None
     data_steps: Natural | None = None
-    argv: tuple[str, ...] = ()
     asked: dict[str, Any] | None = None
     held_out_hash: str = ""
 
@@ -173,5 +173,5 @@ def check_record(kind: type, record: Any, where: str | Path) -> Any:
 
 
 def _check_name(value: str, where: str) -> None:
-    if not value or len(value) > _LONGEST_NAME or not value.isprintable():
+    if not value or len(value) > LONGEST_NAME or not value.isprintable():
         raise InputError(f"{where}: got {shown(value)}, expected a name")

@@ -11,8 +11,9 @@ import numpy as np
 
 from chibit.core.checkpoint import checkpoint_steps
 from chibit.core.config import from_json, to_json
-from chibit.core.errors import DamagedFileError, InputError
+from chibit.core.errors import DamagedFileError, InputError, one_line
 from chibit.core.run_dir import RunDir
+from chibit.core.run_records import LONGEST_NAME
 from chibit.data.bounds import bound_actions
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
 from chibit.data.environment import evaluate_in
@@ -147,7 +148,7 @@ def generator_of(seed: int, use: int) -> np.random.Generator:
 def identify(dataset: TrajectoryDataset, held_out: TrajectoryDataset | None = None) -> dict[str, Any]:
     """Say which data these are, for provenance.json: what decides the numbers of a run."""
     return {
-        "data_name": dataset.spec.name,
+        "data_name": one_line(dataset.spec.name)[:LONGEST_NAME],
         "data_hash": dataset.store_hash,
         "part_hash": dataset.content_hash,
         "data_episodes": dataset.num_episodes,
