@@ -109,13 +109,7 @@ def fit(
     parts = [*_open(data, arrays, reading), *(_open(more, {}, reading) if more else ())]
     dataset = parts[0] if len(parts) == 1 else mix(parts, settings.get("data_weights", ()))
     given: dict[str, Any] = {"seed": seed, **settings} | ({} if steps is None else {"num_steps": steps})
-    if backbone is not None:
-        if _BACKBONE in settings:
-            raise InputError(
-                f"{_BACKBONE}: got {settings[_BACKBONE]!r} beside backbone, expected one of them"
-            )
-        name = register_backbone(backbone)
-        given = {_BACKBONE: name, "arm": short_name(name), **given}
+    given = given if backbone is None else _with_backbone(given, backbone)
     if agent is None:
         agent = source_config(settings["init_from"]) if settings.get("init_from") else "chibit"
     given |= {"more_data": tuple(str(part.folder) for part in parts[1:])} if len(parts) > 1 else {}
@@ -161,6 +155,14 @@ def _by_our_names(arrays: Mapping[str, Any]) -> dict[str, Any]:
     if missing:
         raise InputError(f"data: no {missing[0]}; got {', '.join(arrays)}, expected {_EXPECTED}")
     return found
+
+
+def _with_backbone(settings: Mapping[str, Any], backbone: Any) -> dict[str, Any]:
+    """Settings that name a module of the user's."""
+    if _BACKBONE in settings:
+        raise InputError(f"{_BACKBONE}: got {settings[_BACKBONE]!r} beside backbone, expected one of them")
+    name = register_backbone(backbone)
+    return {_BACKBONE: name, "arm": short_name(name), **settings}
 
 
 def _configure(
