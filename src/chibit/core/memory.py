@@ -11,7 +11,7 @@ from pathlib import Path
 
 from chibit.core.errors import DamagedFileError, ResourceError
 from chibit.core.files import check_regular, read_regular
-from chibit.core.platform import kernel_table, limit_data, total_memory
+from chibit.core.platform import kernel_table, limit_data, memory_limits, total_memory
 
 _QUERY_BLOCK = 256
 """Queries of a long sequence are handled so many at a time, without the keys that none of them sees."""
@@ -127,7 +127,8 @@ def limited_memory(device_type: str, remedy: str = "lower batch_size or the mode
     give_back: Callable[[], None] | None = None
     free, own = _kilobytes("/proc/meminfo", "MemAvailable"), _kilobytes("/proc/self/status", "VmData")
     if free and own and device_type == "cpu":
-        give_back = limit_data(1024 * (free + own))
+        left = min([1024 * free, *(max(0, limit - taken) for limit, taken in memory_limits())])
+        give_back = limit_data(left + 1024 * own)
     try:
         yield
     except (MemoryError, RuntimeError) as error:

@@ -39,6 +39,8 @@ NO_LINKS: int = getattr(os, "O_NOFOLLOW", 0)
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl
 _ASSUMED_MEMORY = 8 << 30
+_GROUPS = {"": ("", "memory.max", "anon"), "memory": ("memory", "memory.limit_in_bytes", "total_rss")}
+"""Of control groups, version 2 and 1: their folder, the file of their limit, and the name of memory in use."""
 
 
 def send_nowhere(stream: Any) -> None:
@@ -111,11 +113,40 @@ def default_mode() -> int:
 
 
 def total_memory() -> int:
-    """Bytes of this machine's memory; 8 GiB where the system does not say."""
+    """Bytes of this machine's memory, or what a container or a job may take of it.
+
+    8 GiB where the system does not say.
+    """
     try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
-        return _ASSUMED_MEMORY
+        there = _ASSUMED_MEMORY
+    return min([there, *(limit for limit, _ in memory_limits())])
+
+
+def memory_limits(root: Path = Path("/sys/fs/cgroup")) -> list[tuple[int, int]]:
+    """Limits of the control groups around this process, which containers and batch systems set; Linux only.
+
+    Args:
+        root: where both versions of control groups show theirs.
+
+    Returns:
+        Of each group the bytes that it may take, and those that its processes have taken, without files that
+        the system only remembers.
+    """
+    found = []
+    for line in kernel_table("/proc/self/cgroup"):
+        _, kinds, own = line.split(":", 2)
+        if kinds not in _GROUPS:
+            continue
+        folder, limit, taken = _GROUPS[kinds]
+        group = root / folder / own.strip("/")
+        for each in (group, *group.parents[: len(Path(own).parts) - 1]):
+            most = "".join(kernel_table(str(each / limit)))
+            lines = kernel_table(str(each / "memory.stat"))
+            used = [int(line.split()[1]) for line in lines if line.startswith(f"{taken} ")]
+            found += [(int(most), sum(used))] if most.isdigit() else []
+    return found
 
 
 def available_cores() -> int:

@@ -2,7 +2,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from chibit.core import memory, platform
+from chibit.core.errors import ResourceError
+from chibit.core.memory import limited_memory, memory_budget
 
 _MEASURE = """
 import ctypes, gc
@@ -33,3 +38,47 @@ def test_what_nobody_uses_goes_back_to_the_system():
     done = subprocess.run([sys.executable, "-c", _MEASURE], capture_output=True, text=True, check=True)
     by_itself, asked = map(float, done.stdout.split())
     assert by_itself < 20 and asked > 150
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "expected"),
+    [
+        ("0::/", {"memory.max": "4000", "memory.stat": "anon 1500\nfile 900"}, [(4000, 1500)]),
+        ("0::/", {"memory.max": "max"}, []),
+        (
+            "0::/jobs/7",  # of a batch system: the tighter one may be that of a group around it
+            {"jobs/7/memory.max": "5000", "jobs/memory.max": "3000", "jobs/memory.stat": "anon 10"},
+            [(5000, 0), (3000, 10)],
+        ),
+        (
+            "4:memory:/docker/ab\n2:cpu:/docker/ab\n0::/",  # whose own group a container sees at the root
+            {"memory/memory.limit_in_bytes": "6000", "memory/memory.stat": "total_cache 9\ntotal_rss 70"},
+            [(6000, 70)],
+        ),
+    ],
+)
+def test_a_container_or_a_job_may_have_less_memory_than_its_machine(
+    own, files, expected, tmp_path, monkeypatch
+):
+    read = platform.kernel_table
+
+    def table(path):
+        return own.splitlines() if path == "/proc/self/cgroup" else read(path)
+
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content + "\n")
+    monkeypatch.setattr(platform, "kernel_table", table)
+    assert platform.memory_limits(tmp_path) == expected
+
+
+def test_a_limit_of_memory_decides_what_is_refused_and_what_may_be_allocated(monkeypatch):
+    assert memory_budget() > 1 << 30
+    monkeypatch.setattr(platform, "memory_limits", lambda: [(2 << 30, 0)])
+    assert memory_budget() == 1 << 30
+    monkeypatch.setattr(memory, "memory_limits", lambda: [(2 << 30, (2 << 30) - (64 << 20))])
+    with pytest.raises(ResourceError, match="out of memory"), limited_memory("cpu"):
+        np.zeros(1 << 30, np.uint8)
+    monkeypatch.setattr(memory, "memory_limits", list)
+    with limited_memory("cpu"):
+        np.zeros(1 << 30, np.uint8)
