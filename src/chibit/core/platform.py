@@ -40,7 +40,7 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl
 _ASSUMED_MEMORY = 8 << 30
 _GROUPS = {"": ("", "memory.max", "anon"), "memory": ("memory", "memory.limit_in_bytes", "total_rss")}
-"""Of control groups, version 2 and 1: their folder, the file of their limit, and the name of memory in use."""
+"""Of control groups, version 2 and 1: their folder, the file of the limit, and the name of memory in use."""
 
 
 def send_nowhere(stream: Any) -> None:
