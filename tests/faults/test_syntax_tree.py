@@ -31,6 +31,7 @@ IMPORTS_BY_NAME = {"__init__.py", "cli.py", "core/plugins.py"}
 PATHS = {
     "data/collect/behavior/ladder.py": {"env_name"},  # a key of a table
     "core/checkpoint.py": {"name", "step", "candidate"},  # own names and numbers
+    "core/platform.py": {"folder", "own.strip"},  # of a table; as the kernel says it
     "core/home.py": {"name", "steps", "suffix"},  # of a recipe
     "core/run_dir.py": {"name", "config", "usual"},  # of a log; a name that is there, with a hash
     "core/files.py": {"entry.name"},  # of a folder that was listed

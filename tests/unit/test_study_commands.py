@@ -126,7 +126,7 @@ def test_a_dry_run_lists_states_and_costs_and_writes_nothing(tmp_path, capsys, m
     done = run_path(bc, tmp_path, "controls")
     done.mkdir(parents=True)
     (done / "result.json").write_text("{}")
-    (run_path(iid, tmp_path, "controls") / "checkpoints" / "50000").mkdir(parents=True)
+    (run_path(iid, tmp_path, "controls") / "checkpoints" / "0000050000").mkdir(parents=True)
     before = sorted(tmp_path.rglob("*"))
     assert main(arguments) == 0
     output = capsys.readouterr().out

@@ -203,21 +203,26 @@ def lambda_returns(
     Returns:
         (N,) in the type of `rewards`.
     """
-    ends = (episode_starts[1:] - 1).to(rewards.device)
+    lengths, ends = _longest_first(episode_starts, rewards.device)
     one_step = rewards + discount * (1.0 - trace_decay) * next_values
     one_step[ends] = rewards[ends] + discount * next_values[ends]
-    return _sums_to_come(one_step, episode_starts, discount * trace_decay)
+    decay = discount * trace_decay
+    if int(lengths[0]) > _PIECE:
+        return _by_pieces(one_step, episode_starts, decay)
+    return _sums_to_come(one_step, lengths, ends, decay)
 
 
-def _sums_to_come(values: Tensor, starts: Tensor, decay: float) -> Tensor:
-    """Sums S_t = values_t + decay S_{t+1} (N,) within episodes, in place; starts as in `lambda_returns`."""
-    if int(starts.diff().max()) > _PIECE:
-        return _by_pieces(values, starts, decay)
-    longest_first, order = torch.sort(starts.diff(), descending=True, stable=True)
-    ends = (starts[1:] - 1)[order].to(values.device)
+def _longest_first(starts: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Lengths (E,) of episodes, and their last steps on the device, both from the longest on."""
+    lengths, order = torch.sort(starts.diff(), descending=True, stable=True)
+    return lengths, (starts[1:] - 1)[order].to(device)
+
+
+def _sums_to_come(values: Tensor, lengths: Tensor, ends: Tensor, decay: float) -> Tensor:
+    """Sums S_t = values_t + decay S_{t+1} (N,) within episodes, which `_longest_first` gives; in place."""
     after = values[ends]
     # Episodes longer than k steps, for k = 1, 2, ...: the first ones of `ends`, since they are sorted.
-    num_longer = len(ends) - torch.bincount(longest_first).cumsum(0)
+    num_longer = len(ends) - torch.bincount(lengths).cumsum(0)
     for steps_back, count in enumerate(num_longer[1:-1].tolist(), start=1):
         rows = ends[:count] - steps_back
         after = values[rows] + decay * after[:count]
@@ -231,9 +236,10 @@ def _by_pieces(values: Tensor, starts: Tensor, decay: float) -> Tensor:
     bounds = torch.cat([counts.new_zeros(1), counts.cumsum(0)])  # (E + 1,) pieces before each episode
     places = torch.arange(int(bounds[-1])) - bounds[:-1].repeat_interleave(counts)
     pieces = torch.cat([starts[:-1].repeat_interleave(counts) + _PIECE * places, starts[-1:]])
-    values = _sums_to_come(values, pieces, decay)
-    following = _sums_to_come(values[pieces[:-1].to(values.device)], bounds, decay**_PIECE).roll(-1)
-    following[bounds[1:].to(values.device) - 1] = 0.0
     lengths, device = pieces.diff(), values.device
+    values = _sums_to_come(values, *_longest_first(pieces, device), decay)
+    firsts = values[pieces[:-1].to(device)]
+    following = _sums_to_come(firsts, *_longest_first(bounds, device), decay**_PIECE).roll(-1)
+    following[bounds[1:].to(device) - 1] = 0.0
     left = _PIECE - torch.arange(len(values)) + pieces[:-1].repeat_interleave(lengths)  # to the next
     return values + decay ** left.to(values) * following.repeat_interleave(lengths.to(device))

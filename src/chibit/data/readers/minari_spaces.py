@@ -116,8 +116,8 @@ class Picture(_Named):
     def _decode(self, row: np.ndarray, where: str) -> np.ndarray:
         from PIL import Image
 
-        content = io.BytesIO(bytes(np.asarray(row, np.uint8)))
-        with reading(Path(where), "JPEG"), Image.open(content, formats=["JPEG"]) as image:
+        content = bytes(np.asarray(row, np.uint8))
+        with reading(Path(where), "JPEG"), Image.open(io.BytesIO(content), formats=["JPEG"]) as image:
             size = image.height, image.width
             if size != self.shape[:2]:
                 raise DamagedFileError(f"{where}: a picture of {size[0]} x {size[1]}, expected {self.shape}")
