@@ -1,5 +1,6 @@
 """The verbs, one after the other, on real data: what a user with a log of trajectories does."""
 
+import importlib.util
 import json
 
 import gymnasium as gym
@@ -9,6 +10,7 @@ import pytest
 import chibit
 from chibit.cli import main
 from chibit.data.inspect import find_notes
+from chibit.training import offline
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +129,15 @@ def test_evaluate_refuses_in_one_line(run, flags, message, capsys):
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_a_film_that_cannot_be_is_refused_before_any_episode(run, monkeypatch, capsys):
+    find = importlib.util.find_spec
+    there = {"imageio_ffmpeg": None}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: there.get(name, name) and find(name))
+    monkeypatch.setattr(offline, "evaluate_agent", lambda *_, **__: pytest.fail("has played"))
+    assert main(["evaluate", str(run), "--video"]) == 2
+    assert "pip install 'chibit[video]'" in capsys.readouterr().err
 
 
 def test_an_exported_policy_acts_as_the_run_does(run, tmp_path):

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -231,6 +232,12 @@ def test_runs_whose_actions_have_other_bounds_have_a_judge_of_their_own(runs, lo
     logs, failed = judge_command._logs(loaded, JudgeConfig(), (), progress=False)
     assert [len(log.runs) for log in logs] == [1, 1] and not failed
     assert [log.train.spec.action_high for log in logs] == [loaded[0].spec.action_high, (2.0,)]
+
+
+def test_runs_of_one_name_are_told_apart_by_the_folders_around_them():
+    paths = [Path(name) for name in ("/x/a/hopper", "/x/b/hopper", "/y/b/hopper", "/x/walker2d")]
+    assert list(judge_command._names(paths).values()) == ["a/hopper", "x/b/hopper", "y/b/hopper", "walker2d"]
+    assert judge_command._names([paths[0], paths[0]]) == {paths[0]: "hopper"}
 
 
 def test_errors_by_dimension_are_a_table_where_there_are_several():

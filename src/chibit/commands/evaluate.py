@@ -80,6 +80,7 @@ def evaluate(argv: Sequence[str], prog: str) -> None:
     arguments = parse(EvaluateArguments, argv, prog)
     from chibit.environments.atari import sticky_env_id
     from chibit.evaluation.pool import most_steps
+    from chibit.evaluation.video import require_renderer
     from chibit.training.loading import load_run
     from chibit.training.offline import evaluate_agent, open_environments
 
@@ -99,6 +100,8 @@ def evaluate(argv: Sequence[str], prog: str) -> None:
     environments = open_environments(spec)
     if environments is None:
         raise InputError(f"{arguments.run}: its data name no environment that chibit knows; give --env-id")
+    if arguments.video:
+        require_renderer(environments.env_id)
     most = most_steps(arguments.num_episodes, len(targets or (None,)), spec.max_episode_steps)
     with environments, step_bar("evaluating", True, most, "steps at most") as advance:
         evaluations = evaluate_agent(

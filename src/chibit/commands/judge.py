@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,6 +161,7 @@ def _judge_all(
 
     console = make_console()
     judged: list[_Judged] = []
+    names = _names([run.run.path for run in loaded])
     logs, failed = _logs(loaded, config, asked, progress)
     for log in logs:
         try:
@@ -169,7 +171,7 @@ def _judge_all(
             continue
         for run in log.runs:
             try:
-                judged += (found := _judge_run(judge_, run, asked))
+                judged += (found := _judge_run(judge_, run, names[run.run.path], asked))
             except UserError as error:
                 failed.append(error)
             else:
@@ -245,11 +247,21 @@ def _targets(run: LoadedRun, asked: tuple[float, ...]) -> Sequence[float | None]
     return run.config.targets(run.spec, asked) or (None,)
 
 
-def _judge_run(judge_: Judge, run: LoadedRun, asked: tuple[float, ...]) -> list[_Judged]:
-    found = []
+def _names(paths: Sequence[Path]) -> dict[Path, str]:
+    """The last part of each path, and with it as many before as tell those of one name apart."""
+    parts = {path: path.resolve().parts for path in paths}
+    depths = dict.fromkeys(parts, 1)
+    for depth in range(2, max(map(len, parts.values())) + 1):
+        ends = Counter(whole[-depths[path] :] for path, whole in parts.items())
+        depths |= {path: depth for path in parts if ends[parts[path][-depths[path] :]] > 1}
+    return {path: "/".join(whole[-depths[path] :]) for path, whole in parts.items()}
+
+
+def _judge_run(judge_: Judge, run: LoadedRun, name: str, asked: tuple[float, ...]) -> list[_Judged]:
+    found, called = [], name
     for target in _targets(run, asked):
         policy = run.agent.policy(None if target is None else [target])
-        name = run.run.path.resolve().name
+        name = called
         if run.step != run.config.num_steps:
             name += f" at step {run.step:,}"
         if target is not None:

@@ -459,6 +459,13 @@ class TestVerdict:
         assert "interval +" not in found.sentence
         assert any("One seed says nothing" in caution for caution in found.cautions)
 
+    def test_of_one_seed_with_equal_scores_no_arm_is_called_lower(self, tmp_path, runs):
+        self.verdict(tmp_path, runs, [0], {"random": 0.0, "chibit": 0.0})
+        one, other = (next(tmp_path.glob(f"{arm}-*")) for arm in ("random", "chibit"))
+        shutil.copy(one / "evaluations.jsonl", other)
+        found = analyze(read_study(tmp_path)).verdict
+        assert "ChibiT scores what Random init does, and no interval" in found.sentence
+
     def test_one_arm(self, tmp_path, runs):
         found = self.verdict(tmp_path, runs, range(5), {"chibit": 0.0})
         assert found.sentence.startswith("ChibiT reaches a score of ")

@@ -54,6 +54,15 @@ def test_a_number_may_be_as_rounded_as_it_is_shown(tmp_path, runs):
     assert collect_scores(read_study(tmp_path), target=-0.0495068).target("dt", HOPPER) == exact[1]
 
 
+def test_of_two_targets_as_rounded_the_nearer_one_is_meant(tmp_path, runs):
+    runs.write_run(tmp_path, "dt", HOPPER, 0, targets=(3600.0, 3600.01), num_evaluations=2)
+    study = read_study(tmp_path)
+    assert [collect_scores(study, target=t).target("dt", HOPPER) for t in (3600.01, 3600)] == [
+        3600.01,
+        3600.0,
+    ]
+
+
 def test_policies_without_targets_keep_their_curve(tmp_path, runs):
     runs.write_run(tmp_path, "dt", HOPPER, 0, num_evaluations=2)
     runs.write_run(tmp_path, "bc", HOPPER, 0, num_evaluations=2, return_conditioned=False)

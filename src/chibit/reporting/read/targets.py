@@ -76,8 +76,9 @@ def given_target(study: Study, dataset: str, target: TargetChoice) -> float | No
 
 
 def _match(targets: Sequence[float], wanted: float) -> float | None:
-    """The target that a number means, which may be as rounded as tables show it."""
-    return next((target for target in targets if math.isclose(target, wanted, rel_tol=_ROUNDING)), None)
+    """The target that a number means, which may be as rounded as tables show it: the nearest such one."""
+    near = [target for target in targets if math.isclose(target, wanted, rel_tol=_ROUNDING)]
+    return min(near, key=lambda target: abs(target - wanted), default=None)
 
 
 def _wanted(study: Study, dataset: str, target: TargetChoice) -> float | None:

@@ -234,6 +234,8 @@ def _sentence(scores: Scores, comparison: Comparison, pairs: int) -> tuple[str, 
     direction = "higher" if estimate.value > 0 else "lower"
     signed = format_score(estimate.value, normalized=normalized, signed=True)
     found = f"{treatment} scores {size} {unit} {direction} than {baseline}"
+    if estimate.value == 0:
+        found = f"{treatment} scores what {baseline} does"
     if not estimate.has_interval:
         single = [name for name in comparison.datasets if comparison.num_pairs[name] == 1]
         if len(single) < len(comparison.datasets):
