@@ -462,7 +462,8 @@ class TestVerdict:
     def test_of_one_seed_with_equal_scores_no_arm_is_called_lower(self, tmp_path, runs):
         self.verdict(tmp_path, runs, [0], {"random": 0.0, "chibit": 0.0})
         one, other = (next(tmp_path.glob(f"{arm}-*")) for arm in ("random", "chibit"))
-        shutil.copy(one / "evaluations.jsonl", other)
+        for name in ("evaluations.jsonl", "result.json"):
+            shutil.copy(one / name, other)
         found = analyze(read_study(tmp_path)).verdict
         assert "ChibiT scores what Random init does, and no interval" in found.sentence
 
