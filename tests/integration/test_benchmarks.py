@@ -25,7 +25,6 @@ def test_evaluation_compares_the_same_actions(monkeypatch, capsys):
     "command",
     [
         "training_step.py --rounds 1",
-        "baselines.py --rounds 1 --agents bc td3_bc",
         "sampling.py",
         "similarity.py --rounds 1",
         "policy.py",
@@ -35,6 +34,18 @@ def test_evaluation_compares_the_same_actions(monkeypatch, capsys):
     ],
 )
 def test_the_others_run_to_their_end(command, tmp_path):
+    run_small(command, tmp_path)
+
+
+@pytest.mark.slow
+def test_baselines_run_beside_their_peer(tmp_path):
+    peer = os.environ.get("CHIBIT_PEER_PYTHON")
+    if peer is None:
+        pytest.skip("CHIBIT_PEER_PYTHON names no interpreter with d3rlpy")
+    run_small(f"baselines.py --rounds 1 --agents bc td3_bc --peer-python {peer}", tmp_path)
+
+
+def run_small(command, tmp_path):
     name, *arguments = command.split()
     environment = {**os.environ, "CHIBIT_HOME": str(tmp_path / "home")}
     done = subprocess.run(
