@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,7 +16,7 @@ from chibit.agents import Agent, AgentConfig
 from chibit.core.config import settings_of, with_settings
 from chibit.core.errors import InputError
 from chibit.core.fields import refusal
-from chibit.core.files import nearest
+from chibit.core.files import nearest, user_path
 from chibit.core.plugins import is_address
 from chibit.core.run_dir import undone_if_refused
 from chibit.data.dataset import TrajectoryDataset
@@ -115,7 +114,7 @@ def fit(
     given |= {"more_data": tuple(str(part.folder) for part in parts[1:])} if len(parts) > 1 else {}
     config = _configure(parts[0], agent, dataset.spec.env_id if env is None else take_env(env), given)
     check_targets(config)
-    path = run_path(config, Path("runs"), "runs") if out is None else Path(os.path.expanduser(out))
+    path = run_path(config, Path("runs"), "runs") if out is None else user_path(out)
     with undone_if_refused(path):
         record = train(config, path, dataset=dataset, on_evaluation=on_evaluation, progress=progress)
     return FitResult(path, record)

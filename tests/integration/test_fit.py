@@ -217,6 +217,11 @@ def test_a_run_may_be_written_below_home(arrays, folder, monkeypatch):
     config = chibit.RunConfig(data=str(result.policy.spec.name), agent="bc", num_steps=1)
     with pytest.raises(InputError, match=f"{folder}/home/run: holds a run with another configuration"):
         chibit.train(config, "~/run")
+    result.policy.save_pretrained("~/policy")
+    chibit.Policy.from_pretrained("~/policy")
+    chibit.build_report("~/run", out="~/page", formats=["md"])
+    assert {path.name for path in (folder / "home").iterdir()} >= {"run", "policy", "page"}
+    assert not (folder / "~").exists()
 
 
 @pytest.mark.parametrize("more", ["b.npz", ("b.npz",)])

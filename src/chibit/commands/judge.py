@@ -257,8 +257,8 @@ def _names(paths: Sequence[Path]) -> dict[Path, str]:
     return {path: "/".join(whole[-depths[path] :]) for path, whole in parts.items()}
 
 
-def _judge_run(judge_: Judge, run: LoadedRun, name: str, asked: tuple[float, ...]) -> list[_Judged]:
-    found, called = [], name
+def _judge_run(judge_: Judge, run: LoadedRun, called: str, asked: tuple[float, ...]) -> list[_Judged]:
+    found = []
     for target in _targets(run, asked):
         policy = run.agent.policy(None if target is None else [target])
         name = called

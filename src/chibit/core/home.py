@@ -6,11 +6,13 @@ import hashlib
 import os
 from pathlib import Path
 
+from chibit.core.files import user_path
+
 
 def home_folder(cache: str | Path | None = None) -> Path:
     """Give the folder: `cache`, else $CHIBIT_HOME, else ~/.cache/chibit."""
     configured = os.environ.get("CHIBIT_HOME")
-    return Path(os.path.expanduser(cache or configured or Path.home() / ".cache" / "chibit"))
+    return user_path(cache or configured or Path.home() / ".cache" / "chibit")
 
 
 def language_model_folder(name: str, steps: int, text: str = "") -> Path:

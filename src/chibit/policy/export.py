@@ -7,7 +7,7 @@ from pathlib import Path
 
 from chibit.agents.base import Agent
 from chibit.core.errors import InputError, UserError
-from chibit.core.files import write_atomic
+from chibit.core.files import user_path, write_atomic
 from chibit.core.shared_folder import shared_folder
 from chibit.core.temporary import remove
 from chibit.data.dataset import DatasetSpec
@@ -49,8 +49,9 @@ def export_policy(
             folder holds a run, a data set or the like, or a file of somebody else's under one of our names.
         ResourceError: if it cannot be written.
     """
-    export_with_extras(agent, spec, Path(folder), target_return=target_return, scores=scores)
-    return Path(folder)
+    path = user_path(folder)
+    export_with_extras(agent, spec, path, target_return=target_return, scores=scores)
+    return path
 
 
 def export_with_extras(

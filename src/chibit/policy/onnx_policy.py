@@ -13,7 +13,7 @@ import numpy as np
 
 from chibit.core.acting import EpisodePolicy, TrajectoryPolicy, Window
 from chibit.core.errors import DamagedFileError, InputError, first_line, needing
-from chibit.core.files import check_regular
+from chibit.core.files import check_regular, user_path
 from chibit.core.state_policies import MemorylessPolicy, RecentPolicy
 from chibit.policy.episodes import Episodes
 from chibit.policy.shapes import Shapes, read_target
@@ -81,7 +81,7 @@ class OnnxPolicy(Episodes):
             InputError: if there is no such file, or one of another origin.
             DamagedFileError: if it is no whole graph.
         """
-        path = Path(source)
+        path = user_path(source)
         path = path if path.suffix == ".onnx" else path / GRAPH
         check_regular(path, remedy=_REMEDY)
         with needing("onnx", "onnx:", "or onnxruntime alone"):

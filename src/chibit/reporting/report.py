@@ -16,7 +16,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from chibit.core.errors import InputError, UserError
-from chibit.core.files import nearest, open_regular, write_atomic
+from chibit.core.files import nearest, open_regular, user_path, write_atomic
 from chibit.core.formatting import count
 from chibit.core.shared_folder import MANIFEST, shared_folder
 from chibit.core.terminal import make_console, print_json
@@ -112,8 +112,8 @@ def build_report(
             raise InputError(
                 f"formats: got {name!r}, expected some of {', '.join(FORMATS)}{nearest(name, FORMATS)}"
             )
-    analysis = analyze(read_study(Path(folder)), target=target, baseline=baseline, levels=levels)
-    return write_report_files(analysis, Path(out or folder), formats)
+    analysis = analyze(read_study(user_path(folder)), target=target, baseline=baseline, levels=levels)
+    return write_report_files(analysis, user_path(out or folder), formats)
 
 
 def write_report_files(analysis: Analysis, out: Path, formats: Sequence[str] = FORMATS) -> ReportPaths:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from chibit.core.checkpoint import Checkpoint
 from chibit.core.config import find_idle
 from chibit.core.errors import DivergenceError
 from chibit.core.fields import refusal
+from chibit.core.files import user_path
 from chibit.core.formatting import shown_time
 from chibit.core.memory import check_fits, limited_memory
 from chibit.core.run_dir import RunDir
@@ -113,7 +113,7 @@ def train(
     Raises:
         Stopped: after SIGINT or SIGTERM, with a checkpoint saved.
     """
-    path = Path(os.path.expanduser(path))
+    path = user_path(path)
     callbacks = (on_evaluation,) if callable(on_evaluation) else on_evaluation
     if not isinstance(callbacks, Sequence) or not all(map(callable, callbacks)):
         raise refusal("on_evaluation", on_evaluation, "a function, or a list of them")

@@ -23,7 +23,7 @@ import numpy as np
 
 from chibit.core.config import read_json
 from chibit.core.errors import InputError, ResourceError, UserError
-from chibit.core.files import nearest
+from chibit.core.files import nearest, user_path
 from chibit.core.progress import step_bar
 from chibit.data.collect.behavior import BehaviorPolicy, Ladder, load_ladder
 from chibit.data.collect.behavior.rollout import BLOCK_EPISODES, Episode, roll_out_block
@@ -145,7 +145,7 @@ def collect(
         seed=seed,
         policies=_digest(policy for policy in ladder.policies if policy.record.name in actors),
     )
-    root = minari_root(None if out is None else Path(out))
+    root = minari_root(None if out is None else user_path(out))
     folder = root / entry.dataset_id
     if folder.exists():
         return reuse(folder, settings, folder / "data" / "metadata.json", "chibit")
