@@ -1,6 +1,7 @@
 """Downloads from a real server on this machine, one that can also misbehave."""
 
 import contextlib
+import hashlib
 import http.server
 import multiprocessing
 import threading
@@ -16,11 +17,12 @@ CONTENT = np.random.default_rng(0).bytes(1_000_000)
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves CONTENT under any name, by ranges; faults are switched on by the test."""
+    """Serves one content under any name, by ranges; faults are switched on by the test."""
 
     def do_GET(self):
         server = self.server
         server.requests.append(self.headers.get("Range"))
+        content, tag = server.content, f'"{hashlib.sha256(server.content).hexdigest()}"'
         if server.delay:
             time.sleep(server.delay)
         if self.path == "/missing":
@@ -28,19 +30,23 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         start = 0
         asked = self.headers.get("Range")
+        if self.headers.get("If-Range", tag) != tag:
+            asked = None
         if asked and not server.ignores_ranges:
             start = int(asked.removeprefix("bytes=").rstrip("-"))
-            if start >= len(CONTENT):
+            if start >= len(content):
                 self.send_response(416)
-                self.send_header("Content-Range", f"bytes */{len(CONTENT)}")
+                self.send_header("Content-Range", f"bytes */{len(content)}")
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return
         self.send_response(206 if start else 200)
         if not server.hides_length:
-            self.send_header("Content-Length", str(len(CONTENT) - start))
+            self.send_header("Content-Length", str(len(content) - start))
+        if server.tags:
+            self.send_header("ETag", tag)
         self.end_headers()
-        body = CONTENT[start:]
+        body = content[start:]
         if server.breaks:
             server.breaks -= 1
             body = body[: len(body) // 2]
@@ -55,6 +61,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def server():
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.requests, server.breaks, server.delay = [], 0, 0.0
+    server.content, server.tags = CONTENT, True
     server.ignores_ranges = server.hides_length = False
     server.url = f"http://127.0.0.1:{server.server_port}/file"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -93,6 +100,30 @@ def test_what_arrived_is_kept_for_a_later_call(server, tmp_path):
     assert not target.exists()
     assert fetch(server, target).read_bytes() == CONTENT
     assert server.requests[-1] == "bytes=875000-"
+
+
+@pytest.mark.parametrize("num_calls", [1, 2])
+def test_a_file_that_was_replaced_meanwhile_is_fetched_anew(server, tmp_path, num_calls):
+    """Two versions have one length; half of each would pass for a whole file."""
+    server.breaks = 3
+    with pytest.raises(ResourceError, match="bytes arrived"):
+        fetch(server, tmp_path / "file")
+    server.content, server.breaks = bytes(reversed(CONTENT)), num_calls - 1
+    assert fetch(server, tmp_path / "file").read_bytes() == server.content
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "file.lock"]
+
+
+@pytest.mark.parametrize("kept", [b"", b"W/\xff\n", b'"of another"'])
+def test_what_is_said_of_a_version_is_not_trusted(server, tmp_path, kept):
+    (tmp_path / "file.part").write_bytes(CONTENT[:1000])
+    (tmp_path / "file.part.version").write_bytes(kept)
+    assert fetch(server, tmp_path / "file").read_bytes() == CONTENT
+
+
+def test_a_server_that_tells_no_versions_is_taken_at_its_word(server, tmp_path):
+    server.tags, server.breaks = False, 1
+    assert fetch(server, tmp_path / "file").read_bytes() == CONTENT
+    assert server.requests == [None, "bytes=500000-"]
 
 
 def test_a_server_without_ranges_sends_all_of_it_again(server, tmp_path):
