@@ -396,12 +396,12 @@ def _targets_by_data(
 ) -> dict[str, dict[str, tuple[float, ...]]]:
     """The field target_returns of each data set for which one is given."""
     found: dict[str, dict[str, tuple[float, ...]]] = {}
-    for name, values in given.items():
+    for name, values in sorted(given.items(), key=lambda item: item[0] in data):  # ids last
         # Ids of the known forms alone: an environment is not guessed from a part of a free name.
-        known = re.compile(
-            rf"(\w+/)?{re.escape(environment_name(name))}([-/]{_LEVEL}(-v\d+)?)?", re.IGNORECASE
-        )
-        chosen = [entry for entry in data if entry == name or known.fullmatch(entry)]
+        known = rf"(\w+/)?{re.escape(environment_name(name))}([-/]{_LEVEL}(-v\d+)?)?"
+        chosen = [name] if name in data else []
+        if not chosen and re.fullmatch(r"(\w+/)?\w+(-v\d+)?", name):
+            chosen = [entry for entry in data if re.fullmatch(known, entry, re.IGNORECASE)]
         if not chosen:
             raise InputError(f"target-returns: {name!r} is not in this study; its data: {', '.join(data)}")
         found |= {entry: {"target_returns": tuple(values)} for entry in chosen}

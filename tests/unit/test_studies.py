@@ -211,3 +211,17 @@ def test_names_of_environments_are_known_in_any_case():
     given = {"seeds": (0,), "arms": ("random",), "data": ("Hopper-Medium-v2",)}
     [config] = study_configs("table2", **given, targets_by_environment={"hopper": (5.0,)})
     assert config.target_returns == (5.0,)
+
+
+def test_a_data_set_that_is_named_has_its_targets_whatever_its_environment_has():
+    targets = {"hopper-medium-v2": (5.0,), "hopper": (7.0,)}
+    for given in (targets, dict(reversed(targets.items()))):
+        data = ("hopper-medium-v2", "hopper-medium-replay-v2")
+        runs = study_configs("table2", seeds=(0,), arms=("random",), data=data, targets_by_environment=given)
+        assert [run.target_returns for run in runs] == [(5.0,), (7.0,)]
+    with pytest.raises(
+        InputError, match="'hopper-medium-expert-v2' is not in this study; its data: hopper-m"
+    ):
+        study_configs("table2", data=data, targets_by_environment={"hopper-medium-expert-v2": (5.0,)})
+    versioned = study_configs("table2", data=data, targets_by_environment={"Hopper-v5": (5.0,)})
+    assert {run.target_returns for run in versioned} == {(5.0,)}
