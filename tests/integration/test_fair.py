@@ -221,6 +221,9 @@ def test_rates_are_read_from_runs_and_what_is_missing_is_named(pendulum_file, tm
         choose_rates(tmp_path / "rates")
     RunDir(begun).write_divergence(1, "the loss is nan", [])
     assert choose_rates(tmp_path / "rates") == {"random": 1e-3}
+    train(dataclasses.replace(config, seed=2), tmp_path / "rates" / "another seed", progress=False)
+    assert choose_rates(tmp_path / "rates") == {"random": 1e-3}, "a rate that diverged once is no trial"
+    shutil.rmtree(tmp_path / "rates" / "another seed")
     (begun / "later.json").rename(begun / "result.json")
     description = json.loads((begun / "config.json").read_text())
     (begun / "config.json").write_text(json.dumps({**description, "arm": "random_matched"}))

@@ -8,7 +8,7 @@ looks (docs/statistics.md). It ends when all are narrow, or at the largest numbe
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,32 +138,22 @@ class Adaptive:
 
     def _look(self, configs: Configs, outcomes: Sequence[Outcome], folder: Path) -> Look:
         finished = {outcome.path for outcome in outcomes if outcome.status in ("finished", "skipped")}
-        where: dict[tuple[str, str], set[int]] = {}
-        for config, outcome in zip(configs, outcomes, strict=True):
-            data = config.data if config.data_fraction == 1 else f"{config.data_fraction:g} of {config.data}"
-            seeds = where.setdefault((config.arm_name, data), set())
-            if outcome.path in finished:
-                seeds.add(config.seed)
-        names = dict.fromkeys(data for _, data in where)
-        counts = {
-            (pair, data): len(where[pair[0], data] & where[pair[1], data])
-            for pair in self.pairs
-            for data in names
-        }
+        scores = collect_scores(read_study(folder, finished))
+        scored = {run.folder for run in scores.study.runs}
+        counts = self._count_pairs(configs, outcomes, scored)
         without = [
             f"{arm_label(arm)} and {arm_label(reference)} on {data}"
             for ((arm, reference), data), count in counts.items()
             if count == 0
         ]
-        hopeless = f"no pair of {'; '.join(without)}" if without else ""
-        found: dict[Pair, tuple[float, float]] = {}
-        if not without:
-            scores = collect_scores(read_study(folder, finished))
-            found = self._intervals(scores)
-            if not scores.study.datasets:
-                hopeless = "no finished run has a score"
-            elif not scores.aggregated:
-                hopeless = "raw returns of several data sets have no common unit and no mean"
+        hopeless = ""
+        if finished and not scored:
+            hopeless = "no finished run has a score"
+        elif without:
+            hopeless = f"no pair of {'; '.join(without)}"
+        elif not scores.aggregated:
+            hopeless = "raw returns of several data sets have no common unit and no mean"
+        found = {} if hopeless else self._intervals(scores)
         widths = {pair: found.get(pair, (math.inf, 1.0)) for pair in self.pairs}
         narrow = all(
             bool(is_narrow(np.array(error), freedom, self.half_width)) for error, freedom in widths.values()
@@ -176,6 +166,23 @@ class Adaptive:
             is_narrow=narrow and min(counts.values()) >= LOOK_FROM,
             hopeless=hopeless,
         )
+
+    def _count_pairs(
+        self, configs: Configs, outcomes: Sequence[Outcome], scored: Collection[Path]
+    ) -> dict[tuple[Pair, str], int]:
+        """Seeds at which both arms have a score, for every comparison and data set."""
+        where: dict[tuple[str, str], set[int]] = {}
+        for config, outcome in zip(configs, outcomes, strict=True):
+            data = config.data if config.data_fraction == 1 else f"{config.data_fraction:g} of {config.data}"
+            seeds = where.setdefault((config.arm_name, data), set())
+            if outcome.path in scored:
+                seeds.add(config.seed)
+        names = dict.fromkeys(data for _, data in where)
+        return {
+            (pair, data): len(where[pair[0], data] & where[pair[1], data])
+            for pair in self.pairs
+            for data in names
+        }
 
     def _intervals(self, scores: Scores) -> dict[Pair, tuple[float, float]]:
         """Standard error and degrees of freedom of every comparison that has an interval."""

@@ -37,38 +37,47 @@ def read_trials(folder: Path) -> dict[str, list[Trial]]:
 
     Raises:
         InputError: if there is none, a run is no trial or not finished, rates differ in their seeds, or runs
-            of an arm in their data or length. A run that diverged is no trial of its rate.
+            of an arm in their data or length. A rate at which a run diverged is no trial, whatever its other
+            seeds did.
     """
     runs: dict[str, dict[float, dict[int, tuple[float, float]]]] = defaultdict(lambda: defaultdict(dict))
     conditions: dict[str, tuple[str, int]] = {}
+    diverged: set[tuple[str, float]] = set()
     for path in sorted(folder.glob("*/config.json")):
         run = RunDir.open(path.parent)
+        description = run.description()
+        config = description["config"]
+        arm, _, tried = description["arm"].rpartition("_")
+        rate = config["agent"].get("backbone_learning_rate")
         if not run.is_finished:
             if (run.path / "divergence.json").exists():
+                diverged.add((arm, rate))
                 continue
             raise InputError(f"{run.path}: is not finished; let it end, or leave finished runs in {folder}")
-        description, result = run.description(), run.result()
-        config = description["config"]
-        rate = config["agent"].get("backbone_learning_rate")
+        result = run.result()
         errors = [
             line["held_out/action_error"]
             for line in run.read_log("metrics.jsonl")[-1:]
             if "held_out/action_error" in line
         ]
         scored = [entry["last4"] for entry in result["scores"][:1] if entry["last4"] is not None]
-        arm, _, tried = description["arm"].rpartition("_")
         if rate is None or not _is_number(tried, rate) or not errors or not scored:
             raise InputError(
                 f"{run.path}: no backbone learning rate by which its arm is named, held-out error or score; "
                 "not a trial"
             )
-        data, steps = conditions.setdefault(arm, (config["data"], config["num_steps"]))
-        if config["seed"] in runs[arm][rate] or (data, steps) != (config["data"], config["num_steps"]):
+        share = config.get("data_fraction", 1.0)
+        condition = (config["data"] if share == 1 else f"{share:g} of {config['data']}", config["num_steps"])
+        data, steps = conditions.setdefault(arm, condition)
+        if config["seed"] in runs[arm][rate] or (data, steps) != condition:
             raise InputError(
                 f"{run.path}: arm {arm!r} has two runs of a rate and seed, or runs on other data or of "
                 f"another length than {data} and {steps} steps; leave one kind in {folder}"
             )
         runs[arm][rate][config["seed"]] = (errors[0], scored[0])
+    for arm, rate in diverged:
+        runs[arm].pop(rate, None)
+    runs = {arm: rates for arm, rates in runs.items() if rates}
     if not runs:
         raise InputError(f"{folder}: holds no finished run; run chibit study rates first")
     for arm, rates in runs.items():

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,17 @@ def test_at_the_usual_level_the_same_rule_would_fall_short(monkeypatch):
     monkeypatch.setattr("chibit.reporting.statistics.intervals.LOOKED_CONFIDENCE", 0.95)
     differences = 2.5 * np.random.default_rng(1).normal(size=(2000, 1, 1, 20))
     assert simulate(differences, half_width=1.5)[0].min() < 0.94
+
+
+@pytest.mark.parametrize("kind", ["normal", "skewed"])
+def test_they_cover_where_seeds_do_something_alike_on_all_sets(kind):
+    """Correlations of 0.3 between the data sets, which the pooled interval does not know of."""
+    rng = np.random.default_rng(len(kind))
+    shared, own = (DRAWS[kind](rng, (2000, 4, sets, 20)) for sets in (1, 3))
+    differences = 4.0 * (np.sqrt(0.3) * shared + np.sqrt(0.7) * own)
+    covers, seeds, _ = simulate(differences, half_width=2.5)
+    assert covers.min() >= 0.94
+    assert LOOK_FROM < seeds < 20
 
 
 @pytest.fixture
@@ -278,6 +290,26 @@ def test_it_needs_two_arms_and_scores():
     assert rule().most == 20
 
 
+def test_pairs_without_a_score_are_none(grow, monkeypatch):
+    """All episodes of three runs failed: ten pairs with scores are there after thirteen seeds, not ten."""
+    write = StandIn.one
+
+    def write_failed(self, config):
+        outcome = write(self, config)
+        if (config.arm, config.seed) in {("chibit", 1), ("chibit", 2), ("random", 3)}:
+            path = outcome.path / "evaluations.jsonl"
+            lines = [json.loads(line) for line in path.read_text().splitlines()]
+            for line in lines:
+                line["failed_episodes"] = [*range(len(line["episode_returns"]))]
+            path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return outcome
+
+    monkeypatch.setattr(StandIn, "one", write_failed)
+    _, seeds, said, _ = grow(half_width=1.5)
+    assert len(seeds) == 13
+    assert said[-1] == "all within ±1.5 after 13 seeds"
+
+
 class TestCommand:
     FLAGS = ("--data", DATA[0], "--arms", "random", "chibit")
 
@@ -311,6 +343,24 @@ class TestCommand:
         assert self.study(monkeypatch, writer, tmp_path, *flags)[0] == 0
         assert "other comparisons or levels were fixed" in capsys.readouterr().err
         assert read_registration(tmp_path / "table2") == first
+
+    def test_nothing_is_registered_after_results(self, monkeypatch, writer, tmp_path, capsys):
+        """A page would say that comparisons were registered before the first run."""
+        compared = replace(STUDIES["table2"], comparisons=(("chibit", "random"),))
+        assert self.study(monkeypatch, writer, tmp_path, "--seeds", "0", "1")[0] == 0
+        monkeypatch.setitem(STUDIES, "table2", compared)
+        capsys.readouterr()
+        assert self.study(monkeypatch, writer, tmp_path, "--seeds", "0", "1", "2")[0] == 0
+        assert "it has results already" in capsys.readouterr().err
+        assert read_registration(tmp_path / "table2") == Registration()
+        flags = ("--until-half-width", "9", "--max-seeds", "10")
+        assert self.study(monkeypatch, writer, tmp_path, *flags)[0] == 0
+        assert read_registration(tmp_path / "table2") == Registration(until_half_width=9.0)
+        assert self.study(monkeypatch, writer, tmp_path / "new", "--seeds", "0")[0] == 0
+        capsys.readouterr()
+        assert self.study(monkeypatch, writer, tmp_path / "new", "--seeds", "1")[0] == 0
+        assert "study.json" not in capsys.readouterr().err
+        assert read_registration(tmp_path / "new" / "table2").comparisons == compared.comparisons
 
     def test_a_bound_without_a_width_is_refused(self, monkeypatch, writer, tmp_path, capsys):
         code, _ = self.study(monkeypatch, writer, tmp_path, "--max-seeds", "12")
