@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from chibit.core.run_dir import RunDir
+from chibit.reporting.read.study import read_study
+from chibit.reporting.statistics.comparison import collect_scores, compare
 from chibit.studies import BACKBONE_RATES, STUDIES
 from chibit.sweep.rates import choose_rates
 
@@ -41,3 +43,16 @@ def test_the_rates_of_the_experiment_are_those_that_the_rule_takes_from_stage_0(
     for study in ("fair", "low_data"):
         level = STUDIES[study].error_levels["hopper-medium-replay"]
         assert level == pytest.approx(sum(errors) / 2, abs=5e-6)
+
+
+def test_what_the_page_says_of_seeds_that_data_sets_share():
+    scores = collect_scores(read_study(ROOT / "results" / "fair"))
+    markov, noise = (compare(scores, arm, "random") for arm in ("markov", "random_matched_markov"))
+    for one, pooled, by_seed in (
+        (markov, "+0.8 to +4.0", "+0.2 to +4.6"),
+        (noise, "+1.3 to +4.4", "+1.0 to +4.7"),
+    ):
+        told = [f"{found.low:+.1f} to {found.high:+.1f}" for found in (one.overall.student, one.by_seed)]
+        assert told == [pooled, by_seed]
+        assert by_seed in PAGE and pooled in PAGE
+    assert f"{4 * markov.by_seed.p_value:.2f}" == "0.14", "the smallest of four, by Holm"

@@ -175,6 +175,14 @@ class TestComparison:
         [panel] = overall_forest(analysis.scores["last4"], analysis.comparisons["last4"], "all")
         assert "(1 of 2 sets)" in panel.svg
 
+    def test_a_mean_over_some_of_the_sets_is_not_over_all(self, tmp_path, runs):
+        three = [HOPPER, WALKER, "halfcheetah-medium-v2"]
+        runs.write_study(tmp_path, {"random": 0.0, "dt": 9.0}, three, range(5), num_evaluations=3)
+        runs.write_study(tmp_path, {"chibit": 40.0}, three[:2], range(5), num_evaluations=3)
+        rows = analyze(read_study(tmp_path)).tables["differences"]["last4"].rows
+        told = {row.cells[0].text: row.cells[1].text for row in reversed(rows)}
+        assert told == {"ChibiT − Random init": "2 of 3", "DT − Random init": "all 3"}
+
     def test_what_is_over_one_data_set_bears_its_name(self, tmp_path, runs):
         arms = {"random": 0.0, "chibit": 5.0}
         runs.write_study(tmp_path, arms, [HOPPER], range(4), num_evaluations=3)
@@ -405,6 +413,91 @@ class TestRegistered:
             found = read_study(study)
             assert found.registration == Registration()
             assert [entry.name for entry in found.excluded] == ["study.json"]
+
+
+class TestSeedsAndSets:
+    """What a seed does alike on all data sets, by which these are not independent."""
+
+    GAPS = ((1.0, 2.0, 4.0, 5.0, 6.0), (-1.0, 0.5, 3.0, 4.0, 8.0))
+    """Of seeds 0 to 4 on each of two data sets: their means rise as one."""
+
+    def study(self, tmp_path, runs, gaps=GAPS, comparisons=(("chibit", "random"),), **fixed):
+        register(tmp_path, Registration(comparisons=comparisons, **fixed))
+        for dataset, by_seed in zip((HOPPER, WALKER), gaps, strict=False):
+            for seed, gap in enumerate(by_seed):
+                for arm, score in (("random", 50.0), ("chibit", 50.0 + gap)):
+                    run = runs.write_run(tmp_path, arm, dataset, seed, num_evaluations=1)
+                    rewrite(run, {3600.0 if dataset == HOPPER else 5000.0: [score]})
+        return analyze(read_study(tmp_path))
+
+    def test_one_value_a_seed_by_hand(self, tmp_path, runs):
+        """Means 0, 1.25, 3.5, 4.5, 7: mean 3.25, variance 7.5625, t of 4 degrees 2.7764."""
+        [one] = self.study(tmp_path, runs).comparisons["last4"]
+        half = 2.776445 * np.sqrt(7.5625 / 5)
+        assert (one.by_seed.low, one.by_seed.high) == pytest.approx((3.25 - half, 3.25 + half), abs=1e-5)
+        assert one.by_seed.degrees_of_freedom == pytest.approx(4)
+        assert one.adjusted_p_by_seed == one.by_seed.p_value > 0.05 > one.adjusted_p
+
+    def test_the_verdict_says_what_a_finding_rests_on(self, tmp_path, runs):
+        verdict = self.study(tmp_path, runs).verdict
+        assert verdict.tone == "higher"
+        assert verdict.sentence.endswith(
+            ". It takes data sets that share their seeds as independent: from each seed's mean over them the "
+            "interval is −0.2 to +6.7, adjusted p = 0.057."
+        )
+
+    def test_it_says_nothing_where_the_finding_holds_or_there_is_one_set(self, tmp_path, runs):
+        sure = self.study(tmp_path / "a", runs, ((3.0, 4.0, 5.0, 6.0, 5.0), (4.0, 3.0, 5.0, 6.0, 7.0)))
+        alone = self.study(tmp_path / "b", runs, self.GAPS[:1])
+        assert "adjusted p" in sure.verdict.sentence
+        assert "independent" not in sure.verdict.sentence + alone.verdict.sentence
+        assert alone.comparisons["last4"][0].by_seed is None
+
+    def test_no_difference_that_matters_rests_on_it_too(self, tmp_path, runs):
+        gaps = ((-1.0, -0.5, 0.0, 0.5, 1.0),) * 2
+        sentence = self.study(tmp_path, runs, gaps, negligible=0.8).verdict.sentence
+        assert "inside ±0.8. It takes data sets that share their seeds" in sentence
+        assert sentence.endswith("interval is −1.0 to +1.0.")
+
+    def test_seeds_that_a_set_lacks_are_in_no_mean(self, tmp_path, runs):
+        self.study(tmp_path, runs)
+        shutil.rmtree(next(tmp_path.glob("chibit-walker*-s4-*")))
+        [one] = analyze(read_study(tmp_path)).comparisons["last4"]
+        assert one.by_seed.degrees_of_freedom == pytest.approx(3)
+        assert (one.by_seed.low + one.by_seed.high) / 2 == pytest.approx((0 + 1.25 + 3.5 + 4.5) / 4)
+
+    def test_arms_of_other_lengths_are_told(self, tmp_path, runs):
+        self.study(tmp_path, runs)
+        assert not any("gradient steps" in caution for caution in cautions_of(tmp_path))
+        for run in tmp_path.glob("chibit-*"):
+            description = json.loads((run / "config.json").read_text())
+            description["config"]["num_steps"] = 2_500
+            (run / "config.json").write_text(json.dumps(description))
+        assert "ChibiT took 2,500 gradient steps, Random init took 5,000." in cautions_of(tmp_path)
+
+    def test_three_pairs_of_one_sign_are_not_bold(self, tmp_path, runs):
+        """Their bootstrap interval is their range: one time in four it leaves zero out by chance."""
+        rows = self.study(tmp_path, runs, ((1.0, 5.0, 9.0),)).tables["differences"]["last4"].rows
+        [row] = [row for row in rows if row.cells[1].text == HOPPER]
+        assert (row.cells[3].text, row.cells[2].strong) == ("+1.0 to +9.0", False)
+        assert row.cells[4].text == "−4.9 to +14.9"
+
+    def test_few_pairs_never_show_that_nothing_matters(self, tmp_path, runs):
+        """Under a baseline that was asked for the interval is the bootstrap's, too narrow of few pairs."""
+        self.study(tmp_path, runs, ((0.2, 0.5, -0.3),), (("chibit", "dt"),), negligible=1.5)
+        sentence = analyze(read_study(tmp_path), baseline="random").verdict.sentence
+        assert sentence.startswith("No difference can be told between ChibiT and Random init: +0.1 points")
+
+    @pytest.mark.parametrize("comparisons", [(("chibit", "random"),), ()])
+    def test_pairs_that_differ_alike_have_no_interval(self, tmp_path, runs, comparisons):
+        analysis = self.study(tmp_path, runs, ((2.0,) * 6, (3.0,) * 6), comparisons)
+        assert analysis.verdict.sentence == (
+            "ChibiT scores 2.5 points higher than Random init; all pairs of a data set differ alike, so that "
+            "no interval can be given."
+        )
+        assert analysis.verdict.tone == "open"
+        assert not any(row.cells[2].strong for row in analysis.tables["differences"]["last4"].rows)
+        assert not any(cell.strong for cell in analysis.tables["scores"]["last4"].rows[0].cells)
 
 
 class TestBaseline:

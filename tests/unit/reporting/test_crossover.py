@@ -7,8 +7,9 @@ from chibit.core.formatting import percent
 from chibit.reporting.analysis import analyze
 from chibit.reporting.read.registration import Registration, register
 from chibit.reporting.read.study import read_study
-from chibit.reporting.statistics.crossover import find_crossing
-from chibit.reporting.statistics.verdict import crossing_text
+from chibit.reporting.statistics.comparison import Comparison
+from chibit.reporting.statistics.crossover import Crossing, Trend, find_crossing
+from chibit.reporting.statistics.verdict import crossing_sentence, crossing_text
 
 SHARES = (0.01, 0.1, 1.0)
 
@@ -146,6 +147,27 @@ def test_the_verdict_says_that_it_does_not(tmp_path, runs):
             runs.write_run(tmp_path, arm, "d", 0, num_evaluations=2, gain=gain, settings=settings, name=name)
     [also] = analyze(read_study(tmp_path)).verdict.also
     assert also == "ChibiT − Random init on d: the same sign from 1 % to 30 % of the episodes."
+
+
+def sentence_of(crossing):
+    pair = Comparison(
+        treatment="chibit", baseline="random", by_dataset={}, num_pairs={}, dropped={}, overall=None,
+        probability=None, datasets=(),
+    )  # fmt: skip
+    named = {"source": "d", "fractions": (0.01, 0.1), "datasets": ("a", "b")}
+    return crossing_sentence(Trend(comparison=pair, crossing=crossing, **named)).partition(": ")[2]
+
+
+def test_a_crossing_that_may_be_anywhere_is_not_called_one():
+    """The bootstrap says how sure a sign is that stays, and an interval without ends tells no place."""
+    anywhere = Crossing(at=0.02, low=0.0, high=np.inf, replicates=0.7)
+    assert sentence_of(anywhere) == (
+        "where the sign changes cannot be told; in the mean at 2 % (95% interval below 1 % to above 10 %) of "
+        "the episodes."
+    )
+    kept = sentence_of(Crossing(at=None, replicates=0.42))
+    assert kept == "the same sign from 1 % to 10 % of the episodes, in 58 % of the bootstrap's replicates."
+    assert sentence_of(Crossing(at=0.02)) == "the sign changes at 2 % of the episodes, without an interval."
 
 
 def test_one_share_has_no_trend(tmp_path, runs):

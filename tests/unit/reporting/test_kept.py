@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from chibit.core.errors import InputError
+from chibit.reporting.analysis import analyze
 from chibit.reporting.read.kept import _COLUMNS
 from chibit.reporting.read.study import read_study
 from chibit.reporting.report import build_report
@@ -46,6 +47,13 @@ def test_runs_come_from_lines_by_seed_and_target(tmp_path):
     assert study.environments == {"hopper-medium": "hopper"}
     (cloned,) = [run for run in study.runs if run.arm == "bc"]
     assert cloned.curves[0].target_return is None and cloned.curves[0].scores is None
+
+
+def test_other_numbers_of_steps_are_told_of_kept_tables_too(tmp_path):
+    for arm, steps in (("bc", 800), ("iql", 20_000)):
+        keep(tmp_path, arm, [(0, steps, 1.0, "", 30.0, 900.0, 10)])
+    caption = analyze(read_study(tmp_path)).tables["scores"]["last4"].caption
+    assert caption.endswith(" Gradient steps differ: BC 800, IQL 20,000.")
 
 
 @pytest.mark.parametrize(

@@ -160,6 +160,7 @@ class TestStudent:
     def test_pairs_without_spread_claim_nothing(self):
         found = student_interval(strata([2, 2, 2]))
         assert (found.low, found.high, found.p_value) == (2.0, 2.0, 1.0)
+        assert not found.has_spread and not found.is_apart
 
     def test_rounding_is_no_spread(self):
         """Both arms solve two episodes of thirty more for every seed: shares of 100 in binary numbers."""
@@ -167,12 +168,13 @@ class TestStudent:
         differences = 100 * (solved + 2) / 30 - 100 * solved / 30
         assert np.ptp(differences) > 0
         assert student_interval([differences]).p_value == 1.0
+        assert not student_interval([differences]).has_spread
 
     @pytest.mark.parametrize("confidence", [0.95, 0.99])
     @pytest.mark.parametrize("shift", [0.5, 1.0, 1.5, 2.5])
     def test_the_p_value_says_what_the_interval_says(self, shift, confidence):
         found = student_interval(strata(shift + rng(4).normal(size=8)), confidence)
-        assert (found.p_value < 0.05) == (found.low > 0)
+        assert (found.p_value < 0.05) == (found.low > 0) == found.is_apart
 
     def test_a_difference_carries_both_intervals(self):
         groups = strata([1, 2, 4, 5], [0, 2, 1])

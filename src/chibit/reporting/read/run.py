@@ -115,6 +115,11 @@ class Run:
         return float(self.config.get("data_fraction", 1.0))
 
     @property
+    def num_steps(self) -> int:
+        """Gradient steps that were asked for, or where no settings are kept those that were evaluated."""
+        return int(self.config.get("num_steps", self.result.steps))
+
+    @property
     def name(self) -> str:
         """Name of the run directory."""
         return shown_name(self.folder)

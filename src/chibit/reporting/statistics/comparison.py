@@ -17,8 +17,10 @@ from chibit.reporting.read.targets import TargetChoice, check_choice, common_tar
 from chibit.reporting.statistics.intervals import (
     CONFIDENCE,
     LOOKED_CONFIDENCE,
+    MIN_RUNS,
     Difference,
     Estimate,
+    StudentInterval,
     bootstrap,
     holm,
     interquartile_mean,
@@ -26,6 +28,7 @@ from chibit.reporting.statistics.intervals import (
     optimality_gap,
     paired_difference,
     probability_of_improvement,
+    student_interval,
 )
 
 Rule = Literal["last4", "last", "best"]
@@ -144,6 +147,11 @@ class Comparison:
     there is no interval."""
     num_adjusted: int = 1
     """Comparisons that `adjusted_p` is adjusted for."""
+    by_seed: StudentInterval | None = None
+    """Of `overall` from one value a seed, its mean over the data sets: what a seed does alike on all of them,
+    as by initial weights, does not make it too narrow. None for one data set, or fewer than two seeds."""
+    adjusted_p_by_seed: float | None = None
+    """p-value of `by_seed`, adjusted likewise."""
 
     @property
     def fewest_pairs(self) -> int:
@@ -326,7 +334,23 @@ def compare(scores: Scores, treatment: str, baseline: str) -> Comparison:
         if datasets
         else None,
         datasets=datasets,
+        by_seed=_by_seed(scores, treatment, baseline, datasets),
     )
+
+
+def _by_seed(
+    scores: Scores, treatment: str, baseline: str, datasets: Sequence[str]
+) -> StudentInterval | None:
+    """Student's interval of the seeds' mean differences over data sets; see `Comparison`."""
+    cells = [scores.values[arm, dataset] for arm in (treatment, baseline) for dataset in datasets]
+    seeds = sorted(set.intersection(*map(set, cells))) if len(datasets) > 1 else []
+    if len(seeds) < MIN_RUNS:
+        return None
+    ours, theirs = (
+        np.array([[scores.values[arm, name][seed] for seed in seeds] for name in datasets])
+        for arm in (treatment, baseline)
+    )
+    return student_interval([(ours - theirs).mean(axis=0)], confidence_of(scores.study))
 
 
 def compare_all(scores: Scores, pairs: Sequence[tuple[str, str]]) -> list[Comparison]:
@@ -335,14 +359,20 @@ def compare_all(scores: Scores, pairs: Sequence[tuple[str, str]]) -> list[Compar
     Registered comparisons that have no runs yet count too, as if they had shown nothing.
     """
     found = [compare(scores, arm, reference) for arm, reference in pairs]
-    students = [None if one.overall is None else one.overall.student for one in found]
     number = max(len(pairs), len(scores.study.registration.comparisons))
-    p_values = [1.0 if student is None else student.p_value for student in students]
-    adjusted = holm([*p_values, *[1.0] * (number - len(pairs))])
+    pooled = _adjusted([None if one.overall is None else one.overall.student for one in found], number)
+    by_seed = _adjusted([one.by_seed for one in found], number)
     return [
-        replace(one, adjusted_p=None if student is None else p, num_adjusted=number)
-        for one, student, p in zip(found, students, adjusted, strict=False)
+        replace(one, adjusted_p=p, adjusted_p_by_seed=of_seeds, num_adjusted=number)
+        for one, p, of_seeds in zip(found, pooled, by_seed, strict=True)
     ]
+
+
+def _adjusted(students: Sequence[StudentInterval | None], number: int) -> list[float | None]:
+    """Holm's p-values in a family of `number`, in which what has no interval shows nothing."""
+    p_values = [1.0 if student is None else student.p_value for student in students]
+    adjusted = holm([*p_values, *[1.0] * (number - len(students))])
+    return [None if student is None else p for student, p in zip(students, adjusted, strict=False)]
 
 
 def _rng() -> np.random.Generator:

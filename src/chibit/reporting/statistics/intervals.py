@@ -76,6 +76,16 @@ class StudentInterval:
     p_value: float
     """Two-sided, of no difference; 1 where all pairs differ by the same amount: no spread is known then."""
 
+    @property
+    def has_spread(self) -> bool:
+        """Whether pairs of one data set differ by more than rounding; without, no interval is known."""
+        return self.standard_error > _ROUNDING * abs(self.low + self.high) / 2
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether there is a spread, and the interval leaves zero out."""
+        return self.has_spread and not self.low <= 0.0 <= self.high
+
 
 @dataclass(frozen=True, kw_only=True)
 class Difference(Estimate):
@@ -83,6 +93,11 @@ class Difference(Estimate):
 
     student: StudentInterval | None = None
     """None where there is no interval."""
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether both intervals leave zero out; of few pairs the bootstrap's alone does so too often."""
+        return self.excludes(0.0) and self.student is not None and self.student.is_apart
 
 
 def mean_and_std(scores: np.ndarray) -> tuple[float, float | None]:

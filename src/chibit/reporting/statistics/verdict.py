@@ -79,10 +79,18 @@ def crossing_text(trend: Trend) -> str:
 def crossing_sentence(trend: Trend) -> str:
     """Where one comparison changes its sign, or that it does not."""
     label = f"{comparison_label(trend.comparison)} on {trend.source}"
-    if trend.crossing.at is None:
+    crossing = trend.crossing
+    if crossing.at is None:
         first, last = percent(trend.fractions[0]), percent(trend.fractions[-1])
-        return f"{label}: the same sign from {first} to {last} of the episodes."
-    return f"{label}: the sign changes {crossing_text(trend)} of the episodes."
+        kept = ""
+        if crossing.replicates is not None:
+            kept = f", in {100 * (1 - crossing.replicates):.0f} % of the bootstrap's replicates"
+        return f"{label}: the same sign from {first} to {last} of the episodes{kept}."
+    if crossing.low == 0 and crossing.high == math.inf:
+        told = f"in the mean {crossing_text(trend)} of the episodes"
+        return f"{label}: where the sign changes cannot be told; {told}."
+    alone = ", without an interval" if crossing.low is None else ""
+    return f"{label}: the sign changes {crossing_text(trend)} of the episodes{alone}."
 
 
 def crossing_interval(trend: Trend) -> str:
@@ -207,6 +215,7 @@ def _against_baseline(
         left_out = count(comparison.num_unpaired, "run")
         are = "is" if comparison.num_unpaired == 1 else "are"
         cautions.append(f"{left_out} {are} left out of the comparison, because the other arm lacks the seed.")
+    cautions += _unequal_lengths(scores, comparison)
     cautions += _registered_cautions(scores, comparison, comparisons)
     is_chosen = not _is_registered(scores, comparison) and base_name(comparison.treatment) not in _FOCUS
     if is_chosen and len(comparisons) > 1 and scores.strata(comparison.treatment) is not None:
@@ -218,6 +227,22 @@ def _against_baseline(
     others = [one for one in comparisons if one is not comparison and _is_registered(scores, one)]
     also = tuple(_sentence(scores, one, one.fewest_pairs)[0] for one in others)
     return Verdict(sentence=sentence, basis=basis, cautions=tuple(cautions), tone=tone, also=also)
+
+
+def _unequal_lengths(scores: Scores, comparison: Comparison) -> list[str]:
+    """That the two arms took other numbers of gradient steps, where they did."""
+    cells = scores.study.cells
+    arms = (comparison.treatment, comparison.baseline)
+    taken = [
+        {run.num_steps for name in comparison.by_dataset for run in cells[arm, name].values()} for arm in arms
+    ]
+    if taken[0] == taken[1]:
+        return []
+    first, second = (
+        f"{arm_label(arm)} took {' and '.join(f'{number:,}' for number in sorted(numbers))}"
+        for arm, numbers in zip(arms, taken, strict=True)
+    )
+    return [f"{first} gradient steps, {second}."]
 
 
 def _sentence(scores: Scores, comparison: Comparison, pairs: int) -> tuple[str, Tone]:
@@ -241,12 +266,15 @@ def _sentence(scores: Scores, comparison: Comparison, pairs: int) -> tuple[str, 
         if len(single) < len(comparison.datasets):
             return f"{found}, without an interval: there is only one pair on {', '.join(single)}.", "open"
         return f"One seed cannot settle it: {found}, and no interval can be given.", "open"
+    if difference.student is not None and not difference.student.has_spread:
+        return f"{found}; all pairs of a data set differ alike, so that no interval can be given.", "open"
     interval = format_interval(estimate, normalized=normalized, signed=True)
     least = scores.study.registration.negligible
-    if least is not None and within(estimate, least):
+    is_safe = _is_registered(scores, comparison) or pairs >= FEW_SEEDS
+    if least is not None and within(estimate, least) and is_safe:
         return (
             f"No difference that matters between {treatment} and {baseline}: {signed} {unit}, "
-            f"95% interval {interval}, inside ±{least:g}.",
+            f"95% interval {interval}, inside ±{least:g}.{_if_sets_depend(scores, comparison, least)}",
             "open",
         )
     if not estimate.excludes(0.0):
@@ -263,7 +291,32 @@ def _sentence(scores: Scores, comparison: Comparison, pairs: int) -> tuple[str, 
         if comparison.adjusted_p >= ALPHA:
             return f"{start}, but it may be chance: adjusted {shown}.", "open"
         start += f", adjusted {shown}"
-    return f"{start}.", "higher" if estimate.value > 0 else "lower"
+    rests_on = _if_sets_depend(scores, comparison)
+    return f"{start}.{rests_on}", "higher" if estimate.value > 0 else "lower"
+
+
+def _if_sets_depend(scores: Scores, comparison: Comparison, least: float | None = None) -> str:
+    """What a finding comes to where data sets that share seeds depend on each other; empty where it holds.
+
+    Args:
+        scores: the study.
+        comparison: what a difference was found in; or none that matters, which is smaller than
+        least: this.
+    """
+    student, adjusted = comparison.by_seed, comparison.adjusted_p_by_seed
+    if student is None or adjusted is None:
+        return ""
+    ends = Estimate(value=(student.low + student.high) / 2, low=student.low, high=student.high)
+    is_registered = _is_registered(scores, comparison)
+    holds = adjusted < ALPHA if is_registered else student.is_apart
+    if holds if least is None else within(ends, least):
+        return ""
+    interval = format_interval(ends, normalized=scores.is_normalized(*comparison.datasets), signed=True)
+    shown = f", adjusted {format_p(adjusted)}" if is_registered and least is None else ""
+    return (
+        " It takes data sets that share their seeds as independent: from each seed's mean over them the "
+        f"interval is {interval}{shown}."
+    )
 
 
 def _why_no_mean(comparison: Comparison) -> str:

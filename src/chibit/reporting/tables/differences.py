@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from chibit.core.formatting import format_p, format_score
+from chibit.core.formatting import count, format_p, format_score
 from chibit.reporting.statistics.comparison import Comparison, Measure, Scores
 from chibit.reporting.statistics.intervals import Difference
 from chibit.reporting.statistics.verdict import (
@@ -59,8 +59,8 @@ def _difference_caption(scores: Scores, comparisons: Sequence[Comparison]) -> st
     corrected = " Intervals and p are corrected for adding seeds until they were narrow." if looked else ""
     return (
         "Mean paired difference (same seeds) with its 95% paired bootstrap interval, stratified by data set, "
-        "and Student's; bold where the first excludes zero. p: of no difference over all sets, by Student's "
-        f"t, adjusted for {num_adjusted} comparison{'' if num_adjusted == 1 else 's'} (Holm).{corrected}"
+        "and Student's; bold where both have a width and exclude zero. p: of no difference over all sets, by "
+        f"Student's t, adjusted for {count(num_adjusted, 'comparison')} (Holm).{corrected}"
     )
 
 
@@ -69,7 +69,8 @@ def _difference_rows(scores: Scores, comparisons: Sequence[Comparison]) -> list[
     for comparison in comparisons:
         place = scores.study.arms.index(comparison.treatment)
         if comparison.overall is not None and len(comparison.datasets) > 1:
-            label = f"all {len(comparison.datasets)}"
+            some, all_of_them = len(comparison.datasets), len(scores.aggregated)
+            label = f"all {some}" if some == all_of_them else f"{some} of {all_of_them}"
             rows.append(_difference_row(scores, comparison, label, comparison.overall, place))
         for dataset, estimate in comparison.by_dataset.items():
             rows.append(_difference_row(scores, comparison, dataset, estimate, place))
@@ -96,7 +97,7 @@ def _difference_row(
         Cell(
             text=format_score(estimate.value, normalized=normalized, signed=True),
             sort=estimate.value,
-            strong=estimate.excludes(0.0),
+            strong=estimate.is_apart,
         ),
         Cell(
             text=interval or "none (one seed)", sort=estimate.value if estimate.low is None else estimate.low

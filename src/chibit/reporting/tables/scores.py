@@ -90,7 +90,7 @@ def _unequal_steps(study: Study) -> str:
     """A sentence where runs on one data set took different numbers of gradient steps; else empty."""
     taken: dict[str, dict[str, set[int]]] = {}
     for run in study.runs:
-        taken.setdefault(run.dataset, {}).setdefault(run.arm, set()).add(int(run.config.get("num_steps", 0)))
+        taken.setdefault(run.dataset, {}).setdefault(run.arm, set()).add(run.num_steps)
     differ = [arms for arms in taken.values() if len(set().union(*arms.values())) > 1]
     found = {arm: sorted(set().union(*(arms.get(arm, ()) for arms in differ))) for arm in study.arms}
     listed = [
@@ -110,7 +110,8 @@ def _clearly_best(scores: Scores, dataset: str) -> str | None:
     ours, theirs = paired_values(scores, ranked[0], ranked[1], dataset)
     if ours.size < MIN_RUNS:
         return None
-    return ranked[0] if student_interval([ours - theirs], confidence_of(scores.study)).low > 0 else None
+    student = student_interval([ours - theirs], confidence_of(scores.study))
+    return ranked[0] if student.is_apart and student.low > 0 else None
 
 
 def _cell(scores: Scores, arm: str, dataset: str, *, strong: bool) -> Cell:
