@@ -442,8 +442,8 @@ class TestSeedsAndSets:
         verdict = self.study(tmp_path, runs).verdict
         assert verdict.tone == "higher"
         assert verdict.sentence.endswith(
-            ". It takes data sets that share their seeds as independent: from each seed's mean over them the "
-            "interval is −0.2 to +6.7, adjusted p = 0.057."
+            ". This takes the data sets as independent though they share their seeds; from each seed's mean "
+            "over them the interval is −0.2 to +6.7, adjusted p = 0.057."
         )
 
     def test_it_says_nothing_where_the_finding_holds_or_there_is_one_set(self, tmp_path, runs):
@@ -456,7 +456,7 @@ class TestSeedsAndSets:
     def test_no_difference_that_matters_rests_on_it_too(self, tmp_path, runs):
         gaps = ((-1.0, -0.5, 0.0, 0.5, 1.0),) * 2
         sentence = self.study(tmp_path, runs, gaps, negligible=0.8).verdict.sentence
-        assert "inside ±0.8. It takes data sets that share their seeds" in sentence
+        assert "inside ±0.8. This takes the data sets as independent" in sentence
         assert sentence.endswith("interval is −1.0 to +1.0.")
 
     def test_seeds_that_a_set_lacks_are_in_no_mean(self, tmp_path, runs):

@@ -314,8 +314,8 @@ def _if_sets_depend(scores: Scores, comparison: Comparison, least: float | None 
     interval = format_interval(ends, normalized=scores.is_normalized(*comparison.datasets), signed=True)
     shown = f", adjusted {format_p(adjusted)}" if is_registered and least is None else ""
     return (
-        " It takes data sets that share their seeds as independent: from each seed's mean over them the "
-        f"interval is {interval}{shown}."
+        " This takes the data sets as independent though they share their seeds; from each seed's mean over "
+        f"them the interval is {interval}{shown}."
     )
 
 
