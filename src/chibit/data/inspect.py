@@ -265,7 +265,10 @@ def _count_actions(dataset: TrajectoryDataset) -> np.ndarray:
 
 def _discrete_action_notes(dataset: TrajectoryDataset) -> Iterator[str]:
     num_actions = dataset.spec.num_actions or 0
-    missing = np.flatnonzero(_count_actions(dataset) == 0)
+    counts = _count_actions(dataset)
+    missing = np.flatnonzero(counts == 0)
+    if len(missing) == num_actions - 1:
+        yield f"every step has action {int(counts.argmax()):,}: there is no other choice to learn from"
     if len(missing):
         yield (
             f"{len(missing):,} of {num_actions:,} actions never occur ({listed(missing.tolist())}); the "
@@ -301,7 +304,8 @@ def _environment_notes(dataset: TrajectoryDataset) -> Iterator[str]:
 
 def _that(dataset: TrajectoryDataset, what: str, numbers: tuple[int, ...], verb: str) -> str:
     """``2 action dimensions (0 valve, 3) vary``."""
-    verb += "s" if len(numbers) == 1 else ""
+    if len(numbers) == 1:
+        verb = {"vary": "varies"}.get(verb, f"{verb}s")
     return f"{count(len(numbers), f'{what} dimension')} ({named(dataset, what, numbers)}) {verb}"
 
 

@@ -46,7 +46,7 @@ from chibit.environments.registry import ENVIRONMENTS, GAMES, LANGUAGE_TASKS, TA
 _log = logging.getLogger("chibit")
 _CONVERTER = 9
 """Raised when the same steps would become another store."""
-_READERS = 2
+_READERS = 3
 """Raised when the same file would give other steps, or none."""
 _COLLECTED = "collected when first used"
 

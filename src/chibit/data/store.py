@@ -303,7 +303,10 @@ class _RecordWriter:
             final = final.astype(self.final_observations.dtype)
             if not np.isfinite(final).all():
                 row = int(starts[1:][episodes][~np.isfinite(final).all(axis=1)][0]) - 1
-                raise InputError(f"{self._name}: the observation after {self._place(row)} is not finite")
+                raise InputError(
+                    f"{self._name}: the observation after {self._place(row)} is not finite; repair it, leave "
+                    "next_observations out, or leave that episode out"
+                )
             self.final_observations[episodes] = final
 
     def _check_finite(self, values: np.ndarray, first: int, column: str) -> None:

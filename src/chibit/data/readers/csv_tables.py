@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, BinaryIO, ClassVar
 
 from chibit.data.readers.nested import Header
 from chibit.data.readers.tables import TableFormat
 
-_MAX_HEADER_BYTES = 1 << 20
+_HEAD_BYTES = 1 << 20
+_WITH_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
 
 
 class CsvTables(TableFormat, key="csv"):
@@ -19,43 +22,80 @@ class CsvTables(TableFormat, key="csv"):
     suffixes = (".csv", ".tsv")
     first_line: ClassVar[int | None] = 2
     expected = ".csv or .tsv (a row a step)"
+    remedy_of_numbers = "write decimals with points in all columns, or with commas in all"
 
     def read_header(self, file: BinaryIO) -> Header:
         """Read the first line."""
-        return Header(_header(file)[0])
+        return Header(_Head.read(file).names)
 
     def read_table(self, file: BinaryIO, names: Sequence[str]) -> Mapping[str, Any]:
         """Read columns, whose types follow from all of their rows."""
-        from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, read_csv
-
-        header, delimiter = _header(file)
-        start = file.tell()
-        if not file.read(1):  # names alone, without the end of their line
-            return dict.fromkeys(names, ())
-        file.seek(start)
-        table: Mapping[str, Any] = read_csv(
-            file,
-            read_options=ReadOptions(use_threads=False, column_names=header, skip_rows=1),
-            parse_options=ParseOptions(delimiter=delimiter),
-            convert_options=ConvertOptions(
-                include_columns=list(dict.fromkeys(names)), decimal_point=_decimal_point(file, delimiter)
-            ),
-        )
+        table: Mapping[str, Any] = _read(file, names)
         return table
 
+    def read_texts(self, file: BinaryIO, name: str) -> Any:
+        """Read a column without a look at what it holds."""
+        import pyarrow as pa
 
-def _header(file: BinaryIO) -> tuple[list[str], str]:
-    """Names of the columns, without spaces around them, and what separates them: what is there most often."""
-    line = file.readline(_MAX_HEADER_BYTES).decode("utf-8-sig").strip("\r\n")
-    delimiter = max(",;\t", key=line.count)
-    names = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
-    return [name.strip() for name in names], delimiter
+        return _read(file, [name], {name: pa.string()})[name]
 
 
-def _decimal_point(file: BinaryIO, delimiter: str) -> str:
-    """A comma where it does not separate columns and a field of the first rows is a number with one."""
-    rows = file.read(_MAX_HEADER_BYTES)
+def _read(file: BinaryIO, names: Sequence[str], types: Mapping[str, Any] | None = None) -> Any:
+    """Read columns of an open file, whose types follow from all of their rows where they are not given."""
+    from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, read_csv
+
+    head = _Head.read(file)
+    if not head.has_rows:  # names alone, without the end of their line
+        return dict.fromkeys(names, ())
     file.seek(0)
-    edge = re.escape(delimiter.encode())
-    is_there = re.search(rb"(?:^|%b) *-?\d+,\d+ *(?:%b|\r?$)" % (edge, edge), rows, re.MULTILINE)
-    return "," if delimiter != "," and is_there else "."
+    return read_csv(
+        file,
+        read_options=ReadOptions(use_threads=False, column_names=head.names, skip_rows=1),
+        parse_options=ParseOptions(delimiter=head.delimiter),
+        convert_options=ConvertOptions(
+            include_columns=list(dict.fromkeys(names)),
+            decimal_point="," if head.has_decimal_commas(names) else ".",
+            column_types=types,
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class _Head:
+    """The beginning of a file."""
+
+    names: list[str]
+    """Of the columns, without spaces around them."""
+    delimiter: str
+    """What separates them: what is there most often, in the first row as well."""
+    lines: Sequence[str]
+    """Of the first rows, with their ends."""
+    has_rows: bool
+
+    @classmethod
+    def read(cls, file: BinaryIO) -> _Head:
+        """Read the first megabyte; raises ValueError for a line of names that is none."""
+        start = file.read(_HEAD_BYTES).removeprefix(codecs.BOM_UTF8)
+        first, *lines = start.splitlines(keepends=True) or [b""]
+        line = first.decode().strip("\r\n")
+        rows = [text for text in (row.decode(errors="replace") for row in lines) if text.strip()]
+        row = rows[0] if rows else line
+        delimiter = max(",;\t", key=lambda mark: (min(line.count(mark), row.count(mark)), line.count(mark)))
+        try:
+            names = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
+        except csv.Error as error:
+            raise ValueError(str(error)) from error
+        return cls([name.strip() for name in names], delimiter, rows, bool(lines) or bool(file.read(1)))
+
+    def has_decimal_commas(self, wanted: Collection[str]) -> bool:
+        """Whether commas do not separate, and one is in a number of wanted columns in the first rows."""
+        if self.delimiter == ",":
+            return False
+        places = [i for i, name in enumerate(self.names) if name in wanted]
+        try:
+            for row in csv.reader(self.lines, delimiter=self.delimiter):
+                if any(_WITH_COMMA.fullmatch(row[i].strip()) for i in places if i < len(row)):
+                    return True
+        except csv.Error:  # what is not read here is not read as columns either
+            pass
+        return False

@@ -150,9 +150,9 @@ class Hdf5Column:
 
 
 def texts(column: Column) -> list[str]:
-    """Read a column of texts whole."""
+    """Read a column of texts whole; different ones stay different, whatever their encoding."""
     rows = np.asarray(column[0 : column.shape[0]]).reshape(-1)
-    return [row.decode(errors="replace") if isinstance(row, bytes) else str(row) for row in rows]
+    return [row.decode(errors="backslashreplace") if isinstance(row, bytes) else str(row) for row in rows]
 
 
 class Budget:

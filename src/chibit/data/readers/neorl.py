@@ -35,9 +35,15 @@ class NeoRl(ColumnFormat, key="neorl"):
     expected = "NeoRL's .npz"
 
     def claim(self, path: Path) -> Path | None:
-        """A file with all of its arrays and no `truncated`."""
+        """A file with all of its arrays and no `truncated`, whose `index` does not number the rows."""
         names = names_of(path)
-        return path if names >= {*_NAMES.values(), "index"} and "truncated" not in names else None
+        if not names >= {*_NAMES.values(), "index"} or "truncated" in names:
+            return None
+        with open_npz(path) as archive:
+            (num_starts, *_), (num_rows, *_) = (
+                (*archive.declared(name)[0], 0) for name in ("index", _NAMES["rewards"])
+            )
+        return path if num_starts < num_rows else None
 
     def read_as(self, path: Path, reading: Reading) -> AbstractContextManager[tuple[Recording, Origin]]:
         """As `read_neorl`; as other `.npz` files where the user names its columns."""

@@ -35,6 +35,8 @@ from chibit.data.readers.timing import find_time, in_order
 _ENV_ID = "env_id"
 _MAX_ENV_ID_BYTES = 1000
 _TEXT = ": write choices as whole numbers from 0, and other text as columns of 1 and 0"
+_TIMES = ": write them by astype('datetime64[us]'), or as numbers"
+_WIDE = ": write them by astype(float)"
 _TIME = f": write hours or days as such, or say --columns {TIME}=ARRAY where it only says when a step was"
 
 
@@ -143,7 +145,8 @@ def check_arrays(
                 f"{path}: {name} has type object, a pickle; expected plain numbers, or text by astype(str)"
             )
         if not (is_env_id or names_episodes or is_time) and (dtype.kind not in "fiub" or dtype.itemsize > 8):
-            hint = {"U": _TEXT, "S": _TEXT, "M": _TIME, "m": _TIME}.get(dtype.kind, "")
+            hints = {"U": _TEXT, "S": _TEXT, "M": _TIME, "m": _TIME, "f": _WIDE}
+            hint = _TIMES if (name,) == found.get(TIME) else hints.get(dtype.kind, "")
             raise InputError(f"{path}: {name} has type {dtype}; expected plain numbers{hint}")
         total += size
     check_declared_size(path, total, archive.stored)

@@ -23,6 +23,9 @@ from chibit.data.readers.recording import Recording, check_lengths, read_flags, 
 from chibit.data.readers.unpickler import COLUMN_NAMES
 
 _NAMES = ("observations", "actions", "terminals")
+_THEIRS = re.compile(
+    r"(visual-)?(pointmaze|antmaze|humanoidmaze|antsoccer|cube|scene|puzzle|powderworld)-[a-z0-9-]+-v\d+(-val)?"
+)
 
 
 class OgBench(ColumnFormat, key="ogbench"):
@@ -34,7 +37,7 @@ class OgBench(ColumnFormat, key="ogbench"):
         """A file with the simulator's positions or a name of theirs, and without rewards of any name."""
         names = names_of(path)
         has_rewards = names & set(COLUMN_NAMES["rewards"])
-        is_theirs = "qpos" in names or re.fullmatch(r"[a-z0-9-]+-v\d+(-val)?", path.stem)
+        is_theirs = "qpos" in names or _THEIRS.fullmatch(path.stem)
         return path if names >= set(_NAMES) and is_theirs and not has_rewards else None
 
     def read_as(self, path: Path, reading: Reading) -> AbstractContextManager[tuple[Recording, Origin]]:

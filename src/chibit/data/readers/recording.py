@@ -243,10 +243,12 @@ def last_rows(column: Column, where: str) -> np.ndarray:
         InputError: if the steps of an episode are not one after the other.
     """
     values = read_vector(column, f"{where}: {EPISODE}")
-    if values.dtype.kind in "fM" and not np.isfinite(values).all():
-        raise InputError(f"{where}: {EPISODE}: row {np.flatnonzero(~np.isfinite(values))[0]} is not finite")
     is_last = np.append(values[1:] != values[:-1], True)
     runs = values[is_last]
+    if fault := _fault_of_names(runs):
+        again, problem = fault
+        row = int(np.flatnonzero(is_last)[again - 1]) + 1 if again else 0
+        raise InputError(f"{where}: {EPISODE}: row {row} {problem}")
     first = np.zeros(len(runs), bool)
     first[np.unique(runs, return_index=True)[1]] = True
     if not first.all():
@@ -257,6 +259,27 @@ def last_rows(column: Column, where: str) -> np.ndarray:
             "sort the rows by episode and time"
         )
     return is_last
+
+
+def _fault_of_names(names: np.ndarray) -> tuple[int, str] | None:
+    """The first of the names of episodes (n,) that is missing, or that its type cannot tell from others."""
+    kind = names.dtype.kind
+    if kind in "US":
+        wrong = np.char.str_len(np.char.strip(names)) == 0
+        return (int(wrong.argmax()), "is empty; fill it in") if wrong.any() else None
+    wrong = ~np.isfinite(names) if kind in "fM" else np.zeros(len(names), bool)
+    if wrong.any():
+        return int(wrong.argmax()), "is not finite; fill it in"
+    if kind == "f" and (wrong := np.abs(names) >= exact_below(names.dtype)).any():
+        at = int(wrong.argmax())
+        problem = f"is {names[at]:.0f}, which {names.dtype.name} does not tell from its neighbors"
+        return at, f"{problem}; write such names as integers or as text"
+    return None
+
+
+def exact_below(dtype: np.dtype[Any]) -> float:
+    """The size from which on a type of floats does not tell whole numbers apart."""
+    return 2.0 ** (np.finfo(dtype).nmant + 1)
 
 
 def without_following(recording: Recording) -> Recording:

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from chibit.core.errors import DamagedFileError, InputError
+from chibit.core.formatting import listed
 from chibit.data.readers.columns import Column, Reading, check_needed, join, locate_columns
 from chibit.data.readers.episodes import join_episodes
 from chibit.data.readers.hdf5 import Budget, Hdf5Column, Hdf5Group, open_hdf5, texts
@@ -56,16 +57,19 @@ def read(path: Path, reading: Reading) -> Iterator[tuple[Recording, Origin]]:
 
 def _chosen(file: Hdf5Group, path: Path, part: str) -> tuple[list[str], list[str]]:
     """Names of demonstrations in order, and notes on filter keys."""
-    names = [name for name in file.group("data").names() if re.fullmatch(r"demo_\d{1,9}", name)]
+    there = file.group("data").names()
+    names = [name for name in there if re.fullmatch(r"demo_\d{1,9}", name)]
+    others = sorted(set(there) - set(names))
+    notes = [f"not read, since only demo_0, demo_1, ... are: {listed(others)}"] if others else []
     mask = file.group("mask") if "mask" in file.names() else None
     parts = (
         {}
         if mask is None
         else {key: set(texts(mask.column(key, is_variable=True))) for key in sorted(mask.names())}
     )
-    listed = ", ".join(f"{key} ({len(chosen):,})" for key, chosen in parts.items()) or "none"
+    found = ", ".join(f"{key} ({len(chosen):,})" for key, chosen in parts.items()) or "none"
     if part and part not in parts:
-        raise InputError(f"{path}: no filter key {part!r}; found {listed}")
+        raise InputError(f"{path}: no filter key {part!r}; found {found}")
     if part and not parts[part] <= set(names):
         missing = min(parts[part] - set(names))
         raise DamagedFileError(f"{path}: mask/{part} names {missing[:40]!r}, which is missing; copy it again")
@@ -73,8 +77,11 @@ def _chosen(file: Hdf5Group, path: Path, part: str) -> tuple[list[str], list[str
     if not names:
         raise InputError(f"{path}: no demonstrations (data/demo_0, data/demo_1, ...)")
     if not parts or part:
-        return names, []
-    return names, [f"all demonstrations; filter keys are {listed}, as in {path.name}:{next(iter(parts))}"]
+        return names, notes
+    return names, [
+        f"all demonstrations; filter keys are {found}, as in {path.name}:{next(iter(parts))}",
+        *notes,
+    ]
 
 
 class _Demo:

@@ -20,6 +20,7 @@ from chibit.core.arrays import reading as reading_errors
 from chibit.core.errors import DamagedFileError, InputError, ResourceError
 from chibit.core.files import list_folder, open_regular
 from chibit.core.formatting import listed
+from chibit.data.readers.arrow_columns import is_rounded, numbers_of, stored, times_of
 from chibit.data.readers.base import FORMATS
 from chibit.data.readers.columns import (
     EPISODE,
@@ -33,7 +34,14 @@ from chibit.data.readers.columns import (
 )
 from chibit.data.readers.nested import Header
 from chibit.data.readers.origin import Origin, file_name
-from chibit.data.readers.recording import Recording, find_ends, last_rows, left_out, record_columns
+from chibit.data.readers.recording import (
+    Recording,
+    find_ends,
+    last_rows,
+    left_out,
+    read_vector,
+    record_columns,
+)
 from chibit.data.readers.sandbox import ApartColumnFormat
 from chibit.data.readers.size_limits import check_declared_size, memory_budget
 from chibit.data.readers.timing import TimeColumn, find_time, in_order
@@ -79,6 +87,8 @@ class TableFormat(ApartColumnFormat):
     has_time: ClassVar[bool] = True
     first_line: ClassVar[int | None] = None
     """Of a file, on which its first row is, from 1; None where rows are no lines."""
+    remedy_of_numbers: ClassVar[str] = "write them without quotes"
+    """For a column of texts that are all numbers."""
 
     def claim(self, path: Path) -> Path | None:
         """A file, or a folder that holds some."""
@@ -94,6 +104,10 @@ class TableFormat(ApartColumnFormat):
     def read_table(self, file: BinaryIO, names: Sequence[str]) -> Mapping[str, Any]:
         """Some columns of a file, as arrow's; those in objects under `Header.leaves`."""
 
+    def read_texts(self, file: BinaryIO, name: str) -> Any:
+        """A column of numbers as it is written, as arrow's texts; None where nothing else is written."""
+        return None
+
     @contextlib.contextmanager
     def read_here_as(self, path: Path, reading: Reading) -> Iterator[tuple[Recording, Origin]]:
         """Read all files, one after the other."""
@@ -102,6 +116,10 @@ class TableFormat(ApartColumnFormat):
         columns, notes = self.read_files(
             files, path, reading, lambda file: self._read_file(file, path, reading, seen)
         )
+        if path.is_dir() and (others := self._others_in(path)):
+            notes += (
+                f"not read in this folder: {listed(others)}; unpack, rename or move what belongs to it",
+            )
         if split := sum(last == first for (_, last), (first, _) in itertools.pairwise(seen.ends)):
             notes += (f"{split:,} files begin with the episode of the file before: taken as another one",)
         if TIME in columns and seen.time is not None:
@@ -130,6 +148,17 @@ class TableFormat(ApartColumnFormat):
                 f"{folder}: has tables of several kinds ({', '.join(kinds)}); put each in a folder"
             )
         return files
+
+    def _others_in(self, folder: Path) -> list[str]:
+        """Names of what may hold steps in a folder and is not read: ``b.csv.gz``, ``C.CSV``, folders."""
+        suffixes = {suffix for each in FORMATS.values() for suffix in each.suffixes}
+        return [
+            file.name
+            for file in list_folder(folder, inside=folder)
+            if file.suffix not in self.suffixes
+            and not file.name.startswith(".")
+            and (file.is_dir() or {each.lower() for each in file.suffixes} & suffixes)
+        ]
 
     def read_files(
         self,
@@ -175,9 +204,9 @@ class TableFormat(ApartColumnFormat):
         columns, description = self.read_columns(path, given, find, reading)
         seen.description = seen.description or description
         if EPISODE in columns and columns[EPISODE].shape[0]:
-            numbers = np.asarray(columns[EPISODE][0 : columns[EPISODE].shape[0]]).reshape(-1)
-            seen.ends.append((numbers[0], numbers[-1]))
-            columns[EPISODE] = last_rows(numbers, str(path)).astype(np.int64)
+            names = read_vector(columns[EPISODE], f"{path}: {EPISODE}")
+            seen.ends.append((names[0], names[-1]))
+            columns[EPISODE] = last_rows(names, str(path)).astype(np.int64)
         elif is_episode:
             columns[EPISODE] = np.arange(columns["rewards"].shape[0], 0, -1) == 1
         return columns
@@ -212,15 +241,20 @@ class TableFormat(ApartColumnFormat):
                 raise ResourceError(f"{path}: {size >> 20:,} MB, more than half of this machine's memory")
             file.seek(0)
             with reading_errors(path):
-                table = self.read_table(file, wanted)
+                whole = self.read_table(file, wanted)
+                table = {name: stored(whole[name]) for name in wanted}
+                for name in filter(lambda name: is_rounded(table[name]), found.get(EPISODE, ())):
+                    file.seek(0)
+                    texts = self.read_texts(file, name)
+                    table[name] = table[name] if texts is None else texts
         parts: dict[str, list[Column]] = {ours: [] for ours in found}
         lacks_any, widths = np.zeros(len(table[wanted[0]]), bool), dict.fromkeys(wanted, 1)
         for ours, name in ((ours, name) for ours, theirs in found.items() for name in theirs):
             if ours == TIME:
-                parts[TIME].append(_times(table[name]))
+                parts[TIME].append(times_of(table[name]))
                 continue
             self._refuse_text(table[name], path, name, ours)
-            values, lacks = _numbers(table[name], f"{path}: {name}", is_text=ours == EPISODE)
+            values, lacks = numbers_of(table[name], f"{path}: {name}", is_text=ours == EPISODE)
             if lacks.any() and (ours == EPISODE or not reading.skip_damaged):
                 remedy = "" if ours == EPISODE else ", or leave such episodes out by --skip-damaged"
                 place = self._place(path, int(np.flatnonzero(lacks)[0]))
@@ -264,14 +298,17 @@ class TableFormat(ApartColumnFormat):
         texts = column.cast(kind).to_pylist()
         row = next((row for row, text in enumerate(texts) if text is None or not _is_number(text)), 0)
         labels = sorted({text for text in texts if text and not _is_number(text)})
+        are_numbers = [text is not None and _is_number(text) for text in texts]
         numbers = (
             "write 1 and 0"
             if ours in ("terminations", "truncations")
             else "write a number, or take the line out"
         )
-        if texts and all(text is not None and _is_number(text) for text in texts):
-            numbers = "write them without quotes"
-        elif ours == "actions" and len(labels) <= _MOST_LABELS:
+        if all(are_numbers):
+            numbers = self.remedy_of_numbers
+        elif str(texts[row])[:1] in ("[", "("):
+            numbers = f"write a column for each number: {name}_0, {name}_1, ..."
+        elif ours == "actions" and len(labels) <= _MOST_LABELS and not any(are_numbers):
             pairs = ", ".join(f"{label[:20]} as {number}" for number, label in enumerate(labels))
             numbers = f"write choices as whole numbers from 0 ({pairs})"
         elif ours == "observations" and 1 < len(labels) <= _MOST_LABELS:
@@ -300,69 +337,6 @@ def _concatenate(parts: Sequence[Column], path: Path, name: str) -> np.ndarray:
     if name == TIME and len({array.dtype.kind == "M" for array in arrays}) != 1:
         arrays = [np.full(len(array), np.nan) for array in arrays]
     return np.concatenate(arrays)
-
-
-def _numbers(column: Any, where: str, *, is_text: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """An arrow column as numbers (n,), or vectors (n, width) of lists, and which rows lack any, (n,) bool.
-
-    What is lacking is 0. Only a column that names episodes may be text.
-    """
-    import pyarrow as pa
-    import pyarrow.compute
-
-    if not len(column):
-        return np.zeros(0), np.zeros(0, bool)
-    types, kind = pa.types, column.type
-    if types.is_dictionary(kind):
-        column = pa.chunked_array([chunk.dictionary_decode() for chunk in column.chunks], kind.value_type)
-        kind = kind.value_type
-    if types.is_null(kind):
-        raise InputError(f"{where} is empty; expected a number in every row")
-    lacks = np.asarray(column.is_null().to_numpy(), bool)
-    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
-        lengths = pyarrow.compute.list_value_length(column).drop_null().unique().to_pylist()
-        if len(lengths) != 1 or not lengths[0]:
-            shown = f"{min(lengths, default=0)} to {max(lengths, default=0)}"
-            raise InputError(f"{where}: lists of {shown} numbers; expected one length")
-        flat = pa.chunked_array([chunk.flatten() for chunk in column.chunks], kind.value_type)
-        inner, gaps = _numbers(flat, where)
-        values = np.zeros((len(column), inner.size // int((~lacks).sum())), inner.dtype)
-        values[~lacks] = inner.reshape(-1, values.shape[1])
-        lacks[~lacks] |= gaps.reshape(-1, lengths[0]).any(axis=1)
-        return values, lacks
-    if types.is_decimal(kind):
-        column, kind = column.cast(pa.float64()), pa.float64()
-    if is_text and not (types.is_integer(kind) or types.is_floating(kind)):
-        return np.array(column.cast(pa.string()).fill_null("").to_pylist(), str), lacks
-    if types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind):
-        return np.asarray(column.fill_null(pa.scalar(0).cast(kind)).to_numpy()), lacks
-    raise InputError(f"{where} has type {kind}; expected numbers")
-
-
-def _times(column: Any) -> np.ndarray:
-    """An arrow column (n,) as numbers, or datetime64; NaN or NaT where it is neither."""
-    import pyarrow as pa
-
-    if not len(column):
-        return np.zeros(0)
-    types, kind = pa.types, column.type
-    if types.is_dictionary(kind):
-        column, kind = column.cast(kind.value_type), kind.value_type
-    if types.is_time(kind) or types.is_duration(kind):
-        wide = pa.time64("us") if types.is_time(kind) else pa.duration("us")
-        return np.asarray(column.cast(wide).cast(pa.int64()).to_numpy()) / 1e6  # seconds
-    if types.is_integer(kind) or types.is_floating(kind):
-        return np.asarray(column.to_numpy())
-    is_text = types.is_string(kind) or types.is_large_string(kind)
-    is_day = types.is_date(kind)
-    zones = (
-        (None, "UTC") if is_text else (kind.tz,) if types.is_timestamp(kind) else (None,) if is_day else ()
-    )
-    for zone in zones:
-        wanted = pa.timestamp("us", tz=zone)
-        with contextlib.suppress(pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            return np.asarray(column.cast(wanted).to_numpy())
-    return np.full(len(column), np.nan)
 
 
 def _is_number(value: str) -> bool:
