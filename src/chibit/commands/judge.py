@@ -284,7 +284,11 @@ def _print(console: Console, judge_: Judge, judged: Sequence[_Judged], with_othe
             console.print(f"no number for {judgement.name}: {reason}", soft_wrap=True)
     if with_others:
         for one in judged:
-            other = judge_.other_estimates(one.policy)
+            try:
+                other = judge_.other_estimates(one.policy)
+            except InputError as error:
+                console.print(f"no other estimates for {one.judgement.name}: {error}", soft_wrap=True)
+                continue
             console.print(
                 f"not to be believed, {one.judgement.name}: fitted Q evaluation {format_number(other.fqe)}, "
                 f"importance sampling {format_number(other.wis)} (worth {other.effective_episodes:.1f} of "

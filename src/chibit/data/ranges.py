@@ -22,6 +22,7 @@ _FAR = 10.0
 """Ranges of all other values, beyond which one is far from them."""
 _FEWEST = 20
 _MOST = 10
+_REWARD = "reward within episodes"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +71,7 @@ def named(dataset: TrajectoryDataset, what: str, numbers: tuple[int, ...]) -> st
 
 def far_out(dataset: TrajectoryDataset) -> Iterator[str]:
     """Note values that are far outside all others of their dimension, as -9999 for a missing one is."""
-    for what, columns, offset in _parts(dataset):
+    for what, columns, offset in (*_parts(dataset), *_rewards(dataset)):
         if len(columns) < _FEWEST:
             continue
         found = _extremes(columns[:, :MOST_DIMENSIONS])
@@ -84,8 +85,9 @@ def far_out(dataset: TrajectoryDataset) -> Iterator[str]:
             rest = (found.next_low if is_low[i] else found.low, found.next_high if is_high[i] else found.high)
             shown = [format_number(float(v[i]) + offset[i]) for v in (value, *rest)]
             name = _name(dataset, what, i)
+            place = "" if what == _REWARD else f" dimension {i}{f' ({name})' if name else ''}"
             yield (
-                f"{what} dimension {i}{f' ({name})' if name else ''} is {shown[0]} at "
+                f"{what}{place} is {shown[0]} at "
                 f"{count(int(number[i]), 'step')}, far outside all others ({shown[1]} to {shown[2]}): mend "
                 "it, or leave the episode out, where it stands for a missing value"
             )
@@ -101,6 +103,13 @@ def _parts(dataset: TrajectoryDataset) -> Iterator[tuple[str, np.ndarray, np.nda
         yield "observation", dataset.centered_observations, offset
     if not dataset.is_discrete:
         yield "action", dataset.actions, np.zeros(spec.act_dim)
+
+
+def _rewards(dataset: TrajectoryDataset) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Rewards of a log likewise, but those of ends: a crash may well cost more than all else."""
+    if dataset.spec.env_id is None:
+        is_end = dataset.terminations | dataset.truncations
+        yield _REWARD, dataset.rewards[~is_end][:, None], np.zeros(1)
 
 
 def _extremes(columns: np.ndarray) -> _Extremes:

@@ -51,15 +51,20 @@ def other_estimates(
         seed: of the choice of episodes, and of features.
 
     Raises:
-        InputError: where actions are discrete, or do not fit.
+        InputError: where actions are discrete, or do not fit, or no step has a next one or an end.
     """
     check_actions(dataset.spec)
     generator = np.random.default_rng([seed, 5])
     order = generator.permutation(dataset.num_episodes)
     fitting = np.cumsum(dataset.episode_lengths[order]) <= _MOST_STEPS
     episodes = np.sort(order[: max(1, int(fitting.sum()))])
-    shown = replay(policy, dataset, episodes.tolist())
     is_terminated = dataset.episode_ends[episodes, 0]
+    if dataset.episode_lengths[episodes].max() == 1 and not is_terminated.any():
+        raise InputError(
+            f"{dataset.spec.name}: its episodes were cut after one step, so that FQE has nothing to go by; "
+            "leave --other-estimates out"
+        )
+    shown = replay(policy, dataset, episodes.tolist())
     wis, effective = _weighted(shown, clone, discount)
     return OtherEstimates(
         fqe=_linear_fqe(shown, is_terminated, clone, discount, generator),

@@ -254,6 +254,40 @@ def test_groups_that_are_no_demonstrations_are_said(tmp_path):
     assert "not read, since only demo_0, demo_1, ... are: retry_1" in read(tmp_path / "lift.hdf5")[-1]
 
 
+def test_a_group_of_observations_is_no_damage(tmp_path):
+    with h5py.File(tmp_path / "log.h5", "w") as file:
+        for name, column in log().items():
+            file["obs/flow" if name == "obs" else name] = column
+        file["obs/temp"] = log()["obs"]
+    with pytest.raises(InputError, match="/obs is a group of flow, temp; expected an array; write them"):
+        read(tmp_path / "log.h5")
+
+
+def test_an_empty_next_observation_may_be_taken_out(tmp_path):
+    following = [i + 1.5 if i % STEPS < 3 else "" for i in ROWS]
+    with pytest.raises(
+        InputError, match="next_obs: line 5 is empty or NaN; fill it in, take the column out, or"
+    ):
+        read(tmp_path / "log.csv", csv_text(next_obs=following))
+
+
+def test_a_reward_that_stands_for_a_missing_one_is_said(tmp_path):
+    rewards = np.random.default_rng(0).normal(size=40)
+
+    def notes(**changes):
+        ends = np.arange(40) % 10 == 9
+        columns = {"obs": np.arange(40.0), "action": np.arange(40.0), "done": ends, "reward": rewards}
+        np.savez(tmp_path / "log.npz", **columns | changes)
+        return [
+            n for n in find_notes(load_dataset(tmp_path / "log.npz", progress=False)) if "reward within" in n
+        ]
+
+    assert notes() == []
+    (said,) = notes(reward=np.where(np.arange(40) == 13, -9999, rewards))
+    assert said.startswith("reward within episodes is -9,999 at 1 step, far outside all others (")
+    assert notes(reward=np.where(np.arange(40) % 10 == 9, -9999, rewards)) == []  # of ends, as a crash costs
+
+
 def test_one_choice_alone_is_said(tmp_path):
     np.savez(tmp_path / "log.npz", **log(action=np.zeros(len(ROWS), int)))
     said = find_notes(load_dataset(tmp_path / "log.npz", progress=False))

@@ -39,3 +39,10 @@ def test_choices_are_refused(line_judge, tmp_path):
     dataset = make_log(tmp_path, 20, actions=np.zeros(20 * 40, np.int64))
     with pytest.raises(InputError, match="actions are discrete, expected continuous ones for FQE"):
         other_estimates(Tape(np.zeros((20, 40))), dataset, line_judge.fitted.clone, discount=DISCOUNT)
+
+
+def test_episodes_that_were_cut_after_one_step_are_refused(line_judge, tmp_path):
+    """There is no next action anywhere, and no end: the value was NaN."""
+    log = make_log(tmp_path, 30, 1)
+    with pytest.raises(InputError, match="cut after one step, so that FQE has nothing to go by; leave"):
+        other_estimates(Acts(up), log, line_judge.fitted.clone, discount=DISCOUNT)

@@ -80,11 +80,17 @@ class Hdf5Group:
         raise DamagedFileError(f"{self._path}: {self._name}/{name} is not a group")
 
     def column(self, name: str, *, is_variable: bool = False) -> Hdf5Column:
-        """Open a member that must be an array; arguments and errors as of `member`."""
+        """Open a member that must be an array; arguments as of `member`, and InputError for a group, too."""
         member = self.member(name, is_variable=is_variable)
         if isinstance(member, Hdf5Column):
             return member
-        raise DamagedFileError(f"{self._path}: {self._name}/{name} is not an array")
+        where = f"{self._path}: {self._name}/{name}"
+        if inner := sorted(member.names()):
+            raise InputError(
+                f"{where} is a group of {listed(inner, 20)}; expected an array; write them side by side as "
+                "one"
+            )
+        raise DamagedFileError(f"{where} is not an array")
 
     def _open(self, name: str, where: str) -> Any:
         if not self._id.links.exists(name.encode()):

@@ -257,6 +257,7 @@ class TableFormat(ApartColumnFormat):
             values, lacks = numbers_of(table[name], f"{path}: {name}", is_text=ours == EPISODE)
             if lacks.any() and (ours == EPISODE or not reading.skip_damaged):
                 remedy = "" if ours == EPISODE else ", or leave such episodes out by --skip-damaged"
+                remedy = f", take the column out{remedy}" if ours == "next_observations" else remedy
                 place = self._place(path, int(np.flatnonzero(lacks)[0]))
                 raise InputError(f"{path}: {name}: {place} is empty or NaN; fill it in{remedy}")
             parts[ours].append(values)
