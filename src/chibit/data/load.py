@@ -22,7 +22,7 @@ from chibit.core.numbers import as_numbers
 from chibit.core.temporary import remove
 from chibit.data.bounds import bound_actions, bounds_beside, declared_bounds
 from chibit.data.dataset import TrajectoryDataset
-from chibit.data.readers.base import ColumnFormat, reading_with
+from chibit.data.readers.base import ColumnFormat, reading_with, suffix_of
 from chibit.data.readers.columns import TIME, Reading, mapping_beside, parse_columns
 from chibit.data.readers.damage import without_damaged
 from chibit.data.readers.origin import UNKNOWN, Origin
@@ -321,9 +321,8 @@ def _source_hash(source: Found, reading: Reading) -> str:
 def _readable(name_or_path: str | Path) -> str:
     """Turn a name into a folder's name; what tells data sets apart is the hash behind it."""
     path = Path(name_or_path)
-    text = (
-        path.stem if path.suffix in readable_suffixes() else path.name if path.exists() else str(name_or_path)
-    )
+    is_file = suffix_of(path) in readable_suffixes()
+    text = path.stem if is_file else path.name if path.exists() else str(name_or_path)
     return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.")[-60:] or "data"
 
 

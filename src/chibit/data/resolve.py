@@ -12,7 +12,7 @@ from chibit.core.files import check_name, nearest, user_path
 from chibit.core.home import home_folder as home_folder
 from chibit.core.plugins import OWN_MODULES
 from chibit.core.temporary import remove
-from chibit.data.readers.base import FORMATS, Format, reading_with
+from chibit.data.readers.base import FORMATS, Format, reading_with, suffix_of
 from chibit.data.readers.columns import refuse_part
 from chibit.data.store import MANIFEST
 from chibit.environments.d4rl import D4RL_SETS
@@ -72,7 +72,7 @@ def find_source(name_or_path: str | Path, places: Places) -> Found:
     if whole and path.with_name(whole).exists():
         return _part(_by_path(path.with_name(whole)), part)
     is_path = isinstance(name_or_path, Path) or name_or_path.startswith((".", "/", "~"))
-    if is_path or path.suffix in readable_suffixes():
+    if is_path or suffix_of(path) in readable_suffixes():
         raise InputError(f"{shown}: no such file or folder")
     return _by_path(_find_minari(str(name_or_path), places))
 
@@ -244,7 +244,7 @@ def _by_path(path: Path) -> Found:
             return Found(claimed, format, path)
     if path.is_dir() and any(path.glob("$store$_*_ckpt.*.gz")):
         raise InputError(f"{path}: shards of DQN-replay; chibit data convert makes a store of them")
-    if path.suffix == ".tfrecord" or (path.is_dir() and _is_rlds(path)):
+    if suffix_of(path) == ".tfrecord" or (path.is_dir() and _is_rlds(path)):
         raise InputError(
             f"{path}: RLDS data, which only TensorFlow reads; where it is installed, join the steps of "
             "tfds.builder_from_directory(PATH).as_dataset() to arrays, numpy.savez them, and give that file"
@@ -254,7 +254,7 @@ def _by_path(path: Path) -> Found:
             f"{path}: neither a Minari data set (data/metadata.json), LeRobot's (meta/info.json), a store "
             f"({MANIFEST}) nor tables (.csv, .parquet, .jsonl)"
         )
-    if path.suffix in (".gz", ".zip", ".bz2", ".xz", ".zst"):
+    if suffix_of(path) in (".gz", ".zip", ".bz2", ".xz", ".zst"):
         raise InputError(f"{path}: is compressed; unpack it, and give what is in it")
     expected = sorted(format.expected or " or ".join(format.suffixes) for format in formats.values())
     raise InputError(

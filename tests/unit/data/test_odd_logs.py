@@ -219,15 +219,31 @@ def test_what_is_in_cells_says_what_to_write(tmp_path):
 def test_files_of_a_folder_that_are_not_read_are_said(tmp_path):
     folder = tmp_path / "plant"
     (folder / "day 3").mkdir(parents=True)
-    for name in ("a.csv", "b.CSV", "notes.txt", "columns.toml", ".c.csv.swp"):
+    for name in ("a.csv", "b.npz", "notes.txt", "columns.toml", ".c.csv.swp"):
         (folder / name).write_text("" if name == "columns.toml" else csv_text())
     (folder / "c.csv.gz").write_bytes(b"\x1f\x8b")
     starts, *_, notes = read(folder)
     assert starts == EACH
-    said = "not read in this folder: b.CSV, c.csv.gz, day 3; unpack, rename or move what belongs to it"
+    said = "not read in this folder: b.npz, c.csv.gz, day 3; unpack, rename or move what belongs to it"
     assert said in notes
-    (folder / "b.CSV").unlink(), (folder / "c.csv.gz").unlink(), (folder / "day 3").rmdir()
+    (folder / "b.npz").unlink(), (folder / "c.csv.gz").unlink(), (folder / "day 3").rmdir()
     assert not any("not read" in note for note in read(folder)[-1])
+
+
+def test_suffixes_may_be_in_upper_case_and_hidden_files_are_no_part(tmp_path):
+    text = csv_text()
+    alone = read(tmp_path / "LOG.CSV", text)
+    folder = tmp_path / "plant"
+    folder.mkdir()
+    (folder / "a.CSV").write_text(text)
+    (folder / "b.csv").write_text(text)
+    (folder / "._a.CSV").write_bytes(b"\x00\x05\x16\x07")  # as macOS writes one beside each file
+    both = read(folder)
+    assert alone[0] == EACH and len(both[0]) == 2 * len(alone[0]) - 1
+    np.savez(tmp_path / "log.npz", **neorl(index=np.arange(len(ROWS))))
+    (tmp_path / "log.npz").rename(tmp_path / "LOG.NPZ")
+    assert load_dataset(tmp_path / "LOG.NPZ", progress=False).num_steps
+    assert load_dataset(tmp_path / "LOG.CSV", progress=False).spec.name == "LOG"
 
 
 def test_numbers_of_rows_are_no_beginnings_of_neorl(tmp_path):

@@ -16,13 +16,18 @@ from chibit.data.readers.origin import Origin
 from chibit.data.readers.recording import Recording
 
 
+def suffix_of(path: Path) -> str:
+    """A file's suffix with the dot, in lower case: ``LOG.CSV`` is a table as well."""
+    return path.suffix.lower()
+
+
 class Format(ABC):
     """A way in which logged episodes are kept in files; ``class Mine(Format, key="mine")`` registers it."""
 
     key: ClassVar[str]
     """Under which it is registered."""
     suffixes: ClassVar[tuple[str, ...]] = ()
-    """Of its files, with the dot."""
+    """Of its files, in lower case with the dot."""
     expected: ClassVar[str] = ""
     """Its files in words, for messages; empty is the suffixes."""
     has_parts: ClassVar[bool] = False
@@ -37,7 +42,7 @@ class Format(ABC):
 
     def claim(self, path: Path) -> Path | None:
         """Give what `read` takes where a file or folder is of this format, else None."""
-        return path if path.suffix in self.suffixes and not path.is_dir() else None
+        return path if suffix_of(path) in self.suffixes and not path.is_dir() else None
 
     @abstractmethod
     def read(self, path: Path) -> AbstractContextManager[tuple[Recording, Origin]]:

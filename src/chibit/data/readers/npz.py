@@ -14,7 +14,7 @@ from chibit.core.arrays import Npz, open_npz
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.data.bounds import bounds_in_npz
 from chibit.data.environment import choose_environment
-from chibit.data.readers.base import ColumnFormat
+from chibit.data.readers.base import ColumnFormat, suffix_of
 from chibit.data.readers.columns import (
     ACTION_HIGH,
     ACTION_LOW,
@@ -154,7 +154,7 @@ def check_arrays(
 
 def names_of(path: Path) -> set[str]:
     """Names of the arrays in a file; none where it is no archive."""
-    if path.suffix != ".npz" or not path.is_file():
+    if suffix_of(path) != ".npz" or not path.is_file():
         return set()
     with open_npz(path) as archive:
         return set(archive.names)

@@ -9,7 +9,7 @@ import codecs
 import contextlib
 import itertools
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
@@ -21,7 +21,7 @@ from chibit.core.errors import DamagedFileError, InputError, ResourceError
 from chibit.core.files import list_folder, open_regular
 from chibit.core.formatting import listed
 from chibit.data.readers.arrow_columns import is_rounded, numbers_of, stored, times_of
-from chibit.data.readers.base import FORMATS
+from chibit.data.readers.base import FORMATS, suffix_of
 from chibit.data.readers.columns import (
     EPISODE,
     TIME,
@@ -93,7 +93,7 @@ class TableFormat(ApartColumnFormat):
     def claim(self, path: Path) -> Path | None:
         """A file, or a folder that holds some."""
         if path.is_dir():
-            return path if any(file.suffix in self.suffixes for file in path.iterdir()) else None
+            return path if any(suffix_of(file) in self.suffixes for file in _shown(path.iterdir())) else None
         return super().claim(path)
 
     @abstractmethod
@@ -141,8 +141,8 @@ class TableFormat(ApartColumnFormat):
     def _tables_in(self, folder: Path) -> list[Path]:
         """The files of a folder; InputError where it has tables of other formats too."""
         suffixes = {s for each in FORMATS.values() if isinstance(each, TableFormat) for s in each.suffixes}
-        files = [file for file in list_folder(folder, inside=folder) if file.suffix in suffixes]
-        kinds = sorted({file.suffix for file in files})
+        files = [file for file in _shown(list_folder(folder, inside=folder)) if suffix_of(file) in suffixes]
+        kinds = sorted({suffix_of(file) for file in files})
         if not set(kinds) <= set(self.suffixes):
             raise InputError(
                 f"{folder}: has tables of several kinds ({', '.join(kinds)}); put each in a folder"
@@ -150,13 +150,12 @@ class TableFormat(ApartColumnFormat):
         return files
 
     def _others_in(self, folder: Path) -> list[str]:
-        """Names of what may hold steps in a folder and is not read: ``b.csv.gz``, ``C.CSV``, folders."""
+        """Names of what may hold steps in a folder and is not read: ``b.csv.gz``, folders."""
         suffixes = {suffix for each in FORMATS.values() for suffix in each.suffixes}
         return [
             file.name
-            for file in list_folder(folder, inside=folder)
-            if file.suffix not in self.suffixes
-            and not file.name.startswith(".")
+            for file in _shown(list_folder(folder, inside=folder))
+            if suffix_of(file) not in self.suffixes
             and (file.is_dir() or {each.lower() for each in file.suffixes} & suffixes)
         ]
 
@@ -338,6 +337,11 @@ def _concatenate(parts: Sequence[Column], path: Path, name: str) -> np.ndarray:
     if name == TIME and len({array.dtype.kind == "M" for array in arrays}) != 1:
         arrays = [np.full(len(array), np.nan) for array in arrays]
     return np.concatenate(arrays)
+
+
+def _shown(files: Iterable[Path]) -> Iterator[Path]:
+    """Files that are not hidden, as those are that macOS writes beside others (``._a.csv``)."""
+    return (file for file in files if not file.name.startswith("."))
 
 
 def _is_number(value: str) -> bool:
