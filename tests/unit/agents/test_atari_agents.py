@@ -153,16 +153,17 @@ def test_an_episode_does_not_depend_on_the_others_beside_it(dataset):
     agent, _ = make("dt_atari", dataset)
 
     def play(number):
-        return evaluate(
-            agent.policy([5.0]),
-            ENV_ID,
-            target_returns=[5.0],
-            num_episodes=number,
-            seed=3,
-            max_episode_steps=40,
-        )[0]
+        """The evaluation, and what was done in its first episode: hardly anything is scored in 40 steps."""
+        policy, acted = agent.policy([5.0]), []
+        act = policy.act
+        policy.act = lambda seen: acted.append(act(seen)) or acted[-1]
+        (found,) = evaluate(
+            policy, ENV_ID, target_returns=[5.0], num_episodes=number, seed=3, max_episode_steps=40
+        )
+        return found, [int(actions[0]) for actions in acted]
 
-    two, one = play(2), play(1)
+    (two, beside), (one, alone) = play(2), play(1)
+    assert beside == alone and len(set(alone)) > 1
     assert two.episode_returns[:1] == one.episode_returns and two.env_seeds[:1] == one.env_seeds
 
 

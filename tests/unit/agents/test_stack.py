@@ -163,12 +163,18 @@ def test_in_single_precision_only_the_order_of_sums_is_another():
 
 def test_in_bfloat16_a_stack_learns_as_its_runs_do():
     alone, stacked = (make_runs("random", precision="bf16", dropout=0.0) for _ in range(2))
+    exact = make_runs("random", dropout=0.0)
     stack = DecisionTransformer.stack([agent for agent, _ in stacked])
     for _ in range(3):
-        expected = [agent.update(sampler.sample()) for agent, sampler in alone]
-        metrics = stack.update(together([sampler.sample() for _, sampler in stacked]))
-        for run, wanted in enumerate(expected):
-            assert float(metrics["train/loss"][run]) == pytest.approx(float(wanted["train/loss"]), rel=0.02)
+        expected, unrounded = (
+            [float(agent.update(sampler.sample())["train/loss"]) for agent, sampler in runs]
+            for runs in (alone, exact)
+        )
+        losses = stack.update(together([sampler.sample() for _, sampler in stacked]))["train/loss"].tolist()
+        assert losses == pytest.approx(expected, rel=0.02)
+        assert all(
+            one != pytest.approx(other, rel=1e-5) for one, other in zip(losses, unrounded, strict=True)
+        )
 
 
 @pytest.mark.parametrize("draws", ["auto", "counter"])

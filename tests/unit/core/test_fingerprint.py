@@ -36,5 +36,5 @@ def test_a_folder_is_all_of_its_files(tmp_path):
 
 
 def test_what_is_not_there_is_refused(tmp_path):
-    with pytest.raises(UserError, match="nothing"):
+    with pytest.raises(UserError, match="nothing: no such file"):
         fingerprint(tmp_path / "nothing")

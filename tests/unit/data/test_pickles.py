@@ -204,11 +204,11 @@ def test_one_array_used_thousands_of_times_is_refused(tmp_path):
 def test_a_pickle_that_takes_forever_is_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr("chibit.data.readers.pickles._MAX_SECONDS", 1)
     path = tmp_path / "slow.pkl"
-    # A list of lists of lists: comparing its parts for the dictionary's key takes 2^60 steps.
+    # A tuple of tuples of tuples: to hash it for the dictionary's key takes 2^60 steps.
     path.write_bytes(
-        b"(lp0\n" + b"".join(b"0(g%d\ng%d\ntp%d\n" % (i, i, i + 1) for i in range(60)) + b"(g60\nI1\nd."
+        b"(tp0\n" + b"".join(b"0(g%d\ng%d\ntp%d\n" % (i, i, i + 1) for i in range(60)) + b"(g60\nI1\nd."
     )
-    with pytest.raises(DamagedFileError, match="refused"):
+    with pytest.raises(DamagedFileError, match=r"reading it ended with (signal \d+|no end in sight)"):
         read(path)
 
 

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from baseline_toys import CONTINUOUS, DISCRETE, identity_data, small_agent
 from chibit.agents import make_agent
 from chibit.agents.dt.config import DecisionTransformerConfig
 from chibit.core.runtime import Runtime
+from chibit.data.normalizer import StateNormalizer
 from chibit.models.gpt import GPTShape
 from chibit.training.held_out import HELD_OUT_ROWS, HeldOut, HeldOutError
 
@@ -36,7 +38,9 @@ def test_it_is_that_of_the_policy_on_rows_that_arms_share(name, changes):
         assert error == pytest.approx(np.square(played - logged).mean(), rel=1e-5)
     elif name == "discrete_bc":
         assert key == "held_out/action_error"
-        assert 0 < error < 3
+        states = torch.from_numpy(StateNormalizer.from_spec(data.spec)(np.asarray(data.observations)[rows]))
+        expected = F.cross_entropy(agent.actor(states), torch.from_numpy(logged))
+        assert error == pytest.approx(expected.item(), rel=1e-5)
     else:
         assert key == "held_out/action_mismatch"
         assert error == pytest.approx((played != logged).mean())
@@ -47,8 +51,10 @@ def test_stacked_states_are_judged_by_their_last_action():
     agent.actor.mlp.layers[-1].weight.data.zero_()
     agent.actor.mlp.layers[-1].bias.data.fill_(100.0)
     data = identity_data(False)
-    error = HeldOutError(agent, data, seed=0)()
-    assert 0.5 < error < np.square(1.0 - np.asarray(data.actions)).max() + 1e-6
+    held_out = HeldOutError(agent, data, seed=0)
+    last = torch.cat([batch.rows + batch.attention_mask.sum(1) - 1 for batch in held_out.batches])
+    assert len(last) == HELD_OUT_ROWS
+    assert held_out() == pytest.approx(np.square(1.0 - np.asarray(data.actions)[last]).mean(), rel=1e-5)
 
 
 @pytest.mark.parametrize("name", ["bc", "dt", "iql", "discrete_bc", "rem"])

@@ -98,14 +98,16 @@ def test_sizes_are_those_of_table_9() -> None:
 
 
 @pytest.mark.parametrize(
-    ("decay", "middle", "end"), [("linear", 0.6, 0.2), ("cosine", 0.6, 0.2), ("constant", 1.0, 1.0)]
+    ("decay", "quarter", "middle", "end"),
+    [("linear", 0.8, 0.6, 0.2), ("cosine", 0.8828, 0.6, 0.2), ("constant", 1.0, 1.0, 1.0)],
 )
-def test_decay_ends_at_the_final_fraction(decay: str, middle: float, end: float) -> None:
+def test_decay_ends_at_the_final_fraction(decay: str, quarter: float, middle: float, end: float) -> None:
     config = PretrainConfig(
         learning_rate=1.0, num_steps=200, warmup_steps=100, decay=decay, final_fraction=0.2
     )  # type: ignore[arg-type]
     assert config.learning_rate_at(49) == pytest.approx(0.5)
-    assert config.learning_rate_at(150) == pytest.approx(middle, abs=0.01)
+    assert config.learning_rate_at(125) == pytest.approx(quarter, abs=1e-4)  # half way all curves meet
+    assert config.learning_rate_at(150) == pytest.approx(middle)
     assert config.learning_rate_at(200) == pytest.approx(end)
 
 
