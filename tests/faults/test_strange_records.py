@@ -96,7 +96,7 @@ def test_a_finished_run_whose_result_is_strange(run, capsys, keys, value):
 )
 def test_a_description_is_checked_by_every_command(run, capsys, verb, key, value):
     change(run, "config.json", key, value=value)
-    assert_damaged(capsys, line(verb, run), "config.json", key)
+    assert_damaged(capsys, line(verb, run), f"config.json.{key}: ")
 
 
 @pytest.mark.parametrize("verb", [TRAIN, SHOW, EVALUATE, EXPORT])

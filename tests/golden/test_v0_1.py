@@ -52,9 +52,10 @@ def test_a_run_is_reported(folder, capsys):
     assert main(["report", "run", "--out", "page"]) == 0
     result = json.loads(Path("run/result.json").read_text())
     [row] = [row for row in result["scores"] if row["target_return"] == -200.0]
-    text = Path("page/report.md").read_text() + capsys.readouterr().out
-    assert "random" in text
-    assert f"{-row['last4']:,.0f}" in text.replace("1633", "1,633")
+    score = f"{row['last4']:,.0f}".replace("-", "\N{MINUS SIGN}")
+    assert f"Random init reaches a return of {score} on data" in Path("page/report.md").read_text()
+    printed = capsys.readouterr().out
+    assert "Random init" in printed and score in printed
 
 
 def test_a_run_is_evaluated_and_exported(folder, capsys):

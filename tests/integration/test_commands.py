@@ -144,15 +144,19 @@ def test_an_exported_policy_acts_as_the_run_does(run, tmp_path):
     assert main(["export", str(run), "--out", str(tmp_path / "policy"), "--target-return", "-200"]) == 0
     policy = chibit.Policy.from_pretrained(tmp_path / "policy")
     assert policy.target_return == -200
+    of_the_run = chibit.Policy.from_pretrained(run, target_return=-200)
     env = gym.make("Pendulum-v1")
     observation, _ = env.reset(seed=0)
     policy.reset()
+    of_the_run.reset()
     for _ in range(5):
         action = policy.act(observation)
         assert action.shape == (1,)
         assert np.abs(action).max() <= 2.0
+        np.testing.assert_allclose(action, of_the_run.act(observation), rtol=1e-5)
         observation, reward, terminated, truncated, _ = env.step(action)
-        policy.observe(np.array([reward]), np.array([terminated or truncated]))
+        for each in (policy, of_the_run):
+            each.observe(np.array([reward]), np.array([terminated or truncated]))
     env.close()
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from chibit.agents import make_agent
 from chibit.agents.dt.agent import DecisionTransformer
@@ -16,7 +17,9 @@ from chibit.agents.dt.config import DecisionTransformerConfig
 from chibit.core.runtime import Runtime, seed_torch
 from chibit.data.dataset import TrajectoryDataset
 from chibit.data.load import load_dataset
+from chibit.losses.similarity import spherical_kmeans
 from chibit.models.gpt import GPTConfig
+from chibit.models.initializers import load_initializer
 from chibit.models.language_model import LanguageModel, LanguageModelConfig, save_language_model
 
 STEPS = 30
@@ -114,5 +117,13 @@ def test_similarity_to_the_words_of_a_wrapped_model(
     sources: dict[str, str], dataset: TrajectoryDataset
 ) -> None:
     agent = agent_of(dataset, initializer=sources["hf"], similarity_weight=0.1, num_clusters=8)
-    metrics = agent.update(agent.sampler(dataset, np.random.default_rng(0)).sample())
-    assert -1.0 <= metrics["train/similarity_loss"] <= 1.0
+    batch = agent.sampler(dataset, np.random.default_rng(0)).sample()
+    words = load_initializer(sources["hf"]).token_embeddings
+    assert words is not None and words.shape == (30, 24)
+    centers = spherical_kmeans(words, 8)
+    with torch.no_grad():
+        tokens = agent.model.embed(batch.returns_to_go, batch.states, batch.actions, batch.timesteps)
+    real = tokens[batch.attention_mask.repeat_interleave(3, dim=1)]
+    cosines = F.normalize(real, dim=-1) @ F.normalize(centers, dim=-1).T
+    expected = -cosines.max(-1).values.mean().item()
+    assert agent.update(batch)["train/similarity_loss"] == pytest.approx(expected, rel=1e-4)

@@ -90,7 +90,7 @@ def test_minari_and_numpy_read_what_was_written(tmp_path, home, write_hdf5, hopp
     loaded = minari.MinariDataset(tmp_path / "hopper-v0" / "data")
     assert loaded.total_steps == len(hopper_columns["rewards"])
     assert np.allclose(loaded[0].observations[0], hopper_columns["observations"][0])
-    assert loaded.env_spec is not None or loaded.eval_env_spec.id == "Hopper-v4"
+    assert loaded.env_spec.id == "Hopper-v4"
     lost = convert(path, tmp_path / "hopper.npz", "npz", progress=False)
     assert lost == ("d4rl_physics was True and is False",)
     with np.load(tmp_path / "hopper.npz") as archive:

@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from chibit.core.errors import ResourceError
+from chibit.core.errors import InputError, ResourceError
 from chibit.data.fetch import download
 
 CONTENT = np.random.default_rng(0).bytes(1_000_000)
@@ -173,7 +173,7 @@ def test_a_silent_server_is_given_up(server, tmp_path, monkeypatch):
 
 def test_a_folder_that_is_a_file_is_refused(server, tmp_path):
     (tmp_path / "in_the_way").write_text("")
-    with pytest.raises((ResourceError, ValueError), match="in_the_way"):
+    with pytest.raises(InputError, match="in_the_way is a file and in the way of this folder"):
         fetch(server, tmp_path / "in_the_way" / "file")
 
 

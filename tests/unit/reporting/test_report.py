@@ -105,9 +105,13 @@ def test_a_study_without_a_finished_run_still_says_why(tmp_path, runs):
 
 
 def test_options_reach_the_numbers(study):
-    assert "lower than ChibiT" in shown(study, baseline="chibit") or "and ChibiT" in shown(
-        study, baseline="chibit"
-    )
+    assert "ChibiT scores 3.3 points higher than Random init" in shown(study)
+    assert "Random init scores 3.3 points lower than ChibiT" in shown(study, baseline="chibit")
+    rows = list(csv.DictReader(io.StringIO(build_report(study, formats=["csv"]).csv.read_text())))
+    for target in (3600, 1800):
+        wanted = [float(row["last4"]) for row in rows if float(row["target_return"]) == target]
+        means = [sum(wanted[i : i + 2]) / 2 for i in (0, 2)]
+        assert all(f"{mean:.1f} \u00b1 " in shown(study, target=target) for mean in means)
     assert (
         "highest mean over all arms"
         in build_report(study, target="best", formats=["md"]).markdown.read_text()
