@@ -2,7 +2,9 @@
 
 import json
 import re
+from collections import defaultdict
 
+import numpy as np
 import pytest
 
 from chibit.reporting.analysis import analyze
@@ -32,7 +34,16 @@ def test_lengths_have_a_panel_and_curves_the_line_of_chance(study):
     page = render_page(analyze(read_study(study)), {}, is_beside_runs=False)
     panels = re.findall(r'aria-label="Success by length: ([^"]*)"', page)
     assert len(panels) == 1  # the T-maze in two lengths; the key in one
-    assert re.fullmatch(r"(.+ [\d.]+ and [\d.]+; ){1}.+ [\d.]+ and [\d.]+\.", panels[0])
+    scores = defaultdict(list)
+    for path in study.glob("*/result.json"):
+        config = json.loads(path.with_name("config.json").read_text())
+        first = json.loads(path.read_text())["scores"][0]
+        scores[config["arm"], config["config"]["data"]].append(first["last4"])
+    means = {
+        arm: " and ".join(f"{np.mean(scores[arm, f'tmaze-{length}-expert']):.1f}" for length in (15, 50))
+        for arm in ("dt_last20", "discrete_bc")
+    }
+    assert panels[0] == f"DT, last 20 steps {means['dt_last20']}; BC {means['discrete_bc']}."
     assert page.count("Dashed: the best that is reached without memory.") == 2
 
 

@@ -320,11 +320,12 @@ def test_going_on_from_a_model(tmp_path: Path) -> None:
 
 
 def test_all_positions_are_trained(tmp_path: Path) -> None:
-    run(replace(TINY, num_steps=30, evaluate_every=0, weight_decay=0.0), tmp_path / "run")
-    torch.manual_seed(0)
     vocab = LanguageModelConfig(gpt=TINY.gpt, vocab_size=6, n_positions=32)
-    start = LanguageModel(vocab).positions.weight
-    moved = (load_language_model(tmp_path / "run" / "language_model").positions.weight - start).abs().amax(-1)
+    source = save_language_model(LanguageModel(vocab), tmp_path / "start")
+    config = replace(TINY, initializer=str(source), num_steps=30, evaluate_every=0, weight_decay=0.0)
+    run(config, tmp_path / "run")
+    start, end = (load_language_model(path) for path in (source, tmp_path / "run" / "language_model"))
+    moved = (end.positions.weight - start.positions.weight).abs().amax(-1)
     assert bool((moved > 0).all())
 
 
@@ -389,10 +390,17 @@ def test_wikitexts_own_validation_set_is_taken_where_the_vocabulary_is_its_own_a
 def test_text_samples_are_text(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("one two three four five " * 200)
     config = replace(
-        TINY, corpus=str(tmp_path / "train.txt"), tokenizer="bpe:280", num_steps=60, evaluate_every=30
+        TINY,
+        corpus=str(tmp_path / "train.txt"),
+        tokenizer="bpe:280",
+        num_steps=60,
+        evaluate_every=30,
+        sample_tokens=20,
     )
     run(config, tmp_path / "run")
-    assert any(word in (tmp_path / "run" / "train.log").read_text() for word in ("one", "two", "three"))
+    lines = (tmp_path / "run" / "train.log").read_text().splitlines()
+    samples = [line.partition("perplexity ")[2].partition("; ")[2] for line in lines if "perplexity " in line]
+    assert {"one", "two", "three", "four", "five"} & set(samples[-1].split())
 
 
 def test_too_many_candidates_are_refused(tmp_path: Path) -> None:
