@@ -166,7 +166,7 @@ def test_hand_written_pickles_are_refused(tmp_path, code):
 @pytest.mark.parametrize("protocol", [2, 5])
 def test_arrays_of_anything_but_numbers_are_refused(array, kind, protocol):
     data = pickle.dumps([{"observations": array}], protocol=protocol)
-    with pytest.raises(kind):
+    with pytest.raises(kind, match="expected plain numbers|of a malformed shape"):
         read_trajectories(io.BytesIO(data))
 
 
@@ -184,7 +184,12 @@ def test_memory_is_limited(tmp_path):
     for index, code in enumerate((terabyte, eight, mutable)):
         path = tmp_path / f"large{index}.pkl"
         path.write_bytes(code)
-        with pytest.raises(DamagedFileError, match="refused"):
+        limited = (
+            sys.platform == "linux"
+        )  # elsewhere what there is not is not asked for, or asked for in vain
+        with pytest.raises(
+            DamagedFileError, match="more memory than its size allows" if limited else "refused"
+        ):
             read(path)
 
 

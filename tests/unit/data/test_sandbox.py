@@ -5,6 +5,8 @@ import sys
 import pytest
 
 from chibit.core.errors import DamagedFileError, InputError, ResourceError
+from chibit.data.load import load_dataset
+from chibit.data.readers import sandbox
 from chibit.data.readers.sandbox import run_apart
 
 pytestmark = pytest.mark.apart
@@ -43,3 +45,16 @@ def test_its_end_decides_the_refusal(tmp_path, code, kind, message):
 def test_one_that_waits_for_ever_is_ended(tmp_path):
     with pytest.raises(DamagedFileError, match="file: refused: reading it ended with no end in sight"):
         run("time.sleep(60)", tmp_path, max_seconds=0.05)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps a limit of the address space")
+def test_a_reader_has_the_memory_that_it_is_given_and_no_more(write_hdf5, hopper_columns, home, monkeypatch):
+    path = write_hdf5(hopper_columns)
+    with monkeypatch.context() as small:
+        small.setattr(sandbox, "_BASE_BYTES", 1 << 20)
+        small.setattr(sandbox, "memory_budget", lambda: 0)
+        with pytest.raises(
+            DamagedFileError, match="refused: reading it ended|more memory than any such file"
+        ):
+            load_dataset(path, progress=False)
+    assert load_dataset(path, progress=False).num_steps

@@ -38,7 +38,7 @@ def test_a_run_in_a_process_of_the_pool_is_interrupted_and_saves(tmp_path):
         pool.interrupt()  # an idle process goes on
         pool.submit(Task(config=config, path=tmp_path / "run", study="s"))
         ended = []
-        for _ in range(300):
+        for _ in range(3_000):
             ended = pool.collect(0.1)
             if ended:
                 break
