@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+import chibit
 import chibit.cli
 from chibit.cli import main
 
@@ -86,7 +87,7 @@ def test_module_is_the_command_line():
     done = subprocess.run(
         [sys.executable, "-m", "chibit", "--version"], capture_output=True, text=True, check=True
     )
-    assert done.stdout.strip()
+    assert done.stdout.strip() == chibit.__version__
 
 
 def test_a_current_folder_that_is_gone_is_named(tmp_path, monkeypatch, capsys):
