@@ -158,6 +158,9 @@ class TestScores:
         assert score_arrivals(collect_scores(read_study(tmp_path))) is None
         runs.write_run(tmp_path / "one", "dt", HOPPER, 0, num_evaluations=1)
         assert score_arrivals(collect_scores(read_study(tmp_path / "one"))) is None
+        more = {"num_evaluations": 2, "settings": {"num_steps": 5_000}}
+        runs.write_run(tmp_path / "one", "dt", HOPPER, 1, **more)  # beside a run of several there are
+        assert score_arrivals(collect_scores(read_study(tmp_path / "one"))).horizons == {HOPPER: 5_000}
 
 
 @pytest.fixture
