@@ -133,7 +133,9 @@ def test_a_study_of_shares_has_its_crossover(study):
 
 
 def test_the_verdict_says_where_the_sign_changes(study):
-    [also] = analyze(read_study(study)).verdict.also
+    verdict = analyze(read_study(study)).verdict
+    [also] = verdict.also
+    assert "; paired by seed, 3 shares of 1 data set, at least 5 seeds." in verdict.basis
     assert also.startswith("ChibiT − Random init on hopper-medium-replay: the sign changes at ")
     assert also.endswith(" of the episodes.")
 

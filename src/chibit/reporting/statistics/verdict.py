@@ -421,7 +421,9 @@ def _basis(scores: Scores, target: TargetChoice, datasets: Sequence[str], seeds:
     if seeds == 0:
         return f"{start}."
     pairing = "paired by seed, " if paired else ""
-    sets = datasets[0] if len(datasets) == 1 else f"{len(datasets)} data sets"
+    sources = {run.provenance["data_hash"] for run in scores.study.runs if run.dataset in datasets}
+    kind = "data sets" if len(sources) == len(datasets) else f"shares of {count(len(sources), 'data set')}"
+    sets = datasets[0] if len(datasets) == 1 else f"{len(datasets)} {kind}"
     least = "" if len(datasets) == 1 else "at least "
     return f"{start}; {pairing}{sets}, {least}{count(seeds, 'seed')}."
 
