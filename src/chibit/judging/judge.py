@@ -226,12 +226,13 @@ class Judge:
     def _notes(self) -> Iterator[str]:
         train, spec = self._train, self._train.spec
         num_cut = int((~train.episode_ends[:, 0]).sum())
+        are_single = bool(train.terminations.all())  # decisions after which nothing comes
         if train.final_observations is None and num_cut:
             yield (
                 f"what follows the last step of {count(num_cut, 'truncated episode')} is not known: these "
                 "steps are left out of the dynamics"
             )
-        if train.final_observations is None and num_cut < train.num_episodes:
+        if train.final_observations is None and num_cut < train.num_episodes and not are_single:
             yield (
                 "what the last actions led to is not known: terminations are learned from the state and the "
                 "action before them"
@@ -259,7 +260,7 @@ class Judge:
                 f"up to {test.noise:.0%} of the variance of rewards is taken for noise, as the model leaves "
                 "it unexplained where it was learned; a system that it cannot learn looks the same"
             )
-        if self.config.horizon is None and spec.env_id is None:
+        if self.config.horizon is None and spec.env_id is None and not are_single:
             yield (
                 f"the time limit is not known: episodes in the model are cut after the log's longest, "
                 f"{count(spec.max_episode_steps, 'step')}"
@@ -412,10 +413,15 @@ def check_log(dataset: TrajectoryDataset, held_out: TrajectoryDataset | None) ->
             f"{spec.name}: every reward is {format_number(float(rewards[0]))}, on which no model can be "
             "tested; give rewards that say what is wanted"
         )
-    if dataset.final_observations is None and dataset.num_steps == dataset.num_episodes:
+    if (
+        dataset.final_observations is None
+        and dataset.num_steps == dataset.num_episodes
+        and not dataset.terminations.all()
+    ):
         raise InputError(
-            f"{spec.name}: its episodes have one step and no next observation, so that nothing is known of "
-            "where actions lead; record it (next_observations), or compare the held-out action errors"
+            f"{spec.name}: its episodes are cut after one step and have no next observation, so that nothing "
+            "is known of where actions lead; record it (next_observations), say so where one step is all "
+            "(terminations), or compare the held-out action errors"
         )
     if held_out is not None:
         names = ("observation_shape", "act_dim", "num_actions")

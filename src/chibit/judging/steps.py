@@ -33,7 +33,8 @@ class Steps:
     next_states: np.ndarray
     """(N, S) of the same kind."""
     is_known: np.ndarray
-    """(N,) bool, whether `next_states` is: not after an episode's end where the data hold none."""
+    """(N,) bool, whether `next_states` is: not after an episode's end where the data hold none, unless all
+    episodes end with their only step."""
     terminations: np.ndarray
     """(N,) bool."""
 
@@ -56,6 +57,8 @@ def read_steps(dataset: TrajectoryDataset) -> Steps:
     last = dataset.episode_starts[1:] - 1
     if dataset.final_observations is None:
         following[last], is_known[last] = states[last], False
+        if not is_known.any() and dataset.terminations.all():
+            is_known[:] = True  # single decisions: nothing follows, and only rewards are to be learned
     else:
         following[last] = dataset.final_observations
     return Steps(

@@ -312,8 +312,24 @@ def test_a_log_of_which_nothing_can_be_learned_is_refused(tmp_path, changes, num
 
 def test_steps_that_lead_nowhere_known_are_refused(tmp_path):
     log = make_log(tmp_path, 30, 1, next_observations=None)
-    with pytest.raises(InputError, match="one step and no next observation"):
+    with pytest.raises(InputError, match="cut after one step and have no next observation"):
         Judge(log, config=TINY, cache=tmp_path)
+
+
+def test_single_decisions_are_judged_by_their_rewards(tmp_path):
+    """As of an ad server: nothing follows, and nothing is asked of what follows."""
+    arrays = columns(400, 1)
+    arrays |= {"rewards": arrays["observations"][:, 0] + arrays["actions"][:, 0]}
+    arrays |= {"terminations": arrays["truncations"], "truncations": arrays["terminations"]}
+    del arrays["next_observations"]
+    judge = Judge(chibit.from_arrays(**arrays, name="ads", cache=tmp_path), config=SETTINGS, cache=tmp_path)
+    assert not judge.log.notes
+    for gain in (0.5, -0.5):
+        judgement = judge(Acts(lambda states, gain=gain: np.full_like(states, gain)))
+        truth = judge._starts.mean() + gain
+        assert not judgement.reasons
+        assert judgement.value.low <= truth <= judgement.value.high
+        assert judgement.value.mean == pytest.approx(truth, abs=0.15)
 
 
 def test_held_out_episodes_of_other_sizes_are_refused_before_anything_is_learned(line_log, tmp_path):
