@@ -11,7 +11,7 @@ from pathlib import Path
 from chibit.core.errors import ResourceError
 from chibit.core.files import extend, flush, make_folder, move, read_regular, resource_error, write_atomic
 from chibit.core.progress import byte_bar
-from chibit.core.temporary import open_locked
+from chibit.core.temporary import open_locked, remove
 
 TIMEOUT_SECONDS = 10.0
 """Silence after which a server counts as unreachable."""
@@ -55,7 +55,7 @@ def download(url: str, target: Path, *, progress: bool = True) -> Path:
                     raise resource_error(part, error) from error
         flush(part)
         move(part, target)
-        _version_file(part).unlink(missing_ok=True)
+        remove(_version_file(part))
         flush(target.parent)
     return target
 
