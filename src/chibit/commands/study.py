@@ -208,10 +208,8 @@ def _fixed(arguments: StudyArguments, entry: StudyEntry, folder: Path) -> Regist
         negligible=entry.negligible,
         until_half_width=arguments.until_half_width,
     )
-    width_alone = Registration(until_half_width=asked.until_half_width)
-    before = holding(folder, width_alone)
-    is_first = replace(before, until_half_width=None) == Registration()
-    if is_first and asked != width_alone and any(folder.glob("*/result.json")):
+    before = holding(folder, Registration(until_half_width=asked.until_half_width))
+    if before.fixes_nothing and not asked.fixes_nothing and any(folder.glob("*/result.json")):
         make_console(stderr=True).print(
             f"{folder}: it has results already, so that what is compared cannot be fixed beforehand any more "
             f"and is not called registered; a {FILE} from before the first run belongs there",

@@ -301,3 +301,10 @@ def test_interruption_leaves_no_half_corpus(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(KeyboardInterrupt):
         load_corpus(tmp_path, cache=tmp_path / "cache", progress=False)
     assert list((tmp_path / "cache" / "corpora").iterdir()) == []
+
+
+def test_suffixes_of_text_may_be_in_upper_case(tmp_path):
+    (tmp_path / "A.TXT").write_text("one document")
+    (tmp_path / "B.JSONL").write_text('{"text": "first"}\n{"text": "second"}\n')
+    assert len(list(read_text_file(tmp_path / "B.JSONL"))) == 2
+    assert find_text(tmp_path).size == sum(path.stat().st_size for path in tmp_path.iterdir())

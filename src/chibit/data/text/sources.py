@@ -81,7 +81,7 @@ def find_text(source: str | Path) -> TextSource:
 
 
 def _is_text(path: Path) -> bool:
-    return path.name.removesuffix(".gz").endswith(SUFFIXES)
+    return path.name.lower().removesuffix(".gz").endswith(SUFFIXES)
 
 
 def read_text_file(path: Path) -> Iterator[TextPiece]:
@@ -92,8 +92,8 @@ def read_text_file(path: Path) -> Iterator[TextPiece]:
     """
     try:
         with open_regular(path) as raw:
-            file: IO[bytes] = gzip.GzipFile(fileobj=raw) if path.suffix == ".gz" else raw  # type: ignore[assignment]
-            if path.name.removesuffix(".gz").endswith(".jsonl"):
+            file: IO[bytes] = gzip.GzipFile(fileobj=raw) if path.suffix.lower() == ".gz" else raw  # type: ignore[assignment]
+            if path.name.lower().removesuffix(".gz").endswith(".jsonl"):
                 yield from _read_lines(path, file, raw)
             else:
                 yield from _read_plain(path, file, raw)

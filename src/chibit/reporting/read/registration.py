@@ -42,6 +42,11 @@ class Registration(Checked):
         if any(arm == reference for arm, reference in self.comparisons):
             raise InputError("comparisons: an arm cannot be compared with itself")
 
+    @property
+    def fixes_nothing(self) -> bool:
+        """Whether it says nothing of what is compared; the half-width alone says when to stop."""
+        return replace(self, until_half_width=None) == Registration()
+
 
 def read_registration(folder: Path) -> Registration:
     """What a folder's ``study.json`` says; nothing is registered where there is none.
@@ -78,9 +83,8 @@ def holding(folder: Path, registration: Registration) -> Registration:
         before = read_registration(folder)
     except Refused as refusal:
         raise InputError(f"{folder}: {refusal.reason}; restore the file or remove it") from refusal
-    is_first = replace(before, until_half_width=None) == Registration()
     width = registration.until_half_width or before.until_half_width
-    return replace(registration if is_first else before, until_half_width=width)
+    return replace(registration if before.fixes_nothing else before, until_half_width=width)
 
 
 def register(folder: Path, registration: Registration) -> Registration:
