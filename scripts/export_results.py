@@ -21,7 +21,7 @@ from chibit.core.config import read_json
 from chibit.core.errors import UserError
 from chibit.core.files import make_folder, write_atomic
 from chibit.core.run_dir import RunDir, dump
-from chibit.reporting.read.registration import FILE
+from chibit.reporting.read.registration import FILE, holding, read_registration, register
 
 KEPT_METRICS = ("step", "seconds", "train/loss", "train/action_loss", "held_out/action_error")
 
@@ -57,6 +57,14 @@ def keep(path: Path, out: Path) -> None:
     write_atomic(out / "result.json", dump(run.result(), indent=1))
 
 
+def keep_registration(study: Path, out: Path) -> None:
+    """Copy what the study fixed beforehand; what is kept already is not replaced by something else."""
+    fixed = read_registration(study)
+    if holding(out, fixed) != fixed:
+        raise SystemExit(f"{out / FILE}: differs from {study / FILE}, and is what was fixed first")
+    register(out, fixed)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -68,11 +76,10 @@ def main() -> None:
     if not finished:
         raise SystemExit(f"{arguments.study}: no finished run")
     folder = arguments.out / arguments.study.name
+    keep_registration(arguments.study, folder)
     new = [path for path in finished if not (folder / path.name / "result.json").exists()]
     for path in new:
         keep(path, folder / path.name)
-    if (registered := arguments.study / FILE).is_file():
-        write_atomic(folder / FILE, dump(read_json(registered), indent=1) + "\n")
     print(f"{folder}: {len(new)} of {len(finished)} finished runs are new")
 
 

@@ -102,6 +102,8 @@ def fit(
     for name, path in (("out", out), ("init_from", settings.get("init_from", ""))):
         if not isinstance(path, str | Path | None):
             raise refusal(name, path, "a path")
+    if steps is not None and "num_steps" in settings:
+        raise InputError("steps, num_steps: mean the same; give one")
     arrays = {name: settings.pop(name) for name in _ARRAYS if name in settings}
     reading = {name: settings.pop(name) for name in _READING if name in settings}
     more = settings.pop("more_data", ())

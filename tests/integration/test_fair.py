@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from chibit.agents import AGENTS
+from chibit.core.config import to_json
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.run_dir import RunDir
 from chibit.data.load import load_dataset
@@ -297,6 +298,12 @@ def test_kept_results_are_runs_that_are_skipped_and_reported_without_the_folders
     ]
     assert not (kept / "checkpoints").exists()
     assert read_registration(tmp_path / "back" / "s").comparisons == (("chibit", "random"),)
+    other = {"schema": 1, **to_json(Registration(comparisons=(("random", "chibit"),)))}
+    (tmp_path / "back" / "s" / "study.json").write_text(json.dumps(other))
+    command = [sys.executable, str(script), str(tmp_path / "back" / "s"), "--out", str(tmp_path / "kept")]
+    refused = subprocess.run(command, capture_output=True, text=True)
+    assert refused.returncode and "study.json: differs from" in refused.stderr
+    assert read_registration(tmp_path / "kept" / "s").comparisons == (("chibit", "random"),)
     again = train(config, tmp_path / "back" / "s" / path.name, study="s", progress=False)
     assert again == result and not (tmp_path / "back" / "s" / path.name / "checkpoints").exists()
     curves = read_run(kept).curves

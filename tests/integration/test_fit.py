@@ -55,6 +55,8 @@ def test_three_lines_train_and_act(arrays):
     assert (config["arm"], config["config"]["agent"]["n_layer"], config["config"]["data"]) == (
         "random", 1, str(dataset.folder),
     )  # fmt: skip
+    with pytest.raises(InputError, match="steps, num_steps: mean the same"):
+        chibit.fit(dataset, "random", steps=3, num_steps=4, out="runs/y", **SMALL)
     again = chibit.fit(str(dataset.folder), "random", steps=3, seed=0, out="runs/x", **SMALL)
     assert np.array_equal(again.policy.act(arrays["observations"][0]), action)
     assert main(["export", "runs/x", "--out", "policy", "--no-video"]) == 0  # a run as any other
