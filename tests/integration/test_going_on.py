@@ -14,6 +14,7 @@ import chibit
 from chibit.agents import AGENTS
 from chibit.cli import main
 from chibit.core.errors import DamagedFileError, InputError
+from chibit.data.environment import evaluate_in
 from chibit.data.mix import mix
 from chibit.data.samplers.transitions import TransitionSampler
 from chibit.data.samplers.windows import WindowSampler
@@ -388,6 +389,18 @@ def test_mixed_data_of_other_physics_say_which_they_are_evaluated_with():
     mixed = mix([first, second])
     assert mixed.spec.d4rl_physics
     assert "of different contact margins in MuJoCo: evaluated with those of old" in mixed.notes
+
+
+def test_mixed_data_of_other_environments_have_the_score_of_the_one_they_are_evaluated_in():
+    one, other, none = (arrays(seed, num_actions=1) for seed in range(3))
+    swing = chibit.from_arrays(**one, env_id="Pendulum-v1", score_reference=(-1500.0, -150.0), name="swing")
+    same = chibit.from_arrays(**other, name="same", score_reference=(0.0, 7.0))
+    bare = chibit.from_arrays(**none, name="bare")
+    assert mix([swing, swing]).spec.score_reference == (-1500.0, -150.0)
+    assert evaluate_in(mix([swing, bare]), "Pendulum-v1").spec.score_reference is None
+    assert evaluate_in(mix([swing, same]), "Pendulum-v1").spec.score_reference == (0.0, 7.0)
+    old = dataclasses.replace(swing, spec=dataclasses.replace(swing.spec, d4rl_physics=True))
+    assert "of different contact margins in MuJoCo: evaluated with those of swing" in mix([old, bare]).notes
 
 
 def test_mixed_data_are_trained_on_recorded_and_resumed_exactly(capsys):

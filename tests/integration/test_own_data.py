@@ -1,10 +1,13 @@
 """Environments and data formats of others: the examples of docs/extend.md, from outside of the package."""
 
+import importlib
 import json
+import linecache
 import os
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +19,8 @@ from chibit import make_env
 from chibit.cli import main
 from chibit.core import plugins
 from chibit.core.errors import DamagedFileError, InputError
-from chibit.data.load import load_dataset
+from chibit.data.environment import evaluate_in
+from chibit.data.load import from_arrays, load_dataset
 from chibit.data.readers.base import FORMATS, Format
 from chibit.data.resolve import readable_suffixes
 from chibit.environments.registry import ENVIRONMENTS, register_env
@@ -69,6 +73,47 @@ def test_an_environment_of_ones_own_is_trained_for_evaluated_in_and_scored(folde
     assert last["episode_lengths"] == [20, 20]
     assert last["normalized_score"] == pytest.approx(100 * (np.mean(last["episode_returns"]) - 5) / 15)
     assert main(["evaluate", "run", "--num-episodes", "1"]) == 0
+
+
+def test_an_environment_that_was_defined_anew_is_seen_in_data_that_were_read_before(folder):
+    import my_tank
+
+    class Tank(my_tank.Tank):
+        action_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+    columns = play(make_env("Tank-v0"))
+    np.savez("log.npz", **columns, env_id="Tank-v0")
+
+    def ways():
+        arrays = from_arrays(**columns, env_id="Tank-v0")
+        return [load_dataset("log.npz", progress=False), arrays, load_dataset(store)]
+
+    store = load_dataset("log.npz", progress=False).folder
+    before = ways()
+    register_env("Tank-v0", Tank, max_episode_steps=30, score_reference=(0.0, 30.0))
+    for dataset in (*ways(), evaluate_in(before[0], "Tank-v0")):
+        spec = dataset.spec
+        assert (spec.action_low, spec.action_high, spec.max_episode_steps) == ((-1.0,), (1.0,), 30)
+        assert spec.score_reference == (0.0, 30.0)
+        assert spec.default_target_returns[0] == dataset.episode_returns.max()
+    register_env(
+        "Tank-v0",
+        my_tank.Tank,
+        max_episode_steps=20,
+        score_reference=(5.0, 20.0),
+        target_returns=(20.0, 15.0),
+    )
+    assert [dataset.spec for dataset in ways()] == [dataset.spec for dataset in before]
+    assert load_dataset("log.npz", progress=False).folder == store
+
+
+def test_data_are_read_as_before_where_their_environment_cannot_be_built_any_more(folder):
+    import my_tank  # noqa: F401
+
+    np.savez("log.npz", **play(make_env("Tank-v0")), env_id="Tank-v0")
+    before = load_dataset("log.npz", progress=False)
+    register_env("Tank-v0", lambda: 1 / 0)
+    assert load_dataset("log.npz", progress=False).spec == before.spec
 
 
 def test_a_module_of_ones_own_is_known_to_every_command_and_process(folder):
@@ -148,6 +193,28 @@ def test_a_format_of_ones_own_is_trained_on(folder):
         load_dataset("log.dat")
     with pytest.raises(InputError, match=r"log2\.dat': no such file"):
         load_dataset("log2.dat")
+
+
+@pytest.mark.parametrize("place", ["module", "notebook", "console"])
+def test_a_format_that_was_corrected_reads_anew(folder, monkeypatch, place):
+    Path("log.dat").write_text("observation_0 action_0 reward terminated\n1 2 3 0\n1 2 3 1\n")
+    source = Path("my_dat.py").read_text()
+    wrong = source.replace('table[:, names.index("reward")]', 'table[:, names.index("reward")] + 1')
+    found = []
+    for number, text in enumerate((wrong, source, source)):
+        if place == "module":
+            Path("my_dat.py").write_text(text)
+            sys.modules.pop("my_dat", None)
+            importlib.import_module("my_dat")
+        else:  # a module without a file, whose cells only a notebook keeps
+            monkeypatch.setitem(sys.modules, "cells", types.ModuleType("cells"))
+            if place == "notebook":
+                lines = len(text), None, text.splitlines(keepends=True), f"{place} {number}"
+                monkeypatch.setitem(linecache.cache, f"{place} {number}", lines)
+            exec(compile(text, f"{place} {number}", "exec", dont_inherit=True), vars(sys.modules["cells"]))
+        found.append(load_dataset("log.dat", progress=False))
+        np.testing.assert_array_equal(found[-1].rewards, 4.0 if number == 0 else 3.0)
+    assert (found[1].folder == found[2].folder) == (place != "console")
 
 
 @pytest.mark.parametrize(

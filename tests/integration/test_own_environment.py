@@ -664,3 +664,5 @@ def test_a_version_that_a_library_does_not_have_leaves_data_without_environment(
     dataset = chibit.load_dataset("log.npz", progress=False)
     assert dataset.spec.env_id is None and any("AdroitHandDoor-v77" in note for note in dataset.notes)
     assert not isinstance(ENVIRONMENTS["AdroitHandDoor-v77"], OwnEnvironment)
+    gym.register("AdroitHandDoor-v77", entry_point=Endless)  # as a newer version of it would
+    assert chibit.load_dataset("log.npz", progress=False).spec.env_id == "AdroitHandDoor-v77"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -18,6 +19,7 @@ from chibit.core.formatting import listed
 from chibit.data.bounds import bound_actions, bounded_as
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
 from chibit.data.readers.origin import (
+    FACTS,
     Origin,
     narrower,
     settled_bounds,
@@ -26,7 +28,8 @@ from chibit.data.readers.origin import (
 )
 from chibit.data.readers.recording import Recording
 from chibit.data.spec import ObservationPart
-from chibit.environments.kinds import LibraryEnvironment
+from chibit.data.statistics import best_and_high
+from chibit.environments.kinds import LibraryEnvironment, OwnEnvironment
 from chibit.environments.make import make_env
 from chibit.environments.registry import ENVIRONMENTS, why_unknown
 from chibit.environments.scores import score_reference
@@ -72,12 +75,18 @@ def check_environment(origin: Origin, recording: Recording, where: str) -> Origi
     """
     if origin.env_id is None:
         return origin
+    row = ENVIRONMENTS.get(origin.env_id)
     try:
         facts, parts = _look_at(origin.env_id)
     except InputError as error:
-        if not isinstance(ENVIRONMENTS.get(origin.env_id), LibraryEnvironment):
+        if not isinstance(row, LibraryEnvironment):
             raise
-        return replace(origin, env_id=None, notes=(*origin.notes, str(error)))  # of another version of it
+        unbuilt = origin.provenance | {FACTS: {"id": origin.env_id, "facts": ""}}
+        notes = (*origin.notes, str(error))  # of another version of it
+        return replace(origin, env_id=None, provenance=unbuilt, notes=notes)
+    if isinstance(row, OwnEnvironment):
+        then = {"id": origin.env_id, "facts": _digits(facts, parts)}
+        origin = replace(origin, provenance=origin.provenance | {FACTS: then})
     shape = recording.image_shape or (recording.state_dim,)
     mismatch = facts.mismatch(shape, recording.num_action_columns, is_discrete=recording.is_discrete)
     if mismatch and (origin.env_options or recording.image_shape):
@@ -97,15 +106,52 @@ def evaluate_in(
 ) -> TrajectoryDataset:
     """Take a user's word for the environment of a data set, and for the bounds of its actions if given.
 
-    Raises as `spec_in` and `bound_actions` do.
+    What an environment of the same id says is taken anew where it has changed. Raises as `spec_in` and
+    `bound_actions` do.
     """
-    spec = spec_in(dataset.spec, env_id)
+    is_other = dataset.spec.env_id == env_id and has_changed(dataset)
+    spec = spec_in(_without_environment(dataset) if is_other else dataset.spec, env_id)
     if spec.num_actions is not None:
         return bound_actions(replace(dataset, spec=spec), low, high)
     placed = bounded_as(dataset, spec)
     if low is None and high is None:
         placed = replace(placed, notes=(*placed.notes, *_given_up(dataset, spec)))
     return bound_actions(placed, low, high)
+
+
+def has_changed(dataset: TrajectoryDataset) -> bool:
+    """Whether the environment that data name says something else than when they were converted."""
+    then = dataset.provenance.get(FACTS)
+    if not isinstance(then, dict):
+        return False
+    try:
+        return _digits(*_look_at(str(then.get("id")))) != then.get("facts")
+    except InputError:  # it cannot be built here and now
+        return False
+
+
+def _digits(facts: Spaces, parts: tuple[ObservationPart, ...]) -> str:
+    """Digits that change with what an environment and its row say."""
+    row = ENVIRONMENTS[facts.env_id]
+    said = repr((facts, parts, row.score_reference, row.target_returns))
+    return hashlib.sha256(said.encode()).hexdigest()[:16]
+
+
+def _without_environment(dataset: TrajectoryDataset) -> DatasetSpec:
+    """Describe data by what is in them alone."""
+    spec, actions = dataset.spec, dataset.actions
+    spec = replace(
+        spec,
+        env_id=None,
+        score_reference=None,
+        observation_parts=(),
+        max_episode_steps=int(dataset.episode_lengths.max()),
+        default_target_returns=best_and_high(dataset.episode_returns),
+    )
+    if dataset.is_discrete:
+        return replace(spec, num_actions=int(actions.max()) + 1)
+    low, high = settled_bounds(None, (actions.min(axis=0), actions.max(axis=0)))
+    return replace(spec, action_low=low, action_high=high)
 
 
 def _given_up(dataset: TrajectoryDataset, spec: DatasetSpec) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -19,13 +20,14 @@ from chibit.core.errors import DamagedFileError, InputError, UserError
 from chibit.core.files import check_name
 from chibit.core.fingerprint import fingerprint
 from chibit.core.numbers import as_numbers
+from chibit.core.plugins import address_of
 from chibit.core.temporary import remove
 from chibit.data.bounds import bound_actions, bounds_beside, declared_bounds
 from chibit.data.dataset import TrajectoryDataset
-from chibit.data.readers.base import ColumnFormat, reading_with, suffix_of
+from chibit.data.readers.base import ColumnFormat, code_of, reading_with, suffix_of
 from chibit.data.readers.columns import TIME, Reading, mapping_beside, parse_columns
 from chibit.data.readers.damage import without_damaged
-from chibit.data.readers.origin import UNKNOWN, Origin
+from chibit.data.readers.origin import FACTS, UNKNOWN, Origin
 from chibit.data.readers.recording import Recording, record_columns
 from chibit.data.resolve import (
     Found,
@@ -267,8 +269,9 @@ def list_datasets(*, data_folder: Path | None = None, cache: Path | None = None)
 def _open_kept(folder: Path) -> tuple[TrajectoryDataset | None, Path]:
     """Open a store that was made before, or say where to make it; a damaged one, only a copy, is dropped.
 
-    Data whose environment is known to some commands alone become two stores: what it knows of bounds, time
-    limit and targets is in the one. Whichever was made first is `folder`, and the other is beside it.
+    Data whose environment is known to some commands alone, or has changed, become two stores: what it knows
+    of bounds, time limit and targets is in them. Whichever was made first is `folder`, and the other is
+    beside it.
     """
     for place in (folder, folder.with_name(f"{folder.name}-2")):
         if not place.exists():
@@ -276,7 +279,8 @@ def _open_kept(folder: Path) -> tuple[TrajectoryDataset | None, Path]:
         with contextlib.suppress(DamagedFileError, InputError):
             kept = open_store(place, verify="hash")
             then_unknown = str(kept.provenance.get(UNKNOWN, ""))
-            if then_unknown not in ENVIRONMENTS and _is_known(kept.spec.env_id):
+            is_other = then_unknown in ENVIRONMENTS or not _is_known(kept.spec.env_id)
+            if not is_other and not _has_changed(kept):
                 return kept, place
             continue
         break
@@ -288,13 +292,23 @@ def _is_known(env_id: str | None) -> bool:
     return env_id is None or env_id in ENVIRONMENTS
 
 
-def _known_here(dataset: TrajectoryDataset) -> TrajectoryDataset:
-    """A store of others, without an environment that is not known here."""
-    if _is_known(dataset.spec.env_id):
-        return dataset
-    from chibit.data.environment import choose_environment
+def _has_changed(dataset: TrajectoryDataset) -> bool:
+    if FACTS not in dataset.provenance:
+        return False
+    from chibit.data.environment import has_changed
 
+    return has_changed(dataset)
+
+
+def _known_here(dataset: TrajectoryDataset) -> TrajectoryDataset:
+    """A store of others, with its environment as that is by now; without one that is not known here."""
     named = dataset.spec.env_id
+    if named is None or (named in ENVIRONMENTS and not _has_changed(dataset)):
+        return dataset
+    from chibit.data.environment import choose_environment, evaluate_in
+
+    if named in ENVIRONMENTS:
+        return evaluate_in(dataset, named)
     env_id, notes = choose_environment(named)
     return replace(
         dataset,
@@ -314,7 +328,9 @@ def _keep(folder: Path, recording: Recording, origin: Origin, where: str) -> Tra
 
 def _source_hash(source: Found, reading: Reading) -> str:
     """Eight digits that change with a source, and with how it is converted."""
-    key = [fingerprint(source.path), SCHEMA, _CONVERTER, _READERS, asdict(reading)]
+    key: list[Any] = [fingerprint(source.path), SCHEMA, _CONVERTER, _READERS, asdict(reading)]
+    if source.format is not None and address_of(type(source.format)):
+        key += [source.format.key, code_of(source.format)]
     return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:8]
 
 

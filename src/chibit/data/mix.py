@@ -23,8 +23,9 @@ def mix(
     """Put data sets behind one another; statistics, bounds and targets are those of all their steps.
 
     Args:
-        datasets: of the same sizes, of vectors. The environment, if any, must be one; the score reference and
-            the contact margins are those of the first, and the time limit is the longest.
+        datasets: of the same sizes, of vectors. Of different environments the mixture has none, and the score
+            reference is that of a set without one; else it is the first's, as the contact margins always are.
+            The time limit is the longest.
         weights: how often a drawn step is of each, relative to the others; empty draws all steps as often.
         cache: where the store of the mixture is kept; see `home_folder`.
 
@@ -38,6 +39,7 @@ def mix(
     if first.spec.image_shape:
         raise InputError(f"data: {first.spec.name} holds pictures, which are not mixed; train on one")
     env_ids = list(dict.fromkeys(d.spec.env_id for d in datasets))
+    references = [d.spec.score_reference for d in datasets if len(env_ids) == 1 or d.spec.env_id is None]
     has_finals = all(d.final_observations is not None for d in datasets)
     columns = {
         name: np.concatenate([getattr(d, name) for d in datasets])
@@ -49,7 +51,7 @@ def mix(
         name="+".join(_plain(d.spec.name) for d in datasets)[:MAX_NAME_LENGTH],
         env_id=env_ids[0] if len(env_ids) == 1 else None,
         d4rl_physics=first.spec.d4rl_physics,
-        score_reference=first.spec.score_reference,
+        score_reference=next(iter(references), None),
         cache=cache,
     )
     spec = replace(  # what data declare, and arrays do not
@@ -85,7 +87,7 @@ def _notes(
     yield f"mixed of {' and '.join(described)}"
     if len(env_ids) > 1:
         yield f"of {' and '.join(map(str, env_ids))}: not evaluated; name an environment for all"
-    elif env_ids[0] is not None and len({d.spec.d4rl_physics for d in datasets}) > 1:
+    if len({d.spec.d4rl_physics for d in datasets}) > 1:
         yield f"of different contact margins in MuJoCo: evaluated with those of {datasets[0].spec.name}"
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
+import sys
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -96,6 +99,23 @@ def reading_with(format: Format, path: Path) -> Iterator[None]:
             f"{path}: format {address} cannot read it ({type(error).__name__}: {first_line(error)}); "
             "mend the file, or the format (-v shows where)"
         ) from error
+
+
+def code_of(format: Format) -> str:
+    """The code by which a format of a user's reads: of its module, in a notebook of all functions there.
+
+    Where there is none to be found it is another text each time.
+    """
+    module = sys.modules[type(format).__module__]
+    with contextlib.suppress(OSError, TypeError):
+        return inspect.getsource(module)
+    functions = [each for each in vars(module).values() if inspect.isfunction(each)]
+    functions = [each for each in functions if each.__module__ == module.__name__]
+    functions += [each for _, each in inspect.getmembers(type(format), inspect.isfunction)]
+    try:
+        return "".join(map(inspect.getsource, functions))
+    except (OSError, TypeError):
+        return uuid.uuid4().hex
 
 
 FORMATS: Registry[Format] = Registry("chibit.formats")

@@ -19,6 +19,8 @@ from chibit.environments.scores import score_reference
 
 UNKNOWN = "unknown_environment"
 """Entry of a store's provenance: what its source calls its environment, which was not known then."""
+FACTS = "environment"
+"""Entry of a store's provenance: `id` of an environment that may change, and digits of what it said then."""
 _LEAST_MARGIN = 1e-3
 _NO_BOUND = 1e6
 """Declared bounds this far out stand for none, where the data stay below a thousandth of them."""
