@@ -7,6 +7,7 @@ system libraries and can end a process, so it is tried in another process first.
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 import subprocess
 import sys
@@ -120,7 +121,7 @@ class _Filmed(gym.Wrapper):
                 max_episode_steps=_shortest(env_id, max_seconds * steps_per_second),
             )
         )
-        self._every = max(1, round(steps_per_second / _MAX_FPS))
+        self._every = max(1, math.ceil(steps_per_second / _MAX_FPS))
         self._fps = steps_per_second / self._every
         self._path = path
         self._writer: Generator[None, Any, None] | None = None

@@ -102,6 +102,8 @@ class Judge:
         self._train = dataset
         if held_out is None:
             self._train, held_out = dataset.held_out_split(config.held_out_share, config.fit.seed)
+        for part in (self._train, held_out):
+            _check_known(part)
         self._held_out = held_out
         self._progress = progress
         self.fitted: FittedLog = fit_log(self._train, held_out, config.fit, cache=cache, progress=progress)
@@ -389,6 +391,20 @@ def _check_policy(policy: object) -> None:
             raise InputError(f"policy: {found}; expected an object with {expected}") from error
 
 
+def _check_known(part: TrajectoryDataset) -> None:
+    """Refuse episodes, all or those on one side of the split, of which no step is known to lead anywhere."""
+    if (
+        part.final_observations is None
+        and part.num_steps == part.num_episodes
+        and not part.terminations.all()
+    ):
+        raise InputError(
+            f"{part.spec.name}: its episodes are cut after one step and have no next observation, so that "
+            "nothing is known of where actions lead; record it (next_observations), say so where one step is "
+            "all (terminations), or compare the held-out action errors"
+        )
+
+
 def check_log(dataset: TrajectoryDataset, held_out: TrajectoryDataset | None) -> None:
     """Refuse a log that no model can be learned from.
 
@@ -413,16 +429,7 @@ def check_log(dataset: TrajectoryDataset, held_out: TrajectoryDataset | None) ->
             f"{spec.name}: every reward is {format_number(float(rewards[0]))}, on which no model can be "
             "tested; give rewards that say what is wanted"
         )
-    if (
-        dataset.final_observations is None
-        and dataset.num_steps == dataset.num_episodes
-        and not dataset.terminations.all()
-    ):
-        raise InputError(
-            f"{spec.name}: its episodes are cut after one step and have no next observation, so that nothing "
-            "is known of where actions lead; record it (next_observations), say so where one step is all "
-            "(terminations), or compare the held-out action errors"
-        )
+    _check_known(dataset)
     if held_out is not None:
         names = ("observation_shape", "act_dim", "num_actions")
         sizes, expected = ([getattr(one.spec, name) for name in names] for one in (held_out, dataset))

@@ -91,28 +91,30 @@ class Analysis:
 
     def fewer_arms(self, most: int, shown: int) -> Analysis:
         """Of more arms than `most` those that are compared, and the `shown` highest; else all as they are."""
-        study, registered = self.study, registered_pairs(self.study)
+        study = self.study
         if len(study.arms) <= most:
             return self
         ranked = [row.arm for row in self.tables["scores"][HEADLINE].rows if row.arm is not None]
-        kept = {self.baseline, *(arm for pair in registered for arm in pair)}
+        kept = {self.baseline, *(arm for pair in registered_pairs(study) for arm in pair)}
         kept |= {study.arms[place] for place in ranked[:shown]}
-        fewer = analyze(
-            replace(study, runs=tuple(run for run in study.runs if run.arm in kept)),
-            target=self.target,
-            baseline=self.baseline if self.given_baseline or not registered else None,
-            levels=self.levels,
-        )
-        # What is compared, and adjusted for, is as in the whole study: these arms are here for being high.
+        # Targets, levels, and what is compared and adjusted for stay: these arms are here for being high.
+        few = study.among(kept)
         return replace(
-            fewer,
-            comparisons={rule: _among(found, kept) for rule, found in self.comparisons.items()},
+            self,
+            study=few,
+            scores={rule: scores.among(few) for rule, scores in self.scores.items()},
+            aggregates={
+                rule: {arm: found[arm] for arm in few.arms} for rule, found in self.aggregates.items()
+            },
+            comparisons={rule: _among(found, few.arms) for rule, found in self.comparisons.items()},
             measured=tuple(
-                replace(one, comparisons=_among(whole.comparisons, kept))
-                for one in fewer.measured
-                for whole in self.measured
-                if whole.measure.key == one.measure.key
+                Measured(measure=one.measure.among(few), comparisons=_among(one.comparisons, few.arms))
+                for one in self.measured
             ),
+            trends={
+                what: [one for one in found if _among([one.comparison], few.arms)]
+                for what, found in self.trends.items()
+            },
         )
 
     @cached_property
@@ -265,7 +267,7 @@ def analyze(
     )
 
 
-def _among(comparisons: Sequence[Comparison], arms: Collection[str | None]) -> list[Comparison]:
+def _among(comparisons: Sequence[Comparison], arms: Collection[str]) -> list[Comparison]:
     return [one for one in comparisons if {one.treatment, one.baseline} <= set(arms)]
 
 

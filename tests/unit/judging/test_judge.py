@@ -15,7 +15,7 @@ from chibit.core.config import from_json, to_json
 from chibit.core.errors import InputError
 from chibit.core.runtime import Runtime
 from chibit.judging.judge import Judge, JudgeConfig, discounted_returns, reward_floor, rough_seconds
-from chibit.judging.judgement import Endings, Judgement
+from chibit.judging.judgement import Endings, Judgement, SelfTest
 from chibit.judging.profile import profile_of
 from chibit.judging.replay import replay
 from chibit.judging.verdict import compare
@@ -103,6 +103,9 @@ def test_a_model_that_does_not_follow_the_log_has_no_number_for_the_clone_either
     found = dataclasses.replace(judgement, log=log, in_model=wild)
     assert found.reasons == (log.unfit,)  # what else the model says means nothing
     assert log.unfit.startswith("the model does not follow the log (R2 of the sum of rewards by steps: 0.50")
+    assert SelfTest(step_error=0.1, lengths=(), fits=()).unfit.startswith(
+        "the held-out episodes test nothing"
+    )
 
 
 def test_a_fit_just_below_what_is_expected_is_not_said_to_reach_it(line_judge):
@@ -314,6 +317,14 @@ def test_steps_that_lead_nowhere_known_are_refused(tmp_path):
     log = make_log(tmp_path, 30, 1, next_observations=None)
     with pytest.raises(InputError, match="cut after one step and have no next observation"):
         Judge(log, config=TINY, cache=tmp_path)
+
+
+def test_held_out_steps_that_lead_nowhere_known_are_refused_before_anything_is_learned(tmp_path):
+    log = make_log(tmp_path / "log", 30, next_observations=None)
+    apart = make_log(tmp_path / "apart", 12, 1, next_observations=None)
+    with pytest.raises(InputError, match="cut after one step and have no next observation"):
+        Judge(log, held_out=apart, config=TINY, cache=tmp_path)
+    assert not (tmp_path / "judges").exists()
 
 
 def test_single_decisions_are_judged_by_their_rewards(tmp_path):

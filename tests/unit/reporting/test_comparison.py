@@ -12,7 +12,7 @@ import pytest
 from chibit.core.errors import InputError
 from chibit.core.formatting import format_score
 from chibit.reporting.analysis import analyze
-from chibit.reporting.figures.forest import overall_forest
+from chibit.reporting.figures.forest import overall_forest, pairing
 from chibit.reporting.figures.profile import profile
 from chibit.reporting.figures.svg import Canvas, style
 from chibit.reporting.read.registration import Registration, register
@@ -210,6 +210,32 @@ class TestComparison:
         assert all(one == kept[one.treatment] for one in fewer.comparisons["last4"])
         assert "adjusted for 12 comparisons" in fewer.tables["differences"]["last4"].caption
 
+    def test_a_page_of_some_arms_shows_them_at_the_target_of_all(self, tmp_path, runs):
+        """An arm that is not shown lacks the first target: none is shown at it, as in the verdict."""
+        arms = {"random": 0.0} | {f"arm{place}": 0.4 * place for place in range(12)}
+        runs.write_study(tmp_path, arms, [HOPPER], range(3), num_evaluations=2)
+        runs.write_study(
+            tmp_path, {"lowest": -20.0}, [HOPPER], range(3), num_evaluations=2, targets=(1800.0,)
+        )
+        analysis = analyze(read_study(tmp_path))
+        fewer = analysis.fewer_arms(6, 3)
+        assert "lowest" not in fewer.study.arms
+        for one in (analysis, fewer):
+            assert one.scores["last4"].targets(HOPPER) == {1800.0}
+        assert fewer.aggregates["last4"] == {
+            arm: analysis.aggregates["last4"][arm] for arm in fewer.study.arms
+        }
+
+    def test_a_difference_that_the_bootstrap_alone_sees_may_be_chance(self, tmp_path, runs):
+        """0.1, 0.1, 0.1, 0.1 and 5: the bootstrap leaves zero out, Student's t has p = 0.33."""
+        for seed, gap in enumerate((0.1, 0.1, 0.1, 0.1, 5.0)):
+            for arm, score in (("random", 50.0), ("chibit", 50.0 + gap)):
+                run = runs.write_run(tmp_path, arm, HOPPER, seed, num_evaluations=1)
+                rewrite(run, {3600.0: [score]})
+        verdict = analyze(read_study(tmp_path)).verdict
+        assert verdict.tone == "open"
+        assert verdict.sentence.endswith(", but it may be chance: p = 0.33.")
+
     def test_no_seed_in_common_is_no_comparison(self, tmp_path, runs):
         runs.write_run(tmp_path, "random", HOPPER, 0, num_evaluations=3)
         runs.write_run(tmp_path, "chibit", HOPPER, 1, num_evaluations=3)
@@ -253,8 +279,19 @@ class TestRegistered:
         assert "Differences: mean" in analysis.tables["differences"]["last4"].title
 
     def test_a_baseline_that_is_asked_for_takes_their_place(self, folder):
-        found = analyze(read_study(folder), baseline="bc").comparisons["last4"]
-        assert [one.baseline for one in found] == ["bc"] * 3
+        asked = analyze(read_study(folder), baseline="bc")
+        assert [one.baseline for one in asked.comparisons["last4"]] == ["bc"] * 3
+        first = "Comparisons registered before the first run."
+        assert pairing(analyze(read_study(folder))).startswith(first)
+        assert first not in pairing(asked), "what is shown is not what was registered"
+
+    def test_registered_pairs_that_are_not_shown_have_runs_all_the_same(self, folder):
+        (folder / "study.json").unlink()
+        register(folder, Registration(comparisons=(("chibit", "random"), ("chibit", "dt"), ("dt", "random"))))
+        for path in folder.glob("bc-*"):
+            shutil.rmtree(path)
+        cautions = analyze(read_study(folder), baseline="random").verdict.cautions
+        assert any("of 3 comparisons registered before the first run; p-values" in one for one in cautions)
 
     def test_pairing_is_by_seed_within_each_data_set(self, folder):
         scores = collect_scores(read_study(folder))
@@ -443,13 +480,13 @@ class TestSeedsAndSets:
         assert verdict.tone == "higher"
         assert verdict.sentence.endswith(
             ". This takes the data sets as independent though they share their seeds; from each seed's mean "
-            "over them the interval is −0.2 to +6.7, adjusted p = 0.057."
+            "over them the interval is −0.2 to +6.7, p = 0.057."
         )
 
     def test_it_says_nothing_where_the_finding_holds_or_there_is_one_set(self, tmp_path, runs):
         sure = self.study(tmp_path / "a", runs, ((3.0, 4.0, 5.0, 6.0, 5.0), (4.0, 3.0, 5.0, 6.0, 7.0)))
         alone = self.study(tmp_path / "b", runs, self.GAPS[:1])
-        assert "adjusted p" in sure.verdict.sentence
+        assert sure.verdict.sentence.endswith(", p < 0.001."), "one comparison is adjusted for nothing"
         assert "independent" not in sure.verdict.sentence + alone.verdict.sentence
         assert alone.comparisons["last4"][0].by_seed is None
 

@@ -9,6 +9,7 @@ from chibit.reporting.read.registration import Registration, register
 from chibit.reporting.read.study import read_study
 from chibit.reporting.statistics.comparison import Comparison
 from chibit.reporting.statistics.crossover import Crossing, Trend, find_crossing
+from chibit.reporting.statistics.intervals import Difference
 from chibit.reporting.statistics.verdict import crossing_sentence, crossing_text
 
 SHARES = (0.01, 0.1, 1.0)
@@ -151,9 +152,10 @@ def test_the_verdict_says_that_it_does_not(tmp_path, runs):
     assert also == "ChibiT − Random init on d: the same sign from 1 % to 30 % of the episodes."
 
 
-def sentence_of(crossing):
+def sentence_of(crossing, difference=1.0):
+    found = dict.fromkeys(("a", "b"), Difference(value=difference))
     pair = Comparison(
-        treatment="chibit", baseline="random", by_dataset={}, num_pairs={}, dropped={}, overall=None,
+        treatment="chibit", baseline="random", by_dataset=found, num_pairs={}, dropped={}, overall=None,
         probability=None, datasets=(),
     )  # fmt: skip
     named = {"source": "d", "fractions": (0.01, 0.1), "datasets": ("a", "b")}
@@ -170,6 +172,16 @@ def test_a_crossing_that_may_be_anywhere_is_not_called_one():
     kept = sentence_of(Crossing(at=None, replicates=0.42))
     assert kept == "the same sign from 1 % to 10 % of the episodes, in 58 % of the bootstrap's replicates."
     assert sentence_of(Crossing(at=0.02)) == "the sign changes at 2 % of the episodes, without an interval."
+    assert sentence_of(Crossing(at=None), 0.0) == "no difference from 1 % to 10 % of the episodes."
+
+
+def test_replicates_with_both_signs_change_it_in_either_order():
+    """Means 0.1 and 10, the first of them from pairs of either sign: about half of the replicates change."""
+    wide, sure = np.array([-9.9, -4.9, 0.1, 5.1, 10.1]), np.full(5, 10.0)
+    found = find_crossing((0.1, 0.3), [wide, sure], rng=np.random.default_rng(0))
+    assert found.at is None and 0.4 < found.replicates < 0.6
+    falling = find_crossing((0.1, 0.3), [sure, wide], rng=np.random.default_rng(0))
+    assert 0.4 < falling.replicates < 0.6
 
 
 def test_one_share_has_no_trend(tmp_path, runs):

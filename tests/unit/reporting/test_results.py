@@ -288,6 +288,13 @@ class TestStudy:
         found = read_study(study)
         assert found.arms == ("dt (context_length=1)", "dt (context_length=20)")
         assert len(found.runs) == 4
+        last = {"agent": {"context_length": 20, "learning_rate": 1e-4}}
+        runs.write_run(
+            study, "dt", "hopper-medium-v2", 1, num_evaluations=3, settings=last, finished=False, name="other"
+        )
+        shutil.rmtree(next(study.glob("dt-*-s1-*")))
+        [gap] = [gap for gap in read_study(study).gaps() if gap.seeds == (1,)]
+        assert gap.reasons[0].startswith("of these or other settings, unfinished: no result.json")
 
     def test_settings_may_differ_between_data_sets_and_in_what_does_not_matter(self, tmp_path, runs):
         study = tmp_path / "s"

@@ -179,8 +179,23 @@ class TestErrors:
         measure = held_out_errors(collect_scores(read_study(held_out)))
         assert measure.values["random", HOPPER] == pytest.approx({0: 0.30, 1: 0.31, 2: 0.32})
         found = compare(measure, "chibit", "random")
-        assert found.overall.value == pytest.approx(-0.1)
-        assert found.datasets == (HOPPER, WALKER)
+        assert {name: one.value for name, one in found.by_dataset.items()} == pytest.approx(
+            {HOPPER: -0.1, WALKER: -0.1}
+        )
+
+    def test_errors_of_two_data_sets_have_no_mean_and_those_of_shares_of_one_have(self, held_out, runs):
+        """Squared units of an action, or nats: what one data set's are says nothing of another's."""
+        assert (
+            compare(held_out_errors(collect_scores(read_study(held_out))), "chibit", "random").datasets == ()
+        )
+        shares = held_out / "shares"
+        for arm, error in (("random", 0.3), ("chibit", 0.2)):
+            for share in (0.1, 0.3):
+                settings, name = {"data_fraction": share}, f"{arm}-{share}"
+                run = runs.write_run(shares, arm, HOPPER, 0, num_evaluations=2, settings=settings, name=name)
+                runs.log_held_out(run, [error])
+        found = compare(held_out_errors(collect_scores(read_study(shares))), "chibit", "random")
+        assert len(found.datasets) == 2 and found.overall.value == pytest.approx(-0.1)
 
     def test_runs_without_one_have_none(self, study):
         assert held_out_errors(collect_scores(read_study(study))) is None
@@ -207,19 +222,6 @@ class TestErrors:
         found = error_arrivals(collect_scores(read_study(tmp_path)), 0.45)
         assert found.ends["random", HOPPER] == {0: 2.0} and found.reached["random", HOPPER] == {0: 1.0}
 
-    def test_raw_returns_do_not_keep_errors_out_of_the_mean(self, tmp_path, runs):
-        for arm, error in (("random", 0.3), ("chibit", 0.2)):
-            for dataset in (HOPPER, "my-robot"):
-                for seed in range(2):
-                    normalized = dataset == HOPPER
-                    run = runs.write_run(
-                        tmp_path, arm, dataset, seed, num_evaluations=2, normalized=normalized
-                    )
-                    runs.log_held_out(run, [error])
-        scores = collect_scores(read_study(tmp_path))
-        assert compare(scores, "chibit", "random").datasets == (HOPPER,)
-        assert compare(held_out_errors(scores), "chibit", "random").datasets == (HOPPER, "my-robot")
-
 
 class TestReport:
     def test_every_format_has_the_measures_that_are_there(self, held_out):
@@ -230,9 +232,12 @@ class TestReport:
             assert "Steps to a fixed score" in text
         rows = list(csv.DictReader(io.StringIO(paths.comparisons.read_text())))
         assert {row["measure"] for row in rows} == {"score-last4", "held-out", "score-steps", "error-steps"}
-        [pooled] = [row for row in rows if row["measure"] == "held-out" and not row["dataset"]]
-        assert float(pooled["difference"]) == pytest.approx(-0.1)
-        assert float(pooled["student_low"]) <= -0.1 <= float(pooled["student_high"])
+        errors = {row["dataset"]: row for row in rows if row["measure"] == "held-out"}
+        assert set(errors) == {HOPPER, WALKER}
+        for row in errors.values():
+            assert float(row["difference"]) == pytest.approx(-0.1) and row["pairs"] == "3"
+            assert float(row["student_low"]) <= float(row["difference"]) <= float(row["student_high"])
+        [pooled] = [row for row in rows if row["measure"] == "error-steps" and not row["dataset"]]
         assert pooled["pairs"] == "6"
 
     def test_what_was_not_measured_has_no_section(self, study):

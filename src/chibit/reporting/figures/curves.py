@@ -60,6 +60,8 @@ def average_curves(canvas: Canvas, scores: Scores) -> Iterator[Panel]:
         mean = np.mean([points[:, np.isin(at, steps)].mean(axis=0) for at, points in cells], axis=0)
         draw_line(axes, place, steps, mean)
         endings.append(f"{arm_label(arm)} ends at {format_score(mean[-1])}")
+    if not endings:
+        return
     svg = to_svg(canvas.figure, "curve-average", f"Mean over {len(names)} data sets: {'; '.join(endings)}.")
     yield Panel(title=f"Mean over {len(names)} data sets", svg=svg)
 

@@ -63,7 +63,9 @@ def sections(canvas: Canvas, analysis: Analysis) -> Iterator[Section]:
 def pairing(analysis: Analysis) -> str:
     """What the intervals of differences are, and how they were chosen."""
     registration = analysis.study.registration
-    first = "Comparisons registered before the first run. " if registration.comparisons else ""
+    shown = {(one.treatment, one.baseline) for one in analysis.comparisons[HEADLINE]}
+    is_registered = shown <= set(registration.comparisons)
+    first = "Comparisons registered before the first run. " if is_registered else ""
     looked = registration.until_half_width is not None
     corrected = ", corrected for adding seeds until they were narrow" if looked else ""
     return (

@@ -23,7 +23,7 @@ from chibit.core.progress import step_bar
 from chibit.core.run_dir import INCIDENTAL
 from chibit.core.targets import environment_name
 from chibit.judging.judgement import FILE as JUDGEMENTS
-from chibit.reporting.read.arms import arm_rank
+from chibit.reporting.read.arms import arm_rank, base_name
 from chibit.reporting.read.judgements import (
     JudgedPolicy,
     Learning,
@@ -73,6 +73,8 @@ class Study:
     """Policies of all folders that were judged without a simulator."""
     learning: tuple[Learning, ...] = ()
     """Of the runs that finished without an evaluation, and the judged ones that held episodes out."""
+    in_returns: frozenset[str] = frozenset()
+    """Data sets that are shown in raw returns, whatever these runs have."""
 
     @property
     def name(self) -> str:
@@ -119,10 +121,16 @@ class Study:
         unplayed = {*(one.arm for one in self.judged), *(one.arm for one in self.learning)} - {*self.arms}
         return {arm: place for place, arm in enumerate((*self.arms, *sorted(unplayed, key=arm_rank)))}
 
+    def among(self, arms: Collection[str | None]) -> Study:
+        """The runs of some arms, in the units of all."""
+        runs = tuple(run for run in self.runs if run.arm in arms)
+        return replace(self, runs=runs, in_returns=frozenset(self._raw))
+
     @cached_property
     def _raw(self) -> set[str]:
-        """Data sets with a run that has no normalized scores."""
-        return {run.dataset for run in self.runs if any(curve.scores is None for curve in run.curves)}
+        """Data sets that are shown in raw returns, as those with a run that has no normalized scores."""
+        unscored = (run.dataset for run in self.runs if any(curve.scores is None for curve in run.curves))
+        return {*self.in_returns, *unscored}
 
     def is_normalized(self, dataset: str) -> bool:
         """Whether all runs on a data set have normalized scores; where not, raw returns are compared."""
@@ -139,6 +147,9 @@ class Study:
             for dataset in self.datasets:
                 known = reasons.get((arm, dataset), {})
                 missing = sorted({*self.seeds, *known} - self.cells.get((arm, dataset), {}).keys())
+                if base_name(arm) != arm:  # what did not finish is not told apart by its settings
+                    found = reasons.get((base_name(arm), dataset), {}).items()
+                    known = {seed: f"of these or other settings, {reason}" for seed, reason in found}
                 why = tuple(known.get(seed, "no run") for seed in missing)
                 if missing:
                     gaps.append(Gap(arm=arm, dataset=dataset, seeds=tuple(missing), reasons=why))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal, Self, get_args
 
 import numpy as np
 
@@ -74,6 +74,12 @@ class Scores:
         """Whether values on these data sets are normalized scores."""
         return all(self.study.is_normalized(dataset) for dataset in datasets)
 
+    def among(self, study: Study) -> Self:
+        """The same numbers of those arms that are in a part of the study."""
+        curves = {key: cell for key, cell in self.curves.items() if key[0] in study.arms}
+        values = {key: cell for key, cell in self.values.items() if key[0] in study.arms}
+        return replace(self, study=study, curves=curves, values=values)
+
     @property
     def aggregated(self) -> tuple[str, ...]:
         """Data sets that may be averaged: those with normalized scores, or the only one there is."""
@@ -99,6 +105,8 @@ class Measure(Scores):
     """What is measured, within a sentence."""
     axis: str
     """What differences are, on an axis."""
+    has_one_unit: bool = True
+    """Whether values on several data sets have a common unit, as steps have and errors have not."""
 
     def is_normalized(self, *datasets: str) -> bool:
         """Never: these are no scores."""
@@ -106,8 +114,9 @@ class Measure(Scores):
 
     @property
     def aggregated(self) -> tuple[str, ...]:
-        """Data sets with values."""
-        return tuple(name for name in self.study.datasets if any(name == key[1] for key in self.values))
+        """Data sets with values, where they may be averaged: errors over shares of one data set alone."""
+        names = tuple(name for name in self.study.datasets if any(name == key[1] for key in self.values))
+        return names if self.has_one_unit or len(sources_of(self.study, names)) == 1 else ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,6 +274,12 @@ def aggregate(scores: Scores, arm: str) -> Aggregates | None:
     )
 
 
+def sources_of(study: Study, datasets: Sequence[str]) -> set[tuple[str, str]]:
+    """Names and hashes of the data that data sets of a study are, or are shares of."""
+    runs = [run.provenance for run in study.runs if run.dataset in datasets]
+    return {(source["data_name"], source["data_hash"]) for source in runs}
+
+
 def registered_pairs(study: Study) -> list[tuple[str, str]]:
     """The registered comparisons of which both arms have runs."""
     return [pair for pair in study.registration.comparisons if set(pair) <= set(study.arms)]
@@ -287,6 +302,7 @@ def held_out_errors(scores: Scores) -> Measure | None:
         title="Held-out action error",
         what="action error on held-out episodes at the end of training",
         axis="difference in held-out action error",
+        has_one_unit=False,
     )
 
 

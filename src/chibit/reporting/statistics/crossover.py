@@ -26,7 +26,7 @@ class Crossing:
     high: float | None = None
     """Upper end; infinite where it lies above the largest."""
     replicates: float | None = None
-    """Share of bootstrap replicates that change sign; None where there is no bootstrap."""
+    """Share of bootstrap replicates with both signs, in whichever order; None where there is no bootstrap."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -77,7 +77,7 @@ def find_crossing(
         axis=1,
     )
     zeros = _first_zero(logs, sign * draws)
-    share = float(np.isfinite(zeros).mean())
+    share = float(((draws > 0).any(axis=1) & (draws < 0).any(axis=1)).mean())
     if not crosses:
         return Crossing(at=None, replicates=share)
     tail = 100 * (1 - CONFIDENCE) / 2

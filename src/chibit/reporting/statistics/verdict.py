@@ -17,6 +17,7 @@ from chibit.reporting.statistics.comparison import (
     aggregate,
     behavior_mean,
     registered_pairs,
+    sources_of,
 )
 from chibit.reporting.statistics.crossover import Trend
 from chibit.reporting.statistics.intervals import Difference, Estimate
@@ -82,6 +83,8 @@ def crossing_sentence(trend: Trend) -> str:
     crossing = trend.crossing
     if crossing.at is None:
         first, last = percent(trend.fractions[0]), percent(trend.fractions[-1])
+        if not any(trend.comparison.by_dataset[name].value for name in trend.datasets):
+            return f"{label}: no difference from {first} to {last} of the episodes."
         kept = ""
         if crossing.replicates is not None:
             kept = f", in {100 * (1 - crossing.replicates):.0f} % of the bootstrap's replicates"
@@ -271,7 +274,8 @@ def _sentence(scores: Scores, comparison: Comparison, pairs: int) -> tuple[str, 
     interval = format_interval(estimate, normalized=normalized, signed=True)
     least = scores.study.registration.negligible
     is_safe = _is_registered(scores, comparison) or pairs >= FEW_SEEDS
-    if least is not None and within(estimate, least) and is_safe:
+    intervals = (estimate, student_estimate(difference))
+    if least is not None and all(within(one, least) for one in intervals) and is_safe:
         return (
             f"No difference that matters between {treatment} and {baseline}: {signed} {unit}, "
             f"95% interval {interval}, inside ±{least:g}.{_if_sets_depend(scores, comparison, least)}",
@@ -286,11 +290,11 @@ def _sentence(scores: Scores, comparison: Comparison, pairs: int) -> tuple[str, 
     start = f"{found} (95% interval {interval})"
     if pairs < FEW_SEEDS:
         return f"{start}, but {pairs} seeds are too few to settle it.", "open"
-    if _is_registered(scores, comparison) and comparison.adjusted_p is not None:
-        shown = format_p(comparison.adjusted_p)
+    if comparison.adjusted_p is not None:
+        shown = _format_adjusted(comparison, comparison.adjusted_p)
         if comparison.adjusted_p >= ALPHA:
-            return f"{start}, but it may be chance: adjusted {shown}.", "open"
-        start += f", adjusted {shown}"
+            return f"{start}, but it may be chance: {shown}.", "open"
+        start += f", {shown}"
     rests_on = _if_sets_depend(scores, comparison)
     return f"{start}.{rests_on}", "higher" if estimate.value > 0 else "lower"
 
@@ -307,16 +311,19 @@ def _if_sets_depend(scores: Scores, comparison: Comparison, least: float | None 
     if student is None or adjusted is None:
         return ""
     ends = Estimate(value=(student.low + student.high) / 2, low=student.low, high=student.high)
-    is_registered = _is_registered(scores, comparison)
-    holds = adjusted < ALPHA if is_registered else student.is_apart
-    if holds if least is None else within(ends, least):
+    if adjusted < ALPHA if least is None else within(ends, least):
         return ""
     interval = format_interval(ends, normalized=scores.is_normalized(*comparison.datasets), signed=True)
-    shown = f", adjusted {format_p(adjusted)}" if is_registered and least is None else ""
+    shown = f", {_format_adjusted(comparison, adjusted)}" if least is None else ""
     return (
         " This takes the data sets as independent though they share their seeds; from each seed's mean over "
         f"them the interval is {interval}{shown}."
     )
+
+
+def _format_adjusted(comparison: Comparison, p: float) -> str:
+    """``adjusted p = 0.03``, or without the word where there is nothing to adjust for."""
+    return f"{'adjusted ' if comparison.num_adjusted > 1 else ''}{format_p(p)}"
 
 
 def _why_no_mean(comparison: Comparison) -> str:
@@ -361,7 +368,7 @@ def _registered_cautions(
         )
         cautions.append(f"{count(len(registered), 'comparison')} registered before the first run: {why}.")
     elif len(registered) > 1:
-        absent = len(registered) - len(comparisons)
+        absent = len(registered) - len(registered_pairs(scores.study))
         without = f"; {absent} of them {'has' if absent == 1 else 'have'} no runs" if absent else ""
         place = "The first" if registered[0] == (comparison.treatment, comparison.baseline) else "One"
         cautions.append(
@@ -389,7 +396,7 @@ def _cautions(scores: Scores, seeds: int) -> tuple[str, ...]:
             cautions.append("Nothing can be paired: arms are compared on the seeds that both have.")
     elif seeds == 1:
         cautions.append(
-            "One seed says nothing about the spread between runs; use at least 5, better 10 to 20."
+            "One seed says nothing about the spread between runs; use at least 5 on each data set, better 10."
         )
     elif seeds < FEW_SEEDS:
         cautions.append(
@@ -421,7 +428,7 @@ def _basis(scores: Scores, target: TargetChoice, datasets: Sequence[str], seeds:
     if seeds == 0:
         return f"{start}."
     pairing = "paired by seed, " if paired else ""
-    sources = {run.provenance["data_hash"] for run in scores.study.runs if run.dataset in datasets}
+    sources = sources_of(scores.study, datasets)
     kind = "data sets" if len(sources) == len(datasets) else f"shares of {count(len(sources), 'data set')}"
     sets = datasets[0] if len(datasets) == 1 else f"{len(datasets)} {kind}"
     least = "" if len(datasets) == 1 else "at least "

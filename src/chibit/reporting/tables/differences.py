@@ -90,6 +90,8 @@ def _difference_row(
         note = f"{chance.low:.2f} to {chance.high:.2f}"
         probability = Cell(text=f"{chance.value:.2f}", sort=chance.value, note=note)
     interval = format_interval(estimate, normalized=normalized, signed=True)
+    if estimate.student is None or not estimate.student.has_spread:
+        interval = f"none ({_why_none(comparison, datasets)})"
     dropped = [seed for dataset in datasets for seed in comparison.dropped.get(dataset, ())]
     cells = (
         text(comparison_label(comparison)),
@@ -99,9 +101,7 @@ def _difference_row(
             sort=estimate.value,
             strong=estimate.is_apart,
         ),
-        Cell(
-            text=interval or "none (one seed)", sort=estimate.value if estimate.low is None else estimate.low
-        ),
+        Cell(text=interval, sort=estimate.value if estimate.low is None else estimate.low),
         *_student_cells(estimate, comparison.adjusted_p if is_whole else None, normalized=normalized),
         Cell(text=str(pairs), sort=pairs, note=_dropped_note(dropped)),
         probability,
@@ -109,10 +109,18 @@ def _difference_row(
     return Row(cells=cells, arm=place)
 
 
+def _why_none(comparison: Comparison, datasets: Sequence[str]) -> str:
+    """Why there is no interval: a single pair on some of the data sets, or on all, or no spread."""
+    single = [name for name in datasets if comparison.num_pairs[name] == 1]
+    if not single:
+        return "all pairs alike"
+    return "one seed" if len(single) == len(datasets) else f"one pair on {', '.join(single)}"
+
+
 def _student_cells(estimate: Difference, adjusted: float | None, *, normalized: bool) -> tuple[Cell, Cell]:
     """Student's interval and p-value; empty where there are none."""
     student = estimate.student
-    if student is None:
+    if student is None or not student.has_spread:
         return EMPTY, EMPTY
     interval = Cell(
         text=format_interval(student_estimate(estimate), normalized=normalized, signed=True),

@@ -110,8 +110,7 @@ def _signal_cell(signals: list[float], known: str) -> Cell:
         return EMPTY
     mean = float(np.mean(signals))
     shown = _signed(mean)
-    if len(signals) > 1:
-        interval = student_interval([np.array(signals)])
+    if len(signals) > 1 and (interval := student_interval([np.array(signals)])).has_spread:
         shown += f" ({_signed(interval.low)} to {_signed(interval.high)})"
     return Cell(text=shown, sort=mean, note=known)
 
