@@ -241,6 +241,18 @@ def test_after_a_bad_first_step_the_next_one_is_as_if_it_were_the_first(name):
         assert len(after[0]) == len(after[1]) and all(map(torch.equal, *after))
 
 
+def test_sgd_without_momentum_goes_on_from_its_checkpoint():
+    with pretend_device():
+        agent, sampler = make("awr", DEVICE, momentum=0.0)
+        run(agent, sampler)
+        other, _ = make("awr", DEVICE, momentum=0.0)
+        other.load_state_dict(agent.state_dict())
+        batch = sampler.sample()
+        for each in (agent, other):
+            each.update(batch)
+        assert all(map(torch.equal, snapshot(agent), snapshot(other)))
+
+
 def test_bad_steps_are_told_of_at_the_latest_after_a_thousand(monkeypatch):
     monkeypatch.setattr(guard, "MOST_UNREAD", 5)
     with pretend_device():

@@ -259,6 +259,43 @@ def test_a_method_with_a_weight_that_is_one_number_may_be_started_from():
     assert torch.allclose(ours["temperature.log"], theirs["temperature.log"], atol=1e-9)
 
 
+def test_critics_that_are_loaded_are_not_pretrained_again():
+    cql = {"pretraining": "iid", "pretraining_steps": 2, "hidden_sizes": (8,), "batch_size": 4}
+    slow = {"critic_learning_rate": 1e-12, "steps": 1}
+    first = chibit.fit(arrays(), "cql", steps=3, out="first", **cql)
+    second = chibit.fit(arrays(1), init_from="first", out="second", **slow)
+    assert second.policy.agent.config.pretraining == "iid"
+    for name, value in weights(first).items():
+        if name.startswith("critics."):
+            assert torch.allclose(weights(second)[name], value, atol=1e-6)
+
+
+def test_an_actor_that_is_loaded_is_kept_while_the_behavior_is_fitted():
+    widths = {"actor_hidden_sizes": (8,), "critic_hidden_sizes": (8,), "batch_size": 4}
+    first = chibit.fit(arrays(), "brac_v", steps=4, behavior_steps=1, out="first", **widths)
+
+    def actor(result):
+        return {name: value for name, value in weights(result).items() if name.startswith("actor.")}
+
+    second = {"init_from": "first", "behavior_steps": 9, "out": "second"}
+    for steps in (2, 3):  # also after a resume
+        kept = chibit.fit(arrays(1), steps=steps, **second)
+        assert alike(actor(first), actor(kept))
+        assert not alike(weights(first), weights(kept))
+    # One whose last layer is drawn anew has learned nothing that could be kept.
+    other = chibit.fit(
+        arrays(1, num_actions=1),
+        "brac_v",
+        init_from="first",
+        steps=2,
+        behavior_steps=9,
+        out="other",
+        **widths,
+    )
+    behavior = other.policy.agent.behavior.state_dict()
+    assert alike(other.policy.agent.actor.state_dict(), behavior)
+
+
 def test_what_has_another_size_is_drawn_anew_and_said_so():
     first = chibit.fit(arrays(), "random", steps=5, out="first", **SMALL)
     other = chibit.fit(arrays(2, size=5, num_actions=1), "random", steps=1, init_from="first", out="other",

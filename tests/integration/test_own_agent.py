@@ -23,11 +23,12 @@ from chibit.agents.base import Agent, AgentConfig, AgentState
 from chibit.agents.markov import MarkovPolicy
 from chibit.agents.registry import AgentEntry, register_agent
 from chibit.cli import main
+from chibit.core.checkpoint import load_checkpoint
 from chibit.core.errors import InputError
 from chibit.core.fields import Count, Positive
 from chibit.core.runtime import resolve_runtime
 from chibit.data.load import from_arrays
-from chibit.data.samplers.transitions import TransitionSampler
+from chibit.data.samplers.transitions import TransitionBatch, TransitionSampler
 from chibit.environments.registry import ENVIRONMENTS
 from chibit.policy.policy import Policy
 
@@ -213,6 +214,10 @@ def error(agent, batch):
          "losses gave float32 of shape (4, 1) as 'net', expected a tensor without dimensions"),
         ("losses", lambda self, batch: {"net": (error(self, batch).mean().detach(), {})},
          "losses gave float32 of shape () without a gradient as 'net'"),
+        ("losses", lambda self, batch: {"net": (torch.zeros((), requires_grad=True), {})},
+         "losses gave 'net' without a parameter of its optimizer in it, expected at least one"),
+        ("build", lambda self: {"net": adam(nn.Linear(3, 1).requires_grad_(False), 1e-3)},
+         "build gave 'net' with frozen parameters alone, expected one to train"),
         ("losses", lambda self, batch: {"net": (error(self, batch).mean(), {"x": 1.0})},
          "losses logs a float as 'x', expected a tensor"),
         ("act", lambda self, states: self.net(states)[:, 0],
@@ -247,6 +252,87 @@ def test_a_recipe_that_no_method_fits_is_refused_in_one_line(monkeypatch, capsys
     monkeypatch.setitem(recipes.RECIPES, "odd", recipe)
     assert main(["train", "--recipe", "odd", "--data", "x"]) == 2
     assert f"recipe 'odd': {words}" in capsys.readouterr().err
+
+
+@dataclass(frozen=True, kw_only=True)
+class DroppingConfig(BaselineConfig):
+    agent: ClassVar[str] = "dropping"
+    batch_size: Count = 4
+    """Transitions in a batch."""
+
+
+def dropping(*layers):
+    class Dropping(ContinuousAgent, config=DroppingConfig):
+        losses, act = PARTS["losses"], PARTS["act"]
+
+        def build(self):
+            self.net = nn.Sequential(nn.Linear(3, 8), *(layer() for layer in layers), nn.Linear(8, 1))
+            return {"net": adam(self.net, 1e-2)}
+
+    return Dropping
+
+
+def end_of(folder):
+    return load_checkpoint(folder / "checkpoints").tensors
+
+
+@pytest.mark.parametrize("layers", [(nn.Dropout,), (lambda: nn.BatchNorm1d(8),)])
+def test_layers_that_act_otherwise_in_training_do_so_there_alone(layers, pendulum_file, tmp_path):
+    agent, run = dropping(*layers), {"num_episodes": 0, "log_every": 1, "validation_share": 0.3}
+    fit(pendulum_file, agent, steps=6, out=tmp_path / "whole", **run)
+    rows = [json.loads(line) for line in (tmp_path / "whole/metrics.jsonl").read_text().splitlines()]
+    # Neither a policy in between, nor measuring more often, nor a resume makes a difference.
+    told = []
+    data = {"evaluate_every": 2, "on_evaluation": lambda now: told.append(now.policy)}
+    fit(pendulum_file, agent, steps=6, out=tmp_path / "seldom", **data, **run | {"log_every": 6})
+    fit(pendulum_file, agent, steps=3, out=tmp_path / "parts", **run)
+    result = fit(pendulum_file, agent, steps=6, out=tmp_path / "parts", **run)
+    assert len(told) == 3
+    for name in ("seldom", "parts"):
+        assert all(
+            torch.equal(value, end_of(tmp_path / name)[key])
+            for key, value in end_of(tmp_path / "whole").items()
+        )
+    again = (tmp_path / "parts/metrics.jsonl").read_text().splitlines()
+    assert json.loads(again[-1])["held_out/action_error"] == rows[-1]["held_out/action_error"]
+    seen = np.array([0.5, 0.1, -2.0], np.float32)
+    acted = []
+    for _ in range(2):
+        result.policy.agent.update(batch_of(result.policy.agent))  # which has its networks train
+        result.policy.agent.load_state_dict(AgentState(tensors=end_of(tmp_path / "whole"), training={}))
+        result.policy.reset()
+        acted.append(result.policy.act(seen))
+    assert np.array_equal(*acted)
+
+
+def batch_of(agent):
+    return TransitionBatch(
+        states=torch.randn(4, 3),
+        actions=torch.rand(4, 1),
+        rewards=torch.zeros(4),
+        next_states=torch.randn(4, 3),
+        terminations=torch.zeros(4),
+        rows=torch.arange(4),
+    )
+
+
+def test_a_parameter_that_no_loss_uses_or_that_is_frozen_stays_as_it_is(pendulum_file, tmp_path):
+    drawn = []
+
+    class Spare(ContinuousAgent, config=WrongConfig):
+        losses, act = PARTS["losses"], PARTS["act"]
+
+        def build(self):
+            self.net, self.spare = nn.Linear(3, 1), nn.Linear(2, 2)
+            self.net.bias.requires_grad_(False)
+            both = nn.ModuleList([self.net, self.spare])
+            drawn.append({name: value.clone() for name, value in both.state_dict().items()})
+            return {"net": adam(both, 1e-1)}
+
+    agent = fit(pendulum_file, Spare, steps=3, out=tmp_path / "run", num_episodes=0).policy.agent
+    now = nn.ModuleList([agent.net, agent.spare]).state_dict()
+    moved = [name for name, value in drawn[0].items() if not torch.equal(value, now[name])]
+    assert moved == ["0.weight"]
 
 
 def test_losses_that_come_later_are_looked_at_too(pendulum_file, tmp_path):

@@ -93,7 +93,8 @@ class AWR(StochasticAgent, config=AWRConfig):
         """Keep the data at hand for the returns."""
         device = self.runtime.torch_device
         self._logged = LoggedSteps.of(dataset, device, self.config.reward_units(dataset))
-        if device.type != "cpu":  # the fused form leaves momentum unset where it leaves the first step out
+        # The fused form leaves momentum unset where it leaves the first step out.
+        if device.type != "cpu" and self.config.momentum:
             for name, optimizer in self.optimizers.items():
                 for parameter in self._parameters[name]:
                     optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)

@@ -6,7 +6,7 @@ Dimensions: B batch · E episodes rolled out at once · S state_dim · A act_dim
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
@@ -289,6 +289,17 @@ class Agent(ABC):
     @abstractmethod
     def sampler(self, dataset: TrajectoryDataset, generator: np.random.Generator) -> Sampler[Any]:
         """Make a sampler of what `update` takes, over all of a data set; the agent stays as it is."""
+
+    def error_sampler(self, dataset: TrajectoryDataset, generator: np.random.Generator) -> Sampler[Any]:
+        """Make a sampler of what `action_error` takes, as `sampler` does of what `update` takes."""
+        return self.sampler(dataset, generator)
+
+    def before_first_update(self, loaded: Collection[str] = ()) -> None:  # noqa: B027 - most do nothing
+        """Do what precedes the updates of a run, once, and not after a resume; it may take long.
+
+        Args:
+            loaded: names of the tensors of `modules()` that another run or policy has given.
+        """
 
     @abstractmethod
     def update(self, batch: Any) -> Mapping[str, float | Tensor]:

@@ -132,7 +132,6 @@ class BC(ContinuousAgent, config=BCConfig):
 
     def losses(self, batch: StackedStates) -> dict[str, Loss]:
         """Of the actor, with dropout."""
-        self.actor.train()
         return {"actor": self.actor_loss(batch.states, batch.actions)}
 
     def actor_loss(self, states: Tensor, actions: Tensor) -> Loss:
@@ -144,9 +143,7 @@ class BC(ContinuousAgent, config=BCConfig):
         return {"actor": self.config.learning_rate * warmup(self.step, self.config.warmup_steps or 0)}
 
     def act(self, states: Tensor) -> Tensor:
-        """The actor's actions in states (B, K S), without dropout."""
-        if self.actor.training:
-            self.actor.eval()
+        """The actor's actions in states (B, K S)."""
         actions: Tensor = self.actor(states)
         return actions
 

@@ -1,20 +1,21 @@
 """BRAC-v (Wu et al., 2019): soft actor-critic held near a fitted behavior policy, in the value as well.
 
 Training has two phases: `behavior_steps` updates fit the behavior policy by maximum likelihood, the
-actor then starts from it, and all later updates train actor and critics.
+actor then starts from it, unless it is another run's, and all later updates train actor and critics.
 
 Dimensions: B batch · S state_dim · A act_dim · E critics · M actions sampled for each state.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from chibit.agents.base import AgentState
 from chibit.agents.continuous import ActorCriticConfig, StochasticAgent
 from chibit.agents.off_policy import Loss, Optimizers, adam
 from chibit.core.fields import Count, NonNegative, Positive, Widths
@@ -59,6 +60,7 @@ class BRACV(StochasticAgent, config=BRACVConfig):
     """Twin critics, a tanh-Gaussian actor and a behavior policy of the same form."""
 
     config: BRACVConfig
+    _keeps_actor = False
 
     def build(self) -> Optimizers:
         """Actor, behavior policy, critics and target critics."""
@@ -76,6 +78,10 @@ class BRACV(StochasticAgent, config=BRACVConfig):
             "critic": adam(self.critics, config.critic_learning_rate),
             "actor": adam(self.actor, config.actor_learning_rate),
         }
+
+    def before_first_update(self, loaded: Collection[str] = ()) -> None:
+        """Keep an actor that is another run's, all of it: it does not start from the behavior policy."""
+        self._keeps_actor = {f"actor.{name}" for name in self.actor.state_dict()} <= set(loaded)
 
     def losses(self, batch: TransitionBatch) -> dict[str, Loss]:
         """Of the behavior policy while it is being fitted, then of critics and actor."""
@@ -116,7 +122,18 @@ class BRACV(StochasticAgent, config=BRACVConfig):
 
     def updated(self, losses: Mapping[str, Loss]) -> None:
         """Let the actor start from the behavior policy; then move the target critics."""
-        if "behavior" in losses:
-            self.follow(self.actor, self.behavior, 1.0)
-        else:
+        if "behavior" not in losses:
             self.follow(self.target_critics, self.critics, self.config.tau)
+        elif not self._keeps_actor:
+            self.follow(self.actor, self.behavior, 1.0)
+
+    def state_dict(self) -> AgentState:
+        """See `Agent`; and where the actor starts from."""
+        state = super().state_dict()
+        state.training["keeps_actor"] = self._keeps_actor
+        return state
+
+    def load_state_dict(self, state: AgentState) -> None:
+        """See `Agent`."""
+        super().load_state_dict(state)
+        self._keeps_actor = state.training.get("keeps_actor", False)  # not in those of earlier versions

@@ -65,9 +65,9 @@ class ContinuousAgent(OffPolicyAgent):
         """A batch with its actions in [-1, 1]."""
         return replace(batch, actions=self.scaler.unit(batch.actions))
 
-    def env_actions(self, states: Tensor) -> Tensor:
+    def in_env(self, actions: Tensor) -> Tensor:
         """Actions (B, A) within the environment's bounds."""
-        return self.scaler.from_unit(self.act(states))
+        return self.scaler.from_unit(actions)
 
     def error_of(self, states: Tensor, actions: Tensor) -> float:
         """Mean squared error in the environment's units."""

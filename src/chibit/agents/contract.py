@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from chibit.core.errors import InputError
 
 
 def check_optimizers(agent: str, found: Any) -> None:
-    """Refuse what `build` gave where it is no dictionary of optimizers.
+    """Refuse what `build` gave where it is no dictionary of optimizers of what can be trained.
 
     Raises:
         InputError: with what it is.
@@ -21,6 +21,9 @@ def check_optimizers(agent: str, found: Any) -> None:
     if not isinstance(found, dict) or not all(isinstance(one, torch.optim.Optimizer) for one in kinds):
         given = ", ".join(type(one).__name__ for one in kinds)
         raise _refusal(agent, "build", f"gave {given}", "a dictionary of optimizers, by the names of losses")
+    for name, optimizer in found.items():
+        if not any(p.requires_grad for group in optimizer.param_groups for p in group["params"]):
+            raise _refusal(agent, "build", f"gave {name!r} with frozen parameters alone", "one to train")
 
 
 def check_losses(agent: str, found: Any, optimizers: Mapping[str, Any]) -> None:
@@ -47,6 +50,18 @@ def check_losses(agent: str, found: Any, optimizers: Mapping[str, Any]) -> None:
             if not isinstance(value, Tensor) or value.dim():
                 scalar = "a tensor without dimensions"
                 raise _refusal(agent, "losses", f"logs {_form(value)} as {key!r}", scalar)
+
+
+def check_used(agent: str, gradients: Mapping[str, Sequence[Tensor]]) -> None:
+    """Refuse a loss of which nothing that its optimizer holds has a gradient; some of it may have none.
+
+    Raises:
+        InputError: naming the loss.
+    """
+    for name, found in gradients.items():
+        if not found:
+            without = f"gave {name!r} without a parameter of its optimizer in it"
+            raise _refusal(agent, "losses", without, "at least one")
 
 
 def check_acted(agent: str, found: Any, states: Tensor, actions: Tensor) -> None:

@@ -6,7 +6,7 @@ Dimensions: B batch · S state_dim · A act_dim · E critics · M actions sample
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -43,7 +43,8 @@ class CQLConfig(RangeRewardConfig, ActorCriticConfig):
     scale_rewards: bool = False
     """Multiply rewards by 1000 / (best return - worst return); CORL does so for hopper-medium."""
     pretraining: Literal["none", "markov", "iid"] = "none"
-    """Synthetic transitions whose next state the critics first learn to predict (Wang et al., 2024)."""
+    """Synthetic transitions whose next state the critics first learn to predict (Wang et al., 2024), unless
+    they start from those of another run."""
     pretraining_steps: Annotated[Count, Needs("pretraining", lambda c: c.pretraining != "none")] = 100_000
     """Gradient steps of that, before the first update and not counted as updates."""
 
@@ -81,18 +82,18 @@ class CQL(StochasticAgent, config=CQLConfig):
             "temperature": adam(self.temperature, config.actor_learning_rate),
         }
 
-    def update(self, batch: TransitionBatch) -> Mapping[str, float | Tensor]:
-        """Take one step; the first pre-trains the critics if asked to."""
-        if self.step == 0 and self.config.pretraining != "none":
-            pretrain_critics(
-                self.critics,
-                kind=self.config.pretraining,
-                num_steps=self.config.pretraining_steps,
-                state_dim=self.spec.state_dim,
-                act_dim=self.spec.act_dim,
-            )
-            polyak_update(self.target_critics, self.critics, 1.0)
-        return super().update(batch)
+    def before_first_update(self, loaded: Collection[str] = ()) -> None:
+        """Pre-train the critics if asked to, unless they have learned something already."""
+        if self.config.pretraining == "none" or any(name.startswith("critics.") for name in loaded):
+            return
+        pretrain_critics(
+            self.critics,
+            kind=self.config.pretraining,
+            num_steps=self.config.pretraining_steps,
+            state_dim=self.spec.state_dim,
+            act_dim=self.spec.act_dim,
+        )
+        polyak_update(self.target_critics, self.critics, 1.0)
 
     def losses(self, batch: TransitionBatch) -> dict[str, Loss]:
         """Of actor, temperature and critics."""

@@ -72,10 +72,6 @@ class DiscreteAgent(OffPolicyAgent):
             spec.image_shape, IMAGE_FEATURES, final=nn.ReLU, standardize=config.standardize_pictures
         )
 
-    def env_actions(self, states: Tensor) -> Tensor:
-        """The actions (B,)."""
-        return self.act(states)
-
 
 @dataclass(frozen=True, kw_only=True)
 class ValueConfig(RewardConfig, DiscreteConfig):

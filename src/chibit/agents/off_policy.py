@@ -8,6 +8,7 @@ Dimensions: B batch · S state_dim · A act_dim.
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from chibit.agents.base import DEFAULT_STEPS, Agent, AgentConfig, AgentState, Policy, PolicyStep, Sampler
-from chibit.agents.contract import check_acted, check_losses, check_optimizers
+from chibit.agents.contract import check_acted, check_losses, check_optimizers, check_used
 from chibit.agents.guard import StepGuard
 from chibit.agents.markov import MarkovPolicy, MarkovStep
 from chibit.core.memory import perceptron_bytes
@@ -102,11 +103,12 @@ class OffPolicyAgent(Agent):
         check_optimizers(config.agent, self.optimizers)
         parts = {name: part for name, part in vars(self).items() if isinstance(part, nn.Module)}
         self.networks = nn.ModuleDict(parts).to(runtime.torch_device)
+        self._all_networks = tuple(self.networks.modules())
         self.guard: StepGuard = StepGuard(runtime.torch_device, self.optimizers.values())
         self._metrics: dict[str, float | Tensor] = {}
         self._known: set[str] = set()  # losses that were looked at
         self._parameters = {
-            name: [p for group in optimizer.param_groups for p in group["params"]]
+            name: [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
             for name, optimizer in self.optimizers.items()
         }
 
@@ -141,9 +143,19 @@ class OffPolicyAgent(Agent):
     def act(self, states: Tensor) -> Tensor:
         """Give the policy's actions in normalized states (B, S): (B, A) in [-1, 1], or (B,) int64."""
 
-    @abstractmethod
+    def in_env(self, actions: Tensor) -> Tensor:
+        """What `act` gave, within the environment's bounds."""
+        return actions
+
     def env_actions(self, states: Tensor) -> Tensor:
-        """The same within the environment's bounds."""
+        """The policy's actions as the environment takes them, without dropout."""
+        self._switch(training=False)
+        return self.in_env(self.act(states))
+
+    def _switch(self, *, training: bool) -> None:
+        """Have all networks in a mode, which takes time only where one of them is in the other."""
+        if any(part.training != training for part in self._all_networks):
+            self.networks.train(training)
 
     def to_unit(self, batch: Any) -> Any:
         """A batch as `losses` takes it, from one on the device; the batch itself stays as it is."""
@@ -159,6 +171,12 @@ class OffPolicyAgent(Agent):
             reward_transform=self.config.reward_units(dataset),
         )
 
+    def error_sampler(self, dataset: TrajectoryDataset, generator: np.random.Generator) -> Sampler[Any]:
+        """Draw as `sampler` does, but from all steps: the error of an action needs no next state."""
+        clone = copy.copy(self)
+        clone.needs_next = False  # type: ignore[misc]
+        return clone.sampler(dataset, generator)
+
     def update(self, batch: Any) -> Mapping[str, float | Tensor]:
         """Take one step down each of `losses`, with respect to what its optimizer holds and nothing else.
 
@@ -169,6 +187,7 @@ class OffPolicyAgent(Agent):
         for name, learning_rate in self.learning_rates().items():
             for group in self.optimizers[name].param_groups:
                 group["lr"] = learning_rate
+        self._switch(training=True)
         there = batch.to(self.runtime.torch_device)
         batch = self.to_unit(there)
         with self.runtime.autocast():
@@ -193,10 +212,13 @@ class OffPolicyAgent(Agent):
 
     def _descend(self, rows: Tensor, losses: Mapping[str, Loss]) -> Mapping[str, float | Tensor]:
         gradients = {
-            name: torch.autograd.grad(loss, self._parameters[name]) for name, (loss, _) in losses.items()
+            name: torch.autograd.grad(loss, self._parameters[name], allow_unused=True)
+            for name, (loss, _) in losses.items()
         }
+        used = {name: [part for part in parts if part is not None] for name, parts in gradients.items()}
+        check_used(self.config.agent, used)
         values = {name: loss.detach() for name, (loss, _) in losses.items()}
-        norms = {name: get_total_norm(gradient) for name, gradient in gradients.items()}
+        norms = {name: get_total_norm(parts) for name, parts in used.items()}
         self.admit(
             rows,
             **{f"{name} loss": value for name, value in values.items()},
@@ -223,6 +245,7 @@ class OffPolicyAgent(Agent):
     @torch.no_grad()
     def action_error(self, batch: Any) -> float:
         """See `Agent.action_error`."""
+        self._switch(training=False)
         return self.error_of(*self.inputs(batch.to(self.runtime.torch_device)))
 
     @abstractmethod

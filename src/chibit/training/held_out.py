@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,7 @@ class HeldOutError:
             seed: of the run.
             use: what the draws are for; each has random numbers of its own.
         """
-        sampler = agent.sampler(dataset, generator_of(seed, use))
+        sampler = agent.error_sampler(dataset, generator_of(seed, use))
         self._agent = agent
         self.batches = [sampler.sample() for _ in range(-(-HELD_OUT_ROWS // agent.config.batch_size))]
 
@@ -87,6 +88,14 @@ class HeldOut:
     def measured(self) -> tuple[Sequence[float], np.ndarray | None]:
         """The error of each part, and (A,) those of the first by dimension, squared."""
         return [part() for part in self.parts], self.error.by_dimension()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `warning` goes by beside the errors, for a checkpoint."""
+        return {"first_ratio": self._first_ratio, "has_warned": self._has_warned}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        self._first_ratio, self._has_warned = state["first_ratio"], state["has_warned"]
 
     def warning(self, metrics: dict[str, float]) -> str | None:
         """What to say, once, when the error on held-out episodes leaves that on the others."""

@@ -77,8 +77,7 @@ def carry_on(config: RunConfig[Any], path: Path) -> GoingOn:
         return GoingOn(config, config)
     run = RunDir.open(path)
     then: RunConfig[Any] = from_record(run.description()["config"], str(path / "config.json"))
-    record = run.provenance() if (path / "provenance.json").is_file() else {}
-    found = GoingOn(config, then, tuple(record.get(_CONTINUED, ())), _schedules(then, config))
+    found = GoingOn(config, then, _continued(run), _schedules(then, config))
     if _decisive(config, found.first_length) != _decisive(then, found.first_length):
         return GoingOn(config, config)  # another run, which is refused
     if config.num_steps < then.num_steps:
@@ -89,6 +88,16 @@ def carry_on(config: RunConfig[Any], path: Path) -> GoingOn:
     now = config if config.agent == then.agent else dataclasses.replace(config, agent=then.agent)
     is_longer = now.num_steps > then.num_steps
     return dataclasses.replace(found, config=now, there=then if is_longer else now)
+
+
+def earlier_ends(run: RunDir) -> list[int]:
+    """Steps at which a run was to end before it was carried on, each time."""
+    return [entry["from"] for entry in _continued(run)]
+
+
+def _continued(run: RunDir) -> tuple[dict[str, Any], ...]:
+    record = run.provenance() if (run.path / "provenance.json").is_file() else {}
+    return tuple(record.get(_CONTINUED, ()))
 
 
 def _decisive(config: RunConfig[Any], num_steps: int) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from chibit.environments.own import EnvLike, take_env
 from chibit.evaluation.pool import EnvironmentPool
 from chibit.evaluation.rollout import Evaluation, Played, Progress, evaluate
 from chibit.policy.policy import Policy
+from chibit.training.evaluation_seed import evaluation_seed, seed_at
 from chibit.training.held_out import HeldOut
 from chibit.training.longer import GoingOn, carry_on
 from chibit.training.loop import Loop, RunProgress
@@ -196,14 +197,16 @@ class OfflineRun(Loop[RunConfig[Any]]):
         record = provenance(self.dataset, self.agent, self.measured_on)
         record["asked"] = self.config.agent.asked()
         notes = [f"data: {note}" for note in find_notes(self.dataset)]
+        loaded: Sequence[str] = ()
         if self.config.init_from:
-            record["init_from"], said = start_from(self.agent, self.config.init_from)
+            record["init_from"], loaded, said = start_from(self.agent, self.config.init_from)
             notes.append(f"weights: {said}")
         self.run.write_provenance(record)
         notes += [f"config: {note}" for note in find_idle(self.config, data=self.spec)]
         table = table_lines(self.planned)
         for line in (*notes, *self.advice, "chosen for this run:", *table):
             self._say(line)
+        self.agent.before_first_update(loaded)
 
     def _say(self, line: str) -> None:
         self.run.log(line)
@@ -275,7 +278,7 @@ class OfflineRun(Loop[RunConfig[Any]]):
                 self.spec,
                 self.targets,
                 num_episodes=self.config.num_episodes,
-                seed=self._evaluation_seed(),
+                seed=seed_at(self.state.step, self.config, self.run),
                 environments=self.environments,
             )
         restore_rng(rng, self.device)
@@ -289,7 +292,7 @@ class OfflineRun(Loop[RunConfig[Any]]):
             environments=self.environments,
             target_returns=self.targets or (None,),
             num_episodes=self.config.num_episodes,
-            seed=self._evaluation_seed(),
+            seed=seed_at(self.state.step, self.config, self.run),
             score_reference=self.spec.score_reference,
         )
 
@@ -328,11 +331,6 @@ class OfflineRun(Loop[RunConfig[Any]]):
         for callback in self.callbacks:
             callback(told)
 
-    def _evaluation_seed(self) -> int:
-        """By the place of this evaluation in the schedule, from 1: equal for all runs with one cadence."""
-        every = self.config.evaluate_every
-        return evaluation_seed(self.config.seed, math.ceil(self.state.step / every) if every else 1)
-
     def contents(self) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
         """See `Loop`."""
         agent = self.agent.state_dict()
@@ -341,6 +339,7 @@ class OfflineRun(Loop[RunConfig[Any]]):
             "sampler": self.sampler.state_dict(),
             "rng": capture_rng(self.device),
             "data_hash": self.dataset.content_hash,
+            "held_out": None if self.held_out is None else self.held_out.state_dict(),
         }
 
     def refuse_changed(self, state: Mapping[str, Any], *, allow_inexact: bool) -> None:
@@ -353,6 +352,9 @@ class OfflineRun(Loop[RunConfig[Any]]):
         if training is None:  # which would load the weights alone
             raise ValueError("it holds no state of the training")
         self.agent.load_state_dict(AgentState(tensors=checkpoint.tensors, training=training))
+        told = checkpoint.state.get("held_out")  # not in those of earlier versions
+        if self.held_out is not None and told is not None:
+            self.held_out.load_state_dict(told)
 
     def restore_draws(self, state: Mapping[str, Any]) -> None:
         """See `Loop`."""
@@ -382,19 +384,6 @@ def open_environments(spec: DatasetSpec) -> EnvironmentPool | None:
         observation_shape=spec.observation_shape, act_dim=spec.act_dim, num_actions=spec.num_actions
     )
     return pool
-
-
-def evaluation_seed(seed: int, index: int) -> int:
-    """Seed of one evaluation of a run.
-
-    Every evaluation starts from fresh states, so that their mean averages over starts and the best of them is
-    not chosen on one set; runs that share a seed meet the same states, so that they can be paired.
-
-    Args:
-        seed: of the run.
-        index: place of the evaluation in the schedule, from 1.
-    """
-    return int(np.random.SeedSequence((seed, index)).generate_state(1)[0])
 
 
 def evaluate_agent(

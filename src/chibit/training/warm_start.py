@@ -39,7 +39,7 @@ def source_config(source: str) -> AgentConfig:
     return agent.config.for_other_data(agent.asked)
 
 
-def start_from(agent: Agent, source: str) -> tuple[dict[str, Any], str]:
+def start_from(agent: Agent, source: str) -> tuple[dict[str, Any], list[str], str]:
     """Give an agent the weights of another one of the same method, in place.
 
     Those of the same name and shape are taken. Of a table with another number of rows the first ones are,
@@ -51,7 +51,7 @@ def start_from(agent: Agent, source: str) -> tuple[dict[str, Any], str]:
         source: a run or a policy.
 
     Returns:
-        A record for provenance, and a sentence on what was taken.
+        A record for provenance, the names of the tensors that were taken, and a sentence on them.
 
     Raises:
         InputError: for another method, or where nothing fits.
@@ -78,8 +78,10 @@ def start_from(agent: Agent, source: str) -> tuple[dict[str, Any], str]:
         digest.update(name.encode() + flat.view(torch.uint8).numpy().tobytes())
     record = {"source": source, "hash": digest.hexdigest(), "taken": len(taken), "anew": anew}
     said = f"starts from {count(len(taken), 'tensor')} of {source}"
-    return record, said + (
-        f"; drawn anew, since sizes differ or it has none: {', '.join(anew)}" if anew else ""
+    return (
+        record,
+        taken,
+        said + (f"; drawn anew, since sizes differ or it has none: {', '.join(anew)}" if anew else ""),
     )
 
 

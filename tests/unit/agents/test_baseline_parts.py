@@ -251,13 +251,18 @@ def test_pretraining_changes_the_hidden_layers_and_learns_to_predict():
     assert changed == [True, True, False] * 2
 
 
-def test_pretraining_happens_once_before_the_first_update():
-    agent, sampler = small_agent("cql", pretraining="iid", pretraining_steps=2)
+@pytest.mark.parametrize(
+    ("kind", "loaded", "expected"),
+    [("iid", (), 1), ("none", (), 0), ("iid", ("critics.mlp.weights.1",), 0), ("iid", ("actor.x",), 1)],
+)
+def test_critics_are_pretrained_before_the_first_update_unless_they_are_loaded(kind, loaded, expected):
+    agent, sampler = small_agent("cql", pretraining=kind, pretraining_steps=2)
     with patch("chibit.agents.cql.pretrain_critics", wraps=pretrain_critics) as calls:
+        agent.before_first_update(loaded)
         for _ in range(3):
             agent.update(sampler.sample())
-    assert calls.call_count == 1
-    assert calls.call_args.kwargs["kind"] == "iid"
+    assert calls.call_count == expected
+    assert all(call.kwargs["kind"] == "iid" for call in calls.call_args_list)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from baseline_toys import (
 from chibit.agents import make_agent
 from chibit.core.errors import InputError
 from chibit.core.runtime import Runtime
+from chibit.training.held_out import HeldOutError
 
 ALL = CONTINUOUS + DISCRETE
 CLONES = ("bc", "discrete_bc")
@@ -169,6 +170,17 @@ def test_data_without_a_single_next_observation_are_refused(name):
     with pytest.raises(InputError) as caught:
         small_agent(name, dataset)
     assert_one_line(caught, "next observation")
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_errors_are_measured_on_steps_without_a_next_observation(name):
+    without = {"is_discrete": name in DISCRETE, "next_observations": False, "terminates": False}
+    agent, _ = small_agent(name, load(num_episodes=6, length=4, **without))
+    error = HeldOutError(agent, load(num_episodes=2, length=1, **without), seed=0)
+    assert {row for batch in error.batches for row in batch.rows.tolist()} == {0, 1}
+    assert np.isfinite(error())
+    needed = agent.sampler(load(num_episodes=6, length=4, **without), np.random.default_rng(0))
+    assert needed.num_left_out == (0 if name in CLONES else 6)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from chibit.agents import AGENTS, require_finite
+from chibit.agents import AGENTS, cql, require_finite
 from chibit.core.checkpoint import (
     CheckpointSaver,
     checkpoint_steps,
@@ -27,7 +27,7 @@ from chibit.core.checkpoint import (
 )
 from chibit.core.errors import DamagedFileError, DivergenceError, InputError, ResourceError
 from chibit.core.run_dir import RunDir
-from chibit.core.signals import Stopped
+from chibit.core.signals import Interrupted, Stopped, interruptible
 from chibit.data.dataset import DatasetSpec
 from chibit.data.load import load_dataset
 from chibit.data.samplers.transitions import TransitionSampler
@@ -486,6 +486,52 @@ def test_an_evaluation_has_the_seed_of_its_place_in_the_schedule(
     assert pool.sizes == {"observation_shape": (3,), "act_dim": 1, "num_actions": None}
 
 
+@pytest.mark.parametrize(
+    ("lengths", "every", "expected"),
+    [
+        ((7, 12), 3, {3: (1, 0), 7: (3, 0), 9: (3, 1), 12: (4, 0)}),
+        ((7, 8, 12), 3, {3: (1, 0), 7: (3, 0), 8: (3, 1), 9: (3, 2), 12: (4, 0)}),
+        ((6, 9), 3, {3: (1, 0), 6: (2, 0), 9: (3, 0)}),
+        ((2, 3, 5), 0, {2: (1, 0), 3: (1, 1), 5: (1, 2)}),
+    ],
+)
+def test_the_end_of_a_run_that_is_carried_on_shares_its_starts_with_no_other_evaluation(
+    data, tmp_path, stage, lengths, every, expected
+):
+    for num_steps in lengths:
+        run(config_of(data, num_steps=num_steps, evaluate_every=every, num_episodes=4), tmp_path / "run")
+    assert [play["step"] for play in lines(tmp_path / "run", "evaluations.jsonl")] == list(expected)
+    seeds = [offline.evaluation_seed(3, *place) for place in expected.values()]
+    assert [one["seed"] for one in stage.asked] == seeds and len({*seeds}) == len(seeds)
+
+
+def test_what_a_run_learns_before_its_first_step_is_no_training_time_and_can_be_stopped(
+    data, tmp_path, monkeypatch, clock
+):
+    config = RunConfig(
+        data=str(data),
+        agent=AGENTS["cql"].config(hidden_sizes=(8,), batch_size=4, pretraining="iid", pretraining_steps=2),
+        **{"num_steps": 2, "num_episodes": 0, "device": "cpu", "checkpoint_every": 1},
+    )
+    calls = []
+
+    def pretrain(*_, **asked):
+        calls.append(asked["num_steps"])
+        clock.time += 1000.0
+        if len(calls) == 1:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(cql, "pretrain_critics", pretrain)
+    with interruptible(), pytest.raises(Interrupted):
+        run(config, tmp_path / "run")
+    assert checkpoint_steps(tmp_path / "run/checkpoints") == []
+    with patch.object(AGENTS["cql"].agent, "update", side_effect=Killed), pytest.raises(Killed):
+        run(config, tmp_path / "run")
+    assert run(config, tmp_path / "run")["train_seconds"] < 1000.0
+    assert run(dataclasses.replace(config, num_steps=3), tmp_path / "run")["steps"] == 3
+    assert calls == [2, 2, 2]  # not again once there is a checkpoint
+
+
 def test_what_a_stack_plays_for_a_run_is_what_it_would_play_itself(data, tmp_path, stage):
     config = config_of(data, evaluate_every=3, num_episodes=4)
     with offline.opened(GoingOn(config, config), tmp_path / "run", study="s") as held:
@@ -716,7 +762,7 @@ def test_a_checkpoint_knows_its_data(data, tmp_path):
     run(config, tmp_path / "run")
     state = load_checkpoint(tmp_path / "run" / "checkpoints").state
     assert state["data_hash"] == offline.open_data(config)[0].content_hash
-    assert state.keys() == {"loop", "agent", "sampler", "rng", "data_hash"}
+    assert state.keys() == {"loop", "agent", "sampler", "rng", "data_hash", "held_out"}
 
 
 def test_logs_are_on_the_disk_before_the_checkpoint_that_follows_them(data, tmp_path, monkeypatch):
