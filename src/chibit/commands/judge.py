@@ -325,7 +325,7 @@ def _cells(
     yield played.total.short if is_kept else "no number"
     yield beside_clone(played, clone) if is_kept else ""
     yield played.value.short if is_kept else ""
-    yield f"{played.disagreement / max(clone.disagreement, 1e-12):.1f}"
+    yield f"{played.times_disagreement(clone):.1f}"
     yield f"{played.clipped:.0%}"
     yield format_number(at_steps.error.relative)
 

@@ -257,6 +257,10 @@ class PlayedInModel(Checked):
     clipped: float
     """Share of steps that would have left the range of the log's states."""
 
+    def times_disagreement(self, clone: PlayedInModel) -> float:
+        """Disagreement as a multiple of the clone's in the same model."""
+        return self.disagreement / max(clone.disagreement, 1e-12)
+
 
 @dataclass(frozen=True, kw_only=True)
 class AtLoggedSteps(Checked):
@@ -390,7 +394,7 @@ def _reasons(played: PlayedInModel, log: LogSummary) -> list[str]:
     if log.unfit:  # what else such a model says means nothing
         return [log.unfit]
     reasons = []
-    ratio = played.disagreement / max(log.clone.disagreement, 1e-12)
+    ratio = played.times_disagreement(log.clone)
     if ratio > _TIMES_CLONE:
         reasons.append(
             f"the policy leaves what the log covers: the models disagree {ratio:.1f} times as much as on a "

@@ -10,7 +10,6 @@ from chibit.reporting.figures.panel import Panel, Section
 from chibit.reporting.figures.svg import Canvas
 from chibit.reporting.read.arms import arm_label
 from chibit.reporting.statistics.comparison import Aggregates, Rule, Scores
-from chibit.reporting.statistics.intervals import Estimate
 from chibit.reporting.statistics.verdict import differences_title
 
 _AGGREGATES = {
@@ -58,15 +57,7 @@ def aggregate_panels(
         rows = [
             ForestRow(label=arm_label(arm), estimate=estimate, arm=study.arms.index(arm))
             for arm in order
-            if (estimate := _aggregate(found[arm], field)) is not None
+            if (estimate := getattr(found[arm], field)) is not None
         ]
         if len(rows) > 1:
             yield forest(rows, f"{field.replace('_', '-')}-{rule}", title, axis, signed=False, width=NARROW)
-
-
-def _aggregate(found: Aggregates, field: str) -> Estimate | None:
-    return {
-        "mean": found.mean,
-        "interquartile_mean": found.interquartile_mean,
-        "optimality_gap": found.optimality_gap,
-    }[field]

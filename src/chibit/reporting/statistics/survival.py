@@ -1,4 +1,4 @@
-"""How soon runs reach a fixed level: shares by Kaplan and Meier (1958), and the mean time within a horizon.
+"""How soon runs reach a fixed level: shares by Kaplan and Meier (1958), and the steps within a horizon.
 
 A run that never gets there is censored at its end: it takes longer than that, and nobody knows how much. The
 level is the same for all arms, and no arm's curve decides it, so that an arm that ends higher is not called
@@ -30,7 +30,10 @@ class Levels:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Arrivals(Measure):
-    """When every run first reached the level of its data set; `values` are the steps, cut at the horizon."""
+    """When every run first reached the level of its data set; `values` are the steps, cut at the horizon.
+
+    No run is censored before it, so that their mean is the area under the curve of `kaplan_meier` up to it.
+    """
 
     levels: dict[str, float]
     """Of each data set."""
@@ -63,14 +66,6 @@ def kaplan_meier(times: np.ndarray, reached: np.ndarray) -> tuple[np.ndarray, np
     at_risk = (times >= steps[:, None]).sum(axis=1)
     arrived = ((times == steps[:, None]) & reached).sum(axis=1)
     return steps, np.cumprod(1.0 - arrived / at_risk)
-
-
-def restricted_mean(times: np.ndarray, reached: np.ndarray, horizon: float) -> float:
-    """Area under the curve of `kaplan_meier` up to a horizon: mean steps, where none counts more than it."""
-    steps, left = kaplan_meier(times, reached)
-    inside = steps < horizon
-    edges = np.concatenate([[0.0], steps[inside], [horizon]])
-    return float(np.sum(np.diff(edges) * np.concatenate([[1.0], left[inside]])))
 
 
 def median_time(times: np.ndarray, reached: np.ndarray) -> float | None:

@@ -6,7 +6,7 @@ import math
 
 from chibit.core.formatting import format_number
 from chibit.reporting.read.arms import arm_label
-from chibit.reporting.statistics.survival import Arrivals, median_time, restricted_mean
+from chibit.reporting.statistics.survival import Arrivals, median_time
 from chibit.reporting.tables.table import Cell, Row, Table, number_columns, text, text_columns
 
 
@@ -20,7 +20,7 @@ def arrivals_table(arrivals: Arrivals) -> Table:
             if not times.size:
                 continue
             middle = median_time(times, reached)
-            mean = restricted_mean(times, reached, horizon)
+            mean = float(arrivals.cell(arm, dataset).mean())
             level = arrivals.levels[dataset]
             cells = (
                 text(dataset),

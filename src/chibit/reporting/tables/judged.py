@@ -319,7 +319,7 @@ def _row(judgement: Judgement, true_returns: Sequence[float | None]) -> Row:
 
 def _cells(played: PlayedInModel, at_steps: AtLoggedSteps, clone: PlayedInModel) -> list[Cell]:
     own = played.total.mean
-    disagreement = played.disagreement / max(clone.disagreement, 1e-12)
+    disagreement = played.times_disagreement(clone)
     return [
         Cell(text=played.total.short, sort=own),
         Cell(text=beside_clone(played, clone), sort=own - clone.total.mean),
