@@ -107,6 +107,19 @@ def test_an_environment_that_was_defined_anew_is_seen_in_data_that_were_read_bef
     assert load_dataset("log.npz", progress=False).folder == store
 
 
+def test_an_environment_with_an_unused_dimension_of_actions_is_trained_for(folder):
+    import my_tank
+
+    class Two(my_tank.Tank):
+        action_space = gym.spaces.Box(np.float32([0.0, 0.0]), np.float32([0.2, 0.0]))
+
+    columns = play(make_env("Tank-v0"))
+    columns["actions"] = np.column_stack([columns["actions"], np.zeros(len(columns["actions"]))])
+    register_env("Tank-v0", Two, max_episode_steps=20)
+    np.savez("log.npz", **columns, env_id="Tank-v0")
+    assert main(["train", "--agent", "bc", "--data", "log.npz", "--out", "run", *FLAGS]) == 0
+
+
 def test_data_are_read_as_before_where_their_environment_cannot_be_built_any_more(folder):
     import my_tank  # noqa: F401
 

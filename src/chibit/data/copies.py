@@ -5,32 +5,42 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from chibit.core.errors import InputError
 
 
-def first_copies(records: np.ndarray, episode_starts: np.ndarray) -> np.ndarray:
+def first_copies(
+    records: np.ndarray, episode_starts: np.ndarray, frames: np.ndarray | None = None
+) -> np.ndarray:
     """Of each episode the first one that has the same steps.
 
     Args:
-        records: (N, W) rows of a data set; pictures, which are not in them, are not looked at.
+        records: (N, W) rows of a data set.
         episode_starts: (E + 1,) first row of each episode, then N.
+        frames: (N, H, W) pictures of the steps, where they have any; read only where records are alike.
 
     Returns:
         (E,) int64.
     """
+    found = list(digests(records, episode_starts))
+    if frames is not None and len(set(found)) < len(found):
+        found = list(digests(records, episode_starts, frames))
     first: dict[bytes, int] = {}
-    found = enumerate(digests(records, episode_starts))
-    return np.array([first.setdefault(digest, episode) for episode, digest in found])
+    return np.array([first.setdefault(digest, episode) for episode, digest in enumerate(found)])
 
 
-def digests(records: np.ndarray, episode_starts: np.ndarray) -> Iterator[bytes]:
-    """What tells the steps of each episode from others."""
-    parts = (np.ascontiguousarray(records[a:b]) for a, b in itertools.pairwise(episode_starts))
-    return (hashlib.blake2b(part.data, digest_size=16).digest() for part in parts)
+def digests(
+    records: np.ndarray, episode_starts: np.ndarray, frames: np.ndarray | None = None
+) -> Iterator[bytes]:
+    """What tells the steps of each episode from others, with their pictures where these are given."""
+    for first, end in itertools.pairwise(episode_starts):
+        digest = hashlib.blake2b(np.ascontiguousarray(records[first:end]).data, digest_size=16)
+        if frames is not None:
+            digest.update(np.ascontiguousarray(frames[first:end]).data)
+        yield digest.digest()
 
 
 def copies_of(
@@ -40,6 +50,7 @@ def copies_of(
     other_starts: np.ndarray,
     seen: slice,
     rounding: np.ndarray | None,
+    frames: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> np.ndarray:
     """Which episodes another data set of the same sizes has too.
 
@@ -50,13 +61,17 @@ def copies_of(
         other_starts: the same of it.
         seen: columns of observations.
         rounding: (S,) by how much observations may differ and still be the same; None for not at all.
+        frames: pictures of the steps of both, where they have any; read only where records are alike.
 
     Returns:
         (E,) bool.
     """
     if rounding is None:
-        theirs = set(digests(others, other_starts))
-        return np.array([digest in theirs for digest in digests(records, starts)])
+        found = _are_in(digests(records, starts), digests(others, other_starts))
+        if frames is None or not found.any():
+            return found
+        mine, theirs = frames
+        return _are_in(digests(records, starts, mine), digests(others, other_starts, theirs))
     by_rest: dict[bytes, list[np.ndarray]] = {}
     rest = digests(np.delete(others, seen, axis=1), other_starts)
     for digest, (first, end) in zip(rest, itertools.pairwise(other_starts), strict=True):
@@ -68,6 +83,11 @@ def copies_of(
             for digest, (a, b) in zip(rest, itertools.pairwise(starts), strict=True)
         ]
     )
+
+
+def _are_in(some: Iterable[bytes], others: Iterable[bytes]) -> np.ndarray:
+    there = set(others)
+    return np.array([each in there for each in some])
 
 
 def choose_apart(copies: np.ndarray, order: np.ndarray, number: int) -> np.ndarray:

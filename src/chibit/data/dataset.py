@@ -255,7 +255,7 @@ class TrajectoryDataset:
         Raises:
             InputError: if the share is not in (0, 1), or leaves either part without an episode.
         """
-        copies = first_copies(self.records, self.episode_starts)
+        copies = first_copies(self.records, self.episode_starts, self.frames)
         chosen = choose_share(copies, self._shuffled_episodes(seed, _HELD_OUT), share)
         return self._split(chosen, f"{chosen.sum()} held out with seed {seed}", f"drawn with seed {seed}")
 
@@ -265,7 +265,7 @@ class TrajectoryDataset:
         Folds are the same for whoever asks, and their sizes differ by an episode but for copies, which are in
         one. Returns as `held_out_split`; InputError for 1 fold, or more than there are different episodes.
         """
-        copies = first_copies(self.records, self.episode_starts)
+        copies = first_copies(self.records, self.episode_starts, self.frames)
         chosen = choose_fold(copies, self._shuffled_episodes(0, _HELD_OUT), number, of)
         return self._split(chosen, f"fold {number % of} of {of} held out", f"fold {number % of + 1} of {of}")
 
@@ -293,8 +293,10 @@ class TrajectoryDataset:
         if seen.spec.state_offset != self.spec.state_offset:  # rounded once with each of the two
             sizes = (np.abs(part.centered_observations).max(axis=0) for part in (self, seen))
             rounding = sum(sizes) * np.finfo(np.float32).eps
+        frames = None if self.frames is None or other.frames is None else (self.frames, other.frames)
         is_copy = copies_of(
-            *(seen.records, seen.episode_starts, other.records, other.episode_starts), columns, rounding
+            *(seen.records, seen.episode_starts, other.records, other.episode_starts),
+            *(columns, rounding, frames),
         )
         kept = np.flatnonzero(~is_copy)
         if not len(kept):

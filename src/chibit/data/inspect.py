@@ -167,7 +167,8 @@ def _episode_notes(dataset: TrajectoryDataset) -> Iterator[str]:
             f"{num_short:,} of {count(len(lengths), 'episode')} have one step (a flag that stays set "
             "ends an episode at every step)"
         )
-    num_copies = len(lengths) - len(np.unique(first_copies(dataset.records, dataset.episode_starts)))
+    copies = first_copies(dataset.records, dataset.episode_starts, dataset.frames)
+    num_copies = len(lengths) - len(np.unique(copies))
     if num_copies:
         yield f"{num_copies:,} of {count(len(lengths), 'episode')} are copies of others"
     repeats = _count_repeats(dataset)

@@ -115,7 +115,8 @@ class DatasetSpec(Checked):
         for column, (low, high) in enumerate(zip(self.action_low, self.action_high, strict=True)):
             if not low < high:
                 raise InputError(
-                    f"action_low: {low} of dimension {column}, expected less than its high, {high}"
+                    f"{self.name}: action_low is {low} in dimension {column}, expected less than its high, "
+                    f"{high}"
                 )
 
     @property

@@ -14,6 +14,7 @@ from chibit.data.bounds import bound_actions
 from chibit.data.environment import evaluate_in
 from chibit.data.inspect import find_notes
 from chibit.data.load import from_arrays, load_dataset
+from chibit.data.readers.origin import narrower, settled_bounds
 from chibit.training.run_config import RunConfig, from_record
 from chibit.training.run_data import open_data
 
@@ -185,6 +186,14 @@ def test_bounds_that_an_environment_takes_the_place_of_are_noted(reached, declar
         )
     kept = load_dataset("log.npz", env_id="Pendulum-v1", action_low=-4.0, action_high=4.0, progress=False)
     assert not any("own bounds" in note for note in find_notes(kept))
+
+
+def test_bounds_that_leave_no_range_give_way_to_what_the_data_reach():
+    """An unused dimension of an environment's, and limits of the data's that the environment has not."""
+    low, high = settled_bounds(((-1.0, 0.0), (1.0, 0.0)), ((-0.5, 0.0), (0.5, 0.0)))
+    assert (low, high) == ((-1.0, -0.001), (1.0, 0.001))
+    apart = narrower(((2.0, None, -1.0), (3.0, 0.5, 1.0)), ((0.0, 0.0, -2.0), (1.0, 1.0, 0.5)))
+    assert apart == ((0.0, 0.0, -1.0), (1.0, 0.5, 0.5))
 
 
 def test_given_bounds_go_before_the_environments_of_several_sets_too(folder):

@@ -55,6 +55,17 @@ def test_a_mapping_gives_the_steps_and_episodes_of_a_log(path):
     assert load(path, ["observations=obs", *PLANT[1:]]).folder != dataset.folder
 
 
+def test_a_flag_within_an_episode_splits_it_and_is_said(path):
+    done = np.zeros(NUM, int)
+    done[[1, 3, 4]] = 1
+    np.savez(path, **plant(done=done))
+    dataset = load(path, PLANT)
+    assert dataset.episode_starts.tolist() == [0, 2, 4, 5, 10, 15]
+    assert "1 of 3 logged episodes end by a flag and go on: split there" in dataset.notes
+    np.savez(path, **plant(done=np.arange(NUM) % STEPS == STEPS - 1))
+    assert not any("split" in note for note in load(path, PLANT).notes)
+
+
 def test_episodes_may_be_dates(path):
     days = np.repeat(np.array(["2026-01-02", "2026-01-01", "2026-02-01"], "datetime64[D]"), STEPS)
     np.savez(path, **plant(batch=days))

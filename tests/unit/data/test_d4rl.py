@@ -212,24 +212,23 @@ def maze(num_steps, width, actions, **columns):
     }
 
 
-@pytest.mark.parametrize("name", ["antmaze-umaze-v2.hdf5", "mine.hdf5"])
-def test_a_goal_that_stays_flagged_ends_one_episode_and_is_said(write_hdf5, home, name):
+def test_a_goal_that_stays_flagged_ends_one_episode_and_is_said(write_hdf5, home):
     flags = np.zeros(100, bool)
     flags[30:40] = flags[80:90] = True
     ends = np.isin(np.arange(100), [59, 99])
-    path = write_hdf5(
-        maze(100, 29, 8, terminals=flags, timeouts=ends, rewards=flags.astype(np.float32)), name
-    )
+    columns = maze(100, 29, 8, terminals=flags, timeouts=ends, rewards=flags.astype(np.float32))
+    path = write_hdf5(columns, "antmaze-umaze-v2.hdf5")
     dataset = load_dataset(path, progress=False)
     assert dataset.episode_lengths.tolist() == [31, 20, 21, 10]
     assert dataset.episode_returns.tolist() == [1, 0, 1, 0]
     assert any(
         "left out 18 steps: the goal of the episode before is still flagged" in n for n in dataset.notes
     )
-    if name.startswith("antmaze"):
-        assert dataset.spec.score_reference == (0.0, 1.0)
-        assert dataset.spec.env_id is None
-        assert any("no environment of today" in note for note in dataset.notes)
+    assert dataset.spec.score_reference == (0.0, 1.0)
+    assert dataset.spec.env_id is None
+    assert any("no environment of today" in note for note in dataset.notes)
+    others = load_dataset(write_hdf5(columns, "mine.hdf5"), progress=False)
+    assert others.episode_lengths.tolist() == [31, *[1] * 9, 20, 21, *[1] * 9, 10]
 
 
 def test_a_walk_without_ends_is_cut_where_the_goal_changes(write_hdf5, home):
@@ -240,6 +239,18 @@ def test_a_walk_without_ends_is_cut_where_the_goal_changes(write_hdf5, home):
     assert dataset.spec.score_reference == (23.85, 161.86)
     assert any("cut 3 times where the goal changes" in note for note in dataset.notes)
     assert load_dataset(path, episode_length=8, progress=False).episode_lengths.tolist() == [8] * 5
+
+
+@pytest.mark.parametrize("goal", [np.arange(6.0), np.float32(1), np.arange(3.0), np.bytes_(b"north")])
+def test_goals_of_other_files_change_nothing(write_hdf5, home, goal):
+    """Where a column tells episodes apart, or what has the name is no column of goals."""
+    episode = np.repeat([0, 1], 3)
+    columns = maze(6, 2, 1, **{"infos/goal": goal}, episode=episode)
+    assert load_dataset(write_hdf5(columns, "log.h5"), progress=False).episode_lengths.tolist() == [3, 3]
+    if goal.shape != (6,):
+        del columns["episode"]
+        with pytest.raises(InputError, match="none of 6 steps ends an episode"):
+            load_dataset(write_hdf5(columns, "flat.h5"), progress=False)
 
 
 def test_columns_of_hdf5_may_have_any_name(write_hdf5, hopper_columns, home):

@@ -111,8 +111,9 @@ def test_a_compressed_bomb_is_not_unpacked(write_hdf5, hopper_columns, monkeypat
             values = np.zeros((num_steps, *column.shape[1:]), column.dtype)
             file.create_dataset(name, data=values, compression="gzip")
     assert path.stat().st_size < 1 << 20
-    monkeypatch.setattr("chibit.data.readers.size_limits.SMALL", 1 << 20)
-    refuse(path, "not to be trusted")
+    monkeypatch.setattr("chibit.data.readers.size_limits.memory_budget", lambda: 1 << 24)
+    with pytest.raises(ResourceError, match="more than half of this machine's memory"):
+        read(path)
 
 
 def test_what_does_not_fit_into_memory_is_refused(write_hdf5, hopper_columns, monkeypatch):

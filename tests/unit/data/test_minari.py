@@ -693,7 +693,7 @@ def test_missions_are_kept_beside_the_episodes(write_minari, home, data_format):
         image = rng.integers(0, 10, (11, 7, 7, 3), dtype=np.uint8)
         return {"direction": rng.integers(0, 4, 11), "image": image, "mission": [mission] * 11}
 
-    missions = ["go to the red ball", "pick up the key", "go to the red ball"]
+    missions = ["go to the red ball", "pick up the key", "go to the red box"]
     folder = write_minari(
         [steps(seen(mission), rng.integers(0, 7, 10)) for mission in missions],
         env_id=None,
@@ -706,7 +706,7 @@ def test_missions_are_kept_beside_the_episodes(write_minari, home, data_format):
     assert dataset.spec.state_dim == 4 + 147
     assert load_dataset(dataset.folder).missions.tolist() == missions
     [note] = [note for note in find_notes(dataset) if "what an episode is for" in note]
-    assert "2 texts" in note and "'go to the red ball'" in note and "other agents are refused" in note
+    assert "3 texts" in note and "'go to the red ball'" in note and "other agents are refused" in note
     assert dataset.random_fraction(0.34, 0).missions.shape == (1,)
     with edit_episodes(folder) if data_format == "hdf5" else contextlib.nullcontext() as file:
         if file is None:
@@ -715,6 +715,12 @@ def test_missions_are_kept_beside_the_episodes(write_minari, home, data_format):
     changed = load_dataset(folder, progress=False)
     assert changed.missions.tolist() == missions
     assert "the text changes within 1 episodes: its first is kept" in changed.notes
+    with edit_episodes(folder) as file:
+        del file["episode_1/observations/mission"]
+        text = {"data": np.full(11, b"pick up"), "chunks": (11,), "compression": "gzip"}
+        file.create_dataset("episode_1/observations/mission", **text).id.write_direct_chunk((0,), b"broken")
+    rest = load_dataset(folder, skip_damaged=True, progress=False)
+    assert rest.missions.tolist() == [missions[0], missions[2]] and rest.num_steps == 20
 
 
 def test_another_format_is_read_by_minari_or_refused(write_minari, hopper_episodes, home):

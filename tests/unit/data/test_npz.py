@@ -2,12 +2,14 @@ import io
 import pickle
 import zipfile
 
+import h5py
 import numpy as np
 import pytest
 import torch
 
 from chibit.core.errors import DamagedFileError, InputError, ResourceError, UserError
 from chibit.data.load import from_arrays, load_dataset
+from chibit.data.readers.d4rl import read_d4rl
 from chibit.data.readers.npz import read_npz
 
 
@@ -104,12 +106,30 @@ def test_declared_sizes_are_checked_first(path, hopper_columns, monkeypatch):
     bomb = zipped({"rewards.npy": header((10**7,)) + bytes(4 * 10**7)})
     assert len(bomb) < 100_000
     path.write_bytes(bomb)
-    monkeypatch.setattr("chibit.data.readers.size_limits.SMALL", 1 << 20)
-    with pytest.raises(DamagedFileError, match="not to be trusted"):
+    monkeypatch.setattr("chibit.data.readers.size_limits.memory_budget", lambda: 1 << 25)
+    with pytest.raises(ResourceError, match="holds 40.0 MB, more than half of this machine's memory"):
         read(path)
     monkeypatch.setattr("chibit.data.readers.size_limits.memory_budget", lambda: 100)
     with pytest.raises(ResourceError, match="memory"):
         read(save(path, hopper_columns))
+
+
+def test_data_that_pack_well_are_no_bomb(path, tmp_path, monkeypatch):
+    """Pictures of tiles, of which a few thousand pass the size below which it does not matter."""
+    monkeypatch.setattr("chibit.data.readers.size_limits.SMALL", 1 << 20)
+    tiles = np.zeros((200, 84, 84, 3), np.uint8)
+    tiles[np.arange(200), :12, :12] = np.arange(200)[:, None, None, None] % 3 + 1
+    columns = {"observations": tiles, "actions": np.zeros(200, np.int64), "rewards": np.ones(200)}
+    columns["terminations"] = np.arange(200) % 10 == 9
+    np.savez_compressed(path, **columns)
+    assert tiles.nbytes > 400 * path.stat().st_size
+    assert read(path)[0].image_shape == (1, 84, 84)
+    with h5py.File(tmp_path / "tiles.hdf5", "w") as file:
+        for name, column in columns.items():
+            file.create_dataset(name, data=column, compression="gzip", chunks=(100, *column.shape[1:]))
+    assert tiles.nbytes > 100 * (tmp_path / "tiles.hdf5").stat().st_size
+    with read_d4rl(tmp_path / "tiles.hdf5") as (recording, _):
+        assert recording.image_shape == (1, 84, 84)
 
 
 def test_a_file_cut_or_changed_anywhere_is_refused_or_read(path, hopper_columns):

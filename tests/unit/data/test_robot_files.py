@@ -87,6 +87,22 @@ def test_demonstrations_are_read_an_episode_a_group(tmp_path):
     assert "filter keys are train (2), valid (1), as in lift.hdf5:train" in notes
 
 
+@pytest.mark.parametrize(
+    "more", [{"data": np.zeros(3)}, {"data": "made in May"}, {"data/notes": np.zeros(3)}]
+)
+def test_a_flat_file_with_a_member_of_that_name_is_read_as_such(tmp_path, more):
+    columns = {
+        "obs": np.ones((6, 2)),
+        "act": np.ones((6, 1)),
+        "reward": np.ones(6),
+        "done": np.arange(6) == 5,
+    }
+    with h5py.File(tmp_path / "log.h5", "w") as file:
+        for name, column in {**columns, **more}.items():
+            file[name] = column
+    assert load(tmp_path / "log.h5").episode_lengths.tolist() == [6]
+
+
 def test_keys_and_filter_keys_are_chosen(tmp_path):
     path = write_demos(tmp_path / "lift.hdf5")
     dataset = load(path, columns=["observations=robot0_eef_pos"])

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from chibit.core import memory
 from chibit.core.errors import InputError, ResourceError
+from chibit.data.inspect import find_notes
 from chibit.data.load import from_arrays
 from chibit.data.samplers.transitions import TransitionSampler
 from chibit.data.samplers.windows import WindowSampler
@@ -150,6 +151,25 @@ def test_copies_of_an_episode_are_held_out_together(tmp_path):
     )
     with pytest.raises(InputError, match="copies of an episode stay together"):
         alike.held_out_split(0.3, 0)
+
+
+def test_episodes_that_differ_in_their_pictures_alone_are_no_copies(tmp_path):
+    """Three of twelve episodes of one step have the first one's picture."""
+    pictures = np.random.default_rng(0).integers(0, 256, (12, 36, 36, 1), dtype=np.uint8)
+    pictures[[3, 5, 8]] = pictures[0]
+
+    def decisions(rows):
+        arrays = (pictures[rows], np.zeros(len(rows), np.int64), np.ones(len(rows)), np.ones(len(rows), bool))
+        return from_arrays(*arrays, cache=tmp_path)
+
+    dataset = decisions(range(12))
+    assert dataset.num_episodes == 12 and dataset.frames is not None
+    assert any("3 of 12 episodes are copies" in note for note in find_notes(dataset))
+    for train, held_out in (dataset.held_out_split(0.3, 0), dataset.held_out_fold(0, 9)):
+        seen = [{frame.tobytes() for frame in part.frames} for part in (train, held_out)]
+        assert not seen[0] & seen[1] and len(seen[0]) + len(seen[1]) == 9
+    kept = dataset.without_copies_of(decisions([0, 1]))
+    assert kept.num_episodes == 7
 
 
 def test_targets_that_are_the_best_return_are_those_of_the_part_trained_on(dataset):

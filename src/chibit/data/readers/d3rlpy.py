@@ -30,8 +30,9 @@ _NAMES = {
 }
 
 
-def is_layout(names: Collection[str]) -> bool:
-    """Whether a file with these members is a dump."""
+def is_layout(file: Hdf5Group) -> bool:
+    """Whether a file is a dump."""
+    names = file.names()
     return {"columns", "num_episodes"} <= set(names) or _FLAT_ENDS in names
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,7 +87,7 @@ def read_d4rl(path: Path, reading: Reading | None = None) -> Iterator[tuple[Reco
         }
         there = set(found) - {"truncations"} if known else found  # D4RL's own mark terminations, too
         check_needed(there, file.names(), str(path), reading)
-        goals = _goals(file)
+        goals = _goals(file, found)
         Budget(path).take(column for parts in (*found.values(), goals) for column in parts)
         columns: dict[str, Column] = {ours: join(parts, f"{path}: {ours}") for ours, parts in found.items()}
         if EPISODE in columns and columns[EPISODE].dtype.kind in "SO":
@@ -100,7 +100,7 @@ def read_d4rl(path: Path, reading: Reading | None = None) -> Iterator[tuple[Reco
             num_state_columns=known.num_state_columns if known else None,
             reading=reading,
         )
-        if goals:
+        if goals and known is not None:
             recording = _without_repeated_goals(recording)
         origin = make_origin(path, dataset_id, columns["observations"].shape[-1], kind="d4rl")
         if known is None:
@@ -114,10 +114,14 @@ def read_d4rl(path: Path, reading: Reading | None = None) -> Iterator[tuple[Reco
         yield recording, replace(origin, notes=(*origin.notes, *notes))
 
 
-def _goals(file: Hdf5Group) -> list[Hdf5Column]:
-    """What the mazes record of where to go, (N, 2); none elsewhere."""
-    infos = file.member("infos") if "infos" in file.names() else None
-    return [infos.column("goal")] if isinstance(infos, Hdf5Group) and "goal" in infos.names() else []
+def _goals(file: Hdf5Group, found: Mapping[str, Sequence[Hdf5Column]]) -> list[Hdf5Column]:
+    """What the mazes record of where to go, (N, 2); none elsewhere, nor where episodes have a column."""
+    if EPISODE not in found and file.has_group("infos"):
+        with contextlib.suppress(InputError):  # it is something else of this name
+            goal = file.group("infos").column("goal")
+            if goal.shape[:1] == found["rewards"][0].shape[:1] != ():
+                return [goal]
+    return []
 
 
 def _cut_at_goals(

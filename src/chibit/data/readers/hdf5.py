@@ -53,6 +53,14 @@ class Hdf5Group:
         with _reading(self._path):
             return [name.decode() for name in self._id]
 
+    def has_group(self, name: str) -> bool:
+        """Whether there is such a member and it is a group in the file itself."""
+        with _reading(self._path):
+            if not self._id.links.exists(name.encode()):
+                return False
+            is_here = self._id.links.get_info(name.encode()).type == h5py.h5l.TYPE_HARD
+            return is_here and h5py.h5o.get_info(self._id, name.encode()).type == h5py.h5o.TYPE_GROUP
+
     def member(self, name: str, *, is_variable: bool = False) -> Hdf5Group | Hdf5Column:
         """Open a member.
 
@@ -157,7 +165,7 @@ class Hdf5Column:
 
 def texts(column: Column) -> list[str]:
     """Read a column of texts whole; different ones stay different, whatever their encoding."""
-    rows = np.asarray(column[0 : column.shape[0]]).reshape(-1)
+    rows = np.asarray(column[0 : column.shape[0]] if column.shape else ()).reshape(-1)
     return [row.decode(errors="backslashreplace") if isinstance(row, bytes) else str(row) for row in rows]
 
 

@@ -28,9 +28,8 @@ class Hdf5Files(ApartColumnFormat, key="hdf5"):
     def read_here_as(self, path: Path, reading: Reading) -> AbstractContextManager[tuple[Recording, Origin]]:
         """As the reader of the layout."""
         with open_hdf5(path) as file:
-            names = file.names()
-        for layout in (d3rlpy, robomimic):
-            if layout.is_layout(names):
-                return layout.read(path, reading)
+            layout = next((each for each in (d3rlpy, robomimic) if each.is_layout(file)), None)
+        if layout is not None:
+            return layout.read(path, reading)
         refuse_part(path, reading.part)
         return d4rl.read_d4rl(path, reading)

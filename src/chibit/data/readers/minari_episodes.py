@@ -314,21 +314,21 @@ class _Ends:
         layout = _Layout(widths, *check_actions(columns["actions"].shape, columns["actions"].dtype, where))
         if self.layout is not None and layout != self.layout:
             raise InputError(f"{where}: observations or actions differ in shape from earlier episodes")
-        self.layout = layout
         terminations = read_flags(columns["terminations"], where)
         truncations = read_flags(columns["truncations"], where).copy()
-        if not (terminations[-1] or truncations[-1]):
-            truncations[-1] = True
-            self._num_unmarked += 1
+        is_unmarked = not (terminations[-1] or truncations[-1])
+        truncations[-1] |= is_unmarked
         rewards = read_rewards(columns["rewards"], where)
+        mission, is_constant = episode.mission() if self._kinds.has_text else ("", True)
+        # Nothing of it is damaged: only now is it taken in.
+        self.layout = layout
         self.kept.append(index)
         self.rewards.append(rewards)
         self.terminations.append(terminations)
         self.truncations.append(truncations)
-        if self._kinds.has_text:
-            mission, is_constant = episode.mission()
-            self._missions.append(mission[:_MAX_MISSION])
-            self._num_changing += not is_constant
+        self._missions.append(mission[:_MAX_MISSION])
+        self._num_unmarked += is_unmarked
+        self._num_changing += not is_constant
 
     def missions_at(self, starts: np.ndarray) -> np.ndarray | None:
         """The text of each episode of a recording that begins at `starts`, (E + 1,)."""

@@ -129,18 +129,20 @@ Bounds: TypeAlias = tuple[Sequence[float | None], Sequence[float | None]]
 
 
 def narrower(declared: Bounds | None, other: Bounds) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """What both allow."""
+    """What both allow; what the other allows where there is no such action."""
     if declared is None:
         return _floats(np.array(other[0])), _floats(np.array(other[1]))
     (low, high), (other_low, other_high) = np.array(declared, np.float64), np.array(other, np.float64)
-    return _floats(np.fmax(low, other_low)), _floats(np.fmin(high, other_high))
+    low, high = np.fmax(low, other_low), np.fmin(high, other_high)
+    is_none = low > high
+    return _floats(np.where(is_none, other_low, low)), _floats(np.where(is_none, other_high, high))
 
 
 def settled_bounds(
     declared: Bounds | None,
     reached: tuple[ArrayLike, ArrayLike],
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Lowest and highest action of each dimension: declared ones that bound anything, else what data reach.
+    """Lowest and highest action of each dimension: declared ones that leave a range, else what data reach.
 
     Args:
         declared: (A,) each, of the environment or of the data's own description; None for none.
@@ -153,6 +155,7 @@ def settled_bounds(
         bounds = np.array(declared, np.float64)  # None becomes NaN
         no_bound = (np.abs(bounds) >= _NO_BOUND) & (np.abs(bounds) > 1e3 * np.abs(found).max(axis=0))
         known = np.isfinite(bounds) & ~no_bound
+        known &= ~(known.all(axis=0) & (bounds[0] >= bounds[1]))
         found = np.where(known, bounds, found)
     size = np.abs(found).max(axis=0)
     is_flat = found[1] - found[0] <= 1e-6 * size

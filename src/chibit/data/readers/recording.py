@@ -83,7 +83,7 @@ class Recording:
 
 def declared_bytes(column: Column) -> int:
     """Size in memory, by the source's account."""
-    return math.prod(column.shape) * max(column.dtype.itemsize, 4)
+    return math.prod(column.shape) * column.dtype.itemsize
 
 
 def find_episodes(
@@ -213,7 +213,12 @@ def _read_ends(
     )
     notes = [] if "terminations" in columns else ["no terminations recorded: every episode counts as cut"]
     if EPISODE in columns:
-        truncations = truncations | (last_rows(columns[EPISODE], where) & ~terminations)
+        is_last, flags = last_rows(columns[EPISODE], where), terminations | truncations
+        episodes = np.cumsum(is_last) - is_last
+        if split := len(np.unique(episodes[flags & ~is_last])):
+            total = count(int(is_last.sum()), "logged episode")
+            notes.append(f"{split:,} of {total} end by a flag and go on: split there")
+        truncations = truncations | (is_last & ~terminations)
     elif episode_length is None and "truncations" not in columns:
         if time_limit is None:
             notes.append("no truncations recorded: episodes end at terminations only")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -20,10 +20,15 @@ from chibit.data.readers.hdf5 import Budget, Hdf5Column, Hdf5Group, open_hdf5, t
 from chibit.data.readers.origin import Origin, file_name
 from chibit.data.readers.recording import Recording, record_columns
 
+_DEMO = re.compile(r"demo_\d{1,9}")
 
-def is_layout(names: Collection[str]) -> bool:
-    """Whether a file with these members holds demonstrations."""
-    return "data" in names and "actions" not in names
+
+def is_layout(file: Hdf5Group) -> bool:
+    """Whether a file holds demonstrations."""
+    names = file.names()
+    if "actions" in names or not file.has_group("data"):
+        return False
+    return set(names) <= {"data", "mask"} or any(map(_DEMO.fullmatch, file.group("data").names()))
 
 
 @contextlib.contextmanager
@@ -58,7 +63,7 @@ def read(path: Path, reading: Reading) -> Iterator[tuple[Recording, Origin]]:
 def _chosen(file: Hdf5Group, path: Path, part: str) -> tuple[list[str], list[str]]:
     """Names of demonstrations in order, and notes on filter keys."""
     there = file.group("data").names()
-    names = [name for name in there if re.fullmatch(r"demo_\d{1,9}", name)]
+    names = [name for name in there if _DEMO.fullmatch(name)]
     others = sorted(set(there) - set(names))
     notes = [f"not read, since only demo_0, demo_1, ... are: {listed(others)}"] if others else []
     mask = file.group("mask") if "mask" in file.names() else None
