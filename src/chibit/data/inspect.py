@@ -19,7 +19,7 @@ from chibit.data.copies import first_copies
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
 from chibit.data.ranges import MOST_DIMENSIONS, Dimension, dimensions, far_out, named
 from chibit.data.readers.origin import UNKNOWN
-from chibit.data.statistics import blocks_of, is_constant
+from chibit.data.statistics import is_constant
 from chibit.environments.scores import normalized_score
 
 NUM_BINS = 20
@@ -77,8 +77,6 @@ class DatasetSummary:
     """What `chibit.data.ranges.dimensions` gives."""
     constant_dimensions: tuple[int, ...]
     """Observation dimensions that never change, but for rounding; they are not scaled."""
-    num_not_finite: int
-    """NaN and infinite values. A source that holds any is refused, so this is 0."""
     choices: tuple[Choice, ...]
     """What `choices` gives."""
     notes: tuple[str, ...]
@@ -109,7 +107,6 @@ def describe(dataset: TrajectoryDataset) -> DatasetSummary:
         action_counts=(tuple(_count_actions(dataset).tolist()) if dataset.is_discrete else None),
         dimensions=dimensions(dataset),
         constant_dimensions=constant_dimensions(dataset),
-        num_not_finite=sum(int((~np.isfinite(block)).sum()) for block in blocks_of(dataset.records)),
         choices=choices(dataset),
         notes=find_notes(dataset),
     )
@@ -351,7 +348,6 @@ def _rows(summary: DatasetSummary) -> list[tuple[str, str]]:
         ("rewards of a step", _show(summary.rewards)),
         ("observations", _observations(spec) + _constants(summary.constant_dimensions)),
         ("actions", actions + (f"; {_show(summary.actions)}" if summary.actions else "")),
-        ("NaN or infinite", f"{summary.num_not_finite}"),
         ("environment", f"{environment}; at most {spec.max_episode_steps:,} steps"),
         ("score reference", _reference(summary)),
     ]

@@ -166,23 +166,25 @@ def _find_own(name: str, known: DataName, places: Places) -> Path | None:
     entry = next((e for e in list_collectable() if name in (e.name, e.dataset_id)), None)
     if entry is None:
         return None
-    folder = _minari_folder(entry.dataset_id, places)
-    if folder is None:
-        if not places.download:
-            raise _absent(name)
-        # In this process: workers would run the caller's script anew where it has no main guard.
-        folder = collect(entry.dataset_id, progress=places.progress)
-    return folder
+    # In this process: workers would run the caller's script anew where it has no main guard.
+    return _collected(
+        name, entry.dataset_id, places, lambda: collect(entry.dataset_id, progress=places.progress)
+    )
 
 
 def _find_scripted(name: str, known: DataName, places: Places) -> Path:
     """Find data of one of our tasks, and collect them if need be."""
     from chibit.data.collect.scripted import collect_scripted, scripted_dataset_id
 
-    folder = _minari_folder(scripted_dataset_id(name), places)
+    dataset_id = scripted_dataset_id(name)
+    return _collected(name, dataset_id, places, lambda: collect_scripted(name, progress=places.progress))
+
+
+def _collected(name: str, dataset_id: str, places: Places, collect: Callable[[], Path]) -> Path:
+    folder = _minari_folder(dataset_id, places)
     if folder is None and not places.download:
         raise _absent(name)
-    return folder or collect_scripted(name, progress=places.progress)
+    return folder or collect()
 
 
 def _find_instructed(name: str, known: DataName, places: Places) -> Path:

@@ -28,7 +28,7 @@ from chibit.data.readers.columns import (
     locate_columns,
 )
 from chibit.data.readers.origin import Origin, file_name
-from chibit.data.readers.recording import Recording, check_lengths, find_ends, last_rows, record_columns
+from chibit.data.readers.recording import Recording, record_columns
 from chibit.data.readers.size_limits import check_declared_size
 from chibit.data.readers.timing import find_time, in_order
 
@@ -103,12 +103,7 @@ def _load(
     widths = {each: math.prod(shape[1:]) for each, shape in shapes.items()}
     others = [each for each in names if each not in (ACTION_LOW, ACTION_HIGH)]
     described, notes = describe_columns(others, found, widths)
-    if TIME not in columns:
-        return columns, name, described, (*notes, time.note) if time.note else notes
-    check_lengths(columns, str(path))
-    has_ids = EPISODE in columns
-    is_last = last_rows(columns[EPISODE], str(path)) if has_ids else find_ends(columns, str(path))
-    columns, more = in_order(columns, is_last, time, str(path), may_sort=has_ids)
+    columns, more = in_order(columns, time, str(path))
     return columns, name, described, (*notes, *more)
 
 

@@ -36,7 +36,6 @@ from chibit.data.readers.nested import Header
 from chibit.data.readers.origin import Origin, file_name
 from chibit.data.readers.recording import (
     Recording,
-    find_ends,
     last_rows,
     left_out,
     read_vector,
@@ -122,17 +121,11 @@ class TableFormat(ApartColumnFormat):
             )
         if split := sum(last == first for (_, last), (first, _) in itertools.pairwise(seen.ends)):
             notes += (f"{split:,} files begin with the episode of the file before: taken as another one",)
-        if TIME in columns and seen.time is not None:
-            is_last = (
-                np.asarray(columns[EPISODE][:]) == 1 if EPISODE in columns else find_ends(columns, str(path))
-            )
-            columns, more = in_order(columns, is_last, seen.time, str(path), may_sort=EPISODE in columns)
-            notes += more
-        elif seen.time is not None and seen.time.note:
-            notes += (seen.time.note,)
         if EPISODE in columns:
             is_last = np.asarray(columns[EPISODE][0 : columns[EPISODE].shape[0]])
             columns[EPISODE] = np.cumsum(is_last) - is_last
+        columns, more = in_order(columns, seen.time or TimeColumn(""), str(path))
+        notes += more
         described, more = seen.description or ({}, ())
         provenance = {"kind": self.key, "path": str(path.absolute()), **described}
         origin = Origin(name=file_name(path), notes=(*notes, *more), provenance=provenance)

@@ -13,6 +13,7 @@ import numpy as np
 from chibit.core.errors import InputError
 from chibit.core.formatting import count, format_setting
 from chibit.data.readers.columns import EPISODE, TIME, Column, Reading
+from chibit.data.readers.recording import check_lengths, find_ends, last_rows
 
 _USUAL = ("time", "timestamp", "datetime", "date", "step", "t")
 _NONE = ("none",)
@@ -48,18 +49,17 @@ def find_time(names: Sequence[str], used: Mapping[str, Sequence[str]], reading: 
 
 
 def in_order(
-    columns: Mapping[str, Column], is_last: np.ndarray, column: TimeColumn, where: str, *, may_sort: bool
+    columns: Mapping[str, Column], column: TimeColumn, where: str
 ) -> tuple[dict[str, Column], tuple[str, ...]]:
     """Sort the rows of each episode by the time that the user names; say where one of a usual name goes back.
 
     A usual name may mean something else, as steps left, the time of a day that ends, or a temperature.
 
     Args:
-        columns: all of the file, `time` among them: numbers or datetime64, NaN or NaT where it is neither.
-        is_last: (N,) bool, the last row of each episode.
+        columns: all of the file, among them `time`, where it has one: numbers or datetime64, NaN or NaT where
+            it is neither. Rows are sorted where `episode` tells episodes apart: flags are then elsewhere.
         column: what it is called.
         where: the file, for messages.
-        may_sort: whether episodes are told apart by more than their ends, which are then in the wrong place.
 
     Returns:
         The others of the columns, and notes on what was sorted, equal times, and steps of uneven length.
@@ -68,6 +68,11 @@ def in_order(
         InputError: for times that are none, or cannot be sorted by, in a column that the user names.
     """
     rest = {name: values for name, values in columns.items() if name != TIME}
+    if TIME not in columns:
+        return rest, (column.note,) if column.note else ()
+    check_lengths(columns, where)
+    may_sort = EPISODE in columns
+    is_last = last_rows(columns[EPISODE], where) if may_sort else find_ends(columns, where)
     times = np.asarray(columns[TIME][0 : len(is_last)])
     if times.size == len(times):
         times = times.reshape(-1)  # from (N, 1)
