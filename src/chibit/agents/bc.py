@@ -17,11 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from chibit.agents.base import Policy, PolicyStep, Sampler, share_of
+from chibit.agents.cloning import CloningAgent, CloningConfig
 from chibit.agents.continuous import ContinuousAgent, check_actions
 from chibit.agents.markov import MarkovStep
-from chibit.agents.off_policy import BaselineConfig, Loss, Optimizers
+from chibit.agents.off_policy import Loss, Optimizers
 from chibit.agents.stacked import StackedPolicy, StackedStates, last_steps
-from chibit.core.fields import BelowOne, Count, Natural, Needs, NonNegative, Positive, Share, Since, Widths
+from chibit.core.fields import BelowOne, Count, Natural, Needs, NonNegative, Positive, Since, Widths
 from chibit.core.schedules import warmup
 from chibit.data.dataset import TrajectoryDataset
 from chibit.data.samplers.transitions import TransitionBatch
@@ -30,15 +31,12 @@ from chibit.models.actors import DeterministicActor
 
 
 @dataclass(frozen=True, kw_only=True)
-class BCConfig(BaselineConfig):
+class BCConfig(CloningConfig):
     """Hyper-parameters. Defaults: the any-percent BC of CORL (Tarasov et al., 2022)."""
 
     agent: ClassVar[str] = "bc"
-    reads_rewards: ClassVar[bool] = False
     seconds_a_step: ClassVar[float] = 0.002
 
-    top_fraction: Share = 1.0
-    """Share of the data to clone, whole episodes from the best return down; 0.1 is 10%BC."""
     context_length: Count = 1
     """States K that the policy sees; 20 in Chen et al. (2021)."""
     window_anchor: Annotated[WindowAnchor, Since("first")] = "last"
@@ -83,10 +81,9 @@ class BCConfig(BaselineConfig):
         return self if self.context_length > 1 else replace(self, window_anchor="first")
 
 
-class BC(ContinuousAgent, config=BCConfig):
+class BC(CloningAgent, ContinuousAgent, config=BCConfig):
     """A deterministic actor with tanh."""
 
-    needs_next: ClassVar[bool] = False
     config: BCConfig
 
     def build(self) -> Optimizers:
@@ -98,11 +95,6 @@ class BC(ContinuousAgent, config=BCConfig):
             self.actor.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
         return {"actor": optimizer}
-
-    def prepare(self, dataset: TrajectoryDataset) -> TrajectoryDataset:
-        """Take the chosen share of the data."""
-        fraction = self.config.top_fraction
-        return dataset.top_fraction(fraction) if fraction < 1.0 else dataset
 
     def sampler(self, dataset: TrajectoryDataset, generator: np.random.Generator) -> Sampler[Any]:
         """Draw single steps, or windows.

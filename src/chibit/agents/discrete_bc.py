@@ -11,44 +11,35 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
+from chibit.agents.cloning import CloningAgent, CloningConfig
 from chibit.agents.discrete import DiscreteAgent, DiscreteConfig
 from chibit.agents.off_policy import Loss, Optimizers, adam
-from chibit.core.fields import Count, Positive, Share
-from chibit.data.dataset import TrajectoryDataset
+from chibit.core.fields import Count, Positive
 from chibit.data.samplers.transitions import TransitionBatch
 from chibit.models.actors import CategoricalActor
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiscreteBCConfig(DiscreteConfig):
+class DiscreteBCConfig(CloningConfig, DiscreteConfig):
     """Hyper-parameters. Defaults: those of continuous cloning."""
 
     agent: ClassVar[str] = "discrete_bc"
-    reads_rewards: ClassVar[bool] = False
 
-    top_fraction: Share = 1.0
-    """Share of the data to clone, whole episodes from the best return down; 0.1 is 10%BC."""
     learning_rate: Positive = 3e-4
     """Adam's step size."""
     batch_size: Count = 256
     """Transitions in a batch."""
 
 
-class DiscreteBC(DiscreteAgent, config=DiscreteBCConfig):
+class DiscreteBC(CloningAgent, DiscreteAgent, config=DiscreteBCConfig):
     """A network with one logit for each action."""
 
-    needs_next: ClassVar[bool] = False
     config: DiscreteBCConfig
 
     def build(self) -> Optimizers:
         """The network."""
         self.actor = CategoricalActor(self.encoder(), self.num_actions)
         return {"actor": adam(self.actor, self.config.learning_rate)}
-
-    def prepare(self, dataset: TrajectoryDataset) -> TrajectoryDataset:
-        """Take the chosen share of the data."""
-        fraction = self.config.top_fraction
-        return dataset.top_fraction(fraction) if fraction < 1.0 else dataset
 
     def losses(self, batch: TransitionBatch) -> dict[str, Loss]:
         """Of the network."""

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 
 from chibit.agents.discrete import ValueAgent, ValueConfig
 from chibit.agents.off_policy import Loss
 from chibit.core.fields import Count
 from chibit.data.samplers.transitions import TransitionBatch
-from chibit.losses.quantile import convex_weights, heads_of_actions, mixed_value_loss
+from chibit.losses.quantile import heads_of_actions
 from chibit.losses.value import td_target
 
 
@@ -37,10 +38,11 @@ class REM(ValueAgent, config=REMConfig):
     """One network with H heads for each action."""
 
     def critic_loss(self, batch: TransitionBatch) -> Loss:
-        """Huber's loss of one random mixture of heads to the same mixture of the target network."""
-        weights = convex_weights(torch.rand(self.config.heads, device=batch.states.device))  # (H,)
+        """Huber's loss of one random mixture of heads to the same mixture of the target network: Eq. 3."""
+        uniform = torch.rand(self.config.heads, device=batch.states.device)
+        weights = uniform / uniform.sum()  # (H,)
         with torch.no_grad():
             next_values = (self.target_critic(batch.next_states) @ weights).amax(dim=1)  # (B,)
             target = td_target(batch.rewards, batch.terminations, next_values, self.config.discount)
         heads = heads_of_actions(self.critic(batch.states), batch.actions)
-        return mixed_value_loss(heads @ weights, target), {"value": heads.detach().mean()}
+        return F.huber_loss(heads @ weights, target), {"value": heads.detach().mean()}

@@ -8,7 +8,6 @@ Dimensions: B batch · A num_actions · H heads (quantiles, or members of an ens
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -57,31 +56,6 @@ def quantile_huber_loss(quantiles: Tensor, targets: Tensor) -> Tensor:
     capped = sizes.clamp(max=1.0)
     huber = capped * (sizes - 0.5 * capped)  # ½ e² up to 1, |e| - ½ beyond
     return (torch.where(errors < 0, 1.0 - levels, levels) * huber).sum(dim=2).mean()
-
-
-def mixed_value_loss(values: Tensor, target: Tensor) -> Tensor:
-    """Huber's loss of a mixed value to its target, mean over the batch: Eq. 3 of Agarwal et al. (2020).
-
-    Args:
-        values: (B,) convex combination of the heads of the taken action.
-        target: (B,) constant, mixed with the same weights.
-
-    Returns:
-        Scalar, at least 0.
-    """
-    return F.huber_loss(values, target)
-
-
-def convex_weights(uniforms: Tensor) -> Tensor:
-    """Random weights of a convex combination: uniform numbers divided by their sum (Agarwal et al., 2020).
-
-    Args:
-        uniforms: (H,) in [0, 1), not all 0.
-
-    Returns:
-        (H,) at least 0, with sum 1.
-    """
-    return uniforms / uniforms.sum()
 
 
 def discrete_conservative_gap(values: Tensor, actions: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,11 +40,11 @@ _UNSUPPORTED = {
 }
 
 
-@dataclass(frozen=True)
-class Converted:
+class Converted(NamedTuple):
     """A foreign model as ours."""
 
     backbone: GPT
+    """Its blocks."""
     token_embeddings: Tensor
     """(V, D)."""
     position_embeddings: Tensor

@@ -303,14 +303,8 @@ def with_budget(init: str, steps: int | None, text: str = "") -> str:
 
 
 def _foreign(family: Family, source: str, image_gpt_norm: Norm) -> Weights:
-    converted = load_converted(
-        family, model_folder(source, flag=f"{family}:FOLDER"), image_gpt_norm=image_gpt_norm
-    )
-    backbone, tokens, positions = (
-        converted.backbone,
-        converted.token_embeddings,
-        converted.position_embeddings,
-    )
+    folder = model_folder(source, flag=f"{family}:FOLDER")
+    backbone, tokens, positions = load_converted(family, folder, image_gpt_norm=image_gpt_norm)
     if family != "gpt2":  # CLIP's tower and ImageGPT have no tied head over words
         return Weights(backbone, tokens, positions)
     config = LanguageModelConfig(gpt=backbone.config, vocab_size=len(tokens), n_positions=len(positions))

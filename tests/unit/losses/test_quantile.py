@@ -52,15 +52,6 @@ def test_quantiles_of_a_two_point_target_are_stationary_at_the_right_order_stati
     assert quantiles.grad.tolist() == [[-0.125, 0.125]]
 
 
-def test_mixed_value_loss_is_hubers():
-    assert quantile.mixed_value_loss(T([0.0, 0.0]), T([0.5, 3.0])).item() == pytest.approx((0.125 + 2.5) / 2)
-
-
-def test_convex_weights():
-    weights = quantile.convex_weights(T([1.0, 3.0]))
-    assert weights.tolist() == [0.25, 0.75]
-
-
 def test_discrete_conservative_gap():
     gap = quantile.discrete_conservative_gap(T([[0.0, math.log(3.0)], [2.0, 2.0]]), T([0, 1]))
     assert gap.item() == pytest.approx((math.log(4.0) + math.log(2.0)) / 2)

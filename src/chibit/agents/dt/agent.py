@@ -14,14 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from chibit.agents.backbone import BackboneAgent
 from chibit.agents.base import DEFAULT_STEPS, Agent, AgentState, PolicyStep
 from chibit.agents.dt.acting import ReturnConditionedPolicy, SequenceStep
 from chibit.agents.dt.build import SequenceModel, build_sequence_model, load_word_centers
 from chibit.agents.dt.co_training import make_language_task
 from chibit.agents.dt.config import BACKBONE_FOLDER, DecisionTransformerConfig
-from chibit.agents.guard import StepGuard
 from chibit.core.errors import InputError
-from chibit.core.optimizers import restore_optimizer
 from chibit.core.runtime import Runtime
 from chibit.core.schedules import cosine_decay, linear_to_zero, sigmoid_decay, warmup
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
@@ -44,7 +43,7 @@ _DECAYS: dict[str, Callable[[int, int], float]] = {
 }
 
 
-class DecisionTransformer(Agent, config=DecisionTransformerConfig):
+class DecisionTransformer(BackboneAgent, config=DecisionTransformerConfig):
     """A trajectory model, its optimizer, and what is trained beside it."""
 
     config: DecisionTransformerConfig
@@ -71,8 +70,7 @@ class DecisionTransformer(Agent, config=DecisionTransformerConfig):
         if self.centers is not None:
             self.centers = self.centers.to(runtime.torch_device)
         self.groups = self._parameter_groups(built)
-        self.optimizer = torch.optim.AdamW(self._with_decay(), betas=config.adam_betas, fused=True)
-        self.guard: StepGuard = StepGuard(runtime.torch_device, [self.optimizer])
+        self.optimize(torch.optim.AdamW(self._with_decay(), betas=config.adam_betas, fused=True))
         self.draws: Counted | None = None
         if config.dropout_draws == "counter" or (
             config.dropout_draws == "auto" and runtime.torch_device.type != "cpu"
@@ -104,19 +102,11 @@ class DecisionTransformer(Agent, config=DecisionTransformerConfig):
         with drawing(self.draws):
             losses, weights = self.losses(batch), self.weights()
         total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
-        self.optimizer.zero_grad()
-        total.backward()  # type: ignore[no-untyped-call]
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norm = nn.utils.clip_grad_norm_(parameters, self.config.grad_clip)
+        factor = self.learning_rate_factor()
+        norm = self.descend(batch.rows, total, factor)
         metrics: dict[str, float | Tensor] = {"train/loss": total.detach()}
         metrics |= {f"train/{name}_loss": loss.detach() for name, loss in losses.items()}
         metrics["train/grad_norm"] = norm
-        self.admit(batch.rows, loss=total, gradient_norm=norm)
-        factor = self.learning_rate_factor()
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["base_lr"] * factor
-        self.optimizer.step()
-        self.step += 1
         metrics["train/learning_rate"] = self.config.learning_rate * factor
         if self.language is not None:
             metrics |= self.language.perplexity(self.step, self.runtime)
@@ -272,23 +262,20 @@ class DecisionTransformer(Agent, config=DecisionTransformerConfig):
 
     def state_dict(self) -> AgentState:
         """Weights; and optimizer, step and place in the text."""
-        training: dict[str, Any] = {"step": self.step, "optimizer": self.optimizer.state_dict()}
+        state = super().state_dict()
         if self.language is not None:
-            training["language"] = self.language.state_dict()
+            state.training["language"] = self.language.state_dict()
         if self.draws is not None:
-            training["dropout_seed"] = self.draws.seeds
-        return AgentState(tensors=dict(self._modules.state_dict()), training=training)
+            state.training["dropout_seed"] = self.draws.seeds
+        return state
 
     def load_state_dict(self, state: AgentState) -> None:
         """Go on from a snapshot; without its training part, only act."""
-        self._modules.load_state_dict(state.tensors)
-        if state.training:
-            self.step = state.training["step"]
-            restore_optimizer(self.optimizer, state.training["optimizer"])
-            if self.language is not None:
-                self.language.load_state_dict(state.training["language"])
-            if self.draws is not None:
-                self.draws.seeds.copy_(state.training["dropout_seed"])
+        super().load_state_dict(state)
+        if state.training and self.language is not None:
+            self.language.load_state_dict(state.training["language"])
+        if state.training and self.draws is not None:
+            self.draws.seeds.copy_(state.training["dropout_seed"])
 
     def _with_decay(self) -> list[dict[str, Any]]:
         """AdamW's groups: each of `groups`, parted where not every parameter decays."""

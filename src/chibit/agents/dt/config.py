@@ -10,7 +10,8 @@ from typing import Annotated, Any, ClassVar, Literal, cast
 
 from annotated_types import Interval
 
-from chibit.agents.base import AgentConfig, share_of
+from chibit.agents.backbone import BackboneConfig
+from chibit.agents.base import share_of
 from chibit.core.acting import RewardMode
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.fields import (
@@ -37,7 +38,7 @@ from chibit.data.dataset import DatasetSpec, TrajectoryDataset
 from chibit.data.samplers.windows import WindowAnchor
 from chibit.losses.similarity import SimilarityForm
 from chibit.models.decision_transformer import RETURNS, DecisionTransformerModelConfig, TimestepTable
-from chibit.models.gpt import SIZES, GPTConfig, GPTShape, Norm
+from chibit.models.gpt import SIZES, GPTShape, Norm
 from chibit.models.hub import links_within
 from chibit.models.initializers import Transfer, is_own, short_name, with_budget
 
@@ -72,7 +73,7 @@ _BACKBONE = Needs("a backbone that is trained", lambda config: config.tuning != 
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecisionTransformerConfig(DecisionTransformerModelConfig, AgentConfig):
+class DecisionTransformerConfig(DecisionTransformerModelConfig, BackboneConfig):
     """Hyper-parameters. Defaults: Table 7 of Reid et al. (2022), without its three techniques."""
 
     agent: ClassVar[str] = "dt"
@@ -360,12 +361,6 @@ class DecisionTransformerConfig(DecisionTransformerModelConfig, AgentConfig):
             return_scale=None,
             return_baseline=None,
         )
-
-    def gpt_config(self) -> GPTConfig | None:
-        """Of a random backbone; None where the initializer brings its own shape and none was asked for."""
-        if self.initializer != "random" and self.gpt == GPTShape():
-            return None
-        return GPTConfig(**vars(self.gpt), **self.dropouts())
 
     def num_bytes(self, spec: DatasetSpec) -> int:
         """Backbone (ChibiT's shape where the initializer brings its own), its tables, a step's batches."""

@@ -15,14 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from chibit.agents.base import DEFAULT_STEPS, Agent, AgentState, Policy
-from chibit.agents.guard import StepGuard
+from chibit.agents.backbone import BackboneAgent
+from chibit.agents.base import DEFAULT_STEPS, Policy
 from chibit.agents.text.config import TextConfig
 from chibit.agents.text.known_words import known_words
 from chibit.agents.text.words import load_words, words_of
 from chibit.core.acting import TrajectoryPolicy, Window
 from chibit.core.errors import InputError
-from chibit.core.optimizers import restore_optimizer
 from chibit.core.runtime import Runtime, evaluating
 from chibit.core.schedules import warmup
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
@@ -43,7 +42,7 @@ _CERTAIN = 1e4
 """Logit of the likeliest action beside zeros: nothing else is ever drawn."""
 
 
-class TextConditioned(Agent, config=TextConfig):
+class TextConditioned(BackboneAgent, config=TextConfig):
     """A sequence model that reads a text, looks over the grid as it says, and goes on from its own steps."""
 
     label = "Text-conditioned"
@@ -79,11 +78,7 @@ class TextConditioned(Agent, config=TextConfig):
             num_actions=spec.num_actions or 0,
             max_timesteps=config.max_timesteps or spec.max_episode_steps,
         ).to(runtime.torch_device)
-        self.optimizer = torch.optim.AdamW(
-            self._groups(backbone), weight_decay=config.weight_decay, fused=True
-        )
-        self._trained = [p for group in self.optimizer.param_groups for p in group["params"]]
-        self.guard: StepGuard = StepGuard(runtime.torch_device, [self.optimizer])
+        self.optimize(torch.optim.AdamW(self._groups(backbone), weight_decay=config.weight_decay, fused=True))
 
     def _known(self) -> dict[str, Any]:
         """Which words what is read tells apart."""
@@ -158,14 +153,7 @@ class TextConditioned(Agent, config=TextConfig):
         """Take one step down the cross-entropy of the logged actions."""
         self.model.train()
         loss, accuracy = self._errors(batch)
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self._trained, self.config.grad_clip)
-        self.admit(batch.rows, loss=loss, gradient_norm=norm)
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["base_lr"] * warmup(self.step, self.config.warmup_steps or 0)
-        self.optimizer.step()
-        self.step += 1
+        norm = self.descend(batch.rows, loss, warmup(self.step, self.config.warmup_steps or 0))
         return {"train/loss": loss.detach(), "train/accuracy": accuracy, "train/grad_norm": norm}
 
     def _errors(self, batch: MissionBatch) -> tuple[Tensor, Tensor]:
@@ -214,18 +202,6 @@ class TextConditioned(Agent, config=TextConfig):
             gpt=shape,
             max_timesteps=rows,
         )
-
-    def state_dict(self) -> AgentState:
-        """The model; optimizer and step."""
-        training = {"step": self.step, "optimizer": self.optimizer.state_dict()}
-        return AgentState(tensors=dict(self.model.state_dict()), training=training)
-
-    def load_state_dict(self, state: AgentState) -> None:
-        """Go on from a snapshot; without its training part, only act."""
-        self.model.load_state_dict(state.tensors)
-        if state.training:
-            self.step = state.training["step"]
-            restore_optimizer(self.optimizer, state.training["optimizer"])
 
 
 class ReadingPolicy(TrajectoryPolicy):

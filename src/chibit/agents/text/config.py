@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
-from chibit.agents.base import AgentConfig
+from chibit.agents.backbone import BackboneConfig
 from chibit.core.errors import InputError
 from chibit.core.fields import BelowOne, Count, Flat, Natural, Needs, NonNegative, Positive, Since
 from chibit.core.memory import transformer_bytes
 from chibit.core.runtime import Precision
 from chibit.data.dataset import DatasetSpec
-from chibit.models.gpt import SIZES, GPTConfig, GPTShape
+from chibit.models.gpt import SIZES, GPTShape
 from chibit.models.initializers import short_name, with_budget
 
 _RANDOM_WORDS = Needs("random words", lambda config: config.read_by == "random")
@@ -21,7 +21,7 @@ _FROZEN = Needs("text_encoder frozen", lambda config: config.text_encoder == "fr
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextConfig(AgentConfig):
+class TextConfig(BackboneConfig):
     """Hyper-parameters. Defaults: those with which GoToLocalS8N4 was first solved (docs/language.md)."""
 
     agent: ClassVar[str] = "text"
@@ -116,16 +116,6 @@ class TextConfig(AgentConfig):
             rate = backbone_learning_rate
             settings |= {"backbone_learning_rate": rate, "learning_rate": rate}
         return dataclasses.replace(self, **settings)
-
-    def gpt_config(self) -> GPTConfig | None:
-        """Of a random backbone; None where the initializer brings its own shape."""
-        if self.initializer != "random" and self.gpt == GPTShape():
-            return None
-        return GPTConfig(**vars(self.gpt), **self.dropouts())
-
-    def dropouts(self) -> dict[str, Any]:
-        """The backbone's three dropout probabilities, by GPTConfig's names."""
-        return dict.fromkeys(("attn_dropout", "resid_dropout", "embd_dropout"), self.dropout)
 
     def num_bytes(self, spec: DatasetSpec) -> int:
         """The backbone and a step's batches."""

@@ -1,0 +1,69 @@
+"""What agents around a pre-trained backbone share: its shape, and checked steps of one optimizer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from chibit.agents.base import Agent, AgentConfig, AgentState
+from chibit.agents.guard import StepGuard
+from chibit.core.optimizers import restore_optimizer
+from chibit.models.gpt import DROPOUTS, GPTConfig, GPTShape
+
+
+class BackboneConfig(AgentConfig):
+    """Base of configs of agents whose backbone an initializer gives."""
+
+    initializer: str
+    gpt: GPTShape
+    dropout: float
+    grad_clip: float
+
+    def dropouts(self) -> dict[str, Any]:
+        """The backbone's three dropout probabilities, by GPTConfig's names."""
+        return dict.fromkeys(DROPOUTS, self.dropout)
+
+    def gpt_config(self) -> GPTConfig | None:
+        """Of a random backbone; None where the initializer brings its own shape and none was asked for."""
+        if self.initializer != "random" and self.gpt == GPTShape():
+            return None
+        return GPTConfig(**vars(self.gpt), **self.dropouts())
+
+
+class BackboneAgent(Agent):
+    """An agent with one optimizer, in whose groups `base_lr` is what their step size is a share of."""
+
+    config: BackboneConfig
+    optimizer: torch.optim.Optimizer
+
+    def optimize(self, optimizer: torch.optim.Optimizer) -> None:
+        """Take the optimizer, and guard its steps."""
+        self.optimizer = optimizer
+        self.guard = StepGuard(self.runtime.torch_device, [optimizer])
+
+    def descend(self, rows: Tensor, loss: Tensor, factor: float) -> Tensor:
+        """Take a step down a loss, with step sizes times `factor`; the norm of its gradient, uncut."""
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        norm = nn.utils.clip_grad_norm_(parameters, self.config.grad_clip)
+        self.admit(rows, loss=loss, gradient_norm=norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+        self.optimizer.step()
+        self.step += 1
+        return norm
+
+    def state_dict(self) -> AgentState:
+        """Weights; optimizer and step."""
+        training = {"step": self.step, "optimizer": self.optimizer.state_dict()}
+        return AgentState(tensors=dict(self.modules().state_dict()), training=training)
+
+    def load_state_dict(self, state: AgentState) -> None:
+        """Go on from a snapshot; without its training part, only act."""
+        self.modules().load_state_dict(state.tensors)
+        if state.training:
+            self.step = state.training["step"]
+            restore_optimizer(self.optimizer, state.training["optimizer"])
