@@ -294,11 +294,14 @@ class Agent(ABC):
         """Make a sampler of what `action_error` takes, as `sampler` does of what `update` takes."""
         return self.sampler(dataset, generator)
 
-    def before_first_update(self, loaded: Collection[str] = ()) -> None:  # noqa: B027 - most do nothing
+    def before_first_update(  # noqa: B027 - most do nothing
+        self, loaded: Collection[str] = (), *, progress: bool = False
+    ) -> None:
         """Do what precedes the updates of a run, once, and not after a resume; it may take long.
 
         Args:
             loaded: names of the tensors of `modules()` that another run or policy has given.
+            progress: show on standard error how long it may take.
         """
 
     @abstractmethod

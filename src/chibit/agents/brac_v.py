@@ -79,7 +79,7 @@ class BRACV(StochasticAgent, config=BRACVConfig):
             "actor": adam(self.actor, config.actor_learning_rate),
         }
 
-    def before_first_update(self, loaded: Collection[str] = ()) -> None:
+    def before_first_update(self, loaded: Collection[str] = (), *, progress: bool = False) -> None:
         """Keep an actor that is another run's, all of it: it does not start from the behavior policy."""
         self._keeps_actor = {f"actor.{name}" for name in self.actor.state_dict()} <= set(loaded)
 

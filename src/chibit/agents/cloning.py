@@ -23,7 +23,7 @@ class CloningConfig(BaselineConfig):
 class CloningAgent(OffPolicyAgent):
     """An `OffPolicyAgent` that learns the logged actions."""
 
-    needs_next: ClassVar[bool] = False
+    needs_next = False
     config: CloningConfig
 
     def prepare(self, dataset: TrajectoryDataset) -> TrajectoryDataset:

@@ -82,7 +82,7 @@ class CQL(StochasticAgent, config=CQLConfig):
             "temperature": adam(self.temperature, config.actor_learning_rate),
         }
 
-    def before_first_update(self, loaded: Collection[str] = ()) -> None:
+    def before_first_update(self, loaded: Collection[str] = (), *, progress: bool = False) -> None:
         """Pre-train the critics if asked to, unless they have learned something already."""
         if self.config.pretraining == "none" or any(name.startswith("critics.") for name in loaded):
             return
@@ -92,6 +92,7 @@ class CQL(StochasticAgent, config=CQLConfig):
             num_steps=self.config.pretraining_steps,
             state_dim=self.spec.state_dim,
             act_dim=self.spec.act_dim,
+            progress=progress,
         )
         polyak_update(self.target_critics, self.critics, 1.0)
 

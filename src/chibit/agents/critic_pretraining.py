@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from chibit.agents.off_policy import adam
+from chibit.core.progress import step_bar
 from chibit.models.critics import Critics
 from chibit.models.mlp import StackedMLP
 
@@ -79,7 +80,13 @@ def _draw(cumulative: Tensor) -> Tensor:
 
 
 def pretrain_critics(
-    critics: Critics, *, kind: Literal["markov", "iid"], num_steps: int, state_dim: int, act_dim: int
+    critics: Critics,
+    *,
+    kind: Literal["markov", "iid"],
+    num_steps: int,
+    state_dim: int,
+    act_dim: int,
+    progress: bool = False,
 ) -> float:
     """Train the hidden layers of critics to predict next states; the head for that is then thrown away.
 
@@ -89,6 +96,7 @@ def pretrain_critics(
         num_steps: gradient steps of Adam at 3e-4 on batches of 256.
         state_dim: S.
         act_dim: A.
+        progress: show how far it is.
 
     Returns:
         Mean squared error of the last batch, summed over critics.
@@ -101,15 +109,17 @@ def pretrain_critics(
     )
     optimizer = adam(predictor, LEARNING_RATE)
     loss = torch.zeros(())
-    for _ in range(num_steps):
-        rows = torch.randint(len(data.states), (BATCH_SIZE,))
-        states, actions = data.state_vectors[data.states[rows]], data.action_vectors[data.actions[rows]]
-        target = data.state_vectors[data.next_states[rows]].to(device)
-        predictions = predictor(torch.cat([states, actions], dim=-1).to(device))  # (E, B, S)
-        loss = (predictions - target).square().mean(dim=(1, 2)).sum()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    with step_bar("pre-training the critics", progress, num_steps) as advance:
+        for _ in range(num_steps):
+            rows = torch.randint(len(data.states), (BATCH_SIZE,))
+            states, actions = data.state_vectors[data.states[rows]], data.action_vectors[data.actions[rows]]
+            target = data.state_vectors[data.next_states[rows]].to(device)
+            predictions = predictor(torch.cat([states, actions], dim=-1).to(device))  # (E, B, S)
+            loss = (predictions - target).square().mean(dim=(1, 2)).sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            advance()
     with torch.no_grad():
         for ours, trained in (
             (critics.mlp.weights, predictor.weights),

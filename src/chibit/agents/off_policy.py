@@ -93,7 +93,7 @@ class OffPolicyAgent(Agent):
         optimizers: what `build` gave.
     """
 
-    needs_next: ClassVar[bool] = True
+    needs_next: bool = True
     """Whether its losses look at the state after a step; else steps are learned whose next one is unknown."""
 
     def __init__(self, config: Any, spec: DatasetSpec, runtime: Runtime) -> None:
@@ -174,7 +174,7 @@ class OffPolicyAgent(Agent):
     def error_sampler(self, dataset: TrajectoryDataset, generator: np.random.Generator) -> Sampler[Any]:
         """Draw as `sampler` does, but from all steps: the error of an action needs no next state."""
         clone = copy.copy(self)
-        clone.needs_next = False  # type: ignore[misc]
+        clone.needs_next = False
         return clone.sampler(dataset, generator)
 
     def update(self, batch: Any) -> Mapping[str, float | Tensor]:

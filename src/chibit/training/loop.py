@@ -348,7 +348,8 @@ class RunProgress:
         )
         self._task = self.bar.add_task(name, total=num_steps, loss=0.0, rate=0.0, note="")
         self._name, self._num_steps = name, num_steps
-        self._is_shown = enabled
+        self.is_shown = enabled
+        """Whether anybody sees it."""
         self._pace = Pace(
             name, num_steps, self.say, in_log=self.bar.disable, beside=", evaluations not counted"
         )
@@ -365,13 +366,13 @@ class RunProgress:
 
     def say(self, message: str) -> None:
         """Print a line above the bar."""
-        if self._is_shown:
+        if self.is_shown:
             self.bar.console.print(message, soft_wrap=True)
 
     def advance(self, loss: float | Tensor | None) -> None:
         """Count a step; the bar is redrawn a few times a second, which alone waits for the loss."""
         self._steps += 1
-        if loss is not None and self._is_shown:
+        if loss is not None and self.is_shown:
             self._loss = loss if self._loss is None else _SMOOTHING * self._loss + (1 - _SMOOTHING) * loss
         if time.perf_counter() - self._since > _REDRAW_SECONDS:
             self._show()

@@ -206,7 +206,7 @@ class OfflineRun(Loop[RunConfig[Any]]):
         table = table_lines(self.planned)
         for line in (*notes, *self.advice, "chosen for this run:", *table):
             self._say(line)
-        self.agent.before_first_update(loaded)
+        self.agent.before_first_update(loaded, progress=self.progress.is_shown)
 
     def _say(self, line: str) -> None:
         self.run.log(line)
