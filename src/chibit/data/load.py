@@ -46,7 +46,7 @@ from chibit.environments.data_names import is_published_name
 from chibit.environments.registry import ENVIRONMENTS, GAMES, LANGUAGE_TASKS, TASKS
 
 _log = logging.getLogger("chibit")
-_CONVERTER = 9
+_CONVERTER = 10
 """Raised when the same steps would become another store."""
 _READERS = 3
 """Raised when the same file would give other steps, or none."""

@@ -1,6 +1,7 @@
 """D4RL's data sets (Fu et al., 2020): where their files are, what their scores mean, what they are played in.
 
-Paths, references and versions are those of d4rl/infos.py and d4rl/locomotion/__init__.py.
+Paths, references and versions are those of d4rl/infos.py and d4rl/locomotion/__init__.py; limits of
+steps those of d4rl/hand_manipulation_suite/__init__.py.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ class D4rlSet:
     """Raw returns that count as scores of 0 and 100."""
     time_limit: int | None = None
     """Steps after which an episode was cut, where a file does not record it."""
+    max_episode_steps: int | None = None
+    """Steps that an episode is played for; None for those of `env_id`."""
     num_state_columns: int | None = None
     """Columns of observations to keep, from the left; None for all."""
     d4rl_physics: bool = False
@@ -119,6 +122,7 @@ def _manipulation() -> dict[str, D4rlSet]:
                     level=level,
                     file=path,
                     env_id=f"AdroitHand{hand.capitalize()}-v1",
+                    max_episode_steps=100 if hand == "pen" else None,
                     score_reference=reference,
                 )
     for level, file in _KITCHEN_FILES.items():

@@ -326,6 +326,10 @@ class MazeTask(OwnTask, RoboticsEnvironment):
         return {"maze": self.maze}
 
 
+_ACTIONS_IN = {"action": 1, "and": 2, "seq": 4}
+"""Most actions in each kind of BabyAI's instructions."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class GridEnvironment(LibraryEnvironment):
     """One of MiniGrid or BabyAI."""
@@ -338,6 +342,20 @@ class GridEnvironment(LibraryEnvironment):
 
         env = _of_library(super().build, library, env_id, d4rl_physics=d4rl_physics, **options)
         return SuccessByReward(env)
+
+    def time_limit(self, env_id: str) -> int:
+        """The environment's own; of those that follow an episode's instruction the longest."""
+        with contextlib.closing(self.build(env_id, d4rl_physics=False)) as env:
+            from minigrid.envs.babyai.core.levelgen import LevelGen
+
+            with _silent():
+                env.reset(seed=0)  # BabyAI counts its steps there
+            level: Any = env.unwrapped
+            if not isinstance(level, LevelGen) or level.fixed_max_steps:
+                return int(level.max_steps)
+            ways = 2 if "putnext" in level.action_kinds else 1
+            ways *= max(_ACTIONS_IN[kind] for kind in level.instr_kinds)
+            return int(ways * level.num_rows * level.num_cols * level.room_size**2)
 
     def physics(self, env_id: str, d4rl_physics: bool) -> dict[str, Any]:
         """The library's version."""

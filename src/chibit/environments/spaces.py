@@ -9,6 +9,7 @@ from gymnasium.spaces import Box, Discrete
 
 from chibit.core.errors import InputError
 from chibit.environments.pictures import channel_axis
+from chibit.environments.registry import ENVIRONMENTS
 
 
 def is_picture(space: gym.Space) -> bool:
@@ -32,7 +33,7 @@ class Spaces:
     bounds: tuple[tuple[float, ...], tuple[float, ...]]
     """Lowest and highest continuous actions."""
     max_episode_steps: int | None
-    """Gymnasium's time limit, in steps."""
+    """Steps after which an episode is cut, by Gymnasium or by the environment itself; None for never."""
 
     @classmethod
     def of(cls, env_id: str, env: gym.Env) -> Spaces:
@@ -44,6 +45,8 @@ class Spaces:
         space, seen = env.action_space, env.observation_space
         shape = seen.shape if is_picture(seen) and seen.shape else (gym.spaces.flatdim(seen),)
         limit = env.spec.max_episode_steps if env.spec is not None else None
+        if limit is None and env_id in ENVIRONMENTS:
+            limit = ENVIRONMENTS[env_id].time_limit(env_id)
         if isinstance(space, Discrete) and space.start == 0:
             return cls(env_id, shape, int(space.n), ((), ()), limit)
         if isinstance(space, Box) and len(space.shape) == 1:

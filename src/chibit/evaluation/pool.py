@@ -9,11 +9,9 @@ from typing import NamedTuple
 import gymnasium as gym
 import numpy as np
 from gymnasium.spaces import Box
-from gymnasium.wrappers import TimeLimit
 
 from chibit.core.errors import InputError
 from chibit.environments.make import make_env
-from chibit.environments.registry import find_environment
 from chibit.environments.spaces import Spaces
 
 MAX_LOCKSTEP = 256
@@ -64,25 +62,13 @@ class EnvironmentPool(contextlib.AbstractContextManager["EnvironmentPool"]):
             first = self.take(1)[0]
             if not isinstance(first.observation_space, Box):
                 raise InputError(f"{env_id}: observations are {first.observation_space}, expected a Box")
-            self._spaces = Spaces.of(env_id, first)
+            self.spaces = Spaces.of(env_id, first)
             refused.pop_all()
 
     @property
     def kind(self) -> Kind:
         """What another pool of the same kind is made of."""
         return Kind(self.env_id, self.d4rl_physics, self.max_episode_steps)
-
-    @property
-    def has_limit(self) -> bool:
-        """Whether Gymnasium, or the environment by what is known of it, ends episodes after some steps."""
-        if find_environment(self.env_id).time_limit(self.env_id) is not None:
-            return True
-        env = self.take(1)[0]
-        while isinstance(env, gym.Wrapper):
-            if isinstance(env, TimeLimit):
-                return True
-            env = env.env
-        return False
 
     def take(self, number: int) -> list[gym.Env]:
         """Return the first `number` environments, building those that are missing."""
@@ -114,7 +100,7 @@ class EnvironmentPool(contextlib.AbstractContextManager["EnvironmentPool"]):
         Raises:
             InputError: naming both.
         """
-        spaces = self._spaces
+        spaces = self.spaces
         mismatch = spaces.mismatch(observation_shape, act_dim, is_discrete=num_actions is not None)
         if mismatch is None and (num_actions or 0) > (spaces.num_actions or 0):
             mismatch = f"there are {num_actions} actions, those of {self.env_id} are {spaces.num_actions}"

@@ -157,7 +157,7 @@ def evaluate(
 def _open_pool(policy: Policy, kind: Kind) -> EnvironmentPool:
     """A pool with a time limit, if anybody knows one; else it is said: episodes may have no end."""
     pool = EnvironmentPool(*kind)
-    if kind.max_episode_steps is not None or pool.has_limit:
+    if kind.max_episode_steps is not None or pool.spaces.max_episode_steps is not None:
         return pool
     limit = policy.max_episode_steps if isinstance(policy, EpisodePolicy) else sys.maxsize
     if limit == sys.maxsize:

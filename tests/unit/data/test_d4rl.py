@@ -26,6 +26,22 @@ def test_all_published_ids_are_known():
 
 
 @pytest.mark.parametrize(
+    ("dataset_id", "num_columns", "num_actions", "steps"),
+    [("pen-human-v1", 45, 24, 100), ("pen-expert-v0", 45, 24, 100), ("door-human-v1", 39, 28, 200)],
+)
+def test_hands_are_played_for_as_long_as_d4rls_scores_mean(
+    dataset_id, num_columns, num_actions, steps, write_hdf5, home
+):
+    """d4rl/hand_manipulation_suite: 100 steps of pen, although its demonstrations have 200."""
+    pytest.importorskip("gymnasium_robotics")
+    columns = maze(400, num_columns, num_actions, timeouts=np.arange(400) % 200 == 199)
+    del columns["infos/goal"]
+    dataset = load_dataset(write_hdf5(columns, f"{dataset_id}.hdf5"), progress=False)
+    assert dataset.episode_lengths.tolist() == [200, 200] and dataset.spec.env_id is not None
+    assert dataset.spec.max_episode_steps == steps
+
+
+@pytest.mark.parametrize(
     ("name", "found"),
     [
         ("hopper_medium_replay-v2", "hopper-medium-replay-v2"),

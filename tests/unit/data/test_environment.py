@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -151,3 +152,12 @@ def test_a_users_word_for_the_environment_decides_on_the_scale(tmp_path, hopper_
     np.savez(tmp_path / "x.npz", **columns)
     assert load_dataset(tmp_path / "x.npz", cache=tmp_path).spec.return_scale != 1000.0
     assert load_dataset(tmp_path / "x.npz", env_id="Hopper-v4", cache=tmp_path).spec.return_scale == 1000.0
+
+
+def test_the_longest_logged_episode_is_no_limit_of_a_grid(home):
+    """Demonstrations are short; the environment gives a slower policy time."""
+    pytest.importorskip("minigrid")
+    env_id, ends = "MiniGrid-Empty-5x5-v0", np.arange(12) % 6 == 5
+    dataset = from_arrays(np.zeros((12, 151)), np.full(12, 6), np.zeros(12), ends, env_id=env_id)
+    assert dataset.episode_lengths.max() == 6 and dataset.spec.max_episode_steps == 100
+    assert spec_in(replace(dataset.spec, env_id=None, max_episode_steps=6), env_id).max_episode_steps == 100

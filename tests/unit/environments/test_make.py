@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from chibit.core.errors import InputError
 from chibit.environments.make import make_env, physics_record
 from chibit.environments.registry import ENVIRONMENTS
+from chibit.environments.spaces import Spaces
 
 FIXTURE = Path(__file__).parents[2] / "golden" / "hopper_physics.npz"
 ADDS_MARGINS = tuple(int(part) for part in mujoco.__version__.split(".")[:2]) >= (3, 5)
@@ -95,6 +97,31 @@ def test_time_limit_can_be_changed() -> None:
     env.reset(seed=0)
     truncated = [env.step(env.action_space.sample())[3] for _ in range(3)]
     assert truncated == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("env_id", "steps", "extra"),
+    [
+        ("Hopper-v5", 1_000, "gymnasium"),
+        ("BreakoutNoFrameskip-v4", 27_000, "ale_py"),
+        ("MiniGrid-Empty-5x5-v0", 100, "minigrid"),
+        ("BabyAI-GoToLocal-v0", 64, "minigrid"),  # counted at a reset
+        ("BabyAI-PutNextLocal-v0", 128, "minigrid"),
+        ("BabyAI-PickupLoc-v0", 64, "minigrid"),
+        ("BabyAI-KeyCorridorS3R1-v0", 270, "minigrid"),
+        ("BabyAI-GoToSeqS5R2-v0", 400, "minigrid"),  # up to four ways: 100 steps each
+        ("BabyAI-MiniBossLevel-v0", 800, "minigrid"),  # up to four actions, of two ways each
+    ],
+)
+def test_an_environments_own_limit_is_known(env_id: str, steps: int, extra: str, capsys) -> None:
+    pytest.importorskip(extra)
+    with contextlib.closing(make_env(env_id)) as env:
+        assert Spaces.of(env_id, env).max_episode_steps == steps
+        assert capsys.readouterr().out == ""
+        if extra == "minigrid":
+            for seed in range(20):
+                env.reset(seed=seed)
+                assert env.unwrapped.max_steps <= steps
 
 
 def test_half_cheetah_is_made_without_a_word(

@@ -117,7 +117,13 @@ def test_what_a_policy_keeps_is_not_written_over():
 
 def test_a_game_has_a_limit_of_its_own():
     with EnvironmentPool("PongNoFrameskip-v4") as pool:
-        assert pool.has_limit
+        assert pool.spaces.max_episode_steps == 27_000
+
+
+def test_a_grid_has_a_limit_of_its_own(caplog):
+    pytest.importorskip("minigrid")
+    (found,) = evaluate(FixedActions(np.array([6])), "MiniGrid-Empty-5x5-v0", num_episodes=1)
+    assert found.episode_lengths == (100,) and not caplog.records
 
 
 @pytest.mark.parametrize("env_id", ["Hopper-v5", "Walker2d-v4", "HalfCheetah-v5"])

@@ -173,6 +173,7 @@ def make_origin(path: Path, dataset_id: str | None, num_columns: int, *, kind: s
         named_environment=known.env_id,
         d4rl_physics=known.d4rl_physics,
         score_reference=known.score_reference,
+        max_episode_steps=known.max_episode_steps,
         notes=notes,
         provenance=provenance,
     )
