@@ -1,9 +1,11 @@
 """`chibit judge` on runs of the line, which has no simulator."""
 
 import dataclasses
+import gc
 import json
 import re
 import shutil
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,6 +24,7 @@ from chibit.judging.judgement import Judgement
 from chibit.reporting.read.judgements import read_judged
 from chibit.reporting.read.run import read_run
 from chibit.reporting.tables.judged import _choice_sentence, _dimensions, _regret, judged_choices
+from chibit.training import loading
 from chibit.training.loading import load_run
 from judging_toys import QUICK, columns
 
@@ -228,10 +231,43 @@ def test_a_log_that_cannot_be_judged_keeps_no_other_from_it(runs, tmp_path, caps
 
 def test_runs_whose_actions_have_other_bounds_have_a_judge_of_their_own(runs, log_file, tmp_path):
     wide = train(log_file, tmp_path / "wide", "--agent", "bc", "--action-low=-2", "--action-high=2")
-    loaded = [load_run(path, device="cpu") for path in (runs[0], wide)]
-    logs, failed = judge_command._logs(loaded, JudgeConfig(), (), progress=False)
-    assert [len(log.runs) for log in logs] == [1, 1] and not failed
-    assert [log.train.spec.action_high for log in logs] == [loaded[0].spec.action_high, (2.0,)]
+    asked = judge_command._Asked(config=JudgeConfig(), device="cpu")
+    found, unloaded = judge_command._try_all((runs[0], wide), asked)
+    logs, failed = judge_command._logs(found, asked, progress=False)
+    assert [len(log.runs) for log in logs] == [1, 1] and not (unloaded or failed)
+    assert [log.train.spec.action_high for log in logs] == [found[0].spec.action_high, (2.0,)]
+
+
+def test_a_run_that_cannot_be_loaded_keeps_no_other_from_it(runs, log_file, tmp_path, capsys):
+    """Here and after a study; one model is in memory at a time."""
+    for run in runs:
+        shutil.copytree(run, tmp_path / "all" / run.name)
+        (tmp_path / "all" / run.name / "judgements.json").unlink(missing_ok=True)
+    bad = train(log_file, tmp_path / "all" / "a_bad_one", "--agent", "bc")
+    for weights in bad.glob("checkpoints/*/model.safetensors"):
+        weights.write_bytes(b"")
+    capsys.readouterr()
+    assert main(["judge", str(tmp_path / "all")]) == 2
+    printed = capsys.readouterr()
+    assert re.search(r"not judged: .*a_bad_one", printed.out) and "verdict: " in printed.out
+    assert "1 of 3 runs not judged" in printed.err
+    assert judgements_of(tmp_path / "all" / "clone") and judgements_of(tmp_path / "all" / "sequence")
+    judge_command.judge_runs([bad, tmp_path / "all" / "clone"], device="cpu", progress=False)
+    assert "verdict: " in capsys.readouterr().out
+
+
+def test_one_model_is_in_memory_at_a_time(runs, monkeypatch):
+    alive = weakref.WeakSet()
+
+    def counted(*arguments, **options):
+        gc.collect()
+        assert not alive
+        alive.add((loaded := load_run(*arguments, **options)).agent)
+        return loaded
+
+    monkeypatch.setattr(loading, "load_run", counted)
+    judge_command.judge_runs(runs, device="cpu", progress=False)
+    assert len(judgements_of(runs[1])) == 2
 
 
 def test_runs_of_one_name_are_told_apart_by_the_folders_around_them():

@@ -29,10 +29,9 @@ from chibit.judging.judgement import FILE, SCHEMA, beside_clone
 if TYPE_CHECKING:
     from chibit.agents.base import Policy
     from chibit.data.choices import Choice
-    from chibit.data.dataset import TrajectoryDataset
+    from chibit.data.dataset import DatasetSpec, TrajectoryDataset
     from chibit.judging.judge import Judge, JudgeConfig
     from chibit.judging.judgement import AtLoggedSteps, Judgement, PlayedInModel
-    from chibit.training.loading import LoadedRun
     from chibit.training.run_config import RunConfig
 
 _TIMES_FORWARD = 3
@@ -73,45 +72,61 @@ class JudgeArguments(WithModules):
     policies that fall at once to all good ones, and the second gives the log's mean to any policy."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """What is asked for, of every run."""
+
+    config: JudgeConfig
+    target_returns: tuple[float, ...] = ()
+    checkpoint: str = "last"
+    device: str = "auto"
+    other_estimates: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """A run without its model, which is in memory only while it is judged."""
+
+    path: Path
+    config: RunConfig[Any]
+    spec: DatasetSpec
+
+
 @dataclass(frozen=True)
 class _Judged:
-    """A policy and what is said of it."""
+    """What is said of a policy."""
 
-    run: LoadedRun
-    policy: Policy
+    run: _Run
     judge: Judge
     judgement: Judgement
+    others: str
+    """The other estimates in a line; empty where they were not asked for."""
 
 
 def judge(argv: Sequence[str], prog: str) -> None:
     """``chibit judge``."""
     arguments = parse(JudgeArguments, argv, prog)
-    from chibit.judging.estimators import check_actions
     from chibit.judging.fitting import FitConfig
     from chibit.judging.judge import JudgeConfig
-    from chibit.training.loading import load_run
 
-    paths = [path for given in arguments.runs for path in _runs_in(given)]
-    loaded = [load_run(path, arguments.checkpoint, device=arguments.device) for path in paths]
-    if arguments.target_returns and not any(run.agent.is_return_conditioned for run in loaded):
-        agents = ", ".join(dict.fromkeys(run.config.agent.agent for run in loaded))
-        raise InputError(f"target_returns: agent {agents} takes none; leave them out")
-    if arguments.other_estimates:
-        for run in loaded:
-            check_actions(run.spec)
-    config = JudgeConfig(
-        fit=FitConfig(seed=arguments.seed), horizon=arguments.horizon, discount=arguments.discount
+    asked = _Asked(
+        config=JudgeConfig(
+            fit=FitConfig(seed=arguments.seed), horizon=arguments.horizon, discount=arguments.discount
+        ),
+        target_returns=arguments.target_returns,
+        checkpoint=arguments.checkpoint,
+        device=arguments.device,
+        other_estimates=arguments.other_estimates,
     )
-    _judge_all(loaded, config, arguments.target_returns, arguments.other_estimates)
+    _judge_all([path for given in arguments.runs for path in _runs_in(given)], asked)
 
 
 def judge_runs(paths: Sequence[Path], *, device: str = "auto", progress: bool = True) -> None:
     """Judge finished runs as the command does, at their own target returns; say why where that cannot be."""
     from chibit.judging.judge import JudgeConfig
-    from chibit.training.loading import load_run
 
     try:
-        _judge_all([load_run(path, device=device) for path in paths], JudgeConfig(), progress=progress)
+        _judge_all(paths, _Asked(config=JudgeConfig(), device=device), progress=progress)
     except UserError as error:
         make_console().print(f"not judged: {error}", soft_wrap=True)
 
@@ -148,43 +163,35 @@ def _seconds_an_action(config: RunConfig[Any]) -> float:
     return a_step / (_TIMES_FORWARD * config.agent.batch_size)
 
 
-def _judge_all(
-    loaded: Sequence[LoadedRun],
-    config: JudgeConfig,
-    asked: tuple[float, ...] = (),
-    with_others: bool = False,
-    *,
-    progress: bool = True,
-) -> None:
+def _judge_all(paths: Sequence[Path], asked: _Asked, *, progress: bool = True) -> None:
     """Judge every run that can be; those that cannot are named, and raise at the end."""
     from chibit.judging.judge import Judge
 
     console = make_console()
     judged: list[_Judged] = []
-    names = _names([run.run.path for run in loaded])
-    logs, failed = _logs(loaded, config, asked, progress)
+    names = _names(paths)
+    runs, failed = _try_all(paths, asked)
+    logs, unopened = _logs(runs, asked, progress)
+    failed += unopened
     for log in logs:
         try:
-            judge_ = Judge(log.train, held_out=log.held_out, config=config, progress=progress)
+            judge_ = Judge(log.train, held_out=log.held_out, config=asked.config, progress=progress)
         except UserError as error:
             failed += [error] * len(log.runs)
             continue
         for run in log.runs:
             try:
-                judged += (found := _judge_run(judge_, run, names[run.run.path], asked))
+                judged += _judge_run(judge_, run, names[run.path], asked)
             except UserError as error:
                 failed.append(error)
-            else:
-                own = [to_json(one.judgement) for one in found]
-                write_atomic(run.run.path / FILE, json.dumps({"schema": SCHEMA, "judgements": own}, indent=1))
     for judge_ in dict.fromkeys(one.judge for one in judged):
-        _print(console, judge_, [one for one in judged if one.judge is judge_], with_others)
+        _print(console, judge_, [one for one in judged if one.judge is judge_])
     if failed and not judged:
         raise failed[0]
     for line in dict.fromkeys(map(str, failed)):
         console.print(f"not judged: {line}", soft_wrap=True)
     if failed:
-        raise UserError(f"{len(failed)} of {count(len(loaded), 'run')} not judged; the lines above say why")
+        raise UserError(f"{len(failed)} of {count(len(paths), 'run')} not judged; the lines above say why")
 
 
 def _runs_in(folder: Path) -> list[Path]:
@@ -198,28 +205,53 @@ def _runs_in(folder: Path) -> list[Path]:
     return finished or [folder]
 
 
+def _try_all(paths: Sequence[Path], asked: _Asked) -> tuple[list[_Run], list[UserError]]:
+    """Load one run after the other, so that what cannot be loaded is known before anything is judged."""
+    from chibit.judging.estimators import check_actions
+
+    runs: list[_Run] = []
+    failed: list[UserError] = []
+    for path in paths:
+        try:
+            runs.append(_try_loading(path, asked))
+        except UserError as error:
+            failed.append(error)
+    if runs and asked.target_returns and not any(run.config.agent.takes_target_returns for run in runs):
+        agents = ", ".join(dict.fromkeys(run.config.agent.agent for run in runs))
+        raise InputError(f"target_returns: agent {agents} takes none; leave them out")
+    if asked.other_estimates:
+        for run in runs:
+            check_actions(run.spec)
+    return runs, failed
+
+
+def _try_loading(path: Path, asked: _Asked) -> _Run:
+    from chibit.training.loading import load_run
+
+    loaded = load_run(path, asked.checkpoint, device=asked.device)
+    return _Run(path, loaded.config, loaded.spec)
+
+
 @dataclass(frozen=True, eq=False)
 class _Log:
     """A log, or a split of it, and the runs that learned from it."""
 
     train: TrajectoryDataset
     held_out: TrajectoryDataset | None
-    runs: list[LoadedRun]
+    runs: list[_Run]
 
 
-def _logs(
-    loaded: Sequence[LoadedRun], config: JudgeConfig, asked: tuple[float, ...], progress: bool
-) -> tuple[list[_Log], list[UserError]]:
+def _logs(runs: Sequence[_Run], asked: _Asked, progress: bool) -> tuple[list[_Log], list[UserError]]:
     """Policies of one log are compared with each other, by one judge; and why some logs cannot be opened."""
     from chibit.judging.judge import rough_seconds
     from chibit.training.run_data import open_data, refuse_changed
 
     logs: dict[tuple[Any, ...], _Log] = {}
     failed: list[UserError] = []
-    for run in loaded:
+    for run in runs:
         try:
             train, held_out = open_data(run.config)
-            refuse_changed(run.run, run.config, train, held_out)
+            refuse_changed(RunDir(run.path), run.config, train, held_out)
             if run.config.data_fraction < 1.0:  # it is judged on what all of the data say
                 train, held_out = open_data(dataclasses.replace(run.config, data_fraction=1.0))
         except UserError as error:
@@ -233,18 +265,18 @@ def _logs(
             log.train,
             num_policies=sum(len(_targets(run, asked)) for run in log.runs),
             seconds_an_action=max(_seconds_an_action(run.config) for run in log.runs),
-            config=config,
+            config=asked.config,
         )
         for log in logs.values()
     )
     if progress and seconds > LONG_SECONDS:
-        line = f"judging {count(len(loaded), 'run')}: about {shown_time(seconds)} (rough, for one core)"
+        line = f"judging {count(len(runs), 'run')}: about {shown_time(seconds)} (rough, for one core)"
         make_console(stderr=True).print(line, soft_wrap=True)
     return [*logs.values()], failed
 
 
-def _targets(run: LoadedRun, asked: tuple[float, ...]) -> Sequence[float | None]:
-    return run.config.targets(run.spec, asked) or (None,)
+def _targets(run: _Run, asked: _Asked) -> Sequence[float | None]:
+    return run.config.targets(run.spec, asked.target_returns) or (None,)
 
 
 def _names(paths: Sequence[Path]) -> dict[Path, str]:
@@ -257,21 +289,40 @@ def _names(paths: Sequence[Path]) -> dict[Path, str]:
     return {path: "/".join(whole[-depths[path] :]) for path, whole in parts.items()}
 
 
-def _judge_run(judge_: Judge, run: LoadedRun, called: str, asked: tuple[float, ...]) -> list[_Judged]:
+def _judge_run(judge_: Judge, run: _Run, called: str, asked: _Asked) -> list[_Judged]:
+    """Judge a run's policies, and write it down in its folder."""
+    from chibit.training.loading import load_run
+
+    loaded = load_run(run.path, asked.checkpoint, device=asked.device)
     found = []
     for target in _targets(run, asked):
-        policy = run.agent.policy(None if target is None else [target])
+        policy = loaded.agent.policy(None if target is None else [target])
         name = called
-        if run.step != run.config.num_steps:
-            name += f" at step {run.step:,}"
+        if loaded.step != run.config.num_steps:
+            name += f" at step {loaded.step:,}"
         if target is not None:
             name += f" asked for {format_setting(target)}"
-        judgement = judge_(policy, name=name, target_return=target, step=run.step)
-        found.append(_Judged(run, policy, judge_, judgement))
+        judgement = judge_(policy, name=name, target_return=target, step=loaded.step)
+        others = _others(judge_, policy, name) if asked.other_estimates else ""
+        found.append(_Judged(run, judge_, judgement, others))
+    own = [to_json(one.judgement) for one in found]
+    write_atomic(run.path / FILE, json.dumps({"schema": SCHEMA, "judgements": own}, indent=1))
     return found
 
 
-def _print(console: Console, judge_: Judge, judged: Sequence[_Judged], with_others: bool) -> None:
+def _others(judge_: Judge, policy: Policy, name: str) -> str:
+    try:
+        other = judge_.other_estimates(policy)
+    except InputError as error:
+        return f"no other estimates for {name}: {error}"
+    return (
+        f"not to be believed, {name}: fitted Q evaluation {format_number(other.fqe)}, importance sampling "
+        f"{format_number(other.wis)} (worth {other.effective_episodes:.1f} of "
+        f"{count(other.num_episodes, 'episode')})"
+    )
+
+
+def _print(console: Console, judge_: Judge, judged: Sequence[_Judged]) -> None:
     from chibit.judging.verdict import rank, verdict
 
     log, judgements = judge_.log, [one.judgement for one in judged]
@@ -282,19 +333,9 @@ def _print(console: Console, judge_: Judge, judged: Sequence[_Judged], with_othe
     for judgement in judgements:
         for reason in judgement.reasons:
             console.print(f"no number for {judgement.name}: {reason}", soft_wrap=True)
-    if with_others:
-        for one in judged:
-            try:
-                other = judge_.other_estimates(one.policy)
-            except InputError as error:
-                console.print(f"no other estimates for {one.judgement.name}: {error}", soft_wrap=True)
-                continue
-            console.print(
-                f"not to be believed, {one.judgement.name}: fitted Q evaluation {format_number(other.fqe)}, "
-                f"importance sampling {format_number(other.wis)} (worth {other.effective_episodes:.1f} of "
-                f"{count(other.num_episodes, 'episode')})",
-                soft_wrap=True,
-            )
+    for one in judged:
+        if one.others:
+            console.print(one.others, soft_wrap=True)
     console.print(f"verdict: {verdict(judgements)}", soft_wrap=True)
 
 
