@@ -76,7 +76,8 @@ def run_quickstart(
     make_folder(out)
     configs = quickstart_configs(str(out / "data" / find_collectable(DATASET).dataset_id), num_steps, seed)
     tasks = make_tasks(configs, root=out, study=DATASET)
-    seconds = collect_steps / _COLLECTED_A_SECOND + make_plan(tasks, out, num_processes).seconds_left
+    left = make_plan(tasks, out, num_processes).seconds_left or 0.0
+    seconds = collect_steps / _COLLECTED_A_SECOND + left
     console.print(f"about {shown_time(seconds + _PAGE_SECONDS)} in all (rough, for a server's cores)")
     console.rule(f"1 of 3: collect {DATASET} ({collect_steps:,} steps of Hopper-v5)")
     collect(

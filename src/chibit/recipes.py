@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from chibit.agents import AGENTS, DEFAULT_AGENT, AgentEntry
+from chibit.agents.dt.config import DecisionTransformerConfig
 from chibit.agents.recommended import RECOMMENDED, recommended
 from chibit.core.errors import InputError
 from chibit.core.files import nearest
 from chibit.core.plugins import Registry
+from chibit.environments.data_names import read_name
 from chibit.models.gpt import SIZES, GPTShape
+from chibit.study import Study
 from chibit.training.run_config import RunConfig
 
 
@@ -26,7 +29,7 @@ class Recipe:
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Fields of its config that differ from their defaults."""
     group: str = "baselines"
-    """Its kind, by which ``chibit recipes`` lists it; one of `GROUPS`."""
+    """Its kind, by which ``chibit recipes`` lists it."""
     per_data: bool = False
     """Take what the method's authors, or CORL, chose for the data set (`agents.recommended`)."""
     num_steps: int = 100_000
@@ -41,14 +44,35 @@ class Recipe:
         """
         shrink = 1.0 if num_steps is None else num_steps / self.num_steps
         kind: Any = AGENTS.find(self.agent, f"recipe {self.summary!r}: agent").config
-        known = [one.name for one in fields(kind)]
-        for name in sorted(self.settings.keys() - known):
-            remedy = nearest(name, known) or "; a method is chosen by Recipe(agent=...)"
-            raise InputError(
-                f"recipe {self.summary!r}: settings: {name!r} is no field of {kind.__name__}{remedy}"
-            )
+        where, otherwise = f"recipe {self.summary!r}: settings", "; a method is chosen by Recipe(agent=...)"
+        _require_fields(self.settings, kind, where, otherwise)
         config = kind(**shortened(self.settings, shrink))
         return RunConfig(data=data, agent=recommended(config, data) if self.per_data else config)
+
+
+def check_study(study: Study, name: str) -> None:
+    """Raise InputError for settings of a study that reach nothing: an unknown method, field or data set."""
+    by_place = {"settings": study.settings}
+    by_place |= {f"data_settings: {data}": found for data, found in study.data_settings.items()}
+    for place, settings in by_place.items():
+        for agent, found in settings.items():
+            where = f"study {name}: {place}"
+            _require_fields(found, AGENTS.find(agent, where).config, f"{where}: {agent}")
+    _require_fields(study.language_settings, DecisionTransformerConfig, f"study {name}: language_settings")
+    _require_fields(study.run_settings, RunConfig, f"study {name}: run_settings")
+    for place in ("data_settings", "target_returns", "score_levels", "error_levels"):
+        for data in vars(study)[place]:
+            if data not in study.data and read_name(data) is None:  # --data may name another
+                remedy = nearest(data, study.data)
+                raise InputError(f"study {name}: {place}: {data!r} is not in its data{remedy}")
+
+
+def _require_fields(given: Iterable[str], kind: Any, where: str, otherwise: str = "") -> None:
+    known = [one.name for one in fields(kind)]
+    for name in sorted(set(given) - {*known}):
+        raise InputError(
+            f"{where}: {name!r} is no field of {kind.__name__}{nearest(name, known) or otherwise}"
+        )
 
 
 GROUPS = {

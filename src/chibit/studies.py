@@ -23,6 +23,7 @@ from chibit.recipes import (
     SOURCE_ARMS,
     TEXT_ARMS,
     WEIGHTS_GRID,
+    check_study,
     find_recipe,
     shortened,
 )
@@ -35,7 +36,6 @@ MEDIUM = tuple(f"{name}-medium-v2" for name in ENVIRONMENTS)
 MEDIUM_EXPERT = tuple(f"{name}-medium-expert-v2" for name in ENVIRONMENTS)
 MEDIUM_REPLAY = tuple(f"{name}-medium-replay-v2" for name in ENVIRONMENTS)
 NINE = MEDIUM_EXPERT + MEDIUM + MEDIUM_REPLAY
-
 
 SEQUENCE = DecisionTransformerConfig.agent
 """Key of the sequence model, whose settings most studies give."""
@@ -369,6 +369,7 @@ def study_configs(
         InputError: for an unknown study or arm, with the nearest names, and for anything named twice.
     """
     study = STUDIES.find(name, "study")
+    check_study(study, name)
     if not seeds:
         raise InputError("seeds: got none, expected at least one")
     for arm in arms:

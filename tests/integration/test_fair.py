@@ -254,6 +254,9 @@ def test_rates_are_read_from_runs_and_what_is_missing_is_named(pendulum_file, tm
     (begun / "config.json").write_text(json.dumps({**description, "arm": "random_matched"}))
     with pytest.raises(InputError, match=r"0\.003: no backbone learning rate by which its arm is named"):
         choose_rates(tmp_path / "rates")
+    (begun / "config.json").write_text(json.dumps({**description, "config": {"corpus": "iid"}}))
+    with pytest.raises(InputError, match=r"0\.003: is of chibit pretrain, not a trial"):
+        choose_rates(tmp_path / "rates")
 
 
 def test_the_arms_of_the_fair_study_differ_in_their_initializer_and_rate_alone():

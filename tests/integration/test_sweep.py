@@ -1,11 +1,14 @@
 """Many runs side by side in real processes."""
 
 import dataclasses
+import importlib
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -76,6 +79,63 @@ def test_a_stopped_sweep_saves_and_goes_on_where_it_was(pendulum_file, tmp_path)
     code, output, messages = child.wait()
     assert (code, json.loads(output)) == (0, ["stopped", "stopped", "stopped"]), messages
     assert checkpoint_steps(first / "checkpoints")
+
+
+SLOW_AGENT = """
+import os
+import time
+from pathlib import Path
+from dataclasses import dataclass
+from typing import ClassVar
+
+from chibit.agents.bc import BC, BCConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlowConfig(BCConfig):
+    agent: ClassVar[str] = "slow"
+
+
+class Slow(BC, config=SlowConfig):
+    def update(self, batch):
+        time.sleep(float(os.environ["SECONDS_A_STEP"]))
+        return super().update(batch)
+"""
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)], ids=["SIGTERM", "SIGINT"]
+)
+def test_a_signal_to_the_driver_and_its_processes_lets_all_runs_save(
+    pendulum_file, tmp_path, monkeypatch, number
+):
+    """As a batch system sends it: what the driver passes on then is no second request."""
+    (tmp_path / "slow_agent.py").write_text(SLOW_AGENT)
+    monkeypatch.syspath_prepend(tmp_path)
+    agent = importlib.import_module("slow_agent").SlowConfig()
+    shape = {"num_steps": 6, "num_episodes": 0, "evaluate_every": 0, "log_every": 1}
+    configs = [RunConfig(data=str(pendulum_file), agent=agent, seed=seed, **shape) for seed in range(2)]
+    runs = [run_path(config, tmp_path, "s") for config in configs]
+
+    def drive():
+        outcomes = run_all(configs, root=tmp_path, study="s", engine="pool", num_processes=2, progress=False)
+        print(json.dumps([[outcome.status, outcome.message] for outcome in outcomes]))
+
+    child = Forked(drive, tmp_path, environment={"SECONDS_A_STEP": "2"})
+    deadline = time.monotonic() + 120
+    while not all((run / "metrics.jsonl").exists() for run in runs) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    for pid in [child.pid, *Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()]:
+        os.kill(int(pid), number)
+    code, output, messages = child.wait()
+    assert code == 0, messages
+    for run, (status, message) in zip(runs, json.loads(output), strict=True):
+        (step,) = checkpoint_steps(run / "checkpoints")
+        assert status == "stopped" and f"stopped after step {step}, checkpoint saved" in message
+    monkeypatch.setenv("SECONDS_A_STEP", "0")
+    outcomes = run_all(configs, root=tmp_path, study="s", engine="process", progress=False)
+    assert [outcome.status for outcome in outcomes] == ["finished", "finished"]
+    assert all("resumed at step" in (run / "train.log").read_text() for run in runs)
 
 
 @pytest.mark.slow

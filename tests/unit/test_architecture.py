@@ -54,7 +54,7 @@ ALLOWED = {
         "judging.verdict",
         "reporting",
     ),
-    "recipes": ("core", "models.gpt", "agents", "training"),
+    "recipes": ("core", "environments.data_names", "models.gpt", "agents", "training", "study"),
     "study": ("core",),
     "studies": ("core", "environments.registry", "models.gpt", "agents", "recipes", "training", "study"),
     "sweep": ("core", "environments.own", "agents", "training", "evaluation.summary", "sweep"),

@@ -26,6 +26,8 @@ from chibit.cli import main
         (["train", "--data", "x", "--reward-mode", "delayed"], "--reward-mode: 'delayed' is 'sparse' now"),
         (["train", "--config", "absent.json"], "absent.json: no such file"),
         (["train", "--data", "x", "--seed", "1", "--data", "y"], "--data: given 2 times, expected once"),
+        (["train", "--data", "x", "y", "--more-data", "z"], "--more-data: given 2 times, expected once"),
+        (["train", "--data", "x", "--more-data", "y", "--more-data=z"], "--more-data: given 2 times"),
         (["evaluate", "absent"], "not a run directory"),
         (["recipes", "chibitt"], "did you mean 'chibit'"),
         (["study", "table22"], "did you mean 'table2'"),

@@ -5,7 +5,7 @@ from chibit.agents.recommended import RECOMMENDED
 from chibit.cli import main
 from chibit.commands.train import parse_run
 from chibit.core.errors import InputError
-from chibit.recipes import RECIPES, find_recipe
+from chibit.recipes import RECIPES, Recipe, find_recipe
 
 
 @pytest.mark.parametrize("name", sorted(set(AGENTS) - {"dt"}))
@@ -51,3 +51,11 @@ def test_an_unknown_name_is_told_the_groups():
         InputError, match="recipe: unknown 'zzz', expected a recipe or a group of them: models, "
     ):
         find_recipe("zzz", "recipe")
+
+
+def test_a_recipe_of_another_group_is_listed_too(monkeypatch, capsys):
+    monkeypatch.setitem(RECIPES, "mine", Recipe(summary="what I try", group="trials"))
+    for arguments in (["recipes"], ["recipes", "trials"]):
+        assert main(arguments) == 0
+        shown = capsys.readouterr().out
+        assert "trials" in shown and "mine" in shown and "what I try" in shown

@@ -180,6 +180,35 @@ def test_refusals(given, said):
     assert re.fullmatch(said, str(caught.value)), str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"settings": {"dt": {"learning_rat": 1e-3}}},
+         "settings: dt: 'learning_rat' is no field of DecisionTransformerConfig; did you mean 'learning"),
+        ({"settings": {"td3bc": {}}}, "settings: got 'td3bc'; did you mean 'td3_bc'"),
+        ({"data_settings": {"first": {"iql": {"expectil": 0.6}}}},
+         "data_settings: first: iql: 'expectil' is no field of IQLConfig; did you mean 'expectile'"),
+        ({"data_settings": {"frist": {}}}, "data_settings: 'frist' is not in its data; did you mean 'first'"),
+        ({"target_returns": {"frist": (1.0,)}}, "target_returns: 'frist' is not in its data"),
+        ({"score_levels": {"secnd": 9.0}}, "score_levels: 'secnd' is not in its data"),
+        ({"error_levels": {"secnd": 9.0}}, "error_levels: 'secnd' is not in its data"),
+        ({"run_settings": {"num_episode": 9}}, "run_settings: 'num_episode' is no field of RunConfig"),
+        ({"language_settings": {"languag": 9}}, "language_settings: 'languag' is no field of "),
+    ],
+)  # fmt: skip
+def test_settings_of_a_study_that_would_reach_nothing_are_refused(monkeypatch, given, said):
+    monkeypatch.setitem(STUDIES, "made_up", dataclasses.replace(MADE_UP, **given))
+    with pytest.raises(InputError, match=f"^study made_up: {said}"):
+        study_configs("made_up")
+
+
+def test_a_study_may_know_of_published_data_that_it_does_not_have(monkeypatch):
+    targets = {"hopper-medium-expert": (3600.0,)}
+    monkeypatch.setitem(STUDIES, "made_up", dataclasses.replace(MADE_UP, target_returns=targets))
+    (config,) = study_configs("made_up", seeds=[0], arms=["random"], data=["hopper-medium-expert"])
+    assert config.target_returns == (3600.0,)
+
+
 def test_a_recipes_own_schedules_shrink_with_the_studys_steps():
     recipe = RECIPES["dt_atari"]
     given = {"seeds": (0,), "arms": ("dt_atari",), "data": ("Breakout",)}

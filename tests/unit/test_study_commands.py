@@ -135,6 +135,12 @@ def test_a_dry_run_lists_states_and_costs_and_writes_nothing(tmp_path, capsys, m
     assert "3 runs: 1 finished, 1 begun, 1 to do" in output
     assert "to be pre-trained first: iid:2000, 2000 steps" in output
     assert "left with 1 at a time (those marked ? are rough" in output
+    assert main([*arguments, "--engine", "pool", "--num-processes", "2"]) == 0
+    assert "left with 2 at a time" in capsys.readouterr().out
+    for engine in (["--engine", "ray"], ["--stack", "2"]):
+        assert main([*arguments, *engine]) == 0
+        output = capsys.readouterr().out
+        assert "at a time" not in output and "the time in all depends" in output
     assert sorted(tmp_path.rglob("*")) == before
 
 

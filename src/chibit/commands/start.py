@@ -86,7 +86,7 @@ def recipes(argv: Sequence[str], prog: str) -> None:
 
     arguments = parse(RecipesArguments, argv, prog)
     name = arguments.name
-    if name and name not in GROUPS:
+    if name and name not in {*GROUPS, *(one.group for one in RECIPES.values())}:
         print_json(to_record(find_recipe(name, "recipe").run(data="")))
         return
     listed = {key: one for key, one in RECIPES.items() if name in ("", one.group)}
@@ -96,10 +96,10 @@ def recipes(argv: Sequence[str], prog: str) -> None:
     table = Table(title="recipes: chibit train --recipe NAME --data DATA")
     table.add_column("name", no_wrap=True)
     table.add_column("what it is")
-    for group, text in GROUPS.items():
+    for group in dict.fromkeys([*GROUPS, *(one.group for one in listed.values())]):
         members = {key: one for key, one in listed.items() if one.group == group}
         if members:
-            table.add_row(Text(group, style="bold"), Text(text, style="bold"))
+            table.add_row(Text(group, style="bold"), Text(GROUPS.get(group, ""), style="bold"))
         for key, one in members.items():
             table.add_row(f"  {key}", one.summary)
         table.add_section()

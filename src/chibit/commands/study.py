@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from chibit.studies import Study as StudyEntry
     from chibit.sweep import Outcome
     from chibit.sweep.forecast import Plan
+    from chibit.sweep.tasks import Task
     from chibit.training.run_config import RunConfig
 
 
@@ -127,11 +128,6 @@ class StudyArguments(WithModules):
     dry_run: Annotated[bool, BASIC] = False
     """Only list the runs and the time left. It says what is finished, too."""
 
-    @property
-    def side_by_side(self) -> int:
-        """Runs at a time."""
-        return self.num_processes or 1 if self.engine in ("auto", "pool") else 1
-
 
 def study(argv: Sequence[str], prog: str) -> None:
     """``chibit study``."""
@@ -161,11 +157,11 @@ def study(argv: Sequence[str], prog: str) -> None:
         adaptive = Adaptive(make_configs, arguments.seeds, fixed, arguments.max_seeds)
         configs = adaptive.first_configs
     tasks = make_tasks(configs, root=arguments.root, study=arguments.name, attention=entry.attention)
-    plan = make_plan(tasks, arguments.root, arguments.side_by_side)
+    plan = make_plan(tasks, arguments.root, _side_by_side(arguments, tasks))
     if arguments.dry_run:
         _show_plan(plan, None if adaptive is None else adaptive.most, as_json=arguments.json)
         return
-    if plan.seconds_left > LONG_SECONDS:
+    if plan.seconds_left is not None and plan.seconds_left > LONG_SECONDS:
         make_console(stderr=True).print(f"{len(plan.runs)} runs: {plan}", soft_wrap=True)
     register(folder, fixed)
     run = _runner(arguments, attention=entry.attention)
@@ -177,6 +173,19 @@ def study(argv: Sequence[str], prog: str) -> None:
         for line in other_seeds(folder, seeds):
             say(line)
     _report(console, outcomes, arguments)
+
+
+def _side_by_side(arguments: StudyArguments, tasks: Sequence[Task]) -> int | None:
+    """Runs at a time; None where the engine takes as many as it has room for."""
+    from chibit.sweep.driver import usual_engine
+
+    engine = arguments.engine
+    if engine == "auto":
+        to_do = [task for task in tasks if not task.is_done]
+        engine = usual_engine(to_do, arguments.num_processes, arguments.stack)
+    if engine == "pool":
+        return arguments.num_processes or 1
+    return 1 if engine == "process" else None
 
 
 def _runner(arguments: StudyArguments, *, attention: bool) -> Callable[..., list[Outcome]]:

@@ -147,6 +147,7 @@ def parse_run(argv: list[str], prog: str) -> tuple[Any, TrainDestination]:
     from chibit.training.warm_start import source_config
 
     spread_data(argv)
+    take_option(list(argv), "--more-data")  # nor a second one of these
     take_option(list(argv), "--data")  # refuses a second one, which would take the place of the first
     agent_name, recipe_name, config_file = (
         take_option(list(argv), name) for name in ("--agent", "--recipe", "--config")

@@ -128,9 +128,11 @@ def user_path(name: str | Path) -> Path:
     """The path that a user's name stands for, with the home folder for `~`.
 
     Raises:
-        InputError: where the system takes no such name, as one of more than 255 bytes.
+        InputError: where the system takes no such name, as one of more than 255 bytes, or knows no home.
     """
     path = Path(os.path.expanduser(name))
+    if path.parts[:1] == ("~",):
+        raise InputError(f"{path}: this user has no home folder; set HOME, or name another folder")
     try:
         path.exists()
     except OSError as error:
@@ -293,8 +295,7 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
         raise InputError(f"{path}: a file is in the way of this folder; choose another --out")
     sweep_leftovers(path.parent)
     try:
-        temporary, descriptor = claim_folder(path.parent)
-        temporary.chmod(platform.default_mode())
+        temporary, descriptor = claim_folder(path.parent, 0o777)
     except OSError as error:
         raise resource_error(path, error) from error
     try:

@@ -10,9 +10,9 @@ from chibit.core.files import user_path
 
 
 def home_folder(cache: str | Path | None = None) -> Path:
-    """Give the folder: `cache`, else $CHIBIT_HOME, else ~/.cache/chibit."""
+    """Give the folder: `cache`, else $CHIBIT_HOME, else ~/.cache/chibit; raises as `user_path`."""
     configured = os.environ.get("CHIBIT_HOME")
-    return user_path(cache or configured or Path.home() / ".cache" / "chibit")
+    return user_path(cache or configured or "~/.cache/chibit")
 
 
 def language_model_folder(name: str, steps: int, text: str = "") -> Path:

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from chibit.core.signals import PASSED_ON
+
 _fcntl: Any
 _msvcrt: Any
 _resource: Any
@@ -39,8 +41,10 @@ NO_LINKS: int = getattr(os, "O_NOFOLLOW", 0)
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl
 _ASSUMED_MEMORY = 8 << 30
-_GROUPS = {"": ("", "memory.max", "anon"), "memory": ("memory", "memory.limit_in_bytes", "total_rss")}
-"""Of control groups, version 2 and 1: their folder, the file of the limit, and the name of memory in use."""
+_MEMORY = {2: ("memory.max", "anon"), 1: ("memory.limit_in_bytes", "total_rss")}
+"""By version of control groups: the file of the limit, and the name of memory in use."""
+_CORES = {2: ("cpu.max",), 1: ("cpu.cfs_quota_us", "cpu.cfs_period_us")}
+"""By version of control groups: the files of the time that may be taken, and of what period."""
 
 
 def send_nowhere(stream: Any) -> None:
@@ -105,13 +109,6 @@ def exchange(one: Path, other: Path) -> bool:
     return bool(renameat2(here, names[0], here, names[1], ctypes.c_uint(_RENAME_EXCHANGE)) == 0)
 
 
-def default_mode() -> int:
-    """Permissions of a new folder under this process's umask."""
-    current = os.umask(0)
-    os.umask(current)
-    return 0o777 & ~current
-
-
 def total_memory() -> int:
     """Bytes of this machine's memory, or what a container or a job may take of it.
 
@@ -135,26 +132,44 @@ def memory_limits(root: Path = Path("/sys/fs/cgroup")) -> list[tuple[int, int]]:
         the system only remembers.
     """
     found = []
-    for line in kernel_table("/proc/self/cgroup"):
-        _, kinds, own = line.split(":", 2)
-        if kinds not in _GROUPS:
-            continue
-        folder, limit, taken = _GROUPS[kinds]
-        group = root / folder / own.strip("/")
-        for each in (group, *group.parents[: len(Path(own).parts) - 1]):
-            most = "".join(kernel_table(str(each / limit)))
-            lines = kernel_table(str(each / "memory.stat"))
-            used = [int(line.split()[1]) for line in lines if line.startswith(f"{taken} ")]
-            found += [(int(most), sum(used))] if most.isdigit() else []
+    for version, group in _control_groups("memory", root):
+        limit, taken = _MEMORY[version]
+        most = "".join(kernel_table(str(group / limit)))
+        lines = kernel_table(str(group / "memory.stat"))
+        used = [int(line.split()[1]) for line in lines if line.startswith(f"{taken} ")]
+        found += [(int(most), sum(used))] if most.isdigit() else []
     return found
 
 
+def core_limits(root: Path = Path("/sys/fs/cgroup")) -> list[int]:
+    """Cores whose time the control groups around this process may take, rounded up; Linux only."""
+    found = []
+    for version, group in _control_groups("cpu", root):
+        text = " ".join(" ".join(kernel_table(str(group / name))) for name in _CORES[version])
+        quota, period = text.split() if len(text.split()) == 2 else ("max", "")
+        found += [-(-int(quota) // int(period))] if quota.isdigit() and int(period or 0) else []
+    return found
+
+
+def _control_groups(controller: str, root: Path) -> Iterator[tuple[int, Path]]:
+    """Version and folder of each control group around this process."""
+    for line in kernel_table("/proc/self/cgroup"):
+        _, kinds, own = line.split(":", 2)
+        if kinds and controller not in kinds.split(","):
+            continue
+        folder = controller if kinds else ""
+        group = root / folder / own.strip("/")
+        for each in (group, *group.parents[: len(Path(own).parts) - 1]):
+            yield (1 if kinds else 2), each
+
+
 def available_cores() -> int:
-    """Cores that this process may use, at least 1."""
+    """Cores that this process may use, or whose time a container or a job may take of them; at least 1."""
     try:
-        return len(os.sched_getaffinity(0))
+        there = len(os.sched_getaffinity(0))
     except AttributeError:  # Linux alone says which
-        return os.cpu_count() or 1
+        there = os.cpu_count() or 1
+    return max(1, min([there, *core_limits()]))
 
 
 def give_huge_pages() -> None:
@@ -196,11 +211,11 @@ def die_with_parent() -> None:
 
 @contextlib.contextmanager
 def interrupts_held_back() -> Iterator[None]:
-    """Ctrl-C waits; a process that is started within begins so, until it calls `take_interrupts`."""
+    """Ctrl-C and `PASSED_ON` wait; a process that is started within begins so until `take_interrupts`."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, PASSED_ON])
     try:
         yield
     finally:
@@ -208,10 +223,10 @@ def interrupts_held_back() -> Iterator[None]:
 
 
 def take_interrupts() -> None:
-    """In a process of a pool: leave the group that a terminal interrupts, then let the signal through."""
+    """In a process of a pool: leave the group that a terminal interrupts, then let the signals through."""
     if hasattr(os, "setpgrp"):
         os.setpgrp()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT, PASSED_ON])
 
 
 def kernel_table(path: str) -> list[str]:

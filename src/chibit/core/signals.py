@@ -11,6 +11,9 @@ from typing import Any
 
 NUMBERS = tuple(number for number in signal.Signals if number.name in ("SIGINT", "SIGTERM", "SIGHUP"))
 """Signals that ask for the end; the last is a closed terminal's, which Windows does not have."""
+PASSED_ON = signal.Signals.__members__.get("SIGUSR1", signal.SIGTERM)
+"""By which a driver passes a request for the end on to its processes. A batch system may have asked them all
+beside it: so this one never counts as the second. Only a process that has set a handler for it takes it."""
 _DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
 
 
@@ -64,8 +67,8 @@ def interruptible() -> Iterator[None]:
         if _Deferral.depth:
             _Deferral.number = number
             return
-        _set(dict.fromkeys(previous, signal.SIG_DFL))
-        raise Interrupted(number)
+        _set({each: signal.SIG_IGN if each == PASSED_ON else signal.SIG_DFL for each in previous})
+        raise Interrupted(_meant(number))
 
     _set(dict.fromkeys(previous, interrupt))
     try:
@@ -77,8 +80,8 @@ def interruptible() -> Iterator[None]:
 class StopRequests:
     """Within it the first of `NUMBERS` only sets `signal_number`; a second one acts as it would outside.
 
-    So the step in hand can be finished and saved. A signal that is to be ignored stays so; outside the main
-    thread it does nothing.
+    So the step in hand can be finished and saved. `PASSED_ON` is noted however often it comes. A signal that
+    is to be ignored stays so; outside the main thread it does nothing.
     """
 
     def __init__(self) -> None:
@@ -97,14 +100,24 @@ class StopRequests:
         self._previous = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.signal_number = number
-        self.__exit__()
+        self.signal_number = _meant(number)
+        if number != PASSED_ON:
+            _set({each: handler for each, handler in self._previous.items() if each != PASSED_ON})
+            self._previous = {each: self._previous[each] for each in self._previous.keys() & {PASSED_ON}}
+
+
+def _meant(number: int) -> int:
+    return signal.SIGINT if number == PASSED_ON else number
 
 
 def _handlers() -> dict[int, Any]:
-    """Who handles each of `NUMBERS`; nothing outside the main thread."""
-    is_main = threading.current_thread() is threading.main_thread()
-    return {number: signal.getsignal(number) for number in NUMBERS} if is_main else {}
+    """Who handles each of `NUMBERS`, and `PASSED_ON` if anybody does; nothing outside the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    known: dict[int, Any] = {number: signal.getsignal(number) for number in (*NUMBERS, PASSED_ON)}
+    if known[PASSED_ON] == signal.SIG_DFL and PASSED_ON not in NUMBERS:
+        del known[PASSED_ON]
+    return known
 
 
 def _set(handlers: Mapping[int, Any]) -> None:

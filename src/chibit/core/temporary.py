@@ -124,10 +124,11 @@ def remove(path: Path) -> None:
             path.unlink()
 
 
-def claim_folder(parent: Path) -> tuple[Path, int | None]:
-    """A new temporary folder, locked for as long as the descriptor is open."""
+def claim_folder(parent: Path, mode: int = 0o700) -> tuple[Path, int | None]:
+    """A new temporary folder, locked for as long as the descriptor is open; the umask narrows its mode."""
     while True:
-        temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=parent))
+        temporary = parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+        os.mkdir(temporary, mode)
         if not platform.can_lock_folders():
             return temporary, None
         try:

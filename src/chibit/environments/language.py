@@ -36,7 +36,6 @@ TRAINING_SEEDS = 1_000_000
 """Reset seeds of training data begin here; those of the splits are below."""
 GRID_SHAPE = (7, 7, 3)
 """What is seen of the room: object, color and state of each cell, as numbers."""
-_TRIES_A_SEED = 100
 _PART_OF = {"held_out": "held_out", "type": "typed", "color": "colored"}
 """List of reset seeds that a split is played on, by the beginning of its name; others take `seen`."""
 _FITS: dict[str, Callable[[str], bool]] = {
@@ -148,29 +147,6 @@ def split_seeds(level: str, split: str) -> np.ndarray:
 def has_episodes(level: str, split: str) -> bool:
     """Whether a level has an episode of a split's kind: that of doors has no held-out pair."""
     return bool(_all_seeds()[level][_list_of(split)])
-
-
-def find_seeds(level: str, kind: str, number: int, first: int) -> list[int]:
-    """The next reset seeds of a level from `first` on whose instruction is of a kind.
-
-    Args:
-        level: as for `LanguageTask`.
-        kind: seen, held_out, typed or colored.
-        number: how many.
-        first: the seed to begin at.
-
-    Returns:
-        They, ascending; fewer where too few of many have such an instruction.
-    """
-    env, found = _build(level, None), list[int]()
-    for seed in range(first, first + _TRIES_A_SEED * number):
-        with _quiet():
-            said = str(env.reset(seed=seed)[0]["mission"])
-        if _FITS[kind](said):
-            found.append(seed)
-            if len(found) == number:
-                break
-    return found
 
 
 def level_row(level: str) -> LanguageEnvironment:

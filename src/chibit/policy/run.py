@@ -12,7 +12,7 @@ from chibit.agents import AGENTS, Agent, AgentState, make_agent
 from chibit.core.checkpoint import load_checkpoint, marked
 from chibit.core.config import Checked, from_json
 from chibit.core.errors import DamagedFileError, InputError
-from chibit.core.fields import Targets, Workers
+from chibit.core.fields import Targets
 from chibit.core.run_dir import RunDir
 from chibit.core.run_records import read_record
 from chibit.core.runtime import Precision, resolve_runtime
@@ -29,7 +29,6 @@ class _Acting(Checked):
     agent: dict[str, Any]
     agent_class: str = ""
     precision: Precision = "fp32"
-    num_threads: Workers = 1
     target_returns: Targets | None = None
 
 
@@ -48,13 +47,16 @@ class RunAgent:
     """The run's own at this step."""
 
 
-def load_run_agent(path: Path, which: str = "last", *, device: str = "auto") -> RunAgent:
+def load_run_agent(
+    path: Path, which: str = "last", *, device: str = "auto", num_threads: int | None = None
+) -> RunAgent:
     """Load a run's agent.
 
     Args:
         path: the run directory.
         which: "last", "best", or a step.
         device: where to put it.
+        num_threads: of torch; None leaves the caller's number.
 
     Raises:
         InputError: where there is no such run or checkpoint, or its method is not known here.
@@ -73,7 +75,7 @@ def load_run_agent(path: Path, which: str = "last", *, device: str = "auto") -> 
     spec = from_json(DatasetSpec, provenance["dataset"], f"{path / 'provenance.json'}: dataset")
     # What was learned in tf32 acts everywhere.
     precision = "fp32" if acting.precision == "tf32" else acting.precision
-    runtime = resolve_runtime(device, precision, acting.num_threads)
+    runtime = resolve_runtime(device, precision, num_threads or torch.get_num_threads())
     checkpoint = load_checkpoint(run.checkpoints, _step(run, which))
     if checkpoint is None:
         raise InputError(f"{path}: has no checkpoint yet; let it train on, or choose another run")

@@ -15,13 +15,14 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
 import torch
 
 from chibit.core.errors import ResourceError
 from chibit.core.platform import give_huge_pages, interrupts_held_back, take_interrupts
 from chibit.core.run_dir import RunDir
-from chibit.core.signals import Interrupted, interruptible
+from chibit.core.signals import PASSED_ON, Interrupted, interruptible
 from chibit.environments.own import receive_environments, send_environments
 from chibit.sweep.tasks import Outcome, Task, run_task
 
@@ -109,6 +110,7 @@ class LocalPool(Engine):
         """
         self.capacity = num_processes
         self.retries, self._has_passed_on = retries, False
+        self._others = set(multiprocessing.active_children())
         self._context = multiprocessing.get_context("spawn")
         give_huge_pages()
         self._free = [self._place(gpus[i % len(gpus)] if gpus else None) for i in range(num_processes)]
@@ -144,10 +146,10 @@ class LocalPool(Engine):
         return ended
 
     def interrupt(self) -> None:
-        """Pass Ctrl-C on, once: a second one would tear what a run saves."""
-        for child in [] if self._has_passed_on else multiprocessing.active_children():
+        """Pass the request on, once."""
+        for child in set() if self._has_passed_on else {*multiprocessing.active_children()} - self._others:
             if child.pid is not None:
-                os.kill(child.pid, signal.SIGINT)
+                os.kill(child.pid, PASSED_ON)
         self._has_passed_on = bool(self._busy)
 
     def close(self) -> None:
@@ -185,13 +187,18 @@ class _Worker:
 
 
 def _prepare_worker(gpu: str | None, environments: bytes) -> None:
-    """Leave Ctrl-C to the parent, which passes it on: a run gets it once, an idle process takes note."""
+    """Leave Ctrl-C to the parent, which passes it on; an idle process takes note."""
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     receive_environments(environments)
-    signal.signal(signal.SIGINT, _take_note)
+    _hand_over(_take_note)
     take_interrupts()
     threading.Thread(target=_outlive_nobody, args=(os.getppid(),), daemon=True).start()
+
+
+def _hand_over(handler: Callable[[int, FrameType | None], Any]) -> None:
+    for number in (signal.SIGINT, PASSED_ON):
+        signal.signal(number, handler)
 
 
 def _take_note(number: int, frame: FrameType | None) -> None:
@@ -199,24 +206,24 @@ def _take_note(number: int, frame: FrameType | None) -> None:
 
 
 def _run_in_worker(task: Task) -> Outcome:
-    """A task; before its first step, while it opens its data, a signal ends it at once."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    """A task; a signal ends it at once while it opens its data, and later where it is the second one."""
+    _hand_over(signal.default_int_handler)
     try:
         with interruptible():
             if _Worker.was_asked_to_stop:
                 raise Interrupted(signal.SIGINT)
             return run_task(task)
     except Interrupted as error:
-        return Outcome(task.path, "stopped", "before its first step", error.signal_number)
+        return Outcome(task.path, "stopped", "at once, nothing was saved", error.signal_number)
     finally:
-        signal.signal(signal.SIGINT, _take_note)
+        _hand_over(_take_note)
 
 
 def _outlive_nobody(parent: int) -> None:
-    """End this process when its driver was killed: its run saves a checkpoint first, as on SIGTERM."""
+    """End this process when its driver was killed: its run saves a checkpoint first."""
     while os.getppid() == parent:
         time.sleep(_WATCH_SECONDS)
-    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), PASSED_ON)
     time.sleep(_GRACE_SECONDS)
     os._exit(128 + signal.SIGTERM)
 

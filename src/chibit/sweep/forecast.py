@@ -22,15 +22,6 @@ SECONDS_A_PRETRAINING_STEP = 0.5
 _NUM_TARGETS = 2
 
 
-@dataclass(frozen=True)
-class Forecast:
-    """Seconds that a run has left."""
-
-    seconds: float
-    is_measured: bool
-    """Whether a finished run of the same kind says so."""
-
-
 @dataclass
 class Measurements:
     """What finished runs took, by kind: the exact settings first, then the method."""
@@ -60,10 +51,10 @@ class Plan:
     runs: tuple[PlannedRun, ...]
     pretrainings: dict[str, int]
     """Initializers that are pre-trained first, and their gradient steps."""
-    side_by_side: int
-    """Runs at a time."""
-    seconds_left: float
-    """Of the whole study."""
+    side_by_side: int | None
+    """Runs at a time; None where the engine takes as many as it has room for."""
+    seconds_left: float | None
+    """Of the whole study; None where it is not known how many runs are at a time."""
 
     def __str__(self) -> str:
         """How long it may take, and what says so."""
@@ -71,32 +62,27 @@ class Plan:
         if not all(run.is_measured for run in self.runs):
             rough = f"{AGENTS[DEFAULT_AGENT].config.seconds_a_step:g} s a step of ChibiT's size in fp32"
             basis = f"those marked ? are rough: {rough}, more for larger models; the others are {basis}"
+        if self.seconds_left is None:
+            return f"the time in all depends on how many runs the engine has room for ({basis})"
         return f"about {shown_time(self.seconds_left)} left with {self.side_by_side} at a time ({basis})"
 
 
-def make_plan(tasks: Sequence[Task], root: Path, side_by_side: int) -> Plan:
+def make_plan(tasks: Sequence[Task], root: Path, side_by_side: int | None) -> Plan:
     """Look at the folders of a study's runs.
 
     Args:
         tasks: the runs.
         root: folder of the studies whose finished runs say how long others take.
-        side_by_side: runs at a time, where there are so many.
+        side_by_side: runs at a time, where there are so many; None if that is not known.
     """
     measured, sources = measure(root), sources_left(tasks)
-    left = [forecast(task, measured) for task in tasks]
-    total = sum(one.seconds for one in left) + sum(sources.values()) * SECONDS_A_PRETRAINING_STEP
-    side_by_side = max(1, min(side_by_side, sum(not task.is_done for task in tasks)))
-    return Plan(
-        runs=tuple(
-            PlannedRun(
-                path=task.path, state=_state(task), seconds_left=one.seconds, is_measured=one.is_measured
-            )
-            for task, one in zip(tasks, left, strict=True)
-        ),
-        pretrainings=sources,
-        side_by_side=side_by_side,
-        seconds_left=max(total / side_by_side, *(one.seconds for one in left), 0.0),
-    )
+    runs = tuple(forecast(task, measured) for task in tasks)
+    seconds = None
+    if side_by_side is not None:
+        side_by_side = max(1, min(side_by_side, sum(not task.is_done for task in tasks)))
+        total = sum(run.seconds_left for run in runs) + sum(sources.values()) * SECONDS_A_PRETRAINING_STEP
+        seconds = max(total / side_by_side, *(run.seconds_left for run in runs), 0.0)
+    return Plan(runs=runs, pretrainings=sources, side_by_side=side_by_side, seconds_left=seconds)
 
 
 def _state(task: Task) -> str:
@@ -133,11 +119,15 @@ def measure(root: Path) -> Measurements:
     return found
 
 
-def forecast(task: Task, measured: Measurements) -> Forecast:
-    """Seconds that a task has left, pre-training of its sources not counted."""
+def forecast(task: Task, measured: Measurements) -> PlannedRun:
+    """What is left of a task, pre-training of its sources not counted."""
+    seconds, is_measured = (0.0, True) if task.is_done else _seconds_left(task, measured)
+    return PlannedRun(path=task.path, state=_state(task), seconds_left=seconds, is_measured=is_measured)
+
+
+def _seconds_left(task: Task, measured: Measurements) -> tuple[float, bool]:
+    """Seconds, and whether they are measured."""
     config = task.config
-    if task.is_done:
-        return Forecast(0.0, is_measured=True)
     record = to_record(config)
     kinds = _kinds(record)
     left = max(0, config.num_steps - _steps_done(task))
@@ -151,7 +141,7 @@ def forecast(task: Task, measured: Measurements) -> Forecast:
     asks = config.agent.takes_target_returns
     num_targets = len(config.target_returns or (0,) * _NUM_TARGETS) if asks else 1
     episodes = _num_episodes(record, num_targets) * left / config.num_steps
-    return Forecast(left * step + episodes * episode, is_measured)
+    return left * step + episodes * episode, is_measured
 
 
 def sources_left(tasks: Sequence[Task]) -> dict[str, int]:

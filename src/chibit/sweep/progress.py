@@ -42,7 +42,7 @@ class StudyProgress:
         self._began, self._began_at = time.monotonic(), time.time()
         measured = measure(root) if enabled else None
         self._work = {
-            path: 0.0 if measured is None else forecast(task, measured).seconds
+            path: 0.0 if measured is None else forecast(task, measured).seconds_left
             for path, task in self._tasks.items()
         }
         self._done_before: dict[Path, int] = {}

@@ -48,6 +48,8 @@ def read_trials(folder: Path) -> dict[str, list[Trial]]:
         description = run.description()
         config = description["config"]
         arm, _, tried = description["arm"].rpartition("_")
+        if "agent" not in config:
+            raise InputError(f"{run.path}: is of chibit pretrain, not a trial; leave it out of {folder}")
         rate = config["agent"].get("backbone_learning_rate")
         if not run.is_finished:
             if (run.path / "divergence.json").exists():

@@ -7,27 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chibit.agents import Agent
 from chibit.core.run_dir import RunDir
-from chibit.data.dataset import DatasetSpec
-from chibit.evaluation.summary import EvaluationSummary
 from chibit.policy.export import film
-from chibit.policy.run import load_run_agent
+from chibit.policy.run import RunAgent, load_run_agent
 from chibit.training.run_config import RunConfig, from_record
 
 
 @dataclass(frozen=True)
-class LoadedRun:
-    """A run's agent at one checkpoint."""
+class LoadedRun(RunAgent):
+    """A run's agent at one checkpoint, with its configuration."""
 
     run: RunDir
     config: RunConfig[Any]
-    spec: DatasetSpec
-    agent: Agent
-    step: int
-    """Gradient steps of the checkpoint."""
-    evaluations: tuple[EvaluationSummary, ...]
-    """The run's own at that step."""
 
     def film(self, targets: Sequence[float] | None, seed: int) -> list[Path]:
         """Film the beginning of an episode for each target into the run's folder `videos`."""
@@ -40,8 +31,8 @@ class LoadedRun:
 
 
 def load_run(path: Path, which: str = "last", *, device: str = "auto") -> LoadedRun:
-    """Load a run's agent, with its configuration; arguments and refusals are those of `load_run_agent`."""
+    """Load a run's agent, with its configuration and number of threads; raises as `load_run_agent`."""
     run = RunDir.open(path)
     config = from_record(run.description()["config"], str(path / "config.json"))
-    loaded = load_run_agent(path, which, device=device)
-    return LoadedRun(run, config, loaded.spec, loaded.agent, loaded.step, loaded.evaluations)
+    loaded = load_run_agent(path, which, device=device, num_threads=config.num_threads)
+    return LoadedRun(**vars(loaded), run=run, config=config)

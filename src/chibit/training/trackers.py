@@ -32,11 +32,17 @@ def make_trackers(run: RunDir, config: RunConfig[Any]) -> list[Tracker]:
 
 
 def _catch_up(track: Tracker, run: RunDir) -> None:
-    """Log again what the run's own logs hold."""
-    for record in run.read_log("metrics.jsonl"):
-        track(record["step"], {name: value for name, value in record.items() if "/" in name})
-    for record in run.read_log("evaluations.jsonl"):
-        track(record["step"], evaluation_metrics(summarize_record(record)))
+    """Log again what the run's own logs hold, by step: Weights & Biases takes none that is before another."""
+    logged = [
+        (record["step"], {name: value for name, value in record.items() if "/" in name})
+        for record in run.read_log("metrics.jsonl")
+    ]
+    logged += [
+        (record["step"], evaluation_metrics(summarize_record(record)))
+        for record in run.read_log("evaluations.jsonl")
+    ]
+    for step, metrics in sorted(logged, key=lambda entry: entry[0]):
+        track(step, metrics)
 
 
 def evaluation_metrics(summary: EvaluationSummary) -> dict[str, float]:
@@ -47,7 +53,7 @@ def evaluation_metrics(summary: EvaluationSummary) -> dict[str, float]:
 def _tensorboard(run: RunDir) -> Tracker:
     with needing("tb", "tensorboard:"):
         from torch.utils.tensorboard import SummaryWriter
-    folder = run.path / "tensorboard"
+    folder = run.own_folder("tensorboard")
     is_new = not folder.exists()
     writer = SummaryWriter(str(folder))
 
@@ -66,6 +72,7 @@ def _wandb(run: RunDir, project: str, config: dict[str, Any]) -> Tracker:
     with needing("wandb", "wandb:"):
         import wandb
     name = run.path.name
+    run.own_folder("wandb")
     with _translated(wandb.Error):
         there = wandb.init(
             project=project,

@@ -1,9 +1,11 @@
 import errno
 import os
+import pwd
 import resource
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -15,8 +17,13 @@ from chibit.core.files import (
     nearest,
     open_regular,
     sha256_file,
+    user_path,
     write_atomic,
 )
+from chibit.core.home import home_folder
+from chibit.core.temporary import temporary_folder
+from chibit.data.collect.minari_writer import minari_root
+from chibit.data.readers.d4rl import find_file
 
 
 def test_write_atomic_replaces_whole_content_and_leaves_nothing_else(tmp_path):
@@ -74,6 +81,29 @@ def test_atomic_folder_appears_whole_or_not_at_all(tmp_path):
         (folder / "part").write_text("whole")
         assert not (tmp_path / "set").exists()
     assert (tmp_path / "set" / "part").read_text() == "whole"
+
+
+def test_a_folder_has_the_mode_of_the_umask_which_nobody_changes(tmp_path, monkeypatch):
+    before = os.umask(0o027)
+    try:
+        monkeypatch.setattr(os, "umask", lambda mask: pytest.fail("other threads have it too"))
+        with atomic_folder(tmp_path / "set"), temporary_folder(tmp_path) as own:
+            assert own.stat().st_mode & 0o777 == 0o700
+        assert (tmp_path / "set").stat().st_mode & 0o777 == 0o750
+    finally:
+        monkeypatch.undo()
+        os.umask(before)
+
+
+def test_a_user_without_a_home_is_told_so(monkeypatch):
+    """As in a container whose user has no entry in passwd."""
+    for name in ("HOME", "CHIBIT_HOME", "MINARI_DATASETS_PATH", "D4RL_DATASET_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: {}[uid])
+    for look in (home_folder, minari_root, lambda: user_path("~/data")):
+        with pytest.raises(InputError, match="this user has no home folder; set HOME"):
+            look()
+    assert home_folder("here") == Path("here") and find_file("hopper-medium-v2", Path("here")) is None
 
 
 def test_of_two_writers_the_first_wins_unless_replacing(tmp_path):

@@ -40,6 +40,19 @@ def test_what_nobody_uses_goes_back_to_the_system():
     assert by_itself < 20 and asked > 150
 
 
+def place_control_groups(own, files, root, monkeypatch):
+    """This process's groups, as the kernel lists them, and files below where they are mounted."""
+    read = platform.kernel_table
+
+    def table(path):
+        return own.splitlines() if path == "/proc/self/cgroup" else read(path)
+
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(content + "\n")
+    monkeypatch.setattr(platform, "kernel_table", table)
+
+
 @pytest.mark.parametrize(
     ("own", "files", "expected"),
     [
@@ -60,16 +73,36 @@ def test_what_nobody_uses_goes_back_to_the_system():
 def test_a_container_or_a_job_may_have_less_memory_than_its_machine(
     own, files, expected, tmp_path, monkeypatch
 ):
-    read = platform.kernel_table
-
-    def table(path):
-        return own.splitlines() if path == "/proc/self/cgroup" else read(path)
-
-    for name, content in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(content + "\n")
-    monkeypatch.setattr(platform, "kernel_table", table)
+    place_control_groups(own, files, tmp_path, monkeypatch)
     assert platform.memory_limits(tmp_path) == expected
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "expected"),
+    [
+        ("0::/", {}, []),
+        ("0::/", {"cpu.max": "max 100000"}, []),
+        ("0::/jobs/7", {"jobs/7/cpu.max": "150000 100000", "jobs/cpu.max": "800000 100000"}, [2, 8]),
+        (
+            "3:cpu,cpuacct:/docker/ab\n2:cpuset:/docker/ab\n0::/",
+            {"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"},
+            [3],
+        ),
+        ("3:cpu:/", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, []),
+    ],
+)
+def test_a_container_or_a_job_may_have_less_time_than_its_machines_cores(
+    own, files, expected, tmp_path, monkeypatch
+):
+    place_control_groups(own, files, tmp_path, monkeypatch)
+    assert platform.core_limits(tmp_path) == expected
+
+
+def test_a_limit_of_time_decides_how_many_cores_there_are(monkeypatch):
+    monkeypatch.setattr(platform, "core_limits", lambda: [1, 10**6])
+    assert platform.available_cores() == 1
+    monkeypatch.setattr(platform, "core_limits", list)
+    assert platform.available_cores() >= 1
 
 
 def test_a_limit_of_memory_decides_what_is_refused_and_what_may_be_allocated(monkeypatch):

@@ -1,4 +1,6 @@
+import runpy
 import sys
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -18,7 +20,6 @@ from chibit.environments.language import (  # noqa: E402
     LanguageTask,
     _all_seeds,
     done_required,
-    find_seeds,
     split_seeds,
 )
 
@@ -129,9 +130,9 @@ def test_lists_of_reset_seeds_are_disjoint_and_below_those_of_training(level):
 
 @pytest.mark.parametrize("level", ["GoToLocalS8N4", "PickupLoc", "MixedLocal"])
 def test_lists_are_those_that_the_levels_give(level):
-    assert find_seeds(level, "held_out", 5, 0) == _all_seeds()[level]["held_out"][:5]
-    assert find_seeds(level, "colored", 5, 0) == _all_seeds()[level]["colored"][:5]
-    assert find_seeds(level, "seen", 3, 0) == _all_seeds()[level]["seen"][:3]
+    script = runpy.run_path(str(Path(__file__).parents[3] / "scripts" / "make_language_splits.py"))
+    for kind, number in (("held_out", 5), ("colored", 5), ("seen", 3)):
+        assert script["find_seeds"](level, kind, number) == _all_seeds()[level][kind][:number]
 
 
 def said(level, split, seeds=range(12)):

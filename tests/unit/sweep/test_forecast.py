@@ -46,7 +46,7 @@ def test_without_any_finished_run_the_stated_figures_count(tmp_path):
     [task], dt = tasks_of(tmp_path, config_of()), AGENTS["dt"].config
     found = forecast.forecast(task, forecast.measure(tmp_path))
     assert not found.is_measured
-    assert found.seconds == pytest.approx(100 * dt.seconds_a_step + 20 * dt.seconds_an_episode)
+    assert found.seconds_left == pytest.approx(100 * dt.seconds_a_step + 20 * dt.seconds_an_episode)
 
 
 def test_a_finished_run_of_the_same_settings_decides(tmp_path):
@@ -54,8 +54,10 @@ def test_a_finished_run_of_the_same_settings_decides(tmp_path):
     finish(done, 0.5, 0.25)
     found = forecast.forecast(task, forecast.measure(tmp_path))
     assert found.is_measured
-    assert found.seconds == pytest.approx(200 * 0.5 + 4 * 5 * 2 * 0.25)
-    assert forecast.forecast(done, forecast.measure(tmp_path)) == forecast.Forecast(0.0, is_measured=True)
+    assert found.seconds_left == pytest.approx(200 * 0.5 + 4 * 5 * 2 * 0.25)
+    assert forecast.forecast(done, forecast.measure(tmp_path)) == forecast.PlannedRun(
+        path=done.path, state="finished", seconds_left=0.0, is_measured=True
+    )
 
 
 def test_an_arm_of_the_same_shape_counts_but_another_size_does_not(tmp_path):
@@ -64,18 +66,20 @@ def test_an_arm_of_the_same_shape_counts_but_another_size_does_not(tmp_path):
     )
     finish(done, 0.5, 0.25)
     measured = forecast.measure(tmp_path)
-    assert forecast.forecast(same, measured).seconds == pytest.approx(100 * 0.5 + 20 * 0.25)
+    assert forecast.forecast(same, measured).seconds_left == pytest.approx(100 * 0.5 + 20 * 0.25)
     assert not forecast.forecast(large, measured).is_measured
     assert not forecast.forecast(frozen, measured).is_measured
-    assert forecast.forecast(frozen, measured).seconds > 20 * forecast.forecast(same, measured).seconds
+    assert (
+        forecast.forecast(frozen, measured).seconds_left > 20 * forecast.forecast(same, measured).seconds_left
+    )
 
 
 def test_what_a_checkpoint_has_done_is_not_left(tmp_path):
     [task] = tasks_of(tmp_path, config_of())
-    whole = forecast.forecast(task, forecast.measure(tmp_path)).seconds
+    whole = forecast.forecast(task, forecast.measure(tmp_path)).seconds_left
     (task.path / "checkpoints" / "0000000050").mkdir(parents=True)
     (task.path / "checkpoints" / "last").mkdir()
-    assert forecast.forecast(task, forecast.measure(tmp_path)).seconds == pytest.approx(whole / 2)
+    assert forecast.forecast(task, forecast.measure(tmp_path)).seconds_left == pytest.approx(whole / 2)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"steps": "many"}', '{"steps": 1e999}'])
@@ -99,7 +103,7 @@ def test_baselines_have_their_own_figures(tmp_path):
     config = RunConfig(data="d", agent=AGENTS["bc"].config(), num_steps=1000, num_episodes=0)
     [task] = tasks_of(tmp_path, config)
     found = forecast.forecast(task, forecast.measure(tmp_path))
-    assert found.seconds == pytest.approx(1000 * config.agent.seconds_a_step)
+    assert found.seconds_left == pytest.approx(1000 * config.agent.seconds_a_step)
 
 
 @pytest.mark.parametrize(
@@ -117,6 +121,13 @@ def test_no_more_runs_are_at_a_time_than_there_are_and_the_longest_is_waited_for
     assert long > 500 and plan.seconds_left == pytest.approx(long) and plan.side_by_side == 2
     assert forecast.make_plan(tasks[:1], tmp_path, 8).side_by_side == 1
     assert forecast.make_plan(tasks[:2], tmp_path, 8).seconds_left == plan.runs[1].seconds_left > 0
+
+
+def test_where_nobody_knows_how_many_runs_are_at_a_time_there_is_no_time_in_all(tmp_path):
+    plan = forecast.make_plan(tasks_of(tmp_path, config_of(seed=0), config_of(seed=1)), tmp_path, None)
+    assert plan.side_by_side is None and plan.seconds_left is None
+    assert all(run.seconds_left > 0 for run in plan.runs)
+    assert "depends on how many runs the engine has room for" in str(plan)
 
 
 def test_a_log_has_a_line_of_the_study_now_and_then(tmp_path, capsys, monkeypatch):

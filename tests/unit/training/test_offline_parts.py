@@ -33,9 +33,11 @@ from chibit.data.load import load_dataset
 from chibit.data.samplers.transitions import TransitionSampler
 from chibit.evaluation.rollout import Evaluation
 from chibit.models.gpt import GPTShape
+from chibit.policy.policy import Policy
 from chibit.policy.run import load_run_agent
 from chibit.training import loop, offline, trackers
 from chibit.training.held_out import HeldOutError
+from chibit.training.loading import load_run
 from chibit.training.longer import GoingOn
 from chibit.training.offline import train
 from chibit.training.run_config import RunConfig, to_record
@@ -790,6 +792,19 @@ def test_a_run_in_tf32_acts_on_machines_that_have_none(data, tmp_path):
     description["config"]["precision"] = "tf32"
     (tmp_path / "run" / "config.json").write_text(json.dumps(description))
     assert load_run_agent(tmp_path / "run", device="cpu").agent.runtime.precision == "fp32"
+
+
+def test_acting_leaves_the_callers_number_of_threads_and_commands_take_the_runs(data, tmp_path):
+    run(config_of(data, num_steps=2, num_threads=2), tmp_path / "run")
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        Policy.from_pretrained(tmp_path / "run")
+        assert torch.get_num_threads() == 3
+        load_run(tmp_path / "run", device="cpu")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_line_of_an_evaluation_has_all_of_its_targets():

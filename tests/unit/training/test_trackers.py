@@ -8,6 +8,7 @@ import types
 import pytest
 
 from chibit.commands.study import StudyArguments, _config_maker
+from chibit.core.errors import InputError
 from chibit.core.run_dir import RunDir
 from chibit.training.run_config import RunConfig, run_path, to_record
 from chibit.training.trackers import make_trackers
@@ -53,3 +54,33 @@ def test_no_thread_of_tensorboard_outlives_its_run(tmp_path):
     del trackers
     gc.collect()
     assert threading.active_count() == before
+
+
+def test_a_new_tracker_is_told_of_steps_in_their_order(monkeypatch, tmp_path):
+    """Weights & Biases ignores what is before the last step that it was told."""
+    told = []
+    there = types.SimpleNamespace(resumed=False, log=lambda metrics, step: told.append((step, *metrics)))
+    stand_in = types.SimpleNamespace(Error=OSError, init=lambda **_: there)
+    monkeypatch.setitem(sys.modules, "wandb", stand_in)
+    run = RunDir.create(tmp_path / "run", arm="bc", study="s", config={})
+    for step in (1, 2, 3):
+        run.append_metrics({"step": step, "seconds": 1.0, "train/loss": 0.5})
+    for step in (1, 2):
+        run.append_evaluation(
+            {"step": step, "seconds": 1.0, "target_return": None, "episode_returns": [1.0],
+             "episode_lengths": [3], "normalized_score": 5.0, "env_seeds": [0]}
+        )  # fmt: skip
+    make_trackers(run, RunConfig(data="x", agent="bc", wandb="project"))
+    loss, score = "train/loss", "eval/None/score"
+    assert told == [(1, loss), (1, score), (2, loss), (2, score), (3, loss)]
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "wandb"])
+def test_no_tracker_writes_where_a_link_leads_out_of_the_run(service, tmp_path, name):
+    run = RunDir.create(tmp_path / "run", arm="bc", study="s", config={})
+    (tmp_path / "others").mkdir()
+    (tmp_path / "run" / name).symlink_to(tmp_path / "others")
+    asked = {"tensorboard": True} if name == "tensorboard" else {"wandb": "project"}
+    with pytest.raises(InputError, match=name):
+        make_trackers(run, RunConfig(data="x", agent="bc", **asked))
+    assert not service and not list((tmp_path / "others").iterdir())

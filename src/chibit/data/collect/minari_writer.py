@@ -21,7 +21,7 @@ import numpy as np
 from minari import __version__ as minari_version
 from minari.dataset.minari_storage import MinariStorage
 
-from chibit.core.files import atomic_folder, write_atomic
+from chibit.core.files import atomic_folder, user_path, write_atomic
 from chibit.core.temporary import sweep_unlocked
 from chibit.data.collect.behavior.rollout import Episode
 from chibit.data.spec import ObservationPart
@@ -34,8 +34,7 @@ def minari_root(out: Path | None = None) -> Path:
     """Return the folder of Minari data sets: `out`, else $MINARI_DATASETS_PATH, else `~/.minari/datasets`."""
     if out is not None:
         return out
-    configured = os.environ.get("MINARI_DATASETS_PATH")
-    return Path(configured) if configured else Path.home() / ".minari" / "datasets"
+    return user_path(os.environ.get("MINARI_DATASETS_PATH") or "~/.minari/datasets")
 
 
 def write_minari(

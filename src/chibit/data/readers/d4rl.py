@@ -38,8 +38,8 @@ def find_id(name: str) -> str | None:
 
 def find_file(dataset_id: str, folder: Path) -> Path | None:
     """Find the file of a data set in `folder`, or in D4RL's own: $D4RL_DATASET_DIR, else ~/.d4rl/datasets."""
-    own = os.environ.get("D4RL_DATASET_DIR")
-    places = (folder, Path(own) if own else Path.home() / ".d4rl" / "datasets")
+    own = os.environ.get("D4RL_DATASET_DIR") or "~/.d4rl/datasets"
+    places = (folder, Path(os.path.expanduser(own)))
     names = (f"{D4RL_SETS[dataset_id].stem}.hdf5", f"{dataset_id}.hdf5")
     candidates = (place / name for place in places for name in names)
     return next((path for path in candidates if path.is_file()), None)
