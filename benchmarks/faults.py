@@ -23,7 +23,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
 
-from chibit.core.checkpoint import CheckpointSaver, save_checkpoint
+from chibit.core.checkpoint import CheckpointSaver
 
 PARTS = ("kills", "flips", "mutations", "saving")
 
@@ -82,7 +82,8 @@ def saving(folder: Path, arguments: argparse.Namespace) -> bool:
                 elif name == "training waits":
                     saver.save(step, weights, {"moments": moments})
                 else:
-                    save_checkpoint(folder / "foreground", step, weights, {"moments": moments})
+                    saver.save(step, weights, {"moments": moments})
+                    saver.wait()
                 times[name].append(time.perf_counter() - begin)
                 saver.wait()
     medians = {name: statistics.median(values) for name, values in times.items()}

@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
-from chibit.core.checkpoint import load_checkpoint, save_checkpoint
+from chibit.core.checkpoint import CheckpointSaver, load_checkpoint
 from chibit.core.errors import DamagedFileError
 
 
@@ -19,9 +19,10 @@ def flip_campaign(folder: Path) -> dict[str, tuple[int, int, int]]:
         For each file: its bits, those whose flip was noticed and refused, and for the weights those that
         safetensors alone would have noticed (0 elsewhere).
     """
-    checkpoint = save_checkpoint(folder, 1, {"w": torch.arange(6.0)}, {"step": 1, "m": torch.ones(2)})
+    with CheckpointSaver(folder) as saver:
+        saver.save(1, {"w": torch.arange(6.0)}, {"step": 1, "m": torch.ones(2)})
     table = {}
-    for path in sorted(checkpoint.iterdir()):
+    for path in sorted(folder.glob("*/*")):
         content = path.read_bytes()
         noticed = by_safetensors = 0
         with open(path, "r+b", buffering=0) as file:

@@ -8,10 +8,18 @@ import json
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from chibit.core.checkpoint import save_checkpoint
+from chibit.core.checkpoint import CheckpointSaver
+
+
+def save_checkpoint(folder: Path, step: int, tensors: Any, state: Any, *, keep: int = 2) -> Path:
+    """Save a checkpoint and wait until it is on the disk; its folder."""
+    with CheckpointSaver(folder, keep=keep) as saver:
+        saver.save(step, tensors, state)
+    return folder / f"{step:010d}"
 
 
 def save_two(folder: Path) -> None:

@@ -18,7 +18,7 @@ import torch
 from chibit.agents import make_agent
 from chibit.agents.bc import BCConfig
 from chibit.cli import main
-from chibit.core.checkpoint import load_checkpoint, save_checkpoint
+from chibit.core.checkpoint import load_checkpoint
 from chibit.core.config import read_json
 from chibit.core.errors import DamagedFileError, InputError, UserError
 from chibit.core.files import append, atomic_folder, open_regular, read_regular
@@ -32,6 +32,7 @@ from chibit.models.gpt import GPTConfig
 from chibit.models.language_model import LanguageModel, LanguageModelConfig, save_language_model
 from chibit.policy.policy import Policy
 from fault_files import steps
+from fault_runs import save_checkpoint
 
 WRITTEN = Path(__file__).parents[1] / "golden" / "v0_1"
 

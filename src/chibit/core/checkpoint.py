@@ -62,32 +62,6 @@ class Checkpoint:
     """Optimizers, generators, samplers and counters."""
 
 
-def save_checkpoint(
-    folder: Path,
-    step: int,
-    tensors: Mapping[str, torch.Tensor],
-    state: Mapping[str, Any],
-    *,
-    keep: int = 2,
-) -> Path:
-    """Save one checkpoint atomically and prune older ones.
-
-    Args:
-        folder: the run's ``checkpoints`` folder.
-        step: gradient steps done; names the checkpoint.
-        tensors: weights by name; tensors that share memory are stored twice.
-        state: tensors, numbers, strings, lists and dicts only, so that it loads with ``weights_only=True``.
-        keep: how many of the newest to keep, at least 1; those named by `mark` are kept besides.
-
-    Returns:
-        The checkpoint's folder.
-
-    Raises:
-        ResourceError: when the disk refuses; the earlier checkpoints are then untouched.
-    """
-    return _commit(folder, step, _serialize(tensors, state), keep)
-
-
 class CheckpointSaver:
     """Saves checkpoints while training goes on: `save` comes back as soon as the content is in memory.
 
@@ -100,7 +74,7 @@ class CheckpointSaver:
 
         Args:
             folder: the run's ``checkpoints`` folder.
-            keep: as in `save_checkpoint`.
+            keep: how many of the newest to keep, at least 1; those named by `mark` are kept besides.
         """
         self._folder, self._keep = folder, keep
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
@@ -114,10 +88,16 @@ class CheckpointSaver:
         *,
         marks: Iterable[str] = (),
     ) -> None:
-        """Begin to save; arguments are those of `save_checkpoint`, and names to `mark` it with.
+        """Begin to save a checkpoint, which appears whole or not at all, and to prune older ones.
+
+        Args:
+            step: gradient steps done; names the checkpoint.
+            tensors: weights by name; tensors that share memory are stored twice.
+            state: tensors, numbers, strings, lists and dicts only, to load with ``weights_only=True``.
+            marks: names to `mark` it with.
 
         Raises:
-            ResourceError: when the disk refused the checkpoint before this one.
+            ResourceError: when the disk refused the checkpoint before this one; earlier ones are untouched.
         """
         self.wait()
         contents = _serialize(tensors, state)
@@ -246,7 +226,7 @@ def _serialize(tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any]) ->
     }
 
 
-def _commit(folder: Path, step: int, contents: _Contents, keep: int) -> Path:
+def _commit(folder: Path, step: int, contents: _Contents, keep: int) -> None:
     make_folder(folder)
     target = folder / f"{step:010d}"
     with atomic_folder(target, replace=True) as temporary, ThreadPoolExecutor(len(contents)) as threads:
@@ -258,7 +238,6 @@ def _commit(folder: Path, step: int, contents: _Contents, keep: int) -> Path:
         for write in writes:
             write.result()
     _prune(folder, keep)
-    return target
 
 
 def _write(path: Path, data: bytes | memoryview) -> None:

@@ -4,8 +4,9 @@ import os
 import pytest
 import torch
 
-from chibit.core.checkpoint import checkpoint_steps, load_checkpoint, mark, marked, save_checkpoint, sweep
+from chibit.core.checkpoint import checkpoint_steps, load_checkpoint, mark, marked, sweep
 from chibit.core.errors import DamagedFileError, InputError
+from fault_runs import save_checkpoint, save_two
 
 
 def state_of(step):
@@ -141,8 +142,6 @@ def test_code_in_a_training_state_does_not_run_even_with_a_matching_manifest(tmp
 
 
 def test_whatever_else_lies_among_checkpoints_is_ignored(tmp_path):
-    from fault_runs import save_two
-
     save_two(tmp_path)
     (tmp_path / "Thumbs.db").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "notes.txt").write_text("learning rate 3e-4")

@@ -23,7 +23,6 @@ from chibit.core.checkpoint import (
     load_checkpoint,
     mark,
     marked,
-    save_checkpoint,
 )
 from chibit.core.errors import DamagedFileError, DivergenceError, InputError, ResourceError
 from chibit.core.run_dir import RunDir
@@ -41,6 +40,7 @@ from chibit.training.loading import load_run
 from chibit.training.longer import GoingOn
 from chibit.training.offline import train
 from chibit.training.run_config import RunConfig, to_record
+from fault_runs import save_checkpoint
 
 AGENT = AGENTS["td3_bc"].agent
 EXACTLY = {"rel": 0, "abs": 1e-9}

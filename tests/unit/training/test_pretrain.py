@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from chibit.cli import main
-from chibit.core.checkpoint import load_checkpoint, save_checkpoint
+from chibit.core.checkpoint import load_checkpoint
 from chibit.core.config import from_json, to_json
 from chibit.core.errors import DamagedFileError, DivergenceError, InputError
 from chibit.core.runtime import Runtime
@@ -37,6 +37,7 @@ from chibit.training.pretrain.config import SIZES, PretrainConfig, pretrain_path
 from chibit.training.pretrain.data import held_out_loss, load_pretrain_data, unigram_loss
 from chibit.training.pretrain.loop import pretrain
 from chibit.training.workers import Workers
+from fault_runs import save_checkpoint
 from forked import Forked
 
 TINY = PretrainConfig(
