@@ -65,6 +65,7 @@ BACKBONE_RATES: dict[str, float] = {
     "random_matched": 3e-4,
     "markov": 1e-3,
     "random_matched_markov": 3e-4,
+    **dict.fromkeys(SOURCE_ARMS, 3e-4),
 }
 """What the study `rates` chose for each arm (docs/experiment.md, results/rates)."""
 FAIR = Study(

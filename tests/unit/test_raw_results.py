@@ -30,7 +30,7 @@ def test_runs_without_raw_results_are_not_claimed(claim):
 
 def test_the_rates_of_the_experiment_are_those_that_the_rule_takes_from_stage_0():
     folder = ROOT / "results" / "rates"
-    assert len(list(folder.glob("*/result.json"))) == 30
+    assert len(list(folder.glob("*/result.json"))) == 54
     assert choose_rates(folder) == BACKBONE_RATES
     chosen = [RunDir.open(path) for path in folder.glob("random_3e-3-*")]
     errors = [

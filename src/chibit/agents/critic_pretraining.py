@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from chibit.agents.off_policy import adam
-from chibit.core.progress import step_bar
 from chibit.models.critics import Critics
 from chibit.models.mlp import StackedMLP
 
@@ -101,6 +100,8 @@ def pretrain_critics(
     Returns:
         Mean squared error of the last batch, summed over critics.
     """
+    from chibit.core.progress import step_bar  # policies act without it
+
     device = critics.mlp.weights[0].device
     data = synthetic_transitions(kind, state_dim, act_dim)
     hidden_sizes = [weight.shape[2] for weight in critics.mlp.weights[:-1]]

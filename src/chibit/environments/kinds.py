@@ -348,8 +348,11 @@ class GridEnvironment(LibraryEnvironment):
         with contextlib.closing(self.build(env_id, d4rl_physics=False)) as env:
             from minigrid.envs.babyai.core.levelgen import LevelGen
 
-            with _silent():
-                env.reset(seed=0)  # BabyAI counts its steps there
+            try:
+                with _silent():
+                    env.reset(seed=0)  # BabyAI counts its steps there
+            except OSError as error:  # files of WFC mazes that the library's packages lack
+                raise InputError(f"environment {env_id!r} cannot begin ({first_line(error)})") from error
             level: Any = env.unwrapped
             if not isinstance(level, LevelGen) or level.fixed_max_steps:
                 return int(level.max_steps)

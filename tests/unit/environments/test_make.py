@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import mujoco
@@ -122,6 +123,21 @@ def test_an_environments_own_limit_is_known(env_id: str, steps: int, extra: str,
             for seed in range(20):
                 env.reset(seed=seed)
                 assert env.unwrapped.max_steps <= steps
+
+
+def test_an_environment_whose_library_lacks_a_file_is_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As the mazes of wave function collapse are, in packages of MiniGrid without their pictures."""
+    library = pytest.importorskip("minigrid")
+
+    def reset(*_: Any, **__: Any) -> None:
+        raise FileNotFoundError(2, "No such file or directory", "patterns/SimpleMaze.png")
+
+    monkeypatch.setattr(library.minigrid_env.MiniGridEnv, "reset", reset)
+    with pytest.raises(InputError, match="'MiniGrid-Empty-5x5-v0' cannot begin") as caught:
+        ENVIRONMENTS["MiniGrid-Empty-5x5-v0"].time_limit("MiniGrid-Empty-5x5-v0")
+    assert "\n" not in str(caught.value)
 
 
 def test_half_cheetah_is_made_without_a_word(
