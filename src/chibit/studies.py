@@ -60,12 +60,9 @@ FAIR_TARGETS = {
 }
 """The paper's (Table 7)."""
 BACKBONE_RATES: dict[str, float] = {
-    "random": 3e-3,
-    "chibit": 3e-3,
-    "random_matched": 3e-4,
+    **dict.fromkeys(("random", "chibit"), 3e-3),
     "markov": 1e-3,
-    "random_matched_markov": 3e-4,
-    **dict.fromkeys(SOURCE_ARMS, 3e-4),
+    **dict.fromkeys(("random_matched", "random_matched_markov", *SOURCE_ARMS), 3e-4),
 }
 """What the study `rates` chose for each arm (docs/experiment.md, results/rates)."""
 FAIR = Study(

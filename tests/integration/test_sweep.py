@@ -98,7 +98,7 @@ class SlowConfig(BCConfig):
 
 class Slow(BC, config=SlowConfig):
     def update(self, batch):
-        time.sleep(float(os.environ["SECONDS_A_STEP"]))
+        time.sleep(float(os.environ.get("SECONDS_A_STEP", "0")))
         return super().update(batch)
 """
 

@@ -239,7 +239,7 @@ def test_a_folder_that_cannot_be_made_is_a_resource_error(tmp_path, monkeypatch)
     def refuse(*_args, **_kwargs):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("chibit.core.temporary.tempfile.mkdtemp", refuse)
+    monkeypatch.setattr("chibit.core.temporary.os.mkdir", refuse)
     with pytest.raises(ResourceError, match="no permission"):
         write(tmp_path / "store")
 

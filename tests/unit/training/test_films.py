@@ -8,7 +8,7 @@ def test_each_target_has_a_film_of_its_own(monkeypatch):
     filmed = []
     monkeypatch.setattr(loading, "film", lambda agent, spec, path, **asked: filmed.append(asked))
     run = SimpleNamespace(own_folder=Path)
-    loaded = loading.LoadedRun(run, None, None, None, 1, ())
+    loaded = loading.LoadedRun(None, None, 1, None, (), run, None)
     paths = loaded.film((3600.0, 1_000_001.0, 1_000_002.0, -0.5), seed=3)
     names = [path.name for path in paths]
     assert names == ["target-3600.mp4", "target-1000001.mp4", "target-1000002.mp4", "target--0.5.mp4"]

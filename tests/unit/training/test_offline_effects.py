@@ -231,6 +231,7 @@ class Told:
     def __init__(self, num_steps, name, *, enabled):
         self.made, self.steps, self.said = (num_steps, name, enabled), [], []
         self.began, self.bar, self.num_evaluations = None, self, 0
+        self.is_shown = enabled
 
     def __enter__(self):
         return self
