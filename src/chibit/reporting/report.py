@@ -47,6 +47,7 @@ _COMPARISON_COLUMNS = (
     *("measure", "arm", "reference", "dataset", "pairs", "dropped_seeds", "difference"),
     *("bootstrap_low", "bootstrap_high", "student_low", "student_high", "standard_error"),
     *("degrees_of_freedom", "p_value", "adjusted_p"),
+    *("by_seed_low", "by_seed_high", "by_seed_p_value", "by_seed_adjusted_p"),
 )
 _Line = dict[str, Any]
 """A line of a CSV file by its columns."""
@@ -57,7 +58,7 @@ _BEGINNINGS = {
     "html": b"<!doctype html>",
     "markdown": b"# ",
     "csv": ",".join(_COLUMNS).encode(),
-    "comparisons": ",".join(_COMPARISON_COLUMNS).encode(),
+    "comparisons": b"measure,arm,reference,dataset,pairs,dropped_seeds,difference,bootstrap_low,",
     "latex": b"% Needs \\usepackage{booktabs}.",
 }
 """How the files of earlier versions begin."""
@@ -225,13 +226,23 @@ def _comparison_rows(analysis: Analysis) -> Iterator[_Line]:
         for comparison in comparisons:
             if comparison.overall is not None:
                 whole = _comparison_row(comparison, comparison.overall, comparison.datasets)
-                yield {**whole, "measure": measure, "adjusted_p": comparison.adjusted_p}
+                pooled = {"adjusted_p": comparison.adjusted_p, **_by_seed_columns(comparison)}
+                yield {**whole, "measure": measure, **pooled}
             for dataset, estimate in comparison.by_dataset.items():
                 yield {
                     **_comparison_row(comparison, estimate, (dataset,)),
                     "measure": measure,
                     "dataset": dataset,
                 }
+
+
+def _by_seed_columns(comparison: Comparison) -> _Line:
+    student = comparison.by_seed
+    if student is None:
+        return {}
+    row: _Line = {"by_seed_low": student.low, "by_seed_high": student.high}
+    row |= {"by_seed_p_value": student.p_value, "by_seed_adjusted_p": comparison.adjusted_p_by_seed}
+    return row
 
 
 def _comparison_row(comparison: Comparison, estimate: Difference, datasets: Sequence[str]) -> _Line:

@@ -7,7 +7,9 @@ import subprocess
 import sys
 from unittest import mock
 
+import numpy as np
 import pytest
+import scipy.stats
 from rich.console import Console
 
 from chibit.core.errors import InputError, ResourceError
@@ -23,6 +25,10 @@ HOPPER = "hopper-medium-v2"
 @pytest.fixture
 def study(tmp_path, runs):
     return runs.write_study(tmp_path / "s", {"random": 0, "chibit": 4}, [HOPPER], [0, 1], num_evaluations=3)
+
+
+def csv_rows(path):
+    return list(csv.DictReader(io.StringIO(path.read_text())))
 
 
 def shown(folder, **settings):
@@ -90,10 +96,28 @@ def test_formats_and_folder_can_be_chosen(study, tmp_path):
 
 
 def test_the_csv_has_every_run_and_target(study):
-    rows = list(csv.DictReader(io.StringIO(build_report(study, formats=["csv"]).csv.read_text())))
+    rows = csv_rows(build_report(study, formats=["csv"]).csv)
     assert len(rows) == 2 * 2 * 2
     assert {row["target_return"] for row in rows} == {"3600.0", "1800.0"}
     assert all(row["unit"] == "score" and float(row["best"]) >= float(row["last"]) for row in rows)
+
+
+def test_comparisons_over_data_sets_have_the_interval_from_the_seeds_means(tmp_path, runs):
+    datasets = [HOPPER, "walker2d-medium-v2"]
+    arms = {"random": 0, "chibit": 4}
+    runs.write_study(tmp_path, arms, datasets, range(4), num_evaluations=2, targets=(9.0,))
+    paths = build_report(tmp_path, formats=["csv"])
+    scores = {(row["arm"], row["dataset"], row["seed"]): float(row["last4"]) for row in csv_rows(paths.csv)}
+    gains = [
+        np.mean([scores["chibit", name, seed] - scores["random", name, seed] for name in datasets])
+        for seed in "0123"
+    ]
+    expected = scipy.stats.ttest_1samp(gains, 0.0)
+    whole, *others = csv_rows(tmp_path / "comparisons.csv")
+    found = [float(whole[f"by_seed_{part}"]) for part in ("low", "high", "p_value", "adjusted_p")]
+    assert found == pytest.approx([*expected.confidence_interval(), expected.pvalue, expected.pvalue])
+    single = [row["by_seed_low"] for row in others if row["dataset"]]
+    assert single and not any(single)
 
 
 def test_a_study_without_a_finished_run_still_says_why(tmp_path, runs):
@@ -107,7 +131,7 @@ def test_a_study_without_a_finished_run_still_says_why(tmp_path, runs):
 def test_options_reach_the_numbers(study):
     assert "ChibiT scores 3.3 points higher than Random init" in shown(study)
     assert "Random init scores 3.3 points lower than ChibiT" in shown(study, baseline="chibit")
-    rows = list(csv.DictReader(io.StringIO(build_report(study, formats=["csv"]).csv.read_text())))
+    rows = csv_rows(build_report(study, formats=["csv"]).csv)
     for target in (3600, 1800):
         wanted = [float(row["last4"]) for row in rows if float(row["target_return"]) == target]
         means = [sum(wanted[i : i + 2]) / 2 for i in (0, 2)]
@@ -134,7 +158,7 @@ def test_raw_returns_have_no_time_of_convergence(tmp_path, runs):
     """Its margin is 2 points of a normalized score, whatever the scale of the returns."""
     for data, normalized in ((HOPPER, True), ("robot", False)):
         runs.write_run(tmp_path, "dt", data, 0, num_evaluations=3, normalized=normalized)
-    rows = list(csv.DictReader(io.StringIO(build_report(tmp_path, formats=["csv"]).csv.read_text())))
+    rows = csv_rows(build_report(tmp_path, formats=["csv"]).csv)
     times = {row["dataset"]: (row["steps_to_converge"], row["seconds_to_converge"]) for row in rows}
     assert all(times[HOPPER]) and times["robot"] == ("", "")
 
