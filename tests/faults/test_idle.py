@@ -150,6 +150,10 @@ def test_a_refused_run_leaves_no_folder_behind(verb, tmp_path, monkeypatch, capf
     assert os.listdir(tmp_path) == ["runs"]
     assert os.listdir(tmp_path / "runs") == []
     assert "absent.npz" in capfd.readouterr().err
+    for _ in range(2):  # nor in a folder that was there, where another run would be refused then
+        assert main([*verb.split(), "absent.npz", "--quiet", "--out", "runs"]) == 2
+        assert "absent.npz" in capfd.readouterr().err
+        assert os.listdir(tmp_path) == ["runs"] and os.listdir(tmp_path / "runs") == []
 
 
 def test_the_log_of_a_run_names_what_does_nothing(tmp_path, monkeypatch):

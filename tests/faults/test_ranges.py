@@ -7,19 +7,24 @@ import dataclasses
 import json
 import types
 import typing
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import chibit
 from chibit.agents import AGENTS
 from chibit.cli import main
 from chibit.core.config import config_hash, from_json
 from chibit.core.errors import InputError
+from chibit.data.convert import convert
 from chibit.data.text.synthetic import SyntheticConfig
 from chibit.models.decision_transformer import DecisionTransformerModelConfig
 from chibit.models.gpt import GPTConfig, GPTShape
 from chibit.models.language_model import LanguageModelConfig
 from chibit.recipes import RECIPES
+from chibit.reporting.read.study import Study
+from chibit.reporting.read.targets import check_choice
 from chibit.training.pretrain.config import PretrainConfig
 from chibit.training.run_config import RunConfig, from_record, to_record
 
@@ -163,6 +168,87 @@ def test_numbers_of_numpy_and_whole_numbers_become_plain_ones():
     assert (type(config.seed), config.seed, config.target_returns) == (int, 3, (0.5,))
     assert type(config.agent.learning_rate) is float
     json.dumps(to_record(config))
+
+
+LOG = {
+    "observations": np.zeros((6, 2)),
+    "actions": np.zeros((6, 1)),
+    "rewards": np.arange(6.0),
+    "terminations": np.arange(6) % 3 == 2,
+}
+BAD_ARGUMENTS = [
+    ("load_dataset", {"episode_length": 2.5}, "episode_length: got 2.5, expected int"),
+    ("load_dataset", {"episode_length": "10"}, "episode_length: got '10', expected int"),
+    ("load_dataset", {"episode_length": True}, "episode_length: got True, expected int"),
+    ("load_dataset", {"skip_damaged": "no"}, "skip_damaged: got 'no', expected bool"),
+    ("load_dataset", {"continuous_actions": 2}, "continuous_actions: got 2, expected bool"),
+    ("load_dataset", {"columns": 5}, "columns: got 5, expected a list"),
+    ("load_dataset", {"columns": [5]}, "columns[0]: got 5, expected"),
+    ("load_dataset", {"columns": {5: "x"}}, "columns: unknown name 5"),
+    ("load_dataset", {"columns": {"actions": 5}}, "columns: actions got 5, expected names"),
+    ("load_dataset", {"env_id": 5}, "environment '5' is not one"),
+    ("load_dataset", {"data_folder": 5}, "got 5, expected a path"),
+    ("load_dataset", {"cache": "a\0"}, "got 'a\\x00', expected a path"),
+    ("load_dataset", {"name_or_path": None}, "got None, expected a path"),
+    ("load_dataset", {"name_or_path": ["log.npz"]}, "got ['log.npz'], expected a path"),
+    ("from_arrays", {"name": 5}, "data set name 5 is not allowed"),
+    ("from_arrays", {"score_reference": np.zeros(3)}, "score_reference: got"),
+    ("from_arrays", {"score_reference": (0.0, np.nan)}, "score_reference[1]: got nan"),
+    ("from_arrays", {"env_id": 5}, "env_id: got 5, expected str"),
+    ("from_arrays", {"action_low": np.ma.masked_array([-1.0], [True])}, "action_low holds masked values"),
+    ("collect", {"num_steps": 2.5}, "num_steps: got 2.5, expected int"),
+    ("collect", {"num_steps": "5"}, "num_steps: got '5', expected int"),
+    ("collect", {"seed": 1.5}, "seed: got 1.5, expected int"),
+    ("collect", {"num_processes": 10**6}, "num_processes: got 1000000, expected 1 to 1024"),
+    ("collect", {"out": 5}, "got 5, expected a path"),
+    ("load_dataset", {"name_or_path": b"x"}, "got b'x', expected a path"),
+    ("make_env", {"env_id": 5}, "environment '5' is not one"),
+    ("make_env", {"max_episode_steps": 0}, "max_episode_steps: got 0, expected at least 1"),
+    ("register_env", {"env_id": 5}, "env_id: got 5, expected str"),
+    ("register_env", {"max_episode_steps": 0}, "max_episode_steps: got 0, expected at least 1"),
+    ("convert", {"to": "csv"}, "to: got 'csv', expected one of store, minari, npz"),
+    ("convert", {"out": "a\0"}, "expected a path"),
+    ("build_report", {"formats": None}, "formats: got None, expected a list"),
+    ("build_report", {"folder": None}, "got None, expected a path"),
+    ("build_report", {"out": "a\0"}, "expected a path"),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments", "says"), BAD_ARGUMENTS)
+def test_arguments_in_python(name, arguments, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CHIBIT_HOME", str(tmp_path / "home"))
+    np.savez("log.npz", **LOG)
+    usual = {
+        "load_dataset": {"name_or_path": "log.npz", "progress": False},
+        "from_arrays": LOG,
+        "collect": {"dataset": "hopper-medium", "num_steps": 5, "out": "made", "progress": False},
+        "make_env": {"env_id": "Pendulum-v1"},
+        "register_env": {"env_id": "own/Never-v0", "make": lambda: None},
+        "convert": {"name_or_path": "log.npz", "out": "other", "to": "store", "progress": False},
+        "build_report": {"folder": "."},
+    }
+    call = convert if name == "convert" else getattr(chibit, name)
+    with pytest.raises(InputError) as error:
+        call(**{**usual[name], **arguments})
+    assert says in str(error.value) and one_line(error)
+    assert {path.name for path in tmp_path.iterdir()} <= {"log.npz", "home"}
+
+
+@pytest.mark.parametrize("target", [None, True, [3600.0], {"hopper": "x"}, {"hopper": None}, {1: 2.0}])
+def test_targets_of_a_report_in_python(target):
+    study = Study(folder=Path("."), runs=(), excluded=())
+    with pytest.raises(InputError, match="^target: "):
+        check_choice(study, target)
+
+
+def test_numbers_of_numpy_are_arguments_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("CHIBIT_HOME", str(tmp_path / "home"))
+    np.savez(tmp_path / "log.npz", **LOG)
+    cut = chibit.load_dataset(tmp_path / "log.npz", episode_length=np.int64(2), progress=False)
+    assert cut.num_episodes == 4
+    reference = np.array([0.0, 10.0])
+    assert chibit.from_arrays(**LOG, score_reference=reference).spec.score_reference == (0.0, 10.0)
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,23 @@ def test_a_finished_run_whose_data_are_refused_now_is_finished(capsys):
     assert Path("run/result.json").read_bytes() == before
 
 
+@pytest.mark.parametrize("more", [0, 1])
+def test_bounds_that_have_changed_beside_the_same_steps_are_told(capsys, more):
+    np.savez("log.npz", **arrays())
+    Path("log.toml").write_text("action_low = -2.0\naction_high = 2.0\n")
+    run = ["train", "--agent", "bc", "--data", "log.npz", "--out", "run", *QUIET, "--no-judge"]
+    assert main([*run, "--num-steps", "2"]) == 0
+    assert main([*run, "--num-steps", "2"]) == 0
+    assert "WARNING" not in capsys.readouterr().err
+    Path("log.toml").write_text("action_low = -3.0\naction_high = 2.0\n")
+    assert main([*run, "--num-steps", str(2 + more)]) == 0
+    assert (
+        "WARNING: run: keeps the action_low that it began with; log.npz has others" in capsys.readouterr().err
+    )
+    described = json.loads(Path("run/provenance.json").read_text())["dataset"]
+    assert described["action_low"] == [-2.0, -2.0]
+
+
 def test_weights_of_a_run_and_of_a_policy_are_started_from(capsys):
     first = chibit.fit(arrays(), "random", steps=5, out="first", **SMALL)
     first.policy.save_pretrained("policy")

@@ -136,6 +136,20 @@ def from_json(cls: type[T], data: Any, where: str = "config") -> T:
     return value
 
 
+def as_field(kind: Any, value: Any, name: str) -> Any:
+    """An argument of a function, held to a type and range as a config's field would be.
+
+    Args:
+        kind: the type, such as `Count` or ``Seed | None``.
+        value: what was given.
+        name: of the argument, for the message.
+
+    Raises:
+        InputError: naming it, what was given and what was expected.
+    """
+    return _convert(kind, value, name)
+
+
 def settings_of(config: Any) -> dict[str, str]:
     """Names that `with_settings` takes, each with the nested config it belongs to, or nothing."""
     names: dict[str, str] = {}

@@ -31,6 +31,7 @@ from chibit.core.errors import DamagedFileError, InputError, UserError
 from chibit.core.errors import is_out_of_resources as is_out_of_resources
 from chibit.core.errors import read_error as read_error
 from chibit.core.errors import resource_error as resource_error
+from chibit.core.fields import shown
 from chibit.core.platform import flush as flush
 from chibit.core.temporary import TEMPORARY_PREFIX, claim_file, claim_folder, close, sweep_leftovers
 
@@ -128,8 +129,12 @@ def user_path(name: str | Path) -> Path:
     """The path that a user's name stands for, with the home folder for `~`.
 
     Raises:
-        InputError: where the system takes no such name, as one of more than 255 bytes, or knows no home.
+        InputError: where it is no path, the system takes no such name, as one of more than 255 bytes, or
+            knows no home.
     """
+    given = os.fspath(name) if isinstance(name, os.PathLike) else name
+    if not isinstance(given, str) or "\0" in given:
+        raise InputError(f"got {shown(name)}, expected a path")
     path = Path(os.path.expanduser(name))
     if path.parts[:1] == ("~",):
         raise InputError(f"{path}: this user has no home folder; set HOME, or name another folder")
@@ -367,16 +372,16 @@ def check_name(name: str, what: str) -> str:
     Raises:
         InputError: for anything that could leave a folder or confuse a shell, a log or a page.
     """
-    parts = name.split("/")
-    if len(name) > MAX_NAME_LENGTH or not all(_NAME_PART.fullmatch(part) for part in parts):
-        shown = repr(name if len(name) <= 60 else name[:60] + "...")
+    parts = name.split("/") if isinstance(name, str) else [""]
+    if not all(map(_NAME_PART.fullmatch, parts)) or len(name) > MAX_NAME_LENGTH:
         raise InputError(
-            f"{what} name {shown} is not allowed; use letters, digits and . _ + -, at most {MAX_NAME_LENGTH}"
+            f"{what} name {shown(name)} is not allowed; use letters, digits and . _ + -, "
+            f"at most {MAX_NAME_LENGTH}"
         )
     return name
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint for an unknown name: ``; did you mean 'hopper-medium'?`` or the empty string."""
-    matches = difflib.get_close_matches(name, list(known), n=3, cutoff=0.65)
+    matches = difflib.get_close_matches(str(name), list(known), n=3, cutoff=0.65)
     return f"; did you mean {' or '.join(repr(match) for match in matches)}?" if matches else ""

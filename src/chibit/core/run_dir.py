@@ -160,13 +160,17 @@ class RunDir:
             sweep_leftovers(self.path)
             yield
 
-    def discard_unstarted(self) -> None:
-        """Remove the folder if nothing but its configuration was ever written to it, and no one holds it."""
+    def discard_unstarted(self, *, keep_folder: bool = False) -> None:
+        """Remove the folder if nothing but its configuration was ever written to it, and no one holds it.
+
+        With `keep_folder` it stays, empty.
+        """
         with contextlib.suppress(UserError, OSError), self.lock():
             if {entry.name for entry in self.path.iterdir()} <= {"config.json", ".lock"}:
                 for name in ("config.json", ".lock"):
                     remove(self.path / name)
-                self.path.rmdir()
+                if not keep_folder:
+                    self.path.rmdir()
 
     def refuse_anew(self, what: str) -> NoReturn:
         """Refuse to begin anew where there is a run already."""
@@ -279,13 +283,14 @@ def is_run(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def undone_if_refused(path: Path) -> Iterator[None]:
-    """Have a run that is refused before it starts leave no folder behind that was not there before."""
+    """Have a run that is refused before it starts leave nothing behind that was not there before."""
     new = [folder for folder in (path, *path.parents) if not folder.exists()]
+    was_empty = path.is_dir() and os.access(path, os.R_OK) and not any(path.iterdir())
     try:
         yield
     except UserError:
-        if new:
-            RunDir(path).discard_unstarted()
+        if new or was_empty:
+            RunDir(path).discard_unstarted(keep_folder=was_empty)
         with contextlib.suppress(OSError):  # from the first that holds something on, they stay
             for folder in new[1:]:
                 folder.rmdir()

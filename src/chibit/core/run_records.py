@@ -26,7 +26,7 @@ class DescriptionRecord(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_name(self.arm, "arm")
+        check_record_name(self.arm, "arm")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +54,8 @@ class ProvenanceRecord(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_name(self.data_name, "data_name")
-        _check_name(self.data_hash, "data_hash")
+        check_record_name(self.data_name, "data_name")
+        check_record_name(self.data_hash, "data_hash")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +125,7 @@ class SplitRecord(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_name(self.split, "split")
+        check_record_name(self.split, "split")
         if not self.successes:
             raise InputError("successes: got none, expected an episode or more")
 
@@ -172,6 +172,7 @@ def check_record(kind: type, record: Any, where: str | Path) -> Any:
     return record
 
 
-def _check_name(value: str, where: str) -> None:
+def check_record_name(value: str, where: str) -> None:
+    """Refuse what could not be printed as the name of an arm, a data set or a split; InputError."""
     if not value or len(value) > LONGEST_NAME or not value.isprintable():
         raise InputError(f"{where}: got {shown(value)}, expected a name")

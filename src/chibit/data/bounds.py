@@ -75,13 +75,15 @@ def read_bounds(low: ArrayLike | None, high: ArrayLike | None, act_dim: int, whe
         if values is None:
             continue
         try:
+            is_masked = np.ma.is_masked(values)
             found = np.asarray(values, np.float64)
         except (TypeError, ValueError, OverflowError) as error:
             raise InputError(f"{where}: {name} holds something else than numbers ({error})") from error
         if found.shape not in ((), (1,), (act_dim,)):
             raise InputError(f"{where}: {name} has shape {found.shape}, expected ({act_dim},) or one number")
-        if np.isnan(found).any():
-            raise InputError(f"{where}: {name} holds NaN; give a number, or an infinite one for no bound")
+        if is_masked or np.isnan(found).any():
+            what = "masked values" if is_masked else "NaN"
+            raise InputError(f"{where}: {name} holds {what}; give a number, or an infinite one for no bound")
         bounds[row] = found
     with np.errstate(over="ignore"):
         single = bounds.astype(np.float32)  # which actions have

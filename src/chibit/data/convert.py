@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from chibit.core.arrays import Rows, write_npz
+from chibit.core.config import as_field
 from chibit.core.errors import InputError
-from chibit.core.files import make_folder
+from chibit.core.files import make_folder, user_path
 from chibit.core.formatting import format_setting, listed
 from chibit.data.dataset import TrajectoryDataset
 from chibit.data.load import complete, load_dataset, open_recording, read_reading
@@ -68,6 +69,7 @@ def convert(
         InputError: if there is something under `out`, or it is no name for the form.
         ResourceError: for a full disk.
     """
+    to, out = as_field(Form, to, "to"), user_path(out)
     _check_name(out, to)
     options: dict[str, Any] = {
         "columns": columns,

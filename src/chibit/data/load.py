@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from chibit.core.config import as_field
 from chibit.core.errors import DamagedFileError, InputError, UserError
+from chibit.core.fields import Count
 from chibit.core.files import check_name
 from chibit.core.fingerprint import fingerprint
 from chibit.core.numbers import as_numbers
@@ -142,9 +144,12 @@ def read_reading(
     continuous_actions: bool = False,
 ) -> Reading:
     """Check what a user says of a source; arguments as of `load_dataset`."""
-    if episode_length is not None and episode_length < 1:
-        raise InputError(f"episode_length: got {episode_length}, expected at least 1 step")
-    return Reading(parse_columns(columns), episode_length, skip_damaged, continuous_actions)
+    return Reading(
+        parse_columns(columns),
+        as_field(Count | None, episode_length, "episode_length"),
+        as_field(bool, skip_damaged, "skip_damaged"),
+        as_field(bool, continuous_actions, "continuous_actions"),
+    )
 
 
 def complete(reading: Reading, source: Found) -> Reading:
@@ -227,7 +232,9 @@ def from_arrays(
     known = {"truncations": truncations, "next_observations": next_observations}
     given |= {name: column for name, column in known.items() if column is not None}
     columns = {name: as_numbers(name, column) for name, column in given.items()}
-    origin = Origin(name=name, env_id=env_id, d4rl_physics=d4rl_physics, score_reference=score_reference)
+    reference = as_field(tuple[float, float] | None, score_reference, "score_reference")
+    env_id = as_field(str | None, env_id, "env_id")
+    origin = Origin(name=name, env_id=env_id, d4rl_physics=d4rl_physics, score_reference=reference)
     bounds = declared_bounds(action_low, action_high, columns["actions"], name)
     origin = replace(origin, provenance={"kind": "arrays"}, action_bounds=bounds)
     folder = home_folder(cache) / "stores" / f"{_readable(name)}-{_content_hash(origin, columns)}"

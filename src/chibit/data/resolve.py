@@ -93,7 +93,9 @@ def make_places(
     data_folder: str | Path | None, cache: str | Path | None, download: bool, progress: bool
 ) -> Places:
     """Where to look: arguments are those of `load_dataset`."""
-    return Places(None if data_folder is None else Path(data_folder), home_folder(cache), download, progress)
+    return Places(
+        None if data_folder is None else user_path(data_folder), home_folder(cache), download, progress
+    )
 
 
 def atari_folder(cache: Path | None = None) -> Path:

@@ -6,6 +6,8 @@ from typing import Any
 
 import gymnasium as gym
 
+from chibit.core.config import as_field
+from chibit.core.fields import Count
 from chibit.environments.registry import find_environment
 
 
@@ -26,10 +28,11 @@ def make_env(
         max_episode_steps: time limit in environment steps; None is the environment's own.
 
     Raises:
-        InputError: if it is not in the registry.
+        InputError: if it is not in the registry, or for a limit out of range.
     """
+    limit = as_field(Count | None, max_episode_steps, "max_episode_steps")
     return find_environment(env_id).build(
-        env_id, d4rl_physics=d4rl_physics, render_mode=render_mode, max_episode_steps=max_episode_steps
+        env_id, d4rl_physics=d4rl_physics, render_mode=render_mode, max_episode_steps=limit
     )
 
 

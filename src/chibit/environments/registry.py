@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from chibit.core.config import as_field
 from chibit.core.errors import InputError, first_line
+from chibit.core.fields import Count
 from chibit.core.files import nearest
 from chibit.core.plugins import OWN_MODULES, Registry, own_modules
 from chibit.core.targets import environment_name
@@ -247,11 +249,12 @@ def register_env(
     import gymnasium
 
     row = OwnEnvironment(
-        name=environment_name(env_id),
+        name=environment_name(as_field(str, env_id, "env_id")),
         ids=(env_id,),
         score_reference=score_reference,
         target_returns=target_returns,
     )
+    max_episode_steps = as_field(Count | None, max_episode_steps, "max_episode_steps")
     try:
         gymnasium.envs.registration.parse_env_id(env_id)
         register(row)
@@ -276,9 +279,9 @@ def find_environment(env_id: str) -> Environment:
     Raises:
         InputError: if there is none; the message names the nearest ids.
     """
-    if env_id in ENVIRONMENTS:
+    if isinstance(env_id, str) and env_id in ENVIRONMENTS:
         return ENVIRONMENTS[env_id]
-    raise InputError(why_unknown(env_id))
+    raise InputError(why_unknown(str(env_id)))
 
 
 def why_unknown(env_id: str) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import gymnasium as gym
-import numpy as np
 from gymnasium.spaces import Box
 
 from chibit.core.errors import InputError
@@ -51,10 +50,6 @@ class EnvironmentPool(contextlib.AbstractContextManager["EnvironmentPool"]):
             d4rl_physics: contact margins as before MuJoCo 3.5.
             max_episode_steps: time limit in environment steps; None is the environment's own.
         """
-        if max_episode_steps is not None and not (
-            isinstance(max_episode_steps, int | np.integer) and max_episode_steps >= 1
-        ):
-            raise InputError(f"max_episode_steps is {max_episode_steps}, expected a whole number, at least 1")
         self.env_id, self.d4rl_physics, self.max_episode_steps = env_id, d4rl_physics, max_episode_steps
         self._environments: list[gym.Env] = []
         with contextlib.ExitStack() as refused:

@@ -16,15 +16,18 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import gymnasium as gym
 import numpy as np
+from annotated_types import Interval, MinLen
 
 from chibit.agents.base import Policy
 from chibit.core.acting import EpisodePolicy, StackPolicy, unlimited
+from chibit.core.config import as_field
 from chibit.core.errors import InputError
-from chibit.core.fields import refusal
+from chibit.core.fields import MAX_EPISODES, Distinct, Natural
+from chibit.environments.kinds import ScoreReference
 from chibit.environments.own import EnvLike, take_env
 from chibit.environments.spaces import is_picture
 from chibit.evaluation.crew import Crew
@@ -179,8 +182,6 @@ def _open_pool(policy: Policy, kind: Kind) -> EnvironmentPool:
 
 def episode_seeds(seed: int, num_episodes: int) -> list[int]:
     """Seeds of episodes 0 to num_episodes - 1; each depends on `seed` and its own index only."""
-    if seed < 0:
-        raise InputError(f"seed is {seed}, expected 0 or more")
     return [int(np.random.SeedSequence((seed, i)).generate_state(1)[0]) for i in range(num_episodes)]
 
 
@@ -287,6 +288,15 @@ def _said(mission: str | None) -> str:
     return mission
 
 
+_FIELDS: dict[str, Any] = {
+    "target_returns": Annotated[tuple[float | None, ...], MinLen(1)],
+    "num_episodes": Annotated[int, Interval(ge=1, le=MAX_EPISODES)],
+    "seed": Natural,
+    "score_reference": Annotated[ScoreReference, Distinct()] | None,
+}
+"""Of an evaluation, with their ranges."""
+
+
 @dataclass(frozen=True)
 class Played:
     """An evaluation; its fields are arguments of `evaluate`."""
@@ -300,16 +310,8 @@ class Played:
     """Of its run in the stack that acts, where it is one."""
 
     def __post_init__(self) -> None:
-        for name in ("num_episodes", "seed"):
-            if not isinstance(getattr(self, name), int | np.integer):
-                raise refusal(name, getattr(self, name), "a whole number")
-        if self.num_episodes < 1 or not self.target_returns:
-            raise InputError(
-                f"{self.num_episodes} episodes for {len(self.target_returns)} target returns, expected at "
-                "least 1 of each"
-            )
-        if self.score_reference is not None and self.score_reference[0] == self.score_reference[1]:
-            raise InputError(f"score_reference is {self.score_reference}, expected two different returns")
+        for name, kind in _FIELDS.items():
+            object.__setattr__(self, name, as_field(kind, getattr(self, name), name))
 
     @property
     def asked(self) -> list[float]:

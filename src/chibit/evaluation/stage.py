@@ -185,9 +185,20 @@ def _are_finite(values: np.ndarray) -> bool:
 
 
 def _breakdowns() -> tuple[type[Exception], ...]:
-    """Errors that mean a broken simulation; MuJoCo's own two derive from nothing narrower than Exception."""
+    """Errors that mean a broken simulation, or one that cannot be reached any more, and not a wrong program.
+
+    MuJoCo's own two derive from nothing narrower than Exception.
+    """
     mujoco = sys.modules.get("mujoco")
-    errors = (ArithmeticError, LookupError, RuntimeError, ValueError, gym.error.Error)
+    errors = (
+        ArithmeticError,
+        AssertionError,
+        LookupError,
+        OSError,
+        RuntimeError,
+        ValueError,
+        gym.error.Error,
+    )
     return errors if mujoco is None else (*errors, mujoco.FatalError, mujoco.UnexpectedError)
 
 

@@ -15,6 +15,7 @@ from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from chibit.core.config import as_field
 from chibit.core.errors import InputError, UserError
 from chibit.core.files import nearest, open_regular, user_path, write_atomic
 from chibit.core.formatting import count
@@ -108,13 +109,14 @@ def build_report(
         InputError: for a folder without runs, an unknown format, arm or choice of target.
         ResourceError: when a file cannot be written.
     """
-    for name in formats:
+    for name in as_field(tuple[str, ...], formats, "formats"):
         if name not in FORMATS:
             raise InputError(
                 f"formats: got {name!r}, expected some of {', '.join(FORMATS)}{nearest(name, FORMATS)}"
             )
-    analysis = analyze(read_study(user_path(folder)), target=target, baseline=baseline, levels=levels)
-    return write_report_files(analysis, user_path(out or folder), formats)
+    place, into = user_path(folder), user_path(out or folder)
+    analysis = analyze(read_study(place), target=target, baseline=baseline, levels=levels)
+    return write_report_files(analysis, into, formats)
 
 
 def write_report_files(analysis: Analysis, out: Path, formats: Sequence[str] = FORMATS) -> ReportPaths:

@@ -26,6 +26,9 @@ _log = logging.getLogger("chibit")
 _FEW_EPISODES = 50
 """Of a log, below which the error on a share of them orders nothing that is near (docs/judging.md)."""
 
+_SETTLED = ("action_low", "action_high", "max_episode_steps")
+"""What says of the same steps in which units actions are learned, and how long episodes are played."""
+
 
 def open_data(
     config: RunConfig[Any],
@@ -183,6 +186,12 @@ def refuse_changed(
             f"{run.path}: the data set {config.data} has changed since this run began "
             f"({'; '.join(changes)}); bring the old data back or choose another --out"
         )
+    described, spec = run.provenance()["dataset"], to_json(dataset.spec)
+    if other := [name for name in _SETTLED if described.get(name) != spec[name]]:
+        _log.warning(
+            "%s: keeps the %s that it began with; %s has others now, which a run in another --out takes",
+            run.path, " and ".join(other), config.data,
+        )  # fmt: skip
 
 
 def refuse_changed_if_here(

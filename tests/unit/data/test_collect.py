@@ -182,7 +182,7 @@ def test_unknown_name_is_refused_with_the_nearest(given: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize(("name", "value"), [("num_steps", 0), ("num_processes", 0), ("seed", -1)])
 def test_numbers_out_of_range_are_refused(name: str, value: int, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=f"{name}: given {value}, expected at least"):
+    with pytest.raises(InputError, match=f"{name}: got {value}, expected"):
         small("hopper-medium", tmp_path, **{name: value})
 
 

@@ -252,10 +252,11 @@ def test_errors_of_simulations_end_their_episode(kind):
     assert episode.fault == f"the environment raised {kind.__name__}: lost"
 
 
-def test_environments_break_down_without_mujoco_too(monkeypatch):
+@pytest.mark.parametrize("kind", [ValueError, ConnectionResetError, TimeoutError, AssertionError])
+def test_environments_break_down_without_mujoco_too(monkeypatch, kind):
     monkeypatch.delitem(sys.modules, "mujoco")
-    (episode,) = rollout(FixedActions(ZERO), [Raising(ValueError("lost"))], [4])
-    assert episode.fault == "the environment raised ValueError: lost"
+    (episode,) = rollout(FixedActions(ZERO), [Raising(kind("lost"))], [4])
+    assert episode.fault == f"the environment raised {kind.__name__}: lost"
 
 
 class WrongSpace(Countdown):
@@ -479,14 +480,17 @@ def test_quantities_for_choices_are_refused_with_how_to_save_them():
     ("call", "said"),
     [
         ({"env": "Hoper-v5"}, "did you mean"),
-        ({"num_episodes": 0}, "at least 1"),
-        ({"target_returns": []}, "at least 1"),
-        ({"max_episode_steps": 0}, "max_episode_steps is 0"),
-        ({"max_episode_steps": 2.5}, "max_episode_steps is 2.5, expected a whole number"),
-        ({"num_episodes": 2.5}, "num_episodes: got 2.5, expected a whole number"),
-        ({"seed": 1.5}, "seed: got 1.5, expected a whole number"),
+        ({"num_episodes": 0}, "num_episodes: got 0, expected 1 to"),
+        ({"target_returns": []}, "expected one or more"),
+        ({"target_returns": [np.nan]}, r"target_returns\[0\]: got nan, expected a finite number"),
+        ({"max_episode_steps": 0}, "max_episode_steps: got 0, expected at least 1"),
+        ({"max_episode_steps": 2.5}, "max_episode_steps: got 2.5, expected int"),
+        ({"num_episodes": 2.5}, "num_episodes: got 2.5, expected int"),
+        ({"seed": 1.5}, "seed: got 1.5, expected int"),
+        ({"seed": -1}, "seed: got -1, expected at least 0"),
+        ({"score_reference": (0.0, np.inf)}, r"score_reference\[1\]: got inf, expected a finite number"),
         ({"target_returns": [None, 3600.0]}, "some are None"),
-        ({"score_reference": (3.0, 3.0)}, "two different returns"),
+        ({"score_reference": (3.0, 3.0)}, "expected each value once"),
         ({"policy": FixedActions(np.zeros((1, 2), np.float32))}, r"shape \(1, 2\), .* takes \(1, 3\)"),
     ],
 )

@@ -1,5 +1,6 @@
 """Reports of runs of which only evaluations are kept, as a table for each arm and data set."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -85,6 +86,28 @@ def test_a_damaged_table_counts_as_a_whole_or_not_at_all(tmp_path):
     study = read_study(tmp_path)
     assert study.arms == ("random",)
     assert [one.name for one in study.excluded] == ["chibit/hopper-medium.csv"]
+
+
+@pytest.mark.parametrize(
+    ("arm", "data"),
+    [
+        (b"arm\xff", b"hopper-medium"),
+        (b"arm", b"d\xff"),
+        (b"ar\nm", b"hopper-medium"),
+        (b"arm", "\u202ed".encode()),
+        (b"a" * 201, b"hopper-medium"),
+    ],
+)
+@pytest.mark.parametrize("line", ["0,5,1.0,3600,1.0,30.0,10", "x,y"])
+def test_names_that_cannot_be_printed_make_no_traceback(tmp_path, arm, data, line):
+    keep(tmp_path, "random", [(0, 5, 1.0, 3600, 1.0, 30.0, 10)])
+    keep(tmp_path, os.fsdecode(arm), [line.split(",")], os.fsdecode(data))
+    build_report(tmp_path)
+    study = read_study(tmp_path)
+    names = [*study.arms, *study.datasets, *(f"{one.name} {one.reason}" for one in study.excluded)]
+    "".join(names).encode()  # which lone surrogates have no form in
+    is_shown = line != "x,y" and b"\xff" in arm + data
+    assert len(study.runs) == 1 + is_shown and len(study.excluded) == 1 - is_shown
 
 
 def test_other_tables_are_nobodys_runs(tmp_path):

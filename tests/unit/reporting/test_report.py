@@ -3,9 +3,13 @@
 import csv
 import importlib.metadata
 import io
+import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 from unittest import mock
+from urllib.parse import unquote_to_bytes
 
 import numpy as np
 import pytest
@@ -51,6 +55,20 @@ def test_a_terminal_shows_whole_numbers_of_as_many_columns_as_it_has_room_for(
     text = " ".join(" ".join(lines).split())
     assert (f"{more} more columns in the files and in a wider terminal" in text) == bool(more)
     assert "Optimality gap" in text and sum(" to " in line for line in lines) >= 4
+
+
+def test_a_page_leads_to_its_runs_whatever_their_folders_are_called(study, monkeypatch):
+    single, other = sorted(path for path in study.iterdir() if path.is_dir())[:2]
+    other.rename(other.with_name(os.fsdecode(b"a b\xff")))
+    monkeypatch.chdir(single)
+    for folder in (study, single, Path(".")):
+        paths = build_report(folder)
+        links = re.findall(r'<td><a href="([^"]+)"', paths.html.read_text())
+        there = [
+            Path(os.fsdecode(os.fsencode(paths.html.parent) + b"/" + unquote_to_bytes(x))) for x in links
+        ]
+        assert there and all((found / "config.json").is_file() for found in there)
+    assert paths.csv.read_text().splitlines()[1].endswith(f",{single.name}")
 
 
 def test_a_terminal_shows_the_highest_of_many_arms(tmp_path, runs):

@@ -13,13 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
+from chibit.core.config import as_field
 from chibit.core.errors import InputError
+from chibit.core.fields import Count, Natural
 from chibit.core.files import sha256_file
 from chibit.core.formatting import format_number
 from chibit.core.progress import step_bar
 from chibit.data.collect.behavior.atari import Actor, Dice, load_actor, with_dice
 from chibit.data.collect.behavior.rollout import collection_seed
-from chibit.data.collect.mujoco import check_numbers, require_space, reuse
+from chibit.data.collect.mujoco import require_space, reuse
 from chibit.data.frame_store import FrameEpisode, write_frame_store
 from chibit.data.readers.origin import Origin
 from chibit.data.resolve import atari_folder
@@ -90,8 +92,8 @@ def collect_atari(
             another data set of that name is there.
     """
     game, level = _game_and_level(dataset)
-    num_steps = DEFAULT_NUM_STEPS if num_steps is None else num_steps
-    check_numbers(num_steps=(num_steps, 1), seed=(seed, 0))
+    num_steps = as_field(Count | None, num_steps, "num_steps") or DEFAULT_NUM_STEPS
+    seed = as_field(Natural, seed, "seed")
     if policy is None and level != "random":
         raise InputError(f"{dataset}: needs the file of an actor; give it with --policy (see docs/data.md)")
     env_id = atari_env_id(game, sticky=sticky_actions)

@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from chibit.core.config import as_field
 from chibit.core.errors import InputError
+from chibit.core.fields import Count, Natural
 from chibit.core.files import nearest
 from chibit.core.progress import step_bar
-from chibit.data.collect.mujoco import check_numbers, require_space, reuse
+from chibit.data.collect.mujoco import require_space, reuse
 from chibit.data.environment import check_environment
 from chibit.data.readers.origin import Origin
 from chibit.data.readers.recording import Block, Recording
@@ -92,12 +94,14 @@ def collect_language(
     if name is None or name.source != "instructed":
         hint = nearest(dataset, LANGUAGE_TASKS) or f"; expected {', '.join(LANGUAGE_TASKS)}"
         raise InputError(f"data set {dataset!r}: unknown level{hint}")
+    num_steps = as_field(Count | None, num_steps, "num_steps")
+    num_episodes = as_field(Count | None, num_episodes, "num_episodes")
+    seed = as_field(Natural, seed, "seed")
     if num_steps is not None and num_episodes is not None:
         raise InputError("num_episodes: got it beside num_steps, expected one of them")
     if num_steps is None:
         num_episodes = _EPISODES if num_episodes is None else num_episodes
     settings = LanguageSettings(dataset=dataset, num_steps=num_steps, num_episodes=num_episodes, seed=seed)
-    check_numbers(num_steps=(num_steps or 1, 1), num_episodes=(num_episodes or 1, 1), seed=(seed, 0))
     folder = (out or language_folder()) / dataset
     if folder.exists():
         return reuse(folder, settings, folder / MANIFEST, "provenance")

@@ -21,8 +21,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from chibit.core.config import read_json
+from chibit.core.config import as_field, read_json
 from chibit.core.errors import InputError, ResourceError, UserError
+from chibit.core.fields import Count, Natural, Workers
 from chibit.core.files import nearest, user_path
 from chibit.core.progress import step_bar
 from chibit.data.collect.behavior import BehaviorPolicy, Ladder, load_ladder
@@ -136,7 +137,8 @@ def collect(
     """
     entry = find_collectable(dataset)
     num_steps = entry.default_num_steps if num_steps is None else num_steps
-    check_numbers(num_steps=(num_steps, 1), seed=(seed, 0), num_processes=(num_processes, 1))
+    num_steps, seed = as_field(Count, num_steps, "num_steps"), as_field(Natural, seed, "seed")
+    num_processes = as_field(Workers, num_processes, "num_processes")
     ladder = load_ladder(entry.env_name)
     actors = {phase.policy for phase in plan(ladder, entry.level, num_steps)}
     settings = CollectSettings(
@@ -168,13 +170,6 @@ def collect(
             episodes(),
             lambda: _metadata(entry, ladder, settings, returns),
         )
-
-
-def check_numbers(**limits: tuple[int, int]) -> None:
-    """Refuse a number (given, least) below its least."""
-    for name, (value, least) in limits.items():
-        if value < least:
-            raise InputError(f"{name}: given {value}, expected at least {least}")
 
 
 def _digest(policies: Iterable[BehaviorPolicy]) -> str:

@@ -10,13 +10,15 @@ from typing import Any, TypeAlias
 import gymnasium as gym
 import numpy as np
 
+from chibit.core.config import as_field
 from chibit.core.errors import InputError
+from chibit.core.fields import Count, Natural
 from chibit.core.progress import step_bar
 from chibit.data.collect.behavior.rollout import Episode, collection_seed
 from chibit.data.collect.grid_memory import play_grid_memory
 from chibit.data.collect.memory import play_memory
 from chibit.data.collect.minari_writer import minari_root, write_minari
-from chibit.data.collect.mujoco import check_numbers, require_space, reuse
+from chibit.data.collect.mujoco import require_space, reuse
 from chibit.data.collect.pointmaze import play_maze
 from chibit.environments.data_names import read_name
 from chibit.environments.kinds import Environment, GridMemoryEnvironment, MazeTask, MemoryEnvironment
@@ -97,10 +99,9 @@ def collect_scripted(
     longest = row.time_limit(row.ids[0]) or 1
     settings = ScriptedSettings(
         dataset_id=dataset_id,
-        num_steps=_EPISODES * longest if num_steps is None else num_steps,
-        seed=seed,
+        num_steps=as_field(Count | None, num_steps, "num_steps") or _EPISODES * longest,
+        seed=as_field(Natural, seed, "seed"),
     )
-    check_numbers(num_steps=(settings.num_steps, 1), seed=(seed, 0))
     root = minari_root(out)
     folder = root / dataset_id
     if folder.exists():

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from chibit.core.config import as_field
 from chibit.core.errors import InputError
 from chibit.core.files import nearest, read_regular
 from chibit.core.formatting import listed
@@ -78,6 +79,7 @@ def parse_columns(given: Sequence[str] | Mapping[str, str | Sequence[str]]) -> d
         InputError: for a name that is none of ours, or a column that is named twice.
     """
     if not isinstance(given, Mapping):
+        given = as_field(tuple[str, ...], given, "columns")
         parts = [word.partition("=") for word in given]
         for word, (name, _, listed) in zip(given, parts, strict=True):
             if not listed:
@@ -91,14 +93,14 @@ def parse_columns(given: Sequence[str] | Mapping[str, str | Sequence[str]]) -> d
             raise InputError(
                 f"columns: unknown name {name!r}; expected one of {', '.join(_NAMES)}{nearest(name, _NAMES)}"
             )
-        names = (columns,) if isinstance(columns, str) else tuple(columns)
-        if not names or not all(isinstance(column, str) and column for column in names):
+        names = (columns,) if isinstance(columns, str) else columns
+        if not isinstance(names, Sequence) or not names or not all(isinstance(n, str) and n for n in names):
             raise InputError(f"columns: {name} got {names!r}, expected names of columns")
         if len(set(names)) != len(names):
             raise InputError(f"columns: {name} names a column twice: {', '.join(names)}")
         if len(names) > 1 and name not in _WIDE:
             raise InputError(f"columns: {name} got {', '.join(names)}; expected one column")
-        mapping[name] = names
+        mapping[name] = tuple(names)
     return mapping
 
 

@@ -23,11 +23,13 @@ from pathlib import Path
 
 import numpy as np
 
+from chibit.core.config import as_field
 from chibit.core.errors import DamagedFileError, InputError
+from chibit.core.fields import Count, Natural
 from chibit.core.fingerprint import content_sample
 from chibit.core.home import home_folder
 from chibit.core.progress import step_bar
-from chibit.data.collect.mujoco import check_numbers, require_space
+from chibit.data.collect.mujoco import require_space
 from chibit.data.fetch import download
 from chibit.data.frame_store import FrameEpisode, write_frame_store
 from chibit.data.readers.dqn_replay_shards import REMEDY, ROW_SHAPES, open_shard, read_count
@@ -153,7 +155,7 @@ def convert_replay(
         InputError: a missing shard, another game's actions, or a number out of range.
     """
     row = find_game(game)
-    check_numbers(num_steps=(num_steps, 1), seed=(seed, 0))
+    num_steps, seed = as_field(Count, num_steps, "num_steps"), as_field(Natural, seed, "seed")
     if out.exists():
         return out
     buffers = [_open_buffer(folder, number) for number in _find_buffers(folder)]

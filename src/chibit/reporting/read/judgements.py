@@ -98,7 +98,7 @@ def read_judged(folder: Path, run: Run | Excluded) -> list[JudgedPolicy]:
         ]
     }
     arm, dataset = run.arm or "", run.dataset or ""
-    name = shown_name(folder.resolve())
+    name = shown_name(folder)
     return [
         JudgedPolicy(
             one,
@@ -132,7 +132,7 @@ def read_learning(folder: Path, run: Run | Excluded) -> Learning:
         return np.array(points.get(key, ()), dtype=float).reshape(-1, 2)
 
     return Learning(
-        run=shown_name(folder.resolve()),
+        run=shown_name(folder),
         arm=run.arm or "",
         dataset=run.dataset or "",
         held_out=column(f"held_out/{name}"),

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from chibit.core.config import Checked, from_json
-from chibit.core.errors import UserError
+from chibit.core.errors import InputError, UserError
 from chibit.core.fields import Count, Natural, NonNegative, Seed
 from chibit.core.files import open_regular, read_regular
-from chibit.core.run_records import EvaluationRecord, ResultRecord
+from chibit.core.run_records import EvaluationRecord, ResultRecord, check_record_name
 from chibit.environments.data_names import published_env_id
 from chibit.reporting.read.run import Excluded, Run, read_curves
 from chibit.reporting.read.strict_json import Refused, shown_name
@@ -51,8 +51,9 @@ def read_kept(folder: Path) -> list[Run | Excluded]:
         try:
             found += list(_runs(path, list(_rows(path))))
         except Refused as refusal:
-            name = f"{shown_name(folder)}/{path.name}"
-            found.append(Excluded(name=name, kind=refusal.kind, reason=refusal.reason, arm=folder.name))
+            arm = shown_name(folder)
+            name = f"{arm}/{shown_name(path)}"
+            found.append(Excluded(name=name, kind=refusal.kind, reason=refusal.reason, arm=arm))
     return found
 
 
@@ -71,7 +72,7 @@ def _rows(path: Path) -> Iterator[Line]:
         reader = csv.reader(io.StringIO(text), strict=True)
         next(reader)
         for row in reader:
-            where = f"{path.name}, line {reader.line_num}"
+            where = f"{shown_name(path)}, line {reader.line_num}"
             if len(row) != len(_COLUMNS):
                 raise Refused("damaged", f"{where}: {len(row)} values, expected {len(_COLUMNS)}")
             values = {
@@ -79,24 +80,30 @@ def _rows(path: Path) -> Iterator[Line]:
             }
             yield from_json(Line, values, where)
     except (UserError, ValueError, csv.Error) as error:
-        reason = str(error) if isinstance(error, UserError) else f"{path.name}: {error}"
+        reason = str(error) if isinstance(error, UserError) else f"{shown_name(path)}: {error}"
         raise Refused("damaged", reason) from error
 
 
 def _runs(path: Path, lines: list[Line]) -> Iterator[Run]:
+    arm, dataset = shown_name(path.parent), shown_name(path).removesuffix(path.suffix)
+    try:
+        check_record_name(arm, "the folder's name")
+        check_record_name(dataset, "the file's name")
+    except InputError as error:
+        raise Refused("damaged", str(error)) from error
     by_seed: dict[int, list[Line]] = defaultdict(list)
     for line in lines:
         by_seed[line.seed].append(line)
-    env_id = published_env_id(path.stem)
+    env_id = published_env_id(dataset)
     for seed, evaluations in by_seed.items():
-        curves = read_curves((f"{path.name}, seed {seed}", _record(line)) for line in evaluations)
+        curves = read_curves((f"{shown_name(path)}, seed {seed}", _record(line)) for line in evaluations)
         yield Run(
             folder=path.parent,
-            arm=path.parent.name,
-            dataset=path.stem,
+            arm=arm,
+            dataset=dataset,
             seed=seed,
-            config={"seed": seed, "data": path.stem},
-            provenance={"data_name": path.stem, "data_hash": "", "dataset": {"env_id": env_id}},
+            config={"seed": seed, "data": dataset},
+            provenance={"data_name": dataset, "data_hash": "", "dataset": {"env_id": env_id}},
             curves=tuple(replace(curve, final_returns=np.empty(0)) for curve in curves),
             loss=np.empty((0, 2)),
             held_out=np.empty((0, 2)),

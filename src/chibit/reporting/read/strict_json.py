@@ -96,8 +96,12 @@ def read_number(value: Any, where: str) -> float:
 
 
 def shown_name(path: Path) -> str:
-    """A path's last part as text that any file can hold; names need not be Unicode."""
-    return os.fsencode(path.name).decode("utf-8", "replace")
+    """A path's last part, of ``.`` that of the folder it is, as text that any file can hold.
+
+    Names need not be Unicode.
+    """
+    name = os.path.basename(os.path.abspath(path))
+    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _cut(text: str, length: int) -> str:

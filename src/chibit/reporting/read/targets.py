@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from chibit.core.config import as_field
 from chibit.core.errors import InputError
 from chibit.core.formatting import format_setting
 from chibit.core.targets import environment_name, read_targets
@@ -51,9 +52,11 @@ def check_choice(study: Study, target: TargetChoice) -> None:
             raise InputError(f"target: got {target!r}, {_EXPECTED}")
         return
     known = study.environments
+    for value in target.values() if isinstance(target, Mapping) else (target,):
+        as_field(float, value, "target")
     if isinstance(target, Mapping):
         for environment in target:
-            if environment_name(environment) not in known.values():
+            if environment_name(str(environment)) not in known.values():
                 names = ", ".join(dict.fromkeys(known.values())) or "none that is known"
                 raise InputError(
                     f"target: got environment {environment!r}, expected one of this study: {names}"

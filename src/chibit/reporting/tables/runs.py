@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from urllib.parse import quote
 
 from chibit.core.formatting import format_score
 from chibit.reporting.read.arms import arm_label
+from chibit.reporting.read.run import Run
 from chibit.reporting.read.study import Study
 from chibit.reporting.statistics.comparison import RULES, Rule, Scores, curve_value
 from chibit.reporting.statistics.verdict import short_rule
@@ -40,7 +42,7 @@ def runs_table(scores: Scores) -> Table:
             number_cell(run.result.steps),
             duration_cell(run.result.train_seconds),
             number_cell(run.result.parameters.get("total")),
-            Cell(text=run.name, link=f"{quote(run.name)}/"),
+            Cell(text=run.name, link=_way_to(run, study)),
         ]
         rows.append(Row(cells=tuple(cells), arm=study.arms.index(run.arm)))
     names: dict[Rule, str] = {"last4": short_rule(scores).capitalize(), "last": "Last", "best": "Best"}
@@ -56,6 +58,12 @@ def runs_table(scores: Scores) -> Table:
         ),
         rows=tuple(rows),
     )
+
+
+def _way_to(run: Run, study: Study) -> str:
+    """Where a page in the study's folder leads to from a run's name: its folder, which may be that one."""
+    is_study = os.path.abspath(run.folder) == os.path.abspath(study.folder)
+    return "./" if is_study else f"{quote(os.fsencode(run.folder.name))}/"
 
 
 def excluded_table(study: Study) -> Table | None:
