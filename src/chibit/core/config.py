@@ -22,7 +22,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union
 
 import numpy as np
 
-from chibit.core.errors import DamagedFileError, InputError
+from chibit.core.errors import DamagedFileError, InputError, shown
 from chibit.core.fields import (
     FLOAT32,
     INT64,
@@ -35,7 +35,6 @@ from chibit.core.fields import (
     check_number,
     check_text,
     refusal,
-    shown,
 )
 from chibit.core.files import nearest, read_regular
 

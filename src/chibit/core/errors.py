@@ -43,6 +43,14 @@ def one_line(text: str) -> str:
     return f"{shown[:half]} ... {shown[-half:]}"
 
 
+def shown(value: object) -> str:
+    """A value as it stands in a message, in at most 80 characters."""
+    if isinstance(value, int) and value.bit_length() > 63:
+        return f"an integer of {value.bit_length()} bits"  # Python refuses to print the longest ones
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
 def first_line(error: BaseException) -> str:
     """What a library's error says first, in at most 200 characters; its class where it says nothing."""
     lines = str(error).split("\n")

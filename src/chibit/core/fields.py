@@ -16,7 +16,7 @@ from typing import Annotated, Any, TypeAlias
 
 from annotated_types import Interval, MaxLen, MinLen
 
-from chibit.core.errors import InputError
+from chibit.core.errors import InputError, shown
 
 
 @dataclass(frozen=True)
@@ -203,14 +203,6 @@ def check_declared(value: Any, metadata: tuple[Any, ...], where: str) -> None:
 def refusal(where: str, value: Any, expected: str) -> InputError:
     """One line: the field, what was given, and what was expected."""
     return InputError(f"{where}: got {shown(value)}, expected {expected}")
-
-
-def shown(value: Any) -> str:
-    """A value as it stands in a message, in at most 80 characters."""
-    if isinstance(value, int) and abs(value) > INT64:
-        return f"an integer of {value.bit_length()} bits"  # Python refuses to print the longest ones
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _inside(value: Any, interval: Interval) -> bool:

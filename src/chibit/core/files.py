@@ -27,11 +27,10 @@ from pathlib import Path
 from typing import IO
 
 from chibit.core import platform
-from chibit.core.errors import DamagedFileError, InputError, UserError
+from chibit.core.errors import DamagedFileError, InputError, UserError, shown
 from chibit.core.errors import is_out_of_resources as is_out_of_resources
 from chibit.core.errors import read_error as read_error
 from chibit.core.errors import resource_error as resource_error
-from chibit.core.fields import shown
 from chibit.core.platform import flush as flush
 from chibit.core.temporary import TEMPORARY_PREFIX, claim_file, claim_folder, close, sweep_leftovers
 

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from chibit.core.config import config_hash, parse_json, read_json
-from chibit.core.errors import BusyError, DamagedFileError, InputError, UserError, resource_error
-from chibit.core.fields import shown
+from chibit.core.errors import BusyError, DamagedFileError, InputError, UserError, resource_error, shown
 from chibit.core.files import append, make_folder, open_regular, require_inside, write_atomic
 from chibit.core.formatting import listed
 from chibit.core.platform import flush
@@ -119,6 +118,11 @@ class RunDir:
                     if not is_gone or attempt == _ATTEMPTS:
                         raise
             yield run
+
+    @property
+    def name(self) -> str:
+        """Name of its folder, also where its path is ``.``."""
+        return os.path.basename(os.path.abspath(self.path))
 
     def description(self) -> dict[str, Any]:
         """The content of config.json: schema, arm, study, config."""

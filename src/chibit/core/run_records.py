@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from chibit.core.config import Checked, from_json
-from chibit.core.errors import DamagedFileError, InputError
-from chibit.core.fields import Fraction, Natural, NonNegative, Seed, Share, shown
+from chibit.core.errors import DamagedFileError, InputError, shown
+from chibit.core.fields import Fraction, Natural, NonNegative, Seed, Share
 
 T = TypeVar("T")
 LONGEST_NAME = 200

@@ -168,7 +168,7 @@ class OfflineRun(Loop[RunConfig[Any]]):
         progress: bool,
         afterwards: Afterwards = say_nothing,
     ) -> None:
-        super().__init__(config, run, RunProgress(config.num_steps, run.path.name, enabled=progress))
+        super().__init__(config, run, RunProgress(config.num_steps, run.name, enabled=progress))
         self.device = runtime.torch_device
         self.dataset, held_out = open_data(config, dataset, run=run, progress=progress)
         self.measured_on = held_out

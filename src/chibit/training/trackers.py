@@ -71,7 +71,7 @@ def _tensorboard(run: RunDir) -> Tracker:
 def _wandb(run: RunDir, project: str, config: dict[str, Any]) -> Tracker:
     with needing("wandb", "wandb:"):
         import wandb
-    name = run.path.name
+    name = run.name
     run.own_folder("wandb")
     with _translated(wandb.Error):
         there = wandb.init(

@@ -3,6 +3,7 @@ import json
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -142,6 +143,14 @@ def test_result_is_the_sign_of_being_finished(tmp_path):
     (run.path / "result.json").write_text("[]")
     with pytest.raises(DamagedFileError, match="schema"):
         run.result()
+
+
+def test_a_run_in_the_current_folder_has_a_name(tmp_path, monkeypatch):
+    (tmp_path / "mine" / "inner").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "mine")
+    assert [RunDir(Path(path)).name for path in (".", "inner/..", "inner", "../mine")] == [
+        *("mine", "mine", "inner", "mine")
+    ]
 
 
 def test_only_a_run_that_never_started_is_discarded(tmp_path):

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from chibit.core.config import Checked, from_json, to_json
-from chibit.core.errors import InputError
-from chibit.core.fields import Distinct, Positive, shown
+from chibit.core.errors import InputError, shown
+from chibit.core.fields import Distinct, Positive
 from chibit.core.files import make_folder, write_atomic
 from chibit.reporting.read.strict_json import Refused, read_object
 

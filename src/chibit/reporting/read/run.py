@@ -16,8 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from chibit.core.errors import UserError
-from chibit.core.fields import shown
+from chibit.core.errors import UserError, shown
 from chibit.core.files import open_regular
 from chibit.core.run_dir import SCHEMA
 from chibit.core.run_records import (

@@ -11,8 +11,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from chibit.core.config import unambiguous
-from chibit.core.errors import DamagedFileError, UserError
-from chibit.core.fields import shown
+from chibit.core.errors import DamagedFileError, UserError, shown
 from chibit.core.files import read_regular
 from chibit.core.run_records import MetricsRecord, read_record
 

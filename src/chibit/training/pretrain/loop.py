@@ -174,7 +174,7 @@ class _PretrainRun(Loop[PretrainConfig]):
     ) -> None:
         shown = RunProgress(
             config.num_steps,
-            run.path.name,
+            run.name,
             enabled=progress and workers.is_first,
             unit="tokens",
             units_a_step=config.batch_tokens,
