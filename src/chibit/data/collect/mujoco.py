@@ -136,9 +136,8 @@ def collect(
         ResourceError: No space, an unwritable folder, or a worker that was killed.
     """
     entry = find_collectable(dataset)
-    num_steps = entry.default_num_steps if num_steps is None else num_steps
-    num_steps, seed = as_field(Count, num_steps, "num_steps"), as_field(Natural, seed, "seed")
-    num_processes = as_field(Workers, num_processes, "num_processes")
+    num_steps = as_field(Count | None, num_steps, "num_steps") or entry.default_num_steps
+    seed, num_processes = as_field(Natural, seed, "seed"), as_field(Workers, num_processes, "num_processes")
     ladder = load_ladder(entry.env_name)
     actors = {phase.policy for phase in plan(ladder, entry.level, num_steps)}
     settings = CollectSettings(
