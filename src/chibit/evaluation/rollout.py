@@ -182,6 +182,8 @@ def _open_pool(policy: Policy, kind: Kind) -> EnvironmentPool:
 
 def episode_seeds(seed: int, num_episodes: int) -> list[int]:
     """Seeds of episodes 0 to num_episodes - 1; each depends on `seed` and its own index only."""
+    if seed < 0:
+        raise InputError(f"seed is {seed}, expected 0 or more")
     return [int(np.random.SeedSequence((seed, i)).generate_state(1)[0]) for i in range(num_episodes)]
 
 
