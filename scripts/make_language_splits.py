@@ -6,7 +6,7 @@ Run again only for new levels: what is there decides which episodes published nu
 import json
 from pathlib import Path
 
-from chibit.environments.language import _FITS, TRAINING_SEEDS, _build, _quiet
+from chibit.environments.language import FITS, TRAINING_SEEDS, build_level, quiet
 from chibit.environments.registry import ENVIRONMENTS, LANGUAGE_TASKS
 
 NUMBER = 256
@@ -16,11 +16,11 @@ PATH = Path(__file__).parents[1] / "src" / "chibit" / "assets" / "language" / "s
 
 def find_seeds(level: str, kind: str, number: int) -> list[int]:
     """The first reset seeds of a level whose instruction is of a kind; fewer where too few of many are."""
-    env, found = _build(level, None), list[int]()
+    env, found = build_level(level, None), list[int]()
     for seed in range(TRIES_A_SEED * number):
-        with _quiet():
+        with quiet():
             said = str(env.reset(seed=seed)[0]["mission"])
-        if _FITS[kind](said):
+        if FITS[kind](said):
             found.append(seed)
             if len(found) == number:
                 break

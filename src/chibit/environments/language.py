@@ -38,7 +38,7 @@ GRID_SHAPE = (7, 7, 3)
 """What is seen of the room: object, color and state of each cell, as numbers."""
 _PART_OF = {"held_out": "held_out", "type": "typed", "color": "colored"}
 """List of reset seeds that a split is played on, by the beginning of its name; others take `seen`."""
-_FITS: dict[str, Callable[[str], bool]] = {
+FITS: dict[str, Callable[[str], bool]] = {
     "seen": lambda mission: not is_held_out(mission),
     "held_out": is_held_out,
     "typed": lambda mission: not is_held_out(mission) and word_in(mission, "type") is not None,
@@ -77,7 +77,7 @@ class LanguageTask(gym.Env[dict[str, Any], np.int64]):
         """
         self._seeds = split_seeds(level, split)
         self._split, self.render_mode = split, render_mode
-        self.level: Any = _build(level, render_mode)
+        self.level: Any = build_level(level, render_mode)
         self.mission = ""
 
     def reset(
@@ -87,10 +87,10 @@ class LanguageTask(gym.Env[dict[str, Any], np.int64]):
         super().reset(seed=seed)
         chosen = int(self.np_random.choice(self._seeds)) if seed is not None or not options else None
         given = (options or {}).get("reset_seed", chosen)
-        with _quiet():
+        with quiet():
             seen, _ = self.level.reset(seed=given)
         said = str(seen["mission"])
-        if given == chosen and not _FITS[_list_of(self._split)](said):
+        if given == chosen and not FITS[_list_of(self._split)](said):
             raise InputError(
                 f"split {self._split}: reset seed {given} says {said!r} here; install the minigrid that "
                 "the splits were made with (3.2)"
@@ -169,7 +169,7 @@ def _list_of(split: str) -> str:
     return _PART_OF.get(split, _PART_OF.get(split.partition("_")[0], "seen"))
 
 
-def _build(level: str, render_mode: str | None) -> RoomGridLevel:
+def build_level(level: str, render_mode: str | None) -> RoomGridLevel:
     """One of BabyAI's levels, or the package's own, which end after their time."""
     with needing("language", f"BabyAI's level {level}"):
         import minigrid
@@ -184,7 +184,7 @@ def _build(level: str, render_mode: str | None) -> RoomGridLevel:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Drop what BabyAI prints of the layouts that it rejects."""
     with contextlib.redirect_stdout(io.StringIO()):
         yield

@@ -165,6 +165,13 @@ def test_batches_are_the_same_where_the_data_were_moved(tmp_path, with_next):
         torch.testing.assert_close(vars(there.sample()), vars(here.sample()), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("weights", [(1.0,), (1.0, 0.0), (2, -1), (1.0, np.nan), (np.inf, 1), 0.5, "12"])
+def test_weights_of_a_mixture_are_positive_and_one_for_each(tmp_path, weights):
+    parts = [make_dataset(tmp_path / str(number)) for number in range(2)]
+    with pytest.raises(InputError, match="data_weights: got"):
+        mix(parts, weights)
+
+
 def test_of_mixed_data_what_has_a_next_observation_is_drawn_by_the_weights(tmp_path):
     parts = [make_dataset(tmp_path / str(number)) for number in range(2)]
     sampler = make_sampler(mix(parts, (3.0, 1.0)), batch_size=40_000)
