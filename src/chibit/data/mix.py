@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from numbers import Real
 from pathlib import Path
 
 import numpy as np
 
+from chibit.core.config import as_field
 from chibit.core.errors import InputError
-from chibit.core.fields import refusal
+from chibit.core.fields import Positive
 from chibit.core.files import MAX_NAME_LENGTH
 from chibit.data.dataset import TrajectoryDataset
 from chibit.data.load import from_arrays
@@ -32,7 +32,8 @@ def mix(
         cache: where the store of the mixture is kept; see `home_folder`.
 
     Raises:
-        InputError: for pictures, sizes or environments that differ, or other weights than a positive one for each.
+        InputError: for pictures, sizes or environments that differ, or weights that are not a positive one
+            for each.
     """
     first = datasets[0]
     check_weights(len(datasets), weights)
@@ -94,12 +95,8 @@ def _notes(
 
 
 def check_weights(number: int, weights: Sequence[float]) -> None:
-    """Refuse weights that are not positive numbers, or not one for each data set."""
-    if not isinstance(weights, tuple | list) or not all(
-        isinstance(weight, Real) and 0 < weight < np.inf for weight in weights
-    ):
-        raise refusal("data_weights", weights, "a tuple of positive numbers")
-    if weights and len(weights) != number:
+    """Refuse weights that are not positive, or not one for each data set."""
+    if as_field(tuple[Positive, ...], weights, "data_weights") and len(weights) != number:
         raise InputError(f"data_weights: got {len(weights)}, expected one for each of {number} data sets")
 
 

@@ -168,7 +168,7 @@ def test_batches_are_the_same_where_the_data_were_moved(tmp_path, with_next):
 @pytest.mark.parametrize("weights", [(1.0,), (1.0, 0.0), (2, -1), (1.0, np.nan), (np.inf, 1), 0.5, "12"])
 def test_weights_of_a_mixture_are_positive_and_one_for_each(tmp_path, weights):
     parts = [make_dataset(tmp_path / str(number)) for number in range(2)]
-    with pytest.raises(InputError, match="data_weights: got"):
+    with pytest.raises(InputError, match=r"data_weights(\[\d\])?: got"):
         mix(parts, weights)
 
 
