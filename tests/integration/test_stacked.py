@@ -3,6 +3,7 @@
 import json
 import signal
 from dataclasses import replace
+from types import SimpleNamespace
 from unittest import mock
 
 import gymnasium as gym
@@ -12,13 +13,14 @@ import torch
 from gymnasium.spaces import Box
 
 from chibit.agents import AGENTS
+from chibit.agents.dt.stack import SequenceStack
 from chibit.core.checkpoint import load_checkpoint
 from chibit.core.errors import DivergenceError, InputError, ResourceError
 from chibit.core.signals import Stopped
 from chibit.data.load import load_dataset
 from chibit.environments.own import take_env
 from chibit.sweep import run_all
-from chibit.training import stacked
+from chibit.training import loop, stacked
 from chibit.training.offline import OfflineRun, train
 from chibit.training.run_config import RunConfig, run_path
 from chibit.training.stacked import train_stack
@@ -137,6 +139,23 @@ def test_runs_go_on_in_a_stack_alone_and_in_another_stack(data, tmp_path):
     assert ended == dict.fromkeys(paths)
     for config, path in zip(configs, paths, strict=True):
         assert_alike(path, run_path(config, tmp_path / "alone", "s"))
+
+
+def test_waiting_for_the_device_is_time_of_training(data, tmp_path, monkeypatch):
+    """Steps come back at once there, and reading what they gave takes as long as they do."""
+    clock, failures = [0.0], SequenceStack.failures
+    for module in (stacked, loop):
+        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+
+    def late(self):
+        clock[0] += 3.0
+        return failures(self)
+
+    monkeypatch.setattr(SequenceStack, "failures", late)
+    _, paths = stack_of([config_of(data[0], seed) for seed in range(2)], tmp_path)
+    for path in paths:
+        assert [line["seconds"] for line in lines(path, "metrics.jsonl")] == [1.5, 3.0]
+        assert json.loads((path / "result.json").read_text())["train_seconds"] == 3.0
 
 
 def test_one_run_diverges_and_the_others_finish(data, tmp_path):

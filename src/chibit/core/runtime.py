@@ -91,7 +91,7 @@ def resolve_runtime(device: str = "auto", precision: str = "fp32", num_threads: 
     if num_threads < 1:
         raise InputError(f"num_threads: got {num_threads}, expected at least 1")
     if kind.type != "cpu":
-        _take_accelerator(kind)
+        _take_accelerator(kind, device)
     if kind.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     torch.set_num_threads(num_threads)
@@ -104,16 +104,15 @@ def is_on_gpu(device: str) -> bool:
     return torch.cuda.is_available() if device == "auto" else device.partition(":")[0] == "cuda"
 
 
-def _take_accelerator(device: torch.device) -> None:
+def _take_accelerator(device: torch.device, asked: str) -> None:
     """Make it the one that is meant where none is named; InputError if it is not there."""
     here = torch.accelerator.current_accelerator(check_available=True)
     if here is None or here.type != device.type:
-        raise InputError(f"device: {str(device)!r} is not on this machine; use --device cpu")
+        raise InputError(f"device: {asked!r} is not on this machine; use --device cpu")
     count = torch.accelerator.device_count()
-    if device.index is not None and device.index >= count:
-        raise InputError(
-            f"device: {str(device)!r} is not on this machine, whose last is {device.type}:{count - 1}"
-        )
+    number = asked.partition(":")[2]  # torch keeps 8 bits of it: its cuda:256 is cuda:0
+    if number and int(number) >= count:
+        raise InputError(f"device: {asked!r} is not on this machine, whose last is {device.type}:{count - 1}")
     if device.index is not None:
         torch.accelerator.set_device_index(device.index)
 
@@ -134,7 +133,11 @@ def _keep_freed_memory() -> None:
 
 def free_memory(device: torch.device) -> int:
     """Bytes that work may take: what is free on a CUDA device, else half of the machine's."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else total_memory() // 2
+    if device.type != "cuda":
+        return total_memory() // 2
+    # What earlier work of this process has let go of is torch's, and not free for the driver.
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + kept
 
 
 def room_on(device: torch.device) -> int:

@@ -187,6 +187,8 @@ class MemoryEnvironment(OwnTask):
     """Argument of the class that the id stands for."""
     chance: Positive
     """Share of successes of the best policy without memory."""
+    cue_steps: Count
+    """First steps of an episode in which the cue may be seen."""
     scripted_levels: tuple[str, ...] = ("expert", "mixed")
     """The expert's, or every other episode guesses."""
 

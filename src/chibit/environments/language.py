@@ -85,8 +85,9 @@ class LanguageTask(gym.Env[dict[str, Any], np.int64]):
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Begin one of the split's episodes, which the seed draws; or with options that of a `reset_seed`."""
         super().reset(seed=seed)
-        chosen = int(self.np_random.choice(self._seeds)) if seed is not None or not options else None
-        given = (options or {}).get("reset_seed", chosen)
+        asked = (options or {}).get("reset_seed")
+        chosen = int(self.np_random.choice(self._seeds)) if seed is not None or asked is None else None
+        given = chosen if asked is None else asked
         with quiet():
             seen, _ = self.level.reset(seed=given)
         said = str(seen["mission"])

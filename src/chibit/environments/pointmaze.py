@@ -20,6 +20,7 @@ from gymnasium.spaces import Box
 from gymnasium_robotics.envs.maze import maps
 from gymnasium_robotics.envs.maze.point_maze import PointMazeEnv
 
+from chibit.core.errors import InputError
 from chibit.environments.kinds import MazeTask, private_temporary_files
 from chibit.environments.registry import ENVIRONMENTS
 
@@ -83,7 +84,13 @@ class PointMaze(gym.Env[np.ndarray, np.ndarray]):
             start: cells in which episodes start: those further from the goal than half of the longest way, or
                 all others than the goal's.
             render_mode: rgb_array for pictures.
+
+        Raises:
+            InputError: for another maze or start.
         """
+        for name, value, known in (("maze", maze, tuple(MAPS)), ("start", start, ("far", "any"))):
+            if value not in known:
+                raise InputError(f"{name}: got {value!r}, expected {', '.join(known)}")
         self.map, self.render_mode = MAPS[maze], render_mode
         with private_temporary_files():
             self._inner = PointMazeEnv(maze_map=self.map, render_mode=render_mode)

@@ -107,6 +107,7 @@ def _t_maze(length: int) -> MemoryEnvironment:
         setting=("length", length),
         max_episode_steps=2 * length,
         chance=0.5,
+        cue_steps=1,
     )
 
 
@@ -118,6 +119,7 @@ def _key_to_door(delay: int) -> MemoryEnvironment:
         setting=("delay", delay),
         max_episode_steps=delay + 3,
         chance=0.25,
+        cue_steps=2,
     )
 
 
@@ -129,6 +131,7 @@ def _grid_memory(size: int) -> GridMemoryEnvironment:
         setting=("size", size),
         max_episode_steps=4 * size,
         chance=0.5,
+        cue_steps=3 + max(0, size - 10),  # two turns, then up to where the object is in view
     )
 
 

@@ -29,7 +29,7 @@ from chibit.evaluation.stage import Stage, Taken
 
 
 class Crew(contextlib.AbstractContextManager["Crew"]):
-    """Processes that hold environments; they start when first needed, and end with this one."""
+    """Processes that hold environments; they start when there are some for each, and end with this one."""
 
     def __init__(self, num_processes: int) -> None:
         self.num_processes = num_processes
@@ -38,19 +38,20 @@ class Crew(contextlib.AbstractContextManager["Crew"]):
     @contextlib.contextmanager
     def on_stage(self, wanted: Sequence[tuple[EnvironmentPool, int]]) -> Iterator[CrewStage]:
         """So many environments of each pool's kind, one pool after the other; see `stage.on_stage`."""
-        if not self._members:
-            with uninterrupted(), interrupts_held_back():  # a process that is half started would end of one
-                self._start()
         kinds = [kind for pool, count in wanted for kind in [pool.kind] * count]
+        missing = min(self.num_processes, len(kinds)) - len(self._members)
+        if missing > 0:
+            with uninterrupted(), interrupts_held_back():  # a process that is half started would end of one
+                self._start(missing)
         try:
             yield CrewStage([connection for _, connection in self._members], kinds, wanted[0][0].take(1)[0])
         except ResourceError:  # one is gone, and others may have answers for which nobody waits any more
             self.close()
             raise
 
-    def _start(self) -> None:
+    def _start(self, number: int) -> None:
         context, sent = multiprocessing.get_context("spawn"), send_environments()
-        for _ in range(self.num_processes):
+        for _ in range(number):
             ours, theirs = context.Pipe()
             process = context.Process(target=_serve, args=(theirs, sent), daemon=True)
             process.start()

@@ -8,6 +8,8 @@ from typing import Any
 from chibit.core.formatting import count, format_setting, percent, shown_time
 from chibit.data.choices import Choice, choices
 from chibit.data.dataset import TrajectoryDataset
+from chibit.environments.kinds import MemoryEnvironment
+from chibit.environments.registry import ENVIRONMENTS
 from chibit.training.run_config import RunConfig, count_evaluations
 
 MOST_PASSES = 1_000
@@ -66,6 +68,7 @@ def warnings(config: RunConfig[Any], dataset: TrajectoryDataset) -> Iterator[str
     """What of a run on a data set is unusual."""
     yield from far_targets(config, dataset)
     yield from few_data(config, dataset)
+    yield from short_context(config, dataset)
 
 
 def far_targets(config: RunConfig[Any], dataset: TrajectoryDataset) -> Iterator[str]:
@@ -92,3 +95,18 @@ def few_data(config: RunConfig[Any], dataset: TrajectoryDataset) -> Iterator[str
         f"of {dataset.num_steps:,} logged steps {passes:,.0f} times; --num-steps {steps} shows them "
         f"{MOST_PASSES:,} times{hint}"
     )
+
+
+def short_context(config: RunConfig[Any], dataset: TrajectoryDataset) -> Iterator[str]:
+    """Say it where a task of memory asks for what lies further back than a model sees."""
+    task = ENVIRONMENTS.get(dataset.spec.env_id or "")
+    context = vars(config.agent).get("context_length")
+    if not isinstance(task, MemoryEnvironment) or context is None:
+        return
+    needed = dataset.episode_lengths - task.cue_steps + 1
+    if (share := float((needed > context).mean())) > 0:
+        yield (
+            f"context length {context}: shorter than the delay in {percent(share)} of the episodes, at whose "
+            f"end the cue is out of sight and {percent(task.chance)} are right by chance; --context-length "
+            f"{int(needed.max())} shows it"
+        )

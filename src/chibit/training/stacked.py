@@ -257,20 +257,26 @@ class _Stack:
             pass
 
     def _step(self) -> None:
-        started = time.perf_counter()
-        self._unread.append(self.agents.update(self.sampler.sample()))
-        share = (time.perf_counter() - started) / len(self.members)
+        with self._training():
+            self._unread.append(self.agents.update(self.sampler.sample()))
         for member in self.members:
             member.run.state.step += 1
+
+    @contextlib.contextmanager
+    def _training(self) -> Iterator[None]:
+        """Share the time within out to all members, as time of training."""
+        started = time.perf_counter()
+        yield
+        share = (time.perf_counter() - started) / len(self.members)
+        for member in self.members:
             member.run.state.train_seconds += share
-        if len(self._unread) == MOST_UNREAD:
-            self._read()
 
     def _follow_up(self) -> None:
         """As `Loop` does after a step, for every member."""
         first, signal_number = self._first, self.stop.signal_number
         evaluates = first.config.evaluates_at(first.state.step)
-        if first.logs_now or evaluates or signal_number or first.saves_now(best=False):
+        reads = first.logs_now or evaluates or signal_number or first.saves_now(best=False)
+        if reads or len(self._unread) == MOST_UNREAD:
             self._read()
         if first.logs_now and self.members:
             self._measure()
@@ -314,10 +320,11 @@ class _Stack:
 
     def _read(self) -> None:
         """Wait for the steps since the last time; hand out what they gave, and end who diverged."""
-        failures = self.agents.failures()
         unread, self._unread = self._unread, []
         tensors = [value for step in unread for value in step.values() if isinstance(value, Tensor)]
-        read = iter(torch.stack(tensors).tolist() if tensors else ())
+        with self._training():
+            failures = self.agents.failures()
+            read = iter(torch.stack(tensors).tolist() if tensors else ())
         steps = [{n: next(read) if isinstance(v, Tensor) else v for n, v in step.items()} for step in unread]
         diverged: list[tuple[_Member, Exception]] = []
         for place, member in enumerate(self.members):

@@ -13,6 +13,8 @@ from chibit.agents.dt.agent import DecisionTransformer
 from chibit.agents.stack import as_stack
 from chibit.core.errors import DivergenceError, InputError
 from chibit.core.runtime import Runtime
+from chibit.models.gpt import GPTConfig
+from chibit.models.language_model import LanguageModel, LanguageModelConfig, save_language_model
 from sequence_toys import SMALL, corpus_folder, language_model_folder, make_small, target_return_data
 
 DT = {"timestep_position": "before_norm", "timestep_table": "normal", "dropout": 0.1}
@@ -227,6 +229,21 @@ def test_runs_of_other_shapes_are_refused_by_what_differs(settings, message):
     agents = [make_small(**CHIBIT)[0], make_small(**{**CHIBIT, **settings})[0]]
     with pytest.raises(InputError, match=message):
         DecisionTransformer.stack(agents)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [({"n_head": 1}, "n_head is 1, in the first run of the stack 2"), ({"activation": "gelu"}, "activation")],
+)
+def test_backbones_of_the_same_sizes_that_compute_otherwise_are_refused(other, message, tmp_path):
+    """One program would give all runs the heads and the activation of the first."""
+    shape = {"n_layer": 2, "n_head": 2, "n_embd": 16}
+    config = LanguageModelConfig(gpt=GPTConfig(**{**shape, **other}), vocab_size=50, n_positions=32)
+    folder = str(save_language_model(LanguageModel(config), tmp_path / "other"))
+    first, alike, second = (make_small(**words(**own))[0] for own in ({}, {}, {"initializer": folder}))
+    assert first.stack_obstacle(alike) is None
+    with pytest.raises(InputError, match=message):
+        DecisionTransformer.stack([first, second])
 
 
 def test_runs_at_other_steps_and_those_that_read_text_are_refused():

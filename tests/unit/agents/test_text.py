@@ -158,6 +158,18 @@ def test_a_hundred_updates_tell_two_missions_apart(data):
     assert agent.action_error(batch) < 0.1 < first
 
 
+def test_features_are_those_of_the_weights_as_they_were_loaded(data):
+    """The backbone that learns is not the model that reads, also of texts that training never saw."""
+    agent = build(data.spec, initializer="chibit", text_encoder="frozen", gpt=GPTShape())
+    sampler = agent.sampler(data, np.random.default_rng(0))
+    before = [parameter.clone() for parameter in agent.model.backbone.parameters()]
+    for _ in range(2):
+        agent.update(sampler.sample())
+    assert not all(map(torch.equal, before, agent.model.backbone.parameters()))
+    said = "go to the crimson sphere"
+    assert torch.equal(agent.encode([said]), load_words("chibit", 128).features([said], None))
+
+
 def test_whole_episodes_with_their_texts(data):
     agent = build(data.spec)
     sampler = agent.sampler(data, np.random.default_rng(0))

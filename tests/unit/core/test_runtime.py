@@ -7,7 +7,16 @@ import torch
 
 from chibit.core.errors import InputError
 from chibit.core.platform import give_huge_pages
-from chibit.core.runtime import Runtime, capture_rng, read_scalars, resolve_runtime, restore_rng, seed_torch
+from chibit.core.runtime import (
+    Runtime,
+    capture_rng,
+    free_memory,
+    read_scalars,
+    resolve_runtime,
+    restore_rng,
+    room_on,
+    seed_torch,
+)
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda:1")
 
@@ -70,10 +79,20 @@ def test_what_this_machine_cannot_do_is_refused(arguments, said):
 def test_an_index_beyond_the_gpus_is_refused_and_one_of_them_becomes_the_current_one(two_gpus):
     with pytest.raises(InputError, match="'cuda:2' is not on this machine, whose last is cuda:1"):
         resolve_runtime("cuda:2")
+    with pytest.raises(InputError, match="'cuda:256' is not on this machine, whose last is cuda:1"):
+        resolve_runtime("cuda:256")  # which torch takes for cuda:0
     assert two_gpus == []
     assert resolve_runtime("cuda:1").device == "cuda:1"
     assert two_gpus == [1]
     assert resolve_runtime("auto").device == "cuda"
+
+
+def test_what_earlier_work_has_let_go_of_is_free_for_the_next(monkeypatch):
+    """A second stack on a GPU has the room of the first, which torch keeps and the driver calls taken."""
+    found = {"mem_get_info": (5_000, 20_000), "memory_reserved": 12_000, "memory_allocated": 1_000}
+    for name, value in found.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    assert (free_memory(CUDA), room_on(CUDA)) == (16_000, 8_000)
 
 
 def test_matrix_products_on_cuda_are_of_the_precision_that_is_named(two_gpus):

@@ -68,6 +68,12 @@ def test_the_bot_follows_a_hundred_and_random_play_one_or_two():
     assert successes(env, lambda _: dice.integers(7), 300) < 0.05  # 0.015; chance of four objects is 0.25
 
 
+def test_options_of_others_change_nothing():
+    env = LanguageTask("GoToLocalS8N4", "held_out")
+    env.reset(seed=3)
+    assert all(is_held_out(env.reset(options={"of": "a wrapper"})[0]["mission"]) for _ in range(5))
+
+
 def test_touching_the_target_is_no_success_and_done_elsewhere_is_a_failure():
     env = LanguageTask("GoToLocalS8N4")
     env.reset(seed=0)

@@ -5,6 +5,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
+from chibit.core.errors import InputError
 from chibit.environments.make import make_env
 
 pytest.importorskip("gymnasium_robotics")
@@ -47,6 +48,12 @@ def test_an_episode_starts_far_from_the_one_goal_and_ends_there():
             assert not truncated and reward == info["success"] == over
         assert np.linalg.norm(observation[:2] - task.center(task.goal_cell)) <= GOAL_RADIUS
     assert seen <= far and len(seen) > 1
+
+
+@pytest.mark.parametrize(("flags", "said"), [({"maze": "medium"}, "maze: got"), ({"start": "near"}, "start")])
+def test_another_maze_or_start_is_refused(flags, said):
+    with pytest.raises(InputError, match=said):
+        gym.make("chibit/PointMaze-v0", **flags)
 
 
 def test_an_episode_is_cut_where_the_goal_is_not_reached():

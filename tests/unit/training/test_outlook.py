@@ -14,7 +14,7 @@ from chibit.data.choices import choices, table_lines
 from chibit.data.load import from_arrays
 from chibit.recipes import RECIPES
 from chibit.studies import study_configs
-from chibit.training.outlook import few_data, outlook, warnings
+from chibit.training.outlook import few_data, outlook, short_context, warnings
 from chibit.training.run_config import RunConfig, to_record
 
 NUM = 400
@@ -75,6 +75,30 @@ def test_few_data_are_said_with_steps_that_suit_them(log):
     assert not list(few_data(dataclasses.replace(config, num_steps=312), log))
     [said] = few_data(dataclasses.replace(config, validation_share=0.2), log)
     assert "--validation-share" not in said
+
+
+@pytest.mark.parametrize(
+    ("env_id", "said"),
+    [
+        ("chibit/TMaze15-v0", {15: "25 %", 16: None}),
+        ("chibit/KeyToDoor20-v0", {9: "100 %", 14: "25 %", 15: None}),
+        ("Hopper-v5", {1: None}),
+        (None, {1: None}),
+    ],
+)
+def test_a_context_shorter_than_the_delay_is_said(tmp_path, env_id, said):
+    """Episodes of 12, 12, 16 and 12 steps; the key is seen in two steps, the cue of the maze in one."""
+    ends = np.isin(np.arange(52), [11, 23, 39, 51])
+    data = from_arrays(np.zeros((52, 3)), np.arange(52) % 4, ends.astype(float), ends, cache=tmp_path)
+    data = dataclasses.replace(data, spec=dataclasses.replace(data.spec, env_id=env_id))
+    for context, share in said.items():
+        config = RunConfig(data="x", agent=AGENTS["dt"].config(context_length=context))
+        notes = list(short_context(config, data))
+        assert bool(notes) == (share is not None)
+        for note in notes:
+            assert f"context length {context}: shorter than the delay in {share} of the" in note
+            assert f"--context-length {15 + ('TMaze' in env_id)} shows it" in note
+    assert not list(short_context(RunConfig(data="x", agent=AGENTS["rem"].config()), data))
 
 
 def test_targets_far_above_the_best_return_are_called_extrapolation(log):

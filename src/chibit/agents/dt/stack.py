@@ -266,6 +266,7 @@ def stack_obstacle(agent: DecisionTransformer, first: DecisionTransformer) -> st
             "step": each.step,
             "runtime": each.runtime,
             "return_baseline": each.model.has_baseline,
+            **_architecture_of(each),
             **_sizes_of(each),
         }
         for each, config in ((first, shape), (agent, own))
@@ -288,6 +289,14 @@ def _sizes_of(agent: DecisionTransformer) -> dict[str, Any]:
     named = {**_fixed(agent), **dict(agent.modules().named_parameters())}
     sizes: dict[str, Any] = {name: (tuple(t.shape), t.requires_grad) for name, t in named.items()}
     return sizes | {"centers": None if agent.centers is None else tuple(agent.centers.shape)}
+
+
+def _architecture_of(agent: DecisionTransformer) -> dict[str, Any]:
+    """What must be equal of backbones: tensors of equal sizes may have other heads or another activation."""
+    backbone = agent.model.backbone
+    if not isinstance(backbone, GPT):
+        return {}
+    return {**vars(backbone.config), "n_inner": backbone.config.inner_width}
 
 
 def _fixed(agent: DecisionTransformer) -> Named:

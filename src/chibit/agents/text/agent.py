@@ -7,6 +7,7 @@ Dimensions: E episodes played at once · B batch · K steps · S state_dim · M 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -64,7 +65,9 @@ class TextConditioned(BackboneAgent, config=TextConfig):
             backbone.set_dropout(**config.dropouts())
         width = cast(int, backbone.width)
         if config.read_by == config.initializer != "random":
-            self.words = words_of(pretrained, config.initializer)
+            # The backbone learns: features are those of a copy that stays as it was loaded.
+            source = copy.deepcopy(pretrained) if config.text_encoder == "frozen" else pretrained
+            self.words = words_of(source, config.initializer)
         else:
             self.words = load_words(config.read_by, config.words_width or width)
         self._record = {"name": pretrained.name, "hash": pretrained.hash, "words": self._known()}
