@@ -232,17 +232,20 @@ def stacks(device: str, sizes: Sizes) -> Iterator[Row]:
             pairs = [made(config_of("dt", sizes), sizes, runtime, seed) for seed in range(number)]
             stack = type(pairs[0][0]).stack([agent for agent, _ in pairs])
             sampler = StackedSampler([sampler for _, sampler in pairs], runtime.torch_device)
-            free = memory(device)
+            before = begin_memory(device)
             seconds = timed(lambda: stack.update(sampler.sample()), device, sizes.steps)  # noqa: B023
             stack.failures()
-            used = f", {(memory(device) - free) / 1e9:.1f} GB more" if free else ""
+            used = f", {(torch.cuda.max_memory_allocated() - before) / 1e9:.1f} GB more" if before else ""
             note = f"{1e3 * seconds / number:.3f} ms a run{used}; 100,000 in {1e5 * seconds / 60:.1f} min"
             yield Row(f"{number} runs {precision}", f"{1e3 * seconds:.2f} ms", note)
 
 
-def memory(device: str) -> int:
-    """Most bytes that tensors took on a CUDA device so far; 0 elsewhere."""
-    return torch.cuda.max_memory_allocated() if torch.device(device).type == "cuda" else 0
+def begin_memory(device: str) -> int:
+    """Count the most bytes that tensors take on a CUDA device from now on; those that they take, else 0."""
+    if torch.device(device).type != "cuda":
+        return 0
+    torch.cuda.reset_peak_memory_stats()
+    return torch.cuda.memory_allocated()
 
 
 def sampler(device: str, sizes: Sizes) -> Iterator[Row]:

@@ -10,7 +10,7 @@ from typing import Any
 from chibit.agents.dt.config import DecisionTransformerConfig
 from chibit.core.errors import InputError
 from chibit.core.plugins import AddressedRegistry
-from chibit.core.targets import environment_name
+from chibit.core.targets import environment_name, is_environment_name, require_distinct
 from chibit.environments.registry import D4RL_LEVELS, GAMES, OWN_IDS
 from chibit.models.gpt import SIZES
 from chibit.recipes import (
@@ -395,11 +395,12 @@ def _targets_by_data(
 ) -> dict[str, dict[str, tuple[float, ...]]]:
     """The field target_returns of each data set for which one is given."""
     found: dict[str, dict[str, tuple[float, ...]]] = {}
+    require_distinct((name for name in given if name not in data), "target-returns")
     for name, values in sorted(given.items(), key=lambda item: item[0] in data):  # ids last
         # Ids of the known forms alone: an environment is not guessed from a part of a free name.
         known = rf"(\w+/)?{re.escape(environment_name(name))}([-/]{_LEVEL}(-v\d+)?)?"
         chosen = [name] if name in data else []
-        if not chosen and re.fullmatch(r"(\w+/)?\w+(-v\d+)?", name):
+        if not chosen and is_environment_name(name):
             chosen = [entry for entry in data if re.fullmatch(known, entry, re.IGNORECASE)]
         if not chosen:
             raise InputError(f"target-returns: {name!r} is not in this study; its data: {', '.join(data)}")

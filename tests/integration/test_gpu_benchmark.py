@@ -4,6 +4,7 @@ import importlib
 from pathlib import Path
 
 import pytest
+import torch
 
 from chibit.core.errors import InputError
 
@@ -26,6 +27,15 @@ def test_every_part_gives_rows_and_a_table(gpu, tmp_path, monkeypatch, capsys):
     assert not [row for row in rows if "failed" in row[1]]
     assert [row[1] for row in rows if row[0] == "a step of a stack"][:2] == ["1 runs fp32", "3 runs fp32"]
     assert "d3rlpy, compile_graph" in capsys.readouterr().out
+
+
+def test_the_memory_of_a_stack_is_counted_anew(gpu, monkeypatch):
+    """Else what a larger stack took before hides what this one takes."""
+    peak = [9_000]
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 2_000)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: peak.append(2_000))
+    assert gpu.gpu_parts.begin_memory("cuda") == peak[-1] == 2_000
+    assert gpu.gpu_parts.begin_memory("cpu") == 0
 
 
 def test_losses_that_differ_end_it_with_1_and_what_fails_is_said(gpu, monkeypatch, capsys):

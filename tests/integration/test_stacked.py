@@ -266,6 +266,29 @@ def test_engine_and_flags_that_do_nothing_are_refused(data, tmp_path):
         run_all([bc], root=tmp_path, study="s", engine="stacked", stack=0, progress=False)
 
 
+def test_runs_that_do_not_fit_after_all_are_tried_again_fewer_at_a_time(data, tmp_path, monkeypatch):
+    """As on a GPU, whose memory an estimate is held against."""
+    configs, update, sizes = (
+        [config_of(data[0], seed, num_steps=4) for seed in range(5)],
+        SequenceStack.update,
+        [],
+    )
+
+    def full(self, batch):
+        sizes.append(len(self.agents))
+        if len(self.agents) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return update(self, batch)
+
+    monkeypatch.setattr(SequenceStack, "update", full)
+    outcomes = run_all(configs, root=tmp_path, study="s", engine="stacked", retries=0, progress=False)
+    assert [outcome.status for outcome in outcomes] == ["finished"] * 5, outcomes
+    assert sizes == [5] + [2] * 8  # and the last one alone
+    outcomes = run_all(configs, root=tmp_path / "asked", study="s", engine="stacked", stack=4, progress=False)
+    assert [outcome.status for outcome in outcomes] == ["failed"] * 4 + ["finished"]
+    assert "out of memory" in outcomes[0].message and "use --stack 2" in outcomes[0].message
+
+
 def test_a_sweep_that_is_stopped_begins_no_more_stacks(data, tmp_path):
     configs = [config_of(data[0], seed, agent={"dropout": d}) for d in (0.1, 0.2) for seed in range(2)]
     with stopped_after(3):

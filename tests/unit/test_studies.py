@@ -172,6 +172,8 @@ def test_chosen_rates_are_the_arms_own(monkeypatch):
         ({"fractions": (0.5, 0.5)}, "fractions: got 0.5, 0.5, expected each once"),
         ({"targets_by_environment": {"ant": (1.0,)}},
          "target-returns: 'ant' is not in this study; its data: hopper-[^X]*, [^X]*"),
+        ({"targets_by_environment": {"hopper": (1.0,), "Hopper-v5": (2.0,)}},
+         "target-returns: got 'hopper' and 'Hopper-v5', one environment, expected each once"),
     ],
 )  # fmt: skip
 def test_refusals(given, said):

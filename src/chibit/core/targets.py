@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 
 from chibit.core.errors import InputError
 
@@ -42,6 +43,24 @@ def read_targets(
 def environment_name(environment: str) -> str:
     """An environment without namespace, version and capitals: ``hopper`` of ``Hopper-v5`` or ``hopper``."""
     return environment.rpartition("/")[2].partition("-")[0].lower()
+
+
+def is_environment_name(name: str) -> bool:
+    """Whether a name has the form of an environment's, not of a data set's: ``hopper``, ``Hopper-v5``."""
+    return re.fullmatch(r"(\w+/)?\w+(-v\d+)?", name) is not None
+
+
+def require_distinct(names: Iterable[str], what: str) -> None:
+    """Refuse two names of one environment, of which one would silently be left out.
+
+    Raises:
+        InputError: naming both.
+    """
+    known: dict[str, str] = {}
+    for name in filter(is_environment_name, names):
+        other = known.setdefault(environment_name(name), name)
+        if other != name:
+            raise InputError(f"{what}: got {other!r} and {name!r}, one environment, expected each once")
 
 
 def _number(text: str, word: str, what: str, expected: str) -> float:

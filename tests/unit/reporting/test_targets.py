@@ -127,7 +127,7 @@ def test_the_flag_reaches_the_page(study, flags, said, capsys):
         ["hopper=1,2"],
         ["1e999"],
     ]
-    + [["hopper=1", "hopper=2"], ["3600", "hopper=1800"]],
+    + [["hopper=1", "hopper=2"], ["hopper=1", "Hopper-v5=2"], ["3600", "hopper=1800"]],
 )
 def test_no_choice(words, study, capsys):
     with pytest.raises(InputError, match="target: got"):

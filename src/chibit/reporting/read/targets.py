@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from chibit.core.config import as_field
 from chibit.core.errors import InputError
 from chibit.core.formatting import format_setting
-from chibit.core.targets import environment_name, read_targets
+from chibit.core.targets import environment_name, read_targets, require_distinct
 from chibit.reporting.read.run import Curve, Run
 from chibit.reporting.read.study import Study
 
@@ -33,6 +33,7 @@ def read_choice(words: Sequence[str]) -> TargetChoice:
             )
         return chosen[0]
     everywhere, by_environment = read_targets(words, "target", _EXPECTED)
+    require_distinct(by_environment, "target")
     if everywhere and not by_environment and len(everywhere) == 1:
         return everywhere[0]
     if everywhere or any(len(values) > 1 for values in by_environment.values()):
