@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 from chibit.core.errors import InputError
 from chibit.core.memory import is_out_of_memory
@@ -42,7 +43,9 @@ class Stacked(InProcess):
             )
         self.capacity, self._most, self._is_over = len(tasks), most, False
         self._num_processes = num_processes
-        self._room: int | None = None  # runs at a time, once more than that did not fit after all
+        self._room: dict[
+            tuple[Any, ...], int
+        ] = {}  # runs at a time by shape, where more did not fit after all
 
     def interrupt(self) -> None:
         """Begin no more tasks."""
@@ -59,13 +62,14 @@ class Stacked(InProcess):
         if key is None or self._most == 1:
             self._waiting.append(self._waiting.pop(0))
             return super().collect(timeout)
-        alike = [task for task in self._waiting if stack_key(task.config) == key][: self._room]
+        alike = [task for task in self._waiting if stack_key(task.config) == key]
+        alike = alike[: self._room.get(key)]
         runs = [(task.config, task.path) for task in alike]
         try:
             how = train_stack(runs, study=alike[0].study, most=self._most, num_processes=self._num_processes)
         except Exception as error:  # none of them can be
             how = dict.fromkeys([task.path for task in alike], error)
-        how = self._that_fitted(how)
+        how = self._that_fitted(how, key)
         self._waiting = [task for task in self._waiting if task.path not in how]
         self.was_interrupted = any(isinstance(error, Stopped) for error in how.values())
         return [
@@ -74,7 +78,7 @@ class Stacked(InProcess):
             if task.path in how
         ]
 
-    def _that_fitted(self, how: Ends) -> Ends:
+    def _that_fitted(self, how: Ends, key: tuple[Any, ...]) -> Ends:
         """How runs ended, without those that took more memory than there is: fewer at a time try again.
 
         How much a run takes is an estimate. Where somebody has said how many, it is not for the engine.
@@ -83,8 +87,10 @@ class Stacked(InProcess):
         fallen = {path for path, cause in causes.items() if cause is not None and is_out_of_memory(cause)}
         if self._most is not None or len(fallen) < 2:
             return how
-        self._room = len(fallen) // 2
-        _log.warning("stack: %d runs do not fit into memory; %d at a time go on", len(fallen), self._room)
+        self._room[key] = len(fallen) // 2
+        _log.warning(
+            "stack: %d runs do not fit into memory; %d at a time go on", len(fallen), self._room[key]
+        )
         left = {path: error for path, error in how.items() if path not in fallen}
         how.clear()
         causes.clear()  # their tracebacks hold the stack
