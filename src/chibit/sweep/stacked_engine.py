@@ -43,9 +43,7 @@ class Stacked(InProcess):
             )
         self.capacity, self._most, self._is_over = len(tasks), most, False
         self._num_processes = num_processes
-        self._room: dict[
-            tuple[Any, ...], int
-        ] = {}  # runs at a time by shape, where more did not fit after all
+        self._room: dict[tuple[Any, ...], int] = {}  # by shape, where not as many runs fitted as were tried
 
     def interrupt(self) -> None:
         """Begin no more tasks."""
