@@ -119,7 +119,7 @@ def test_names_levels_and_what_is_there(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="num_episodes: got it beside num_steps"):
         collect_language("babyai-gotodoor", num_steps=2, num_episodes=3, progress=False)
     for sizes in ({"num_steps": 0}, {"num_episodes": 0}, {"num_episodes": -1}, {"seed": -1}):
-        with pytest.raises(InputError, match=f"{next(iter(sizes))}: given {sum(sizes.values())}, expected"):
+        with pytest.raises(InputError, match=f"{next(iter(sizes))}: got {sum(sizes.values())}, expected"):
             collect_language("babyai-gotodoor", progress=False, **sizes)
     assert any(line.startswith("babyai-mixedlocal") for line in list_datasets())
     other = collect_language("babyai-gotoobj", num_steps=20, seed=1, out=tmp_path / "b", progress=False)
