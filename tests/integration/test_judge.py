@@ -158,6 +158,26 @@ def test_a_run_from_arrays_is_judged(tmp_path, monkeypatch, capsys):
     assert "12 episodes" in capsys.readouterr().out and (result.path / "judgements.json").exists()
 
 
+def test_a_judgement_that_cannot_be_kept_is_shown_all_the_same(runs, tmp_path, capsys):
+    run = shutil.copytree(runs[0], tmp_path / "run")
+    (run / "judgements.json").unlink(missing_ok=True)
+    (run / "judgements.json").mkdir()  # somebody else's folder refuses as well
+    assert main(["judge", str(run)]) == 0
+    out, err = capsys.readouterr()
+    assert "verdict: " in out and "not kept: " in err and "judgements.json" in " ".join(err.split())
+
+
+def test_a_run_whose_data_are_not_here_says_from_where_their_path_is(tmp_path, monkeypatch, capsys):
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path / "there")
+    np.savez("log.npz", **columns(12))
+    train("log.npz", "run", "--agent", "bc", "--num-steps", "2")
+    monkeypatch.chdir(tmp_path)
+    assert main(["judge", "there/run"]) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert "there/run: 'log.npz': no such file or folder; a relative path is from the folder" in error
+
+
 def test_a_log_of_few_episodes_is_refused(tmp_path, capsys):
     np.savez(tmp_path / "few.npz", **columns(8))
     run = train(tmp_path / "few.npz", tmp_path / "run", "--agent", "bc")

@@ -244,14 +244,13 @@ class _Log:
 def _logs(runs: Sequence[_Run], asked: _Asked, progress: bool) -> tuple[list[_Log], list[UserError]]:
     """Policies of one log are compared with each other, by one judge; and why some logs cannot be opened."""
     from chibit.judging.judge import rough_seconds
-    from chibit.training.run_data import open_data, refuse_changed
+    from chibit.training.run_data import open_again, open_data
 
     logs: dict[tuple[Any, ...], _Log] = {}
     failed: list[UserError] = []
     for run in runs:
         try:
-            train, held_out = open_data(run.config)
-            refuse_changed(RunDir(run.path), run.config, train, held_out)
+            train, held_out = open_again(RunDir(run.path), run.config)
             if run.config.data_fraction < 1.0:  # it is judged on what all of the data say
                 train, held_out = open_data(dataclasses.replace(run.config, data_fraction=1.0))
         except UserError as error:
@@ -290,7 +289,7 @@ def _names(paths: Sequence[Path]) -> dict[Path, str]:
 
 
 def _judge_run(judge_: Judge, run: _Run, called: str, asked: _Asked) -> list[_Judged]:
-    """Judge a run's policies, and write it down in its folder."""
+    """Judge a run's policies, and write it down in its folder where that can be."""
     from chibit.training.loading import load_run
 
     loaded = load_run(run.path, asked.checkpoint, device=asked.device)
@@ -306,7 +305,10 @@ def _judge_run(judge_: Judge, run: _Run, called: str, asked: _Asked) -> list[_Ju
         others = _others(judge_, policy, name) if asked.other_estimates else ""
         found.append(_Judged(run, judge_, judgement, others))
     own = [to_json(one.judgement) for one in found]
-    write_atomic(run.path / FILE, json.dumps({"schema": SCHEMA, "judgements": own}, indent=1))
+    try:
+        write_atomic(run.path / FILE, json.dumps({"schema": SCHEMA, "judgements": own}, indent=1))
+    except UserError as error:  # as in a folder of somebody else's: it is said all the same
+        make_console(stderr=True).print(f"not kept: {error}", soft_wrap=True)
     return found
 
 

@@ -240,7 +240,7 @@ def unambiguous(fields: list[tuple[str, Any]]) -> dict[str, Any]:
 def parse_json(content: bytes, where: Path | str) -> Any:
     """Values from JSON in UTF-8; DamagedFileError, which names `where` it stands, if it is not valid."""
     try:
-        return json.loads(content.decode("utf-8"), object_pairs_hook=unambiguous)
+        return json.loads(content.decode("utf-8-sig"), object_pairs_hook=unambiguous)
     except (ValueError, RecursionError) as error:
         raise DamagedFileError(f"{where}: not valid JSON ({error}); restore the file or remove it") from error
 

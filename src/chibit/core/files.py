@@ -124,6 +124,20 @@ def require_inside(path: Path, folder: Path, remedy: str) -> None:
         raise read_error(path, error, InputError, remedy) from error
 
 
+def links_within(folder: Path) -> Path:
+    """Where the files of a model or a data set must lie once links are followed: in its own folder.
+
+    Where that is, or is in, a snapshot in the Hub's cache: in the repository's, whose files lie beside the
+    snapshots.
+    """
+    place = folder.absolute()
+    for snapshot in (place, *place.parents):
+        repository = snapshot.parent.parent
+        if snapshot.parent.name == "snapshots" and (repository / "blobs").is_dir():
+            return repository
+    return folder
+
+
 def user_path(name: str | Path) -> Path:
     """The path that a user's name stands for, with the home folder for `~`.
 

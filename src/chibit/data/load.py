@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 
 from chibit.core.config import as_field
 from chibit.core.errors import DamagedFileError, InputError, UserError
-from chibit.core.fields import Count
+from chibit.core.fields import Count, refusal
 from chibit.core.files import check_name
 from chibit.core.fingerprint import fingerprint
 from chibit.core.numbers import as_numbers
@@ -115,6 +115,15 @@ def load_dataset(
     from chibit.data.environment import evaluate_in
 
     return evaluate_in(dataset, env_id, low, high)
+
+
+def given_dataset(data: TrajectoryDataset | str | Path, what: str) -> TrajectoryDataset:
+    """Open data by name or path where they are not open; `what` they are called. InputError for all else."""
+    if isinstance(data, str | Path):
+        return load_dataset(data, progress=False)
+    if not isinstance(data, TrajectoryDataset):
+        raise refusal(what, data, "a data set, a name or a path")
+    return data
 
 
 def _open(name_or_path: str | Path, source: Found, places: Places, reading: Reading) -> TrajectoryDataset:

@@ -67,6 +67,12 @@ def spread(mean: np.ndarray, std: np.ndarray) -> np.ndarray:
     return np.where(is_constant(mean, std), 1.0, std + np.minimum(1e-6, 1e-3 * std))
 
 
+def spread_of(rows: np.ndarray) -> np.ndarray:
+    """(columns,) what (n, columns) rows are divided by, n at least 1: see `spread`. Summed in float64."""
+    moments = RunningMoments.of(rows)
+    return spread(moments.mean, moments.std)
+
+
 def is_constant(mean: np.ndarray | np.floating, std: np.ndarray | np.floating) -> np.ndarray:
     """Whether float32 numbers of a mean and a standard deviation count as all equal: within their rounding.
 

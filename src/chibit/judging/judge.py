@@ -20,7 +20,8 @@ from chibit.core.fields import BelowOne, Count, Fraction
 from chibit.core.formatting import count, format_number
 from chibit.core.progress import step_bar
 from chibit.data.dataset import TrajectoryDataset
-from chibit.data.statistics import spread
+from chibit.data.load import given_dataset
+from chibit.data.statistics import spread_of
 from chibit.judging.estimators import OtherEstimates, other_estimates
 from chibit.judging.fitting import FitConfig, FittedLog, fit_log
 from chibit.judging.judgement import AtLoggedSteps, Estimate, Judgement, LogSummary, PlayedInModel
@@ -75,9 +76,9 @@ class Judge:
 
     def __init__(
         self,
-        dataset: TrajectoryDataset,
+        dataset: TrajectoryDataset | str | Path,
         *,
-        held_out: TrajectoryDataset | None = None,
+        held_out: TrajectoryDataset | str | Path | None = None,
         config: JudgeConfig | None = None,
         cache: str | Path | None = None,
         progress: bool = False,
@@ -85,7 +86,7 @@ class Judge:
         """Learn a model of the log, or take the one that was learned before.
 
         Args:
-            dataset: the log.
+            dataset: the log, or a name or path of it.
             held_out: episodes that neither model nor policies learned from; None sets a share of `dataset`
                 aside.
             config: settings.
@@ -98,6 +99,8 @@ class Judge:
             ResourceError: if it does not fit into memory, or the model cannot be kept.
         """
         self.config = config = config or JudgeConfig()
+        dataset = given_dataset(dataset, "dataset")
+        held_out = None if held_out is None else given_dataset(held_out, "held_out")
         check_log(dataset, held_out)
         self._train = dataset
         if held_out is None:
@@ -191,7 +194,7 @@ class Judge:
             replay(policy, self._held_out, episodes.tolist()) for episodes in (self._replayed, self._best)
         ]
         actions = self._train.actions
-        scale = spread(actions.mean(0), actions.std(0)) if actions.ndim == 2 else np.ones(0)
+        scale = spread_of(actions) if actions.ndim == 2 else np.ones(0)
         error, best = (action_error(shown, scale) for shown in replays)
         far = self.fitted.clone.share_far(replays[0].observations, replays[0].chosen)
         chosen = action_histograms(replays[0].chosen, self._train.spec)
@@ -294,9 +297,9 @@ class _Repeatable:
 
 def judge(
     policy: ActingPolicy,
-    dataset: TrajectoryDataset,
+    dataset: TrajectoryDataset | str | Path,
     *,
-    held_out: TrajectoryDataset | None = None,
+    held_out: TrajectoryDataset | str | Path | None = None,
     name: str = "policy",
     target_return: float | None = None,
     config: JudgeConfig | None = None,
@@ -311,7 +314,7 @@ def judge(
     Args:
         policy: a `chibit.Policy`, or any object with `reset(num_envs)`, `act(observations)` and
             `observe(rewards, dones, actions=None)`.
-        dataset: the log.
+        dataset: the log, or a name or path of it.
         held_out: episodes that neither model nor policy learned from; None sets a fifth of `dataset` aside.
         name: of the policy, for tables.
         target_return: raw return that it asks for; a `chibit.Policy` says so itself.

@@ -51,16 +51,6 @@ def model_folder(source: str, *, flag: str) -> Path:
     return _download(check_name(source, "Hub model"), flag)
 
 
-def links_within(folder: Path) -> Path:
-    """Where a model's files must lie once links are followed: in its own folder.
-
-    Where that is a snapshot in the Hub's cache: in the repository's, whose files lie beside the snapshots.
-    """
-    repository = folder.absolute().parent.parent
-    is_snapshot = folder.absolute().parent.name == "snapshots" and (repository / "blobs").is_dir()
-    return repository if is_snapshot else folder
-
-
 def _check_files(folder: Path) -> None:
     """Refuse what libraries would wait for or read without end: they open files of these names unseen."""
     for pattern in _MODEL_FILES:

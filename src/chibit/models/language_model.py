@@ -23,12 +23,11 @@ from torch import Tensor, nn
 
 from chibit.core.config import Checked, from_json, read_json, to_json
 from chibit.core.errors import DamagedFileError, InputError, UserError
-from chibit.core.files import nearest, write_atomic
+from chibit.core.files import links_within, nearest, write_atomic
 from chibit.core.shared_folder import MANIFEST, shared_folder
 from chibit.core.tensors import read_safetensors
 from chibit.models.counting import check_plausible, require_fit
 from chibit.models.gpt import GPT, GPTConfig
-from chibit.models.hub import links_within
 from chibit.models.vocabulary_loss import CHUNK_TOKENS, Candidates, vocabulary_loss
 
 WEIGHTS = "model.safetensors"

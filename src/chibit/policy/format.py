@@ -25,13 +25,12 @@ from chibit.core.checkpoint import pack_tensors
 from chibit.core.config import Checked, from_json, read_json, to_json
 from chibit.core.errors import DamagedFileError, InputError, first_line
 from chibit.core.fields import Since
-from chibit.core.files import write_atomic
+from chibit.core.files import links_within, write_atomic
 from chibit.core.memory import check_fits, read_whole
 from chibit.core.runtime import Runtime, resolve_runtime
 from chibit.core.version import __version__
 from chibit.data.dataset import DatasetSpec
 from chibit.models.counting import check_plausible, require_fit
-from chibit.models.hub import links_within
 from chibit.policy.card import PolicyScore
 from chibit.policy.shapes import read_target
 

@@ -12,7 +12,7 @@ from chibit.data.dataset import TrajectoryDataset
 from chibit.data.load import load_dataset
 from chibit.evaluation.attention import attention_maps, save_attention
 from chibit.training.loading import LoadedRun
-from chibit.training.run_data import open_data, refuse_changed
+from chibit.training.run_data import open_again
 
 
 def draw_attention(
@@ -39,8 +39,7 @@ def draw_attention(
     if data:
         dataset = load_dataset(data, progress=False)
     else:
-        dataset, _ = open_data(config, without_missing=True)
-        refuse_changed(loaded.run, config, dataset)
+        dataset, _ = open_again(loaded.run, config, without_missing=True)
     dataset.spec.require_sizes_of(loaded.spec, "data")
     dataset = dataset.seen_as(loaded.spec)  # as the model does
     model, sampler = loaded.agent.attending(dataset)

@@ -9,7 +9,7 @@ import numpy as np
 
 from chibit.agents import Agent
 from chibit.data.dataset import TrajectoryDataset
-from chibit.data.statistics import RunningMoments, spread
+from chibit.data.statistics import spread_of
 from chibit.training.run_data import generator_of
 
 HELD_OUT_ROWS = 256
@@ -65,8 +65,7 @@ class HeldOut:
         """What `measured` would give now, where a stack of runs has measured it already."""
         self._spread = np.ones(0)
         if not trained.is_discrete:
-            moments = RunningMoments.of(trained.actions)
-            self._spread = spread(moments.mean, moments.std)
+            self._spread = spread_of(trained.actions)
         self._first_ratio: float | None = None
         self._has_warned = False
 

@@ -25,6 +25,7 @@ from chibit.core.runtime import Runtime, capture_rng, resolve_runtime, restore_r
 from chibit.data.choices import Choice, table_lines
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
 from chibit.data.inspect import find_notes
+from chibit.data.load import given_dataset
 from chibit.data.samplers.placement import place
 from chibit.environments.own import EnvLike, take_env
 from chibit.evaluation.pool import EnvironmentPool
@@ -83,7 +84,7 @@ def train(
     config: RunConfig[Any],
     path: str | Path,
     *,
-    dataset: TrajectoryDataset | None = None,
+    dataset: TrajectoryDataset | str | Path | None = None,
     env: EnvLike | None = None,
     on_evaluation: Callback | Sequence[Callback] = (),
     afterwards: Afterwards = say_nothing,
@@ -97,7 +98,7 @@ def train(
     Args:
         config: the run.
         path: its directory. A finished run is not run again; its result is returned, unless its data changed.
-        dataset: the data, opened already or a part of them, in place of opening `config.data`.
+        dataset: the data, opened already or a part of them, or their name, in place of `config.data`.
         env: environment to evaluate in: an id, also of anything registered with Gymnasium in this process,
             what builds one, or an instance; see `take_env`. None takes that of `config`, or of the data.
         on_evaluation: called after each evaluation, one or several.
@@ -115,6 +116,7 @@ def train(
         Stopped: after SIGINT or SIGTERM, with a checkpoint saved.
     """
     path = user_path(path)
+    dataset = None if dataset is None else given_dataset(dataset, "dataset")
     callbacks = (on_evaluation,) if callable(on_evaluation) else on_evaluation
     if not isinstance(callbacks, Sequence) or not all(map(callable, callbacks)):
         raise refusal("on_evaluation", on_evaluation, "a function, or a list of them")

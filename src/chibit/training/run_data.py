@@ -56,6 +56,26 @@ def open_data(
     return _divide(config, dataset, other, run)
 
 
+def open_again(
+    run: RunDir, config: RunConfig[Any], *, without_missing: bool = False
+) -> tuple[TrajectoryDataset, TrajectoryDataset | None]:
+    """Open what a run that is there was trained on, and what it held out.
+
+    Raises:
+        UserError: as `open_data`, and as `refuse_changed`, which sees no validation data that may be missing.
+    """
+    try:
+        dataset, held_out = open_data(config, without_missing=without_missing)
+    except InputError as error:
+        if are_here(config):
+            raise
+        raise InputError(
+            f"{run.path}: {error}; a relative path is from the folder in which the run was trained"
+        ) from error
+    refuse_changed(run, config, dataset, None if without_missing else held_out)
+    return dataset, held_out
+
+
 def _read(
     config: RunConfig[Any], dataset: TrajectoryDataset | None, without_missing: bool, progress: bool = False
 ) -> tuple[TrajectoryDataset, TrajectoryDataset | None]:

@@ -118,3 +118,8 @@ def test_reading_json(tmp_path):
     (tmp_path / "twice.json").write_text('{"outer": {"seed": 1, "rate": 2, "seed": 3}}')
     with pytest.raises(DamagedFileError, match=r"twice.json: not valid JSON \('seed' is there twice\)"):
         read_json(tmp_path / "twice.json")
+
+
+def test_a_mark_of_byte_order_is_no_part_of_a_file(tmp_path):
+    (tmp_path / "marked.json").write_text('{"a": 1}', encoding="utf-8-sig")
+    assert read_json(tmp_path / "marked.json") == {"a": 1}

@@ -87,6 +87,8 @@ def test_a_mapping_beside_the_data_is_taken_and_a_change_of_it_seen(path):
     assert load(path).spec.state_dim == 3
     toml.write_text('observations = "temp"\n' + lines)
     assert load(path).spec.state_dim == 1
+    toml.write_bytes(b"\xef\xbb\xbf" + f"observations = 'obs'\n{lines}".replace("\n", "\r\n").encode())
+    assert load(path).spec.state_dim == 2  # as editors on Windows write it
     toml.write_text("observations = [")
     with pytest.raises(InputError, match=r"log\.toml: not a mapping of columns .*; mend or rename"):
         load(path)

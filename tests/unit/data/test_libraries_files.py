@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -181,3 +182,23 @@ def test_pictures_in_columns_become_frames(tmp_path):
     np.savez(tmp_path / "log.npz", obs=frames[:, :7, :7], **log)
     with pytest.raises(InputError, match="observations have shape"):
         load(tmp_path / "log.npz")
+
+
+@pytest.mark.parametrize("version", ["v2.1", "v3.0"])
+def test_lerobot_data_are_read_from_the_hubs_cache_where_files_are_links(tmp_path, version):
+    repository = tmp_path / "datasets--lerobot--pusht"
+    snapshot = write_lerobot(repository / "snapshots" / "0123abc", version)
+    (repository / "blobs").mkdir()
+    for number, file in enumerate(sorted(each for each in snapshot.rglob("*") if each.is_file())):
+        blob = file.rename(repository / "blobs" / str(number))
+        file.symlink_to(Path("../" * (len(file.relative_to(repository).parts) - 1)) / "blobs" / blob.name)
+    dataset = load(snapshot)
+    assert dataset.num_episodes == len(LENGTHS) and dataset.missions is not None
+    named = ["observations=observation.state", "rewards=next.reward"]
+    tables = load(snapshot / "data" / "chunk-000", columns=named)
+    assert tables.num_steps == dataset.num_steps  # a folder in it, too
+    (snapshot / "meta" / "info.json").unlink()
+    other = write_lerobot(tmp_path / "other", version)
+    (snapshot / "meta" / "info.json").symlink_to(other / "meta" / "info.json")
+    with pytest.raises(InputError, match=r"info\.json: leads out of"):
+        load(snapshot)

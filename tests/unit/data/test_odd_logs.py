@@ -1,6 +1,7 @@
 """Logs with odd contents that somebody may well have: each means what they mean, or is refused in a line."""
 
 import datetime
+import os
 from decimal import Decimal
 
 import h5py
@@ -209,6 +210,8 @@ def test_what_is_in_cells_says_what_to_write(tmp_path):
         InputError, match=r"is '\[1, 2\]'; .*; write a column for each number: obs_0, obs_1, "
     ):
         read(tmp_path / "log.csv", csv_text(obs=['"[1, 2]"'] * len(ROWS)))
+    with pytest.raises(InputError, match=r"obs: line 2 is '\[m\]'; .*; write a number, or take the line out"):
+        read(tmp_path / "log.csv", csv_text().replace("\n", "\n[-],[m],[V],[-]\n", 1))
     actions = [i % 3 if i < 11 else "none" for i in ROWS]
     with pytest.raises(
         InputError, match="action: line 13 is 'none'; .*; write a number, or take the line out"
@@ -316,3 +319,18 @@ def test_one_dimension_varies(tmp_path):
     np.savez(tmp_path / "log.npz", **log(obs=np.array([52 + 3e-6 * i for i in ROWS])))
     notes = find_notes(load_dataset(tmp_path / "log.npz", progress=False))
     assert any("1 observation dimension (0 obs) varies by less than 1e-4" in note for note in notes)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "npz"])
+@pytest.mark.parametrize("name", [b"lo\xe9g", b"lo\ng", "läng ü [x]:1".encode()])
+def test_whatever_a_file_is_called_it_is_read(tmp_path, name, suffix):
+    path = tmp_path / f"{os.fsdecode(name)}.{suffix}"
+    if suffix == "csv":
+        path.write_text(csv_text())
+    else:
+        with open(path, "wb") as file:
+            np.savez(file, **log())
+    dataset = load_dataset(path, progress=False)
+    assert dataset.episode_starts.tolist() == EACH
+    escaped = {b"lo\xe9g": r"lo\udce9g", b"lo\ng": r"lo\ng"}
+    assert dataset.spec.name == escaped.get(name, path.stem)

@@ -290,6 +290,21 @@ def test_the_public_function_does_the_same(line_log, line_judge, cache):
     assert chibit.judge(Acts(home), line_log, config=SETTINGS, cache=cache) == line_judge(Acts(home))
 
 
+def test_a_log_may_be_named_by_its_path_and_what_is_none_is_refused_in_a_line(line_log, tmp_path):
+    found = chibit.judge(Acts(home), str(line_log.folder), config=TINY, cache=tmp_path)
+    assert found == chibit.judge(Acts(home), line_log, config=TINY, cache=tmp_path)
+    for given in ({"dataset": columns(12)}, {"dataset": line_log, "held_out": 0.2}):
+        with pytest.raises(InputError, match="expected a data set, a name or a path"):
+            chibit.judge(Acts(home), **given, config=TINY, cache=tmp_path)
+
+
+def test_errors_are_in_units_of_the_spread_whatever_the_size_of_actions(tmp_path):
+    mean, rng = np.array([0.0, 101_325.0]), np.random.default_rng(0)
+    log = make_log(tmp_path, actions=mean + rng.normal(size=(60 * LENGTH, 2)))
+    found = Judge(log, config=TINY, cache=tmp_path)(Acts(lambda seen: np.tile(mean, (len(seen), 1))))
+    np.testing.assert_allclose(found.at_steps.error.by_dimension, [1.0, 1.0], rtol=0.1)
+
+
 def test_a_split_of_ones_own_is_taken(line_log, tmp_path):
     train, held_out = line_log.held_out_split(0.5, 3)
     log = Judge(train, held_out=held_out, config=TINY, cache=tmp_path).log

@@ -29,7 +29,7 @@ from chibit.core.fields import (
     Was,
     WasSecond,
 )
-from chibit.core.files import check_regular
+from chibit.core.files import check_regular, links_within
 from chibit.core.formatting import format_setting
 from chibit.core.memory import transformer_bytes
 from chibit.core.runtime import Precision
@@ -39,7 +39,6 @@ from chibit.data.samplers.windows import WindowAnchor
 from chibit.losses.similarity import SimilarityForm
 from chibit.models.decision_transformer import RETURNS, DecisionTransformerModelConfig, TimestepTable
 from chibit.models.gpt import SIZES, GPTShape, Norm
-from chibit.models.hub import links_within
 from chibit.models.initializers import Transfer, is_own, short_name, with_budget
 
 Decay = Literal["linear_to_zero", "sigmoid", "constant"]

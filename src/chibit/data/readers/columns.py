@@ -128,7 +128,7 @@ def read_beside(path: Path) -> dict[str, Any]:
     if not file.exists():
         return {}
     try:
-        return tomllib.loads(read_regular(file, most=_MAX_TOML_BYTES).decode())
+        return tomllib.loads(read_regular(file, most=_MAX_TOML_BYTES).decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{file}: not a mapping of columns ({error}); mend or rename it") from error
 

@@ -22,7 +22,7 @@ import numpy as np
 from chibit.core.arrays import reading as reading_errors
 from chibit.core.config import read_json
 from chibit.core.errors import DamagedFileError, InputError
-from chibit.core.files import list_folder, open_regular, read_regular
+from chibit.core.files import links_within, list_folder, open_regular, read_regular
 from chibit.core.formatting import listed
 from chibit.data.readers.columns import EPISODE, Column, Reading, locate_columns
 from chibit.data.readers.episodes import join_episodes
@@ -92,13 +92,14 @@ class LeRobot(Parquet, key="lerobot"):
     def _tasks(self, path: Path) -> dict[int, str]:
         """Text of each task by its number; empty where there is none."""
         lines, table = path / "meta" / "tasks.jsonl", path / "meta" / "tasks.parquet"
+        root = links_within(path)
         if lines.is_file():
             with reading_errors(lines):
-                rows = map(json.loads, read_regular(lines, most=_MAX_TASK_BYTES, inside=path).splitlines())
+                rows = map(json.loads, read_regular(lines, most=_MAX_TASK_BYTES, inside=root).splitlines())
                 return {int(row[_TASK]): str(row["task"]) for row in rows}
         if not table.is_file():
             return {}
-        with open_regular(table, inside=path, most=_MAX_TASK_BYTES) as file, reading_errors(table):
+        with open_regular(table, inside=root, most=_MAX_TASK_BYTES) as file, reading_errors(table):
             names = self.read_header(file).names
             [text] = [name for name in names if name != _TASK]
             file.seek(0)
@@ -107,7 +108,7 @@ class LeRobot(Parquet, key="lerobot"):
 
 
 def _read_info(path: Path) -> dict[str, Any]:
-    info = read_json(path / _INFO, inside=path)
+    info = read_json(path / _INFO, inside=links_within(path))
     version = str(info.get("codebase_version", "")) if isinstance(info, dict) else ""
     features = info.get("features") if isinstance(info, dict) else None
     if not isinstance(features, dict) or not all(isinstance(each, dict) for each in features.values()):

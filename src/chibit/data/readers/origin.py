@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ UNKNOWN = "unknown_environment"
 """Entry of a store's provenance: what its source calls its environment, which was not known then."""
 FACTS = "environment"
 """Entry of a store's provenance: `id` of an environment that may change, and digits of what it said then."""
+_UNREADABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _LEAST_MARGIN = 1e-3
 _NO_BOUND = 1e6
 """Declared bounds this far out stand for none, where the data stay below a thousandth of them."""
@@ -109,8 +111,12 @@ def make_spec(
 
 
 def file_name(path: Path) -> str:
-    """Name a data set by its file: without the suffix, unless it would then pass for a published one."""
-    return path.name if is_published_name(path.stem) else path.stem
+    """Name a data set by its file: without the suffix, unless it would then pass for a published one.
+
+    Bytes that are no UTF-8 and control characters, which no name here may have, are escaped.
+    """
+    name = path.name if is_published_name(path.stem) else path.stem
+    return _UNREADABLE.sub(lambda found: ascii(found[0])[1:-1], name)
 
 
 def beyond_bounds(spec: DatasetSpec, action_range: tuple[np.ndarray, np.ndarray]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import itertools
+import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ import numpy as np
 
 from chibit.core.arrays import reading as reading_errors
 from chibit.core.errors import DamagedFileError, InputError, ResourceError
-from chibit.core.files import list_folder, open_regular
+from chibit.core.files import links_within, list_folder, open_regular
 from chibit.core.formatting import listed
 from chibit.data.readers.arrow_columns import is_rounded, numbers_of, stored, times_of
 from chibit.data.readers.base import FORMATS, suffix_of
@@ -48,6 +49,8 @@ from chibit.data.readers.timing import TimeColumn, find_time, in_order
 _NUMBER_BYTES = 8
 _MOST_LABELS = 10
 _HEAD_BYTES = 1 << 16
+_LIST = re.compile(r"[\[(][\s\d.+-]*[,\s;]")
+"""How a text begins that is numbers in brackets, which a line of units (``[m]``) is not."""
 _WIDE_TEXT = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -217,7 +220,7 @@ class TableFormat(ApartColumnFormat):
             raise InputError(
                 f"{path}: tables need the extra parquet: pip install 'chibit[parquet]'"
             ) from error
-        with open_regular(path, inside=given if given.is_dir() else None) as file:
+        with open_regular(path, inside=links_within(given) if given.is_dir() else None) as file:
             size = file.seek(0, 2)
             if not size:
                 raise DamagedFileError(f"{path}: is empty; copy or write it again")
@@ -299,7 +302,7 @@ class TableFormat(ApartColumnFormat):
         )
         if all(are_numbers):
             numbers = self.remedy_of_numbers
-        elif str(texts[row])[:1] in ("[", "("):
+        elif _LIST.match(str(texts[row])):
             numbers = f"write a column for each number: {name}_0, {name}_1, ..."
         elif ours == "actions" and len(labels) <= _MOST_LABELS and not any(are_numbers):
             pairs = ", ".join(f"{label[:20]} as {number}" for number, label in enumerate(labels))
