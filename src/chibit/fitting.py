@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
 from numpy.typing import ArrayLike
 from torch import nn
 
@@ -22,7 +21,7 @@ from chibit.core.run_dir import undone_if_refused
 from chibit.data.dataset import TrajectoryDataset
 from chibit.data.load import from_arrays, load_dataset
 from chibit.data.mix import mix
-from chibit.data.readers.unpickler import COLUMN_NAMES
+from chibit.data.readers.unpickler import COLUMN_NAMES, EPISODE_NAMES
 from chibit.environments.own import EnvLike, take_env
 from chibit.models.initializers import short_name
 from chibit.models.own_backbone import register_backbone
@@ -34,7 +33,8 @@ from chibit.training.run_config import RunConfig, check_targets, run_path
 from chibit.training.warm_start import source_config
 
 DataLike: TypeAlias = TrajectoryDataset | str | Path | Mapping[str, ArrayLike]
-_ARRAYS = tuple(COLUMN_NAMES)
+_NAMES = COLUMN_NAMES | EPISODE_NAMES
+_ARRAYS = tuple(_NAMES)
 _EXPECTED = f"arrays {', '.join(_ARRAYS[:4])}"
 _BACKBONE = "initializer"
 _READING = ("columns", "episode_length", "skip_damaged", "continuous_actions")
@@ -142,7 +142,7 @@ def _open(data: Any, arrays: Mapping[str, Any], reading: Mapping[str, Any]) -> l
 
 def _by_our_names(arrays: Mapping[str, Any]) -> dict[str, Any]:
     """Arrays by the names of `from_arrays`, from usual ones."""
-    ours = {usual: name for name, names in COLUMN_NAMES.items() for usual in names}
+    ours = {usual: name for name, names in _NAMES.items() for usual in names}
     found: dict[str, Any] = {}
     for name, values in arrays.items():
         if name not in ours:
@@ -150,9 +150,8 @@ def _by_our_names(arrays: Mapping[str, Any]) -> dict[str, Any]:
         if ours[name] in found:
             raise InputError(f"data: {ours[name]} are given twice, also as {name!r}; leave one out")
         found[ours[name]] = values
-    if "truncations" in found and "terminations" not in found:
-        found["terminations"] = np.zeros(np.shape(found["truncations"]), bool)
-    missing = [name for name in _ARRAYS[:4] if name not in found]
+    has_ends = "truncations" in found or "episode" in found
+    missing = [name for name in _ARRAYS[: 3 if has_ends else 4] if name not in found]
     if missing:
         raise InputError(f"data: no {missing[0]}; got {', '.join(arrays)}, expected {_EXPECTED}")
     return found

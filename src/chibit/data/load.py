@@ -27,10 +27,10 @@ from chibit.core.temporary import remove
 from chibit.data.bounds import bound_actions, bounds_beside, declared_bounds
 from chibit.data.dataset import TrajectoryDataset
 from chibit.data.readers.base import ColumnFormat, code_of, reading_with, suffix_of
-from chibit.data.readers.columns import TIME, Reading, mapping_beside, parse_columns
+from chibit.data.readers.columns import EPISODE, TIME, Reading, mapping_beside, parse_columns
 from chibit.data.readers.damage import without_damaged
 from chibit.data.readers.origin import FACTS, UNKNOWN, Origin
-from chibit.data.readers.recording import Recording, record_columns
+from chibit.data.readers.recording import Recording, last_rows, record_columns
 from chibit.data.resolve import (
     Found,
     Places,
@@ -195,9 +195,10 @@ def from_arrays(
     observations: ArrayLike,
     actions: ArrayLike,
     rewards: ArrayLike,
-    terminations: ArrayLike,
+    terminations: ArrayLike | None = None,
     truncations: ArrayLike | None = None,
     *,
+    episode: ArrayLike | None = None,
     next_observations: ArrayLike | None = None,
     name: str = "arrays",
     env_id: str | None = None,
@@ -213,8 +214,10 @@ def from_arrays(
         observations: (N, S) numbers.
         actions: (N, A) floats, or (N,) integers from 0 where actions are discrete.
         rewards: (N,) numbers.
-        terminations: (N,) bool, True where the environment ended an episode.
+        terminations: (N,) bool, True where the environment ended an episode; None if it is not known.
         truncations: (N,) bool, True where an episode was cut; None if none was.
+        episode: (N,) numbers, texts or dates that say which episode a step is of; one ends where they change,
+            and was cut there unless it is terminated. None where flags alone say it.
         next_observations: (N, S) what was seen after each action, if it is known.
         name: letters, digits and . _ + -; it names the data set in tables and means nothing else, so the
             name of a published data set (hopper-medium-v2) is refused.
@@ -236,11 +239,18 @@ def from_arrays(
     check_name(name, "data set")
     if is_published_name(name):
         raise InputError(f"name: {name!r} is that of a published data set; choose another")
+    if terminations is None and truncations is None and episode is None:
+        raise InputError(f"{name}: no terminations, truncations or episode; say where episodes end")
     given = {"observations": observations, "actions": actions, "rewards": rewards}
-    given |= {"terminations": terminations}
-    known = {"truncations": truncations, "next_observations": next_observations}
+    known = {"terminations": terminations, "truncations": truncations, "next_observations": next_observations}
     given |= {name: column for name, column in known.items() if column is not None}
     columns = {name: as_numbers(name, column) for name, column in given.items()}
+    if episode is not None:
+        names = np.asarray(episode)
+        if names.dtype.kind not in "fiubUSM":
+            raise InputError(f"{EPISODE} has type {names.dtype}, expected numbers or text (astype(str))")
+        is_last = last_rows(names, name)
+        columns[EPISODE] = np.cumsum(is_last) - is_last
     reference = as_field(tuple[float, float] | None, score_reference, "score_reference")
     env_id = as_field(str | None, env_id, "env_id")
     origin = Origin(name=name, env_id=env_id, d4rl_physics=d4rl_physics, score_reference=reference)

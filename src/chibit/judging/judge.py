@@ -16,7 +16,7 @@ from chibit.agents.base import Policy as ActingPolicy
 from chibit.core.acting import EpisodePolicy, unlimited
 from chibit.core.config import Checked
 from chibit.core.errors import InputError
-from chibit.core.fields import BelowOne, Count, Fraction
+from chibit.core.fields import BelowOne, Count, Fraction, refusal
 from chibit.core.formatting import count, format_number
 from chibit.core.progress import step_bar
 from chibit.data.dataset import TrajectoryDataset
@@ -99,6 +99,8 @@ class Judge:
             ResourceError: if it does not fit into memory, or the model cannot be kept.
         """
         self.config = config = config or JudgeConfig()
+        if not isinstance(config, JudgeConfig):
+            raise refusal("config", config, "a JudgeConfig")
         dataset = given_dataset(dataset, "dataset")
         held_out = None if held_out is None else given_dataset(held_out, "held_out")
         check_log(dataset, held_out)
@@ -331,6 +333,7 @@ def judge(
         DivergenceError: if nothing can be learned from the log.
         ResourceError: if it does not fit into memory, or the model cannot be kept.
     """
+    _check_policy(policy)  # before a model is learned, which takes time
     judges = Judge(dataset, held_out=held_out, config=config, cache=cache, progress=progress)
     return judges(policy, name=name, target_return=target_return)
 
@@ -434,10 +437,4 @@ def check_log(dataset: TrajectoryDataset, held_out: TrajectoryDataset | None) ->
         )
     _check_known(dataset)
     if held_out is not None:
-        names = ("observation_shape", "act_dim", "num_actions")
-        sizes, expected = ([getattr(one.spec, name) for name in names] for one in (held_out, dataset))
-        if sizes != expected:
-            raise InputError(
-                f"held_out: {held_out.spec.name} has other observations or actions than {spec.name}; give "
-                "episodes of the same log"
-            )
+        held_out.spec.require_sizes_of(spec, "held_out")

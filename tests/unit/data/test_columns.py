@@ -8,8 +8,9 @@ from chibit.agents.bc import BCConfig
 from chibit.cli import main
 from chibit.core.errors import InputError
 from chibit.core.run_dir import RunDir
-from chibit.data.load import load_dataset
+from chibit.data.load import from_arrays, load_dataset
 from chibit.data.readers.columns import Reading, join, locate_columns, parse_columns
+from chibit.fitting import _by_our_names
 from chibit.training.run_config import RunConfig, from_record, run_path, to_record
 
 EPISODES, STEPS = 3, 5
@@ -291,3 +292,27 @@ def test_a_mapping_is_part_of_what_a_run_is(path, tmp_path, capsys):
     assert RunDir(out).provenance()["data_episodes"] == 3
     assert main(["data", "inspect", str(path), "--columns", *PLANT]) == 0
     assert "3: 0 terminated, 3 truncated" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [7, 7, 7, 2, 2],
+        ["b", "b", "b", "ä", "ä"],
+        np.array(["2026-01-02"] * 3 + ["2026-01-01"] * 2, "M8[D]"),
+    ],
+)
+def test_arrays_may_say_which_episode_a_step_is_of(names, path):
+    steps = {"observations": np.ones((5, 1)), "actions": np.ones((5, 1)) / 2, "rewards": np.arange(5)}
+    dataset = from_arrays(**steps, episode=names)
+    assert dataset.episode_starts.tolist() == [0, 3, 5] and not dataset.terminations.any()
+    dataset = from_arrays(**steps, episode=names, terminations=[0, 0, 1, 0, 0])
+    assert dataset.episode_ends.tolist() == [[True, False], [False, True]]
+    back = [*names[:4], names[0]]
+    refusals = {"comes back in row 4": back, "differ in length": names[:3], "type object": [{}] * 5}
+    for message, wrong in refusals.items():
+        with pytest.raises(InputError, match=message):
+            from_arrays(**steps, episode=wrong)
+    with pytest.raises(InputError, match="no terminations, truncations or episode; say where episodes end"):
+        from_arrays(**steps)
+    assert _by_our_names({**steps, "episode_id": names}).keys() == {*steps, "episode"}

@@ -296,6 +296,14 @@ def test_a_log_may_be_named_by_its_path_and_what_is_none_is_refused_in_a_line(li
     for given in ({"dataset": columns(12)}, {"dataset": line_log, "held_out": 0.2}):
         with pytest.raises(InputError, match="expected a data set, a name or a path"):
             chibit.judge(Acts(home), **given, config=TINY, cache=tmp_path)
+    with pytest.raises(InputError, match="config: got .*, expected a JudgeConfig"):
+        chibit.judge(Acts(home), line_log, config={"horizon": 3}, cache=tmp_path)
+
+
+def test_what_is_no_policy_is_refused_before_anything_is_learned(line_log, tmp_path):
+    with pytest.raises(InputError, match="policy: str has no reset"):
+        chibit.judge("runs/mine", line_log, config=TINY, cache=tmp_path)
+    assert not (tmp_path / "judges").exists()
 
 
 def test_errors_are_in_units_of_the_spread_whatever_the_size_of_actions(tmp_path):
@@ -360,7 +368,7 @@ def test_single_decisions_are_judged_by_their_rewards(tmp_path):
 
 def test_held_out_episodes_of_other_sizes_are_refused_before_anything_is_learned(line_log, tmp_path):
     other = identity_data(True, 12)
-    with pytest.raises(InputError, match="held_out: .* has other observations or actions than line"):
+    with pytest.raises(InputError, match="held_out: .* has observation_shape .*, line has .* of the same"):
         Judge(line_log, held_out=other, config=TINY, cache=tmp_path)
     assert not (tmp_path / "judges").exists()
 
