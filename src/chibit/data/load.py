@@ -216,15 +216,12 @@ def from_arrays(
         rewards: (N,) numbers.
         terminations: (N,) bool, True where the environment ended an episode; None if it is not known.
         truncations: (N,) bool, True where an episode was cut; None if none was.
-        episode: (N,) numbers, texts or dates that say which episode a step is of; one ends where they change,
-            and was cut there unless it is terminated. None where flags alone say it.
+        episode: (N,) names, numbers or dates: an episode ends where they change, cut unless it is terminated.
         next_observations: (N, S) what was seen after each action, if it is known.
-        name: letters, digits and . _ + -; it names the data set in tables and means nothing else, so the
-            name of a published data set (hopper-medium-v2) is refused.
+        name: letters, digits and . _ + -, for tables alone; that of a published data set is refused.
         env_id: the environment it is evaluated in, one of `chibit.environments.registry.ENVIRONMENTS`.
         d4rl_physics: evaluate with the contact margins that MuJoCo had before 3.5.
-        score_reference: raw returns that count as 0 and as 100; None takes the environment's, if any are
-            published.
+        score_reference: raw returns that count as 0 and as 100; None takes the environment's, if published.
         action_low: lowest actions, as for `load_dataset`.
         action_high: highest actions.
         cache: where stores are kept; see `home_folder`.
@@ -233,24 +230,18 @@ def from_arrays(
         The data set, opened from a store in the cache; its `folder` can be given to `load_dataset` later.
 
     Raises:
-        InputError: if arrays do not fit together or with the environment, a value is not finite, or no
-            episode ends.
+        InputError: if arrays do not fit together or with the environment, are not finite, or never end.
     """
     check_name(name, "data set")
     if is_published_name(name):
         raise InputError(f"name: {name!r} is that of a published data set; choose another")
-    if terminations is None and truncations is None and episode is None:
+    if terminations is truncations is episode is None:
         raise InputError(f"{name}: no terminations, truncations or episode; say where episodes end")
     given = {"observations": observations, "actions": actions, "rewards": rewards}
     known = {"terminations": terminations, "truncations": truncations, "next_observations": next_observations}
-    given |= {name: column for name, column in known.items() if column is not None}
-    columns = {name: as_numbers(name, column) for name, column in given.items()}
+    columns = {n: as_numbers(n, c) for n, c in (given | known).items() if n in given or c is not None}
     if episode is not None:
-        names = np.asarray(episode)
-        if names.dtype.kind not in "fiubUSM":
-            raise InputError(f"{EPISODE} has type {names.dtype}, expected numbers or text (astype(str))")
-        is_last = last_rows(names, name)
-        columns[EPISODE] = np.cumsum(is_last) - is_last
+        columns[EPISODE] = _numbered(episode, name)
     reference = as_field(tuple[float, float] | None, score_reference, "score_reference")
     env_id = as_field(str | None, env_id, "env_id")
     origin = Origin(name=name, env_id=env_id, d4rl_physics=d4rl_physics, score_reference=reference)
@@ -260,6 +251,17 @@ def from_arrays(
     kept, folder = _open_kept(folder)
     dataset = kept or _keep(folder, record_columns(columns, where=name), origin, name)
     return bound_actions(dataset, action_low, action_high)
+
+
+def _numbered(episode: ArrayLike, where: str) -> np.ndarray:
+    """(N,) numbers of episodes from 0, of whatever names they have."""
+    names = np.asarray(episode)
+    if names.dtype.kind not in "fiubUSM":
+        raise InputError(f"{EPISODE} has type {names.dtype}, expected numbers or text (astype(str))")
+    if (names != names).any():  # neither a number nor a date
+        raise InputError(f"{EPISODE}: step {int((names != names).argmax()):,} has none; fill it in")
+    is_last = last_rows(names, where)
+    return np.cumsum(is_last) - is_last
 
 
 def list_datasets(*, data_folder: Path | None = None, cache: Path | None = None) -> list[str]:
