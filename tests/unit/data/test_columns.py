@@ -310,6 +310,7 @@ def test_arrays_may_say_which_episode_a_step_is_of(names, path):
     assert dataset.episode_ends.tolist() == [[True, False], [False, True]]
     back = [*names[:4], names[0]]
     refusals = {"comes back in row 4": back, "differ in length": names[:3], "type object": [{}] * 5}
+    refusals["step 4 has none"] = [1.0, 1, 1, 2, np.nan]
     for message, wrong in refusals.items():
         with pytest.raises(InputError, match=message):
             from_arrays(**steps, episode=wrong)
