@@ -203,7 +203,8 @@ def experiment() -> str:
             if folder.name in STUDIES
             else "single runs; the page that names them says why"
         )
-        said = f"{summary[:1].upper()}{summary[1:]}. Raw results: `results/{folder.name}`."
+        stop = "" if summary.endswith("?") else "."
+        said = f"{summary[:1].upper()}{summary[1:]}{stop} Raw results: `results/{folder.name}`."
         head = f"### Study `{folder.name}`\n\n{said}\n"
         parts.append(f"{head}\n{stage_0(folder) if folder.name in STAGE_0 else outcomes(folder)}")
     return "\n".join(parts)
