@@ -128,6 +128,12 @@ def test_files_and_functions_stay_short():
     assert not [part for path in FILES for part in long_parts(module_name(path), path.read_text())]
 
 
+def test_a_baseline_is_a_file_that_is_read_in_a_minute():
+    texts = [path.read_text() for path in FILES if path.parent.name == "agents"]
+    baselines = [text for text in texts if re.search(r"^    agent: ClassVar.* = ", text, re.M)]
+    assert len(baselines) >= 12 and max(text.count("\n") for text in baselines) <= 150
+
+
 def test_the_checks_see():
     assert wrong_imports("core.files", {"data.store", "core.errors"}) == ["data.store"]
     assert wrong_imports("models.gpt", {"losses.value", "models.mlp"}) == ["losses.value"]

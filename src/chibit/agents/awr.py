@@ -81,8 +81,7 @@ class AWR(StochasticAgent, config=AWRConfig):
         self.actor = GaussianActor(spec.state_dim, spec.act_dim, sizes, tanh_mean=False, fixed_std=std)
         self.value = StateValue(spec.state_dim, sizes)
         self.round_value = frozen_copy(self.value)
-        # The fused form can leave a step out on its device; on a CPU its sums are in another order.
-        fused = self.runtime.torch_device.type != "cpu"
+        fused = self.runtime.torch_device.type != "cpu"  # it can leave a step out; it sums in another order
         sgd = partial(torch.optim.SGD, momentum=config.momentum, fused=fused)
         return {
             "value": sgd(self.value.parameters(), lr=config.value_learning_rate),
@@ -91,13 +90,7 @@ class AWR(StochasticAgent, config=AWRConfig):
 
     def prepare(self, dataset: TrajectoryDataset) -> TrajectoryDataset:
         """Keep the data at hand for the returns."""
-        device = self.runtime.torch_device
-        self._logged = LoggedSteps.of(dataset, device, self.config.reward_units(dataset))
-        # The fused form leaves momentum unset where it leaves the first step out.
-        if device.type != "cpu" and self.config.momentum:
-            for name, optimizer in self.optimizers.items():
-                for parameter in self._parameters[name]:
-                    optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        self._logged = LoggedSteps.of(dataset, self.runtime.torch_device, self.config.reward_units(dataset))
         return dataset
 
     def value_loss(self, states: Tensor, returns: Tensor) -> Loss:
@@ -119,9 +112,6 @@ class AWR(StochasticAgent, config=AWRConfig):
 
     def updated(self, losses: Mapping[str, Loss]) -> None:
         """Begin the next part of the round where this one ends."""
-        self._begin_part()
-
-    def _begin_part(self) -> None:
         place, value_steps = self._place()
         if place in (0, value_steps):
             self.follow(self.round_value, self.value, 1.0)
@@ -146,9 +136,8 @@ class AWR(StochasticAgent, config=AWRConfig):
     def _returns_and_weights(self) -> tuple[Tensor, Tensor]:
         """TD(lambda) returns (N,) of all steps by `round_value`, and their weights (N,)."""
         config = self.config
-        returns, values = self._logged.returns(
-            self.round_value, 1.0 / (1.0 - config.discount), config.discount, config.trace_decay
-        )
+        scale = 1.0 / (1.0 - config.discount)
+        returns, values = self._logged.returns(self.round_value, scale, config.discount, config.trace_decay)
         gaps = returns - values
         advantages = (gaps - gaps.mean()) / (gaps.std(correction=0) + 1e-5)
         return returns, exponential_weights(advantages, 1.0 / config.temperature, config.max_weight)
@@ -158,4 +147,4 @@ class AWR(StochasticAgent, config=AWRConfig):
         super().load_state_dict(state)
         self._round = None
         if state.training:
-            self._begin_part()  # version 0.1.0 did so only in the update that followed
+            self.updated({})  # version 0.1.0 did so only in the update that followed

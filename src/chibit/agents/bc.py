@@ -91,17 +91,11 @@ class BC(CloningAgent, ContinuousAgent, config=BCConfig):
         config, spec = self.config, self.spec
         width = config.context_length * spec.state_dim
         self.actor = DeterministicActor(width, spec.act_dim, config.hidden_sizes, dropout=config.dropout)
-        optimizer = torch.optim.AdamW(
-            self.actor.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-        )
-        return {"actor": optimizer}
+        rate, decay = config.learning_rate, config.weight_decay
+        return {"actor": torch.optim.AdamW(self.actor.parameters(), rate, weight_decay=decay, fused=True)}
 
     def sampler(self, dataset: TrajectoryDataset, generator: np.random.Generator) -> Sampler[Any]:
-        """Draw single steps, or windows.
-
-        Raises:
-            InputError: if actions lie outside assumed bounds.
-        """
+        """Draw single steps, or windows."""
         if self.config.context_length == 1:
             return super().sampler(dataset, generator)
         check_actions(dataset)
@@ -141,11 +135,10 @@ class BC(CloningAgent, ContinuousAgent, config=BCConfig):
 
     def policy(self, target_returns: Sequence[float] | None = None) -> Policy:
         """Act with the actor."""
-        if self.config.context_length == 1:
+        length = self.config.context_length
+        if length == 1:
             return super().policy(target_returns)
-        return StackedPolicy(
-            self.spec, self.runtime.torch_device, self.env_actions, self.config.context_length
-        )
+        return StackedPolicy(self.spec, self.runtime.torch_device, self.env_actions, length)
 
     def policy_step(self) -> PolicyStep:
         """From raw observations, (E, S) or the last (E, K, S), to actions."""

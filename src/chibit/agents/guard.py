@@ -53,6 +53,7 @@ class StepGuard:
             self._failed = torch.zeros((), device=device)  # 1 from the first bad step on
             for optimizer in optimizers:  # what a gradient scaler of torch would set
                 optimizer.found_inf, optimizer.grad_scale = self._failed, None  # type: ignore[attr-defined]
+                _begin_momentum(optimizer)
 
     def admit(self, step: int, rows: Tensor, **values: Tensor) -> None:
         """Ask for a step, with the arguments of `require_finite`.
@@ -86,3 +87,11 @@ class StepGuard:
             self._failed.zero_()
             for step, rows, values in seen:
                 require_finite(step, rows, **values)
+
+
+def _begin_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Fused SGD leaves momentum unset where it leaves the first step out; from 0 that step is the same."""
+    if isinstance(optimizer, torch.optim.SGD) and not optimizer.defaults["dampening"]:
+        for group in optimizer.param_groups:
+            for parameter in group["params"] if group["momentum"] else ():
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
