@@ -208,10 +208,8 @@ def refuse_changed(
         )
     described, spec = run.provenance()["dataset"], to_json(dataset.spec)
     if other := [name for name in _SETTLED if described.get(name) != spec[name]]:
-        _log.warning(
-            "%s: keeps the %s that it began with; %s has others now, which a run in another --out takes",
-            run.path, " and ".join(other), config.data,
-        )  # fmt: skip
+        kept = f"{run.path}: keeps the {' and '.join(other)} that it began with"
+        _log.warning("%s; %s has others now, which a run in another --out takes", kept, config.data)
 
 
 def refuse_changed_if_here(

@@ -14,6 +14,7 @@ from baseline_toys import identity_data, small_agent, small_config
 from chibit.agents import make_agent
 from chibit.agents.continuous import check_actions
 from chibit.agents.critic_pretraining import NUM_STATES, pretrain_critics, synthetic_transitions
+from chibit.agents.guard import _begin_momentum
 from chibit.agents.off_policy import adam
 from chibit.agents.stacked import last_steps
 from chibit.core.config import to_json
@@ -576,3 +577,21 @@ def test_adam_steps_by_the_rate_and_the_constant_that_are_given():
     optimizer.step()
     moved = before - layer.weight.detach()
     torch.testing.assert_close(moved, torch.tensor([[0.25 / 1.5, -0.25 / 2]]))
+
+
+@pytest.mark.parametrize("dampening", [0.0, 0.5])
+def test_momentum_that_begins_at_zero_takes_the_same_steps(dampening):
+    """With dampening, whose first step would differ, it stays unset."""
+    start, gradients = torch.randn(5), torch.randn(3, 5)
+    ends = []
+    for begins in (False, True):
+        parameter = torch.nn.Parameter(start.clone())
+        optimizer = torch.optim.SGD([parameter], lr=0.1, momentum=0.9, dampening=dampening)
+        if begins:
+            _begin_momentum(optimizer)
+            assert bool(optimizer.state) == (dampening == 0.0)
+        for gradient in gradients:
+            parameter.grad = gradient.clone()
+            optimizer.step()
+        ends.append(parameter.detach())
+    assert torch.equal(*ends)
