@@ -95,8 +95,8 @@ class RunConfig(Checked, Generic[AgentConfigT]):
     seed: Annotated[Seed, BASIC, Group("schedule")] = 0
     """Seed of weights, batches and episodes; runs that share it see the same batches and episodes."""
     precision: Annotated[Precision, BASIC, Group("machine")] = "fp32"
-    """bf16 runs the forward pass in bfloat16 autocast: about twice as fast on recent processors. tf32 rounds
-    the factors of matrix products on a CUDA GPU."""
+    """bf16: faster on recent processors; the forward pass runs in bfloat16 autocast, about twice as fast as
+    in fp32. tf32 rounds the factors of matrix products on a CUDA GPU."""
     device: str = "auto"
     """auto (CUDA where there is one), cpu, cuda, cuda:N or mps."""
     num_threads: Workers = 1

@@ -123,8 +123,8 @@ class PretrainConfig(Checked):
     seed: Annotated[Natural, BASIC, Group("machine")] = 0
     """Seed of initialization and blocks; of positions and dropout too."""
     precision: Annotated[Precision, BASIC] = "fp32"
-    """bf16 runs the forward pass in bfloat16 autocast: more than twice as fast on recent processors. tf32
-    rounds the factors of matrix products on a CUDA GPU."""
+    """bf16: faster on recent processors; the forward pass runs in bfloat16 autocast, more than twice as fast
+    as in fp32. tf32 rounds the factors of matrix products on a CUDA GPU."""
     device: str = "auto"
     """auto (CUDA where there is one), cpu, cuda, cuda:N or mps."""
     num_threads: Workers = 1
