@@ -48,7 +48,8 @@ from chibit.reporting.tables.table import (
     text_columns,
     to_markdown,
 )
-from chibit.studies import STUDIES, study_configs
+from chibit.studies import STUDIES
+from chibit.study_runs import study_configs
 from chibit.sweep.rates import choose, read_trials
 
 ROOT = Path(__file__).parents[1]

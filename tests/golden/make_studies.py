@@ -14,7 +14,8 @@ import json
 import sys
 from pathlib import Path
 
-from chibit.studies import STUDIES, study_configs
+from chibit.studies import STUDIES
+from chibit.study_runs import study_configs
 from chibit.training.run_config import run_path
 
 FILE = Path(__file__).with_name("studies.json")

@@ -14,7 +14,7 @@ from chibit.models.counting import count_parameters
 from chibit.models.gpt import GPT, GPTConfig
 from chibit.models.initializers import load_initializer
 from chibit.recipes import RECIPES, SIZES, WEIGHTS_GRID
-from chibit.studies import study_configs
+from chibit.study_runs import study_configs
 from chibit.training.pretrain.config import SIZES as PRETRAIN_SIZES
 from chibit.training.pretrain.config import PretrainConfig
 from chibit.training.run_config import RunConfig

@@ -19,7 +19,8 @@ from chibit.models.gpt import GPTShape
 from chibit.recipes import RECIPES
 from chibit.reporting.read.registration import Registration, read_registration, register
 from chibit.reporting.read.run import read_run
-from chibit.studies import FAIR_ARMS, STUDIES, study_configs
+from chibit.studies import FAIR_ARMS, STUDIES
+from chibit.study_runs import study_configs
 from chibit.sweep.rates import Trial, choose, choose_rates
 from chibit.training import offline
 from chibit.training.held_out import HeldOut, HeldOutError

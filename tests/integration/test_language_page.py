@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from chibit.cli import main
-from chibit.studies import STUDIES, study_configs
+from chibit.studies import STUDIES
+from chibit.study_runs import study_configs
 
 pytest.importorskip("minigrid")
 pytest.importorskip("tiktoken")

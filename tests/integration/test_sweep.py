@@ -16,7 +16,8 @@ from chibit.agents import AGENTS
 from chibit.core.checkpoint import checkpoint_steps
 from chibit.core.errors import BusyError, InputError
 from chibit.core.run_dir import RunDir
-from chibit.studies import STUDIES, study_configs
+from chibit.studies import STUDIES
+from chibit.study_runs import study_configs
 from chibit.sweep import run_all
 from chibit.sweep.progress import last_record
 from chibit.training.run_config import RunConfig, run_path, to_record

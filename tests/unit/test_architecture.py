@@ -57,6 +57,7 @@ ALLOWED = {
     "recipes": ("core", "environments.data_names", "models.gpt", "agents", "training", "study"),
     "study": ("core",),
     "studies": ("core", "environments.registry", "models.gpt", "agents", "recipes", "training", "study"),
+    "study_runs": ("core", "environments.registry", "recipes", "training", "study", "studies"),
     "sweep": ("core", "environments.own", "agents", "training", "evaluation.summary", "sweep"),
     "sweep.adaptive": ("core", "training", "sweep", "reporting"),
     "fitting": ("core", "environments", "data", "models", "agents", "policy", "recipes", "training"),

@@ -10,7 +10,8 @@ from markdown_it import MarkdownIt
 import chibit
 from chibit.cli import VERBS
 from chibit.recipes import RECIPES
-from chibit.studies import STUDIES, study_configs
+from chibit.studies import STUDIES
+from chibit.study_runs import study_configs
 from chibit.sweep.forecast import make_plan
 from chibit.sweep.tasks import make_tasks
 

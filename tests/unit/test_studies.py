@@ -7,10 +7,11 @@ import re
 
 import pytest
 
-from chibit import studies
+from chibit import study_runs
 from chibit.core.errors import InputError
 from chibit.recipes import RECIPES
-from chibit.studies import STUDIES, Study, study_configs
+from chibit.studies import STUDIES, Study
+from chibit.study_runs import study_configs
 
 MADE_UP = Study(
     summary="every kind of setting",
@@ -148,7 +149,7 @@ def test_chosen_rates_are_the_arms_own(monkeypatch):
     runs = study_configs("made_up", **given, rates={"random": 1e-3, "chibit_language": 2e-3})
     assert [getattr(run.agent, "backbone_learning_rate", None) for run in runs] == [1e-3, 2e-3, None]
     known = {"random": 3e-3, "chibit_language": 4e-3}
-    monkeypatch.setattr(studies, "BACKBONE_RATES", known)
+    monkeypatch.setattr(study_runs, "BACKBONE_RATES", known)
     runs = study_configs("made_up", **given)
     assert [getattr(run.agent, "backbone_learning_rate", None) for run in runs] == [3e-3, 4e-3, None]
     with pytest.raises(InputError) as caught:
@@ -256,3 +257,15 @@ def test_a_data_set_that_is_named_has_its_targets_whatever_its_environment_has()
         study_configs("table2", data=data, targets_by_environment={"hopper-medium-expert-v2": (5.0,)})
     versioned = study_configs("table2", data=data, targets_by_environment={"Hopper-v5": (5.0,)})
     assert {run.target_returns for run in versioned} == {(5.0,)}
+
+
+def test_an_arm_at_a_rate_keeps_it_among_arms_at_chosen_rates():
+    configs = study_configs(
+        "sources_one_rate",
+        seeds=(0,),
+        rates=dict.fromkeys(("iid", "ngram"), 1e-2),
+        arms=("random_3e-4", "iid"),
+    )
+    assert [run.agent.backbone_learning_rate for run in configs] == [3e-4, 1e-2]
+    with pytest.raises(InputError, match="no backbone learning rate was chosen for arm 'gpt2'"):
+        study_configs("sources_one_rate", arms=("random_3e-4", "gpt2"))

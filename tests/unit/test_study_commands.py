@@ -10,7 +10,8 @@ from chibit import quickstart
 from chibit.cli import main
 from chibit.core.shared_folder import MANIFEST
 from chibit.recipes import RECIPES, SIZES
-from chibit.studies import STUDIES, study_configs
+from chibit.studies import STUDIES
+from chibit.study_runs import study_configs
 from chibit.sweep import Outcome
 from chibit.training.run_config import run_path
 

@@ -237,7 +237,7 @@ def _fixed(arguments: StudyArguments, entry: StudyEntry, folder: Path) -> Regist
 def _config_maker(arguments: StudyArguments) -> Callable[[Sequence[int]], list[RunConfig[Any]]]:
     """The runs of some seeds, all else as the flags say."""
     from chibit.environments.own import take_env
-    from chibit.studies import study_configs
+    from chibit.study_runs import study_configs
     from chibit.sweep.rates import choose_rates
 
     expected = "expected numbers, or ENVIRONMENT=NUMBER,... such as hopper=3600,1800"

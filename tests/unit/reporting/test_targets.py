@@ -13,7 +13,7 @@ from chibit.reporting import build_report
 from chibit.reporting.read.study import read_study
 from chibit.reporting.read.targets import read_choice
 from chibit.reporting.statistics.comparison import collect_scores
-from chibit.studies import study_configs
+from chibit.study_runs import study_configs
 
 HOPPER, CHEETAH = "hopper-medium-v2", "halfcheetah-medium-v2"
 

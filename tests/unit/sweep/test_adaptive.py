@@ -19,7 +19,8 @@ from chibit.reporting.statistics.intervals import (
     mean_over_tasks,
     student_within,
 )
-from chibit.studies import STUDIES, study_configs
+from chibit.studies import STUDIES
+from chibit.study_runs import study_configs
 from chibit.sweep.adaptive import Adaptive, other_seeds
 from chibit.sweep.tasks import Outcome
 from chibit.training.run_config import run_path

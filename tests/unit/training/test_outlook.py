@@ -13,7 +13,7 @@ from chibit.core.runtime import Runtime
 from chibit.data.choices import choices, table_lines
 from chibit.data.load import from_arrays
 from chibit.recipes import RECIPES
-from chibit.studies import study_configs
+from chibit.study_runs import study_configs
 from chibit.training.outlook import few_data, outlook, short_context, warnings
 from chibit.training.run_config import RunConfig, to_record
 
