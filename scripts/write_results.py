@@ -23,7 +23,7 @@ import numpy as np
 
 from chibit.core.errors import UserError
 from chibit.core.files import write_atomic
-from chibit.core.formatting import format_number, format_score, format_setting
+from chibit.core.formatting import format_number, format_p, format_score, format_setting
 from chibit.core.score_rules import curve_scores
 from chibit.recipes import RATES
 from chibit.reporting.analysis import HEADLINE, Analysis, analyze
@@ -32,6 +32,7 @@ from chibit.reporting.read.arms import arm_label, arm_rank
 from chibit.reporting.read.shipped import read_rows
 from chibit.reporting.read.study import read_study
 from chibit.reporting.report import write_report_files
+from chibit.reporting.statistics.verdict import comparison_label
 from chibit.reporting.tables.known import differences_known, studies_known
 from chibit.reporting.tables.scores import score_cell, scores_table
 from chibit.reporting.tables.table import (
@@ -59,6 +60,8 @@ BESIDE = {"fair": "fair_baselines"}
 """A study, and another whose arms stand in its table of scores without a test."""
 STAGE_0 = {"rates": {100, 101}, "language_rates": {100}}
 """Studies that choose each arm's step size, and their seeds."""
+EXPERIMENT = ("fair", "fair_twice", "fair_longer", "low_data", "sources", "sources_one_rate")
+"""Studies of docs/experiment.md that compare arms, in the order of its questions."""
 SEEDS = 10
 """Paired seeds of the registered experiment."""
 CONTROL = "random"
@@ -267,6 +270,26 @@ def successes(folder: Path) -> str:
     return grid((*text_columns("Arm"), *number_columns(*study.datasets)), rows)
 
 
+def compared() -> str:
+    """Every comparison of the experiment's studies over all of their data sets."""
+    rows = []
+    for folder in (RESULTS / name for name in EXPERIMENT if (RESULTS / name).is_dir()):
+        analysis = analyze(read_study(folder))
+        runs = f"{len(analysis.study.runs)} runs"
+        for one in analysis.comparisons[HEADLINE]:
+            if one.overall is None or one.overall.student is None or one.adjusted_p is None:
+                continue
+            student = one.overall.student
+            points = (one.overall.value, student.low, student.high)
+            value, low, high = (format_score(number, signed=True) for number in points)
+            half = format_score((student.high - student.low) / 2)
+            cells = (value, f"{low} to {high}", half, format_p(one.adjusted_p).removeprefix("p = "))
+            name = Cell(text=folder.name, note=runs)
+            rows.append((name, text(comparison_label(one)), *(Cell(text=cell) for cell in cells)))
+    names = ("Points", "Student's 95 %", "Half-width", "p")
+    return grid((*text_columns("Study", "Comparison"), *number_columns(*names)), rows)
+
+
 def finding(folder: Path) -> str:
     """What the main study says: the first comparison, and all that were registered beside it."""
     analysis = analyze(read_study(folder))
@@ -295,6 +318,7 @@ def write_pages(out: Path) -> None:
 
 PARTS: dict[str, Callable[..., str]] = {
     "evidence": evidence,
+    "compared": compared,
     "experiment": experiment,
     "finding": finding,
     "scores": scores,
@@ -304,7 +328,7 @@ PARTS: dict[str, Callable[..., str]] = {
     "successes": successes,
     "errors": errors,
 }
-"""What can stand between marks; those after the first two are of one study."""
+"""What can stand between marks; those after the first three are of one study."""
 
 
 def filled(page: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from chibit.reporting.read.registration import Registration, register
 from chibit.studies import BACKBONE_RATES, FAIR_COMPARISONS
@@ -141,3 +142,21 @@ def test_the_page_of_a_study_has_the_arms_beside_it(script, fair, tmp_path, monk
     script.write_pages(tmp_path / "pages")
     html = (tmp_path / "pages" / "fair" / "report.html").read_text()
     assert 'value="6"' in html and "IQL" in html
+
+
+@pytest.mark.parametrize("study", ["fair_twice", "sources"])
+def test_every_comparison_of_a_study_on_one_data_set_by_hand(script, study):
+    last4 = {}
+    for path in (ROOT / "results" / study).glob("*/evaluations.jsonl"):
+        config = json.loads((path.parent / "config.json").read_text())
+        scores = [json.loads(line)["normalized_score"] for line in path.read_text().splitlines()]
+        last4[config["arm"], config["config"]["seed"]] = np.mean(scores[-4:])
+    wanted = []
+    for arm in {arm for arm, _ in last4} - {"random"}:
+        gaps = [value - last4["random", seed] for (name, seed), value in last4.items() if name == arm]
+        ends = stats.ttest_1samp(gaps, 0.0).confidence_interval()
+        half = (ends.high - ends.low) / 2
+        wanted.append(f"{np.mean(gaps):+.1f} | {ends.low:+.1f} to {ends.high:+.1f} | {half:.1f}")
+    rows = script.compared().replace("\\", "").replace("−", "-").splitlines()
+    found = [row.split(" | ", 2)[2].rpartition(" | ")[0] for row in rows if row.startswith(f"| {study} (")]
+    assert sorted(found) == sorted(wanted)
