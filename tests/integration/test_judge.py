@@ -178,6 +178,66 @@ def test_a_run_whose_data_are_not_here_says_from_where_their_path_is(tmp_path, m
     assert "there/run: 'log.npz': no such file or folder; a relative path is from the folder" in error
 
 
+def test_a_log_that_was_moved_is_given_anew(tmp_path, capsys):
+    np.savez(tmp_path / "log.npz", **columns(24))
+    run = train(tmp_path / "log.npz", tmp_path / "run", "--agent", "bc", "--validation-share", "0.5")
+    assert main(["judge", str(run)]) == 0
+    (before,) = judgements_of(run)
+    capsys.readouterr()
+    (run / "judgements.json").unlink()
+    (tmp_path / "log.npz").rename(tmp_path / "elsewhere.npz")
+    assert main(["judge", str(run)]) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert "no such file or folder" in error and error.endswith("or give --data")
+    assert main(["judge", str(run), "--data", str(tmp_path / "elsewhere.npz")]) == 0
+    (judgement,) = judgements_of(run)
+    assert before["log"].pop("data") == "log" and judgement["log"].pop("data") == "elsewhere"
+    assert judgement == before
+
+
+def test_runs_are_judged_on_a_log_that_they_have_not_learned_from(runs, tmp_path, capsys):
+    run = shutil.copytree(runs[0], tmp_path / "run")
+    kept = (run / "judgements.json").read_bytes() if (run / "judgements.json").exists() else None
+    np.savez(tmp_path / "later.npz", **columns(30, seed=5))
+    assert main(["judge", str(run), "--data", str(tmp_path / "later.npz")]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "later: 30 episodes" in shown and "verdict: " in shown
+    assert "this is not the log that policies learned from" in shown and "may have learned from" in shown
+    assert kept == ((run / "judgements.json").read_bytes() if kept else None)
+    np.savez(
+        tmp_path / "wide.npz", **columns(30) | {"actions": np.random.default_rng(0).normal(size=(30 * 40, 2))}
+    )
+    assert main(["judge", str(run), "--data", str(tmp_path / "wide.npz")]) == 2
+    assert "data: wide has observation_shape (1,), act_dim 2, line has" in capsys.readouterr().err
+
+
+def write_objects(path, order, seed=0):
+    """A log of 24 episodes as JSON lines, whose observations are objects with their entries in an order."""
+    log, names = columns(24, length=8, seed=seed), ("observations", "actions", "rewards", "truncations")
+    with path.open("w") as file:
+        for place, action, reward, end in zip(*(log[name].ravel().tolist() for name in names), strict=True):
+            both = {"flow": place, "temp": place + 50.0}
+            line = {"obs": {name: both[name] for name in order}, "action": action, "reward": reward}
+            file.write(json.dumps(line | {"terminal": False, "timeout": end}) + "\n")
+    return path
+
+
+def test_a_log_with_its_columns_in_another_order_is_refused_and_can_be_named(tmp_path, capsys):
+    one = write_objects(tmp_path / "one.jsonl", ["flow", "temp"])
+    two = write_objects(tmp_path / "two.jsonl", ["temp", "flow"], seed=1)
+    run = train(one, tmp_path / "run", "--agent", "bc")
+    assert main(["judge", str(run), "--data", str(two)]) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert "data: the observations of two are obs.temp, obs.flow, those of one obs.flow, obs.temp" in error
+    begun = ["train", "--agent", "bc", "--out", str(tmp_path / "no"), "--data", str(one)]
+    for flags in (["--validation-data", str(two)], [str(two)]):  # as the second of two sets
+        assert main([*begun, *flags]) == 2
+        assert "give both in one order (--columns observations=obs.flow,obs.temp)" in capsys.readouterr().err
+    named = ["--columns", "observations=obs.flow,obs.temp"]
+    train(one, tmp_path / "named", "--agent", "bc", "--validation-data", str(two), *named)
+    assert main(["judge", str(tmp_path / "named"), "--data", str(two)]) == 0
+
+
 def test_a_log_of_few_episodes_is_refused(tmp_path, capsys):
     np.savez(tmp_path / "few.npz", **columns(8))
     run = train(tmp_path / "few.npz", tmp_path / "run", "--agent", "bc")

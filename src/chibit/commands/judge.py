@@ -41,6 +41,7 @@ _CAPTION = (
     "confidence interval; disagree: the models among themselves, in units of the clone's; outside: share of "
     "steps beyond the log's range; action error: {unit}, on {episodes}; chibit report shows more"
 )
+_NOT_OWN = "this is not the log that policies learned from, so that no run's folder keeps what is said"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +58,8 @@ class JudgeArguments(WithModules):
     """Run directories, or folders of them. Of a folder (a study) the finished runs are judged."""
     target_returns: Annotated[Targets, BASIC] = ()
     """Raw returns to ask for; of runs that take some. Empty takes the run's own."""
+    data: Annotated[str, BASIC] = ""
+    """Log to judge on: their own, if moved, or another. Empty takes each run's own where it was."""
     checkpoint: Annotated[str, BASIC] = "last"
     """last, best, or a step."""
     horizon: Annotated[Count | None, BASIC] = None
@@ -67,7 +70,7 @@ class JudgeArguments(WithModules):
     """Seed of the model and of its test."""
     device: Annotated[str, BASIC] = "auto"
     """Where policies act; auto, cpu, cuda or cuda:N. The model is on the CPU."""
-    other_estimates: Annotated[bool, BASIC] = False
+    other_estimates: bool = False
     """Fitted Q and importance sampling too; they mislead: off the logged behavior the first preferred
     policies that fall at once to all good ones, and the second gives the log's mean to any policy."""
 
@@ -78,6 +81,7 @@ class _Asked:
 
     config: JudgeConfig
     target_returns: tuple[float, ...] = ()
+    data: str = ""
     checkpoint: str = "last"
     device: str = "auto"
     other_estimates: bool = False
@@ -97,6 +101,7 @@ class _Judged:
     """What is said of a policy."""
 
     run: _Run
+    log: _Log
     judge: Judge
     judgement: Judgement
     others: str
@@ -114,6 +119,7 @@ def judge(argv: Sequence[str], prog: str) -> None:
             fit=FitConfig(seed=arguments.seed), horizon=arguments.horizon, discount=arguments.discount
         ),
         target_returns=arguments.target_returns,
+        data=arguments.data,
         checkpoint=arguments.checkpoint,
         device=arguments.device,
         other_estimates=arguments.other_estimates,
@@ -181,7 +187,7 @@ def _judge_all(paths: Sequence[Path], asked: _Asked, *, progress: bool = True) -
             continue
         for run in log.runs:
             try:
-                judged += _judge_run(judge_, run, names[run.path], asked)
+                judged += _judge_run(judge_, run, log, names[run.path], asked)
             except UserError as error:
                 failed.append(error)
     for judge_ in dict.fromkeys(one.judge for one in judged):
@@ -234,31 +240,30 @@ def _try_loading(path: Path, asked: _Asked) -> _Run:
 
 @dataclass(frozen=True, eq=False)
 class _Log:
-    """A log, or a split of it, and the runs that learned from it."""
+    """A log, or a split of it, and the runs that are judged on it."""
 
     train: TrajectoryDataset
     held_out: TrajectoryDataset | None
     runs: list[_Run]
+    is_own: bool
+    """Whether the runs learned from it, and not from another."""
 
 
 def _logs(runs: Sequence[_Run], asked: _Asked, progress: bool) -> tuple[list[_Log], list[UserError]]:
     """Policies of one log are compared with each other, by one judge; and why some logs cannot be opened."""
     from chibit.judging.judge import rough_seconds
-    from chibit.training.run_data import open_again, open_data
 
     logs: dict[tuple[Any, ...], _Log] = {}
     failed: list[UserError] = []
     for run in runs:
         try:
-            train, held_out = open_again(RunDir(run.path), run.config)
-            if run.config.data_fraction < 1.0:  # it is judged on what all of the data say
-                train, held_out = open_data(dataclasses.replace(run.config, data_fraction=1.0))
+            train, held_out, is_own = _open(run, asked.data)
         except UserError as error:
             failed.append(error)
             continue
         bounds = train.spec.action_low, train.spec.action_high  # in whose units a policy acts
-        key = (train.content_hash, "" if held_out is None else held_out.content_hash, bounds)
-        logs.setdefault(key, _Log(train, held_out, [])).runs.append(run)
+        key = (train.content_hash, "" if held_out is None else held_out.content_hash, bounds, is_own)
+        logs.setdefault(key, _Log(train, held_out, [], is_own)).runs.append(run)
     seconds = sum(
         rough_seconds(
             log.train,
@@ -272,6 +277,22 @@ def _logs(runs: Sequence[_Run], asked: _Asked, progress: bool) -> tuple[list[_Lo
         line = f"judging {count(len(runs), 'run')}: about {shown_time(seconds)} (rough, for one core)"
         make_console(stderr=True).print(line, soft_wrap=True)
     return [*logs.values()], failed
+
+
+def _open(run: _Run, data: str) -> tuple[TrajectoryDataset, TrajectoryDataset | None, bool]:
+    """A log, all of it also where a run learned from a fraction; what it held out; whether it is its own."""
+    from chibit.training.run_data import are_here, open_again, open_data, open_given
+
+    whole = dataclasses.replace(run.config, data_fraction=1.0)
+    if data:
+        return open_given(RunDir(run.path), whole, data)
+    try:
+        opened = open_again(RunDir(run.path), run.config)
+    except InputError as error:
+        if are_here(run.config):
+            raise
+        raise InputError(f"{error}, or give --data") from error
+    return *(opened if run.config == whole else open_data(whole)), True
 
 
 def _targets(run: _Run, asked: _Asked) -> Sequence[float | None]:
@@ -288,8 +309,8 @@ def _names(paths: Sequence[Path]) -> dict[Path, str]:
     return {path: "/".join(whole[-depths[path] :]) for path, whole in parts.items()}
 
 
-def _judge_run(judge_: Judge, run: _Run, called: str, asked: _Asked) -> list[_Judged]:
-    """Judge a run's policies, and write it down in its folder where that can be."""
+def _judge_run(judge_: Judge, run: _Run, log: _Log, called: str, asked: _Asked) -> list[_Judged]:
+    """Judge a run's policies, and write it down in its folder where that can be, if the log is its own."""
     from chibit.training.loading import load_run
 
     loaded = load_run(run.path, asked.checkpoint, device=asked.device)
@@ -303,7 +324,9 @@ def _judge_run(judge_: Judge, run: _Run, called: str, asked: _Asked) -> list[_Ju
             name += f" asked for {format_setting(target)}"
         judgement = judge_(policy, name=name, target_return=target, step=loaded.step)
         others = _others(judge_, policy, name) if asked.other_estimates else ""
-        found.append(_Judged(run, judge_, judgement, others))
+        found.append(_Judged(run, log, judge_, judgement, others))
+    if not log.is_own:
+        return found
     own = [to_json(one.judgement) for one in found]
     try:
         write_atomic(run.path / FILE, json.dumps({"schema": SCHEMA, "judgements": own}, indent=1))
@@ -328,9 +351,10 @@ def _print(console: Console, judge_: Judge, judged: Sequence[_Judged]) -> None:
     from chibit.judging.verdict import rank, verdict
 
     log, judgements = judge_.log, [one.judgement for one in judged]
-    are_held_out = all(one.run.config.holds_out for one in judged)
+    are_held_out = all(one.run.config.holds_out and one.log.is_own for one in judged)
     print_table(console, _table(judge_, rank(judgements), are_held_out))
-    for line in (*log.notes, *(note for judgement in judgements for note in judgement.notes)):
+    other = () if all(one.log.is_own for one in judged) else (_NOT_OWN,)
+    for line in (*other, *log.notes, *(note for judgement in judgements for note in judgement.notes)):
         console.print(f"note: {line}", soft_wrap=True)
     for judgement in judgements:
         for reason in judgement.reasons:

@@ -12,9 +12,11 @@ from chibit.core.config import as_field
 from chibit.core.errors import InputError
 from chibit.core.fields import Positive
 from chibit.core.files import MAX_NAME_LENGTH
+from chibit.data.alike import names_of, require_alike
 from chibit.data.dataset import TrajectoryDataset
 from chibit.data.load import from_arrays
 from chibit.data.mixture import Mixture
+from chibit.data.readers.columns import NAMES
 
 _BOUNDS = ("action_low", "action_high")
 
@@ -38,7 +40,7 @@ def mix(
     first = datasets[0]
     check_weights(len(datasets), weights)
     for other in datasets[1:]:
-        other.spec.require_sizes_of(first.spec, "data")
+        require_alike(other, first, "data")
     if first.spec.image_shape:
         raise InputError(f"data: {first.spec.name} holds pictures, which are not mixed; train on one")
     env_ids = list(dict.fromkeys(d.spec.env_id for d in datasets))
@@ -74,7 +76,10 @@ def mix(
     )
     mixture = Mixture(sources, parts, tuple(map(float, weights)))
     notes = (*mixed.notes, *_notes(datasets, weights, env_ids))
-    return replace(mixed, spec=spec, mixture=mixture, missions=_missions(datasets), notes=notes)
+    kept = mixed.provenance | {NAMES: names_of(first)}
+    return replace(
+        mixed, spec=spec, mixture=mixture, missions=_missions(datasets), notes=notes, provenance=kept
+    )
 
 
 def _notes(

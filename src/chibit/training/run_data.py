@@ -14,11 +14,13 @@ from chibit.core.config import from_json, to_json
 from chibit.core.errors import DamagedFileError, InputError, one_line
 from chibit.core.run_dir import RunDir
 from chibit.core.run_records import LONGEST_NAME
+from chibit.data.alike import names_of, require_alike, require_order
 from chibit.data.bounds import bound_actions
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
 from chibit.data.environment import evaluate_in
 from chibit.data.load import is_here, load_dataset
 from chibit.data.mix import mix
+from chibit.data.readers.columns import NAMES
 from chibit.environments.registry import find_environment
 from chibit.training.run_config import RunConfig
 
@@ -74,6 +76,32 @@ def open_again(
         ) from error
     refuse_changed(run, config, dataset, None if without_missing else held_out)
     return dataset, held_out
+
+
+def open_given(
+    run: RunDir, config: RunConfig[Any], data: str
+) -> tuple[TrajectoryDataset, TrajectoryDataset | None, bool]:
+    """Open a log that is given for a run: its own, which lies elsewhere by now, or another.
+
+    Returns:
+        What it was trained on and what it held out; or all of another log, and None. Whether it is its own.
+
+    Raises:
+        UserError: as `load_dataset`.
+        InputError: for data that do not fit what the run learned from.
+    """
+    config = dataclasses.replace(config, data=data, more_data=(), data_weights=())
+    dataset, other = _read(config, None, without_missing=True)
+    known = run.provenance()
+    if dataset.store_hash == known["data_hash"]:
+        return *_divide(config, dataset, other), True
+    spec = from_json(DatasetSpec, known["dataset"], f"{run.path / 'provenance.json'}: dataset")
+    dataset.spec.require_sizes_of(spec, "data")
+    require_order(dataset, known.get(NAMES, {}), known["data_name"], "data")
+    spec = dataclasses.replace(
+        _reached(spec, dataset), name=dataset.spec.name, max_episode_steps=dataset.spec.max_episode_steps
+    )
+    return dataset.seen_as(spec), None, False
 
 
 def _read(
@@ -178,6 +206,7 @@ def identify(dataset: TrajectoryDataset, held_out: TrajectoryDataset | None = No
         "data_steps": dataset.num_steps,
         "dataset": to_json(dataset.spec),
         **({"mixed": [dict(part) for part in dataset.mixture.parts]} if dataset.mixture else {}),
+        **({NAMES: dict(names)} if (names := names_of(dataset)) else {}),
         **_identify_other(held_out, dataset),
     }
 
@@ -266,5 +295,5 @@ def _reached(spec: DatasetSpec, held_out: TrajectoryDataset) -> DatasetSpec:
 
 def _validation(held_out: TrajectoryDataset, dataset: TrajectoryDataset) -> TrajectoryDataset:
     """Data to measure errors on, without episodes that are trained on."""
-    held_out.spec.require_sizes_of(dataset.spec, "validation_data")
+    require_alike(held_out, dataset, "validation_data")
     return held_out.without_copies_of(dataset)
