@@ -238,6 +238,17 @@ def test_a_log_with_its_columns_in_another_order_is_refused_and_can_be_named(tmp
     assert main(["judge", str(tmp_path / "named"), "--data", str(two)]) == 0
 
 
+def test_attention_reads_other_data_by_the_runs_columns(tmp_path):
+    one, two = (
+        write_objects(tmp_path / f"{place}.jsonl", order, seed=place)
+        for place, order in enumerate((["flow", "temp"], ["temp", "flow"]))
+    )
+    shape = ["--n-layer", "1", "--n-embd", "16", "--context-length", "4", "--batch-size", "4"]
+    run = train(one, tmp_path / "run", *shape, "--columns", "observations=obs.flow,obs.temp")
+    assert main(["attention", str(run), "--data", str(two)]) == 0
+    assert (run / "attention").is_dir()
+
+
 def test_a_log_of_few_episodes_is_refused(tmp_path, capsys):
     np.savez(tmp_path / "few.npz", **columns(8))
     run = train(tmp_path / "few.npz", tmp_path / "run", "--agent", "bc")

@@ -9,10 +9,9 @@ import numpy as np
 from chibit.core.errors import InputError
 from chibit.core.memory import check_fits
 from chibit.data.dataset import TrajectoryDataset
-from chibit.data.load import load_dataset
 from chibit.evaluation.attention import attention_maps, save_attention
 from chibit.training.loading import LoadedRun
-from chibit.training.run_data import open_again
+from chibit.training.run_data import open_again, open_given
 
 
 def draw_attention(
@@ -37,10 +36,9 @@ def draw_attention(
         raise InputError(f"num_windows: got {num_windows}, expected at least 1")
     config = loaded.config
     if data:
-        dataset = load_dataset(data, progress=False)
+        dataset, *_ = open_given(loaded.run, config, data)
     else:
         dataset, _ = open_again(loaded.run, config, without_missing=True)
-    dataset.spec.require_sizes_of(loaded.spec, "data")
     dataset = dataset.seen_as(loaded.spec)  # as the model does
     model, sampler = loaded.agent.attending(dataset)
     rows = _whole_windows(dataset, sampler.context_length)
