@@ -245,6 +245,7 @@ def test_attention_reads_other_data_by_the_runs_columns(tmp_path):
     )
     shape = ["--n-layer", "1", "--n-embd", "16", "--context-length", "4", "--batch-size", "4"]
     run = train(one, tmp_path / "run", *shape, "--columns", "observations=obs.flow,obs.temp")
+    assert load_run(run).spec.observation_names == ("obs.flow", "obs.temp")
     assert main(["attention", str(run), "--data", str(two)]) == 0
     assert (run / "attention").is_dir()
 

@@ -12,11 +12,9 @@ from chibit.core.config import as_field
 from chibit.core.errors import InputError
 from chibit.core.fields import Positive
 from chibit.core.files import MAX_NAME_LENGTH
-from chibit.data.alike import names_of, require_alike
 from chibit.data.dataset import TrajectoryDataset
 from chibit.data.load import from_arrays
 from chibit.data.mixture import Mixture
-from chibit.data.readers.columns import NAMES
 
 _BOUNDS = ("action_low", "action_high")
 
@@ -40,7 +38,7 @@ def mix(
     first = datasets[0]
     check_weights(len(datasets), weights)
     for other in datasets[1:]:
-        require_alike(other, first, "data")
+        other.spec.require_fits(first.spec, "data")
     if first.spec.image_shape:
         raise InputError(f"data: {first.spec.name} holds pictures, which are not mixed; train on one")
     env_ids = list(dict.fromkeys(d.spec.env_id for d in datasets))
@@ -63,6 +61,8 @@ def mix(
         mixed.spec,
         num_actions=first.spec.num_actions,
         max_episode_steps=max(d.spec.max_episode_steps for d in datasets),
+        observation_names=first.spec.observation_names,
+        action_names=first.spec.action_names,
     )
     if len({d.spec.observation_parts for d in datasets}) == 1:
         spec = replace(spec, observation_parts=first.spec.observation_parts)
@@ -76,10 +76,7 @@ def mix(
     )
     mixture = Mixture(sources, parts, tuple(map(float, weights)))
     notes = (*mixed.notes, *_notes(datasets, weights, env_ids))
-    kept = mixed.provenance | {NAMES: names_of(first)}
-    return replace(
-        mixed, spec=spec, mixture=mixture, missions=_missions(datasets), notes=notes, provenance=kept
-    )
+    return replace(mixed, spec=spec, mixture=mixture, missions=_missions(datasets), notes=notes)
 
 
 def _notes(

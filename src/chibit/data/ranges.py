@@ -13,7 +13,6 @@ import numpy as np
 
 from chibit.core.formatting import count, format_number, listed
 from chibit.data.dataset import TrajectoryDataset
-from chibit.data.readers.columns import NAMES
 from chibit.data.statistics import RunningMoments, blocks_of
 
 MOST_DIMENSIONS = 1000
@@ -129,5 +128,5 @@ def _extremes(columns: np.ndarray) -> _Extremes:
 
 
 def _name(dataset: TrajectoryDataset, what: str, index: int) -> str:
-    names = dataset.provenance.get(NAMES, {}).get(f"{what}s", ())
-    return names[index][:40] if index < len(names) else ""
+    names = dataset.spec.action_names if what == "action" else dataset.spec.observation_names
+    return names[index][:40] if names else ""

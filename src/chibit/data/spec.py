@@ -14,6 +14,7 @@ from annotated_types import Interval, MinLen
 from chibit.core.config import Checked
 from chibit.core.errors import InputError
 from chibit.core.fields import Count, Distinct, Natural, Positive
+from chibit.core.formatting import listed
 
 MAX_ACTIONS = 1 << 16
 """Discrete actions of a data set. A model has an output for each; beyond this, a number is no choice."""
@@ -92,6 +93,10 @@ class DatasetSpec(Checked):
     observation_parts: tuple[ObservationPart, ...] = ()
     """What an observation was before it became a vector, part by part in the order in which they stand in it;
     empty where it is a plain one or nothing is known."""
+    observation_names: tuple[str, ...] = ()
+    """What the source calls each number of an observation; empty where it has no names."""
+    action_names: tuple[str, ...] = ()
+    """The same of an action; one where actions are discrete."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -105,6 +110,13 @@ class DatasetSpec(Checked):
         if self.observation_parts and widths != self.state_dim:
             raise InputError(f"observation_parts: got {widths} numbers, expected {self.state_dim}")
         lengths = {"state": self.num_state_columns, "action": self.act_dim}
+        names = (
+            ("observation", self.observation_names, self.state_dim),
+            ("action", self.action_names, self.act_dim),
+        )
+        for what, given, expected in names:
+            if len(given) not in (0, expected or 1):
+                raise InputError(f"{what}_names: got {len(given)}, expected {expected or 1} or none")
         for name in ("state_mean", "state_std", "action_low", "action_high"):
             found, expected = len(getattr(self, name)), lengths[name.partition("_")[0]]
             if found != expected:
@@ -124,8 +136,14 @@ class DatasetSpec(Checked):
         """Shape of one observation."""
         return self.image_shape or (self.state_dim,)
 
-    def require_sizes_of(self, other: DatasetSpec, where: str) -> None:
-        """Refuse data whose observations or actions are not as large as those of others; InputError."""
+    def require_fits(self, other: DatasetSpec, where: str) -> None:
+        """Refuse data whose observations or actions are not as large as those of others, or in another order.
+
+        Columns without a name, or with one that the others do not have, are taken as they stand.
+
+        Raises:
+            InputError: with the sizes or the order of both.
+        """
         sizes = [
             {"observation_shape": s.observation_shape, "act_dim": s.act_dim, "num_actions": s.num_actions}
             for s in (self, other)
@@ -135,6 +153,16 @@ class DatasetSpec(Checked):
             raise InputError(
                 f"{where}: {self.name} has {mine}, {other.name} has {theirs}; give data of the same sizes"
             )
+        for what, own, others in (
+            ("observations", self.observation_names, other.observation_names),
+            ("actions", self.action_names, other.action_names),
+        ):
+            if any(name in others and others[i : i + 1] != (name,) for i, name in enumerate(own)):
+                order = f"--columns {what}={listed(others, separator=',')}"
+                raise InputError(
+                    f"{where}: the {what} of {self.name} are {listed(own)}, those of {other.name} "
+                    f"{listed(others)}; give both in one order ({order})"
+                )
 
     @property
     def symbol_grid(self) -> slice | None:

@@ -34,12 +34,13 @@ import numpy as np
 
 from chibit.core.arrays import map_array, write_rows
 from chibit.core.config import from_json, read_json, to_json
-from chibit.core.errors import DamagedFileError, InputError
+from chibit.core.errors import DamagedFileError, InputError, one_line
 from chibit.core.files import atomic_folder, check_regular, create, open_regular, sha256_file, write_atomic
 from chibit.core.fingerprint import file_state
 from chibit.core.memory import check_fits
 from chibit.core.temporary import remove
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset, returns_to_go
+from chibit.data.readers.columns import NAMES
 from chibit.data.readers.origin import Origin, beyond_bounds, default_return_units, make_spec
 from chibit.data.readers.recording import MOST, Block, Recording
 from chibit.data.spec import MAX_ACTIONS
@@ -50,6 +51,8 @@ MANIFEST = "manifest.json"
 RECORDS, STARTS, ENDS, FINAL = "records", "episode_starts", "episode_ends", "final_observations"
 FRAMES, MISSIONS, MISSION_IDS, OBSERVATIONS = "frames", "missions", "mission_ids", "observations"
 _REMEDY = "remove the folder and convert the data again"
+_LONGEST_NAME = 100
+"""Characters of a column's name that are kept."""
 
 
 def write_store(folder: Path, recording: Recording, origin: Origin) -> Path:
@@ -154,7 +157,7 @@ def open_store(folder: Path, verify: Literal["size", "hash"] = "size") -> Trajec
     """
     manifest = _read_manifest(folder)
     try:
-        spec = from_json(DatasetSpec, manifest["spec"], "spec")
+        spec = _named(from_json(DatasetSpec, manifest["spec"], "spec"), manifest["provenance"])
         files: dict[str, dict[str, Any]] = manifest["files"]
         if _content_hash(files) != manifest["content_hash"]:
             raise InputError("content_hash is not that of its files")
@@ -182,6 +185,15 @@ def open_store(folder: Path, verify: Literal["size", "hash"] = "size") -> Trajec
         scale, line = default_return_units(spec.env_id, dataset.returns_to_go, dataset.episode_starts)
         dataset = replace(dataset, spec=replace(spec, return_scale=scale, return_baseline=line))
     return dataset
+
+
+def _named(spec: DatasetSpec, provenance: Mapping[str, Any]) -> DatasetSpec:
+    """A description with the names that the source has for its columns."""
+    observations, actions = (
+        tuple(one_line(name)[:_LONGEST_NAME] for name in provenance.get(NAMES, {}).get(what, ()))
+        for what in ("observations", "actions")
+    )
+    return replace(spec, observation_names=observations, action_names=actions)
 
 
 def _unpack(arrays: dict[str, Any], spec: DatasetSpec) -> None:

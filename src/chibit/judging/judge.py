@@ -19,7 +19,6 @@ from chibit.core.errors import InputError
 from chibit.core.fields import BelowOne, Count, Fraction, refusal
 from chibit.core.formatting import count, format_number
 from chibit.core.progress import step_bar
-from chibit.data.alike import require_alike
 from chibit.data.dataset import TrajectoryDataset
 from chibit.data.load import given_dataset
 from chibit.data.statistics import spread_of
@@ -438,4 +437,4 @@ def check_log(dataset: TrajectoryDataset, held_out: TrajectoryDataset | None) ->
         )
     _check_known(dataset)
     if held_out is not None:
-        require_alike(held_out, dataset, "held_out")
+        held_out.spec.require_fits(spec, "held_out")

@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 
 from chibit.core.config import Checked
-from chibit.core.formatting import format_mean, format_number, format_setting
+from chibit.core.formatting import count, format_mean, format_number, format_setting, listed
 from chibit.data.dataset import DatasetSpec
 from chibit.environments.data_names import read_name
 from chibit.environments.scores import normalized_score
 from chibit.evaluation.summary import EvaluationSummary
 
 _RESAMPLES = 10_000
+_MOST_NAMES = 100
+"""Columns that a card names."""
 _FIXED = " Nothing is drawn at random: what the policy has seen decides the action."
 _DRAWN = (
     " They are drawn at random, as in its evaluations, with other random numbers in each episode; "
@@ -186,9 +188,14 @@ def _index_entry(score: PolicyScore) -> dict[str, Any]:
 
 def _observation_line(spec: DatasetSpec) -> str:
     if not spec.image_shape:
-        return f"{spec.state_dim} numbers"
+        return f"{count(spec.state_dim, 'number')}{_in_order(spec.observation_names)}"
     depth, height, width = spec.image_shape
     return f"the last {depth} gray pictures of {height} x {width}, uint8"
+
+
+def _in_order(names: Sequence[str]) -> str:
+    shown = listed((f"`{name.replace('`', ' ')}`" for name in names), _MOST_NAMES)
+    return f" ({'in this order: ' if len(names) > 1 else ''}{shown})" if names else ""
 
 
 def _data_line(spec: DatasetSpec) -> str:
@@ -200,8 +207,8 @@ def _data_line(spec: DatasetSpec) -> str:
 
 def _action_line(spec: DatasetSpec) -> str:
     if spec.num_actions is not None:
-        return f"one of {spec.num_actions}, as an integer from 0."
-    return f"{spec.act_dim} numbers."
+        return f"one of {spec.num_actions}, as an integer from 0{_in_order(spec.action_names)}."
+    return f"{count(spec.act_dim, 'number')}{_in_order(spec.action_names)}."
 
 
 def _score_table(scores: Sequence[PolicyScore]) -> str:

@@ -14,13 +14,11 @@ from chibit.core.config import from_json, to_json
 from chibit.core.errors import DamagedFileError, InputError, one_line
 from chibit.core.run_dir import RunDir
 from chibit.core.run_records import LONGEST_NAME
-from chibit.data.alike import names_of, require_alike, require_order
 from chibit.data.bounds import bound_actions
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
 from chibit.data.environment import evaluate_in
 from chibit.data.load import is_here, load_dataset
 from chibit.data.mix import mix
-from chibit.data.readers.columns import NAMES
 from chibit.environments.registry import find_environment
 from chibit.training.run_config import RunConfig
 
@@ -96,8 +94,7 @@ def open_given(
     if dataset.store_hash == known["data_hash"]:
         return *_divide(config, dataset, other), True
     spec = from_json(DatasetSpec, known["dataset"], f"{run.path / 'provenance.json'}: dataset")
-    dataset.spec.require_sizes_of(spec, "data")
-    require_order(dataset, known.get(NAMES, {}), known["data_name"], "data")
+    dataset.spec.require_fits(spec, "data")
     spec = dataclasses.replace(
         _reached(spec, dataset), name=dataset.spec.name, max_episode_steps=dataset.spec.max_episode_steps
     )
@@ -206,7 +203,6 @@ def identify(dataset: TrajectoryDataset, held_out: TrajectoryDataset | None = No
         "data_steps": dataset.num_steps,
         "dataset": to_json(dataset.spec),
         **({"mixed": [dict(part) for part in dataset.mixture.parts]} if dataset.mixture else {}),
-        **({NAMES: dict(names)} if (names := names_of(dataset)) else {}),
         **_identify_other(held_out, dataset),
     }
 
@@ -295,5 +291,5 @@ def _reached(spec: DatasetSpec, held_out: TrajectoryDataset) -> DatasetSpec:
 
 def _validation(held_out: TrajectoryDataset, dataset: TrajectoryDataset) -> TrajectoryDataset:
     """Data to measure errors on, without episodes that are trained on."""
-    require_alike(held_out, dataset, "validation_data")
+    held_out.spec.require_fits(dataset.spec, "validation_data")
     return held_out.without_copies_of(dataset)

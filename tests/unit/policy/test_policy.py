@@ -310,6 +310,21 @@ def test_a_method_without_targets_refuses_one(tmp_path):
         Policy(agent, spec, target_return=1.0)
 
 
+def test_a_card_says_in_which_order_a_plants_columns_stand(tmp_path):
+    names = tuple(f"{part}`{i}" for part in ("temp", "flow") for i in range(5)) + ("level",)
+    spec = dataclasses.replace(HOPPER, env_id=None, observation_names=names, action_names=("a", "b", "c"))
+    export_policy(build("bc", spec)[0], spec, tmp_path / "policy")
+    card = (tmp_path / "policy" / "README.md").read_text()
+    assert (
+        "- Observations: 11 numbers (in this order: `temp 0`, `temp 1`, `temp 2`" in card
+        and "`level`)" in card
+    )
+    assert "- Actions: 3 numbers (in this order: `a`, `b`, `c`)." in card
+    assert Policy.from_pretrained(tmp_path / "policy").spec.observation_names == names
+    with pytest.raises(InputError, match="action_names: got 2, expected 3 or none"):
+        dataclasses.replace(HOPPER, action_names=("a", "b"))
+
+
 def test_saving_again_replaces_its_own_files_and_leaves_others_alone(saved):
     (saved / "thesis.txt").write_text("x")
     (saved / ".git").mkdir()
