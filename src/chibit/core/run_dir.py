@@ -43,6 +43,7 @@ its numbers: it stays the same run whatever they are."""
 AT_THE_END = ("result.json", "judgements.json")
 """What is said of a run once it is finished."""
 _LONGEST_LINE = 32 << 20
+_TAKES_POLICIES = "in Python chibit.evaluate and chibit.judge take it, by chibit.Policy.from_pretrained"
 _ATTEMPTS = 10
 """To begin in a folder that other processes remove."""
 _MOST_TOLD = 3
@@ -88,11 +89,17 @@ class RunDir:
         """Open an existing run directory.
 
         Raises:
-            InputError: when there is none.
+            InputError: when there is none, or it is a policy's or a model's.
             DamagedFileError: when its config.json is damaged or of another schema.
         """
         if not (path / "config.json").is_file():
             raise InputError(f"{path}: not a run directory (it has no config.json)")
+        record = read_json(path / "config.json")
+        if isinstance(record, dict) and "arm" not in record:
+            if record.keys() >= {"agent", "spec"}:
+                raise InputError(f"{path}: not a run directory but a policy; {_TAKES_POLICIES}")
+            if "schema" not in record:
+                raise InputError(f"{path}: not a run directory (its config.json is of something else)")
         run = cls(path)
         run.description()
         return run

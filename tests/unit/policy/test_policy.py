@@ -18,6 +18,7 @@ import chibit
 from baseline_toys import identity_data
 from chibit.agents import AGENTS, make_agent
 from chibit.agents.dt.config import DecisionTransformerConfig
+from chibit.cli import main
 from chibit.core.config import to_json
 from chibit.core.errors import DamagedFileError, InputError, ResourceError
 from chibit.core.runtime import Runtime
@@ -308,6 +309,20 @@ def test_a_method_without_targets_refuses_one(tmp_path):
     agent, spec = build(keys[0])
     with pytest.raises(InputError, match="takes none"):
         Policy(agent, spec, target_return=1.0)
+
+
+def test_a_policy_where_a_run_is_expected_is_said(tmp_path, capsys):
+    export_policy(build("bc", HOPPER)[0], HOPPER, tmp_path / "policy")
+    for command in ("evaluate", "judge", "attention", "export"):
+        assert (
+            main([command, str(tmp_path / "policy"), *(["--out", "x"] if command == "export" else [])]) == 2
+        )
+        error = " ".join(capsys.readouterr().err.split())
+        assert "policy: not a run directory but a policy; in Python chibit.evaluate" in error
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text('{"model_type": "gpt2"}')
+    assert main(["evaluate", str(tmp_path / "other")]) == 2
+    assert "not a run directory (its config.json is of something else)" in capsys.readouterr().err
 
 
 def test_a_card_says_in_which_order_a_plants_columns_stand(tmp_path):
