@@ -175,8 +175,8 @@ def _configure(
         base = replace(base, data=data, env_id=env_id, arm=agent)
     else:
         base = RunConfig(data=data, env_id=env_id, agent=agent)
-    of_run = settings_of(base).keys() - {"data", "agent", "env_id"}
-    of_agent = settings_of(base.agent)
+    of_run = settings_of(RunConfig).keys() - {"data", "agent", "env_id"}
+    of_agent = settings_of(type(base.agent))
     for name in settings:
         if name not in of_run and name not in of_agent:
             if name == _BACKBONE:

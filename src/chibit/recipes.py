@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 from chibit.agents import AGENTS, DEFAULT_AGENT, AgentEntry
 from chibit.agents.dt.config import DecisionTransformerConfig
 from chibit.agents.recommended import RECOMMENDED, recommended
+from chibit.core.config import settings_of, with_settings
 from chibit.core.errors import InputError
 from chibit.core.files import nearest
 from chibit.core.plugins import Registry
@@ -27,7 +28,7 @@ class Recipe:
     agent: str = DEFAULT_AGENT
     """Key of the method."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of its config that differ from their defaults."""
+    """Fields of its config that differ from their defaults, by the names of their flags."""
     group: str = "baselines"
     """Its kind, by which ``chibit recipes`` lists it."""
     per_data: bool = False
@@ -46,7 +47,7 @@ class Recipe:
         kind: Any = AGENTS.find(self.agent, f"recipe {self.summary!r}: agent").config
         where, otherwise = f"recipe {self.summary!r}: settings", "; a method is chosen by Recipe(agent=...)"
         _require_fields(self.settings, kind, where, otherwise)
-        config = kind(**shortened(self.settings, shrink))
+        config = with_settings(kind(), shortened(self.settings, shrink))
         return RunConfig(data=data, agent=recommended(config, data) if self.per_data else config)
 
 
@@ -68,7 +69,7 @@ def check_study(study: Study, name: str) -> None:
 
 
 def _require_fields(given: Iterable[str], kind: Any, where: str, otherwise: str = "") -> None:
-    known = [one.name for one in fields(kind)]
+    known = settings_of(kind)
     for name in sorted(set(given) - {*known}):
         raise InputError(
             f"{where}: {name!r} is no field of {kind.__name__}{nearest(name, known) or otherwise}"

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from chibit.core.config import with_settings
 from chibit.core.errors import InputError
 from chibit.core.targets import environment_name, is_environment_name, require_distinct
 from chibit.environments.registry import D4RL_LEVELS
@@ -128,7 +129,7 @@ def _arm_run(study: Study, arm: str, data_name: str, num_steps: int) -> RunConfi
     key = run.agent.agent
     settings = {**study.settings.get(key, {}), **study.data_settings.get(data_name, {}).get(key, {})}
     settings = shortened(settings, num_steps / study.num_steps)
-    return replace(run, agent=replace(run.agent, **settings))
+    return replace(run, agent=with_settings(run.agent, settings))
 
 
 def _distinct(what: str, values: Sequence[Any]) -> Sequence[Any]:

@@ -19,7 +19,6 @@ from chibit.core.config import from_json
 from chibit.judging import judge as judging
 from chibit.judging import judgement as judgement_rules
 from chibit.judging.fitting import fit_log
-from chibit.judging.judge import JudgeConfig
 from chibit.judging.judgement import Judgement
 from chibit.reporting.read.judgements import read_judged
 from chibit.reporting.read.run import read_run
@@ -323,7 +322,7 @@ def test_a_log_that_cannot_be_judged_keeps_no_other_from_it(runs, tmp_path, caps
 
 def test_runs_whose_actions_have_other_bounds_have_a_judge_of_their_own(runs, log_file, tmp_path):
     wide = train(log_file, tmp_path / "wide", "--agent", "bc", "--action-low=-2", "--action-high=2")
-    asked = judge_command._Asked(config=JudgeConfig(), device="cpu")
+    asked = judge_command.JudgeArguments(runs=(runs[0], wide), device="cpu")
     found, unloaded = judge_command._try_all((runs[0], wide), asked)
     logs, failed = judge_command._logs(found, asked, progress=False)
     assert [len(log.runs) for log in logs] == [1, 1] and not (unloaded or failed)

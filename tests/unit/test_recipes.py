@@ -33,6 +33,14 @@ def test_a_tuned_recipe_knows_the_data_on_the_command_line_and_flags_still_win(s
     assert run.agent.tau == 0.25
 
 
+def test_a_recipe_has_the_names_that_flags_have():
+    settings = {"n_layer": 1, "n_embd": 32, "learning_rate": 0.5}
+    agent = Recipe(summary="small", settings=settings).run(data="x").agent
+    flags = [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    assert agent == parse_run(["--data", "x", *flags], "chibit train")[0].agent
+    assert (agent.gpt.n_layer, agent.gpt.n_embd) == (1, 32)
+
+
 def test_a_recipe_still_asks_for_data(capsys):
     assert main(["train", "--recipe", "iql_tuned"]) == 2
     assert "Missing from chibit train: --data" in capsys.readouterr().err

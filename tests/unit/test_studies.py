@@ -205,6 +205,13 @@ def test_settings_of_a_study_that_would_reach_nothing_are_refused(monkeypatch, g
         study_configs("made_up")
 
 
+def test_settings_of_a_study_have_the_names_that_flags_have(monkeypatch):
+    settings = {"settings": {"dt": {"n_layer": 1}}, "language_settings": {"n_embd": 32}}
+    monkeypatch.setitem(STUDIES, "made_up", dataclasses.replace(MADE_UP, **settings))
+    shapes = [config.agent.gpt for config in study_configs("made_up", seeds=[0], arms=MADE_UP.arms[:2])]
+    assert {(shape.n_layer, shape.n_embd) for shape in shapes} == {(1, 128), (1, 32)}
+
+
 def test_a_study_may_know_of_published_data_that_it_does_not_have(monkeypatch):
     targets = {"hopper-medium-expert": (3600.0,)}
     monkeypatch.setitem(STUDIES, "made_up", dataclasses.replace(MADE_UP, target_returns=targets))

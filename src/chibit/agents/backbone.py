@@ -10,7 +10,10 @@ from torch import Tensor, nn
 from chibit.agents.base import Agent, AgentConfig, AgentState
 from chibit.agents.guard import StepGuard
 from chibit.core.optimizers import restore_optimizer
-from chibit.models.gpt import DROPOUTS, GPTConfig, GPTShape
+from chibit.models.gpt import DROPOUTS, SIZES, GPTConfig, GPTShape
+
+FOREIGN_SIZES = {"gpt2": 143.0, "clip": 64.0, "igpt": 128.0, "hf": 143.0}
+"""Parameters in the blocks of foreign initializers, in ChibiTs."""
 
 
 class BackboneConfig(AgentConfig):
@@ -24,6 +27,13 @@ class BackboneConfig(AgentConfig):
     def dropouts(self) -> dict[str, Any]:
         """The backbone's three dropout probabilities, by GPTConfig's names."""
         return dict.fromkeys(DROPOUTS, self.dropout)
+
+    @property
+    def backbone_size(self) -> float:
+        """Parameters in the backbone's blocks, in ChibiTs."""
+        name = self.initializer.partition(":")[0]
+        shape = SIZES.get(name.removeprefix("chibit_"), self.gpt)
+        return FOREIGN_SIZES.get(name, shape.relative_size)
 
     def gpt_config(self) -> GPTConfig | None:
         """Of a random backbone; None where the initializer brings its own shape and none was asked for."""

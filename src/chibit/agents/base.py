@@ -235,6 +235,10 @@ class Agent(ABC):
 
     label: ClassVar[str]
     """Name for people; that of the class unless given."""
+    takes_discrete: ClassVar[bool | None] = None
+    """Whether actions must be discrete, or must not; None takes either kind. `make_agent` sees to it."""
+    takes_pictures: ClassVar[bool] = True
+    """Whether observations may be pictures."""
     action_error_name: ClassVar[str] = "action_error"
     """What `action_error` is called in logs; reports compare those called action_error alone."""
 

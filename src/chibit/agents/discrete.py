@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +16,8 @@ from torch import Tensor, nn
 from chibit.agents.off_policy import BaselineConfig, Loss, OffPolicyAgent, Optimizers, adam
 from chibit.agents.reward_units import RewardUnits, is_the_papers
 from chibit.agents.rewards import RewardConfig
-from chibit.core.errors import InputError
 from chibit.core.fields import PICTURES, VECTORS, Count, Fraction, Positive, Widths
-from chibit.core.runtime import Runtime
-from chibit.data.dataset import DatasetSpec, TrajectoryDataset
+from chibit.data.dataset import TrajectoryDataset
 from chibit.data.samplers.transitions import TransitionBatch
 from chibit.losses.quantile import greedy_heads
 from chibit.losses.value import td_target
@@ -46,19 +44,18 @@ class DiscreteAgent(OffPolicyAgent):
 
     config: DiscreteConfig
 
-    def __init__(self, config: Any, spec: DatasetSpec, runtime: Runtime) -> None:
-        """Build networks and optimizers for a data set.
+    takes_discrete = True
+    action_error_name: ClassVar[str] = "action_mismatch"
 
-        Raises:
-            InputError: if its actions are continuous.
-        """
-        if spec.num_actions is None:
-            raise InputError(
-                f"agent {config.agent}: the actions of {spec.name} are continuous, expected discrete ones; "
-                "use bc, td3_bc, cql, brac_v, awr, iql or rebrac"
-            )
-        self.num_actions: int = spec.num_actions
-        super().__init__(config, spec, runtime)
+    @property
+    def num_actions(self) -> int:
+        """How many there are."""
+        assert self.spec.num_actions is not None
+        return self.spec.num_actions
+
+    def error_of(self, states: Tensor, actions: Tensor) -> float:
+        """Share of states in which the policy's action is not the data's."""
+        return (self.act(states) != actions).float().mean().item()
 
     def encoder(self) -> Encoder:
         """What turns observations into features: hidden layers for vectors, convolutions for images.
@@ -114,7 +111,6 @@ class ValueConfig(RewardConfig, DiscreteConfig):
 class ValueAgent(DiscreteAgent):
     """Acts greedily by the mean over the heads of one network that values every action."""
 
-    action_error_name: ClassVar[str] = "action_mismatch"
     config: ValueConfig
 
     def build(self) -> Optimizers:
@@ -152,7 +148,3 @@ class ValueAgent(DiscreteAgent):
     def acting_epsilon(self) -> float:
         """As configured, so that no game hangs."""
         return self.config.evaluation_epsilon
-
-    def error_of(self, states: Tensor, actions: Tensor) -> float:
-        """Share of states in which the greedy action is not the data's."""
-        return (self.act(states) != actions).float().mean().item()

@@ -34,6 +34,7 @@ class DiscreteBCConfig(CloningConfig, DiscreteConfig):
 class DiscreteBC(CloningAgent, DiscreteAgent, config=DiscreteBCConfig):
     """A network with one logit for each action."""
 
+    action_error_name = "action_error"
     config: DiscreteBCConfig
 
     def build(self) -> Optimizers:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from chibit.agents.base import PolicyStep
 from chibit.core.acting import are_moderate
-from chibit.core.errors import InputError
 from chibit.core.state_policies import MemorylessPolicy
 from chibit.data.dataset import DatasetSpec
 from chibit.data.normalizer import StateNormalizer
@@ -42,7 +41,7 @@ class MarkovPolicy(MemorylessPolicy):
         """
         super().__init__(spec.num_actions, epsilon)
         self._normalizer = StateNormalizer.from_spec(spec)
-        self.dtype = np.float64 if spec.state_offset else np.float32
+        self.dtype = spec.observation_dtype
         self._device = device
         self._actions = actions
 
@@ -103,24 +102,8 @@ class MarkovStep(RawStates):
 class ActionScaler:
     """Maps continuous actions onto [-1, 1], where the networks live, and back."""
 
-    def __init__(self, agent: str, spec: DatasetSpec, device: torch.device) -> None:
-        """Take the bounds of a data set.
-
-        Args:
-            agent: key of the agent, for messages.
-            spec: the data set's description.
-            device: where actions will be.
-
-        Raises:
-            InputError: if actions are discrete, or observations are pictures.
-        """
-        if spec.image_shape:
-            raise InputError(f"agent {agent}: the observations of {spec.name} are pictures; use --agent dt")
-        if spec.num_actions is not None:
-            raise InputError(
-                f"agent {agent}: the actions of {spec.name} are discrete, expected continuous ones; "
-                "use qr_dqn, rem, discrete_cql or discrete_bc"
-            )
+    def __init__(self, spec: DatasetSpec, device: torch.device) -> None:
+        """Take the bounds of a data set; actions will be on a device."""
         self._range = ActionRange(torch.tensor(spec.action_low), torch.tensor(spec.action_high)).to(device)
 
     def unit(self, actions: Tensor) -> Tensor:

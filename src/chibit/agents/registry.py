@@ -55,8 +55,8 @@ def make_agent(config: AgentConfig, spec: DatasetSpec, runtime: Runtime) -> Agen
         runtime: device and precision.
 
     Raises:
-        InputError: if the config's class is not the one registered under its key, the agent is unfinished, or
-            the config tells of larger networks than it has.
+        InputError: if the config's class is not the one registered under its key, the agent is unfinished,
+            takes other data, or the config tells of larger networks than it has.
     """
     entry = AGENTS.get(config.agent)
     if entry is None or not isinstance(config, entry.config):
@@ -68,6 +68,7 @@ def make_agent(config: AgentConfig, spec: DatasetSpec, runtime: Runtime) -> Agen
         raise InputError(
             f"agent {config.agent!r}: {entry.agent.__qualname__} does not define {', '.join(missing)}"
         )
+    _refuse_misfit(entry, spec)
     agent = entry.agent(config, spec, runtime)
     if found := misfit(config, agent.acting_modules().state_dict()):
         raise InputError(
@@ -75,6 +76,24 @@ def make_agent(config: AgentConfig, spec: DatasetSpec, runtime: Runtime) -> Agen
             "networks alone"
         )
     return agent
+
+
+def _refuse_misfit(entry: AgentEntry, spec: DatasetSpec) -> None:
+    """Refuse observations or actions that a method does not take, naming methods that take both."""
+
+    def takes_actions(agent: type[Agent]) -> bool:
+        return agent.takes_discrete in (None, spec.num_actions is not None)
+
+    def takes(agent: type[Agent]) -> bool:
+        return takes_actions(agent) and (agent.takes_pictures or not spec.image_shape)
+
+    if takes(entry.agent):
+        return
+    found = f"the observations of {spec.name} are pictures"
+    if not takes_actions(entry.agent):
+        found = f"the actions of {spec.name} are {'continuous' if spec.num_actions is None else 'discrete'}"
+    others = ", ".join(key for key, other in AGENTS.items() if takes(other.agent))
+    raise InputError(f"agent {entry.config.agent}: {found}; use {others}")
 
 
 def _not_defined(agent: type[Agent]) -> set[str]:

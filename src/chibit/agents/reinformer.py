@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -83,12 +82,27 @@ class MaxReturnModel(DecisionTransformerModel):
         return self.raw_returns(returns, timesteps[:, -1:])[:, 0]
 
 
+class MaxReturnPolicy(ReturnConditionedPolicy):
+    """Asks, at each step, for the return that the model predicts, and remembers what it asked for."""
+
+    _model: MaxReturnModel
+
+    def _ask(self, window: Window) -> np.ndarray:
+        inputs = (window.returns_to_go, window.states, window.actions, window.timesteps)
+        tensors = [torch.from_numpy(x).to(self._runtime.torch_device) for x in inputs]
+        with evaluating(self._model), torch.inference_mode(), self._runtime.autocast():
+            predicted = self._model.predict_return(*tensors, states_are_encoded=bool(self._spec.image_shape))
+        window.returns_to_go[:, -1] = predicted.cpu().numpy()
+        return super()._ask(window)
+
+
 class Reinformer(DecisionTransformer, config=ReinformerConfig):
     """Max-return sequence modeling: the return to ask for is predicted, by an expectile of the data's."""
 
     config: ReinformerConfig
     model: MaxReturnModel
     model_class: ClassVar[type[DecisionTransformerModel]] = MaxReturnModel
+    policy_class: ClassVar[type[ReturnConditionedPolicy]] = MaxReturnPolicy
 
     def _decode(self, tokens: Tensor, timesteps: Tensor) -> tuple[Tensor, ...]:
         actions, returns = self.model.decode_both(tokens, timesteps)
@@ -103,31 +117,6 @@ class Reinformer(DecisionTransformer, config=ReinformerConfig):
         """Those of Eq. 9, and 1 for the returns, as Zhuang et al. weigh them."""
         return super().weights() | {"return": 1.0}
 
-    def policy(self, target_returns: Sequence[float] | None) -> MaxReturnPolicy:
-        """Act with the current weights; a target return changes nothing."""
-        return MaxReturnPolicy(
-            self.model,
-            self.spec,
-            (0.0,),
-            context_length=self.config.context_length,
-            runtime=self.runtime,
-            reward_mode=self.config.reward_mode,
-        )
-
     def policy_step(self) -> PolicyStep:
         """None: what it asks for is a part of its history."""
         raise InputError("onnx: reinformer predicts what it asks for, step by step; only dt has a graph")
-
-
-class MaxReturnPolicy(ReturnConditionedPolicy):
-    """Asks, at each step, for the return that the model predicts, and remembers what it asked for."""
-
-    _model: MaxReturnModel
-
-    def _ask(self, window: Window) -> np.ndarray:
-        inputs = (window.returns_to_go, window.states, window.actions, window.timesteps)
-        tensors = [torch.from_numpy(x).to(self._runtime.torch_device) for x in inputs]
-        with evaluating(self._model), torch.inference_mode(), self._runtime.autocast():
-            predicted = self._model.predict_return(*tensors, states_are_encoded=bool(self._spec.image_shape))
-        window.returns_to_go[:, -1] = predicted.cpu().numpy()
-        return super()._ask(window)

@@ -1,4 +1,4 @@
-"""``chibit data``: collect, list, inspect."""
+"""``chibit data``: collect, convert, inspect, list."""
 
 from __future__ import annotations
 

@@ -74,17 +74,14 @@ class JudgeArguments(WithModules):
     """Fitted Q and importance sampling too; they mislead: off the logged behavior the first preferred
     policies that fall at once to all good ones, and the second gives the log's mean to any policy."""
 
+    @property
+    def config(self) -> JudgeConfig:
+        """How policies are judged."""
+        from chibit.judging.fitting import FitConfig
+        from chibit.judging.judge import JudgeConfig
 
-@dataclass(frozen=True, kw_only=True)
-class _Asked:
-    """What is asked for, of every run."""
-
-    config: JudgeConfig
-    target_returns: tuple[float, ...] = ()
-    data: str = ""
-    checkpoint: str = "last"
-    device: str = "auto"
-    other_estimates: bool = False
+        fit = FitConfig(seed=self.seed)
+        return JudgeConfig(fit=fit, horizon=self.horizon, discount=self.discount)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,29 +107,14 @@ class _Judged:
 
 def judge(argv: Sequence[str], prog: str) -> None:
     """``chibit judge``."""
-    arguments = parse(JudgeArguments, argv, prog)
-    from chibit.judging.fitting import FitConfig
-    from chibit.judging.judge import JudgeConfig
-
-    asked = _Asked(
-        config=JudgeConfig(
-            fit=FitConfig(seed=arguments.seed), horizon=arguments.horizon, discount=arguments.discount
-        ),
-        target_returns=arguments.target_returns,
-        data=arguments.data,
-        checkpoint=arguments.checkpoint,
-        device=arguments.device,
-        other_estimates=arguments.other_estimates,
-    )
-    _judge_all([path for given in arguments.runs for path in _runs_in(given)], asked)
+    asked = parse(JudgeArguments, argv, prog)
+    _judge_all([path for given in asked.runs for path in _runs_in(given)], asked)
 
 
 def judge_runs(paths: Sequence[Path], *, device: str = "auto", progress: bool = True) -> None:
     """Judge finished runs as the command does, at their own target returns; say why where that cannot be."""
-    from chibit.judging.judge import JudgeConfig
-
     try:
-        _judge_all(paths, _Asked(config=JudgeConfig(), device=device), progress=progress)
+        _judge_all(paths, JudgeArguments(runs=tuple(paths), device=device), progress=progress)
     except UserError as error:
         make_console().print(f"not judged: {error}", soft_wrap=True)
 
@@ -169,7 +151,7 @@ def _seconds_an_action(config: RunConfig[Any]) -> float:
     return a_step / (_TIMES_FORWARD * config.agent.batch_size)
 
 
-def _judge_all(paths: Sequence[Path], asked: _Asked, *, progress: bool = True) -> None:
+def _judge_all(paths: Sequence[Path], asked: JudgeArguments, *, progress: bool = True) -> None:
     """Judge every run that can be; those that cannot are named, and raise at the end."""
     from chibit.judging.judge import Judge
 
@@ -211,7 +193,7 @@ def _runs_in(folder: Path) -> list[Path]:
     return finished or [folder]
 
 
-def _try_all(paths: Sequence[Path], asked: _Asked) -> tuple[list[_Run], list[UserError]]:
+def _try_all(paths: Sequence[Path], asked: JudgeArguments) -> tuple[list[_Run], list[UserError]]:
     """Load one run after the other, so that what cannot be loaded is known before anything is judged."""
     from chibit.judging.estimators import check_actions
 
@@ -231,7 +213,7 @@ def _try_all(paths: Sequence[Path], asked: _Asked) -> tuple[list[_Run], list[Use
     return runs, failed
 
 
-def _try_loading(path: Path, asked: _Asked) -> _Run:
+def _try_loading(path: Path, asked: JudgeArguments) -> _Run:
     from chibit.training.loading import load_run
 
     loaded = load_run(path, asked.checkpoint, device=asked.device)
@@ -249,7 +231,7 @@ class _Log:
     """Whether the runs learned from it, and not from another."""
 
 
-def _logs(runs: Sequence[_Run], asked: _Asked, progress: bool) -> tuple[list[_Log], list[UserError]]:
+def _logs(runs: Sequence[_Run], asked: JudgeArguments, progress: bool) -> tuple[list[_Log], list[UserError]]:
     """Policies of one log are compared with each other, by one judge; and why some logs cannot be opened."""
     from chibit.judging.judge import rough_seconds
 
@@ -295,7 +277,7 @@ def _open(run: _Run, data: str) -> tuple[TrajectoryDataset, TrajectoryDataset | 
     return *(opened if run.config == whole else open_data(whole)), True
 
 
-def _targets(run: _Run, asked: _Asked) -> Sequence[float | None]:
+def _targets(run: _Run, asked: JudgeArguments) -> Sequence[float | None]:
     return run.config.targets(run.spec, asked.target_returns) or (None,)
 
 
@@ -309,7 +291,7 @@ def _names(paths: Sequence[Path]) -> dict[Path, str]:
     return {path: "/".join(whole[-depths[path] :]) for path, whole in parts.items()}
 
 
-def _judge_run(judge_: Judge, run: _Run, log: _Log, called: str, asked: _Asked) -> list[_Judged]:
+def _judge_run(judge_: Judge, run: _Run, log: _Log, called: str, asked: JudgeArguments) -> list[_Judged]:
     """Judge a run's policies, and write it down in its folder where that can be, if the log is its own."""
     from chibit.training.loading import load_run
 

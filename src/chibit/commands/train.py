@@ -1,4 +1,4 @@
-"""``chibit train`` and ``chibit pretrain``."""
+"""``chibit train``, and what it shares with ``chibit pretrain``."""
 
 from __future__ import annotations
 

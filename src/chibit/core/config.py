@@ -149,20 +149,24 @@ def as_field(kind: Any, value: Any, name: str) -> Any:
     return _convert(kind, value, name)
 
 
-def settings_of(config: Any) -> dict[str, str]:
-    """Names that `with_settings` takes, each with the nested config it belongs to, or nothing."""
+def settings_of(kind: Any) -> dict[str, str]:
+    """Names that `with_settings` takes for a class, each with the nested config it belongs to, or nothing."""
     names: dict[str, str] = {}
-    for field in dataclasses.fields(config):
-        kind: Any = type(config)
-        is_flat = _on_disk(kind, field.name)[1]
-        nested = dataclasses.fields(getattr(config, field.name)) if is_flat else ()
+    for field in dataclasses.fields(kind):
+        nested = _nested_fields(kind, field.name)
         names |= {field.name: "", **{inner.name: field.name for inner in nested}}
     return names
 
 
+def _nested_fields(kind: Any, name: str) -> tuple[dataclasses.Field[Any], ...]:
+    """The fields of a nested config that flags and files have beside its holder's own; none of others."""
+    is_flat = _on_disk(kind, name)[1]
+    return dataclasses.fields(typing.get_args(_hints(kind)[name])[0]) if is_flat else ()
+
+
 def with_settings(config: T, settings: Mapping[str, Any]) -> T:
     """A config with other values of some of `settings_of` it; raises as its class does."""
-    names = settings_of(config)
+    names = settings_of(type(config))
     own = {name: value for name, value in settings.items() if not names[name]}
     for holder in {names[name] for name in settings} - {""}:
         inner = {name: value for name, value in settings.items() if names[name] == holder}
@@ -361,10 +365,8 @@ def _by_name(kind: Any, value: dict[Any, Any], fields: Mapping[str, Any], where:
     """Values of fields by the names that they have now."""
     places: dict[str, tuple[str, str]] = {}  # what a file may call it, to the field and one nested in it
     for name in fields:
-        was, is_flat = _on_disk(kind, name)
-        inner = typing.get_args(_hints(kind)[name])[0] if is_flat else None
-        places |= {nested.name: (name, nested.name) for nested in dataclasses.fields(inner)} if inner else {}
-        places |= {was.name: (name, ""), name: (name, "")}
+        places |= {nested.name: (name, nested.name) for nested in _nested_fields(kind, name)}
+        places |= {_on_disk(kind, name)[0].name: (name, ""), name: (name, "")}
     found: dict[str, Any] = {}
     parts: dict[str, dict[str, Any]] = {}
     for key, item in value.items():

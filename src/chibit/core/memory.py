@@ -13,10 +13,6 @@ from chibit.core.errors import DamagedFileError, ResourceError
 from chibit.core.files import check_regular, read_regular
 from chibit.core.platform import kernel_table, limit_data, memory_limits, total_memory
 
-_QUERY_BLOCK = 256
-"""Queries of a long sequence are handled so many at a time, without the keys that none of them sees."""
-_BYTES_A_BLOCK = 100_000
-"""What Python takes for the objects of a block, whatever its width."""
 _TORCH_SAYS = ("can't allocate memory", "not enough memory", "out of memory")
 
 
@@ -44,38 +40,8 @@ def check_fits(num_bytes: int, what: str, remedy: str, budget: int | None = None
         raise ResourceError(f"{what} takes {shown} GB, more than {there} ({most / 1e9:.1f} GB); {remedy}")
 
 
-def transformer_bytes(
-    *,
-    layers: int,
-    width: int,
-    inner: int,
-    heads: int,
-    table_rows: int,
-    batches: Sequence[tuple[int, int]],
-    trained: bool = True,
-) -> int:
-    """What training a causal transformer takes, from below: weights, and activations kept for backward.
-
-    Args:
-        layers: blocks.
-        width: of the residual stream.
-        inner: width of the MLPs' hidden layers.
-        heads: attention heads.
-        table_rows: rows of tables of this width.
-        batches: sequences and their tokens in each batch of a step; attention takes the square of the latter.
-        trained: whether the blocks have gradients and two moments each, or are frozen.
-    """
-    blocks = layers * (4 * width**2 + 2 * width * inner)
-    weights = 4 * (blocks * (4 if trained else 1) + 4 * table_rows * width)
-    activations = 0
-    for rows, tokens in batches:
-        pairs = tokens**2 if tokens <= _QUERY_BLOCK else tokens * (tokens + _QUERY_BLOCK) // 2
-        activations += 4 * layers * rows * (tokens * (7 * width + 2 * inner) + 2 * heads * pairs)
-    return weights + activations + layers * _BYTES_A_BLOCK
-
-
 def perceptron_bytes(*, inputs: int, hidden_sizes: Sequence[int], outputs: int, rows: int) -> int:
-    """The same of a multi-layer perceptron."""
+    """What training a multi-layer perceptron takes, from below: weights, and activations of a batch."""
     widths = (inputs, *hidden_sizes, outputs)
     weights = sum(before * after for before, after in itertools.pairwise(widths))
     return 16 * weights + 4 * rows * sum(widths)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from chibit.core.errors import InputError
+from chibit.core.memory import memory_budget
 from chibit.core.platform import total_memory
 
 Precision = Literal["fp32", "tf32", "bf16"]
@@ -134,7 +135,7 @@ def _keep_freed_memory() -> None:
 def free_memory(device: torch.device) -> int:
     """Bytes that work may take: what is free on a CUDA device, else half of the machine's."""
     if device.type != "cuda":
-        return total_memory() // 2
+        return memory_budget()
     # What earlier work of this process has let go of is torch's, and not free for the driver.
     kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return torch.cuda.mem_get_info(device)[0] + kept

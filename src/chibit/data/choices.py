@@ -49,7 +49,7 @@ def choices(dataset: TrajectoryDataset, *, has_targets: bool = True) -> tuple[Ch
     )
 
 
-def table_lines(rows: Iterable[Choice], width: int = WIDTH) -> list[str]:
+def table_lines(rows: Iterable[Choice]) -> list[str]:
     """The table as lines of text, for a terminal or a log."""
     found = list(rows)
     indent = 2 + max(len(row.what) for row in found) + 2
@@ -58,7 +58,7 @@ def table_lines(rows: Iterable[Choice], width: int = WIDTH) -> list[str]:
         for row in found
         for line in textwrap.wrap(
             row.text,
-            width,
+            WIDTH,
             initial_indent=f"  {row.what}".ljust(indent),
             subsequent_indent=" " * indent,
             break_on_hyphens=False,

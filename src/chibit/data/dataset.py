@@ -322,7 +322,7 @@ class TrajectoryDataset:
             spec.state_offset or 0.0
         )
         if final is not None:
-            final = final.astype(np.float64 if spec.state_offset else np.float32)
+            final = final.astype(spec.observation_dtype)
         return replace(self, spec=spec, records=records, final_observations=final)
 
     def delay_rewards(self) -> TrajectoryDataset:

@@ -128,11 +128,7 @@ def given_dataset(data: TrajectoryDataset | str | Path, what: str) -> Trajectory
 
 def _open(name_or_path: str | Path, source: Found, places: Places, reading: Reading) -> TrajectoryDataset:
     if source.format is None:
-        if reading.columns or reading.episode_length is not None or reading.continuous_actions:
-            raise InputError(
-                f"{source.path}: a store has columns, episodes and actions already; leave --columns, "
-                "--episode-length and --continuous-actions out"
-            )
+        reading.refuse_said(f"{source.path}: a store has")
         return _known_here(open_store(source.path, verify="hash"))
     reading = complete(reading, source)
     folder = places.home / "stores" / f"{_readable(name_or_path)}-{_source_hash(source, reading)}"

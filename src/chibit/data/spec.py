@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated
 
+import numpy as np
 from annotated_types import Interval, MinLen
 
 from chibit.core.config import Checked
@@ -135,6 +136,11 @@ class DatasetSpec(Checked):
     def observation_shape(self) -> tuple[int, ...]:
         """Shape of one observation."""
         return self.image_shape or (self.state_dim,)
+
+    @property
+    def observation_dtype(self) -> type[np.floating]:
+        """In which observations are told apart: double precision where an offset is taken off them."""
+        return np.float64 if self.state_offset else np.float32
 
     def require_fits(self, other: DatasetSpec, where: str) -> None:
         """Refuse data whose observations or actions are not as large as those of others, or in another order.

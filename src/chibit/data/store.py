@@ -399,7 +399,7 @@ def _check_layout(dataset: TrajectoryDataset) -> None:
         expected[FINAL] = (
             dataset.final_observations,
             (num_episodes, spec.state_dim),
-            np.float64 if spec.state_offset else np.float32,
+            spec.observation_dtype,
         )
     if dataset.frames is not None or spec.image_shape:
         frames = np.empty(0) if dataset.frames is None else dataset.frames

@@ -103,22 +103,10 @@ def early_middle_last(num_layers: int) -> list[int]:
     return sorted({0, num_layers // 2, num_layers - 1})
 
 
-def save_attention(
-    maps: AttentionMaps, folder: Path, *, name: str = "attention", title: str = ""
-) -> list[Path]:
-    """Write the arrays as `<name>.npz` and the figure as `<name>.png`.
-
-    Args:
-        maps: what `attention_maps` gave.
-        folder: created if absent; a run's `attention` folder.
-        name: stem of the files.
-        title: heading of the figure.
-
-    Returns:
-        Both paths.
-    """
+def save_attention(maps: AttentionMaps, folder: Path) -> list[Path]:
+    """Write the arrays and the figure into a folder, which is created if absent; gives both paths."""
     make_folder(folder)
-    arrays, figure = folder / f"{name}.npz", folder / f"{name}.png"
+    arrays, figure = folder / "attention.npz", folder / "attention.png"
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer,
@@ -131,7 +119,7 @@ def save_attention(
         rows=maps.rows,
     )
     write_atomic(arrays, buffer.getvalue())
-    write_atomic(figure, _draw(maps, title))
+    write_atomic(figure, _draw(maps))
     return [arrays, figure]
 
 
@@ -140,7 +128,7 @@ def _sharpen(weights: Tensor, temperature: float) -> Tensor:
     return (weights.log() / temperature).softmax(dim=-1)
 
 
-def _draw(maps: AttentionMaps, title: str) -> bytes:
+def _draw(maps: AttentionMaps) -> bytes:
     from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
 
@@ -161,7 +149,7 @@ def _draw(maps: AttentionMaps, title: str) -> bytes:
     bar.set_ticks([0.0, 0.01, 0.05, 0.1, 0.2, 0.5])
     bar.set_label(f"attention weight at temperature {maps.temperature:g}, mean over heads")
     what = f"{len(maps.rows)} windows; in each step: R return-to-go, s state, a action"
-    figure.suptitle(f"{title}\n{what}" if title else what, y=1.02, va="bottom")
+    figure.suptitle(what, y=1.02, va="bottom")
     buffer = io.BytesIO()
     # The layout does not count the outer rows of labels; "tight" does.
     figure.savefig(buffer, format="png", bbox_inches="tight", pad_inches=0.15)

@@ -147,8 +147,7 @@ def evaluate(
         with _open_pool(policy, Kind(take_env(env), d4rl_physics, max_episode_steps)) as pool:
             played = Played(pool, target_returns, num_episodes, seed, score_reference)
             return evaluate_all(policy, [played], progress)[0]
-    given = (environments.env_id, environments.d4rl_physics, environments.max_episode_steps)
-    asked = (env, d4rl_physics, max_episode_steps)
+    given, asked = tuple(environments.kind), (env, d4rl_physics, max_episode_steps)
     if given != asked:
         raise InputError(
             f"environments are {given}, the evaluation is in {asked}; pass a pool of the same kind"

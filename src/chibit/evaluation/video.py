@@ -31,6 +31,7 @@ from chibit.evaluation.rollout import rollout
 _PROBE = "import mujoco; mujoco.Renderer(mujoco.MjModel.from_xml_string('<mujoco/>'), 16, 16).render()"
 _PROBE_SECONDS = 30.0
 _MAX_FPS = 25.0
+_SIZE = 240  # width and height of MuJoCo's pictures; a multiple of 16, which encoders want
 _LINE_HEIGHT, _LETTER_WIDTH = 16, 7  # pixels of a caption
 
 
@@ -74,7 +75,6 @@ def record_video(
     seed: int = 0,
     d4rl_physics: bool = False,
     max_seconds: float = 8.0,
-    size: int = 240,
 ) -> Video:
     """Film one episode, or its beginning, at the speed of real time.
 
@@ -85,21 +85,18 @@ def record_video(
         seed: seed of the environment.
         d4rl_physics: contact margins as before MuJoCo 3.5.
         max_seconds: longest video, in seconds of the environment's time.
-        size: width and height of a MuJoCo picture in pixels, a multiple of 16.
 
     Raises:
         InputError: for a number out of range, or a missing package.
         ResourceError: where nothing draws, or a picture cannot be drawn or written; there is no file then.
     """
-    if size < 16 or size % 16 or not max_seconds > 0:
-        raise InputError(
-            f"video: size {size}, {max_seconds} seconds; expected a multiple of 16, and more than 0 seconds"
-        )
+    if not max_seconds > 0:
+        raise InputError(f"video: {max_seconds} seconds, expected more than 0")
     require_renderer(env_id)
     _use_working_backend()
     make_folder(path.parent)
     with replacing(path) as temporary:
-        filmed = _Filmed(env_id, temporary, d4rl_physics=d4rl_physics, max_seconds=max_seconds, size=size)
+        filmed = _Filmed(env_id, temporary, d4rl_physics=d4rl_physics, max_seconds=max_seconds)
         try:
             (episode,) = rollout(policy, [filmed], [seed])
             filmed.finish()
@@ -111,7 +108,7 @@ def record_video(
 class _Filmed(gym.Wrapper):
     """Writes a picture of every n-th state to a video, n such that at most 25 pictures make a second."""
 
-    def __init__(self, env_id: str, path: Path, *, d4rl_physics: bool, max_seconds: float, size: int) -> None:
+    def __init__(self, env_id: str, path: Path, *, d4rl_physics: bool, max_seconds: float) -> None:
         steps_per_second = _steps_per_second(env_id)
         super().__init__(
             make_env(
@@ -129,7 +126,7 @@ class _Filmed(gym.Wrapper):
         self._caption: str | None = None
         self.frames = 0
         if find_environment(env_id).renderer == "mujoco":
-            _draw_quickly(self.env.unwrapped, size)
+            _draw_quickly(self.env.unwrapped)
 
     def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
         result = self.env.reset(**options)
@@ -205,7 +202,7 @@ def _shortest(env_id: str, steps: float) -> int:
     return max(1, min(int(steps), limit or int(steps)))
 
 
-def _draw_quickly(env: Any, size: int) -> None:
+def _draw_quickly(env: Any) -> None:
     """Small pictures without shadows and reflections: a sixth of the time where the processor draws them.
 
     From the model's own camera that follows the body; Gymnasium from 1.4 on draws from one that stays.
@@ -215,7 +212,7 @@ def _draw_quickly(env: Any, size: int) -> None:
     track = mujoco.mj_name2id(env.model, mujoco.mjtObj.mjOBJ_CAMERA, "track")
     if track >= 0:
         env.mujoco_renderer.camera_id = track
-    env.mujoco_renderer.width = env.mujoco_renderer.height = size
+    env.mujoco_renderer.width = env.mujoco_renderer.height = _SIZE
     env.model.light_castshadow[:] = 0
     env.model.mat_reflectance[:] = 0
 

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from chibit.core.state_policies import MemorylessPolicy
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
 from chibit.judging.networks import BATCH_SIZE, Members, count_nothing, minimize, suited_steps
 from chibit.judging.steps import Scales, Steps, code_actions
@@ -144,19 +145,13 @@ class Clone(nn.Module):
         return torch.from_numpy(self.scales.states(observations)).split(_BLOCK_ROWS)
 
 
-class ClonePolicy:
+class ClonePolicy(MemorylessPolicy):
     """Plays a clone."""
 
     def __init__(self, clone: Clone) -> None:
         """Of a fitted clone."""
+        super().__init__(clone.spec.num_actions, epsilon=0.0)
         self._clone = clone
 
-    def reset(self, num_envs: int) -> None:
-        """Nothing is remembered."""
-
-    def act(self, observations: np.ndarray) -> np.ndarray:
-        """As `Clone.choose`."""
+    def _choose(self, observations: np.ndarray) -> np.ndarray:
         return self._clone.choose(observations)
-
-    def observe(self, rewards: np.ndarray, dones: np.ndarray, actions: np.ndarray | None = None) -> None:
-        """Nothing is remembered."""

@@ -192,10 +192,9 @@ class World(nn.Module):
         states, live = self.scales.states(starts), np.ones(number, bool)
         returns, values, lengths = np.zeros(number), np.zeros(number), np.zeros(number, np.int64)
         disagreement, clipped, weight = 0.0, 0, 1.0
-        dtype = np.float64 if any(self.spec.state_offset) else np.float32  # as in the log
         policy.reset(number)
         for _ in range(horizon):
-            seen = self.scales.raw_states(states).astype(dtype)
+            seen = self.scales.raw_states(states).astype(self.spec.observation_dtype)
             actions = self._coded(policy.act(seen), live, int(lengths.max()))
             inputs = np.concatenate([states, self.scales.actions(actions)], axis=1)
             predicted = self.dynamics.on_all(torch.from_numpy(inputs)).numpy()

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from chibit.core.config import Checked
 from chibit.core.errors import InputError
 from chibit.core.fields import Group, Needs, Positive, Since, Was
+from chibit.models.backbone import Backbone
 from chibit.models.projections import ActionRange, Projections, make_action_head, make_projection
 
 TimestepPosition = Literal["before_norm", "after_norm"]
@@ -149,7 +150,7 @@ class DecisionTransformerModel(nn.Module):
     def __init__(
         self,
         config: DecisionTransformerModelConfig,
-        backbone: nn.Module,
+        backbone: Backbone,
         *,
         state_dim: int,
         act_dim: int,
@@ -180,7 +181,7 @@ class DecisionTransformerModel(nn.Module):
         self.register_buffer("return_scale", scale, persistent=False)
         self.register_buffer("return_baseline", torch.tensor(baseline), persistent=False)
         self.num_actions = num_actions
-        width = cast(int, backbone.width)
+        width = backbone.width
         self.tokens_per_step = 3 if config.return_tokens else 2
         self.embed_return = make_projection(config.projections, 1, width) if config.return_tokens else None
         self.embed_state = state_encoder or make_projection(config.projections, state_dim, width)

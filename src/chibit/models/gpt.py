@@ -13,6 +13,7 @@ hold it to.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -24,9 +25,14 @@ from torch import Tensor, nn
 from chibit.core.config import Checked
 from chibit.core.errors import InputError
 from chibit.core.fields import BelowOne, Count, Layers
+from chibit.models.backbone import Backbone
 from chibit.models.dropout import dropout, is_counted, is_stacked
 
 _HAS_ONEDNN = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
+_QUERY_BLOCK = 256
+"""Queries of a long sequence are handled so many at a time, without the keys that none of them sees."""
+_BYTES_A_BLOCK = 100_000
+"""What Python takes for the objects of a block, whatever its width."""
 Activation = Literal["relu", "gelu", "gelu_new", "quick_gelu"]
 Norm = Literal["layernorm", "rms"]
 
@@ -59,6 +65,30 @@ class GPTShape(Checked):
     def inner_width(self) -> int:
         """Width of the MLP's hidden layer."""
         return 4 * self.n_embd if self.n_inner is None else self.n_inner
+
+    @property
+    def relative_size(self) -> float:
+        """Parameters in the blocks, in ChibiTs: 594,816."""
+        return self.n_layer * self.n_embd**2 / (3 * 128**2)
+
+    def num_bytes(self, *, table_rows: int, batches: Sequence[tuple[int, int]], trained: bool = True) -> int:
+        """What training takes, from below: weights, and activations kept for backward.
+
+        Args:
+            table_rows: rows of tables of this width.
+            batches: sequences and their tokens in each batch of a step; attention takes the square of the
+                latter.
+            trained: whether the blocks have gradients and two moments each, or are frozen.
+        """
+        width, inner = self.n_embd, self.inner_width
+        blocks = self.n_layer * (4 * width**2 + 2 * width * inner)
+        weights = 4 * (blocks * (4 if trained else 1) + 4 * table_rows * width)
+        activations = 0
+        for rows, tokens in batches:
+            pairs = tokens**2 if tokens <= _QUERY_BLOCK else tokens * (tokens + _QUERY_BLOCK) // 2
+            each = tokens * (7 * width + 2 * inner) + 2 * self.n_head * pairs
+            activations += 4 * self.n_layer * rows * each
+        return weights + activations + self.n_layer * _BYTES_A_BLOCK
 
     @property
     def shape(self) -> GPTShape:
@@ -234,8 +264,8 @@ class Block(nn.Module):
         return x + dropout(mixed, p, training=self.training), weights
 
 
-class GPT(nn.Module):
-    """A stack of blocks and a final norm: a Backbone. It holds no token and no position table.
+class GPT(Backbone):
+    """A stack of blocks and a final norm. It holds no token and no position table.
 
     The default size has 594,816 parameters in its blocks and 256 in the final norm.
     """
@@ -243,7 +273,7 @@ class GPT(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         """Build a backbone with GPT-2's initialization, drawn from torch's global generator."""
         super().__init__()
-        self.config = config
+        self.config, self.width = config, config.n_embd
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.norm = _make_norm(config)
         self.reset_parameters()
@@ -256,9 +286,9 @@ class GPT(nn.Module):
                 module.config = self.config
 
     @property
-    def width(self) -> int:
-        """Width D of the embeddings it takes and of the hidden states it returns."""
-        return self.config.n_embd
+    def layers(self) -> nn.Module:
+        """Its blocks, without the final norm."""
+        return self.blocks
 
     def reset_parameters(self) -> None:
         """Draw weights from N(0, 0.02); that over sqrt(2 n_layer) where they write to the residual stream."""
@@ -280,20 +310,7 @@ class GPT(nn.Module):
         positions: slice | None = None,
         return_attentions: bool = False,
     ) -> Tensor | tuple[Tensor, tuple[Tensor, ...]]:
-        """Map input embeddings to normalized hidden states.
-
-        Args:
-            embeddings: (B, T, D).
-            attention_mask: (B, T) bool, True for real tokens; None if all are real, or if padding is on the
-                right and its outputs are not used (no real token can see it).
-            positions: compute the last layer's queries, projection and MLP for these tokens only. The result
-                is that of the full computation at these tokens; None is all of them.
-            return_attentions: also return the attention weights of each layer, before dropout.
-
-        Returns:
-            (B, T', D) hidden states; with `return_attentions` also a tuple of (B, H, T, T) weights, one per
-            layer, of which the last has only the T' rows of `positions`.
-        """
+        """See `Backbone`; queries, projection and MLP of the last layer are those at `positions` alone."""
         tokens = embeddings.shape[1]
         allowed = torch.ones(tokens, tokens, dtype=torch.bool, device=embeddings.device).tril()  # (T, T)
         if attention_mask is not None:

@@ -27,6 +27,7 @@ from chibit.core.fields import MAX_LAYERS
 from chibit.core.files import user_path
 from chibit.core.memory import check_fits
 from chibit.core.runtime import evaluating
+from chibit.models.backbone import Backbone
 from chibit.models.hub import model_folder, read_config, require_safe_weights
 from chibit.models.own_backbone import looks_ahead
 from chibit.models.vocabulary_loss import vocabulary_loss
@@ -37,12 +38,11 @@ PreTrainedModel = Any
 """A model of `transformers`, whose own annotations are too loose to check against."""
 
 
-class HuggingFaceBackbone(nn.Module):
+class HuggingFaceBackbone(Backbone):
     """The body of a causal language model; position ids run from 0 at the first real token.
 
     Attributes:
         body: the model without its head and without its table of word embeddings.
-        width: D of the embeddings it takes and of the hidden states it returns.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -77,9 +77,7 @@ class HuggingFaceBackbone(nn.Module):
         self._require_causal(name)
 
     def set_dropout(self, *, attn_dropout: float, resid_dropout: float, embd_dropout: float) -> None:
-        """Change the dropout probabilities in place, as far as the architecture has a place for each.
-
-        Architectures keep them as layers, or as numbers of their modules; both are set.
+        """See `Backbone`. Architectures keep them as layers, or as numbers; both are set.
 
         Args:
             attn_dropout: of attention weights, where that is a number.
@@ -97,6 +95,10 @@ class HuggingFaceBackbone(nn.Module):
                     setattr(module, name, attn_dropout if is_attention else resid_dropout)
                     is_dropped |= not is_attention
         self._embedding_dropout = 0.0 if is_dropped else embd_dropout
+
+    def save_config(self, folder: Path) -> None:
+        """The configuration, as the library saves it."""
+        self.body.config.save_pretrained(folder)
 
     def _require_causal(self, name: str) -> None:
         """Change the last token of a sequence and see whether an earlier output moves."""
@@ -132,22 +134,7 @@ class HuggingFaceBackbone(nn.Module):
         positions: slice | None = None,
         return_attentions: bool = False,
     ) -> Tensor | tuple[Tensor, tuple[Tensor, ...]]:
-        """Map input embeddings to normalized hidden states.
-
-        Args:
-            embeddings: (B, T, D).
-            attention_mask: (B, T) bool, True for real tokens; None if all are real, or padding is on the
-                right.
-            positions: return the outputs of these tokens only.
-            return_attentions: also return the attention weights of each layer.
-
-        Returns:
-            (B, T', D) hidden states; with `return_attentions` also a tuple of (B, H, T, T) weights, one per
-            layer, of which the last has only the T' rows of `positions`.
-
-        Raises:
-            InputError: if T exceeds the model's table of positions.
-        """
+        """See `Backbone`."""
         tokens = embeddings.shape[1]
         if self.max_tokens is not None and tokens > self.max_tokens:
             raise InputError(

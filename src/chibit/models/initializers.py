@@ -30,11 +30,11 @@ from chibit.core.errors import InputError
 from chibit.core.files import nearest, user_path
 from chibit.core.home import language_model_folder
 from chibit.core.plugins import AddressedRegistry, is_address
+from chibit.models.backbone import Backbone
 from chibit.models.conversion import Family, load_converted
 from chibit.models.gpt import DROPOUTS, GPT, GPTConfig, GPTShape, Norm
 from chibit.models.hub import model_folder
 from chibit.models.huggingface import (
-    HuggingFaceBackbone,
     HuggingFaceLanguageModel,
     build_huggingface,
     load_huggingface,
@@ -74,8 +74,7 @@ _MATCHED = "random_matched:"
 class Pretrained:
     """Weights to start from. No tensor is shared with another call's, nor with a file."""
 
-    backbone: nn.Module
-    """A GPT, a HuggingFaceBackbone or an OwnBackbone."""
+    backbone: Backbone
     token_embeddings: Tensor | None
     """(V, D) as loaded, for the centers of the similarity loss; None where there are none."""
     position_embeddings: Tensor | None
@@ -147,17 +146,18 @@ def load_initializer(
             loaded = Weights(GPT(gpt_config or GPTConfig()))
         else:
             loaded = _transferred(_load(spec, image_gpt_norm), transfer, spec)
+    backbone = cast(Backbone, loaded.backbone)
     if gpt_config is not None:
-        _apply_config(loaded, gpt_config, spec)
+        _apply_config(loaded, backbone, gpt_config, spec)
     tables = {"tokens": loaded.tokens, "positions": loaded.positions}
     tensors = {name: table for name, table in tables.items() if table is not None}
     return Pretrained(
-        backbone=loaded.backbone,
+        backbone=backbone,
         token_embeddings=loaded.tokens,
         position_embeddings=loaded.positions,
         language_model=loaded.language_model,
         name=spec if transfer == "whole" else f"{spec} {transfer}",
-        hash=_hash(loaded.backbone.state_dict() | tensors),
+        hash=_hash(backbone.state_dict() | tensors),
     )
 
 
@@ -166,7 +166,7 @@ class Weights:
     """What an initializer gives."""
 
     backbone: nn.Module
-    """A GPT or a HuggingFaceBackbone; another module is made an `OwnBackbone`."""
+    """A `Backbone`; another module is made an `OwnBackbone`."""
     tokens: Tensor | None = None
     """(V, D) word embeddings, for the similarity loss."""
     positions: Tensor | None = None
@@ -236,8 +236,8 @@ def _load(spec: str, image_gpt_norm: Norm) -> Weights:
         return Weights(make_backbone(rest))
     if own := _own(spec):
         made = INITIALIZERS[own[0]](own[1])
-        is_known = isinstance(made.backbone, GPT | HuggingFaceBackbone | OwnBackbone)
-        return made if is_known else replace(made, backbone=OwnBackbone(made.backbone))
+        is_one = isinstance(made.backbone, Backbone)
+        return made if is_one else replace(made, backbone=OwnBackbone(made.backbone))
     if kind == "random_matched":
         source = _load(rest or "chibit", image_gpt_norm)
         return _redrawn(
@@ -368,11 +368,10 @@ def _redrawn(loaded: Weights, draw: Callable[[Tensor], Tensor]) -> Weights:
     )
 
 
-def _apply_config(loaded: Weights, config: GPTConfig, spec: str) -> None:
+def _apply_config(loaded: Weights, backbone: Backbone, config: GPTConfig, spec: str) -> None:
     """Hold a shape against the weights', and put its dropouts in."""
-    backbone = loaded.backbone
     is_own = isinstance(backbone, GPT)
-    shape = backbone.config if isinstance(backbone, GPT) else GPTShape(n_embd=cast(int, backbone.width))
+    shape = backbone.config if isinstance(backbone, GPT) else GPTShape(n_embd=backbone.width)
     for name in vars(GPTShape()):
         field = "inner_width" if name == "n_inner" else name
         given, there = getattr(config, field), getattr(shape, field)

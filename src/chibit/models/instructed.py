@@ -10,10 +10,12 @@ numbers in a state · F features of a text.
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from chibit.models.backbone import Backbone
 
 SYMBOLS = (11, 6, 4)
 """Kinds of objects, colors and states of a cell in MiniGrid; larger numbers are taken for the last."""
@@ -147,7 +149,7 @@ class InstructedModel(nn.Module):
 
     def __init__(
         self,
-        backbone: nn.Module,
+        backbone: Backbone,
         reader: nn.Module,
         *,
         grid_columns: slice,
@@ -168,7 +170,7 @@ class InstructedModel(nn.Module):
             max_timesteps: rows of the table of timesteps.
         """
         super().__init__()
-        width = cast(int, backbone.width)
+        width = backbone.width
         self.backbone, self.reader = backbone, reader
         self._grid, self._num_cells = grid_columns, num_cells
         self.look = SoftLook(num_cells, state_dim - (grid_columns.stop - grid_columns.start), width)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from chibit.core.errors import InputError, first_line
+from chibit.models.backbone import Backbone
 
 PREFIX = "own:"
 """Of their names among initializers."""
@@ -26,7 +27,7 @@ def looks_ahead(before: Tensor, after: Tensor) -> bool:
     return not torch.allclose(before[:, :-1], after[:, :-1], atol=_TOLERANCE * size)
 
 
-class OwnBackbone(nn.Module):
+class OwnBackbone(Backbone):
     """A user's module with the forward that the trajectory model calls."""
 
     def __init__(self, body: nn.Module) -> None:
@@ -51,7 +52,7 @@ class OwnBackbone(nn.Module):
         positions: slice | None = None,
         return_attentions: bool = False,
     ) -> Tensor:
-        """Map (B, T, D) to (B, T', D) as `GPT.forward`; padding goes to the right, where no token sees it."""
+        """See `Backbone`; padding goes to the right, where no token sees it."""
         if return_attentions:
             raise InputError(f"{type(self.body).__name__}: gives no attention weights to draw")
         if attention_mask is None:

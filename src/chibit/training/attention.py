@@ -9,13 +9,13 @@ import numpy as np
 from chibit.core.errors import InputError
 from chibit.core.memory import check_fits
 from chibit.data.dataset import TrajectoryDataset
-from chibit.evaluation.attention import attention_maps, save_attention
+from chibit.evaluation.attention import PAPER_TEMPERATURE, attention_maps, save_attention
 from chibit.training.loading import LoadedRun
 from chibit.training.run_data import open_again, open_given
 
 
 def draw_attention(
-    loaded: LoadedRun, data: str = "", *, num_windows: int = 64, temperature: float = 0.1
+    loaded: LoadedRun, data: str = "", *, num_windows: int = 64, temperature: float = PAPER_TEMPERATURE
 ) -> list[Path]:
     """Write the maps of early, middle and last layer, as arrays and a figure.
 

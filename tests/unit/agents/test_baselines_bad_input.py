@@ -1,6 +1,7 @@
 """Data that baselines refuse in one line, and odd data that they take by a stated rule."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -16,9 +17,12 @@ from baseline_toys import (
     small_config,
     with_columns,
 )
-from chibit.agents import make_agent
+from chibit.agents import AGENTS, DiscreteAgent, adam, make_agent
+from chibit.agents.discrete import DiscreteConfig
 from chibit.core.errors import InputError
+from chibit.core.fields import Count
 from chibit.core.runtime import Runtime
+from chibit.models.actors import CategoricalActor
 from chibit.training.held_out import HeldOutError
 
 ALL = CONTINUOUS + DISCRETE
@@ -69,6 +73,52 @@ def test_discrete_agents_refuse_continuous_data(name):
     with pytest.raises(InputError) as caught:
         make_agent(small_config(name), identity_data(False).spec, Runtime())
     assert_one_line(caught, name, "continuous", "td3_bc")
+
+
+@pytest.fixture
+def likeliest():
+    """A method of somebody's own, with the members that docs/extend.md asks for and no other."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class LikeliestConfig(DiscreteConfig):
+        agent: ClassVar[str] = "likeliest"
+        batch_size: Count = 4
+        """Transitions in a batch."""
+
+    class Likeliest(DiscreteAgent, config=LikeliestConfig):
+        def build(self):
+            self.head = CategoricalActor(self.encoder(), self.num_actions)
+            return {"head": adam(self.head, 0.1)}
+
+        def losses(self, batch):
+            return {"head": (torch.nn.functional.cross_entropy(self.head(batch.states), batch.actions), {})}
+
+        def act(self, states):
+            return self.head(states).argmax(1)
+
+    yield LikeliestConfig()
+    del AGENTS["likeliest"]
+
+
+def test_three_members_are_a_method_of_discrete_actions(likeliest):
+    data = identity_data(True)
+    agent = make_agent(likeliest, data.spec, Runtime())
+    batch = agent.sampler(data, np.random.default_rng(0)).sample()
+    wrong = agent.act(batch.states) != batch.actions
+    assert agent.action_error(batch) == wrong.float().mean().item()
+    assert agent.action_error_name == "action_mismatch"  # which no report takes for a cross-entropy
+    agent.update(batch)
+
+
+def test_a_refusal_names_the_methods_that_take_the_data_somebodys_own_too(likeliest):
+    with pytest.raises(InputError, match="discrete; use dt, reinformer, discrete_bc, .*, likeliest$"):
+        make_agent(small_config("bc"), identity_data(True).spec, Runtime())
+    with pytest.raises(InputError, match="continuous; use dt, reinformer, bc, .*rebrac$"):
+        make_agent(likeliest, identity_data(False).spec, Runtime())
+    spec = identity_data(False).spec
+    picture = replace(spec, image_shape=(1, 1, spec.state_dim), state_mean=(), state_std=())
+    with pytest.raises(InputError, match="^agent bc: .* are pictures; use dt, reinformer$"):
+        make_agent(small_config("bc"), picture, Runtime())
 
 
 @pytest.mark.parametrize("name", CONTINUOUS)

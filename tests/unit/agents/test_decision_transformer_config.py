@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from chibit.agents.dt.config import DecisionTransformerConfig
+from chibit.agents.text.config import TextConfig
 from chibit.core.config import from_json, to_json
 from chibit.core.errors import InputError
-from chibit.models.gpt import GPTShape
+from chibit.models.gpt import SIZES, GPTShape
 
 
 def test_defaults_are_table_7() -> None:
@@ -132,3 +133,13 @@ def test_files_may_also_have_the_names_of_now() -> None:
 def test_files_that_contradict_themselves_are_refused(record: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         from_json(DecisionTransformerConfig, record)
+
+
+@pytest.mark.parametrize("kind", [DecisionTransformerConfig, TextConfig])
+def test_a_large_initializer_is_known_to_take_long_by_every_method_around_one(kind: Any) -> None:
+    seconds = [
+        kind(initializer=name).rough_seconds_a_step(1_000, "fp32")
+        for name in ("random", "gpt2:some/folder", "chibit_84M:9")
+    ]
+    assert seconds[1] == pytest.approx(143 * seconds[0])
+    assert seconds[2] == pytest.approx(kind(gpt=SIZES["84M"]).rough_seconds_a_step(1_000, "fp32"))

@@ -97,7 +97,7 @@ def test_early_middle_and_last_layer(num_layers, expected):
 
 def test_files_hold_the_arrays_and_a_picture(tmp_path):
     maps = attention_maps(make_model(), make_batch())
-    arrays, figure = save_attention(maps, tmp_path / "attention", name="step-10", title="dt on toy data")
+    arrays, figure = save_attention(maps, tmp_path / "attention")
     with np.load(arrays) as saved:
         np.testing.assert_array_equal(saved["weights"], maps.weights)
         np.testing.assert_array_equal(saved["sharpened"], maps.sharpened)
@@ -105,7 +105,7 @@ def test_files_hold_the_arrays_and_a_picture(tmp_path):
         assert saved["layers"].tolist() == [1, 2, 3] and saved["num_layers"] == 3
         assert saved["temperature"] == 0.1
     assert figure.read_bytes().startswith(b"\x89PNG") and figure.stat().st_size > 20_000
-    assert sorted(p.name for p in arrays.parent.iterdir()) == ["step-10.npz", "step-10.png"]
+    assert sorted(p.name for p in arrays.parent.iterdir()) == ["attention.npz", "attention.png"]
 
 
 def test_refusals():

@@ -87,10 +87,11 @@ def test_a_picture_that_cannot_be_drawn_is_said_and_leaves_no_file(renderer, tmp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_camera_follows_the_body(renderer):
+def test_the_camera_follows_the_body(renderer, monkeypatch):
+    monkeypatch.setattr(video, "_SIZE", 64)
     env = make_env("Hopper-v5", render_mode="rgb_array").unwrapped
     video._use_working_backend()
-    video._draw_quickly(env, 64)
+    video._draw_quickly(env)
     env.reset(seed=0)
     here = env.render()
     env.set_state(env.data.qpos + np.array([8.0, 0, 0, 0, 0, 0]), env.data.qvel)
@@ -137,7 +138,7 @@ def test_a_file_that_cannot_be_written_is_refused(renderer, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
 
 
-@pytest.mark.parametrize("bad", [{"size": 250}, {"size": 0}, {"max_seconds": 0.0}, {"env_id": "Hoper-v5"}])
+@pytest.mark.parametrize("bad", [{"max_seconds": 0.0}, {"env_id": "Hoper-v5"}])
 def test_bad_calls_are_refused(bad, tmp_path):
     with pytest.raises(InputError):
         record_video(Swinging(3), **{"env_id": "Hopper-v5", "path": tmp_path / "a.mp4", **bad})

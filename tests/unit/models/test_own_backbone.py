@@ -7,6 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from chibit.core.errors import InputError
+from chibit.models.backbone import Backbone
+from chibit.models.gpt import GPT, GPTConfig
+from chibit.models.huggingface import HuggingFaceBackbone
 from chibit.models.own_backbone import OwnBackbone
 
 
@@ -50,6 +53,16 @@ def test_padding_is_seen_by_no_token_wherever_it_is() -> None:
     middle = torch.cat([tokens[:, :2], padding, tokens[:, 2:]], dim=1)
     mask = torch.tensor([[True] * 2 + [False] * 3 + [True] * 3] * 2)
     torch.testing.assert_close(backbone(middle, mask)[mask].view(2, 5, 16), backbone(tokens))
+
+
+def test_every_kind_is_a_backbone_and_somebodys_own_keeps_its_dropout() -> None:
+    body = Scaled(1.0)
+    body.drop = nn.Dropout(0.5)
+    backbone, gpt = OwnBackbone(body), GPT(GPTConfig())
+    backbone.set_dropout(attn_dropout=0.1, resid_dropout=0.1, embd_dropout=0.1)
+    assert body.drop.p == 0.5
+    assert backbone.layers is backbone and gpt.layers is gpt.blocks
+    assert all(issubclass(kind, Backbone) for kind in (GPT, HuggingFaceBackbone, OwnBackbone))
 
 
 def test_a_width_may_be_a_property() -> None:

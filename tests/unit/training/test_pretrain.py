@@ -491,7 +491,7 @@ def test_two_processes_have_the_losses_of_one(tmp_path: Path) -> None:
         assert code == 0, messages
     for ours, theirs in zip(records(tmp_path / "two"), records(tmp_path / "one"), strict=True):
         assert ours["step"] == theirs["step"]
-        for key in ("train/loss", "train/gradient_norm", "held_out/loss"):
+        for key in ("train/loss", "train/grad_norm", "held_out/loss"):
             if key in ours:
                 assert ours[key] == pytest.approx(theirs[key], rel=1e-5)
     # Each process drops out on its own, so a run goes on with as many as it began with.

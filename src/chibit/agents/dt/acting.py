@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from typing import cast
 
 import numpy as np
 import torch
@@ -52,13 +51,13 @@ class ReturnConditionedPolicy(TrajectoryPolicy):
             target_returns,
             context_length=context_length,
             # Of images, what the encoder made of them: each is encoded once, not in every window it is in.
-            width=cast(int, model.backbone.width) if spec.image_shape else spec.state_dim,
+            width=model.backbone.width if spec.image_shape else spec.state_dim,
             act_dim=spec.act_dim if spec.num_actions is None else None,
             reward_mode=reward_mode,
         )
         self._model, self._parts, self._spec, self._runtime = model, tuple(model.modules()), spec, runtime
         self._normalize = StateNormalizer.from_spec(spec)
-        self.dtype = np.float64 if spec.state_offset else np.float32
+        self.dtype = spec.observation_dtype
         self._form_of_states = {"states_are_encoded": True} if spec.image_shape else {}
         # Heads without tanh can leave the action space; others cannot, but for rounding.
         self._action_low, self._action_high = torch.tensor(spec.action_low), torch.tensor(spec.action_high)

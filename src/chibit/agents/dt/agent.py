@@ -30,7 +30,6 @@ from chibit.losses.similarity import similarity_loss
 from chibit.models.decision_transformer import PAPER_RETURN_SCALE, DecisionTransformerModel
 from chibit.models.dropout import Counted, drawing
 from chibit.models.gpt import GPT
-from chibit.models.huggingface import HuggingFaceBackbone
 from chibit.models.own_backbone import OwnBackbone
 
 if TYPE_CHECKING:
@@ -48,6 +47,7 @@ class DecisionTransformer(BackboneAgent, config=DecisionTransformerConfig):
 
     config: DecisionTransformerConfig
     model_class: ClassVar[type[DecisionTransformerModel]] = DecisionTransformerModel
+    policy_class: ClassVar[type[ReturnConditionedPolicy]] = ReturnConditionedPolicy
 
     def __init__(self, config: DecisionTransformerConfig, spec: DatasetSpec, runtime: Runtime) -> None:
         """Build the model around the weights that `config.initializer` names.
@@ -196,9 +196,9 @@ class DecisionTransformer(BackboneAgent, config=DecisionTransformerConfig):
 
     def policy(self, target_returns: Sequence[float] | None) -> ReturnConditionedPolicy:
         """Act with the current weights, asking for raw returns; None asks for the data's defaults."""
-        if not self.config.return_tokens:
-            target_returns = (0.0,)  # the model does not look at it
-        return ReturnConditionedPolicy(
+        if not self.is_return_conditioned:
+            target_returns = (0.0,)  # nobody looks at it
+        return self.policy_class(
             self.model,
             self.spec,
             self.spec.default_target_returns if target_returns is None else target_returns,
@@ -257,8 +257,7 @@ class DecisionTransformer(BackboneAgent, config=DecisionTransformerConfig):
 
     def save_beside(self, folder: Path) -> None:
         """The configuration of a backbone that is a model of transformers."""
-        if isinstance(self.model.backbone, HuggingFaceBackbone):
-            self.model.backbone.body.config.save_pretrained(folder / BACKBONE_FOLDER)
+        self.model.backbone.save_config(folder / BACKBONE_FOLDER)
 
     def state_dict(self) -> AgentState:
         """Weights; and optimizer, step and place in the text."""

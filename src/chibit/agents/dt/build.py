@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,6 @@ from chibit.data.resolve import home_folder
 from chibit.losses.similarity import load_centers, read_centers
 from chibit.models.convolution import ConvolutionalEncoder
 from chibit.models.decision_transformer import DecisionTransformerModel, embedding_of, make_timestep_table
-from chibit.models.gpt import GPT
-from chibit.models.huggingface import HuggingFaceBackbone
 from chibit.models.initializers import Pretrained, load_initializer
 from chibit.models.language_model import SHIPPED, shipped_folder
 from chibit.models.lora import add_lora
@@ -57,14 +55,13 @@ def build_sequence_model(
         image_gpt_norm=config.image_gpt_norm,
         seed=seed,
     )
-    if isinstance(pretrained.backbone, GPT | HuggingFaceBackbone):
-        pretrained.backbone.set_dropout(**config.dropouts())
+    pretrained.backbone.set_dropout(**config.dropouts())
     positions = pretrained.position_embeddings
     form = config.timestep_table
     per_token = config.embedding == "tanh"
     if form == "auto":
         form = "zeros" if per_token else "random" if positions is None else "pretrained"
-    width = cast(int, pretrained.backbone.width)
+    width = pretrained.backbone.width
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed + 1)  # another stream than the backbone's
         rows = config.max_timesteps or spec.max_episode_steps
@@ -113,8 +110,7 @@ def _freeze(config: DecisionTransformerConfig, model: DecisionTransformerModel) 
             if module is not None:
                 module.requires_grad_(False)
     elif config.tuning == "frozen_blocks":
-        blocks = model.backbone.blocks if isinstance(model.backbone, GPT) else model.backbone
-        blocks.requires_grad_(False)
+        model.backbone.layers.requires_grad_(False)
 
 
 def load_word_centers(config: DecisionTransformerConfig, pretrained: Pretrained) -> Tensor | None:
@@ -133,7 +129,7 @@ def load_word_centers(config: DecisionTransformerConfig, pretrained: Pretrained)
             f"similarity_weight is {config.similarity_weight}, but {name!r} has no word embeddings; "
             "set it to 0, or similarity_source to an initializer that has"
         )
-    width = cast(int, pretrained.backbone.width)
+    width = pretrained.backbone.width
     if words.shape[1] != width:
         raise InputError(
             f"similarity_source: {name!r} has word embeddings of width {words.shape[1]}, expected {width}"

@@ -10,9 +10,10 @@ from typing import Annotated, Any, ClassVar, Literal, cast
 
 from annotated_types import Interval
 
-from chibit.agents.backbone import BackboneConfig
+from chibit.agents.backbone import FOREIGN_SIZES, BackboneConfig
 from chibit.agents.base import share_of
 from chibit.core.acting import RewardMode
+from chibit.core.config import with_settings
 from chibit.core.errors import DamagedFileError, InputError
 from chibit.core.fields import (
     BASIC,
@@ -31,14 +32,13 @@ from chibit.core.fields import (
 )
 from chibit.core.files import check_regular, links_within
 from chibit.core.formatting import format_setting
-from chibit.core.memory import transformer_bytes
 from chibit.core.runtime import Precision
 from chibit.data.choices import Choice
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
 from chibit.data.samplers.windows import WindowAnchor
 from chibit.losses.similarity import SimilarityForm
 from chibit.models.decision_transformer import RETURNS, DecisionTransformerModelConfig, TimestepTable
-from chibit.models.gpt import SIZES, GPTShape, Norm
+from chibit.models.gpt import GPTShape, Norm
 from chibit.models.initializers import Transfer, is_own, short_name, with_budget
 
 Decay = Literal["linear_to_zero", "sigmoid", "constant"]
@@ -49,8 +49,6 @@ _SCHEDULE_SHARE = 0.05
 BACKBONE_FOLDER = "backbone"
 """Where a saved policy has the configuration of a backbone that is a model of transformers."""
 _WRAPPED = "hf_config:"
-_BLOCKS = {"gpt2": 143.0, "clip": 64.0, "igpt": 128.0, "hf": 143.0}
-"""Parameters in the blocks of foreign initializers, in ChibiTs."""
 _SECONDS_A_LANGUAGE_STEP = 2.0
 """Two blocks of 1,024 tokens beside the trajectories."""
 _LORA = Needs("tuning lora", lambda config: config.tuning == "lora")
@@ -238,7 +236,7 @@ class DecisionTransformerConfig(DecisionTransformerModelConfig, BackboneConfig):
             settings |= {**language_settings, **({"language_corpus": text} if text else {})}
         if backbone_learning_rate is not None:
             settings["backbone_learning_rate"] = backbone_learning_rate
-        return dataclasses.replace(self, **settings)
+        return with_settings(self, settings)
 
     def acting(
         self, *, shape: GPTShape | None, is_own: bool, max_timesteps: int
@@ -296,14 +294,11 @@ class DecisionTransformerConfig(DecisionTransformerModelConfig, BackboneConfig):
         return (
             *(str(n) for n in (self.gpt.n_layer, self.gpt.n_embd, self.context_length, self.batch_size)),
             *(str(bool(weight)) for weight in (self.language_weight, self.similarity_weight)),
-            foreign if foreign in _BLOCKS else "",
+            foreign if foreign in FOREIGN_SIZES else "",
         )
 
     def rough_seconds_a_step(self, num_steps: int, precision: Precision) -> float:
-        """By the parameters in the blocks, relative to ChibiT's 594,816 and 64 windows of 20 steps."""
-        name = self.initializer.partition(":")[0]
-        shape = SIZES.get(name.removeprefix("chibit_"), self.gpt)
-        size = _BLOCKS.get(name, shape.n_layer * shape.n_embd**2 / (3 * 128**2))
+        """By the size of the backbone, relative to ChibiT's and 64 windows of 20 steps."""
         windows = self.context_length * self.batch_size / (20 * 64)
         language = 0.0
         if self.language_weight:  # on text only until its weight is 0
@@ -312,7 +307,7 @@ class DecisionTransformerConfig(DecisionTransformerModelConfig, BackboneConfig):
             share = min(1.0, decay_steps / num_steps) if decays else 1.0
             language = _SECONDS_A_LANGUAGE_STEP * share / self.language_every
         faster = 0.5 if precision == "bf16" else 1.0
-        return self.seconds_a_step * faster * max(0.2, size * windows) + language
+        return self.seconds_a_step * faster * max(0.2, self.backbone_size * windows) + language
 
     @property
     def active_schedules(self) -> tuple[str, ...]:
@@ -363,7 +358,6 @@ class DecisionTransformerConfig(DecisionTransformerModelConfig, BackboneConfig):
 
     def num_bytes(self, spec: DatasetSpec) -> int:
         """Backbone (ChibiT's shape where the initializer brings its own), its tables, a step's batches."""
-        gpt = self.gpt
         tokens = (3 if self.return_tokens else 2) * self.context_length
         tables = max(self.max_timesteps, spec.max_episode_steps) + spec.num_state_columns + spec.act_dim
         batches = [(self.batch_size, tokens)]
@@ -371,15 +365,7 @@ class DecisionTransformerConfig(DecisionTransformerModelConfig, BackboneConfig):
             tables += self.num_clusters
         if self.language_weight:
             batches.append((self.language_batch_size, self.language_block))
-        return transformer_bytes(
-            layers=gpt.n_layer,
-            width=gpt.n_embd,
-            inner=gpt.inner_width,
-            heads=gpt.n_head,
-            table_rows=tables,
-            batches=batches,
-            trained=self.tuning == "full",
-        )
+        return self.gpt.num_bytes(table_rows=tables, batches=batches, trained=self.tuning == "full")
 
     def dropouts(self) -> dict[str, Any]:
         """The backbone's three dropout probabilities, by GPTConfig's names."""

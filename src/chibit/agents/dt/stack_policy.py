@@ -36,7 +36,7 @@ class StackedSequencePolicy(TrajectoryPolicy, StackPolicy):
         )
         self._predict, self._device, self._number = predict, first.runtime.torch_device, len(agents)
         self._normalizers = [StateNormalizer.from_spec(spec) for spec in specs]
-        self.dtype = np.float64 if any(spec.state_offset for spec in specs) else np.float32
+        self.dtype = np.result_type(*(spec.observation_dtype for spec in specs)).type
         self._low = np.array([spec.action_low for spec in specs], np.float32)  # (R, A)
         self._high = np.array([spec.action_high for spec in specs], np.float32)
         self._runs = self._live = np.zeros(0, np.int64)

@@ -29,7 +29,7 @@ from chibit.data.dataset import DatasetSpec, TrajectoryDataset
 from chibit.data.samplers.missions import MissionBatch, MissionSampler
 from chibit.losses.sequence import action_cross_entropy
 from chibit.models.gpt import GPT
-from chibit.models.huggingface import HuggingFaceBackbone, HuggingFaceLanguageModel
+from chibit.models.huggingface import HuggingFaceLanguageModel
 from chibit.models.initializers import load_initializer
 from chibit.models.instructed import (
     SYMBOLS,
@@ -47,6 +47,8 @@ class TextConditioned(BackboneAgent, config=TextConfig):
     """A sequence model that reads a text, looks over the grid as it says, and goes on from its own steps."""
 
     label = "Text-conditioned"
+    takes_discrete = True
+    takes_pictures = False
     config: TextConfig
 
     def __init__(self, config: TextConfig, spec: DatasetSpec, runtime: Runtime) -> None:
@@ -61,9 +63,8 @@ class TextConditioned(BackboneAgent, config=TextConfig):
         seed = int(torch.randint(2**31, ()))
         pretrained = load_initializer(config.initializer, gpt_config=config.gpt_config(), seed=seed)
         backbone = pretrained.backbone
-        if isinstance(backbone, GPT | HuggingFaceBackbone):
-            backbone.set_dropout(**config.dropouts())
-        width = cast(int, backbone.width)
+        backbone.set_dropout(**config.dropouts())
+        width = backbone.width
         if config.read_by == config.initializer != "random":
             # The backbone learns: features are those of a copy that stays as it was loaded.
             source = copy.deepcopy(pretrained) if config.text_encoder == "frozen" else pretrained
@@ -223,7 +224,7 @@ class ReadingPolicy(TrajectoryPolicy):
             reward_mode="normal",
         )
         self._agent, self._offset = agent, np.array(spec.state_offset or 0.0)
-        self.dtype = np.float64 if spec.state_offset else np.float32
+        self.dtype = spec.observation_dtype
         self._missions: dict[int, str] = {}
 
     def instruct(self, missions: Sequence[str], envs: Sequence[int] | np.ndarray | None = None) -> None:
@@ -251,10 +252,8 @@ def _find_grid(spec: DatasetSpec) -> tuple[slice, int]:
     """Columns of a state that are a grid of symbols, and its cells.
 
     Raises:
-        InputError: for data without one, or with continuous actions.
+        InputError: for data without one.
     """
-    if spec.num_actions is None:
-        raise InputError(f"agent text: the actions of {spec.name} are continuous, expected discrete ones")
     grid = spec.symbol_grid
     if grid is None:
         raise InputError(

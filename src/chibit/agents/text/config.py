@@ -10,10 +10,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from chibit.agents.backbone import BackboneConfig
 from chibit.core.errors import InputError
 from chibit.core.fields import BelowOne, Count, Flat, Natural, Needs, NonNegative, Positive, Since
-from chibit.core.memory import transformer_bytes
 from chibit.core.runtime import Precision
 from chibit.data.dataset import DatasetSpec
-from chibit.models.gpt import SIZES, GPTShape
+from chibit.models.gpt import GPTShape
 from chibit.models.initializers import short_name, with_budget
 
 _RANDOM_WORDS = Needs("random words", lambda config: config.read_by == "random")
@@ -119,19 +118,10 @@ class TextConfig(BackboneConfig):
 
     def num_bytes(self, spec: DatasetSpec) -> int:
         """The backbone and a step's batches."""
-        gpt, tokens = self.gpt, self.text_length + 2 * self.context_length
-        return transformer_bytes(
-            layers=gpt.n_layer,
-            width=gpt.n_embd,
-            inner=gpt.inner_width,
-            heads=gpt.n_head,
-            table_rows=spec.max_episode_steps,
-            batches=[(self.batch_size, tokens)],
-            trained=True,
-        )
+        batches = [(self.batch_size, self.text_length + 2 * self.context_length)]
+        return self.gpt.num_bytes(table_rows=spec.max_episode_steps, batches=batches)
 
     def rough_seconds_a_step(self, num_steps: int, precision: Precision) -> float:
         """By the size of the backbone, relative to ChibiT's and 64 episodes."""
-        shape = SIZES.get(self.initializer.partition(":")[0].removeprefix("chibit_"), self.gpt)
-        size = shape.n_layer * shape.n_embd**2 / (3 * 128**2)
-        return self.seconds_a_step * (0.6 if precision == "bf16" else 1.0) * size * self.batch_size / 64
+        faster = 0.6 if precision == "bf16" else 1.0
+        return self.seconds_a_step * faster * self.backbone_size * self.batch_size / 64

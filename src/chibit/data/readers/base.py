@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import ClassVar
 
-from chibit.core.errors import DamagedFileError, InputError, UserError, first_line
+from chibit.core.errors import DamagedFileError, UserError, first_line
 from chibit.core.plugins import Registry, address_of
 from chibit.data.readers.columns import Reading
 from chibit.data.readers.origin import Origin
@@ -53,16 +53,8 @@ class Format(ABC):
 
     def read_as(self, path: Path, reading: Reading) -> AbstractContextManager[tuple[Recording, Origin]]:
         """As `read`, with what the user says of the file."""
-        self.refuse_words(path, reading)
+        reading.refuse_said(f"{path}: data of format {self.key!r} have")
         return self.read(path)
-
-    def refuse_words(self, path: Path, reading: Reading) -> None:
-        """Refuse what a user says of a file of a format that says it itself."""
-        if reading.columns or reading.episode_length is not None or reading.continuous_actions:
-            raise InputError(
-                f"{path}: data of format {self.key!r} say themselves what their columns, episodes and "
-                "actions are; leave --columns, --episode-length and --continuous-actions out"
-            )
 
 
 class ColumnFormat(Format):

@@ -65,6 +65,18 @@ class Reading:
     part: str = ""
     """Name of the part of the data that is wanted, where they have named parts; empty for all."""
 
+    def refuse_said(self, what: str) -> None:
+        """Refuse what is said of columns, episodes and actions, for data that say it themselves.
+
+        Raises:
+            InputError: with what they are, for the message.
+        """
+        if self.columns or self.episode_length is not None or self.continuous_actions:
+            raise InputError(
+                f"{what} columns, episodes and actions already; leave --columns, --episode-length and "
+                "--continuous-actions out"
+            )
+
 
 def refuse_part(path: Path, part: str) -> None:
     """Refuse the name of a part, for data that have none."""

@@ -103,11 +103,11 @@ class ApartFormat(Format):
 
     def read(self, path: Path) -> AbstractContextManager[tuple[Recording, Origin]]:
         """As `read_here`; DamagedFileError if it takes more memory or time than any such file may."""
-        return _read_apart(self.key, path, Reading())
+        return self.read_as(path, Reading())
 
     def read_as(self, path: Path, reading: Reading) -> AbstractContextManager[tuple[Recording, Origin]]:
         """As `read`, with what the user says of the file."""
-        self.refuse_words(path, reading)
+        reading.refuse_said(f"{path}: data of format {self.key!r} have")
         return _read_apart(self.key, path, reading)
 
     def read_here_as(self, path: Path, reading: Reading) -> AbstractContextManager[tuple[Recording, Origin]]:

@@ -27,7 +27,6 @@ from chibit.core.fields import (
     Workers,
 )
 from chibit.core.files import check_name
-from chibit.core.memory import transformer_bytes
 from chibit.core.run_dir import run_folder
 from chibit.core.runtime import Precision
 from chibit.core.schedules import cosine_decay, linear_decay, warmup
@@ -175,14 +174,8 @@ class PretrainConfig(Checked):
     def num_bytes(self, micro_batch: int | None = None) -> int:
         """What training will take, from below, without the tables of a vocabulary that is not known yet."""
         tokens = self.micro_batch() if micro_batch is None else micro_batch
-        return transformer_bytes(
-            layers=self.gpt.n_layer,
-            width=self.gpt.n_embd,
-            inner=self.gpt.inner_width,
-            heads=self.gpt.n_head,
-            table_rows=self.n_positions,
-            batches=[(max(1, tokens // self.block_length), self.block_length)],
-        )
+        batches = [(max(1, tokens // self.block_length), self.block_length)]
+        return self.gpt.num_bytes(table_rows=self.n_positions, batches=batches)
 
     def learning_rate_at(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""

@@ -236,7 +236,7 @@ class _PretrainRun(Loop[PretrainConfig]):
         self.optimizer.zero_grad(set_to_none=True)
         if workers.any(self.stop.signal_number is not None):
             self.signal_number = self.stop.signal_number or signal.SIGTERM
-        return {"train/loss": loss, "train/gradient_norm": norm}
+        return {"train/loss": loss, "train/grad_norm": norm}
 
     def check(self) -> None:
         with self._written_down():
