@@ -11,7 +11,7 @@ from chibit.core.config import with_settings
 from chibit.core.errors import InputError
 from chibit.core.targets import environment_name, is_environment_name, require_distinct
 from chibit.environments.registry import D4RL_LEVELS
-from chibit.recipes import TEXT_ARMS, check_study, find_recipe, shortened
+from chibit.recipes import RATES, RECIPES, TEXT_ARMS, check_study, find_recipe, shortened
 from chibit.studies import BACKBONE_RATES, STUDIES
 from chibit.study import Study
 from chibit.training.run_config import RunConfig
@@ -115,10 +115,14 @@ def _rate(name: str, arm: str, rates: Mapping[str, float] | None) -> float | Non
     if arm not in chosen and "backbone_learning_rate" in find_recipe(arm, "arm").settings:
         return None
     if arm not in chosen:
+        trial = f"{arm}_{RATES[0]}"
+        how = f"run chibit study {'language_rates' if arm in TEXT_ARMS else 'rates'} with it"
+        if trial not in RECIPES:
+            flags = f"--arm {trial} --backbone-learning-rate {RATES[0]} --validation-share 0.1 --study trials"
+            how = f"try some with chibit train --recipe {arm} {flags}"
         raise InputError(
-            f"study {name}: no backbone learning rate was chosen for arm {arm!r}; run chibit study "
-            f"{'language_rates' if arm in TEXT_ARMS else 'rates'} with it, and give --rates-from the folder "
-            "of its runs"
+            f"study {name}: no backbone learning rate was chosen for arm {arm!r}; {how}, and give "
+            "--rates-from the folder of its runs"
         )
     return chosen[arm]
 

@@ -155,9 +155,13 @@ def test_chosen_rates_are_the_arms_own(monkeypatch):
     with pytest.raises(InputError) as caught:
         study_configs("made_up", **given, rates={"random": 1e-3})
     assert str(caught.value) == (
-        "study made_up: no backbone learning rate was chosen for arm 'chibit_language'; run chibit study "
-        "rates with it, and give --rates-from the folder of its runs"
+        "study made_up: no backbone learning rate was chosen for arm 'chibit_language'; try some with chibit "
+        "train --recipe chibit_language --arm chibit_language_3e-4 --backbone-learning-rate 3e-4 "
+        "--validation-share 0.1 --study trials, and give --rates-from the folder of its runs"
     )
+    known.clear()  # an arm whose trials have recipes
+    with pytest.raises(InputError, match="'random'; run chibit study rates with it, and give --rates-from"):
+        study_configs("made_up", **{**given, "arms": ("random",)})
 
 
 @pytest.mark.parametrize(

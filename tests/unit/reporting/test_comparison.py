@@ -278,6 +278,20 @@ class TestRegistered:
         assert "higher than DT" in other
         assert "Differences: mean" in analysis.tables["differences"]["last4"].title
 
+    def test_other_rules_have_the_kind_of_interval_that_the_verdict_has(self, folder):
+        """Student's; the verdict says so of all its intervals."""
+        analysis = analyze(read_study(folder))
+        student = analysis.comparisons["last"][0].overall.student
+        low, high = (format_score(end, signed=True) for end in (student.low, student.high))
+        assert analysis.other_findings["last"].endswith(f"({low} to {high}).")
+
+    def test_what_is_left_out_is_said_of_each_of_them(self, folder):
+        """The first has all its pairs, the second five of six on one data set."""
+        next(folder.glob(f"dt-{HOPPER}-s2-*")).joinpath("result.json").unlink()
+        verdict = analyze(read_study(folder)).verdict
+        assert "Runs left out because the other arm lacks the seed: ChibiT − DT 1." in verdict.cautions
+        assert verdict.basis.endswith("2 data sets, at least 5 seeds.")
+
     def test_a_baseline_that_is_asked_for_takes_their_place(self, folder):
         asked = analyze(read_study(folder), baseline="bc")
         assert [one.baseline for one in asked.comparisons["last4"]] == ["bc"] * 3

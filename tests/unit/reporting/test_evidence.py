@@ -6,9 +6,9 @@ import math
 import pytest
 
 from chibit.reporting import build_report, render_console_table
-from chibit.reporting.published.evidence import NINE, known_difference, known_sentence
+from chibit.reporting.published.evidence import NINE, TWELVE, known_difference, known_sentence
 from chibit.reporting.published.scores import NUMBERS
-from chibit.reporting.tables.known import studies_known
+from chibit.reporting.tables.known import differences_known, studies_known
 
 HOPPER = "hopper-medium-v2"
 
@@ -37,6 +37,22 @@ def test_differences_by_hand(arm, name, rule, value):
     assert found.half_width == pytest.approx(1.96 * math.sqrt(variance) / 9)
     assert 1.1 < found.half_width < 1.4
     assert found.num_seeds == 20
+
+
+def test_what_the_sets_that_the_paper_lacks_would_change_is_said():
+    """By hand from the file: with Ant, independent tokens can no longer be told from the untrained model."""
+    with open(NUMBERS / "wang2024_20_seeds.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    by_arm = {
+        arm: {(row["env"], row["dataset"]): float(row["last4_mean"]) for row in rows if row["arm"] == arm}
+        for arm in ("IID_20k", "wrapper_1update_noLcos")
+    }
+    ours, control = by_arm.values()
+    assert len(ours) == len(TWELVE) == 12
+    found = known_difference("iid", "last4", TWELVE)
+    assert found.value == pytest.approx(sum(ours[task] - control[task] for task in ours) / 12)
+    assert found.value < found.half_width and known_difference("iid", "last4").value > 1.2
+    assert f"IID tokens {found.shown}" in differences_known().caption
 
 
 def test_every_study_has_its_setting_its_controls_and_its_source():

@@ -101,6 +101,13 @@ def test_an_arm_stands_beside_the_number_of_its_own_techniques(arm, mean, differ
     assert (paper.mean, paper.difference) == (mean, difference)
 
 
+@pytest.mark.parametrize("arm", ["chibit", "chibit_paper", "chibit_similarity", "chibit_no_language"])
+def test_their_similarity_loss_is_not_ours(arm):
+    """Wang et al. (2024) have the released code's; ours is none, a mean or Eq. 8's sum."""
+    found = [s for s in find_published(arm, "hopper-medium") if s.publication == "wang2024"]
+    assert found and all("L_cos in the released form" in score.difference for score in found)
+
+
 def test_an_average_has_the_rule_of_its_rows():
     """Table 4's DT is the mean of Chen et al.'s last evaluations in Table 2."""
     rows = [

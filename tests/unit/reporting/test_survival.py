@@ -238,6 +238,30 @@ class TestReport:
         [pooled] = [row for row in rows if row["measure"] == "error-steps" and not row["dataset"]]
         assert pooled["pairs"] == "6"
 
+    def test_errors_of_several_data_sets_are_drawn_on_each(self, held_out):
+        """They have no mean; the caption speaks of a line, which is there."""
+        page = build_report(held_out).html.read_text()
+        section = page[page.index('id="held-out"') :].split("</section>")[0]
+        for dataset in (HOPPER, WALKER):
+            assert f"<figcaption>{dataset}</figcaption>" in section
+        assert section.count("<figure") == 2 and "left of the line" in section
+
+    def test_one_arm_has_no_empty_section_of_errors(self, tmp_path, runs):
+        runs.log_held_out(runs.write_run(tmp_path, "chibit", HOPPER, 0, num_evaluations=4), [0.4, 0.3])
+        assert 'id="held-out"' not in build_report(tmp_path).html.read_text()
+
+    def test_shares_stand_in_their_order(self, tmp_path, runs):
+        """10 % comes after 3 %, also in tables of what runs log."""
+        for arm in ("random", "chibit"):
+            for share in (0.1, 0.03):
+                settings, name = {"data_fraction": share}, f"{arm}-{share}"
+                run = runs.write_run(
+                    tmp_path, arm, HOPPER, 0, num_evaluations=2, settings=settings, name=name
+                )
+                runs.log_held_out(run, [0.5, 0.3])
+        found = error_arrivals(collect_scores(read_study(tmp_path)), 0.4)
+        assert list(found.horizons) == [f"{HOPPER}-3pct", f"{HOPPER}-10pct"]
+
     def test_what_was_not_measured_has_no_section(self, study):
         page = build_report(study).html.read_text()
         assert 'id="score-steps"' in page

@@ -202,7 +202,7 @@ def test_published_numbers_stand_beside_ours_with_their_rule_and_a_warning(analy
     wang = cells[[column.label for column in table.columns].index("Wang et al.")]
     assert (wang.text, wang.note) == (
         "58.4 ± 3.4",
-        "last 4; last 57.8; best 70.4; 20 seeds; theirs with L_cos",
+        "last 4; last 57.8; best 70.4; 20 seeds; theirs with L_cos in the released form",
     )
     assert "own collection and not D4RL's" in table.caption
     assert not [r for r in table.rows if r.cells[0].text.startswith("average")], (

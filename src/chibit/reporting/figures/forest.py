@@ -109,6 +109,29 @@ def overall_forest(
     return [forest(rows, f"forest-{key}", title, axis, width=width)] if rows else []
 
 
+def forests_by_set(scores: Scores, comparisons: Sequence[Comparison], key: str, what: str) -> list[Panel]:
+    """A panel for each data set with all comparisons, for what has another unit on each."""
+    if not comparisons:
+        return []
+    arms = scores.study.arms
+    labels, axis = _labels(comparisons, what)
+    panels = []
+    for number, dataset in enumerate(scores.study.datasets):
+        rows = [
+            ForestRow(
+                label=label,
+                estimate=comparison.by_dataset[dataset],
+                arm=arms.index(comparison.treatment),
+                normalized=scores.is_normalized(dataset),
+            )
+            for label, comparison in zip(labels, comparisons, strict=True)
+            if dataset in comparison.by_dataset
+        ]
+        if rows:
+            panels.append(forest(rows, f"forest-{key}-{number}", dataset, axis))
+    return panels
+
+
 def _share_of_sets(scores: Scores, comparison: Comparison) -> str:
     """Over how many of the data sets a mean goes, where it is not all of them."""
     some, all_of_them = len(comparison.datasets), len(scores.aggregated)

@@ -8,7 +8,7 @@ import numpy as np
 
 from chibit.core.formatting import format_number
 from chibit.reporting.analysis import Analysis
-from chibit.reporting.figures.forest import overall_forest
+from chibit.reporting.figures.forest import forests_by_set, overall_forest
 from chibit.reporting.figures.panel import Panel, Section, arm_style, draw_line, present
 from chibit.reporting.figures.svg import Canvas, arm_dashes, to_svg
 from chibit.reporting.read.arms import arm_label
@@ -34,13 +34,18 @@ def sections(canvas: Canvas, analysis: Analysis) -> Iterator[Section]:
         if isinstance(measure, Arrivals):
             named = enumerate(analysis.study.datasets)
             drawn = present(survival_panel(canvas, measure, name, f"{key}-{i}") for i, name in named)
-        yield Section(
-            key=key,
-            title=measure.title,
-            caption=_ARRIVALS if isinstance(measure, Arrivals) else _ERRORS,
-            panels={None: drawn + overall_forest(measure, one.comparisons, key, measure.axis)},
-            tables={None: [tables[kind][key] for kind in ("arrivals", "measured") if key in tables[kind]]},
-        )
+        make = overall_forest if measure.aggregated else forests_by_set
+        drawn += make(measure, one.comparisons, key, measure.axis)
+        if drawn:
+            yield Section(
+                key=key,
+                title=measure.title,
+                caption=_ARRIVALS if isinstance(measure, Arrivals) else _ERRORS,
+                panels={None: drawn},
+                tables={
+                    None: [tables[kind][key] for kind in ("arrivals", "measured") if key in tables[kind]]
+                },
+            )
 
 
 def survival_panel(canvas: Canvas, arrivals: Arrivals, dataset: str, key: str) -> Panel | None:

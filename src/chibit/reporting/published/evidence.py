@@ -7,6 +7,7 @@ Every report that has pre-trained arms begins with it. The differences are compu
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chibit.core.formatting import format_score
@@ -15,12 +16,11 @@ from chibit.reporting.published.scores import PublishedRule, PublishedScore, pub
 from chibit.reporting.read.arms import arm_label, base_name
 from chibit.reporting.read.study import Study
 
-NINE = tuple(
-    f"{environment}-{level}"
-    for environment in OWN_IDS
-    for level in ("medium", "medium-replay", "medium-expert")
-)
+_LEVELS = ("medium", "medium-replay", "medium-expert")
+NINE = tuple(f"{environment}-{level}" for environment in OWN_IDS for level in _LEVELS)
 """The paper's data sets."""
+TWELVE = (*NINE, *(f"ant-{level}" for level in _LEVELS))
+"""Those of Wang et al. (2024)."""
 CONTROL = "random"
 ARMS = ("chibit", "iid", "markov", "dt")
 RULE_NAMES: dict[PublishedRule, str] = {"last4": "Last 4", "last": "Last", "best": "Best"}
@@ -41,7 +41,7 @@ class KnownDifference:
     rule: PublishedRule
     """Which evaluations were scored."""
     value: float
-    """Mean over the nine data sets of the difference of means, in points."""
+    """Mean over the data sets of the difference of means, in points."""
     half_width: float
     """1.96 standard errors."""
     num_seeds: int
@@ -49,11 +49,11 @@ class KnownDifference:
 
     @property
     def shown(self) -> str:
-        """``−0.5 ± 1.4``."""
+        """``−0.5 ± 1.3``."""
         return f"{format_score(self.value, signed=True)} ± {format_score(self.half_width)}"
 
 
-def known_difference(arm: str, rule: PublishedRule) -> KnownDifference:
+def known_difference(arm: str, rule: PublishedRule, tasks: Sequence[str] = NINE) -> KnownDifference:
     """An arm's difference from the untrained model in Wang et al.'s (2024) 20-seed curves.
 
     Only means and standard deviations for each arm and data set are at hand, so seeds cannot be paired: arms
@@ -61,13 +61,13 @@ def known_difference(arm: str, rule: PublishedRule) -> KnownDifference:
     variances of means, over the number of data sets squared.
     """
     ours, control = _by_task(arm, rule), _by_task(CONTROL, rule)
-    pairs = [(ours[task], control[task]) for task in NINE]
+    pairs = [(ours[task], control[task]) for task in tasks]
     variance = sum((score.spread or 0.0) ** 2 / (score.num_seeds or 1) for pair in pairs for score in pair)
     return KnownDifference(
         arm=arm,
         rule=rule,
-        value=sum(treated.mean - untrained.mean for treated, untrained in pairs) / len(NINE),
-        half_width=_NORMAL_95 * math.sqrt(variance) / len(NINE),
+        value=sum(treated.mean - untrained.mean for treated, untrained in pairs) / len(tasks),
+        half_width=_NORMAL_95 * math.sqrt(variance) / len(tasks),
         num_seeds=min(score.num_seeds or 0 for pair in pairs for score in pair),
     )
 

@@ -161,6 +161,7 @@ def _arrivals(
             ends.setdefault(cell, {})[seed] = float(steps[first] if there[first] else steps[-1])
             reached.setdefault(cell, {})[seed] = float(there[first])
             horizons[cell[1]] = min(float(steps[-1]), horizons.get(cell[1], np.inf))
+    horizons = {name: horizons[name] for name in scores.study.datasets if name in horizons}
     if not ends or max(len(steps) for cell in crossings.values() for steps, _ in cell.values()) < 2:
         return None  # one evaluation tells no time
     values = {

@@ -183,7 +183,9 @@ def state_finding(headline: Comparison, scores: Scores, comparisons: Sequence[Co
         return f"{_why_no_mean(comparison)}."
     normalized = scores.is_normalized(*comparison.datasets)
     value = format_score(comparison.overall.value, normalized=normalized, signed=True)
-    interval = format_interval(comparison.overall, normalized=normalized, signed=True)
+    is_registered = _is_registered(scores, comparison)  # whose verdict has Student's interval
+    shown = student_estimate(comparison.overall) if is_registered else comparison.overall
+    interval = format_interval(shown, normalized=normalized, signed=True)
     return f"{value} ({interval})." if interval else f"{value}, no interval."
 
 
@@ -211,13 +213,11 @@ def _one_arm(scores: Scores, arm: str, target: TargetChoice) -> Verdict:
 def _against_baseline(
     scores: Scores, comparison: Comparison, comparisons: Sequence[Comparison], target: TargetChoice
 ) -> Verdict:
-    pairs = comparison.fewest_pairs
+    others = [one for one in comparisons if one is not comparison and _is_registered(scores, one)]
+    stated = [one for one in (comparison, *others) if one.num_pairs]
+    pairs = min((one.fewest_pairs for one in stated), default=0)
     basis = _basis(scores, target, comparison.datasets or tuple(comparison.by_dataset), pairs, paired=True)
-    cautions = list(_cautions(scores, pairs))
-    if comparison.num_unpaired:
-        left_out = count(comparison.num_unpaired, "run")
-        are = "is" if comparison.num_unpaired == 1 else "are"
-        cautions.append(f"{left_out} {are} left out of the comparison, because the other arm lacks the seed.")
+    cautions = [*_cautions(scores, pairs), *_left_out([comparison, *others])]
     cautions += _unequal_lengths(scores, comparison)
     cautions += _registered_cautions(scores, comparison, comparisons)
     is_chosen = not _is_registered(scores, comparison) and base_name(comparison.treatment) not in _FOCUS
@@ -226,10 +226,15 @@ def _against_baseline(
             f"{arm_label(comparison.treatment)} is named for being the highest of {len(comparisons)} arms, "
             "and the highest of several is flattered by chance."
         )
-    sentence, tone = _sentence(scores, comparison, pairs)
-    others = [one for one in comparisons if one is not comparison and _is_registered(scores, one)]
+    sentence, tone = _sentence(scores, comparison, comparison.fewest_pairs)
     also = tuple(_sentence(scores, one, one.fewest_pairs)[0] for one in others)
     return Verdict(sentence=sentence, basis=basis, cautions=tuple(cautions), tone=tone, also=also)
+
+
+def _left_out(stated: Sequence[Comparison]) -> list[str]:
+    """Runs in no pair of what the verdict states."""
+    runs = [f"{comparison_label(one)} {one.num_unpaired}" for one in stated if one.num_unpaired]
+    return [f"Runs left out because the other arm lacks the seed: {', '.join(runs)}."] if runs else []
 
 
 def _unequal_lengths(scores: Scores, comparison: Comparison) -> list[str]:
