@@ -111,6 +111,17 @@ def test_the_forest_writes_its_numbers():
     assert "difference from Random init" in shown
 
 
+def test_small_numbers_do_not_run_together_below_a_forest():
+    """Of held-out errors: an axis of -0.00125 to 0.00050 had eight numbers one upon the other."""
+    shown = [(-0.00102, -0.00128, -0.00078), (0.000285, 0.000041, 0.000496)]
+    found = [Estimate(value=value, low=low, high=high) for value, low, high in shown]
+    rows = [ForestRow(label="a", estimate=one, arm=i, normalized=False) for i, one in enumerate(found)]
+    ticks = [
+        text for text in texts(forest(rows, "k", "t", "difference").svg) if text.strip("−.0123456789") == ""
+    ]
+    assert len(ticks) >= 3 and sum(len(tick) + 2 for tick in ticks) <= 50
+
+
 def test_a_label_that_leaves_no_room_for_numbers_has_a_line_of_its_own():
     def height(label):
         row = ForestRow(label=label, estimate=Estimate(value=-0.4, low=-2.3, high=1.5), arm=0)

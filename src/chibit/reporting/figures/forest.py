@@ -193,9 +193,21 @@ def forest(
     axes.yaxis.set_visible(False)
     axes.spines["left"].set_visible(False)
     axes.margins(x=0.08)
+    _spread_ticks(axes, int(width * _AXIS_LENGTH))
     axes.set_xlabel(cut(axis, int(width * _AXIS_LENGTH)))
     svg = to_svg(figure, key, f"{axis[:1].upper()}{axis[1:]}: {described}.")
     return Panel(title=title, svg=svg, arm=arm)
+
+
+def _spread_ticks(axes: Axes, length: int) -> None:
+    """Fewer numbers below the axis where they are so long, as of small errors, that they run together."""
+    low, high = axes.get_xlim()
+    for number in (5, 4, 3):
+        inside = [place for place in axes.get_xticks() if low <= place <= high]
+        ticks = axes.xaxis.get_major_formatter().format_ticks(inside)
+        if sum(len(tick) + 2 for tick in ticks) <= length:
+            return
+        axes.locator_params(axis="x", nbins=number)
 
 
 def _numbers(row: ForestRow, *, signed: bool) -> str:
