@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -22,6 +23,8 @@ class BackboneConfig(AgentConfig):
     initializer: str
     gpt: GPTShape
     dropout: float
+    learning_rate: float
+    backbone_learning_rate: float | None
     grad_clip: float
 
     def dropouts(self) -> dict[str, Any]:
@@ -47,6 +50,16 @@ class BackboneAgent(Agent):
 
     config: BackboneConfig
     optimizer: torch.optim.Optimizer
+
+    def parted(self, pretrained: Iterable[nn.Parameter]) -> dict[str, tuple[list[nn.Parameter], float]]:
+        """What is trained, with its step size: pre-trained weights and the rest; by identity, not by name."""
+        known = {id(p) for p in pretrained}
+        trained = [p for p in self.modules().parameters() if p.requires_grad]
+        rate, own = self.config.learning_rate, self.config.backbone_learning_rate
+        return {
+            "backbone": ([p for p in trained if id(p) in known], rate if own is None else own),
+            "rest": ([p for p in trained if id(p) not in known], rate),
+        }
 
     def optimize(self, optimizer: torch.optim.Optimizer) -> None:
         """Take the optimizer, and guard its steps."""

@@ -88,8 +88,7 @@ class MaxReturnPolicy(ReturnConditionedPolicy):
     _model: MaxReturnModel
 
     def _ask(self, window: Window) -> np.ndarray:
-        inputs = (window.returns_to_go, window.states, window.actions, window.timesteps)
-        tensors = [torch.from_numpy(x).to(self._runtime.torch_device) for x in inputs]
+        tensors = [torch.from_numpy(x).to(self._runtime.torch_device) for x in window.shown]
         with evaluating(self._model), torch.inference_mode(), self._runtime.autocast():
             predicted = self._model.predict_return(*tensors, states_are_encoded=bool(self._spec.image_shape))
         window.returns_to_go[:, -1] = predicted.cpu().numpy()

@@ -218,6 +218,11 @@ class Window:
     timesteps: np.ndarray
     """(L', K') int64 from 0."""
 
+    @property
+    def shown(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """What a model is shown, in its order: returns-to-go, states, actions, timesteps."""
+        return self.returns_to_go, self.states, self.actions, self.timesteps
+
 
 class History:
     """The last K steps of E episodes, and what is left of the return that each asks for."""

@@ -81,11 +81,9 @@ def attention_maps(
         raise InputError(
             f"no window has {length} real steps, the context of the model; use data with longer episodes"
         )
-    columns = (batch.returns_to_go, batch.states, batch.actions, batch.timesteps)
     device = next(model.parameters()).device
     with evaluating(model):
-        columns_there = (column[whole].to(device) for column in columns)
-        attentions = model.attentions(*columns_there)
+        attentions = model.attentions(*(column[whole].to(device) for column in batch.shown))
     shown = early_middle_last(len(attentions))
     maps = [attentions[layer].float() for layer in shown]  # L x (B, H, T, T)
     return AttentionMaps(

@@ -73,14 +73,15 @@ class ReturnConditionedPolicy(TrajectoryPolicy):
 
     def _ask(self, window: Window) -> np.ndarray:
         """(L', A) actions, or (L', N) logits."""
-        inputs = (window.returns_to_go, window.states, window.actions, window.timesteps)
         device = self._runtime.torch_device
         # Putting a model into evaluation mode and back takes a tenth of a step: not where it is in that mode.
         is_ready = not any(part.training for part in self._parts)
         mode = contextlib.nullcontext() if is_ready else evaluating(self._model)
         with mode, torch.inference_mode(), self._runtime.autocast():
             output = self._model(
-                *(torch.from_numpy(x).to(device) for x in inputs), last_only=True, **self._form_of_states
+                *(torch.from_numpy(x).to(device) for x in window.shown),
+                last_only=True,
+                **self._form_of_states,
             )[:, 0]
         output = output.float().cpu()
         if self._spec.num_actions is None:

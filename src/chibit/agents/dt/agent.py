@@ -124,7 +124,7 @@ class DecisionTransformer(BackboneAgent, config=DecisionTransformerConfig):
         centers = self.centers if centers is None else centers
         batch = batch.to(self.runtime.torch_device)
         with self.runtime.autocast():
-            tokens = self.model.embed(batch.returns_to_go, batch.states, batch.actions, batch.timesteps)
+            tokens = self.model.embed(*batch.shown)
             outputs = self._decode(tokens, batch.timesteps)
         losses = self._trajectory_losses(outputs, batch)
         weights = self.weights()
@@ -164,9 +164,7 @@ class DecisionTransformer(BackboneAgent, config=DecisionTransformerConfig):
         Where actions are discrete, there are no dimensions, and the second is the first.
         """
         with self.runtime.autocast():
-            predictions = self.model(
-                batch.returns_to_go, batch.states, batch.actions, batch.timesteps
-            ).float()
+            predictions = self.model(*batch.shown).float()
         error = self._action_loss(predictions, batch.actions, batch.attention_mask)
         if self.spec.num_actions is not None:
             return error, error
@@ -289,7 +287,7 @@ class DecisionTransformer(BackboneAgent, config=DecisionTransformerConfig):
         return made
 
     def _parameter_groups(self, built: SequenceModel) -> dict[str, tuple[list[nn.Parameter], float]]:
-        """Pre-trained weights and the rest, with their learning rates; by identity, never by name."""
+        """As `parted`, by what is pre-trained."""
         parts: list[nn.Module] = [self.model.backbone]
         if self.config.backbone_learning_rate is not None:
             parts.append(self.model.timesteps)  # one rule for every initializer, with positions or without
@@ -299,15 +297,7 @@ class DecisionTransformer(BackboneAgent, config=DecisionTransformerConfig):
             parts.append(built.shared_positions)
         if self.language is not None:
             parts.append(self.language.tables)
-        pretrained = {id(p) for part in parts for p in part.parameters()}
-        trainable = [p for p in self._modules.parameters() if p.requires_grad]
-        if not trainable:
+        groups = self.parted(p for part in parts for p in part.parameters())
+        if not any(parameters for parameters, _ in groups.values()):
             raise InputError(f"tuning {self.config.tuning!r} leaves nothing to train; use full")
-        rate, own_rate = self.config.learning_rate, self.config.backbone_learning_rate
-        return {
-            "backbone": (
-                [p for p in trainable if id(p) in pretrained],
-                rate if own_rate is None else own_rate,
-            ),
-            "rest": ([p for p in trainable if id(p) not in pretrained], rate),
-        }
+        return groups

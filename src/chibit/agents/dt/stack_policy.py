@@ -64,7 +64,7 @@ class StackedSequencePolicy(TrajectoryPolicy, StackPolicy):
         seats = np.empty_like(order)
         seats[order] = np.arange(len(runs)) - (np.cumsum(counts) - counts)[runs[order]]
         inputs = []
-        for rows in (window.returns_to_go, window.states, window.actions, window.timesteps):
+        for rows in window.shown:
             laid = np.zeros((self._number, counts.max(), *rows.shape[1:]), rows.dtype)
             laid[runs, seats] = rows
             inputs.append(torch.from_numpy(laid).to(self._device))

@@ -104,16 +104,9 @@ class TextConditioned(BackboneAgent, config=TextConfig):
         return TokenReader(backbone, words.table, positions)
 
     def _groups(self, backbone: nn.Module) -> list[dict[str, Any]]:
-        """AdamW's: pre-trained weights, and the rest; by identity."""
-        config = self.config
+        """AdamW's: backbone and positions of words, and the rest."""
         positions = [p for name, p in self.model.named_parameters() if name == "reader.positions"]
-        pretrained = {id(p) for p in (*backbone.parameters(), *positions)}
-        trained = [p for p in self.model.parameters() if p.requires_grad]
-        own = config.learning_rate if config.backbone_learning_rate is None else config.backbone_learning_rate
-        parts = (
-            ([p for p in trained if id(p) in pretrained], own),
-            ([p for p in trained if id(p) not in pretrained], config.learning_rate),
-        )
+        parts = self.parted((*backbone.parameters(), *positions)).values()
         return [{"params": part, "lr": rate, "base_lr": rate} for part, rate in parts]
 
     @property
@@ -164,7 +157,7 @@ class TextConditioned(BackboneAgent, config=TextConfig):
         """Cross-entropy in nats, and the share of actions that are the likeliest."""
         batch = cast(MissionBatch, batch.to(self.runtime.torch_device))
         with self.runtime.autocast():
-            logits = self.model(batch.text, batch.states, batch.actions, batch.timesteps)
+            logits = self.model(batch.text, *batch.shown[1:])
         mask = batch.attention_mask
         is_right = (logits.detach().argmax(-1) == batch.actions) & mask
         return action_cross_entropy(logits.float(), batch.actions, mask), is_right.sum() / mask.sum()
@@ -240,7 +233,7 @@ class ReadingPolicy(TrajectoryPolicy):
         agent, device = self._agent, self._agent.runtime.torch_device
         envs = np.flatnonzero(self._is_live)[window.places]
         text = agent.encode([self._missions[int(e)] for e in envs])
-        seen = (torch.from_numpy(x).to(device) for x in (window.states, window.actions, window.timesteps))
+        seen = (torch.from_numpy(x).to(device) for x in window.shown[1:])
         with evaluating(agent.model), torch.inference_mode(), agent.runtime.autocast():
             logits = agent.model(text.to(device), *seen, last_only=True)[:, 0].float()
         likeliest = nn.functional.one_hot(logits.argmax(-1), logits.shape[-1])

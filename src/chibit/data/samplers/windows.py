@@ -42,6 +42,11 @@ class SequenceBatch:
     rows: Tensor
     """(B,) int64 first row of each window in the data set drawn from."""
 
+    @property
+    def shown(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What a model is shown, in its order: returns-to-go, states, actions, timesteps."""
+        return self.returns_to_go, self.states, self.actions, self.timesteps
+
     def to(self, device: torch.device) -> SequenceBatch:
         """The same batch on a device; itself where it is there."""
         return to_device(self, device)
