@@ -19,7 +19,7 @@ from chibit.core.files import nearest, user_path
 from chibit.core.plugins import is_address
 from chibit.core.run_dir import undone_if_refused
 from chibit.data.dataset import TrajectoryDataset
-from chibit.data.load import from_arrays, load_dataset
+from chibit.data.load import READING, from_arrays, load_dataset
 from chibit.data.mix import mix
 from chibit.data.readers.unpickler import COLUMN_NAMES, EPISODE_NAMES
 from chibit.environments.own import EnvLike, take_env
@@ -37,7 +37,6 @@ _NAMES = COLUMN_NAMES | EPISODE_NAMES
 _ARRAYS = tuple(_NAMES)
 _EXPECTED = f"arrays {', '.join(_ARRAYS[:4])}"
 _BACKBONE = "initializer"
-_READING = ("columns", "episode_length", "skip_damaged", "continuous_actions")
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ def fit(
     if steps is not None and "num_steps" in settings:
         raise InputError("steps, num_steps: mean the same; give one")
     arrays = {name: settings.pop(name) for name in _ARRAYS if name in settings}
-    reading = {name: settings.pop(name) for name in _READING if name in settings}
+    reading = {name: settings.pop(name) for name in READING if name in settings}
     more = settings.pop("more_data", ())
     parts = [*_open(data, arrays, reading), *(_open(more, {}, reading) if more else ())]
     dataset = parts[0] if len(parts) == 1 else mix(parts, settings.get("data_weights", ()))

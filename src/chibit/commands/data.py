@@ -71,17 +71,11 @@ class SourceArguments(WithEnvModule):
 
     def reading(self) -> dict[str, Any]:
         """What `load_dataset` is told beside the name."""
+        from chibit.data.load import BOUNDS, READING
         from chibit.environments.own import take_env
 
-        return {
-            "env_id": None if self.env_id is None else take_env(self.env_id),
-            "columns": self.columns,
-            "episode_length": self.episode_length,
-            "skip_damaged": self.skip_damaged,
-            "continuous_actions": self.continuous_actions,
-            "action_low": self.action_low,
-            "action_high": self.action_high,
-        }
+        env_id = None if self.env_id is None else take_env(self.env_id)
+        return {"env_id": env_id, **{name: vars(self)[name] for name in (*READING, *BOUNDS)}}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,6 +53,10 @@ _CONVERTER = 10
 _READERS = 3
 """Raised when the same file would give other steps, or none."""
 _COLLECTED = "collected when first used"
+READING = ("columns", "episode_length", "skip_damaged", "continuous_actions")
+"""What `load_dataset` is told of how a source is read, and"""
+BOUNDS = ("action_low", "action_high")
+"""of how far its actions may go; fields of runs and flags have these names too."""
 
 
 def load_dataset(

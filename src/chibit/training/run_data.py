@@ -17,7 +17,7 @@ from chibit.core.run_records import LONGEST_NAME
 from chibit.data.bounds import bound_actions
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
 from chibit.data.environment import evaluate_in
-from chibit.data.load import is_here, load_dataset
+from chibit.data.load import BOUNDS, READING, is_here, load_dataset
 from chibit.data.mix import mix
 from chibit.environments.registry import find_environment
 from chibit.training.run_config import RunConfig
@@ -105,8 +105,7 @@ def _read(
     config: RunConfig[Any], dataset: TrajectoryDataset | None, without_missing: bool, progress: bool = False
 ) -> tuple[TrajectoryDataset, TrajectoryDataset | None]:
     """All of the data that a run names, and its validation data, if it names some; raises as `open_data`."""
-    names = ("columns", "episode_length", "skip_damaged", "continuous_actions", "action_low", "action_high")
-    reading: dict[str, Any] = {name: getattr(config, name) for name in names}
+    reading = {name: vars(config)[name] for name in (*READING, *BOUNDS)}
     bounds = config.action_low, config.action_high
     if dataset is None and not config.more_data:
         dataset = load_dataset(config.data, env_id=config.env_id, progress=progress, **reading)
