@@ -15,6 +15,8 @@ from playwright.sync_api import sync_playwright
 
 WIDE, PHONE, PAPER = (1400, 1640), (390, 1100), (794, 1123)
 """Pixels; paper is A4."""
+_PATIENCE = 300_000
+"""Milliseconds for a page, as on a machine that does something else."""
 PICTURES = {
     "report": (WIDE, "light", "screen"),
     "report-dark": (WIDE, "dark", "screen"),
@@ -34,8 +36,8 @@ def main(page_path: Path, out: Path, *, whole: bool = False) -> None:
         for name, ((width, height), scheme, media) in PICTURES.items():
             page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
             page.emulate_media(media=media)
-            page.goto(page_path.resolve().as_uri())
-            page.screenshot(path=out / f"{name}.png", full_page=whole)
+            page.goto(page_path.resolve().as_uri(), timeout=_PATIENCE)
+            page.screenshot(path=out / f"{name}.png", full_page=whole, timeout=_PATIENCE)
             page.close()
         browser.close()
 
