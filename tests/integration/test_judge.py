@@ -78,9 +78,9 @@ def test_runs_are_judged_side_by_side(runs, capsys):
 
 
 def test_all_finished_runs_of_a_folder_are_judged(runs, tmp_path, capsys):
-    assert main(["judge", str(runs[0].parent)]) == 0
+    assert main(["judge", str(runs[0]), str(runs[0].parent)]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "clone" in shown and "sequence" in shown
+    assert shown.count("│ clone │") == 1 and "sequence" in shown
     for run in runs:
         assert judgements_of(run)
     assert main(["judge", *map(str, runs), "--target-returns", "7"]) == 0

@@ -1,12 +1,15 @@
 import logging
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import chibit
 import chibit.cli
 from chibit.cli import main
+
+POLICY = Path(__file__).parents[1] / "golden" / "v0_1" / "policy" / "config.json"
 
 
 @pytest.mark.parametrize(
@@ -24,12 +27,14 @@ from chibit.cli import main
         (["train", "--data", "x", "--head", "own"], "--head: 'own' is 'linear' now"),
         (["train", "--data", "x", "--timestep-table=fresh"], "--timestep-table: 'fresh' is 'normal' now"),
         (["train", "--data", "x", "--reward-mode", "delayed"], "--reward-mode: 'delayed' is 'sparse' now"),
+        (["train", "--config", str(POLICY)], "config.json: is not of a run; give"),
         (["train", "--config", "absent.json"], "absent.json: no such file"),
         (["train", "--data", "x", "--seed", "1", "--data", "y"], "--data: given 2 times, expected once"),
         (["train", "--data", "x", "y", "--more-data", "z"], "--more-data: given 2 times, expected once"),
         (["train", "--data", "x", "--more-data", "y", "--more-data=z"], "--more-data: given 2 times"),
         (["evaluate", "absent"], "not a run directory"),
         (["recipes", "chibitt"], "did you mean 'chibit'"),
+        (["recipes", "BC"], "did you mean 'bc'?"),
         (["study", "table22"], "did you mean 'table2'"),
         (["study", "table2", "--arms", "chibitt"], "did you mean 'chibit'"),
     ],

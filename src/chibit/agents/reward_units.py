@@ -14,7 +14,7 @@ from chibit.core.formatting import format_number, format_setting
 from chibit.data.choices import Choice
 from chibit.data.dataset import TrajectoryDataset
 from chibit.data.readers.origin import usual_return_scale
-from chibit.data.statistics import is_constant
+from chibit.data.statistics import LEAST_REWARD, is_constant
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def units_of_data(dataset: TrajectoryDataset) -> RewardUnits:
     mean, std = rewards.mean(), rewards.std()
     terminated = dataset.episode_lengths[dataset.episode_ends[:, 0]]
     if (terminated == dataset.episode_lengths.max()).all():
-        if is_constant(mean, std):
+        if is_constant(mean, std, least=LEAST_REWARD):
             return RewardUnits(offset=float(mean), why="all are equal")
         why = "their mean, which every step earns in any case, and spread"
         return RewardUnits(1.0 / float(std), float(mean), why=why)

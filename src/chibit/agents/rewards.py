@@ -11,7 +11,7 @@ from chibit.agents.off_policy import BaselineConfig
 from chibit.agents.reward_units import RewardUnits, is_the_papers
 from chibit.core.fields import Needs, Positive, Since
 from chibit.data.dataset import TrajectoryDataset
-from chibit.data.statistics import is_constant
+from chibit.data.statistics import LEAST_REWARD, is_constant
 
 _AUTHORS_LENGTH = 1000.0
 """Time limit of the locomotion tasks."""
@@ -54,7 +54,8 @@ class RangeRewardConfig(RewardConfig):
         if not self._scales(is_the_papers(dataset.spec.env_id)):
             return super().reward_units(dataset)
         returns = dataset.episode_returns
-        if is_constant(returns.mean(dtype=np.float64), returns.std(dtype=np.float64)):
+        mean, std = returns.mean(dtype=np.float64), returns.std(dtype=np.float64)
+        if is_constant(mean, std, least=LEAST_REWARD):
             return RewardUnits(why="all returns are equal")
         return RewardUnits(_AUTHORS_LENGTH / float(returns.max() - returns.min()), why="returns span 1,000")
 

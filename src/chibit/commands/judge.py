@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections import Counter
@@ -22,7 +23,7 @@ from chibit.core.fields import BASIC, BelowOne, Count, Seed, Targets
 from chibit.core.files import write_atomic
 from chibit.core.formatting import count, format_number, format_setting, shown_time
 from chibit.core.progress import LONG_SECONDS
-from chibit.core.run_dir import RunDir
+from chibit.core.run_dir import RunDir, other_than_run
 from chibit.core.terminal import make_console, print_table
 from chibit.judging.judgement import FILE, SCHEMA, beside_clone
 
@@ -108,7 +109,10 @@ class _Judged:
 def judge(argv: Sequence[str], prog: str) -> None:
     """``chibit judge``."""
     asked = parse(JudgeArguments, argv, prog)
-    _judge_all([path for given in asked.runs for path in _runs_in(given)], asked)
+    named: dict[Path, Path] = {}
+    for path in (path for given in asked.runs for path in _runs_in(given)):
+        named.setdefault(path.resolve(), path)
+    _judge_all([*named.values()], asked)
 
 
 def judge_runs(paths: Sequence[Path], *, device: str = "auto", progress: bool = True) -> None:
@@ -186,11 +190,18 @@ def _runs_in(folder: Path) -> list[Path]:
     """The folder itself where it is a run, or is nothing that holds any; else its finished runs."""
     if (folder / "config.json").exists() or not folder.is_dir():
         return [folder]
-    inside = sorted(path for path in folder.iterdir() if (path / "config.json").exists())
+    inside = sorted(path for path in folder.iterdir() if _may_be_run(path))
     finished = [path for path in inside if RunDir(path).is_finished]
     if inside and not finished:
         raise InputError(f"{folder}: none of its {count(len(inside), 'run')} is finished; let them train on")
     return finished or [folder]
+
+
+def _may_be_run(folder: Path) -> bool:
+    """Whether a folder is a run's, also a damaged one, which is named when it is loaded."""
+    with contextlib.suppress(UserError):
+        return (folder / "config.json").exists() and not other_than_run(folder)
+    return True
 
 
 def _try_all(paths: Sequence[Path], asked: JudgeArguments) -> tuple[list[_Run], list[UserError]]:

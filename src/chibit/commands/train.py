@@ -161,7 +161,10 @@ def parse_run(argv: list[str], prog: str) -> tuple[Any, TrainDestination]:
         raise InputError("--agent, --recipe and --config each choose the method; give one of them")
     if config_file is not None:
         record = read_json(Path(config_file))
-        base = from_record(record.get("config", record) if isinstance(record, dict) else record, config_file)
+        record = record.get("config", record) if isinstance(record, dict) else record
+        if isinstance(record, dict) and record.keys().isdisjoint({"agent_name", "corpus"}):
+            raise InputError(f"{config_file}: is not of a run; give the config.json of a run's folder")
+        base = from_record(record, config_file)
     elif recipe_name is not None:
         data = take_option(argv, "--data")  # a recipe may depend on it
         recipe = find_recipe(recipe_name, "--recipe")

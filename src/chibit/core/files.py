@@ -396,5 +396,7 @@ def check_name(name: str, what: str) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint for an unknown name: ``; did you mean 'hopper-medium'?`` or the empty string."""
-    matches = difflib.get_close_matches(str(name), list(known), n=3, cutoff=0.65)
+    names, given = list(known), str(name)
+    matches = [one for one in names if one.lower() == given.lower()]
+    matches = matches or difflib.get_close_matches(given, names, n=3, cutoff=0.65)
     return f"; did you mean {' or '.join(repr(match) for match in matches)}?" if matches else ""

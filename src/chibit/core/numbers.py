@@ -8,6 +8,12 @@ import numpy as np
 
 from chibit.core.errors import InputError, first_line
 
+_TEXT = "; give choices as whole numbers from 0, and other text as columns of 1 and 0"
+_OBJECT = "; give a number in each place, by astype(float) where they are numbers"
+_TIME = "; give seconds, hours or days as such"
+_REMEDIES = {"U": _TEXT, "S": _TEXT, "O": _OBJECT, "M": _TIME, "m": _TIME}
+"""By the kind of what is no number."""
+
 
 def as_numbers(what: str, values: Any) -> np.ndarray:
     """An array of what was given: an array, a list, a tensor of the CPU.
@@ -26,7 +32,8 @@ def as_numbers(what: str, values: Any) -> np.ndarray:
     except (TypeError, RuntimeError) as error:  # of tensors: on a device, with gradients
         raise InputError(f"{what} cannot be read as an array ({first_line(error)})") from error
     if array.dtype.kind not in "fiub":
-        raise InputError(f"{what} have type {array.dtype}, expected numbers")
+        remedy = _REMEDIES.get(array.dtype.kind, "")
+        raise InputError(f"{what} have type {array.dtype}, expected numbers{remedy}")
     if type(values) is not np.ndarray and isinstance(values, np.ndarray) and np.ma.is_masked(values):
         place = tuple(int(axis[0]) for axis in np.nonzero(np.ma.getmaskarray(values)))
         raise InputError(

@@ -44,8 +44,11 @@ AT_THE_END = ("result.json", "judgements.json")
 """What is said of a run once it is finished."""
 _LONGEST_LINE = 32 << 20
 _TAKES_POLICIES = "in Python chibit.evaluate and chibit.judge take it, by chibit.Policy.from_pretrained"
+_POLICY = "a policy"
 _ATTEMPTS = 10
 """To begin in a folder that other processes remove."""
+_RUNS_OWN = frozenset({"arm", "study"})
+"""Entries of a run's config.json that no other program's has."""
 _MOST_TOLD = 3
 """Settings that a message names."""
 
@@ -67,6 +70,8 @@ class RunDir:
         description = {"schema": SCHEMA, "arm": arm, "study": study, "config": config}
         make_folder(path)
         run = cls(path)
+        if other := other_than_run(path):
+            raise InputError(f"{path}: holds {other}; choose another --out")
         if not (path / "config.json").exists():
             if any(
                 entry.name != ".lock" and not entry.name.startswith(TEMPORARY_PREFIX)
@@ -94,12 +99,9 @@ class RunDir:
         """
         if not (path / "config.json").is_file():
             raise InputError(f"{path}: not a run directory (it has no config.json)")
-        record = read_json(path / "config.json")
-        if isinstance(record, dict) and "arm" not in record:
-            if record.keys() >= {"agent", "spec"}:
-                raise InputError(f"{path}: not a run directory but a policy; {_TAKES_POLICIES}")
-            if "schema" not in record:
-                raise InputError(f"{path}: not a run directory (its config.json is of something else)")
+        if other := other_than_run(path):
+            but = f"but a policy; {_TAKES_POLICIES}" if other == _POLICY else f"(it holds {other})"
+            raise InputError(f"{path}: not a run directory {but}")
         run = cls(path)
         run.description()
         return run
@@ -290,6 +292,19 @@ def is_run(folder: Path) -> bool:
     record = read_json(folder / "config.json") if (folder / "config.json").is_file() else None
     config = record.get("config") if isinstance(record, dict) and "arm" in record else None
     return isinstance(config, dict) and not config.keys().isdisjoint({"agent_name", "corpus"})
+
+
+def other_than_run(folder: Path) -> str:
+    """What a folder holds, where its config.json is of something else than a run; else empty.
+
+    Raises:
+        UserError: as `read_json`.
+    """
+    path = folder / "config.json"
+    record = read_json(path) if path.is_file() else {}
+    if not isinstance(record, dict) or not record.keys() - {"schema"} or record.keys() & _RUNS_OWN:
+        return ""
+    return _POLICY if record.keys() >= {"agent", "spec"} else "the config.json of something else"
 
 
 @contextlib.contextmanager

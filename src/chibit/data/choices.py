@@ -73,6 +73,8 @@ def _returns(dataset: TrajectoryDataset) -> Iterator[Choice]:
         why = f"usual in {spec.env_id}"
     elif spec.default_target_returns == best_and_high(dataset.episode_returns):
         why = "the best return of the data, and that at 90 % of their episodes"
+    elif spec.default_target_returns == dataset.reach.returns:
+        why = "the best return of all the data, and that at 90 % of their episodes"
     yield Choice("target returns", ", ".join(map(format_setting, spec.default_target_returns)), why)
     if spec.return_scale is not None:
         is_usual = spec.return_scale == usual_return_scale(spec.env_id)
@@ -87,7 +89,7 @@ def _returns(dataset: TrajectoryDataset) -> Iterator[Choice]:
 def _action_bounds(dataset: TrajectoryDataset) -> Iterator[Choice]:
     """A line for each run of dimensions that have the same bounds."""
     spec = dataset.spec
-    lowest, highest = dataset.actions.min(axis=0), dataset.actions.max(axis=0)
+    lowest, highest = dataset.reach.lowest, dataset.reach.highest  # of all: a part keeps their bounds
     around = settled_bounds(None, (lowest, highest))  # of an action that never changes
     found = []
     for i, (low, high) in enumerate(zip(spec.action_low, spec.action_high, strict=True)):
@@ -136,6 +138,16 @@ def constant_dimensions(dataset: TrajectoryDataset) -> tuple[int, ...]:
     if dataset.frames is not None:
         return ()
     return constant_columns(dataset.centered_observations)
+
+
+def tiny_dimensions(dataset: TrajectoryDataset) -> tuple[int, ...]:
+    """Those of `constant_dimensions` that are near 0, and not only within the rounding of their size."""
+    constant = constant_dimensions(dataset)
+    if not constant:
+        return ()
+    moments = RunningMoments.of(dataset.centered_observations[:, list(constant)])
+    never = is_constant(moments.mean, moments.std, least=0.0)
+    return tuple(i for i, is_none in zip(constant, never, strict=True) if not is_none)
 
 
 def constant_columns(*parts: np.ndarray) -> tuple[int, ...]:

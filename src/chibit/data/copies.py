@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from chibit.core.errors import InputError
+from chibit.core.formatting import count
 
 
 def first_copies(
@@ -111,6 +112,11 @@ def choose_apart(copies: np.ndarray, order: np.ndarray, number: int) -> np.ndarr
     return taken[copies]
 
 
+def share_to_propose(num_episodes: int, usual: float) -> float | None:
+    """A share of episodes that leaves some in both parts: the usual one, or half of few; None of one."""
+    return usual if math.floor(usual * num_episodes + 0.5) else 0.5 if num_episodes > 1 else None
+
+
 def choose_share(copies: np.ndarray, order: np.ndarray, share: float) -> np.ndarray:
     """Choose a share of the episodes, and with each of them all its copies.
 
@@ -132,8 +138,11 @@ def choose_share(copies: np.ndarray, order: np.ndarray, share: float) -> np.ndar
     number = int(chosen.sum())
     if not 0 < number < len(copies):
         why = "" if number == wanted else " (copies of an episode stay together)"
+        one = "a single episode cannot be divided: leave it out"
+        remedy = one if len(copies) == 1 else "give another share, or other data to validate on"
         raise InputError(
-            f"share: {share} of {len(copies)} episodes holds out {number}{why}; expected some in both parts"
+            f"share: {share} of {count(len(copies), 'episode')} holds out {number}{why}, expected some in "
+            f"both parts; {remedy}"
         )
     return chosen
 

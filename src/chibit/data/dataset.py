@@ -43,6 +43,18 @@ class Trajectory:
     """(S,) what was seen after the last action; None where the data do not hold it."""
 
 
+@dataclass(frozen=True, eq=False)
+class Reach:
+    """What the steps of a data set reach."""
+
+    lowest: np.ndarray
+    """(A,) smallest actions; () where they are discrete."""
+    highest: np.ndarray
+    """Largest ones."""
+    returns: tuple[float, ...]
+    """As `best_and_high` gives them."""
+
+
 def returns_to_go(rewards: np.ndarray, episode_starts: np.ndarray) -> np.ndarray:
     """Undiscounted sum of the rewards from each step to the end of its episode.
 
@@ -92,6 +104,8 @@ class TrajectoryDataset:
     """(N,) int64 row of the store that each step was taken from; None where all of the store is here."""
     whole_hash: str = ""
     """`content_hash` of the data set that this is a part of; empty where it is whole."""
+    whole_reach: Reach | None = None
+    """`reach` of that data set, from which bounds of actions and targets may come; None where it is whole."""
     mixture: Mixture | None = None
     """Of several data sets; see `chibit.data.mix.mix`."""
     notes: tuple[str, ...] = ()
@@ -188,6 +202,14 @@ class TrajectoryDataset:
             truncations=self.truncations[rows],
             final_observation=final,
         )
+
+    @cached_property
+    def reach(self) -> Reach:
+        """What the whole data set reaches, also where this is a part of it."""
+        if self.whole_reach is not None:
+            return self.whole_reach
+        actions = self.actions
+        return Reach(actions.min(axis=0), actions.max(axis=0), best_and_high(self.episode_returns))
 
     def in_store(self, rows: np.ndarray) -> np.ndarray:
         """Give the rows of the store that some rows of this data set were taken from."""
@@ -374,6 +396,7 @@ class TrajectoryDataset:
             mixture=None if self.mixture is None else self.mixture.take(kept),
             store_rows=self.in_store(rows),
             whole_hash=self.store_hash,
+            whole_reach=self.reach,
             content_hash=self._derived_hash(change),
             notes=(*self.notes, note),
         )

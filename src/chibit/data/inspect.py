@@ -14,12 +14,19 @@ from rich.text import Text
 from chibit.core.bins import bin_range
 from chibit.core.errors import DamagedFileError
 from chibit.core.formatting import count, format_number, listed
-from chibit.data.choices import Choice, choices, constant_columns, constant_dimensions, table_lines
+from chibit.data.choices import (
+    Choice,
+    choices,
+    constant_columns,
+    constant_dimensions,
+    table_lines,
+    tiny_dimensions,
+)
 from chibit.data.copies import first_copies
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
 from chibit.data.ranges import MOST_DIMENSIONS, Dimension, dimensions, far_out, named
 from chibit.data.readers.origin import UNKNOWN
-from chibit.data.statistics import is_constant
+from chibit.data.statistics import LEAST_REWARD, is_constant
 from chibit.environments.scores import normalized_score
 
 NUM_BINS = 20
@@ -144,7 +151,7 @@ def _return_notes(dataset: TrajectoryDataset) -> Iterator[str]:
     returns = dataset.episode_returns.astype(np.float64)
     if len(returns) == 1:
         yield "a single episode: there is none better or worse to learn from"
-    elif is_constant(returns.mean(), returns.std()):
+    elif is_constant(returns.mean(), returns.std(), least=LEAST_REWARD):
         shown = format_number(float(returns.mean()))
         clone = "discrete_bc" if dataset.is_discrete else "bc"
         nearly = ""
@@ -201,9 +208,14 @@ def _count_repeats(dataset: TrajectoryDataset) -> int:
 
 
 def _observation_notes(dataset: TrajectoryDataset) -> Iterator[str]:
-    constant = constant_dimensions(dataset)
-    if constant:
-        yield f"{_that(dataset, 'observation', constant, 'never change')}, but for rounding: not scaled"
+    constant, tiny = constant_dimensions(dataset), tiny_dimensions(dataset)
+    if never := tuple(i for i in constant if i not in tiny):
+        yield f"{_that(dataset, 'observation', never, 'never change')}, but for rounding: not scaled"
+    if tiny:
+        yield (
+            f"{_that(dataset, 'observation', tiny, 'vary')} by less than 1e-12, which is taken for rounding: "
+            "not scaled; give observations in other units where they mean something"
+        )
     offset = np.flatnonzero(dataset.spec.state_offset)
     if len(offset):
         yield (

@@ -10,6 +10,10 @@ from chibit.core.formatting import count, format_number
 
 _BLOCK_ROWS = 1 << 16
 _HIGH = 0.9
+LEAST = 1e-6
+"""Size from which on observations are told from what is computed to be 0, but for rounding (1e-17)."""
+LEAST_REWARD = 1e-31
+"""The same of rewards and returns, which may have any unit that single precision has."""
 
 
 class RunningMoments:
@@ -58,13 +62,14 @@ def blocks_of(rows: np.ndarray) -> Iterator[np.ndarray]:
     return (rows[start : start + _BLOCK_ROWS] for start in range(0, len(rows), _BLOCK_ROWS))
 
 
-def spread(mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+def spread(mean: np.ndarray, std: np.ndarray, *, least: float = LEAST) -> np.ndarray:
     """Return what observations are divided by: std + 1e-6 (Chen et al., 2021), but 1 for a constant.
 
     Divided by 1e-6, a constant would turn any deviation that is met later into millions. What varies by less
-    than 1e-3 is not held down by that 1e-6: a thousandth of its own spread takes its place.
+    than 1e-3 is not held down by that 1e-6: a thousandth of its own spread takes its place. `least` is as for
+    `is_constant`.
     """
-    return np.where(is_constant(mean, std), 1.0, std + np.minimum(1e-6, 1e-3 * std))
+    return np.where(is_constant(mean, std, least=least), 1.0, std + np.minimum(1e-6, 1e-3 * std))
 
 
 def spread_of(rows: np.ndarray) -> np.ndarray:
@@ -73,12 +78,19 @@ def spread_of(rows: np.ndarray) -> np.ndarray:
     return spread(moments.mean, moments.std)
 
 
-def is_constant(mean: np.ndarray | np.floating, std: np.ndarray | np.floating) -> np.ndarray:
+def is_constant(
+    mean: np.ndarray | np.floating, std: np.ndarray | np.floating, *, least: float = LEAST
+) -> np.ndarray:
     """Whether float32 numbers of a mean and a standard deviation count as all equal: within their rounding.
 
     The one definition, of what a store holds (`TrajectoryDataset.centered_observations`).
+
+    Args:
+        mean: of each column.
+        std: of each column.
+        least: a millionth of it counts as rounding in any case.
     """
-    return np.asarray(std <= 1e-6 * np.maximum(np.abs(mean), 1e-6))
+    return np.asarray(std <= 1e-6 * np.maximum(np.abs(mean), least))
 
 
 class Narrowing:

@@ -17,7 +17,7 @@ from chibit.core.errors import InputError
 from chibit.core.memory import check_fits
 from chibit.core.numbers import as_numbers
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
-from chibit.data.statistics import spread
+from chibit.data.statistics import LEAST, LEAST_REWARD, spread
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +172,7 @@ class Scales(nn.Module):
     def _set(self, name: str, rows: np.ndarray) -> None:
         mean, std = rows.mean(0), rows.std(0)
         self._fill(f"{name}_mean", mean)
-        self._fill(f"{name}_std", spread(mean, std))
+        self._fill(f"{name}_std", spread(mean, std, least=LEAST_REWARD if name == "reward" else LEAST))
 
     def _fill(self, name: str, values: np.ndarray) -> None:
         self.get_buffer(name).copy_(torch.from_numpy(np.asarray(values, np.float64)))

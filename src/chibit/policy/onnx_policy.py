@@ -97,9 +97,12 @@ class OnnxPolicy(Episodes):
             raise InputError(f"{path}: says nothing of its data; {_REMEDY}")
         try:
             facts = {key: json.loads(value) for key, value in metadata.items()}
-            return cls(session, facts, target_return=target_return, greedy=greedy)
+            policy = cls(session, facts, greedy=greedy)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DamagedFileError(f"{path}: its metadata are damaged ({error!r}); {_REMEDY}") from error
+        if target_return is not None:
+            policy.target_return = target_return
+        return policy
 
 
 class _Trajectories(TrajectoryPolicy):

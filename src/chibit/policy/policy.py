@@ -10,6 +10,7 @@ from pathlib import Path
 
 from chibit.agents.base import Agent
 from chibit.core.config import to_json
+from chibit.core.fields import refusal
 from chibit.core.run_dir import is_run
 from chibit.data.dataset import DatasetSpec
 from chibit.models.hub import model_folder
@@ -81,6 +82,8 @@ class Policy(Episodes):
             DamagedFileError: if its files are damaged or do not fit together.
             ResourceError: if the Hub cannot be reached.
         """
+        if not isinstance(source, str | Path):
+            raise refusal("source", source, "a folder, or an id on the Hub")
         folder = model_folder(str(source), flag="the folder that chibit export wrote")
         if is_run(folder):
             run = load_run_agent(folder, device=device)

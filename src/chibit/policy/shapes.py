@@ -174,7 +174,7 @@ def read_target(target_return: Any) -> float:
         target = float(target_return)
     except (TypeError, ValueError, OverflowError):
         target = math.nan
-    if not math.isfinite(target):
+    if not math.isfinite(target) or isinstance(target_return, str | bytes):
         raise InputError(f"target_return is {target_return!r}, expected a finite number")
     return target
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from chibit.core.errors import InputError
-from chibit.core.run_dir import INCIDENTAL, RunDir
+from chibit.core.run_dir import INCIDENTAL, RunDir, other_than_run
 from chibit.training.run_config import RunConfig, from_record, to_record
 
 _CONTINUED = "continued"
@@ -73,7 +73,7 @@ def carry_on(config: RunConfig[Any], path: Path) -> GoingOn:
     Raises:
         InputError: for fewer steps than the run has or is to have.
     """
-    if not (path / "config.json").is_file():
+    if not (path / "config.json").is_file() or other_than_run(path):  # which is refused where it is opened
         return GoingOn(config, config)
     run = RunDir.open(path)
     then: RunConfig[Any] = from_record(run.description()["config"], str(path / "config.json"))

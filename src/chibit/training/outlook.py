@@ -7,6 +7,7 @@ from typing import Any
 
 from chibit.core.formatting import count, format_setting, percent, shown_time
 from chibit.data.choices import Choice, choices
+from chibit.data.copies import share_to_propose
 from chibit.data.dataset import TrajectoryDataset
 from chibit.environments.kinds import MemoryEnvironment
 from chibit.environments.registry import ENVIRONMENTS
@@ -89,7 +90,8 @@ def few_data(config: RunConfig[Any], dataset: TrajectoryDataset) -> Iterator[str
     if passes <= MOST_PASSES:
         return
     steps = max(1, MOST_PASSES * dataset.num_steps // config.agent.steps_a_batch)
-    hint = "" if config.holds_out else ", and --validation-share 0.2 shows when they are learned by heart"
+    share = None if config.holds_out else share_to_propose(dataset.num_episodes, 0.2)
+    hint = f", and --validation-share {share} shows when they are learned by heart" if share else ""
     yield (
         f"few data ({count(dataset.num_episodes, 'episode')}): {config.num_steps:,} gradient steps show each "
         f"of {dataset.num_steps:,} logged steps {passes:,.0f} times; --num-steps {steps} shows them "

@@ -15,6 +15,7 @@ from chibit.core.errors import DamagedFileError, InputError, one_line
 from chibit.core.run_dir import RunDir
 from chibit.core.run_records import LONGEST_NAME
 from chibit.data.bounds import bound_actions
+from chibit.data.copies import share_to_propose
 from chibit.data.dataset import DatasetSpec, TrajectoryDataset
 from chibit.data.environment import evaluate_in
 from chibit.data.load import BOUNDS, READING, is_here, load_dataset
@@ -154,10 +155,11 @@ def advise(
 ) -> Iterator[str]:
     """Say where holding out other episodes would say more."""
     if held_out is None and dataset.spec.env_id is None:
-        yield (
-            "nothing is held out, so that only the training loss is known; --validation-share 0.1 logs the "
-            "action error on episodes that are not trained on"
-        )
+        share = share_to_propose(dataset.num_episodes, 0.1)
+        remedy = "--validation-data measures the action error on another log"
+        if share:
+            remedy = f"--validation-share {share} logs the action error on episodes that are not trained on"
+        yield f"nothing is held out, so that only the training loss is known; {remedy}"
     elif held_out is not None and config.validation_share:
         whole = dataset.num_episodes + held_out.num_episodes
         if whole < _FEW_EPISODES:

@@ -249,6 +249,7 @@ def test_the_mean_of_rewards_counts_where_episodes_terminate_after_unequal_steps
         found = units(ends=ends, offset=50.0)
         assert found.offset == pytest.approx(units(ends=ends).offset + 50, rel=1e-5)
         assert found.scale == pytest.approx(units(ends=ends).scale, rel=1e-3)
+        assert units(ends=ends, scale=1e-20).scale == pytest.approx(1e20 * units(ends=ends).scale, rel=1e-3)
     kept = units(ends="unequal", offset=50.0)
     assert kept.offset == 0 and kept.scale == pytest.approx(1 / 49, rel=0.02)
     assert (

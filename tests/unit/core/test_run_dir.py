@@ -25,6 +25,22 @@ def test_create_and_open(tmp_path):
     make(tmp_path / "run")
 
 
+@pytest.mark.parametrize(
+    ("record", "found"),
+    [
+        ({"schema": 1, "agent": "bc", "config": {}, "spec": {}, "sha256": "0"}, "a policy"),
+        ({"model_type": "gpt2"}, "holds the config.json of something else"),
+    ],
+)
+def test_a_folder_of_something_else_is_no_damaged_run(tmp_path, record, found):
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    with pytest.raises(InputError, match=found):
+        RunDir.open(tmp_path)
+    with pytest.raises(InputError, match=f"{found}.*; choose another --out"):
+        make(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["config.json"]
+
+
 def test_another_configuration_is_refused(tmp_path):
     make(tmp_path / "run")
     with pytest.raises(InputError, match=r"another configuration \(a 1, now 2\); choose another --out"):

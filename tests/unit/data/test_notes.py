@@ -104,6 +104,15 @@ def test_equal_returns_are_said_and_cloning_proposed(build):
     assert not [note for note in find_notes(almost) if "target return" in note]
 
 
+@pytest.mark.parametrize("unit", [1e-25, 1e-13, 1e13])
+def test_returns_that_differ_are_not_called_equal_in_any_unit(build, unit):
+    rewards = unit * np.random.default_rng(0).random(40)
+    for sign in (1, -1):
+        log = build(rewards=sign * rewards)
+        assert not [note for note in find_notes(log) if "all episodes have the return" in note]
+    assert "the return" in said(build(rewards=np.full(40, unit)), "a target return cannot tell")
+
+
 def test_episodes_of_one_step_are_said(build):
     """As AntMaze's files flag a goal: on every step that stays there."""
     flags = np.isin(np.arange(40), [9, 10, 11, 12, 13, 39])
@@ -169,6 +178,15 @@ def test_constant_dimensions_are_said_by_the_rule_that_scales(build):
     assert tuple(np.flatnonzero(np.array(dataset.spec.state_std) == 1.0)) == (1, 2)
     assert "(1, 2)" in said(dataset, "2 observation dimensions", "not scaled")
     assert "1 action dimension (0)" in said(dataset, "action dimension")
+
+
+def test_what_varies_by_less_than_rounding_is_not_said_to_be_constant(build):
+    rng = np.random.default_rng(3)
+    farads = 3e-12 + 5e-13 * rng.normal(size=40)
+    dataset = build(observations=np.stack([farads, rng.normal(size=40), np.full(40, 3e-12)], axis=1))
+    assert constant_dimensions(dataset) == (0, 2)
+    assert "(2)" in said(dataset, "1 observation dimension", "never changes, but for rounding")
+    assert "(0)" in said(dataset, "varies by less than 1e-12", "give observations in other units")
 
 
 def test_an_observation_of_one_whole_number_is_said(build):

@@ -155,9 +155,27 @@ def test_npz_files_have_times_too(tmp_path):
     dataset, notes = read(tmp_path / "log.npz", time="time")
     assert dataset.observations[:, 0].tolist() == [i + 0.5 for i in range(ROWS)]
     assert "sorted the rows of 1 of 1 episode by time" in notes
-    np.savez(tmp_path / "text.npz", **columns, time=times.astype(str))
-    dataset, _ = read(tmp_path / "text.npz")
+
+
+@pytest.mark.parametrize("kind", [str, "S"])
+@pytest.mark.parametrize("zone", ["", "Z", "+02:00"])
+def test_times_of_an_npz_file_may_be_text(tmp_path, kind, zone):
+    columns, path = npz_columns(SHUFFLED), tmp_path / "text.npz"
+    times = np.char.add(
+        (np.datetime64("2026-01-01") + np.array(SHUFFLED).astype("m8[m]")).astype("U40"), zone
+    )
+    np.savez(path, **columns, time=times.astype(kind))
+    dataset, notes = read(path)
     assert dataset.observations[:, 0].tolist() == [i + 0.5 for i in SHUFFLED]
+    assert "column time goes back in 1 of 1 episode" in notes
+    dataset, notes = read(path, time="time")
+    assert dataset.observations[:, 0].tolist() == [i + 0.5 for i in range(ROWS)]
+    for wrong in ("morning", "12", "", "2026-01-01T00:00" + ("" if zone else "Z")):
+        times[0] = wrong
+        np.savez(path, **columns, time=times.astype(kind))
+        assert "column time" not in read(path)[1]
+        with pytest.raises(InputError, match="time: not every row has a number, or a time as 2026"):
+            read(path, time="time")
 
 
 def test_formats_that_are_in_order_take_no_time(tmp_path):

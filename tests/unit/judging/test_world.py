@@ -41,14 +41,16 @@ def test_one_step_of_the_log_is_followed(line_judge):
 
 def test_rewards_shifted_or_scaled_shift_or_scale_values(tmp_path, starts):
     policy, arrays = Acts(home), columns(20)
-    plain, shifted, scaled = (
-        fit(make_log(tmp_path, 20, rewards=rewards)).play(policy, starts, horizon=30, discount=DISCOUNT)
-        for rewards in (arrays["rewards"], arrays["rewards"] + 3.0, arrays["rewards"] * 10.0)
+    rewards = arrays["rewards"]
+    plain, shifted, scaled, tiny = (
+        fit(make_log(tmp_path, 20, rewards=given)).play(policy, starts, horizon=30, discount=DISCOUNT)
+        for given in (rewards, rewards + 3.0, rewards * 10.0, rewards * 1e-20)
     )
     annuity = (1 - DISCOUNT**30) / (1 - DISCOUNT)
     np.testing.assert_allclose(shifted.values, plain.values + 3.0 * annuity, atol=1e-3)
     np.testing.assert_allclose(shifted.returns, plain.returns + 90.0, atol=1e-3)
     np.testing.assert_allclose(scaled.values, 10.0 * plain.values, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(1e20 * tiny.values, plain.values, atol=1e-2)
 
 
 def test_no_reward_is_worth_nothing(tmp_path, starts):

@@ -174,6 +174,14 @@ def test_files_that_are_no_policy_are_refused_in_one_line(tmp_path):
         write_atomic(path, model.SerializeToString())
         with pytest.raises(DamagedFileError, match="its metadata are damaged"):
             OnnxPolicy.from_pretrained(tmp_path)
+    facts = {"spec": to_json(make("bc").spec), "target_return": None, "epsilon": 0.0}
+    del model.metadata_props[:]
+    for key, value in facts.items():
+        model.metadata_props.append(onnx.StringStringEntryProto(key=key, value=json.dumps(value)))
+    write_atomic(path, model.SerializeToString())
+    assert OnnxPolicy.from_pretrained(tmp_path).target_return is None
+    with pytest.raises(InputError, match=r"^target_return is 3.0, but this method takes none"):
+        OnnxPolicy.from_pretrained(tmp_path, target_return=3.0)
 
 
 PROGRAM = """

@@ -119,6 +119,12 @@ def test_what_was_saved_comes_back(saved):
     assert record["agent"] == "dt" and record["chibit"] == chibit.__version__
 
 
+@pytest.mark.parametrize("source", [3, None, b"policy", ["a"]])
+def test_what_is_no_place_of_a_policy_is_refused(source):
+    with pytest.raises(InputError, match="^source: got .*, expected a folder, or an id on the Hub"):
+        Policy.from_pretrained(source)
+
+
 def test_another_target_return_changes_the_actions(saved):
     one, other = Policy.from_pretrained(saved), Policy.from_pretrained(saved, target_return=100.0)
     assert other.target_return == 100.0
@@ -281,7 +287,7 @@ def test_damage_is_refused_in_one_line(saved, damage, kind, said):
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("target_return", [float("nan"), float("inf"), "high", [1.0, 2.0]])
+@pytest.mark.parametrize("target_return", [float("nan"), float("inf"), "high", "5", [1.0, 2.0]])
 def test_a_target_that_is_no_number_is_refused_and_nothing_is_written(tmp_path, target_return):
     agent, spec = build("dt", HOPPER)
     with pytest.raises(InputError, match="finite number"):
@@ -322,7 +328,7 @@ def test_a_policy_where_a_run_is_expected_is_said(tmp_path, capsys):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.json").write_text('{"model_type": "gpt2"}')
     assert main(["evaluate", str(tmp_path / "other")]) == 2
-    assert "not a run directory (its config.json is of something else)" in capsys.readouterr().err
+    assert "not a run directory (it holds the config.json of something else)" in capsys.readouterr().err
 
 
 def test_a_card_says_in_which_order_a_plants_columns_stand(tmp_path):

@@ -289,7 +289,7 @@ def test_an_unknown_baseline_is_told_the_arms_and_not_all_of_many(tmp_path, runs
     with pytest.raises(InputError, match="an arm with a finished run: arm0, .* or one of 3 more$"):
         build_report(tmp_path / "s", formats=["csv"], baseline="zzz")
     runs.write_run(tmp_path / "empty", "bc", "hopper-medium-v2", 0, num_evaluations=1, finished=False)
-    with pytest.raises(InputError, match="baseline: got 'bc', but no run has finished$"):
+    with pytest.raises(InputError, match="baseline: got 'bc', but no run was evaluated$"):
         build_report(tmp_path / "empty", formats=["csv"], baseline="bc")
     assert not (tmp_path / "s" / "scores.csv").exists()
 

@@ -9,6 +9,7 @@ import torch
 import baseline_toys
 from chibit.agents import AGENTS, make_agent
 from chibit.cli import main
+from chibit.core.errors import InputError
 from chibit.core.runtime import Runtime
 from chibit.data.choices import choices, table_lines
 from chibit.data.load import from_arrays
@@ -16,6 +17,7 @@ from chibit.recipes import RECIPES
 from chibit.study_runs import study_configs
 from chibit.training.outlook import few_data, outlook, short_context, warnings
 from chibit.training.run_config import RunConfig, to_record
+from chibit.training.run_data import advise
 
 NUM = 400
 
@@ -57,6 +59,18 @@ def test_bounds_around_an_action_that_never_changes_are_not_called_declared(tmp_
     assert "one declared, one what the data reach" in said["action 3"]
 
 
+def test_a_part_keeps_the_reasons_of_the_whole(tmp_path):
+    rng, ends = np.random.default_rng(0), np.arange(NUM) % 20 == 19
+    log = from_arrays(rng.normal(size=NUM), rng.random(NUM), rng.random(NUM), ends, cache=tmp_path)
+    parts = [log.held_out_fold(number, 10)[0] for number in range(10)]
+    few = log.random_fraction(0.1, 0).random_fraction(0.5, 0)
+    for part in (*parts, few):
+        said = {choice.what: choice.text for choice in choices(part)}
+        assert said["action"].endswith("(what the data reach)"), said
+        whose = "all the data" if part is few else "the data"
+        assert f"the best return of {whose}, and that at 90 % of their episodes" in said["target returns"]
+
+
 @pytest.mark.parametrize("agent", ["dt", "bc", "brac_v"])
 def test_the_table_of_a_run_fits_into_80_columns(agent, log):
     config = RunConfig(data="x", agent=AGENTS[agent].config(), num_steps=1_000)
@@ -75,6 +89,23 @@ def test_few_data_are_said_with_steps_that_suit_them(log):
     assert not list(few_data(dataclasses.replace(config, num_steps=312), log))
     [said] = few_data(dataclasses.replace(config, validation_share=0.2), log)
     assert "--validation-share" not in said
+
+
+@pytest.mark.parametrize(
+    ("episodes", "shares"), [(1, (None, None)), (2, (0.5, 0.5)), (4, (0.2, 0.5)), (5, (0.2, 0.1))]
+)
+def test_a_share_that_is_proposed_can_be_held_out(episodes, shares, tmp_path):
+    seen, ends = np.random.default_rng(0).normal(size=4 * episodes), np.arange(4 * episodes) % 4 == 3
+    log = from_arrays(seen, seen, seen, ends, cache=tmp_path)
+    config = RunConfig(data="x", agent=AGENTS["bc"].config())
+    for share, said in zip(shares, (*few_data(config, log), *advise(config, log, None)), strict=True):
+        if share is None:
+            assert "--validation-share" not in said
+            with pytest.raises(InputError, match="1 episode holds out 0, .* cannot be divided: leave it out"):
+                log.held_out_split(0.2, 0)
+        else:
+            assert f"--validation-share {share} " in said
+            assert all(part.num_episodes for part in log.held_out_split(share, 0))
 
 
 @pytest.mark.parametrize(

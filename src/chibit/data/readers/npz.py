@@ -30,7 +30,7 @@ from chibit.data.readers.columns import (
 from chibit.data.readers.origin import Origin, file_name
 from chibit.data.readers.recording import Recording, record_columns
 from chibit.data.readers.size_limits import check_declared_size
-from chibit.data.readers.timing import find_time, in_order
+from chibit.data.readers.timing import find_time, in_order, times_in
 
 _ENV_ID = "env_id"
 _MAX_ENV_ID_BYTES = 1000
@@ -98,6 +98,8 @@ def _load(
             ours: join([archive.read(name) for name in theirs], f"{path}: {ours}")
             for ours, theirs in found.items()
         }
+        if TIME in columns and columns[TIME].dtype.kind in "SU":
+            columns[TIME] = times_in(columns[TIME])
         name = str(archive.read(_ENV_ID).item()) if env_id else None
         shapes = {each: archive.declared(each)[0] for theirs in found.values() for each in theirs}
     widths = {each: math.prod(shape[1:]) for each, shape in shapes.items()}
@@ -111,7 +113,7 @@ def _may_be_time(archive: Npz, name: str, found: Mapping[str, Sequence[str]]) ->
     """Whether an array that only its name calls one of times has a number or a time for each row."""
     shape, dtype = archive.declared(name)
     rows = {archive.declared(each)[0][:1] for theirs in found.values() for each in theirs}
-    return dtype.kind in "fiuM" and rows == {shape}
+    return dtype.kind in "fiuMSU" and rows == {shape}
 
 
 def check_arrays(
@@ -134,7 +136,7 @@ def check_arrays(
             name == _ENV_ID and dtype.kind == "U" and shape in ((), (1,)) and size <= _MAX_ENV_ID_BYTES
         )
         names_episodes = dtype.kind in "SUM" and (name,) == found.get(EPISODE)
-        is_time = dtype.kind == "M" and (name,) == found.get(TIME)
+        is_time = dtype.kind in "MSU" and (name,) == found.get(TIME)
         if dtype.hasobject:
             raise DamagedFileError(
                 f"{path}: {name} has type object, a pickle; expected plain numbers, or text by astype(str)"

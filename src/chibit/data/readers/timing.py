@@ -5,8 +5,11 @@ Dimensions: N rows.
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +20,7 @@ from chibit.data.readers.recording import check_lengths, find_ends, last_rows
 
 _USUAL = ("time", "timestamp", "datetime", "date", "step", "t")
 _NONE = ("none",)
+_ISO = re.compile(r"\d{4}-\d\d-\d\d(?:[T ][\d:.]+)?(Z|[+-]\d\d:?\d\d)?")
 _TOLERANCE = 0.1
 """Of the usual step, by which others may differ: clocks jitter."""
 
@@ -46,6 +50,19 @@ def find_time(names: Sequence[str], used: Mapping[str, Sequence[str]], reading: 
             "", note=f"time may be {listed}: order is not checked; say --columns {TIME}={found[0]}"
         )
     return TimeColumn(found[0] if found else "")
+
+
+def times_in(texts: Any) -> np.ndarray:
+    """Texts as times, as ISO 8601 writes them; NaT for all where one is none, or only some have zones."""
+    try:
+        words = np.char.strip(np.asarray(texts[slice(None)]).astype(str))
+        found = [_ISO.fullmatch(word) for word in words.ravel().tolist()]
+        if all(found) and len({bool(one and one[1]) for one in found}) <= 1:
+            with warnings.catch_warnings(action="ignore"):  # that zones are taken off
+                return words.astype("datetime64[us]")
+    except ValueError:
+        pass
+    return np.full(texts.shape, "NaT", "datetime64[us]")
 
 
 def in_order(

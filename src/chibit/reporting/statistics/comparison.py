@@ -251,7 +251,7 @@ def choose_baseline(arms: Sequence[str], baseline: str | None = None) -> str | N
             known = ", ".join(arms[:_LISTED]) + (
                 f" or one of {len(arms) - _LISTED} more" if len(arms) > _LISTED else ""
             )
-            expected = f"expected an arm with a finished run: {known}" if arms else "but no run has finished"
+            expected = f"expected an arm with a finished run: {known}" if arms else "but no run was evaluated"
             raise InputError(f"baseline: got {baseline!r}, {expected}{nearest(baseline, arms)}")
         return baseline
     for name in BASELINES:
