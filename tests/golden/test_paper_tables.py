@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 
 from chibit.agents import AGENTS
 from chibit.core.config import to_json
@@ -21,6 +22,7 @@ from chibit.training.run_config import RunConfig
 
 PAPER = json.loads(Path(__file__).with_name("paper_tables.json").read_text(encoding="utf-8"))
 TABLE7 = {name: value for name, value in PAPER["table7"].items() if name != "target_returns"}
+DEVIATIONS = (Path(__file__).parents[2] / "docs" / "deviations.md").read_text(encoding="utf-8")
 UNITS = {"K": 1e3, "M": 1e6}
 
 
@@ -70,6 +72,22 @@ def test_table_8(model, shape):
     with torch.device("meta"):
         blocks = count_parameters(GPT(shape))["blocks"]
     assert blocks == pytest.approx(float(printed[:-1]) * UNITS[printed[-1]], rel=0.015)
+
+
+def test_table_8_of_the_models_of_others():
+    """Their library's defaults are the shapes of openai/clip-vit-base-patch32 and imagegpt-small."""
+    with torch.device("meta"):
+        layers = {
+            "CLIP": transformers.CLIPTextModel(transformers.CLIPTextConfig()).encoder.layers,
+            "iGPT": transformers.ImageGPTModel(transformers.ImageGPTConfig()).h,
+        }
+    millions = {name: sum(p.numel() for p in part.parameters()) / 1e6 for name, part in layers.items()}
+    assert round(millions["CLIP"]) == float(PAPER["table8"]["CLIP"]["parameters"][:-1])
+    assert round(millions["iGPT"]) == 76 != float(PAPER["table8"]["iGPT"]["parameters"][:-1])
+    assert (
+        "ImageGPT | 84M parameters | `openai/imagegpt-small` is 24 layers of width 512, about 76M"
+        in DEVIATIONS
+    )
 
 
 @pytest.mark.parametrize("size", PAPER["table9"])
