@@ -122,10 +122,11 @@ def _student_cells(estimate: Difference, adjusted: float | None, *, normalized: 
     student = estimate.student
     if student is None or not student.has_spread:
         return EMPTY, EMPTY
+    freedom = f"{student.degrees_of_freedom:.3g}"
     interval = Cell(
         text=format_interval(student_estimate(estimate), normalized=normalized, signed=True),
         sort=student.low,
-        note=f"{student.degrees_of_freedom:.3g} degrees of freedom",
+        note=f"{freedom} degree{'' if freedom == '1' else 's'} of freedom",
     )
     if adjusted is None:
         return interval, EMPTY
