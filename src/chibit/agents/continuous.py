@@ -6,7 +6,6 @@ Dimensions: B batch · S state_dim · A act_dim.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,8 +18,9 @@ from chibit.agents.markov import ActionScaler
 from chibit.agents.off_policy import OffPolicyAgent
 from chibit.agents.rewards import RewardConfig
 from chibit.core.fields import Count, Fraction
+from chibit.core.runtime import Runtime
 from chibit.data.bounds import check_within
-from chibit.data.dataset import TrajectoryDataset
+from chibit.data.dataset import DatasetSpec, TrajectoryDataset
 from chibit.models.actors import GaussianActor, TanhGaussianActor
 
 
@@ -37,15 +37,19 @@ class ActorCriticConfig(RewardConfig):
 
 
 class ContinuousAgent(OffPolicyAgent):
-    """An `OffPolicyAgent` whose `act` and `losses` deal with actions in [-1, 1]."""
+    """An `OffPolicyAgent` whose `act` and `losses` deal with actions in [-1, 1].
+
+    Attributes:
+        scaler: between those and the environment's.
+    """
 
     takes_discrete = False
     takes_pictures = False
 
-    @cached_property
-    def scaler(self) -> ActionScaler:
-        """Between those and the environment's."""
-        return ActionScaler(self.spec, self.runtime.torch_device)
+    def __init__(self, config: Any, spec: DatasetSpec, runtime: Runtime) -> None:
+        """Build networks and optimizers for a data set."""
+        self.scaler = ActionScaler(spec, runtime.torch_device)  # here, so that no step waits for it
+        super().__init__(config, spec, runtime)
 
     def sampler(self, dataset: TrajectoryDataset, generator: np.random.Generator) -> Sampler[Any]:
         """Draw transitions uniformly, rewards in their units.
