@@ -290,6 +290,23 @@ def compared() -> str:
     return grid((*text_columns("Study", "Comparison"), *number_columns(*names)), rows)
 
 
+def targets(folder: Path) -> str:
+    """The mean of the last four scores of each run at each target that it was asked for."""
+    found: dict[str, dict[tuple[int, float], float | None]] = defaultdict(dict)
+    for run in read_study(folder).runs:
+        for one in run.result.scores:
+            found[run.arm][run.seed, one.target_return or 0.0] = one.last4
+    keys = sorted({key for cells in found.values() for key in cells}, key=lambda key: (key[0], -key[1]))
+    rows = []
+    for arm in sorted(found, key=arm_rank):
+        scores = [found[arm].get(key) for key in keys]
+        rows.append(
+            (text(arm_label(arm)), *(EMPTY if s is None else Cell(text=format_score(s)) for s in scores))
+        )
+    names = [f"seed {seed}, asked for {target:,.0f}" for seed, target in keys]
+    return grid((*text_columns("Arm"), *number_columns(*names)), rows)
+
+
 def finding(folder: Path) -> str:
     """What the main study says: the first comparison, and all that were registered beside it."""
     analysis = analyze(read_study(folder))
@@ -321,6 +338,7 @@ PARTS: dict[str, Callable[..., str]] = {
     "compared": compared,
     "experiment": experiment,
     "finding": finding,
+    "targets": targets,
     "scores": scores,
     "differences": differences,
     "evaluations": evaluations,

@@ -160,3 +160,18 @@ def test_every_comparison_of_a_study_on_one_data_set_by_hand(script, study):
     rows = script.compared().replace("\\", "").replace("−", "-").splitlines()
     found = [row.split(" | ", 2)[2].rpartition(" | ")[0] for row in rows if row.startswith(f"| {study} (")]
     assert sorted(found) == sorted(wanted)
+
+
+def test_each_run_at_each_target_by_hand(script):
+    head, _, *rows = script.targets(ROOT / "results" / "fair_longer").splitlines()
+    runs = {}
+    for path in (ROOT / "results" / "fair_longer").glob("*/evaluations.jsonl"):
+        config = json.loads((path.parent / "config.json").read_text())
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        for target in (3600.0, 1800.0):
+            scores = [line["normalized_score"] for line in lines if line["target_return"] == target]
+            runs[config["arm"], config["config"]["seed"], target] = np.mean(scores[-4:])
+    order = [(seed, target) for seed in (0, 1) for target in (3600.0, 1800.0)]
+    assert head == f"| Arm | {' | '.join(f'seed {s}, asked for {t:,.0f}' for s, t in order)} |"
+    for row, arm, name in zip(rows, ("random", "chibit"), ("Random init", "ChibiT"), strict=True):
+        assert row == f"| {name} | {' | '.join(f'{runs[arm, *key]:.1f}' for key in order)} |"
