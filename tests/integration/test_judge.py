@@ -16,6 +16,7 @@ import chibit
 from chibit.cli import main
 from chibit.commands import judge as judge_command
 from chibit.core.config import from_json
+from chibit.core.errors import InputError
 from chibit.judging import judge as judging
 from chibit.judging import judgement as judgement_rules
 from chibit.judging.fitting import fit_log
@@ -194,15 +195,27 @@ def test_a_log_that_was_moved_is_given_anew(tmp_path, capsys):
     assert judgement == before
 
 
+def test_without_its_validation_data_a_moved_log_is_not_called_held_out(tmp_path, capsys):
+    for seed, name in enumerate(("log", "other")):
+        np.savez(tmp_path / f"{name}.npz", **columns(24, seed=seed))
+    other = tmp_path / "other.npz"
+    run = train(tmp_path / "log.npz", tmp_path / "run", "--agent", "bc", "--validation-data", str(other))
+    (tmp_path / "log.npz").rename(tmp_path / "elsewhere.npz")
+    for said in ("on held-out episodes", "may have learned from"):
+        assert main(["judge", str(run), "--data", str(tmp_path / "elsewhere.npz")]) == 0
+        assert said in " ".join(capsys.readouterr().out.split())
+        other.unlink(missing_ok=True)
+
+
 def test_runs_are_judged_on_a_log_that_they_have_not_learned_from(runs, tmp_path, capsys):
     run = shutil.copytree(runs[0], tmp_path / "run")
-    kept = (run / "judgements.json").read_bytes() if (run / "judgements.json").exists() else None
+    (run / "judgements.json").unlink(missing_ok=True)
     np.savez(tmp_path / "later.npz", **columns(30, seed=5))
     assert main(["judge", str(run), "--data", str(tmp_path / "later.npz")]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "later: 30 episodes" in shown and "verdict: " in shown
     assert "this is not the log that policies learned from" in shown and "may have learned from" in shown
-    assert kept == ((run / "judgements.json").read_bytes() if kept else None)
+    assert not (run / "judgements.json").exists()
     np.savez(
         tmp_path / "wide.npz", **columns(30) | {"actions": np.random.default_rng(0).normal(size=(30 * 40, 2))}
     )
@@ -232,6 +245,11 @@ def test_a_log_with_its_columns_in_another_order_is_refused_and_can_be_named(tmp
     for flags in (["--validation-data", str(two)], [str(two)]):  # as the second of two sets
         assert main([*begun, *flags]) == 2
         assert "give both in one order (--columns observations=obs.flow,obs.temp)" in capsys.readouterr().err
+    turned = ["train", "--agent", "bc", "--out", str(tmp_path / "no"), "--data", str(two)]
+    assert main([*turned, "--init-from", str(run), "--num-steps", "2", "--num-episodes", "0"]) == 2
+    assert "init_from: the observations of two are obs.temp, obs.flow" in capsys.readouterr().err
+    with pytest.raises(InputError, match="dataset: the observations of two are obs.temp, obs.flow"):
+        chibit.judge(chibit.Policy.from_pretrained(run), chibit.load_dataset(two))
     named = ["--columns", "observations=obs.flow,obs.temp"]
     train(one, tmp_path / "named", "--agent", "bc", "--validation-data", str(two), *named)
     assert main(["judge", str(tmp_path / "named"), "--data", str(two)]) == 0

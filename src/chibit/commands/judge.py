@@ -344,7 +344,7 @@ def _print(console: Console, judge_: Judge, judged: Sequence[_Judged]) -> None:
     from chibit.judging.verdict import rank, verdict
 
     log, judgements = judge_.log, [one.judgement for one in judged]
-    are_held_out = all(one.run.config.holds_out and one.log.is_own for one in judged)
+    are_held_out = all(one.log.held_out is not None for one in judged)
     print_table(console, _table(judge_, rank(judgements), are_held_out))
     other = () if all(one.log.is_own for one in judged) else (_NOT_OWN,)
     for line in (*other, *log.notes, *(note for judgement in judgements for note in judgement.notes)):

@@ -145,8 +145,6 @@ class DatasetSpec(Checked):
     def require_fits(self, other: DatasetSpec, where: str) -> None:
         """Refuse data whose observations or actions are not as large as those of others, or in another order.
 
-        Columns without a name, or with one that the others do not have, are taken as they stand.
-
         Raises:
             InputError: with the sizes or the order of both.
         """
@@ -159,6 +157,16 @@ class DatasetSpec(Checked):
             raise InputError(
                 f"{where}: {self.name} has {mine}, {other.name} has {theirs}; give data of the same sizes"
             )
+        self.require_order_of(other, where)
+
+    def require_order_of(self, other: DatasetSpec, where: str) -> None:
+        """Refuse data of which a column stands elsewhere than that of the same name in others.
+
+        Columns without a name, or with one that the others do not have, are taken as they stand.
+
+        Raises:
+            InputError: with the order of both, and how to give it.
+        """
         for what, own, others in (
             ("observations", self.observation_names, other.observation_names),
             ("actions", self.action_names, other.action_names),

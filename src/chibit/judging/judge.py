@@ -147,6 +147,7 @@ class Judge:
         """
         _check_policy(policy)
         if isinstance(policy, Policy):
+            self._train.spec.require_order_of(policy.spec, "dataset")
             target_return = policy.target_return
         longest = [int(self._held_out.episode_lengths[e].max()) for e in (self._replayed, self._best)]
         number = self.horizon + sum(longest)

@@ -54,7 +54,7 @@ def start_from(agent: Agent, source: str) -> tuple[dict[str, Any], list[str], st
         A record for provenance, the names of the tensors that were taken, and a sentence on them.
 
     Raises:
-        InputError: for another method, or where nothing fits.
+        InputError: for another method, data with their columns in another order, or where nothing fits.
     """
     with torch.random.fork_rng(devices=[]):
         theirs, is_of_run = load_source(source)
@@ -63,6 +63,7 @@ def start_from(agent: Agent, source: str) -> tuple[dict[str, Any], list[str], st
             f"init_from: {source} is of agent {theirs.config.agent}, this run of {agent.config.agent}; "
             "give one of the same method"
         )
+    agent.spec.require_order_of(theirs.spec, "init_from")  # weights know a column by its place
     tensors = theirs.modules().state_dict()
     acting = set(tensors)
     if not is_of_run:  # a policy holds what acts; what was drawn beside it is not its own
